@@ -1,0 +1,1 @@
+"""A dm_control arm behind camera, joint and command topics."""

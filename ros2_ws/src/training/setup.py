@@ -1,0 +1,20 @@
+from setuptools import find_packages, setup
+
+setup(
+    name="vjepa_training",
+    version="0.1.0",
+    packages=find_packages(exclude=["test"]),
+    data_files=[
+        ("share/ament_index/resource_index/packages", ["resource/vjepa_training"]),
+        ("share/vjepa_training", ["package.xml"]),
+    ],
+    install_requires=["setuptools"],
+    zip_safe=True,
+    maintainer="The V-JEPA 2 robot stack developers",
+    maintainer_email="developers@vjepa2-ros.example.org",
+    description="Bags to datasets to weights to scores, offline.",
+    license="Apache-2.0",
+    entry_points={
+        "console_scripts": [],
+    },
+)

@@ -1,0 +1,1 @@
+"""Bags to datasets to weights to scores, offline."""

@@ -1,0 +1,28 @@
+from glob import glob
+
+from setuptools import find_packages, setup
+
+setup(
+    name="vjepa_bringup",
+    version="0.1.0",
+    packages=find_packages(exclude=["test"]),
+    data_files=[
+        ("share/ament_index/resource_index/packages", ["resource/vjepa_bringup"]),
+        ("share/vjepa_bringup", ["package.xml"]),
+        ("share/vjepa_bringup/launch", glob("launch/*.launch.py")),
+        ("share/vjepa_bringup/config", glob("config/*")),
+    ],
+    install_requires=["setuptools"],
+    zip_safe=True,
+    maintainer="The V-JEPA 2 robot stack developers",
+    maintainer_email="developers@vjepa2-ros.example.org",
+    description="Launch files, parameter files, stack manager, recorder and the vjepa command line.",
+    license="Apache-2.0",
+    entry_points={
+        "console_scripts": [
+            "stack_manager = vjepa_bringup.stack_manager_node:main",
+            "episode_recorder = vjepa_bringup.recorder_node:main",
+            "vjepa = vjepa_bringup.cli:main",
+        ],
+    },
+)

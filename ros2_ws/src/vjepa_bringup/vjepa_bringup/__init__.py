@@ -1,0 +1,1 @@
+"""Launch files, parameter files, stack manager, recorder and the vjepa command line."""

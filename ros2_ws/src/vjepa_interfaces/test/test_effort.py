@@ -1,0 +1,53 @@
+"""A command is clamped where it is too large and refused where it makes no sense."""
+
+import numpy as np
+import pytest
+
+from vjepa_interfaces.effort import CommandRefused, EffortLimits
+
+ARM = EffortLimits(("shoulder", "wrist"), 0.05)
+
+
+def test_an_effort_within_limits_passes_unchanged():
+    effort, clamped = ARM.checked(["shoulder", "wrist"], [0.01, -0.05])
+    assert effort.tolist() == [0.01, -0.05]
+    assert not clamped
+
+
+def test_an_effort_beyond_the_limit_is_clamped_and_said_to_be():
+    effort, clamped = ARM.checked(["shoulder", "wrist"], [1.0, -0.2])
+    assert effort.tolist() == [0.05, -0.05]
+    assert clamped
+
+
+def test_joints_in_another_order_are_put_in_order():
+    effort, _ = ARM.checked(["wrist", "shoulder"], [0.01, 0.02])
+    assert effort.tolist() == [0.02, 0.01]
+
+
+@pytest.mark.parametrize(
+    ("names", "effort", "message"),
+    [
+        (["shoulder", "wrist"], [0.1], "1 efforts, expected 2"),
+        (["shoulder", "wrist"], [0.1, 0.1, 0.1], "3 efforts, expected 2"),
+        (["shoulder", "elbow"], [0.1, 0.1], "elbow"),
+        (["shoulder", "shoulder"], [0.1, 0.1], "expected shoulder, wrist"),
+        (["shoulder"], [0.1, 0.1], "expected shoulder, wrist"),
+        ([], [0.1, 0.1], "none"),
+        (["shoulder", "wrist"], [float("nan"), 0.0], "not finite"),
+        (["shoulder", "wrist"], [float("inf"), 0.0], "not finite"),
+        (None, [0.1], "expected 2"),
+    ],
+)
+def test_a_senseless_command_is_refused_with_what_was_expected(names, effort, message):
+    with pytest.raises(CommandRefused, match=message):
+        ARM.checked(names, effort)
+
+
+def test_an_array_without_names_is_taken_in_joint_order():
+    assert ARM.checked(None, [0.01, 0.02])[0].tolist() == [0.01, 0.02]
+
+
+def test_actions_come_back_from_efforts():
+    action = np.array([0.3, -1.0])
+    np.testing.assert_allclose(ARM.to_action(ARM.to_effort(action)), action, rtol=1e-15)

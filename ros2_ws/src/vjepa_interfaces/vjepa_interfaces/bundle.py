@@ -1,0 +1,92 @@
+"""Bundles: a trained thing as a folder of `config.json`, `model.safetensors` and `MODEL_CARD.md`.
+
+`config.json` has at least `kind` (encoder, policy, dynamics, reward, actor) and `architecture`; a bundle that reads
+latents also has `encoder_fingerprint` and `latent_rows`. Only JSON and safetensors are ever read: no pickle.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vjepa_interfaces.errors import VjepaError
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+CARD_FILE = "MODEL_CARD.md"
+MAX_CONFIG_BYTES = 4 * 1024 * 1024
+
+
+class BundleError(VjepaError):
+    """A bundle that cannot be used; the message says which file, what was found and what was expected."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle read from disk: its folder and its configuration. Weights are loaded by the architecture's own code."""
+
+    path: Path
+    config: dict[str, Any]
+
+    @property
+    def weights(self) -> Path:
+        """Path of `model.safetensors`, which need not exist for every kind."""
+        return self.path / WEIGHTS_FILE
+
+    def require(self, key: str, kind: type | tuple[type, ...]) -> Any:
+        """Return `config[key]`, refused with a BundleError where it is missing or not of the type `kind`."""
+        value = self.config.get(key)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
+            found = "nothing" if value is None else repr(value)
+            names = kind.__name__ if isinstance(kind, type) else " or ".join(k.__name__ for k in kind)
+            raise BundleError(f"{self.path / CONFIG_FILE}: '{key}' is {found}; expected a value of type {names}")
+        return value
+
+    def check_encoder(self, fingerprint: str) -> None:
+        """Refuse latents of another encoder than the one this bundle was trained on.
+
+        Raises:
+            BundleError: `fingerprint` differs from the bundle's `encoder_fingerprint`; both are named.
+        """
+        expected = self.require("encoder_fingerprint", str)
+        if expected != fingerprint:
+            raise BundleError(
+                f"{self.path} was trained on latents of encoder {expected}, but these come from {fingerprint}; "
+                "use the encoder it was trained with, or train it again on this one"
+            )
+
+
+def read_bundle(path: Path | str, kind: str) -> Bundle:
+    """Read the bundle of `kind` in the folder `path`.
+
+    Raises:
+        BundleError: no such folder, no readable config.json, or a bundle of another kind.
+    """
+    path = Path(path).expanduser()
+    file = path / CONFIG_FILE
+    if not file.is_file():
+        raise BundleError(f"no bundle at '{path}': expected a folder with {CONFIG_FILE} and {WEIGHTS_FILE}")
+    if file.stat().st_size > MAX_CONFIG_BYTES:
+        raise BundleError(f"{file} has {file.stat().st_size} bytes; expected at most {MAX_CONFIG_BYTES}")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise BundleError(f"{file} is not readable JSON: {error}") from error
+    if not isinstance(config, dict) or config.get("kind") != kind:
+        found = config.get("kind") if isinstance(config, dict) else type(config).__name__
+        raise BundleError(f"{file} is of kind '{found}'; expected '{kind}'")
+    return Bundle(path, config)
+
+
+def write_bundle(path: Path | str, config: dict[str, Any], card: str) -> Bundle:
+    """Write `config.json` and `MODEL_CARD.md` into the folder `path`, made if need be, and return the bundle.
+
+    The caller saves `model.safetensors` beside them first, so that a folder with a config is complete.
+    """
+    path = Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    (path / CARD_FILE).write_text(card, encoding="utf-8")
+    temporary = path / (CONFIG_FILE + ".tmp")
+    temporary.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    temporary.replace(path / CONFIG_FILE)
+    return Bundle(path, config)

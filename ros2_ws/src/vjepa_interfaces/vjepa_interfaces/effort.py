@@ -1,0 +1,64 @@
+"""Actions, efforts and what a command must be before it may move a joint.
+
+A planner thinks in actions, [-1, 1] per joint; an arm takes efforts in N·m. Both the ROS path and the in-process path
+cross these same two functions, so both give the same torque bit for bit.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vjepa_interfaces.errors import VjepaError
+
+
+class CommandRefused(VjepaError):
+    """A command that must not reach the arm: wrong names, wrong size, or not finite."""
+
+
+@dataclass(frozen=True)
+class EffortLimits:
+    """The joints of an arm and the largest effort each may be given.
+
+    Attributes:
+        joint_names: names in the order of the efforts.
+        limit: largest absolute effort, N·m, the same for every joint.
+    """
+
+    joint_names: tuple[str, ...]
+    limit: float
+
+    def to_effort(self, action: np.ndarray) -> np.ndarray:
+        """Return efforts (n,) in N·m, float64, of an `action` (n,) in [-1, 1]."""
+        return np.asarray(action, np.float64) * self.limit
+
+    def to_action(self, effort: np.ndarray) -> np.ndarray:
+        """Return the action (n,), float64, of efforts (n,) in N·m: the inverse of `to_effort`."""
+        return np.asarray(effort, np.float64) / self.limit
+
+    def checked(self, names, effort) -> tuple[np.ndarray, bool]:
+        """Return the efforts that may be applied, in the order of `joint_names`, and whether any was clamped.
+
+        Args:
+            names: joint names of the command, in any order, each exactly once; None where the message has none
+                (an effort array), when the order must be that of `joint_names`.
+            effort: efforts in N·m, one per name.
+
+        Raises:
+            CommandRefused: names or sizes do not match, or a value is not finite.
+        """
+        effort = np.asarray(effort, np.float64)
+        if effort.shape != (len(self.joint_names),):
+            raise CommandRefused(
+                f"command has {effort.size} efforts, expected {len(self.joint_names)} "
+                f"(joints {', '.join(self.joint_names)})"
+            )
+        if names is not None and tuple(names) != self.joint_names:
+            if sorted(names) != sorted(self.joint_names):
+                raise CommandRefused(
+                    f"command names joints {', '.join(names) or '(none)'}; expected {', '.join(self.joint_names)}"
+                )
+            effort = effort[[list(names).index(name) for name in self.joint_names]]
+        if not np.all(np.isfinite(effort)):
+            raise CommandRefused(f"command efforts are not finite: {effort.tolist()}; send finite N·m")
+        clamped = np.clip(effort, -self.limit, self.limit)
+        return clamped, bool(np.any(clamped != effort))

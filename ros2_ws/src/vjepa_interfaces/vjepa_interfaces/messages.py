@@ -1,0 +1,84 @@
+"""Codecs of latents and timesteps: arrays and named values on one side, standard messages on the other.
+
+The functions read and fill message objects given to them and create none, so they serve rclpy's classes live and
+rosbags' classes offline alike.
+"""
+
+import sys
+from typing import NamedTuple
+
+import numpy as np
+
+from vjepa_interfaces.errors import VjepaError
+
+FIRST, MID, LAST = 0, 1, 2
+"""Step types, as in dm_env."""
+
+
+class Timestep(NamedTuple):
+    """What the task said at one stamp: `reward`, `discount`, and `step_type` (FIRST, MID or LAST)."""
+
+    reward: float
+    discount: float
+    step_type: int
+
+
+def timestep_of(message) -> Timestep:
+    """Return the timestep in a `geometry_msgs/Vector3Stamped`: x reward, y discount, z step type.
+
+    Raises:
+        VjepaError: the step type is none of FIRST, MID and LAST.
+    """
+    vector = message.vector
+    if vector.z not in (FIRST, MID, LAST):
+        raise VjepaError(f"timestep has step type {vector.z}; expected 0 (first), 1 (mid) or 2 (last)")
+    return Timestep(vector.x, vector.y, int(vector.z))
+
+
+def fill_timestep(message, timestep: Timestep) -> None:
+    """Write `timestep` into the vector of a `geometry_msgs/Vector3Stamped`."""
+    vector = message.vector
+    vector.x, vector.y, vector.z = float(timestep.reward), float(timestep.discount), float(timestep.step_type)
+
+
+def latent_of(message) -> np.ndarray:
+    """Return the latent in a `sensor_msgs/Image` of encoding 32FC1: float32, shape (rows, dimension).
+
+    The array is a read-only view of the message's bytes.
+
+    Raises:
+        VjepaError: another encoding, or bytes that do not add up to height x width floats.
+    """
+    if message.encoding != "32FC1":
+        raise VjepaError(f"latent has encoding '{message.encoding}'; expected 32FC1")
+    rows, dimension = message.height, message.width
+    data = np.frombuffer(message.data, np.uint8)
+    if data.size != rows * dimension * 4 or message.step != dimension * 4 or data.size == 0:
+        raise VjepaError(
+            f"latent of {rows} x {dimension} has {data.size} bytes and step {message.step}; "
+            f"expected {rows * dimension * 4} bytes (not zero) and step {dimension * 4}"
+        )
+    latent = data.view(">f4" if message.is_bigendian else "<f4").reshape(rows, dimension)
+    return latent.astype(np.float32, copy=False)
+
+
+def fill_latent(message, latent: np.ndarray) -> None:
+    """Write a `latent`, (rows, dimension) float32, into a `sensor_msgs/Image` as 32FC1."""
+    latent = np.ascontiguousarray(latent, np.float32)
+    message.height, message.width = latent.shape
+    message.encoding = "32FC1"
+    message.is_bigendian = sys.byteorder == "big"
+    message.step = latent.shape[1] * 4
+    message.data = as_message_bytes(latent)
+
+
+def as_message_bytes(array: np.ndarray):
+    """Return the bytes of an array in the form that rclpy's setters take fastest.
+
+    rclpy copies a `bytes` element by element through Python checks but adopts an `array.array` of type 'B' as it is.
+    """
+    import array as array_module
+
+    out = array_module.array("B")
+    out.frombytes(memoryview(np.ascontiguousarray(array)).cast("B"))
+    return out

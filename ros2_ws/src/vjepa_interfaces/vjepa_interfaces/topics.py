@@ -1,0 +1,59 @@
+"""Topic names, types and qualities of service, as data: no rclpy needed to read them.
+
+Names are relative, so a namespace moves the whole stack, except `/clock` and `/diagnostics`, which ROS fixes.
+`managed_node.qos_profile` turns a `Topic` into an rclpy profile.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One topic: `name`, ROS type such as `sensor_msgs/msg/Image`, history `depth`, and whether it is latched.
+
+    All topics are reliable and keep the last `depth` messages; a latched one is transient local.
+    """
+
+    name: str
+    type: str
+    depth: int = 10
+    latched: bool = False
+
+
+IMAGE = Topic("camera/image_raw", "sensor_msgs/msg/Image", depth=50)
+CAMERA_INFO = Topic("camera/camera_info", "sensor_msgs/msg/CameraInfo", depth=50)
+JOINT_STATES = Topic("joint_states", "sensor_msgs/msg/JointState")
+CLOCK = Topic("/clock", "rosgraph_msgs/msg/Clock")
+TIMESTEP = Topic("sim_bridge/timestep", "geometry_msgs/msg/Vector3Stamped", depth=50)
+TARGET = Topic("sim_bridge/target", "geometry_msgs/msg/PointStamped", depth=50)
+FINGERTIP = Topic("sim_bridge/fingertip", "geometry_msgs/msg/PointStamped", depth=50)
+LATENT = Topic("vjepa_perception/latent", "sensor_msgs/msg/Image")
+LATENT_INFO = Topic("vjepa_perception/latent_info", "std_msgs/msg/String", depth=1, latched=True)
+GOAL = Topic("vjepa_planner/goal", "sensor_msgs/msg/Image", depth=1)
+JOINT_COMMAND = Topic("joint_command", "sensor_msgs/msg/JointState")
+EFFORT_ARRAY = Topic("effort_controller/commands", "std_msgs/msg/Float64MultiArray")
+ACTIVE_PLANNER = Topic("vjepa_planner/active_planner", "std_msgs/msg/String", depth=1, latched=True)
+PLAN = Topic("vjepa_planner/plan", "std_msgs/msg/String", depth=50)
+DIAGNOSTICS = Topic("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray")
+
+RECORDED = (
+    IMAGE,
+    CAMERA_INFO,
+    JOINT_STATES,
+    CLOCK,
+    TIMESTEP,
+    TARGET,
+    FINGERTIP,
+    LATENT,
+    LATENT_INFO,
+    JOINT_COMMAND,
+    ACTIVE_PLANNER,
+    PLAN,
+    DIAGNOSTICS,
+)
+"""What `episode_recorder` writes into a bag."""
+
+CAMERA_FRAME = "camera_optical_frame"
+WORLD_FRAME = "world"
+IMAGE_SUBSCRIPTION_DEPTH = 16
+"""Depth of a consumer's frame queue: every frame enters the clip, so a short stall must not lose one."""

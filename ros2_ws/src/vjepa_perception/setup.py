@@ -1,0 +1,22 @@
+from setuptools import find_packages, setup
+
+setup(
+    name="vjepa_perception",
+    version="0.1.0",
+    packages=find_packages(exclude=["test"]),
+    data_files=[
+        ("share/ament_index/resource_index/packages", ["resource/vjepa_perception"]),
+        ("share/vjepa_perception", ["package.xml"]),
+    ],
+    install_requires=["setuptools"],
+    zip_safe=True,
+    maintainer="The V-JEPA 2 robot stack developers",
+    maintainer_email="developers@vjepa2-ros.example.org",
+    description="Camera frames to V-JEPA 2 latents.",
+    license="Apache-2.0",
+    entry_points={
+        "console_scripts": [
+            "vjepa_perception = vjepa_perception.perception_node:main",
+        ],
+    },
+)

@@ -1,0 +1,1 @@
+"""Camera frames to V-JEPA 2 latents."""

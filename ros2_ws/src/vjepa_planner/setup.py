@@ -1,0 +1,28 @@
+from setuptools import find_packages, setup
+
+setup(
+    name="vjepa_planner",
+    version="0.1.0",
+    packages=find_packages(exclude=["test"]),
+    data_files=[
+        ("share/ament_index/resource_index/packages", ["resource/vjepa_planner"]),
+        ("share/vjepa_planner", ["package.xml"]),
+    ],
+    install_requires=["setuptools"],
+    zip_safe=True,
+    maintainer="The V-JEPA 2 robot stack developers",
+    maintainer_email="developers@vjepa2-ros.example.org",
+    description="Latents to torques: planner contract, registry, planners and their node.",
+    license="Apache-2.0",
+    entry_points={
+        "console_scripts": [
+            "vjepa_planner = vjepa_planner.planner_node:main",
+        ],
+        "vjepa_planner.planners": [
+            "random = vjepa_planner.planners.random:RandomPlanner",
+            "expert-p = vjepa_planner.planners.expert_p:ExpertPPlanner",
+            "expert = vjepa_planner.planners.expert:ExpertPlanner",
+            "bc = vjepa_planner.planners.bc:BcPlanner",
+        ],
+    },
+)

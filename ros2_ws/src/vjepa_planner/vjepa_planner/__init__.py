@@ -1,0 +1,1 @@
+"""Latents to torques: planner contract, registry, planners and their node."""
