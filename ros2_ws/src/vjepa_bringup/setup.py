@@ -11,6 +11,7 @@ setup(
         ("share/vjepa_bringup", ["package.xml"]),
         ("share/vjepa_bringup/launch", glob("launch/*.launch.py")),
         ("share/vjepa_bringup/config", glob("config/*")),
+        *((f"share/vjepa_bringup/{bundle}", glob(f"{bundle}/*")) for bundle in glob("models/*")),
     ],
     install_requires=["setuptools"],
     zip_safe=True,

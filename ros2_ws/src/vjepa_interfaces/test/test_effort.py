@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vjepa_interfaces.effort import CommandRefused, EffortLimits
+from vjepa_interfaces.effort import CommandRefusedError, EffortLimits
 
 ARM = EffortLimits(("shoulder", "wrist"), 0.05)
 
@@ -40,7 +40,7 @@ def test_joints_in_another_order_are_put_in_order():
     ],
 )
 def test_a_senseless_command_is_refused_with_what_was_expected(names, effort, message):
-    with pytest.raises(CommandRefused, match=message):
+    with pytest.raises(CommandRefusedError, match=message):
         ARM.checked(names, effort)
 
 

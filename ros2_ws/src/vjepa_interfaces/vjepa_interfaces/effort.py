@@ -11,7 +11,7 @@ import numpy as np
 from vjepa_interfaces.errors import VjepaError
 
 
-class CommandRefused(VjepaError):
+class CommandRefusedError(VjepaError):
     """A command that must not reach the arm: wrong names, wrong size, or not finite."""
 
 
@@ -44,21 +44,21 @@ class EffortLimits:
             effort: efforts in N·m, one per name.
 
         Raises:
-            CommandRefused: names or sizes do not match, or a value is not finite.
+            CommandRefusedError: names or sizes do not match, or a value is not finite.
         """
         effort = np.asarray(effort, np.float64)
         if effort.shape != (len(self.joint_names),):
-            raise CommandRefused(
+            raise CommandRefusedError(
                 f"command has {effort.size} efforts, expected {len(self.joint_names)} "
                 f"(joints {', '.join(self.joint_names)})"
             )
         if names is not None and tuple(names) != self.joint_names:
             if sorted(names) != sorted(self.joint_names):
-                raise CommandRefused(
+                raise CommandRefusedError(
                     f"command names joints {', '.join(names) or '(none)'}; expected {', '.join(self.joint_names)}"
                 )
             effort = effort[[list(names).index(name) for name in self.joint_names]]
         if not np.all(np.isfinite(effort)):
-            raise CommandRefused(f"command efforts are not finite: {effort.tolist()}; send finite N·m")
+            raise CommandRefusedError(f"command efforts are not finite: {effort.tolist()}; send finite N·m")
         clamped = np.clip(effort, -self.limit, self.limit)
         return clamped, bool(np.any(clamped != effort))

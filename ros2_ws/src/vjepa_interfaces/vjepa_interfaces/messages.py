@@ -4,6 +4,7 @@ The functions read and fill message objects given to them and create none, so th
 rosbags' classes offline alike.
 """
 
+import array
 import sys
 from typing import NamedTuple
 
@@ -72,13 +73,13 @@ def fill_latent(message, latent: np.ndarray) -> None:
     message.data = as_message_bytes(latent)
 
 
-def as_message_bytes(array: np.ndarray):
-    """Return the bytes of an array in the form that rclpy's setters take fastest.
+def as_message_bytes(values: np.ndarray) -> array.array:
+    """Return the bytes of an array as the `array.array` of type 'B' that rclpy's setters take fastest.
 
-    rclpy copies a `bytes` element by element through Python checks but adopts an `array.array` of type 'B' as it is.
+    With rclpy's field checks off, its default, `bytes` would cost the same: both are copied once. With them on
+    (`ROS_PYTHON_CHECK_FIELDS=1`) an `array.array` is adopted as it is, and `bytes` are checked one by one in Python,
+    over a thousand times slower.
     """
-    import array as array_module
-
-    out = array_module.array("B")
-    out.frombytes(memoryview(np.ascontiguousarray(array)).cast("B"))
+    out = array.array("B")
+    out.frombytes(memoryview(np.ascontiguousarray(values)).cast("B"))
     return out

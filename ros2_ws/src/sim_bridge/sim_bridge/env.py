@@ -1,0 +1,235 @@
+"""The simulated arm with no ROS in it: a dm_control task as joint efforts in, stamped steps and camera frames out."""
+
+import atexit
+import math
+import threading
+import weakref
+from dataclasses import dataclass
+
+import numpy as np
+
+from sim_bridge.randomize import Randomizer
+from sim_bridge.tasks import Motors, task_named
+from vjepa_interfaces.effort import EffortLimits
+from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.messages import FIRST, LAST, MID
+from vjepa_interfaces.stamps import FIRST_STAMP_NS, RESET_ADVANCE_NS
+
+MAX_SEED = 2**31 - 1
+"""Episode i uses seed + i, and dm_control's random states take at most 32 bits."""
+
+
+@dataclass(frozen=True)
+class SimConfig:
+    """What to simulate.
+
+    Attributes:
+        task: a name of `tasks.TASKS`.
+        seed: of the first episode; episode i uses `seed + i`.
+        image_size: frames' width and height, pixels.
+        episode_steps: control steps until an episode's LAST step.
+        effort_limit: largest effort a command may apply, N·m; None for that of the task's strongest motor.
+        randomize_camera: draw the camera's pose and field of view anew each episode.
+        randomize_appearance: draw colours and lights anew each episode.
+    """
+
+    task: str = "reacher-easy"
+    seed: int = 0
+    image_size: tuple[int, int] = (64, 64)
+    episode_steps: int = 1000
+    effort_limit: float | None = None
+    randomize_camera: bool = False
+    randomize_appearance: bool = False
+
+    def __post_init__(self):
+        """Refuse values that no simulation can have, with a VjepaError."""
+        if not 0 <= self.seed <= MAX_SEED:
+            raise VjepaError(f"seed is {self.seed}; expected 0 to {MAX_SEED}")
+        if len(self.image_size) != 2 or min(self.image_size) < 1:
+            raise VjepaError(f"image_size is {self.image_size}; expected a width and a height of at least 1 pixel")
+        if self.episode_steps < 1:
+            raise VjepaError(f"episode_steps is {self.episode_steps}; expected at least 1")
+
+
+@dataclass(frozen=True)
+class SimStep:
+    """The simulation at one stamp.
+
+    Attributes:
+        stamp_ns: simulated time, nanoseconds.
+        episode: counts from 0.
+        reward: of the transition that led here, 0 at FIRST.
+        discount: 1, but 0 where the task itself ended the episode.
+        step_type: FIRST, MID or LAST.
+        joint_position: (n,) rad, in the order of the environment's joint names.
+        joint_velocity: (n,) rad/s.
+        joint_effort: (n,) N·m, applied during the step that led here; zeros at FIRST.
+        target: (3,) m, world frame.
+        fingertip: (3,) m, world frame.
+    """
+
+    stamp_ns: int
+    episode: int
+    reward: float
+    discount: float
+    step_type: int
+    joint_position: np.ndarray
+    joint_velocity: np.ndarray
+    joint_effort: np.ndarray
+    target: np.ndarray
+    fingertip: np.ndarray
+
+
+class SimEnv:
+    """A dm_control task, with its own physics, rewards and initial states, bit for bit.
+
+    Episode i starts as `suite.load(domain, task, task_kwargs={"random": seed + i}).reset()` does.
+
+    Attributes:
+        config: as given.
+        limits: the joints and the largest effort of a command.
+        control_period_ns: simulated time of one step, nanoseconds.
+    """
+
+    def __init__(self, config: SimConfig):
+        """Compile the task's model.
+
+        Raises:
+            VjepaError: no such task, an effort limit out of range, or no OpenGL backend on this machine.
+        """
+        self.config = config
+        self._task = task_named(config.task)
+        self._env = self._task.load(config.seed)
+        self._physics = self._env.physics
+        self._motors = Motors(self._physics)
+        self.limits = EffortLimits(self._motors.names, self._effort_limit())
+        self.control_period_ns = round(self._env.control_timestep() * 1e9)
+        self._camera_id = self._physics.model.name2id(self._task.camera, "camera")
+        self._randomizer = Randomizer(
+            self._physics.model.ptr, self._camera_id, config.randomize_camera, config.randomize_appearance
+        )
+        self._renderer = None
+        self._render_thread: int | None = None
+        self._episode = -1
+        self._steps_left = 0
+        self._stamp_ns = 0
+
+    @property
+    def field_of_view(self) -> float:
+        """The camera's vertical field of view in this episode, rad."""
+        return math.radians(self._physics.model.cam_fovy[self._camera_id])
+
+    def reset(self) -> SimStep:
+        """Begin the next episode, whether or not the last one is over, and return its FIRST step."""
+        self._stamp_ns = FIRST_STAMP_NS if self._episode < 0 else self._stamp_ns + RESET_ADVANCE_NS
+        self._episode += 1
+        self._steps_left = self.config.episode_steps
+        seed = self.config.seed + self._episode
+        self._env.task.random.seed(seed)
+        self._randomizer.draw(seed)
+        self._env.reset()
+        return self._step(0.0, 1.0, FIRST, np.zeros(len(self.limits.joint_names)))
+
+    def step(self, effort: np.ndarray) -> SimStep:
+        """Apply efforts for one control period and return the step they lead to.
+
+        Args:
+            effort: (n,) N·m, in the order of `limits.joint_names`; clamped to the limits, and to what each motor can.
+
+        Raises:
+            CommandRefusedError: `effort` is not finite or not of size n; the simulation has not moved.
+            VjepaError: there is no episode to step; `reset` begins one.
+        """
+        if self._steps_left == 0:
+            raise VjepaError(
+                "no episode has begun; call reset() first"
+                if self._episode < 0
+                else f"episode {self._episode} is over; call reset() to begin the next"
+            )
+        effort, _ = self.limits.checked(None, effort)
+        control, applied = self._motors.to_control(effort)
+        timestep = self._env.step(control)
+        self._stamp_ns += self.control_period_ns
+        self._steps_left -= 1
+        if self._steps_left == 0:  # As dm_control does at its time limit: over, but the future still counts.
+            return self._step(timestep.reward, 1.0, LAST, applied)
+        if timestep.last():
+            self._steps_left = 0
+            return self._step(timestep.reward, timestep.discount, LAST, applied)
+        return self._step(timestep.reward, timestep.discount, MID, applied)
+
+    def render(self) -> np.ndarray:
+        """Return the camera's view of the present state: (height, width, 3) uint8 RGB, contiguous, a new array.
+
+        Without shadows and reflections, which cost most of the time and show nothing the planner needs. The OpenGL
+        context belongs to the thread of the first call: call this and `close` from that thread alone.
+
+        Raises:
+            VjepaError: called from another thread, or rendering is disabled by `MUJOCO_GL`.
+        """
+        if self._renderer is None:
+            self._renderer = self._make_renderer()
+            self._render_thread = threading.get_ident()
+        if threading.get_ident() != self._render_thread:
+            raise VjepaError("render() was called from a second thread; an OpenGL context serves one thread only")
+        self._renderer.update_scene(self._physics.data.ptr, self._camera_id)
+        return self._renderer.render()
+
+    def close(self) -> None:
+        """Free the renderer and the physics; harmless when called again. The environment is of no use afterwards."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+        self._physics.free()
+
+    def __enter__(self) -> "SimEnv":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def _effort_limit(self) -> float:
+        own = float(self._motors.limits.max())
+        limit = own if self.config.effort_limit is None else float(self.config.effort_limit)
+        if not 0 < limit <= own:
+            raise VjepaError(f"effort_limit is {limit} N·m; {self.config.task} takes above 0 and at most {own} N·m")
+        return limit
+
+    def _step(self, reward: float, discount: float, step_type: int, applied: np.ndarray) -> SimStep:
+        return SimStep(
+            stamp_ns=self._stamp_ns,
+            episode=self._episode,
+            reward=float(reward),
+            discount=float(discount),
+            step_type=step_type,
+            joint_position=self._motors.position(),
+            joint_velocity=self._motors.velocity(),
+            joint_effort=applied,
+            target=self._task.target.position(self._physics),
+            fingertip=self._task.fingertip.position(self._physics),
+        )
+
+    def _make_renderer(self):
+        import mujoco
+
+        if not hasattr(mujoco, "GLContext"):
+            raise VjepaError("rendering is disabled by MUJOCO_GL; set it to egl or osmesa, or unset it")
+        width, height = self.config.image_size
+        model = self._physics.model.ptr
+        model.vis.global_.offwidth, model.vis.global_.offheight = width, height
+        renderer = mujoco.Renderer(model, height=height, width=width)
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
+        _renderers.add(renderer)
+        atexit.unregister(_close_renderers)
+        atexit.register(_close_renderers)
+        return renderer
+
+
+_renderers: weakref.WeakSet = weakref.WeakSet()
+
+
+def _close_renderers() -> None:
+    """Close the renderers still open when Python exits, before mujoco.egl's own exit handler ends EGL under them."""
+    for renderer in list(_renderers):
+        renderer.close()

@@ -1,0 +1,124 @@
+"""Which OpenGL backend MuJoCo renders with: EGL where it works, else OSMesa. No display is needed for either.
+
+MuJoCo, dm_control and PyOpenGL each read `MUJOCO_GL` and `PYOPENGL_PLATFORM` once, when first imported. So the choice
+is made before, with ctypes alone, and by doing what `mujoco.egl` will do: enumerate EGL's devices and initialise one.
+"""
+
+import ctypes
+import os
+import sys
+from collections.abc import Callable
+
+from vjepa_interfaces.errors import VjepaError, unknown_name
+
+EGL_PACKAGES = "libegl1 libgl1 libgl1-mesa-dri"
+OSMESA_PACKAGES = "libosmesa6"
+"""Debian 12's and Ubuntu 24.04's packages of each backend, with Mesa's software driver."""
+
+UNCHECKED_BACKENDS = ("glfw", "glx", "disable", "disabled", "off", "false", "0")
+"""Backends that are never chosen but may be asked for: with a display, or without any rendering."""
+
+_PLATFORM_DEVICE_EXT = 0x313F
+_MAX_DEVICES = 10
+
+LoadLibrary = Callable[[str], ctypes.CDLL]
+
+
+def choose_gl_backend(load_library: LoadLibrary = ctypes.CDLL) -> str:
+    """Choose an OpenGL backend and set `MUJOCO_GL` and `PYOPENGL_PLATFORM` accordingly.
+
+    Call it before anything imports mujoco, dm_control or OpenGL; calling it again is harmless. It takes some
+    20 milliseconds, nearly all of it the graphics driver's start, which the renderer then need not repeat.
+
+    Args:
+        load_library: opens a shared library by name, or raises OSError.
+
+    Returns:
+        The value of `MUJOCO_GL`: that of the environment where it is set, else `egl` or `osmesa`.
+
+    Raises:
+        VjepaError: no backend works, the one asked for in `MUJOCO_GL` does not or does not exist, or mujoco was
+            imported before a backend was chosen.
+    """
+    asked = os.environ.get("MUJOCO_GL", "").lower().strip()
+    if "mujoco" in sys.modules:
+        if not asked:
+            raise VjepaError(
+                "mujoco was imported before an OpenGL backend was chosen; call choose_gl_backend() first, "
+                "or set MUJOCO_GL to egl or osmesa before starting Python"
+            )
+        return asked
+    if asked in UNCHECKED_BACKENDS:
+        return asked
+    if asked and asked not in _CHECKS:
+        raise unknown_name("OpenGL backend in MUJOCO_GL", asked, (*_CHECKS, *UNCHECKED_BACKENDS))
+    reasons = []
+    for name in (asked,) if asked else _CHECKS:
+        try:
+            _CHECKS[name](load_library)
+        except OSError as error:
+            reasons.append(f"{name}: {error}")
+        else:
+            os.environ["MUJOCO_GL"] = os.environ["PYOPENGL_PLATFORM"] = name
+            return name
+    raise VjepaError(
+        f"MuJoCo cannot render here ({'; '.join(reasons)}). On Debian or Ubuntu install EGL with "
+        f"'apt-get install {EGL_PACKAGES}', or OSMesa with 'apt-get install {OSMESA_PACKAGES}'"
+        + (f"; or unset MUJOCO_GL, which asks for {asked}" if asked else "")
+    )
+
+
+def _check_egl(load_library: LoadLibrary) -> None:
+    """Raise OSError where `mujoco.egl` could not initialise any EGL device."""
+    egl = load_library("libEGL.so.1")
+    # Desktop OpenGL's entry points: PyOpenGL looks for either, and without them fails far from the cause.
+    _load_any(load_library, "libOpenGL.so.0", "libGL.so.1")
+    egl.eglGetProcAddress.restype = ctypes.c_void_p
+    query_devices = egl.eglGetProcAddress(b"eglQueryDevicesEXT")
+    get_display = egl.eglGetProcAddress(b"eglGetPlatformDisplayEXT")
+    if not query_devices or not get_display:
+        raise OSError("libEGL.so.1 cannot enumerate devices (EGL_EXT_device_enumeration, EGL_EXT_platform_device)")
+    query_devices = ctypes.CFUNCTYPE(
+        ctypes.c_uint, ctypes.c_int, ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(ctypes.c_int)
+    )(query_devices)
+    get_display = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_uint, ctypes.c_void_p, ctypes.c_void_p)(get_display)
+    egl.eglInitialize.argtypes = [ctypes.c_void_p] * 3
+    egl.eglTerminate.argtypes = [ctypes.c_void_p]
+
+    devices, count = (ctypes.c_void_p * _MAX_DEVICES)(), ctypes.c_int()
+    query_devices(_MAX_DEVICES, devices, ctypes.byref(count))
+    for device in _allowed_devices(devices[: count.value]):
+        display = get_display(_PLATFORM_DEVICE_EXT, device, None)
+        if display and egl.eglInitialize(display, None, None):
+            egl.eglTerminate(display)
+            return
+    raise OSError(f"none of {count.value} EGL devices could be initialised, so a driver is missing")
+
+
+def _allowed_devices(devices: list) -> list:
+    """Return the EGL devices that mujoco will try, all or the one in `MUJOCO_EGL_DEVICE_ID`."""
+    selected = os.environ.get("MUJOCO_EGL_DEVICE_ID")
+    if selected is None:
+        return devices
+    if not selected.isdecimal() or int(selected) >= len(devices):
+        raise OSError(f"MUJOCO_EGL_DEVICE_ID is '{selected}', expected a whole number below {len(devices)}")
+    return [devices[int(selected)]]
+
+
+def _check_osmesa(load_library: LoadLibrary) -> None:
+    """Raise OSError where OSMesa's library is missing."""
+    _load_any(load_library, "libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so")
+
+
+def _load_any(load_library: LoadLibrary, *names: str) -> None:
+    """Load the first of `names` that loads; OSError where none does."""
+    for name in names:
+        try:
+            load_library(name)
+            return
+        except OSError:
+            continue
+    raise OSError(f"found none of {', '.join(names)}")
+
+
+_CHECKS = {"egl": _check_egl, "osmesa": _check_osmesa}

@@ -1,0 +1,84 @@
+"""Changing how episodes look, and nothing else: the camera's pose and lens, colours and lights.
+
+Draws come from random streams of their own, so dm_control's initial states stay what they are without them. The model's
+texture images are not redrawn (they live on the graphics card); their materials are tinted instead.
+"""
+
+import numpy as np
+
+CAMERA_SHIFT_M = 0.02
+CAMERA_TILT_RAD = np.deg2rad(3.0)
+FIELD_OF_VIEW_DEG = 2.0
+"""Largest change of the camera's position along each axis, of its orientation, and of its vertical field of view."""
+
+TINT = 0.35
+LIGHT = 0.3
+LIGHT_SHIFT_M = 0.2
+"""Largest relative change of colours and of light, and largest move of a light along each axis."""
+
+_CAMERA_STREAM, _APPEARANCE_STREAM = 1, 2
+
+
+class Randomizer:
+    """Draws the camera and the appearance of episodes in one compiled model.
+
+    Every draw starts from the model as it was when the randomizer was made, so draws do not add up and an episode's
+    looks depend on its seed alone.
+    """
+
+    def __init__(self, model, camera_id: int, camera: bool, appearance: bool):
+        """Take the `mujoco.MjModel` as it is now for nominal.
+
+        Args:
+            model: changed in place by `draw`.
+            camera_id: the camera that `draw` moves.
+            camera: whether to draw the camera.
+            appearance: whether to draw the appearance.
+        """
+        self._model = model
+        self._camera_id = camera_id
+        self._camera = camera
+        self._appearance = appearance
+        self._nominal = [array.copy() for array in self._arrays()]
+
+    def draw(self, seed: int) -> None:
+        """Draw the looks of the episode of `seed`; takes effect at the physics' next forward pass."""
+        for array, nominal in zip(self._arrays(), self._nominal, strict=True):
+            array[:] = nominal
+        if self._camera:
+            randomize_camera(self._model, self._camera_id, np.random.default_rng((seed, _CAMERA_STREAM)))
+        if self._appearance:
+            randomize_appearance(self._model, np.random.default_rng((seed, _APPEARANCE_STREAM)))
+
+    def _arrays(self) -> list[np.ndarray]:
+        """Views of all that the draws change."""
+        model = self._model
+        headlight = model.vis.headlight
+        return [
+            *(model.cam_pos, model.cam_quat, model.cam_fovy),
+            *(model.mat_rgba, model.light_pos, model.light_diffuse, headlight.ambient, headlight.diffuse),
+        ]
+
+
+def randomize_camera(model, camera_id: int, rng: np.random.Generator) -> None:
+    """Move and turn a camera of `model` a little and change its vertical field of view, uniformly within the limits."""
+    import mujoco
+
+    model.cam_pos[camera_id] += rng.uniform(-CAMERA_SHIFT_M, CAMERA_SHIFT_M, 3)
+    axis = rng.normal(size=3)
+    turn = np.empty(4)
+    mujoco.mju_axisAngle2Quat(turn, axis / np.linalg.norm(axis), rng.uniform(-CAMERA_TILT_RAD, CAMERA_TILT_RAD))
+    turned = np.empty(4)
+    mujoco.mju_mulQuat(turned, model.cam_quat[camera_id], turn)
+    model.cam_quat[camera_id] = turned
+    model.cam_fovy[camera_id] += rng.uniform(-FIELD_OF_VIEW_DEG, FIELD_OF_VIEW_DEG)
+
+
+def randomize_appearance(model, rng: np.random.Generator) -> None:
+    """Tint all materials of `model`, never their opacity, and change its lights' brightness and positions."""
+    model.mat_rgba[:, :3] = np.clip(model.mat_rgba[:, :3] * rng.uniform(1 - TINT, 1 + TINT, (model.nmat, 3)), 0, 1)
+    model.light_diffuse[:] *= rng.uniform(1 - LIGHT, 1 + LIGHT, (model.nlight, 1))
+    model.light_pos[:] += rng.uniform(-LIGHT_SHIFT_M, LIGHT_SHIFT_M, (model.nlight, 3))
+    brightness = rng.uniform(1 - LIGHT, 1 + LIGHT)
+    model.vis.headlight.ambient[:] *= brightness
+    model.vis.headlight.diffuse[:] *= brightness

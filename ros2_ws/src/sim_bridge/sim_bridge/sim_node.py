@@ -1,0 +1,413 @@
+"""The simulated arm as a ROS node: camera, joints, clock and ground truth out, torque commands in.
+
+Two clocks: in real time a steady timer steps the simulation whatever the planner does; in lockstep the command that
+answers the latest frame steps it. See docs/interface.md.
+"""
+
+import sys
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from geometry_msgs.msg import PointStamped, Vector3Stamped
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, Image, JointState
+from std_msgs.msg import Float64MultiArray
+from std_srvs.srv import SetBool, Trigger
+from vjepa_interfaces import topics
+from vjepa_interfaces.effort import CommandRefusedError
+from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_interfaces.image_codec import fill_image
+from vjepa_interfaces.managed_node import OK, STEADY, WARN, ManagedNode, run
+from vjepa_interfaces.messages import LAST, Timestep, fill_timestep
+from vjepa_interfaces.stamps import set_stamp, to_nanoseconds
+from vjepa_interfaces.statistics import Counts, Durations, RateMeter
+
+ENDPOINT_POLL_S = 0.02
+COMMAND_INPUTS = ("joint_command", "effort_array")
+
+
+@dataclass(frozen=True)
+class SimParameters:
+    """Parameters of `sim_bridge`.
+
+    Attributes:
+        task: dm_control task, such as `reacher-easy`.
+        seed: episode i starts from seed + i.
+        image_size: width and height of the camera image, pixels.
+        episode_steps: control steps in an episode.
+        episodes: episodes to run, after which the arm stays at its last frame; 0 runs on.
+        lockstep: step only for the command that answers the latest frame.
+        lockstep_retry_s: an unanswered frame is sent again after this many seconds.
+        rate_hz: control rate in real time; 0 takes the task's own (50 Hz for the reacher).
+        command_input: `joint_command` or `effort_array`.
+        command_timeout_s: in real time, silence longer than this means zero torque.
+        effort_limit: largest absolute torque, N·m; 0 takes the task's own (0.05 for the reacher).
+        randomize_camera: draw camera pose and field of view anew each episode.
+        randomize_appearance: draw colours and light anew each episode.
+    """
+
+    task: str = "reacher-easy"
+    seed: int = 0
+    image_size: tuple[int, ...] = (64, 64)
+    episode_steps: int = 1000
+    episodes: int = 0
+    lockstep: bool = False
+    lockstep_retry_s: float = 1.0
+    rate_hz: float = 0.0
+    command_input: str = "joint_command"
+    command_timeout_s: float = 0.2
+    effort_limit: float = 0.0
+    randomize_camera: bool = False
+    randomize_appearance: bool = False
+
+
+class SimNode(ManagedNode):
+    """`sim_bridge`: owns one `SimEnv`, publishes each of its steps and applies the commands it receives."""
+
+    Parameters = SimParameters
+
+    def __init__(self):
+        super().__init__("sim_bridge")
+        self._env = None
+        self._timer = None
+        self._waiting = None
+        self._counts = None
+        self._commands = None
+        self._publishers = self._services = ()
+
+    def setup(self) -> None:
+        """Build the environment and its renderer, and all endpoints."""
+        parameters = self.parameters
+        _check(parameters)
+        from sim_bridge.gl import choose_gl_backend
+
+        self._gl_backend = choose_gl_backend()
+        from sim_bridge.env import SimConfig, SimEnv
+
+        self._env = SimEnv(
+            SimConfig(
+                task=parameters.task,
+                seed=parameters.seed,
+                image_size=(parameters.image_size[0], parameters.image_size[1]),
+                episode_steps=parameters.episode_steps,
+                effort_limit=parameters.effort_limit or None,
+                randomize_camera=parameters.randomize_camera,
+                randomize_appearance=parameters.randomize_appearance,
+            )
+        )
+        self._env.render()
+        self._rate_hz = parameters.rate_hz or 1e9 / self._env.control_period_ns
+        self._create_endpoints()
+
+    def _create_endpoints(self) -> None:
+        self._image = self.publisher(Image, topics.IMAGE)
+        self._camera_info = self.publisher(CameraInfo, topics.CAMERA_INFO)
+        self._joint_states = self.publisher(JointState, topics.JOINT_STATES)
+        self._clock = self.publisher(Clock, topics.CLOCK)
+        self._timestep = self.publisher(Vector3Stamped, topics.TIMESTEP)
+        self._target = self.publisher(PointStamped, topics.TARGET)
+        self._fingertip = self.publisher(PointStamped, topics.FINGERTIP)
+        self._publishers = (
+            self._image,
+            self._camera_info,
+            self._joint_states,
+            self._clock,
+            self._timestep,
+            self._target,
+            self._fingertip,
+        )
+        if self.parameters.command_input == "joint_command":
+            self._command_topic = topics.JOINT_COMMAND
+            self._commands = self.subscribe(JointState, topics.JOINT_COMMAND, self._on_joint_command)
+        else:
+            self._command_topic = topics.EFFORT_ARRAY
+            self._commands = self.subscribe(Float64MultiArray, topics.EFFORT_ARRAY, self._on_effort_array)
+        self._services = (
+            self.create_service(Trigger, "~/reset", self._on_reset),
+            self.create_service(SetBool, "~/set_paused", self._on_set_paused),
+        )
+
+    def start(self) -> None:
+        """Begin the first episode once every endpoint has matched."""
+        self._counts = Counts()
+        self._latency = Durations()
+        self._command_age = Durations()
+        self._rate = RateMeter()
+        self._step = None
+        self._paused = False
+        self._pending = None
+        self._finished = False
+        self._answered_ns = 0
+        self._applied_ns = 0
+        self._frame_times: dict[int, float] = {}
+        self._waiting = self.create_timer(ENDPOINT_POLL_S, self._begin_when_matched, clock=STEADY)
+
+    def stop(self) -> None:
+        """Stand still."""
+        for timer in (self._waiting, self._timer):
+            if timer is not None:
+                self.destroy_timer(timer)
+        self._waiting = self._timer = None
+
+    def teardown(self) -> None:
+        """Free the renderer and the endpoints."""
+        if self._env is not None:
+            self._env.close()
+            self._env = None
+        for publisher in self._publishers:
+            self.destroy_lifecycle_publisher(publisher)
+        for service in self._services:
+            self.destroy_service(service)
+        if self._commands is not None:
+            self.destroy_subscription(self._commands)
+        self._publishers = self._services = ()
+        self._counts = self._commands = None
+
+    # The way of a step.
+
+    def _begin_when_matched(self) -> None:
+        """Wait until nobody would miss the first frame: DDS drops what is sent before endpoints have matched."""
+        if self._image.get_subscription_count() < 1 or self.count_publishers(self._command_topic.name) < 1:
+            return
+        if any(p.get_subscription_count() < self.count_subscribers(p.topic_name) for p in self._publishers):
+            return
+        self.destroy_timer(self._waiting)
+        self._waiting = None
+        if self.parameters.lockstep:
+            self._timer = self.create_timer(self.parameters.lockstep_retry_s / 4, self._resend, clock=STEADY)
+            self._begin_episode()
+        else:
+            self._timer = self.create_timer(1.0 / self._rate_hz, self._tick, clock=STEADY)
+
+    def _begin_episode(self) -> None:
+        self._frame_times.clear()
+        self._command = (np.zeros(len(self._env.limits.joint_names)), 0, -np.inf)
+        self._show(self._env.reset)
+        self._episode_ns = self._step.stamp_ns
+        self._counts["episodes"] += 1
+
+    def _show(self, advance) -> None:
+        """Advance the environment and publish what it became; the frame-to-torque time starts here."""
+        started = time.monotonic()
+        self._step = advance()
+        self._frame = self._env.render()
+        self._frame_times[self._step.stamp_ns] = started
+        self._counts["frames"] += 1
+        self._rate.tick(started)
+        self._publish()
+        if self._step.step_type == LAST:
+            self.publish_diagnostics()
+
+    def _publish(self) -> None:
+        step = self._step
+        clock = Clock()
+        set_stamp(clock.clock, step.stamp_ns)
+        self._clock.publish(clock)
+        joints = JointState(name=list(self._env.limits.joint_names))
+        set_stamp(joints.header.stamp, step.stamp_ns)
+        joints.position = step.joint_position.tolist()
+        joints.velocity = step.joint_velocity.tolist()
+        joints.effort = step.joint_effort.tolist()
+        self._joint_states.publish(joints)
+        for publisher, position in ((self._target, step.target), (self._fingertip, step.fingertip)):
+            point = PointStamped()
+            point.header.frame_id = topics.WORLD_FRAME
+            set_stamp(point.header.stamp, step.stamp_ns)
+            point.point.x, point.point.y, point.point.z = map(float, position)
+            publisher.publish(point)
+        timestep = Vector3Stamped()
+        set_stamp(timestep.header.stamp, step.stamp_ns)
+        fill_timestep(timestep, Timestep(step.reward, step.discount, step.step_type))
+        self._timestep.publish(timestep)
+        image = Image()
+        image.header.frame_id = topics.CAMERA_FRAME
+        set_stamp(image.header.stamp, step.stamp_ns)
+        fill_image(image, self._frame)
+        self._image.publish(image)
+        self._camera_info.publish(self._camera_info_message(image))
+
+    def _camera_info_message(self, image: Image) -> CameraInfo:
+        info = CameraInfo(header=image.header, height=image.height, width=image.width)
+        info.distortion_model = "plumb_bob"
+        info.d = [0.0] * 5
+        focal = self._env.focal_length_px
+        cx, cy = image.width / 2, image.height / 2
+        info.k = [focal, 0.0, cx, 0.0, focal, cy, 0.0, 0.0, 1.0]
+        info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+        info.p = [focal, 0.0, cx, 0.0, 0.0, focal, cy, 0.0, 0.0, 0.0, 1.0, 0.0]
+        return info
+
+    def _tick(self) -> None:
+        """One control step in real time."""
+        if self._paused or self._finished:
+            return
+        if self._step is None:
+            self._begin_episode()
+        elif self._step.step_type == LAST:
+            self._end_episode()
+        else:
+            effort, stamp_ns, arrived_s = self._command
+            self._counts["steps"] += 1
+            if stamp_ns > self._applied_ns:
+                self._applied_ns = stamp_ns
+            else:
+                self._counts["stale_steps"] += 1
+            if time.monotonic() - arrived_s > self.parameters.command_timeout_s:
+                effort = np.zeros_like(effort)
+                self._counts["timeout_steps"] += 1
+            elif stamp_ns:
+                self._command_age.add((self._step.stamp_ns - stamp_ns) * 1e-9)
+            self._show(lambda: self._env.step(effort))
+
+    def _end_episode(self) -> None:
+        if self.parameters.episodes and self._counts["episodes"] >= self.parameters.episodes:
+            self._finished = True
+            self.publish_diagnostics()
+        else:
+            self._begin_episode()
+
+    def _resend(self) -> None:
+        """Send an unanswered frame again, same stamp: a lost message or a restarted node never ends the run."""
+        age = time.monotonic() - self._frame_times.get(self._step.stamp_ns, -np.inf)
+        if not self._paused and not self._finished and age >= self.parameters.lockstep_retry_s:
+            self._counts["resent_frames"] += 1
+            self._publish()
+
+    def _answer(self, effort: np.ndarray) -> None:
+        """Step in lockstep with the command that answers the latest frame."""
+        if self._step.step_type == LAST:
+            self._end_episode()
+        else:
+            self._counts["steps"] += 1
+            self._show(lambda: self._env.step(effort))
+
+    # Commands.
+
+    def _on_joint_command(self, message: JointState) -> None:
+        self._take_command(message.name, message.effort, to_nanoseconds(message.header.stamp))
+
+    def _on_effort_array(self, message: Float64MultiArray) -> None:
+        stamp_ns = self._step.stamp_ns if self.active and self._step is not None else 0
+        self._take_command(None, message.data, stamp_ns)
+
+    def _take_command(self, names, values, stamp_ns: int) -> None:
+        now = time.monotonic()
+        if not self.active or self._step is None:
+            return
+        self._counts["commands"] += 1
+        try:
+            effort, clamped = self._env.limits.checked(names, values)
+        except CommandRefusedError as error:
+            self._counts["refused_commands"] += 1
+            self.get_logger().warning(str(error), throttle_duration_sec=1.0)
+            return
+        self._counts["clamped_commands"] += clamped
+        if stamp_ns in self._frame_times:
+            self._counts["answered_frames"] += 1
+            self._latency.add(now - self._frame_times.pop(stamp_ns))
+        if self.parameters.lockstep:
+            self._take_lockstep_command(effort, stamp_ns)
+        else:
+            self._take_real_time_command(effort, stamp_ns, now)
+
+    def _take_lockstep_command(self, effort: np.ndarray, stamp_ns: int) -> None:
+        if stamp_ns != self._step.stamp_ns or stamp_ns <= self._answered_ns:
+            self._counts["old_commands"] += 1
+            return
+        self._answered_ns = stamp_ns
+        if self._paused:
+            self._pending = effort
+        else:
+            self._answer(effort)
+
+    def _take_real_time_command(self, effort: np.ndarray, stamp_ns: int, now: float) -> None:
+        if stamp_ns == 0:  # A deactivated planner's zeros: they hold until a newer command, and never count as fresh.
+            self._command = (effort, 0, now)
+        elif max(self._command[1], self._episode_ns) <= stamp_ns <= self._step.stamp_ns:
+            self._command = (effort, stamp_ns, now)
+        else:
+            self._counts["old_commands"] += 1
+
+    # Services.
+
+    def _on_reset(self, request, response: Trigger.Response) -> Trigger.Response:
+        """Begin the next episode at once."""
+        response.success = self.active and self._step is not None
+        if response.success:
+            self._pending = None
+            self._finished = False
+            self._begin_episode()
+            response.message = f"episode {self._step.episode} begins"
+        else:
+            response.message = "sim_bridge is not running: activate it and wait for its first frame"
+        return response
+
+    def _on_set_paused(self, request, response: SetBool.Response) -> SetBool.Response:
+        """Hold the simulation still, or let it go on."""
+        response.success = self.active
+        if not self.active:
+            response.message = "sim_bridge is not active"
+            return response
+        self._paused = request.data
+        response.message = "paused" if self._paused else "running"
+        if not self._paused and self._pending is not None:
+            effort, self._pending = self._pending, None
+            self._answer(effort)
+        return response
+
+    # Diagnostics.
+
+    def diagnose(self):
+        """Say how the loop does: rates, latencies, and what was refused, clamped, stale or never answered."""
+        if self._counts is None:
+            return OK, "configured", {"gl_backend": self._gl_backend}
+        now = time.monotonic()
+        p50, p99 = self._latency.percentiles(50, 99)
+        age_p50, age_p99 = self._command_age.percentiles(50, 99)
+        period_ms = 1e3 / self._rate_hz
+        level, message = OK, "running"
+        publishers = self.count_publishers(self._command_topic.name)
+        if self._waiting is not None:
+            message = "waiting for a camera subscriber and a command publisher"
+        elif self._finished:
+            message = "finished"
+        elif self._paused:
+            message = "paused"
+        if publishers > 1:
+            level, message = WARN, f"{publishers} publishers on {self._command_topic.name}; expected one"
+        values = {
+            "lockstep": self.parameters.lockstep,
+            "gl_backend": self._gl_backend,
+            "achieved_rate_hz": self._rate.rate(now),
+            "latency_p50_ms": p50,
+            "latency_p99_ms": p99,
+            "command_age_p50_periods": age_p50 / period_ms,
+            "command_age_p99_periods": age_p99 / period_ms,
+        }
+        names = ("episodes", "frames", "steps", "answered_frames", "resent_frames", "stale_steps", "timeout_steps")
+        names += ("commands", "refused_commands", "clamped_commands", "old_commands")
+        values |= {name: self._counts[name] for name in names}
+        return level, message, values
+
+
+def _check(parameters: SimParameters) -> None:
+    if parameters.command_input not in COMMAND_INPUTS:
+        raise unknown_name("command_input", parameters.command_input, COMMAND_INPUTS)
+    if parameters.lockstep and parameters.command_input == "effort_array":
+        raise VjepaError("command_input 'effort_array' carries no stamp, so it cannot drive lockstep; use joint_command")
+    if len(parameters.image_size) != 2 or min(parameters.image_size) < 1:
+        raise VjepaError(f"image_size is {list(parameters.image_size)}; expected [width, height] in pixels")
+    for name in ("lockstep_retry_s", "command_timeout_s"):
+        if not getattr(parameters, name) > 0:
+            raise VjepaError(f"{name} is {getattr(parameters, name)}; expected more than 0 seconds")
+    if parameters.episode_steps < 1:
+        raise VjepaError(f"episode_steps is {parameters.episode_steps}; expected at least 1")
+    for name in ("rate_hz", "effort_limit", "episodes"):
+        if not getattr(parameters, name) >= 0:
+            raise VjepaError(f"{name} is {getattr(parameters, name)}; expected 0 (the default) or more")
+
+
+def main() -> None:
+    """Run `sim_bridge` until it is told to stop."""
+    sys.exit(run(SimNode))

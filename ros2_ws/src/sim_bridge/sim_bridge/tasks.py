@@ -1,0 +1,150 @@
+"""The dm_control tasks that may be simulated, by one name each, and how their arms are read and driven.
+
+Another task is one more row of `TASKS`: any dm_control suite task whose actuators are plain motors.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sim_bridge.gl import choose_gl_backend
+from vjepa_interfaces.errors import VjepaError, unknown_name
+
+
+@dataclass(frozen=True)
+class Place:
+    """A point of a MuJoCo model: the origin of the geom, site or body (`kind`) called `name`."""
+
+    kind: str
+    name: str
+
+    def position(self, physics) -> np.ndarray:
+        """Return the point's world position, (3,) m, as a copy."""
+        positions = {"geom": physics.data.geom_xpos, "site": physics.data.site_xpos, "body": physics.data.xpos}
+        return positions[self.kind][physics.model.name2id(self.name, self.kind)].copy()
+
+
+@dataclass(frozen=True)
+class SimTask:
+    """A task of dm_control's suite.
+
+    Attributes:
+        domain: dm_control's domain name.
+        task: dm_control's task name within the domain.
+        camera: the model's camera that frames come from.
+        fingertip: the point of the arm that acts on the world.
+        target: the point it is meant to act on.
+    """
+
+    domain: str
+    task: str
+    camera: str
+    fingertip: Place
+    target: Place
+
+    def load(self, seed: int):
+        """Return a new `dm_control.rl.control.Environment` of this task, without a time limit.
+
+        Args:
+            seed: seed of its first episode.
+
+        Raises:
+            VjepaError: MuJoCo has no OpenGL backend to render with.
+        """
+        choose_gl_backend()  # Before the first import of dm_control, which fixes the backend.
+        from dm_control import suite
+
+        return suite.load(self.domain, self.task, task_kwargs={"random": seed, "time_limit": float("inf")})
+
+
+_REACHER = {"camera": "fixed", "fingertip": Place("geom", "finger"), "target": Place("geom", "target")}
+
+TASKS = {
+    "reacher-easy": SimTask("reacher", "easy", **_REACHER),
+    "reacher-hard": SimTask("reacher", "hard", **_REACHER),
+    # The spinner's free end is what the finger must strike; the task has no target of its own.
+    "finger-spin": SimTask("finger", "spin", "cam0", Place("geom", "fingertip"), Place("site", "tip")),
+    "point_mass-easy": SimTask("point_mass", "easy", "fixed", Place("geom", "pointmass"), Place("geom", "target")),
+}
+
+
+def task_named(name: str) -> SimTask:
+    """Return the task called `name`.
+
+    Raises:
+        VjepaError: there is none; the message lists those there are.
+    """
+    if name not in TASKS:
+        raise unknown_name("task", name, TASKS)
+    return TASKS[name]
+
+
+class Motors:
+    """The motors of a model, n of them in the actuators' order: what they read and what efforts they apply.
+
+    A motor on a joint goes by the joint's name and reads its position and velocity. One on another transmission, such
+    as point_mass's tendons, goes by its own name and reads the transmission's length and velocity over the gear.
+    A motor's effort is its control times its gear: N·m on hinges, N on slides.
+
+    Attributes:
+        names: one per motor.
+        limits: (n,) the largest effort of each, N·m.
+    """
+
+    def __init__(self, physics):
+        """Read the motors of `physics`.
+
+        Raises:
+            VjepaError: an actuator is not a motor of limited control and fixed gear.
+        """
+        import mujoco
+
+        model = physics.model
+        self._data = physics.data
+        self._gear = model.actuator_gear[:, 0].copy()
+        self._low, self._high = model.actuator_ctrlrange.T.copy()
+        self.limits = np.abs(self._gear) * np.maximum(np.abs(self._low), np.abs(self._high))
+
+        is_motor = (
+            (model.actuator_gaintype == mujoco.mjtGain.mjGAIN_FIXED)
+            & (model.actuator_gainprm[:, 0] == 1)
+            & (model.actuator_biastype == mujoco.mjtBias.mjBIAS_NONE)
+            & (model.actuator_dyntype == mujoco.mjtDyn.mjDYN_NONE)
+            & model.actuator_ctrllimited.astype(bool)
+            & (self._gear != 0)
+        )
+        if not is_motor.all():
+            found = model.id2name(int(np.argmin(is_motor)), "actuator")
+            raise VjepaError(f"actuator '{found}' is not a motor with limited control; choose a task driven by motors")
+
+        joint = np.maximum(model.actuator_trnid[:, 0], 0)
+        self._on_joint = (model.actuator_trntype == mujoco.mjtTrn.mjTRN_JOINT) & np.isin(
+            model.jnt_type[joint % model.njnt], (mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE)
+        )
+        joint = np.where(self._on_joint, joint, 0)
+        self._qpos, self._qvel = model.jnt_qposadr[joint], model.jnt_dofadr[joint]
+        self.names = tuple(
+            model.id2name(int(joint[i]), "joint") if self._on_joint[i] else model.id2name(i, "actuator")
+            for i in range(model.nu)
+        )
+
+    def position(self) -> np.ndarray:
+        """Return the motors' positions, (n,) rad (m on slides)."""
+        return np.where(self._on_joint, self._data.qpos[self._qpos], self._data.actuator_length / self._gear)
+
+    def velocity(self) -> np.ndarray:
+        """Return the motors' velocities, (n,) rad/s (m/s on slides)."""
+        return np.where(self._on_joint, self._data.qvel[self._qvel], self._data.actuator_velocity / self._gear)
+
+    def to_control(self, effort: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the controls that apply `effort` as far as the motors can, and the effort that they then apply.
+
+        Args:
+            effort: (n,) N·m.
+
+        Returns:
+            Controls (n,) within the model's range, and efforts (n,) in N·m: those given, but for motors beyond reach.
+        """
+        asked = effort / self._gear
+        control = np.clip(asked, self._low, self._high)
+        return control, np.where(control == asked, effort, control * self._gear)

@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+
+from sim_bridge.env import SimConfig, SimEnv
+
+LOOKS = [{"randomize_camera": True}, {"randomize_appearance": True}]
+
+
+@pytest.fixture
+def make_env():
+    made = []
+
+    def make(**config):
+        made.append(SimEnv(SimConfig(**config)))
+        return made[-1]
+
+    yield make
+    for env in made:
+        env.close()
+
+
+def frames_of(env: SimEnv, episodes: int) -> list[np.ndarray]:
+    """Return the first frame of each of the next episodes."""
+    frames = []
+    for _ in range(episodes):
+        env.reset()
+        frames.append(env.render())
+    return frames
+
+
+@pytest.mark.parametrize("looks", LOOKS)
+def test_looks_change_every_episode_but_states_never(make_env, looks):
+    plain, random = make_env(), make_env(**looks)
+    for _ in range(5):
+        one, other = plain.reset(), random.reset()
+        np.testing.assert_array_equal(one.joint_position, other.joint_position)
+        np.testing.assert_array_equal(one.target, other.target)
+        np.testing.assert_array_equal(plain.step([0.03, 0.01]).joint_velocity, random.step([0.03, 0.01]).joint_velocity)
+        assert (plain.render() != random.render()).mean() > 0.05
+
+
+@pytest.mark.parametrize("looks", LOOKS)
+def test_an_episodes_looks_depend_on_its_seed_alone(make_env, looks):
+    as_third_and_fourth = frames_of(make_env(seed=3, **looks), 4)[2:]
+    as_first_and_second = frames_of(make_env(seed=5, **looks), 2)
+    np.testing.assert_array_equal(as_third_and_fourth, as_first_and_second)
+
+
+def test_the_camera_never_wanders_off(make_env):
+    env = make_env(randomize_camera=True)
+    model = env._physics.model
+    nominal = model.cam_pos[0].copy()
+    shifts, views = [], []
+    for _ in range(100):
+        env.reset()
+        shifts.append(np.abs(model.cam_pos[0] - nominal).max())
+        views.append(np.rad2deg(env.field_of_view))
+    assert 0.015 < max(shifts) <= 0.02
+    assert 43 <= min(views) < 43.5 < 46.5 < max(views) <= 47
+
+
+def test_the_camera_is_drawn_alike_whatever_the_appearance(make_env):
+    camera, both = make_env(randomize_camera=True), make_env(randomize_camera=True, randomize_appearance=True)
+    for env in (camera, both):
+        env.reset()
+    assert camera.field_of_view == both.field_of_view != make_env().field_of_view
+
+
+def test_colours_stay_colours_and_opaque(make_env):
+    env = make_env(randomize_appearance=True)
+    model = env._physics.model
+    opacity = model.mat_rgba[:, 3].copy()
+    for _ in range(50):
+        env.reset()
+        assert model.mat_rgba.min() >= 0
+        assert model.mat_rgba.max() <= 1
+        np.testing.assert_array_equal(model.mat_rgba[:, 3], opacity)

@@ -1,0 +1,138 @@
+"""Evaluation in one process: the very environment, encoder and planner code that the nodes wrap, without ROS.
+
+At batch size one it gives the joint positions that the graph gives in lockstep, step by step; larger batches encode
+the frames of many episodes at once, for large evaluations.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from sim_bridge.env import SimConfig, SimEnv, SimStep
+from vjepa_interfaces.messages import LAST
+from vjepa_interfaces.statistics import Durations
+from vjepa_perception.clip import ClipBuffer
+from vjepa_perception.encoder import Encoder
+from vjepa_planner.contract import Observation, Planner, PlannerContext
+from vjepa_planner.registry import load_planner
+
+from vjepa_training.score import Episode, ScoreKeeper
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """What to roll out.
+
+    Attributes:
+        planner: name of the planner.
+        options: its options.
+        sim: the simulation; episode i uses `sim.seed + i` for environment and planner.
+        episodes: how many.
+        batch_size: episodes that run side by side.
+        device: where the planner's networks run.
+    """
+
+    planner: str
+    sim: SimConfig
+    options: dict[str, Any] = field(default_factory=dict)
+    episodes: int = 20
+    batch_size: int = 1
+    device: str = "cpu"
+
+
+class Lane:
+    """One episode at a time: an environment, a clip and a planner."""
+
+    def __init__(self, config: RolloutConfig, encoder: Encoder):
+        self._config = config
+        self._encoder = encoder
+        self.env = SimEnv(config.sim)
+        context = PlannerContext(
+            action_size=len(self.env.limits.joint_names),
+            control_period_s=self.env.control_period_ns * 1e-9,
+            device=config.device,
+        )
+        self.planner: Planner = load_planner(config.planner, config.options, context)
+        if self.planner.encoder_fingerprint is not None:
+            self.planner.check_encoder(encoder.fingerprint)
+        self.step: SimStep | None = None
+
+    def begin(self, episode: int) -> None:
+        """Begin the episode of this number with a fresh clip and the planner reset to its seed."""
+        self.clip = ClipBuffer(self._encoder.clip_frames)
+        self.score = ScoreKeeper(self._config.sim.task)
+        self.planner.reset(self._config.sim.seed + episode)
+        self._arrive(self.env.reset(episode))
+
+    def act(self, latent: np.ndarray) -> float:
+        """Plan from the latent (rows, dimension) of the present frame and step; return the seconds planned."""
+        step = self.step
+        observation = Observation(
+            stamp_ns=step.stamp_ns,
+            latent=latent,
+            joint_position=step.joint_position,
+            joint_velocity=step.joint_velocity,
+            target=step.target if "target" in self.planner.needs else None,
+        )
+        started = time.monotonic()
+        plan = self.planner.plan(observation, None)
+        planned_s = time.monotonic() - started
+        effort, _ = self.env.limits.checked(None, self.env.limits.to_effort(plan.action))
+        self._arrive(self.env.step(effort))
+        return planned_s
+
+    def _arrive(self, step: SimStep) -> None:
+        self.step = step
+        self.frames = self.clip.push(step.stamp_ns, self._encoder.preprocess(self.env.render()))
+        self.score.add(step.stamp_ns, step.reward, step.step_type, step.target, step.fingertip)
+
+
+def rollout(
+    config: RolloutConfig,
+    encoder: Encoder,
+    on_step: Callable[[int, SimStep], None] | None = None,
+    on_episode: Callable[[int, Episode], None] | None = None,
+) -> tuple[list[Episode], Durations]:
+    """Run the episodes and return their scores in order, and how long encoding and planning took a step.
+
+    Args:
+        config: what to roll out.
+        encoder: the encoder whose latents the planner gets; every frame passes it, whether the planner reads it or not.
+        on_step: called with the episode's number and each of its steps, the FIRST included.
+        on_episode: called with the number and the score of each episode that ended.
+
+    Raises:
+        VjepaError: an unknown task or planner, options it refuses, or a bundle made for another encoder.
+    """
+    lanes = [Lane(config, encoder) for _ in range(min(config.batch_size, config.episodes))]
+    scores: dict[int, Episode] = {}
+    durations = Durations()
+    running: dict[int, Lane] = {}
+    waiting = list(range(config.episodes))
+    idle = list(lanes)
+    try:
+        while running or waiting:
+            while idle and waiting:
+                episode, lane = waiting.pop(0), idle.pop()
+                lane.begin(episode)
+                running[episode] = lane
+                if on_step:
+                    on_step(episode, lane.step)
+            started = time.monotonic()
+            latents = encoder.encode([lane.frames for lane in running.values()])
+            encoded_s = time.monotonic() - started
+            for (episode, lane), latent in zip(list(running.items()), latents, strict=True):
+                durations.add(encoded_s + lane.act(latent))
+                if on_step:
+                    on_step(episode, lane.step)
+                if lane.step.step_type == LAST:
+                    scores[episode] = lane.score.finished[0]
+                    if on_episode:
+                        on_episode(episode, scores[episode])
+                    idle.append(running.pop(episode))
+    finally:
+        for lane in lanes:
+            lane.env.close()
+    return [scores[episode] for episode in range(config.episodes)], durations

@@ -1,0 +1,127 @@
+"""Scores: from the steps of episodes to returns, success and intervals, for both ways of running a planner."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from sim_bridge.tasks import task_named
+from vjepa_interfaces.errors import unknown_name
+from vjepa_interfaces.messages import FIRST, LAST
+
+BOOTSTRAP_RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How long an episode is and what counts as success in it.
+
+    Attributes:
+        name: `short` or `full`.
+        episode_steps: control steps.
+        success_return: success is a return above this; None: success is being in the target at the end.
+    """
+
+    name: str
+    episode_steps: int
+    success_return: float | None
+
+
+PROTOCOLS = {"short": Protocol("short", 200, 150.0), "full": Protocol("full", 1000, None)}
+
+
+def protocol_named(name: str) -> Protocol:
+    """Return the protocol `name`, refused with the valid ones where there is none."""
+    if name not in PROTOCOLS:
+        raise unknown_name("protocol", name, PROTOCOLS)
+    return PROTOCOLS[name]
+
+
+@dataclass
+class Episode:
+    """One episode as it goes: its rewards so far, and whether its ends lie in the target."""
+
+    episode_return: float = 0.0
+    steps: int = 0
+    started_in_target: bool | None = None
+    in_target_at_end: bool | None = None
+    done: bool = False
+
+
+@dataclass
+class ScoreKeeper:
+    """Scores episodes from stamped steps given in order; a stamp given again is ignored.
+
+    Attributes:
+        task: dm_control task, which says how near counts as in the target.
+        episodes: those begun so far.
+    """
+
+    task: str
+    episodes: list[Episode] = field(default_factory=list)
+    _last_ns: int = -1
+
+    def __post_init__(self) -> None:
+        self._radius = task_named(self.task).target_radius
+
+    def add(self, stamp_ns: int, reward: float, step_type: int, target: np.ndarray, fingertip: np.ndarray) -> None:
+        """Take one step: `reward` of the transition that led here; `target` and `fingertip` are (3,) in metres.
+
+        Steps before the first FIRST belong to no episode and are ignored.
+        """
+        if stamp_ns <= self._last_ns:
+            return
+        self._last_ns = stamp_ns
+        if step_type == FIRST:
+            self.episodes.append(Episode(started_in_target=self._in_target(target, fingertip)))
+            return
+        if not self.episodes or self.episodes[-1].done:
+            return
+        episode = self.episodes[-1]
+        episode.episode_return += reward
+        episode.steps += 1
+        if step_type == LAST:
+            episode.in_target_at_end = self._in_target(target, fingertip)
+            episode.done = True
+
+    def _in_target(self, target: np.ndarray, fingertip: np.ndarray) -> bool | None:
+        if self._radius is None:
+            return None
+        return bool(np.linalg.norm((target - fingertip)[:2]) <= self._radius)
+
+    @property
+    def finished(self) -> list[Episode]:
+        """Episodes that reached their LAST step."""
+        return [episode for episode in self.episodes if episode.done]
+
+
+def bootstrap_interval(values: list[float], seed: int = 0) -> tuple[float, float]:
+    """Return the 95 % percentile-bootstrap interval of the mean of `values` (Efron 1979), from a fixed seed."""
+    if not values:
+        return float("nan"), float("nan")
+    sample = np.asarray(values, np.float64)
+    draws = np.random.default_rng(seed).integers(0, len(sample), (BOOTSTRAP_RESAMPLES, len(sample)))
+    low, high = np.percentile(sample[draws].mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def summarise(episodes: list[Episode], protocol: Protocol) -> dict[str, Any]:
+    """Return the figures of finished `episodes` under a `protocol`, as they go into a result's JSON."""
+    returns = [episode.episode_return for episode in episodes]
+    at_end = [episode.in_target_at_end for episode in episodes]
+    if protocol.success_return is not None:
+        successes = [value > protocol.success_return for value in returns]
+    else:
+        successes = [bool(value) for value in at_end]
+    low, high = bootstrap_interval(returns)
+    return {
+        "protocol": protocol.name,
+        "episode_steps": protocol.episode_steps,
+        "episodes": len(episodes),
+        "returns": returns,
+        "in_target_at_end": at_end,
+        "started_in_target": [episode.started_in_target for episode in episodes],
+        "mean_return": float(np.mean(returns)) if returns else float("nan"),
+        "interval_95": [low, high],
+        "success": successes,
+        "success_rate": float(np.mean(successes)) if successes else float("nan"),
+    }

@@ -1,0 +1,86 @@
+"""The metadata of a rosbag2 bag, version 9: what ROS 2 Jazzy writes into `metadata.yaml` and into the MCAP file.
+
+Source: https://github.com/ros2/rosbag2 (branch jazzy), rosbag2_storage/yaml.hpp and qos.cpp.
+"""
+
+from dataclasses import dataclass
+
+import yaml
+from mcap.records import Statistics
+
+_INFINITE = {"sec": 9223372036, "nsec": 854775807}
+_NO_START = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class BagTopic:
+    """A topic as a bag describes it: its `type_hash` is the RIHS01 string, its `channel` the MCAP channel number.
+
+    It is reliable and keeps the last `depth` messages; a `latched` one is transient local.
+    """
+
+    name: str
+    type: str
+    type_hash: str
+    depth: int
+    latched: bool
+    channel: int
+
+
+def offered_qos(depth: int, latched: bool) -> dict:
+    """Return a reliable profile in rosbag2's words."""
+    return {
+        "history": "keep_last",
+        "depth": depth,
+        "reliability": "reliable",
+        "durability": "transient_local" if latched else "volatile",
+        "deadline": _INFINITE,
+        "lifespan": _INFINITE,
+        "liveliness": "automatic",
+        "liveliness_lease_duration": _INFINITE,
+        "avoid_ros_namespace_conventions": False,
+    }
+
+
+def bag_metadata(mcap_name: str, topics: list[BagTopic], statistics: Statistics, custom_data: dict[str, str]) -> dict:
+    """Return the description of a bag of one MCAP file, as found under `rosbag2_bagfile_information`."""
+    empty = not statistics.message_count
+    span = {
+        "duration": {"nanoseconds": statistics.message_end_time - statistics.message_start_time},
+        "starting_time": {"nanoseconds_since_epoch": _NO_START if empty else statistics.message_start_time},
+        "message_count": statistics.message_count,
+    }
+    return {
+        "version": 9,
+        "storage_identifier": "mcap",
+        **span,
+        "topics_with_message_count": [
+            {
+                "topic_metadata": {
+                    "name": topic.name,
+                    "type": topic.type,
+                    "serialization_format": "cdr",
+                    "offered_qos_profiles": [offered_qos(topic.depth, topic.latched)],
+                    "type_description_hash": topic.type_hash,
+                },
+                "message_count": statistics.channel_message_counts.get(topic.channel, 0),
+            }
+            for topic in topics
+        ],
+        "compression_format": "",
+        "compression_mode": "",
+        "relative_file_paths": [mcap_name],
+        "files": [{"path": mcap_name, **span}],
+        "custom_data": custom_data,
+        "ros_distro": "jazzy",
+    }
+
+
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    def ignore_aliases(self, data):
+        return True
+
+
+def to_yaml(value) -> str:
+    """Return `value` as block YAML without anchors, one line a scalar where YAML allows it."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**16)

@@ -1,0 +1,38 @@
+"""The `vjepa` command line."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from vjepa_interfaces.errors import VjepaError
+
+from vjepa_bringup import graph_commands, run_commands
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands; each sets `function`, which takes the arguments and returns a status."""
+    parser = argparse.ArgumentParser(
+        prog="vjepa", description="A camera frame becomes a V-JEPA 2 latent becomes a torque."
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    run_commands.add_parsers(commands)
+    graph_commands.add_parsers(commands)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; exit status 0 only when it did all it was asked for."""
+    parsed = build_parser().parse_args(arguments)
+    try:
+        status = parsed.function(parsed)
+    except VjepaError as error:
+        print(f"vjepa: {error}", file=sys.stderr)
+        status = 1
+    except KeyboardInterrupt:
+        print("vjepa: interrupted", file=sys.stderr)
+        status = 130
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

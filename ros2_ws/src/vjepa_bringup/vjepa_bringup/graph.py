@@ -1,0 +1,231 @@
+"""The graph, written once: which nodes run, from which executable, with which parameters.
+
+`launch/stack.launch.py` turns it into launch_ros actions and `vjepa run` into child processes.
+"""
+
+import json
+import platform
+from dataclasses import dataclass, field, fields
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ament_index_python.packages import get_package_share_directory
+from vjepa_interfaces import topics
+from vjepa_interfaces.errors import VjepaError, unknown_name
+
+SOURCES = ("sim", "camera")
+DISCOVERIES = {"localhost": "LOCALHOST", "subnet": "SUBNET", "off": "OFF"}
+LIFECYCLE_ORDER = ("vjepa_perception", "vjepa_planner", "episode_recorder", "sim_bridge")
+"""Order of activation: every consumer before the source of what it consumes."""
+
+
+@dataclass(frozen=True)
+class StackOptions:
+    """The launch arguments. None leaves a choice to the parameter files.
+
+    Attributes:
+        source: `sim`, or `camera` where frames come from a camera driver on `image_topic`.
+        image_topic: topic of the frames, where it is not `camera/image_raw`.
+        joint_states_topic: topic of the joint states, where it is not `joint_states`.
+        command_topic: topic of the torque commands, where it is not `joint_command`.
+        planner: the planner that drives.
+        encoder: bundle name, folder or hub id.
+        device: where encoder and planners run.
+        lockstep: one simulation step per answered frame, instead of real time.
+        params_file: YAML of parameters over the defaults of `config/stack.yaml`.
+        use_sim_time: follow `/clock`; None: with the sim, not with a camera.
+        discovery: who may see this stack: `localhost`, `subnet` or `off`.
+        autostart: bring the nodes up to active at once.
+        record: record a bag from the first frame on.
+        bag_dir: folder for bags.
+        namespace: moves the whole stack.
+        log_level: of every node.
+        seed: episode i uses seed + i.
+        episodes: episodes to run; 0 runs on.
+        episode_steps: control steps in an episode.
+        task: dm_control task.
+    """
+
+    source: str = "sim"
+    image_topic: str = ""
+    joint_states_topic: str = ""
+    command_topic: str = ""
+    planner: str | None = None
+    encoder: str | None = None
+    device: str | None = None
+    lockstep: bool | None = None
+    params_file: str = ""
+    use_sim_time: bool | None = None
+    discovery: str = "localhost"
+    autostart: bool = True
+    record: bool = False
+    bag_dir: str | None = None
+    namespace: str = ""
+    log_level: str = "info"
+    seed: int | None = None
+    episodes: int | None = None
+    episode_steps: int | None = None
+    task: str | None = None
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One node of the graph: what to start, under which name, with which parameters and remappings."""
+
+    package: str
+    executable: str
+    name: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    remappings: dict[str, str] = field(default_factory=dict)
+    lifecycle: bool = True
+
+
+def build_graph(options: StackOptions) -> list[NodeSpec]:
+    """Return the nodes of the stack, lifecycle nodes in their order of activation and the stack manager last.
+
+    Raises:
+        VjepaError: an option or a parameter file that makes no sense; the message gives what is valid.
+    """
+    if options.source not in SOURCES:
+        raise unknown_name("source", options.source, SOURCES)
+    if options.discovery not in DISCOVERIES:
+        raise unknown_name("discovery", options.discovery, DISCOVERIES)
+    parameters = merged_parameters(options)
+    use_sim_time = options.use_sim_time if options.use_sim_time is not None else options.source == "sim"
+    remappings = {
+        topic.name: other
+        for topic, other in (
+            (topics.IMAGE, options.image_topic),
+            (topics.JOINT_STATES, options.joint_states_topic),
+            (topics.JOINT_COMMAND, options.command_topic),
+        )
+        if other
+    }
+    executables = {
+        "vjepa_perception": ("vjepa_perception", "vjepa_perception"),
+        "vjepa_planner": ("vjepa_planner", "vjepa_planner"),
+        "episode_recorder": ("vjepa_bringup", "episode_recorder"),
+        "sim_bridge": ("sim_bridge", "sim_bridge"),
+    }
+    names = [name for name in LIFECYCLE_ORDER if name != "sim_bridge" or options.source == "sim"]
+    nodes = [
+        NodeSpec(*executables[name], name, {"use_sim_time": use_sim_time, **parameters.get(name, {})}, remappings)
+        for name in names
+    ]
+    manager = {"managed_nodes": names, "autostart": options.autostart, **parameters.get("stack_manager", {})}
+    nodes.append(NodeSpec("vjepa_bringup", "stack_manager", "stack_manager", manager, lifecycle=False))
+    return nodes
+
+
+def environment(options: StackOptions) -> dict[str, str]:
+    """Return the environment variables every node of the stack needs: who may discover it."""
+    return {"ROS_AUTOMATIC_DISCOVERY_RANGE": DISCOVERIES[options.discovery]}
+
+
+def merged_parameters(options: StackOptions) -> dict[str, dict[str, Any]]:
+    """Return the parameters of every node: defaults, the user's file and the explicit options, the later winning.
+
+    Raises:
+        VjepaError: a file that is not a parameter file, or names no node of this stack.
+    """
+    merged = read_parameter_file(share("config") / "stack.yaml")
+    if options.params_file:
+        for node, values in read_parameter_file(Path(options.params_file)).items():
+            if node not in merged:
+                raise VjepaError(f"{options.params_file}: {unknown_name('node', node, merged)}")
+            merged[node] |= values
+    explicit = {
+        "sim_bridge": {
+            "task": options.task,
+            "seed": options.seed,
+            "episodes": options.episodes,
+            "episode_steps": options.episode_steps,
+            "lockstep": options.lockstep,
+        },
+        "vjepa_perception": {"encoder": options.encoder, "device": options.device},
+        "vjepa_planner": {"planner": options.planner, "seed": options.seed, "lockstep": options.lockstep},
+        "episode_recorder": {"record": options.record or None, "bag_dir": options.bag_dir},
+    }
+    for node, values in explicit.items():
+        merged[node] |= {name: value for name, value in values.items() if value is not None}
+    merged["vjepa_perception"]["encoder"] = find_bundle(merged["vjepa_perception"].get("encoder", ""))
+    merged["vjepa_planner"] |= _arm_of(merged["sim_bridge"]) if options.source == "sim" else {}
+    merged["episode_recorder"]["provenance"] = json.dumps(_provenance(merged))
+    return merged
+
+
+def _arm_of(sim: dict[str, Any]) -> dict[str, Any]:
+    """Return what the planner must know of the simulated arm, where the parameter file says it for the sim alone."""
+    arm = {}
+    if sim.get("effort_limit"):
+        arm["effort_limit"] = sim["effort_limit"]
+    if sim.get("rate_hz"):
+        arm["control_period_s"] = 1.0 / sim["rate_hz"]
+    return arm
+
+
+def _provenance(merged: dict[str, dict[str, Any]]) -> dict[str, str]:
+    sim, planner = merged["sim_bridge"], merged["vjepa_planner"]
+    return {
+        "task": str(sim.get("task", "")),
+        "seed": str(sim.get("seed", 0)),
+        "lockstep": str(bool(sim.get("lockstep", False))),
+        "planner_at_start": str(planner.get("planner", "")),
+        "encoder": str(merged["vjepa_perception"]["encoder"]),
+        **{f"version {name}": version for name, version in versions().items()},
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on, by distribution name."""
+    found = {"python": platform.python_version()}
+    for name in ("rclpy", "torch", "transformers", "mujoco", "dm_control", "numpy", "vjepa_bringup"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def read_parameter_file(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the parameters in a ROS parameter file, by node name.
+
+    Raises:
+        VjepaError: no such file, or not `NODE: {ros__parameters: {...}}`.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise VjepaError(f"parameter file {path} is not readable YAML: {error}") from error
+    valid = isinstance(content, dict) and all(
+        isinstance(value, dict) and isinstance(value.get("ros__parameters"), dict) for value in content.values()
+    )
+    if not valid:
+        raise VjepaError(f"parameter file {path} is not of the form NODE: {{ros__parameters: {{NAME: VALUE}}}}")
+    return {node.strip("/"): flatten(value["ros__parameters"]) for node, value in content.items()}
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested parameters by dotted name, as ROS names them."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def share(*parts: str) -> Path:
+    """Return a path in this package's installed share folder."""
+    return Path(get_package_share_directory("vjepa_bringup"), *parts)
+
+
+def find_bundle(name: str) -> str:
+    """Return the folder of a bundle that ships with the project, or `name` itself: a path or a hub id."""
+    shipped = share("models", name)
+    return str(shipped) if name and "/" not in name and shipped.is_dir() else name
+
+
+def option_names() -> list[str]:
+    """Return the names of the launch arguments, in the order of `StackOptions`."""
+    return [option.name for option in fields(StackOptions)]

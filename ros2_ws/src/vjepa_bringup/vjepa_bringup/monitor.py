@@ -1,0 +1,146 @@
+"""What a command sees of a running stack: scores from the ground-truth topics, and every node's last diagnostics."""
+
+import json
+import time
+from typing import Any
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PointStamped, Vector3Stamped
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+from vjepa_interfaces import topics
+from vjepa_interfaces.managed_node import ERROR, qos_profile
+from vjepa_interfaces.messages import timestep_of
+from vjepa_interfaces.stamps import to_nanoseconds
+from vjepa_training.score import ScoreKeeper
+
+MAX_PENDING = 200
+"""Rows by stamp that may wait for the three topics to meet; beyond that the oldest was never whole."""
+
+
+class Monitor:
+    """A node of the command line's own, in a context of its own, that listens to one stack.
+
+    Attributes:
+        node: for further clients.
+        diagnostics: by node name: (level, message, values), the latest.
+        encoder_info: what the encoder says of itself, once it has.
+        active_planner: who drives, once known.
+    """
+
+    def __init__(self, domain: int, namespace: str = "", keeper: ScoreKeeper | None = None):
+        self._context = Context()
+        rclpy.init(context=self._context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
+        self.node = Node(
+            "vjepa_cli", context=self._context, namespace=namespace, start_type_description_service=False
+        )
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self.keeper = keeper
+        self.diagnostics: dict[str, tuple[bytes, str, dict[str, str]]] = {}
+        self.encoder_info: dict[str, Any] = {}
+        self.active_planner = ""
+        self._rows: dict[int, dict[str, Any]] = {}
+        self._subscribe(DiagnosticArray, topics.DIAGNOSTICS, self._on_diagnostics)
+        self._subscribe(String, topics.LATENT_INFO, self._on_latent_info)
+        self._subscribe(String, topics.ACTIVE_PLANNER, self._on_active_planner)
+        if keeper is not None:
+            self._subscribe(Vector3Stamped, topics.TIMESTEP, lambda m: self._on_row(m, "timestep", timestep_of(m)))
+            self._subscribe(PointStamped, topics.TARGET, lambda m: self._on_row(m, "target", _point(m)))
+            self._subscribe(PointStamped, topics.FINGERTIP, lambda m: self._on_row(m, "fingertip", _point(m)))
+
+    def _subscribe(self, message_type: type, topic: topics.Topic, callback) -> None:
+        depth = max(topic.depth, 1000) if not topic.latched else topic.depth
+        self.node.create_subscription(message_type, topic.name, callback, qos_profile(topic, depth))
+
+    def _on_row(self, message, name: str, value) -> None:
+        """Join timestep, target and fingertip by stamp and score the rows in the order of their stamps."""
+        stamp_ns = to_nanoseconds(message.header.stamp)
+        row = self._rows.setdefault(stamp_ns, {})
+        row[name] = value
+        while self._rows:
+            first = min(self._rows)
+            row = self._rows[first]
+            if len(row) < 3 and len(self._rows) < MAX_PENDING:
+                return
+            del self._rows[first]
+            if len(row) == 3:
+                timestep = row["timestep"]
+                self.keeper.add(first, timestep.reward, timestep.step_type, row["target"], row["fingertip"])
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            values = {pair.key: pair.value for pair in status.values}
+            self.diagnostics[status.name.rsplit("/", 1)[-1]] = (status.level, status.message, values)
+
+    def _on_latent_info(self, message: String) -> None:
+        self.encoder_info = json.loads(message.data)
+
+    def _on_active_planner(self, message: String) -> None:
+        self.active_planner = message.data
+
+    def spin(self, seconds: float) -> None:
+        """Listen for `seconds`."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self._executor.spin_once(left)
+
+    def wait_until(self, condition, timeout_s: float) -> bool:
+        """Listen until `condition()` holds and return True, or False after `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            self._executor.spin_once(min(left, 0.1))
+        return True
+
+    def call(self, service_type: type, name: str, request, timeout_s: float = 5.0):
+        """Call a service and return its response, or None where it is not there or does not answer in time."""
+        client = self.node.create_client(service_type, name)
+        try:
+            if not self.wait_until(client.service_is_ready, timeout_s):
+                return None
+            future = client.call_async(request)
+            self.wait_until(future.done, timeout_s)
+            return future.result() if future.done() else None
+        finally:
+            self.node.destroy_client(client)
+
+    def is_active(self, timeout_s: float = 5.0) -> bool:
+        """Ask the stack manager whether every node is active."""
+        response = self.call(Trigger, "stack_manager/is_active", Trigger.Request(), timeout_s)
+        return response is not None and response.success
+
+    def value(self, node: str, key: str, default: float = float("nan")) -> float:
+        """Return a number from a node's latest diagnostics."""
+        try:
+            return float(self.diagnostics[node][2][key])
+        except (KeyError, ValueError):
+            return default
+
+    def errors(self) -> dict[str, str]:
+        """Return what nodes report as errors, by node."""
+        return {name: message for name, (level, message, _) in self.diagnostics.items() if level == ERROR}
+
+    def close(self) -> None:
+        """Leave the graph."""
+        self._executor.shutdown()
+        self.node.destroy_node()
+        self._context.try_shutdown()
+
+    def __enter__(self) -> "Monitor":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def _point(message: PointStamped) -> np.ndarray:
+    return np.array([message.point.x, message.point.y, message.point.z])

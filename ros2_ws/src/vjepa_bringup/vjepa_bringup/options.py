@@ -1,0 +1,43 @@
+"""The launch arguments as text: read by the launch file and by the command line alike."""
+
+import dataclasses
+import typing
+from typing import Any
+
+from vjepa_interfaces.errors import VjepaError, unknown_name
+
+from vjepa_bringup.graph import StackOptions
+
+TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+
+
+def parse_option(name: str, text: str) -> Any:
+    """Return the value of the option `name` of `StackOptions` written as `text`.
+
+    Raises:
+        VjepaError: no such option, or a text that is not of its type.
+    """
+    hints = typing.get_type_hints(StackOptions)
+    if name not in hints:
+        raise unknown_name("launch argument", name, hints)
+    types = [kind for kind in (typing.get_args(hints[name]) or (hints[name],)) if kind is not type(None)]
+    kind = types[0]
+    if kind is bool:
+        if text.lower() not in TRUE + FALSE:
+            raise VjepaError(f"{name} is '{text}'; expected true or false")
+        return text.lower() in TRUE
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise VjepaError(f"{name} is '{text}'; expected {kind.__name__}") from error
+
+
+def option_help(name: str) -> str:
+    """Return the line that the docstring of `StackOptions` gives to the option `name`."""
+    lines = [line.strip() for line in (StackOptions.__doc__ or "").splitlines()]
+    return next((line.partition(": ")[2] for line in lines if line.startswith(f"{name}: ")), "")
+
+
+def replace(options: StackOptions, **changes: Any) -> StackOptions:
+    """Return `options` with `changes`; a change of None keeps what is there."""
+    return dataclasses.replace(options, **{name: value for name, value in changes.items() if value is not None})

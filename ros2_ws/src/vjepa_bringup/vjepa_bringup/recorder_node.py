@@ -1,0 +1,182 @@
+"""Recording as a ROS node: every topic of the loop, as the bytes that crossed the wire, into a rosbag2 MCAP bag."""
+
+import importlib
+import json
+import sys
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from rclpy.serialization import deserialize_message
+from std_msgs.msg import String
+from std_srvs.srv import SetBool
+from vjepa_interfaces import topics
+from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.managed_node import ERROR, OK, STEADY, ManagedNode, run
+
+from vjepa_bringup.bag_writer import BagWriter
+
+SUBSCRIPTION_DEPTH = 1000
+"""Messages held while the disk stalls; a recorder that loses one says so in its audit."""
+FLUSH_POLL_S = 0.1
+DRAIN_S = 0.2
+"""After a stop was asked for, how long messages must have been silent, or at most ten times that, before the close."""
+
+
+@dataclass(frozen=True)
+class RecorderParameters:
+    """Parameters of `episode_recorder`.
+
+    Attributes:
+        record: open a bag at once, before the first frame.
+        bag_dir: folder for bags, made if need be; each bag is a folder in it named after the time.
+        bag_name: name of the bag, instead of the time; refused where it exists.
+        provenance: JSON object of strings that go into the bag's metadata.
+    """
+
+    record: bool = False
+    bag_dir: str = "bags"
+    bag_name: str = ""
+    provenance: str = "{}"
+
+
+class RecorderNode(ManagedNode):
+    """`episode_recorder`: raw subscriptions in, one bag at a time out."""
+
+    Parameters = RecorderParameters
+
+    def __init__(self):
+        super().__init__("episode_recorder")
+        self._writer: BagWriter | None = None
+        self._taps: list = []
+        self._service = self._timer = None
+        self._failure = ""
+        self._last_audit = ""
+
+    def setup(self) -> None:
+        """Offer the service, and open the bag where `record` says so."""
+        try:
+            self._provenance = {str(k): str(v) for k, v in json.loads(self.parameters.provenance).items()}
+        except (ValueError, AttributeError) as error:
+            raise VjepaError(f"provenance is not a JSON object: {self.parameters.provenance!r}") from error
+        self._service = self.create_service(SetBool, "~/record", self._on_record)
+        self._timer = self.create_timer(FLUSH_POLL_S, self._flush, clock=STEADY)
+        if self.parameters.record:
+            self._open()
+
+    def stop(self) -> None:
+        """Close the bag: its publishers are already still."""
+        self._close()
+
+    def teardown(self) -> None:
+        """Close the bag and forget the service."""
+        self._close()
+        if self._service is not None:
+            self.destroy_service(self._service)
+            self.destroy_timer(self._timer)
+            self._service = self._timer = None
+
+    def _open(self) -> Path:
+        name = self.parameters.bag_name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f")
+        path = Path(self.parameters.bag_dir).expanduser() / name
+        self._writer = BagWriter(path, self._provenance)
+        self._failure = ""
+        for topic in topics.RECORDED:
+            full_name = self.resolve_topic_name(topic.name)
+            self._writer.add_topic(full_name, topic.type, topic.depth, topic.latched)
+            self._taps.append(
+                self.subscribe(_message_type(topic.type), topic, self._tap(topic, full_name), SUBSCRIPTION_DEPTH, raw=True)
+            )
+        self.get_logger().info(f"recording into {path}")
+        return path
+
+    def _tap(self, topic: topics.Topic, full_name: str):
+        def write(data: bytes, info: dict) -> None:
+            if self._writer is None:
+                return
+            try:
+                self._writer.write(
+                    full_name, data, info["received_timestamp"], info["source_timestamp"], info["publication_sequence_number"]
+                )
+            except VjepaError as error:
+                self._fail(error)
+                return
+            if topic == topics.LATENT_INFO:
+                self._note("encoder_info", data)
+            elif topic == topics.ACTIVE_PLANNER:
+                self._note("planners", data)
+
+        return write
+
+    def _note(self, key: str, data: bytes) -> None:
+        """Keep in the metadata what latched topics say of the encoder and of who drove."""
+        text = deserialize_message(data, String).data
+        known = self._writer.provenance.get(key, "")
+        if key == "planners" and known:
+            text = known if known.split(", ")[-1] == text else f"{known}, {text}"
+        self._writer.provenance[key] = text
+        if key == "encoder_info":
+            self._writer.provenance["encoder_fingerprint"] = str(json.loads(text).get("fingerprint", ""))
+
+    def _flush(self) -> None:
+        if self._writer is not None:
+            try:
+                self._writer.flush_if_due(time.monotonic())
+            except VjepaError as error:
+                self._fail(error)
+
+    def _fail(self, error: VjepaError) -> None:
+        self._failure = str(error)
+        self.get_logger().error(self._failure)
+        self._close()
+
+    def _close(self) -> str:
+        """Close the bag, if one is open, and return its audit as a line."""
+        for tap in self._taps:
+            self.destroy_subscription(tap)
+        self._taps = []
+        if self._writer is None:
+            return ""
+        writer, self._writer = self._writer, None
+        try:
+            audit = writer.close()
+        except VjepaError as error:
+            self._failure = str(error)
+            self.get_logger().error(self._failure)
+            return self._failure
+        self._last_audit = str(audit)
+        self.get_logger().info(f"closed {writer.path}: {audit}")
+        return self._last_audit
+
+    def _on_record(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        """Open a bag, or close the one that is open."""
+        recording = self._writer is not None
+        if request.data == recording:
+            response.success = False
+            response.message = f"already recording into {self._writer.path}" if recording else "not recording"
+            return response
+        try:
+            response.message = f"recording into {self._open()}" if request.data else self._close()
+            response.success = not self._failure
+        except VjepaError as error:
+            response.success, response.message = False, str(error)
+        return response
+
+    def diagnose(self):
+        """Say whether and where a bag is being written."""
+        if self._failure:
+            return ERROR, self._failure, {}
+        if self._writer is None:
+            return OK, "not recording", {"last_audit": self._last_audit} if self._last_audit else {}
+        return OK, "recording", {"bag": self._writer.path, "messages": self._writer.message_count}
+
+
+def _message_type(name: str) -> type:
+    package, _, message = name.split("/")
+    return getattr(importlib.import_module(f"{package}.msg"), message)
+
+
+def main() -> None:
+    """Run `episode_recorder` until it is told to stop."""
+    sys.exit(run(RecorderNode))

@@ -1,0 +1,158 @@
+"""`vjepa run` and `vjepa eval`: episodes through the ROS graph or in one process, and their scores."""
+
+import argparse
+import time
+from typing import Any
+
+from vjepa_training.score import PROTOCOLS, protocol_named, summarise
+
+from vjepa_bringup.graph import StackOptions, merged_parameters, versions
+from vjepa_bringup.options import replace
+from vjepa_bringup.run_graph import print_progress, run_graph
+from vjepa_bringup.scoreboard import result_json, scoreboard, write_json
+
+DEFAULT_EPISODES = {"run": 5, "eval": 20}
+
+
+def add_parsers(commands) -> None:
+    """Add `run` and `eval`."""
+    run = commands.add_parser("run", help="run the full loop for a few episodes, ending in a scoreboard")
+    _add_common(run, "run")
+    run.add_argument("--lockstep", action="store_true", help="one simulation step per answered frame, not real time")
+    run.add_argument("--record", metavar="DIR", help="record a rosbag2 bag into this folder")
+    run.set_defaults(function=run_command)
+
+    evaluate = commands.add_parser("eval", help="evaluate a planner over many episodes in lockstep")
+    _add_common(evaluate, "eval")
+    evaluate.add_argument("--through", choices=("ros", "process"), default="ros", help="the ROS graph, or one process")
+    evaluate.add_argument("--batch-size", type=int, default=1, help="episodes side by side in one process (default 1)")
+    evaluate.set_defaults(function=eval_command)
+
+
+def _add_common(parser: argparse.ArgumentParser, command: str) -> None:
+    parser.add_argument("--planner", help="the planner that drives (see: vjepa planner list)")
+    parser.add_argument("--encoder", help="bundle, checkpoint folder or hub id")
+    parser.add_argument("--device", help="auto, cpu or cuda")
+    parser.add_argument("--task", help="dm_control task, such as reacher-easy")
+    parser.add_argument(
+        "--episodes", type=_positive, default=DEFAULT_EPISODES[command], help="default %(default)s"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="episode i uses seed + i (default 0)")
+    parser.add_argument("--protocol", choices=sorted(PROTOCOLS), default="short", help="200 or 1000 steps an episode")
+    parser.add_argument("--params-file", default="", help="YAML of ROS parameters over the defaults")
+    parser.add_argument("--json", metavar="FILE", help="write the result as JSON")
+    parser.add_argument("--domain", type=int, help="ROS domain (default: a free one)")
+    parser.add_argument("--namespace", default="", help="ROS namespace of the whole stack")
+    parser.add_argument("--log-level", default="warn", help="of the nodes (default %(default)s)")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
+    return value
+
+
+def _options(arguments: argparse.Namespace) -> StackOptions:
+    return replace(
+        StackOptions(),
+        planner=arguments.planner,
+        encoder=arguments.encoder,
+        device=arguments.device,
+        task=arguments.task,
+        episodes=arguments.episodes,
+        seed=arguments.seed,
+        params_file=arguments.params_file,
+        namespace=arguments.namespace,
+        log_level=arguments.log_level,
+    )
+
+
+def run_command(arguments: argparse.Namespace) -> int:
+    """`vjepa run`."""
+    options = replace(
+        _options(arguments),
+        lockstep=arguments.lockstep,
+        record=arguments.record is not None,
+        bag_dir=arguments.record,
+    )
+    return _through_ros(arguments, options)
+
+
+def eval_command(arguments: argparse.Namespace) -> int:
+    """`vjepa eval`."""
+    if arguments.through == "process":
+        return _in_process(arguments)
+    return _through_ros(arguments, replace(_options(arguments), lockstep=True))
+
+
+def _through_ros(arguments: argparse.Namespace, options: StackOptions) -> int:
+    protocol = protocol_named(arguments.protocol)
+    task = merged_parameters(options)["sim_bridge"]["task"]
+    started = time.monotonic()
+
+    def progress(keeper, monitor):
+        episode = keeper.episodes[-1] if keeper.episodes else None
+        finished = keeper.finished
+        mean = sum(e.episode_return for e in finished) / len(finished) if finished else float("nan")
+        where = f"episode {len(keeper.episodes)}/{options.episodes} step {episode.steps}" if episode else "starting"
+        print_progress(
+            f"{where}  return {episode.episode_return if episode else 0:.0f}  mean {mean:.1f}  "
+            f"{monitor.value('sim_bridge', 'achieved_rate_hz', 0.0):.0f} Hz  "
+            f"latency p50 {monitor.value('sim_bridge', 'latency_p50_ms'):.1f} ms  {time.monotonic() - started:.0f} s"
+        )
+
+    graph = run_graph(options, task, protocol.episode_steps, arguments.domain, progress)
+    result = result_json(
+        planner=graph.planner,
+        encoder=graph.encoder_info,
+        through="ros",
+        seed=arguments.seed,
+        summary=summarise(graph.episodes, protocol),
+        latency_ms={"p50": graph.loop["latency_p50_ms"], "p99": graph.loop["latency_p99_ms"]},
+        versions=versions(),
+        task=task,
+        lockstep=bool(options.lockstep),
+        loop=graph.loop,
+        wall_s=time.monotonic() - started,
+    )
+    return _report(arguments, result, graph.complete)
+
+
+def _in_process(arguments: argparse.Namespace) -> int:
+    options = _options(arguments)
+    protocol = protocol_named(arguments.protocol)
+    parameters = merged_parameters(options)
+    from vjepa_training.evaluate import evaluate
+
+    started = time.monotonic()
+
+    def progress(done: int, mean_return: float):
+        rate = done * protocol.episode_steps / (time.monotonic() - started)
+        print_progress(f"episode {done}/{arguments.episodes}  mean {mean_return:.1f}  {rate:.0f} steps/s")
+
+    episodes, encoder, durations = evaluate(
+        parameters, protocol, arguments.episodes, arguments.seed, arguments.batch_size, progress
+    )
+    p50, p99 = durations.percentiles(50, 99)
+    result = result_json(
+        planner=parameters["vjepa_planner"]["planner"],
+        encoder=encoder.info(),
+        through="process",
+        seed=arguments.seed,
+        summary=summarise(episodes, protocol),
+        latency_ms={"p50": p50, "p99": p99},
+        versions=versions(),
+        task=parameters["sim_bridge"]["task"],
+        batch_size=arguments.batch_size,
+        wall_s=time.monotonic() - started,
+    )
+    return _report(arguments, result, len(episodes) == arguments.episodes)
+
+
+def _report(arguments: argparse.Namespace, result: dict[str, Any], complete: bool) -> int:
+    print_progress("", done=False)
+    print(scoreboard(result))
+    if arguments.json:
+        write_json(arguments.json, result)
+    return 0 if complete else 1

@@ -1,0 +1,209 @@
+"""The stack manager: brings the lifecycle nodes up in order, keeps them up, and takes them down in reverse.
+
+Nodes are configured at the same time, since loading an encoder takes seconds, and activated in order: a node only when
+every node before it is active. A node that died and was started again shows up unconfigured and is brought up anew.
+After navigation2's lifecycle manager.
+"""
+
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from std_srvs.srv import Trigger
+from vjepa_interfaces import topics
+from vjepa_interfaces.managed_node import ERROR, OK, STEADY, WARN, qos_profile
+
+POLL_S = 0.1
+STATE_POLL_S = 0.5
+CALL_TIMEOUT_S = 2.0
+DOWN_TIMEOUT_S = 5.0
+
+
+@dataclass
+class Managed:
+    """What the manager knows of one node, and the call it waits for."""
+
+    name: str
+    state: int = State.PRIMARY_STATE_UNKNOWN
+    polled_s: float = 0.0
+    call: object = None
+    call_kind: str = ""
+    call_deadline_s: float = 0.0
+    was_active: bool = False
+    attempts: int = 0
+    failure: str = ""
+
+
+class StackManagerNode(Node):
+    """`stack_manager`: one client pair a node, one timer that moves every node one transition on."""
+
+    def __init__(self):
+        super().__init__("stack_manager", start_type_description_service=False)
+        self._autostart = self.declare_parameter("autostart", True).value
+        self._transition_timeout_s = self.declare_parameter("transition_timeout_s", 180.0).value
+        self._max_restarts = self.declare_parameter("max_restarts", 3).value
+        names = self.declare_parameter("managed_nodes", ["vjepa_perception", "vjepa_planner", "sim_bridge"]).value
+        self.nodes = [Managed(name) for name in names]
+        self._get = {name: self.create_client(GetState, f"{name}/get_state") for name in names}
+        self._change = {name: self.create_client(ChangeState, f"{name}/change_state") for name in names}
+        self._diagnostics = self.create_publisher(
+            DiagnosticArray, topics.DIAGNOSTICS.name, qos_profile(topics.DIAGNOSTICS)
+        )
+        self.create_service(Trigger, "~/is_active", self._on_is_active)
+        self.create_timer(POLL_S, self._drive, clock=STEADY)
+        self.create_timer(1.0, self.publish_diagnostics, clock=STEADY)
+
+    @property
+    def active(self) -> bool:
+        """Whether every managed node is active."""
+        return all(node.state == State.PRIMARY_STATE_ACTIVE for node in self.nodes)
+
+    @property
+    def failures(self) -> list[str]:
+        """Why nodes that were given up are not active."""
+        return [node.failure for node in self.nodes if node.failure]
+
+    def _drive(self) -> None:
+        """Look after every node: finish its call, ask for its state, or move it one transition on."""
+        now = time.monotonic()
+        before_active = True
+        for node in self.nodes:
+            self._finish_call(node, now)
+            if node.call is None and not node.failure:
+                if self._autostart and node.state == State.PRIMARY_STATE_UNCONFIGURED:
+                    self._request(node, Transition.TRANSITION_CONFIGURE, now)
+                elif self._autostart and node.state == State.PRIMARY_STATE_INACTIVE and before_active:
+                    self._request(node, Transition.TRANSITION_ACTIVATE, now)
+                elif now - node.polled_s >= STATE_POLL_S:
+                    self._ask_state(node, now)
+            before_active = before_active and node.state == State.PRIMARY_STATE_ACTIVE
+
+    def _ask_state(self, node: Managed, now: float) -> None:
+        if self._get[node.name].service_is_ready():
+            self._call(node, "state", self._get[node.name].call_async(GetState.Request()), now + CALL_TIMEOUT_S)
+            node.polled_s = now
+        else:
+            node.state = State.PRIMARY_STATE_UNKNOWN
+
+    def _request(self, node: Managed, transition: int, now: float) -> None:
+        request = ChangeState.Request(transition=Transition(id=transition))
+        kind = "configure" if transition == Transition.TRANSITION_CONFIGURE else "activate"
+        self._call(node, kind, self._change[node.name].call_async(request), now + self._transition_timeout_s)
+
+    @staticmethod
+    def _call(node: Managed, kind: str, future, deadline_s: float) -> None:
+        node.call, node.call_kind, node.call_deadline_s = future, kind, deadline_s
+
+    def _finish_call(self, node: Managed, now: float) -> None:
+        if node.call is None:
+            return
+        if not node.call.done():
+            gone = node.call_kind != "state" and not self._change[node.name].service_is_ready()
+            if now < node.call_deadline_s and not gone:
+                return
+            node.call.cancel()
+            if node.call_kind != "state" and not gone:
+                self._failed(node, f"{node.call_kind} of {node.name} took longer than {self._transition_timeout_s} s")
+            node.state = State.PRIMARY_STATE_UNKNOWN
+        elif node.call_kind == "state":
+            self._saw_state(node, node.call.result().current_state.id)
+        elif not node.call.result().success:
+            self._failed(node, f"{node.name} refused to {node.call_kind}; its own log and /diagnostics say why")
+            node.state = State.PRIMARY_STATE_UNKNOWN
+        else:
+            node.state = State.PRIMARY_STATE_UNKNOWN
+            node.polled_s = 0.0
+        node.call = None
+
+    def _saw_state(self, node: Managed, state: int) -> None:
+        if state == State.PRIMARY_STATE_ACTIVE and node.state != State.PRIMARY_STATE_ACTIVE:
+            self.get_logger().info(f"{node.name} is active")
+            node.was_active = True
+        if state == State.PRIMARY_STATE_UNCONFIGURED and node.was_active:
+            node.was_active = False
+            node.attempts += 1
+            self.get_logger().warning(f"{node.name} is unconfigured again: bringing it up, time {node.attempts}")
+            if node.attempts > self._max_restarts:
+                node.failure = f"{node.name} had to be brought up more than {self._max_restarts} times"
+        node.state = state
+
+    def _failed(self, node: Managed, why: str) -> None:
+        node.failure = why
+        self.get_logger().error(why)
+
+    def _on_is_active(self, request, response: Trigger.Response) -> Trigger.Response:
+        response.success = self.active
+        response.message = "; ".join(self.failures) or ", ".join(f"{n.name}: {_label(n.state)}" for n in self.nodes)
+        return response
+
+    def publish_diagnostics(self) -> None:
+        """Publish which nodes are in which state."""
+        level, message = (OK, "active") if self.active else (WARN, "not all nodes are active")
+        if self.failures:
+            level, message = ERROR, "; ".join(self.failures)
+        status = DiagnosticStatus(level=level, name=self.get_fully_qualified_name(), message=message, hardware_id="")
+        status.values = [KeyValue(key=node.name, value=_label(node.state)) for node in self.nodes]
+        status.values += [KeyValue(key=f"{node.name} brought up again", value=str(node.attempts)) for node in self.nodes]
+        array = DiagnosticArray(status=[status])
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(array)
+
+    def take_down(self, executor: SingleThreadedExecutor) -> None:
+        """Deactivate, then clean up, every node in reverse order; a node that is gone or hangs is passed over."""
+        self._autostart = False
+        for transition, state in (
+            (Transition.TRANSITION_DEACTIVATE, State.PRIMARY_STATE_ACTIVE),
+            (Transition.TRANSITION_CLEANUP, State.PRIMARY_STATE_INACTIVE),
+        ):
+            for node in reversed(self.nodes):
+                if not self._change[node.name].service_is_ready():
+                    continue
+                known = self._get[node.name].call_async(GetState.Request())
+                executor.spin_until_future_complete(known, CALL_TIMEOUT_S)
+                if known.done() and known.result().current_state.id == state:
+                    request = ChangeState.Request(transition=Transition(id=transition))
+                    executor.spin_until_future_complete(self._change[node.name].call_async(request), DOWN_TIMEOUT_S)
+
+
+def _label(state: int) -> str:
+    return {
+        State.PRIMARY_STATE_UNKNOWN: "unknown",
+        State.PRIMARY_STATE_UNCONFIGURED: "unconfigured",
+        State.PRIMARY_STATE_INACTIVE: "inactive",
+        State.PRIMARY_STATE_ACTIVE: "active",
+        State.PRIMARY_STATE_FINALIZED: "finalized",
+    }.get(state, "in transition")
+
+
+def main() -> None:
+    """Run `stack_manager` until SIGINT or SIGTERM, then take the nodes down in reverse order."""
+    stopping = threading.Event()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    executor = SingleThreadedExecutor()
+    node = StackManagerNode()
+    executor.add_node(node)
+
+    def wait_for_signal():
+        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        executor.create_task(stopping.set)
+
+    threading.Thread(target=wait_for_signal, daemon=True).start()
+    try:
+        while not stopping.is_set():
+            executor.spin_once()
+        node.take_down(executor)
+    finally:
+        node.destroy_node()
+        executor.shutdown()
+        rclpy.try_shutdown()
+    sys.exit(0)

@@ -1,0 +1,145 @@
+"""Child processes of `vjepa run`: started from the graph, restarted within limits, and never left behind."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from ament_index_python.packages import get_package_prefix
+from vjepa_interfaces.errors import VjepaError
+
+from vjepa_bringup.graph import NodeSpec
+
+MAX_RESTARTS = 3
+RESTART_DELAY_S = 0.5
+MANAGER_DOWN_S = 15.0
+NODE_DOWN_S = 5.0
+KILL_S = 2.0
+
+
+@dataclass
+class Child:
+    """One node's process, and how often it was started again."""
+
+    node: NodeSpec
+    command: list[str]
+    process: subprocess.Popen | None = None
+    restarts: int = 0
+    restart_at_s: float | None = None
+    failure: str = ""
+
+
+@dataclass
+class Supervisor:
+    """Starts, watches and stops the processes of a graph.
+
+    Each child runs in a session of its own, so that Ctrl-C reaches only its parent, who takes the stack down in order;
+    the kernel ends a child whose parent died (`setpriv --pdeathsig`).
+
+    Attributes:
+        environment: variables added to this process's own.
+        namespace: ROS namespace of the nodes.
+        log_level: of the nodes.
+        log_path: file for the children's output; None lets it through.
+    """
+
+    environment: dict[str, str]
+    namespace: str = ""
+    log_level: str = "warn"
+    log_path: Path | None = None
+    children: list[Child] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="vjepa-run-"))
+        self._log = open(self.log_path, "ab") if self.log_path else None  # noqa: SIM115 (closed by stop)
+        if shutil.which("setpriv") is None:
+            raise VjepaError("setpriv is missing; install it with: apt-get install util-linux")
+
+    def start(self, nodes: list[NodeSpec]) -> None:
+        """Start a process for every node."""
+        for node in nodes:
+            child = Child(node, self._command(node))
+            self.children.append(child)
+            self._spawn(child)
+
+    def _command(self, node: NodeSpec) -> list[str]:
+        executable = Path(get_package_prefix(node.package)) / "lib" / node.package / node.executable
+        if not executable.is_file():
+            raise VjepaError(f"no executable at {executable}; build the workspace with: ./vjepa --setup-only")
+        file = self._folder / f"{node.name}.yaml"
+        file.write_text(yaml.safe_dump({"/**": {"ros__parameters": node.parameters}}), encoding="utf-8")
+        command = ["setpriv", "--pdeathsig", "TERM", "--", str(executable), "--ros-args"]
+        command += ["-r", f"__node:={node.name}", "--params-file", str(file), "--log-level", self.log_level]
+        if self.namespace:
+            command += ["-r", f"__ns:=/{self.namespace.strip('/')}"]
+        for topic, other in node.remappings.items():
+            command += ["-r", f"{topic}:={other}"]
+        return command
+
+    def _spawn(self, child: Child) -> None:
+        child.restart_at_s = None
+        child.process = subprocess.Popen(
+            child.command,
+            env={**os.environ, **self.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,
+        )
+
+    def poll(self) -> list[str]:
+        """Start again what died, within limits, and return why nodes that will not be started again are gone."""
+        now = time.monotonic()
+        for child in self.children:
+            if child.failure or child.process is None or child.process.poll() is None:
+                continue
+            status = child.process.returncode
+            if child.restart_at_s is not None:
+                if now >= child.restart_at_s:
+                    self._spawn(child)
+            elif status == 2:
+                child.failure = f"{child.node.name} refused its parameters"
+            elif child.restarts >= MAX_RESTARTS:
+                child.failure = f"{child.node.name} ended {child.restarts + 1} times, last with status {status}"
+            else:
+                child.restarts += 1
+                child.restart_at_s = now + RESTART_DELAY_S
+        return [child.failure for child in self.children if child.failure]
+
+    def pids(self) -> dict[str, int]:
+        """Return the process ids of the running nodes by name."""
+        return {c.node.name: c.process.pid for c in self.children if c.process and c.process.poll() is None}
+
+    def stop(self) -> None:
+        """End every process: the stack manager first, which takes the nodes down in order, then the nodes, then by force.
+
+        A second interruption goes straight to force.
+        """
+        try:
+            manager = [child for child in self.children if not child.node.lifecycle]
+            self._end(manager, signal.SIGINT, MANAGER_DOWN_S)
+            self._end(self.children, signal.SIGINT, NODE_DOWN_S)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            self._end(self.children, signal.SIGKILL, KILL_S)
+            if self._log:
+                self._log.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    @staticmethod
+    def _end(children: list[Child], signal_number: int, patience_s: float) -> None:
+        alive = [child.process for child in children if child.process and child.process.poll() is None]
+        for process in alive:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal_number)
+        deadline = time.monotonic() + patience_s
+        for process in alive:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(deadline - time.monotonic(), 0.0))

@@ -1,0 +1,203 @@
+"""Codec of colour images: `sensor_msgs/Image` and `CompressedImage` to RGB arrays, and RGB arrays to `Image`.
+
+rgb8, which the simulator and the camera node publish, is read as a view and needs neither OpenCV nor ROS. Other
+encodings are converted by cv_bridge where it works (a sourced ROS 2), else by rosbags-image; both need OpenCV,
+which is imported only when such an image arrives. The message classes may be rclpy's or rosbags'.
+"""
+
+import functools
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import numpy as np
+
+from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_interfaces.messages import as_message_bytes
+
+LAYOUTS: dict[str, tuple[type[np.unsignedinteger], int]] = {
+    "rgb8": (np.uint8, 3),
+    "bgr8": (np.uint8, 3),
+    "rgba8": (np.uint8, 4),
+    "bgra8": (np.uint8, 4),
+    "mono8": (np.uint8, 1),
+    "rgb16": (np.uint16, 3),
+    "bgr16": (np.uint16, 3),
+    "rgba16": (np.uint16, 4),
+    "bgra16": (np.uint16, 4),
+    "mono16": (np.uint16, 1),
+    "uyvy": (np.uint8, 2),
+    "yuyv": (np.uint8, 2),
+    "yuv422": (np.uint8, 2),
+    "yuv422_yuy2": (np.uint8, 2),
+}
+"""Sample type and samples a pixel of every encoding that says what its colours are."""
+for _pattern in ("rggb", "bggr", "gbrg", "grbg"):
+    LAYOUTS[f"bayer_{_pattern}8"] = (np.uint8, 1)
+    LAYOUTS[f"bayer_{_pattern}16"] = (np.uint16, 1)
+
+
+class ImageCodecError(VjepaError):
+    """An image that cannot be read: its encoding, its size or its bytes are not what they should be."""
+
+
+def image_to_rgb(message, backend: str | None = None) -> np.ndarray:
+    """Return the picture in a `sensor_msgs/Image`: uint8, shape (height, width, 3), red first.
+
+    An rgb8 image is returned as a view of the message's bytes, rows `step` bytes apart; do not write into it. 16-bit
+    samples are scaled to 8 bits. 4:2:2 chroma and Bayer patterns are interpolated by OpenCV.
+
+    Args:
+        message: the image, of rclpy's class, rosbags' class or one with the same fields.
+        backend: the converter for encodings other than rgb8, one of `BACKENDS`; None takes the first that works.
+
+    Raises:
+        ImageCodecError: an encoding that is not in `LAYOUTS`, a size of zero, bytes that do not match
+            height x step, or no converter is installed.
+    """
+    samples = _samples(message)
+    if message.encoding == "rgb8":
+        return samples
+    # Backends differ in what they make of row padding and of foreign byte order, so they get neither.
+    encoding = message.encoding
+    if encoding in ("uyvy", "yuyv", "yuv422_yuy2"):
+        # The only name for 4:2:2 that every release of cv_bridge knows is yuv422, which has the chroma first.
+        samples = samples if encoding == "uyvy" else samples[..., ::-1]
+        encoding = "yuv422"
+    samples = np.ascontiguousarray(samples, samples.dtype.newbyteorder("="))
+    tight = SimpleNamespace(
+        height=message.height,
+        width=message.width,
+        encoding=encoding,
+        is_bigendian=sys.byteorder == "big",
+        step=samples.strides[0],
+        data=samples.reshape(-1).view(np.uint8),
+    )
+    try:
+        rgb = _converter(backend)(tight)
+    except VjepaError:
+        raise
+    except Exception as error:
+        # OpenCV and both converters raise classes of their own, which must not be imported here.
+        raise ImageCodecError(
+            f"{message.width} x {message.height} image of encoding '{message.encoding}' was not converted: {error}"
+        ) from error
+    return np.ascontiguousarray(rgb, np.uint8)
+
+
+def compressed_to_rgb(message) -> np.ndarray:
+    """Return the picture in a `sensor_msgs/CompressedImage` (JPEG, PNG): uint8, shape (height, width, 3), red first.
+
+    Needs OpenCV, whose decoder cv_bridge and rosbags-image use too.
+
+    Raises:
+        ImageCodecError: the format names a source encoding that holds no colours (such as a depth image), the bytes
+            are no picture, or OpenCV is not installed.
+    """
+    source = message.format.split(";")[0].strip() if ";" in message.format else None
+    if source is not None and source not in LAYOUTS:
+        raise ImageCodecError(str(unknown_name("image encoding", source, LAYOUTS)))
+    try:
+        import cv2
+    except ImportError as error:
+        raise ImageCodecError(f"compressed images need OpenCV, which is not importable: {error}; {_INSTALL}") from error
+    data = np.frombuffer(message.data, np.uint8)
+    try:
+        bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except cv2.error as error:
+        raise ImageCodecError(f"compressed image of format '{message.format}' was not decoded: {error}") from error
+    if bgr is None:
+        raise ImageCodecError(
+            f"compressed image of format '{message.format}' has {data.size} bytes that are no picture; "
+            "expected a whole JPEG or PNG file"
+        )
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def fill_image(message, rgb: np.ndarray) -> None:
+    """Write a picture, uint8 of shape (height, width, 3), into a `sensor_msgs/Image` as rgb8.
+
+    Raises:
+        ImageCodecError: the array has another shape or type.
+    """
+    rgb = np.asarray(rgb)
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or not rgb.size:
+        raise ImageCodecError(
+            f"picture has shape {rgb.shape} and type {rgb.dtype}; expected (height, width, 3), not empty, and uint8"
+        )
+    message.height, message.width = rgb.shape[:2]
+    message.encoding = "rgb8"
+    message.is_bigendian = 0
+    message.step = rgb.shape[1] * 3
+    message.data = as_message_bytes(rgb)
+
+
+def _samples(message) -> np.ndarray:
+    """Return the message's samples, (height, width, channels), as a view in the message's byte order."""
+    if message.encoding not in LAYOUTS:
+        raise ImageCodecError(str(unknown_name("image encoding", message.encoding, LAYOUTS)))
+    kind, channels = LAYOUTS[message.encoding]
+    dtype = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
+    height, width, step = message.height, message.width, message.step
+    row = width * channels * dtype.itemsize
+    data = np.frombuffer(message.data, np.uint8)
+    if height < 1 or width < 1 or step < row or data.size != height * step:
+        raise ImageCodecError(
+            f"{width} x {height} image of encoding '{message.encoding}' has step {step} and {data.size} bytes; "
+            f"expected a size above zero, a step of at least {row} and height x step = {height * step} bytes"
+        )
+    strides = (step, channels * dtype.itemsize, dtype.itemsize)
+    return np.ndarray((height, width, channels), dtype, data, strides=strides)
+
+
+_CV_BRIDGE_PROBE = """
+import numpy
+from types import SimpleNamespace
+from cv_bridge import CvBridge
+image = SimpleNamespace(height=1, width=1, encoding="bgr8", is_bigendian=0, step=3, data=numpy.zeros(3, numpy.uint8))
+CvBridge().imgmsg_to_cv2(image, "rgb8")
+"""
+
+
+@functools.cache
+def _cv_bridge_exit_code() -> int:
+    # A cv_bridge compiled for numpy 1 (Jazzy's is) imports under numpy 2 and then kills the process, so another tries.
+    return subprocess.run([sys.executable, "-c", _CV_BRIDGE_PROBE], capture_output=True, check=False).returncode
+
+
+def _load_cv_bridge() -> Callable:
+    if importlib.util.find_spec("cv_bridge") is None:
+        raise ImportError("no module of that name")
+    if code := _cv_bridge_exit_code():
+        raise ImportError(f"installed, but fails beside numpy {np.__version__} (exit code {code})")
+    from cv_bridge import CvBridge
+
+    return functools.partial(CvBridge().imgmsg_to_cv2, desired_encoding="rgb8")
+
+
+def _load_rosbags() -> Callable:
+    from rosbags.image import image_to_cvimage
+
+    return functools.partial(image_to_cvimage, color_space="rgb8")
+
+
+BACKENDS: dict[str, Callable[[], Callable]] = {"cv_bridge": _load_cv_bridge, "rosbags": _load_rosbags}
+"""Converters by name, in order of preference; each value imports one and returns its function of a message."""
+
+_INSTALL = "install ROS 2's cv_bridge, or: pip install 'rosbags-image[opencv-headless]'"
+
+
+@functools.cache
+def _converter(backend: str | None) -> Callable:
+    reasons = []
+    for name in BACKENDS if backend is None else (backend,):
+        try:
+            return BACKENDS[name]()
+        except ImportError as error:
+            reasons.append(f"{name}: {str(error).splitlines()[0]}")
+    raise ImageCodecError(
+        f"encodings other than rgb8 need cv_bridge or rosbags-image; neither can be used "
+        f"({'; '.join(reasons)}); {_INSTALL}"
+    )

@@ -1,0 +1,270 @@
+"""The base class of every node here: a lifecycle node whose subclasses write `setup` and never a lifecycle callback.
+
+A subclass states its parameters as a frozen dataclass and implements `setup`, `start`, `stop` and `teardown`; this
+class turns them into lifecycle transitions, logs what goes wrong in them (rclpy swallows it), refuses unknown and
+ill-typed parameters, and publishes `/diagnostics` once a second. `run` spins one such node to a clean end.
+"""
+
+import contextlib
+import dataclasses
+import signal
+import sys
+import threading
+import time
+import traceback
+from typing import Any, ClassVar
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+
+from vjepa_interfaces import topics
+from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.parameters import read_parameters
+
+STEADY = Clock(clock_type=ClockType.STEADY_TIME)
+"""The clock of every timer, watchdog and deadline: ROS time stands still exactly when something is wrong."""
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+
+
+def qos_profile(topic: topics.Topic, depth: int | None = None) -> QoSProfile:
+    """Return the rclpy QoS profile of a `topic`, with another history `depth` where one is given."""
+    durability = DurabilityPolicy.TRANSIENT_LOCAL if topic.latched else DurabilityPolicy.VOLATILE
+    return QoSProfile(depth=depth or topic.depth, reliability=ReliabilityPolicy.RELIABLE, durability=durability)
+
+
+class ManagedNode(LifecycleNode):
+    """A lifecycle node with parameters from a dataclass, logged transitions and diagnostics.
+
+    Class attributes a subclass sets:
+        Parameters: a frozen dataclass; its fields, types and defaults are the node's ROS parameters.
+        live_parameters: names of those that may be set while the node is configured; the others are refused then.
+        option_prefixes: names `NAME` whose parameters `NAME.OPTION` are taken as given, for plug-ins to check.
+
+    `self.parameters` holds the instance read at *configure*.
+    """
+
+    Parameters: ClassVar[type]
+    live_parameters: ClassVar[frozenset[str]] = frozenset()
+    option_prefixes: tuple[str, ...] = ()
+
+    def __init__(self, name: str):
+        super().__init__(name, start_type_description_service=False)
+        self.parameters: Any = None
+        self.last_error = ""
+        self._active = False
+        for field in dataclasses.fields(self.Parameters):
+            default = list(field.default) if isinstance(field.default, tuple) else field.default
+            self.declare_parameter(field.name, default, ParameterDescriptor(dynamic_typing=True))
+        for name in self._parameter_overrides:
+            if name.split(".")[0] in self.option_prefixes:
+                self.declare_parameter(name, None, ParameterDescriptor(dynamic_typing=True))
+        self._refuse_unknown_parameters()
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+        self._diagnostics = self.create_publisher(DiagnosticArray, topics.DIAGNOSTICS.name, qos_profile(topics.DIAGNOSTICS))
+        self.create_timer(1.0, self.publish_diagnostics, clock=STEADY)
+
+    # What a subclass writes.
+
+    def setup(self) -> None:
+        """Load, allocate and warm up from `self.parameters`. Raise VjepaError for what a user can put right."""
+
+    def start(self) -> None:
+        """Begin the work: publishers are enabled when this returns."""
+
+    def stop(self) -> None:
+        """End the work; publishers are still enabled, so that a last zero torque can be sent."""
+
+    def teardown(self) -> None:
+        """Free what `setup` made, as far as it got: it is also called when `setup` failed half way."""
+
+    def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
+        """Return level (OK, WARN or ERROR), a message and named values for `/diagnostics`."""
+        return OK, "", {}
+
+    def set_live_parameter(self, name: str, value: Any) -> None:
+        """Take a new `value` of a live parameter, or refuse it by raising VjepaError."""
+        raise NotImplementedError(name)
+
+    def options(self, prefix: str) -> dict[str, Any]:
+        """Return the parameters `prefix.OPTION` by option name."""
+        return {name: parameter.value for name, parameter in self.get_parameters_by_prefix(prefix).items()}
+
+    # What this class does with it.
+
+    @property
+    def active(self) -> bool:
+        """Whether the node is in the lifecycle state *active*."""
+        return self._active
+
+    def publisher(self, message_type: type, topic: topics.Topic):
+        """Return a lifecycle publisher of a `topic`: it publishes only while the node is active."""
+        return self.create_lifecycle_publisher(message_type, topic.name, qos_profile(topic))
+
+    def subscribe(self, message_type: type, topic: topics.Topic, callback, depth: int | None = None, **options):
+        """Subscribe to a `topic`; `callback(message)` or `callback(message, info)` as in rclpy."""
+        return self.create_subscription(message_type, topic.name, callback, qos_profile(topic, depth), **options)
+
+    def on_configure(self, state) -> TransitionCallbackReturn:
+        """Read the parameters and call `setup`."""
+
+        def configure():
+            names = [field.name for field in dataclasses.fields(self.Parameters)]
+            values = {name: self.get_parameter(name).value for name in names}
+            self.parameters = read_parameters(self.Parameters, values)
+            self.setup()
+
+        result = self._transition("configure", configure)
+        if result != TransitionCallbackReturn.SUCCESS:
+            self._transition("cleanup after a failed configure", self._release)
+            return result
+        return super().on_configure(state)
+
+    def on_activate(self, state) -> TransitionCallbackReturn:
+        """Enable publishing and call `start`."""
+        super().on_activate(state)
+        result = self._transition("activate", self.start)
+        self._active = result == TransitionCallbackReturn.SUCCESS
+        if not self._active:
+            super().on_deactivate(state)
+        return result
+
+    def on_deactivate(self, state) -> TransitionCallbackReturn:
+        """Call `stop`, then disable publishing."""
+        self._active = False
+        result = self._transition("deactivate", self.stop)
+        super().on_deactivate(state)
+        return result
+
+    def on_cleanup(self, state) -> TransitionCallbackReturn:
+        """Call `teardown`."""
+        return self._transition("cleanup", self._release)
+
+    def on_shutdown(self, state) -> TransitionCallbackReturn:
+        """Stop if active, then tear down."""
+        if self._active:
+            self.on_deactivate(state)
+        return self._transition("shutdown", self._release)
+
+    def on_error(self, state) -> TransitionCallbackReturn:
+        """Stop and tear down after a transition raised; the node is then unconfigured and can be tried again."""
+        if self._active:
+            self.on_deactivate(state)
+        return self._transition("cleanup after an error", self._release)
+
+    def publish_diagnostics(self) -> None:
+        """Publish this node's status on `/diagnostics`."""
+        if self.last_error:
+            level, message, values = ERROR, self.last_error, {}
+        elif self.parameters is None:
+            level, message, values = OK, "not configured", {}
+        else:
+            level, message, values = self.diagnose()
+        status = DiagnosticStatus(level=level, name=self.get_fully_qualified_name(), message=message, hardware_id="")
+        status.values = [KeyValue(key=key, value=_text(value)) for key, value in values.items()]
+        array = DiagnosticArray(status=[status])
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(array)
+
+    def _release(self) -> None:
+        try:
+            self.teardown()
+        finally:
+            self.parameters = None
+
+    def _transition(self, name: str, action) -> TransitionCallbackReturn:
+        started = time.monotonic()
+        try:
+            action()
+        except VjepaError as error:
+            self.last_error = f"{name} refused: {error}"
+            self.get_logger().error(self.last_error)
+            return TransitionCallbackReturn.FAILURE
+        except Exception as error:
+            self.last_error = f"{name} failed: {type(error).__name__}: {error}"
+            self.get_logger().error(f"{self.last_error}\n{traceback.format_exc()}")
+            return TransitionCallbackReturn.ERROR
+        if not name.startswith("cleanup after"):
+            self.last_error = ""
+        self.get_logger().debug(f"{name} took {time.monotonic() - started:.2f} s")
+        return TransitionCallbackReturn.SUCCESS
+
+    def _refuse_unknown_parameters(self) -> None:
+        unknown = set(self._parameter_overrides) - set(self._parameters) - {"use_sim_time"}
+        unknown = {name for name in unknown if not name.startswith("qos_overrides.")}
+        if unknown:
+            valid = sorted(field.name for field in dataclasses.fields(self.Parameters))
+            raise VjepaError(
+                f"{self.get_name()} has no parameter {', '.join(sorted(unknown))}; valid are: {', '.join(valid)}"
+            )
+
+    def _on_set_parameters(self, parameters) -> SetParametersResult:
+        names = {field.name for field in dataclasses.fields(self.Parameters)}
+        try:
+            for parameter in parameters:
+                if parameter.name not in names or self.parameters is None:
+                    continue
+                if parameter.name not in self.live_parameters:
+                    raise VjepaError(
+                        f"'{parameter.name}' is read at configure; deactivate and clean up {self.get_name()} to change it"
+                        f" (settable while running: {', '.join(sorted(self.live_parameters)) or 'none'})"
+                    )
+                self.set_live_parameter(parameter.name, parameter.value)
+        except VjepaError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+
+def _text(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def run(node_class: type[ManagedNode], args: list[str] | None = None) -> int:
+    """Spin one managed node until SIGINT or SIGTERM, deactivate and clean it up, and return the exit status.
+
+    Signals are waited for in a thread of their own, so that the node still has a context in which to send its last
+    zero torque. An exception out of a callback is logged and ends the process with status 1, for the stack to restart.
+    """
+    stopping = threading.Event()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    status = 0
+    node = None
+    executor = SingleThreadedExecutor()
+
+    def wait_for_signal():
+        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        executor.create_task(stopping.set)
+
+    threading.Thread(target=wait_for_signal, daemon=True).start()
+    try:
+        node = node_class()
+        executor.add_node(node)
+        while not stopping.is_set():
+            try:
+                executor.spin_once()
+            except rclpy_implementation.RCLError as error:
+                node.get_logger().error(f"refused by ROS: {error}")
+    except VjepaError as error:
+        print(f"{node_class.__name__}: {error}", file=sys.stderr)
+        status = 2
+    except ExternalShutdownException:
+        pass
+    except Exception:
+        traceback.print_exc()
+        status = 1
+    finally:
+        if node is not None:
+            with contextlib.suppress(rclpy_implementation.RCLError):
+                node.trigger_shutdown()
+            node.destroy_node()
+        executor.shutdown()
+        rclpy.try_shutdown()
+    return status

@@ -1,0 +1,217 @@
+"""Frames in, latents out: the V-JEPA 2 encoder as a ROS node.
+
+The subscription thread pushes every frame into the clip; a worker encodes only the newest clip, so that a slow encoder
+skips encodes (they are counted) and never works on a queue of old ones.
+"""
+
+import json
+import sys
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+
+import numpy as np
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
+from vjepa_interfaces import topics
+from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_interfaces.image_codec import compressed_to_rgb, image_to_rgb
+from vjepa_interfaces.managed_node import ERROR, OK, WARN, ManagedNode, run
+from vjepa_interfaces.messages import fill_latent
+from vjepa_interfaces.stamps import set_stamp, to_nanoseconds
+from vjepa_interfaces.statistics import Counts, Durations, RateMeter
+
+from vjepa_perception.clip import ClipBuffer
+
+TRANSPORTS = ("raw", "compressed")
+
+
+@dataclass(frozen=True)
+class PerceptionParameters:
+    """Parameters of `vjepa_perception`.
+
+    Attributes:
+        encoder: bundle, local checkpoint folder or hub id such as `facebook/vjepa2-vitl-fpc64-256`.
+        device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+        dtype: `auto` (float32 on a CPU, bfloat16 on a GPU), `float32`, `bfloat16` or `float16`.
+        clip_frames: frames in the sliding clip.
+        grid: g gives the mean row and g x g rows; 0 the mean row alone; -1 the mean row and every token.
+        threads: processor threads of the encoder; 0 leaves it to torch.
+        input_transport: `raw` or `compressed`.
+    """
+
+    encoder: str = ""
+    device: str = "auto"
+    dtype: str = "auto"
+    clip_frames: int = 8
+    grid: int = 4
+    threads: int = 0
+    input_transport: str = "raw"
+
+
+class PerceptionNode(ManagedNode):
+    """`vjepa_perception`: one encoder, one clip, one worker thread."""
+
+    Parameters = PerceptionParameters
+
+    def __init__(self):
+        super().__init__("vjepa_perception")
+        self._encoder = None
+        self._endpoints = ()
+        self._worker = None
+        self._wake = threading.Condition()
+
+    def setup(self) -> None:
+        """Load the encoder and warm it up."""
+        parameters = self.parameters
+        if parameters.input_transport not in TRANSPORTS:
+            raise unknown_name("input_transport", parameters.input_transport, TRANSPORTS)
+        from vjepa_perception.encoder import EncoderConfig, load_encoder
+
+        self._encoder = load_encoder(
+            EncoderConfig(
+                encoder=parameters.encoder,
+                device=parameters.device,
+                dtype=parameters.dtype,
+                clip_frames=parameters.clip_frames,
+                grid=parameters.grid,
+                threads=parameters.threads,
+            )
+        )
+        self._encoder.warm_up()
+        self._latents = self.publisher(Image, topics.LATENT)
+        self._info = self.publisher(String, topics.LATENT_INFO)
+        self._frames = self._subscribe_frames()
+
+    def _subscribe_frames(self):
+        depth = topics.IMAGE_SUBSCRIPTION_DEPTH
+        if self.parameters.input_transport == "raw":
+            return self.subscribe(Image, topics.IMAGE, lambda m: self._on_frame(m, image_to_rgb), depth)
+        compressed = topics.Topic(topics.IMAGE.name + "/compressed", "sensor_msgs/msg/CompressedImage")
+        return self.subscribe(CompressedImage, compressed, lambda m: self._on_frame(m, compressed_to_rgb), depth)
+
+    def start(self) -> None:
+        """Announce the encoder and start the worker."""
+        self._counts = Counts()
+        self._encode_time = Durations()
+        self._rate = RateMeter()
+        self._clip = ClipBuffer(self.parameters.clip_frames)
+        self._newest = None
+        self._encoded: tuple[int, np.ndarray] | None = None
+        self._stamp_ns = self._failed_ns = 0
+        self._arrived_s = 0.0
+        self._failure = ""
+        self._running = True
+        self._info.publish(String(data=json.dumps(self._encoder.info())))
+        self._worker = threading.Thread(target=self._encode_newest, name="encode", daemon=True)
+        self._worker.start()
+
+    def stop(self) -> None:
+        """Let the worker finish its clip and end."""
+        with self._wake:
+            self._running = False
+            self._wake.notify()
+        if self._worker is not None:
+            self._worker.join()
+            self._worker = None
+
+    def teardown(self) -> None:
+        """Free the encoder, and the memory of its device."""
+        if self._encoder is None:
+            return
+        self._encoder.close()
+        self._encoder = None
+        self.destroy_lifecycle_publisher(self._latents)
+        self.destroy_lifecycle_publisher(self._info)
+        self.destroy_subscription(self._frames)
+
+    def _on_frame(self, message, decode) -> None:
+        """Push a frame into the clip and offer the clip to the worker."""
+        if not self.active:
+            return
+        stamp_ns = to_nanoseconds(message.header.stamp)
+        now = time.monotonic()
+        if stamp_ns == self._stamp_ns:
+            self._repeat(stamp_ns)
+            return
+        try:
+            frame = self._encoder.preprocess(decode(message))
+        except VjepaError as error:
+            self._counts["refused_frames"] += 1
+            self._failure = str(error)
+            self.get_logger().error(f"frame refused: {error}", throttle_duration_sec=1.0)
+            return
+        self._failure = ""
+        self._stamp_ns, self._arrived_s = stamp_ns, now
+        self._counts["frames"] += 1
+        self._offer(stamp_ns, self._clip.push(stamp_ns, frame))
+
+    def _repeat(self, stamp_ns: int) -> None:
+        """Answer a repeated frame with its latent as it was, or encode it if that failed before."""
+        self._counts["repeated_frames"] += 1
+        encoded = self._encoded
+        if encoded is not None and encoded[0] == stamp_ns:
+            self._publish(*encoded)
+        elif self._failed_ns == stamp_ns:
+            self._offer(stamp_ns, self._clip.frames)
+
+    def _offer(self, stamp_ns: int, clip) -> None:
+        with self._wake:
+            self._counts["skipped_encodes"] += self._newest is not None
+            self._newest = (stamp_ns, clip)
+            self._wake.notify()
+
+    def _encode_newest(self) -> None:
+        while True:
+            with self._wake:
+                while self._newest is None and self._running:
+                    self._wake.wait()
+                if not self._running:
+                    return
+                (stamp_ns, clip), self._newest = self._newest, None
+            started = time.monotonic()
+            try:
+                latent = self._encoder.encode([clip])[0]
+            except Exception as error:
+                self._counts["failed_encodes"] += 1
+                self._failed_ns = stamp_ns
+                self._failure = f"encode failed: {type(error).__name__}: {error}"
+                self.get_logger().error(f"{self._failure}\n{traceback.format_exc()}", throttle_duration_sec=1.0)
+                continue
+            self._encode_time.add(time.monotonic() - started)
+            self._encoded = (stamp_ns, latent)
+            self._publish(stamp_ns, latent)
+
+    def _publish(self, stamp_ns: int, latent: np.ndarray) -> None:
+        message = Image()
+        message.header.frame_id = topics.CAMERA_FRAME
+        set_stamp(message.header.stamp, stamp_ns)
+        fill_latent(message, latent)
+        self._latents.publish(message)
+        self._counts["latents"] += 1
+        self._rate.tick(time.monotonic())
+
+    def diagnose(self):
+        """Say which encoder runs, how fast, and which frames were refused or skipped."""
+        values = {"encoder": self._encoder.name, "fingerprint": self._encoder.fingerprint}
+        values |= {"device": str(self._encoder.device), "untrained": self._encoder.untrained}
+        if not self.active:
+            return OK, "configured", values
+        p50, p99 = self._encode_time.percentiles(50, 99)
+        now = time.monotonic()
+        values |= {"rate_hz": self._rate.rate(now), "encode_p50_ms": p50, "encode_p99_ms": p99}
+        if self._arrived_s:
+            values["frame_age_s"] = now - self._arrived_s
+        names = ("frames", "latents", "repeated_frames", "skipped_encodes", "refused_frames", "failed_encodes")
+        values |= {name: self._counts[name] for name in names}
+        if self._failure:
+            return ERROR, self._failure, values
+        if not self._arrived_s:
+            return WARN, f"no frame yet on {self._frames.topic_name}", values
+        return OK, "encoding", values
+
+
+def main() -> None:
+    """Run `vjepa_perception` until it is told to stop."""
+    sys.exit(run(PerceptionNode))

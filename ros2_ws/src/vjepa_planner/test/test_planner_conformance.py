@@ -1,0 +1,53 @@
+"""Every planner of this package passes the conformance suite, and none can be added without it."""
+
+import pytest
+
+from vjepa_planner.conformance import PlannerConformance, load_for_test
+
+
+class TestRandom(PlannerConformance):
+    def make_planner(self):
+        return load_for_test("random")
+
+    def test_another_seed_gives_other_actions(self):
+        one, observations = self.begun(seed=0)
+        other, _ = self.begun(seed=1)
+        assert one.plan(observations[0]).action.tolist() != other.plan(observations[0]).action.tolist()
+
+
+class TestExpertP(PlannerConformance):
+    def make_planner(self):
+        return load_for_test("expert-p")
+
+
+class TestExpert(PlannerConformance):
+    def make_planner(self):
+        return load_for_test("expert")
+
+
+class TestBc(PlannerConformance):
+    joint_state = False
+
+    @pytest.fixture(autouse=True)
+    def _bundle(self, tmp_path):
+        import torch
+
+        from vjepa_planner.models.policy import Policy, PolicyConfig, save_policy
+
+        torch.manual_seed(0)
+        save_policy(tmp_path, Policy(PolicyConfig(joint_state=self.joint_state)), "an-encoder", "# Untrained")
+        self.path = str(tmp_path)
+
+    def make_planner(self):
+        return load_for_test("bc", bundle=self.path)
+
+
+class TestBcWithJointState(TestBc):
+    joint_state = True
+
+
+CONFORMANCE = {"random": TestRandom, "expert-p": TestExpertP, "expert": TestExpert, "bc": TestBc}
+
+
+def test_every_planner_declared_has_its_conformance_class(declared_planners):
+    assert {declared.split("=")[0].strip() for declared in declared_planners} == CONFORMANCE.keys()

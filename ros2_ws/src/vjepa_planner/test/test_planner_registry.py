@@ -1,0 +1,139 @@
+"""Planners are found by entry point, loaded by name, and a broken one harms no other."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from vjepa_interfaces.errors import VjepaError
+from vjepa_planner.contract import PlannerContext
+from vjepa_planner.registry import available, load_planner
+
+CONTEXT = PlannerContext(action_size=2, control_period_s=0.02)
+
+STILL = """
+import numpy as np
+from dataclasses import dataclass
+from vjepa_planner.contract import Plan, Planner
+
+@dataclass(frozen=True)
+class Options:
+    size: int = 1
+    name: str = "a"
+    loud: bool = False
+    gain: float = 1.0
+
+class Still(Planner):
+    Config = Options
+    def _act(self, observation, deadline_s):
+        return Plan(np.zeros(self.context.action_size))
+
+class Raising(Still):
+    def __init__(self, config, context):
+        raise RuntimeError("no licence")
+"""
+
+
+def test_the_declared_planners_are_available_sorted():
+    ours = [name for name in available() if name in {"random", "expert-p", "expert", "bc"}]
+    assert ours == ["bc", "expert", "expert-p", "random"]
+
+
+def test_a_third_partys_planner_is_found_and_takes_options(install_planners):
+    install_planners("still_arm", ["still = still_arm_module:Still"], {"still_arm_module": STILL})
+    planner = load_planner("still", {"gain": 2, "size": 3, "name": "b", "loud": True}, CONTEXT)
+    assert (planner.config.gain, planner.config.size, planner.config.name, planner.config.loud) == (2.0, 3, "b", True)
+    assert type(planner.config.gain) is float
+
+
+def test_an_unknown_planner_is_refused_with_the_valid_names():
+    with pytest.raises(VjepaError, match=r"unknown planner 'expart'.*bc, expert, expert-p, random"):
+        load_planner("expart", {}, CONTEXT)
+
+
+def test_an_unknown_option_is_refused_with_the_valid_ones():
+    with pytest.raises(VjepaError, match=r"option of planner 'expert'.*'kq'.*kd, kp"):
+        load_planner("expert", {"kq": 1.0}, CONTEXT)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "kind"),
+    [
+        ("gain", "2", "float"),
+        ("gain", True, "float"),
+        ("size", 1.0, "int"),
+        ("size", True, "int"),
+        ("name", 3, "str"),
+        ("loud", 1, "bool"),
+    ],
+)
+def test_an_option_of_a_wrong_type_is_refused_naming_it(install_planners, option, value, kind):
+    install_planners("typed_arm", ["typed = typed_arm_module:Still"], {"typed_arm_module": STILL})
+    with pytest.raises(VjepaError, match=f"option '{option}' of planner 'typed'.*type {kind}"):
+        load_planner("typed", {option: value}, CONTEXT)
+
+
+@pytest.mark.parametrize(
+    ("planner", "option", "value"),
+    [
+        ("expert", "kp", -1.0),
+        ("expert", "upper_length", 0.0),
+        ("expert", "wrist_limit", 4.0),
+        ("expert-p", "gain", 1e9),
+    ],
+)
+def test_an_option_out_of_range_is_refused_naming_it(planner, option, value):
+    with pytest.raises(VjepaError, match=f"{option} is"):
+        load_planner(planner, {option: value}, CONTEXT)
+
+
+@pytest.mark.parametrize("planner", ["expert", "expert-p"])
+def test_an_arm_of_other_joints_than_the_experts_is_refused(planner):
+    with pytest.raises(VjepaError, match=r"2 joints.*has 7"):
+        load_planner(planner, {}, PlannerContext(action_size=7, control_period_s=0.02))
+
+
+@pytest.mark.parametrize(
+    ("entry", "text", "message"),
+    [
+        ("broken_arm_missing:Planner", None, "ModuleNotFoundError"),
+        ("broken_arm_module:Planner", "raise ValueError('bad table')", "bad table"),
+        ("broken_arm_module:Planner", "x = 1", "AttributeError"),
+        ("broken_arm_module:Planner", "Planner = 3", "not a subclass"),
+    ],
+)
+def test_a_package_that_cannot_be_imported_is_named_and_harms_no_other(
+    install_planners, monkeypatch, entry, text, message
+):
+    monkeypatch.delitem(sys.modules, "broken_arm_module", raising=False)
+    install_planners("broken_arm", [f"broken = {entry}"], {"broken_arm_module": text} if text else None)
+    assert "broken" in available()
+    with pytest.raises(VjepaError, match=r"package 'broken_arm' 0\.1\.0") as refusal:
+        load_planner("broken", {}, CONTEXT)
+    assert message in str(refusal.value)
+    load_planner("expert", {}, CONTEXT)
+
+
+def test_a_planner_that_fails_while_it_is_made_is_named(install_planners):
+    install_planners("raising_arm", ["raising = raising_arm_module:Raising"], {"raising_arm_module": STILL})
+    with pytest.raises(VjepaError, match=r"'raising'.*RuntimeError: no licence"):
+        load_planner("raising", {}, CONTEXT)
+
+
+def test_a_name_that_two_packages_declare_is_refused_naming_both(install_planners):
+    install_planners("usurper", ["expert = usurper_module:Still"], {"usurper_module": STILL})
+    assert available().count("expert") == 1
+    with pytest.raises(VjepaError, match=r"'usurper'.*'vjepa_planner'|'vjepa_planner'.*'usurper'"):
+        load_planner("expert", {}, CONTEXT)
+
+
+def test_planners_without_networks_load_without_torch(planner_metadata):
+    code = (
+        "import sys; from vjepa_planner.contract import PlannerContext; from vjepa_planner.registry import *\n"
+        "assert 'bc' in available()\n"
+        "for name in ('random', 'expert-p', 'expert'): load_planner(name, {}, PlannerContext(2, 0.02))\n"
+        "assert 'torch' not in sys.modules and 'rclpy' not in sys.modules"
+    )
+    path = os.pathsep.join([str(planner_metadata), *filter(None, sys.path)])
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": path}, timeout=120)

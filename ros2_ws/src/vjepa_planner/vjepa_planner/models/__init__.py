@@ -1,0 +1,1 @@
+"""The networks that planners compute with and training trains."""

@@ -1,0 +1,221 @@
+"""The policy network of behaviour cloning, `bc-mlp`, and its bundle.
+
+Linear(D, 256), LayerNorm, ReLU, Linear(256, 64), ReLU, Linear(64, n), Tanh, after normalisation of the input. D is
+the chosen latent rows laid end to end, with joint positions and velocities behind them where the policy reads those.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from vjepa_interfaces.bundle import WEIGHTS_FILE, Bundle, BundleError, write_bundle
+from vjepa_interfaces.errors import VjepaError
+
+KIND, ARCHITECTURE = "policy", "bc-mlp"
+MAX_SIZE = 1_000_000
+"""Largest size accepted for any one dimension in a bundle's configuration."""
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """Sizes of a policy and what it reads.
+
+    Attributes:
+        latent_dim: dimension of a latent row.
+        latent_rows: rows read, in order; row 0 is the mean of all tokens.
+        joint_state: whether joint positions (rad) and velocities (rad/s) are read too.
+        action_size: number of joints, n.
+        hidden: widths of the two hidden layers.
+
+    Raises:
+        VjepaError: a value is of a wrong type or out of range; it is named.
+    """
+
+    latent_dim: int = 1024
+    latent_rows: tuple[int, ...] = (0,)
+    joint_state: bool = False
+    action_size: int = 2
+    hidden: tuple[int, int] = (256, 64)
+
+    def __post_init__(self) -> None:
+        for name in ("latent_rows", "hidden"):
+            value = getattr(self, name)
+            if not isinstance(value, list | tuple):
+                raise VjepaError(f"'{name}' is {value!r}; expected a list of integers")
+            object.__setattr__(self, name, tuple(value))
+        _require_sizes("latent_dim", [self.latent_dim], 1)
+        _require_sizes("latent_rows", self.latent_rows, 0)
+        _require_sizes("action_size", [self.action_size], 1)
+        _require_sizes("hidden", self.hidden, 1)
+        if not self.latent_rows or len(set(self.latent_rows)) != len(self.latent_rows):
+            raise VjepaError(f"'latent_rows' is {list(self.latent_rows)}; expected one row or more, each once")
+        if len(self.hidden) != 2:
+            raise VjepaError(f"'hidden' is {list(self.hidden)}; expected two widths")
+        if not isinstance(self.joint_state, bool):
+            raise VjepaError(f"'joint_state' is {self.joint_state!r}; expected true or false")
+
+    @property
+    def input_size(self) -> int:
+        """D, the length of the vector that the first layer reads."""
+        return len(self.latent_rows) * self.latent_dim + (2 * self.action_size if self.joint_state else 0)
+
+
+class Policy(nn.Module):
+    """Inputs to actions. New networks normalise by mean 0 and deviation 1 until `set_statistics` is called."""
+
+    input_mean: Tensor
+    input_std: Tensor
+
+    def __init__(self, config: PolicyConfig):
+        super().__init__()
+        self.config = config
+        first, second = config.hidden
+        self.layers = nn.Sequential(
+            nn.Linear(config.input_size, first),
+            nn.LayerNorm(first),
+            nn.ReLU(),
+            nn.Linear(first, second),
+            nn.ReLU(),
+            nn.Linear(second, config.action_size),
+            nn.Tanh(),
+        )
+        self.register_buffer("input_mean", torch.zeros(config.input_size))
+        self.register_buffer("input_std", torch.ones(config.input_size))
+
+    def inputs(
+        self, latent: Tensor, joint_position: Tensor | None = None, joint_velocity: Tensor | None = None
+    ) -> Tensor:
+        """Return the network's inputs (..., D), not yet normalised; training and planning both go through here.
+
+        Args:
+            latent: (..., rows, latent_dim) float32, all rows of the topic.
+            joint_position: (..., n) rad; needed where `config.joint_state` is set, ignored where not.
+            joint_velocity: (..., n) rad/s; the same.
+
+        Raises:
+            VjepaError: the latent is of another dimension, has too few rows, or the joint state is missing.
+        """
+        rows, dim = latent.shape[-2:]
+        if dim != self.config.latent_dim or rows <= max(self.config.latent_rows):
+            raise VjepaError(
+                f"latent of {rows} rows x {dim}; this policy expects dimension {self.config.latent_dim} and reads "
+                f"rows {list(self.config.latent_rows)}"
+            )
+        chosen = latent[..., list(self.config.latent_rows), :].flatten(-2)
+        if not self.config.joint_state:
+            return chosen
+        if joint_position is None or joint_velocity is None:
+            raise VjepaError("this policy reads joint positions and velocities, but they are missing")
+        return torch.cat((chosen, joint_position.to(chosen), joint_velocity.to(chosen)), dim=-1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return actions (..., n) in [-1, 1] for inputs (..., D) as `inputs` gives them."""
+        return self.layers((inputs - self.input_mean) / self.input_std)
+
+    @torch.no_grad()
+    def set_statistics(self, mean: Tensor, std: Tensor, least_std: float = 1e-3) -> None:
+        """Normalise inputs by `mean` and `std`, both (D,); deviations below `least_std` are raised to it."""
+        self.input_mean.copy_(mean)
+        self.input_std.copy_(std.clamp(min=least_std))
+
+
+def save_policy(
+    path: Path | str, policy: Policy, encoder_fingerprint: str, card: str, provenance: Mapping[str, Any] | None = None
+) -> Bundle:
+    """Write `policy` as a bundle into the folder `path`, made if need be, and return the bundle.
+
+    Args:
+        path: folder of the bundle.
+        policy: the network; its statistics are saved with its weights.
+        encoder_fingerprint: fingerprint of the encoder whose latents it was trained on.
+        card: text of MODEL_CARD.md.
+        provenance: further entries of config.json, such as the dataset and the command that made it.
+
+    Raises:
+        VjepaError: an entry of `provenance` has the name of one this function writes.
+    """
+    config = asdict(policy.config) | {
+        "kind": KIND,
+        "architecture": ARCHITECTURE,
+        "encoder_fingerprint": encoder_fingerprint,
+    }
+    provenance = provenance or {}
+    if taken := sorted(config.keys() & provenance.keys()):
+        raise VjepaError(f"provenance names {', '.join(taken)}, which save_policy writes itself; rename them")
+    path = Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    temporary = path / (WEIGHTS_FILE + ".tmp")
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in policy.state_dict().items()}, temporary)
+    temporary.replace(path / WEIGHTS_FILE)
+    return write_bundle(path, {**config, **provenance}, card)
+
+
+def load_policy(bundle: Bundle, device: str | torch.device = "cpu") -> Policy:
+    """Return the policy in `bundle`, in evaluation mode, on `device`.
+
+    Tensor shapes are compared with the configuration before anything is allocated.
+
+    Raises:
+        BundleError: another architecture, a configuration out of range, no weights, or weights that do not fit it or
+            are not finite; the entry or tensor is named.
+    """
+    config = _config_of(bundle)
+    with torch.device("meta"):
+        policy = Policy(config)
+    policy.load_state_dict(_read_tensors(bundle.weights, policy.state_dict()), assign=True)
+    if not bool((policy.input_std > 0).all()):
+        raise BundleError(f"{bundle.weights}: tensor 'input_std' has values that are not above 0")
+    return policy.eval().requires_grad_(False).to(device)
+
+
+def _config_of(bundle: Bundle) -> PolicyConfig:
+    architecture = bundle.require("architecture", str)
+    if architecture != ARCHITECTURE:
+        raise BundleError(f"{bundle.path} is a policy of architecture '{architecture}'; expected '{ARCHITECTURE}'")
+    bundle.require("encoder_fingerprint", str)
+    names = PolicyConfig.__dataclass_fields__
+    try:
+        return PolicyConfig(**{name: value for name, value in bundle.config.items() if name in names})
+    except VjepaError as error:
+        raise BundleError(f"{bundle.path}: {error}") from error
+
+
+def _read_tensors(weights: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of the file `weights`, which must be those of `expected` in name, shape and float32."""
+    if not weights.is_file():
+        raise BundleError(f"{weights} is missing; a policy's bundle has its weights there")
+    try:
+        with safe_open(str(weights), framework="pt", device="cpu") as file:
+            found = set(file.keys())
+            if found != expected.keys():
+                raise BundleError(
+                    f"{weights} lacks tensors {sorted(expected.keys() - found)} and has unknown tensors "
+                    f"{sorted(found - expected.keys())}"
+                )
+            for name, tensor in expected.items():
+                header = file.get_slice(name)
+                if header.get_shape() != list(tensor.shape) or header.get_dtype() != "F32":
+                    raise BundleError(
+                        f"{weights}: tensor '{name}' is {header.get_dtype()} of shape {header.get_shape()}; the "
+                        f"configuration asks for F32 of shape {list(tensor.shape)}"
+                    )
+            # Cloned, as the file is mapped into memory and may be written again while the policy drives.
+            tensors = {name: file.get_tensor(name).clone() for name in expected}
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"{weights} is not a readable safetensors file: {error}") from error
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise BundleError(f"{weights}: tensor '{name}' has values that are not finite")
+    return tensors
+
+
+def _require_sizes(name: str, values: Any, least: int) -> None:
+    for value in values:
+        if type(value) is not int or not least <= value <= MAX_SIZE:
+            raise VjepaError(f"'{name}' has {value!r}; expected integers from {least} to {MAX_SIZE}")

@@ -1,0 +1,369 @@
+"""Latents in, torque commands out: the active planner as a ROS node, swappable while running.
+
+A latent triggers a plan; joint states and, for the scripted experts, the target are joined to it by stamp. In lockstep
+the join is exact, so that an evaluation is reproducible whatever the order of arrival; in real time it is causal.
+"""
+
+import json
+import math
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+
+import numpy as np
+from geometry_msgs.msg import PointStamped
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import String
+from vjepa_interfaces import topics
+from vjepa_interfaces.alignment import StampRing
+from vjepa_interfaces.effort import EffortLimits
+from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_interfaces.managed_node import ERROR, OK, STEADY, WARN, ManagedNode, run
+from vjepa_interfaces.messages import latent_of
+from vjepa_interfaces.stamps import begins_episode, set_stamp, to_nanoseconds
+from vjepa_interfaces.statistics import Counts, Durations, RateMeter
+
+from vjepa_planner.contract import Observation, Plan, Planner, PlannerContext
+from vjepa_planner.registry import available, load_planner
+
+WATCHDOG_PERIOD_S = 0.05
+
+
+@dataclass(frozen=True)
+class PlannerParameters:
+    """Parameters of `vjepa_planner`.
+
+    Attributes:
+        planners: names of the planners to load; options of one are the parameters `NAME.OPTION`.
+        planner: the one that drives; setting it swaps.
+        seed: episode i resets the planner with seed + i.
+        lockstep: join joint states and target by equal stamp, without a deadline.
+        joint_names: joints of the arm, in the order of an action.
+        effort_limit: torque of an action of 1, N·m.
+        control_period_s: one control step, seconds; also the planner's deadline in real time.
+        latent_timeout_s: in real time, silence of latents longer than this means zero torque.
+        joint_state_max_age_s: in real time, the oldest joint state that may be joined to a latent.
+        device: where a planner's networks run.
+    """
+
+    planners: tuple[str, ...] = ("random", "expert-p", "expert")
+    planner: str = "expert"
+    seed: int = 0
+    lockstep: bool = False
+    joint_names: tuple[str, ...] = ("shoulder", "wrist")
+    effort_limit: float = 0.05
+    control_period_s: float = 0.02
+    latent_timeout_s: float = 0.5
+    joint_state_max_age_s: float = 0.1
+    device: str = "cpu"
+
+
+class PlannerNode(ManagedNode):
+    """`vjepa_planner`: the loaded planners, the one that drives, and the inputs waiting to be joined."""
+
+    Parameters = PlannerParameters
+    live_parameters = frozenset({"planner"})
+
+    def __init__(self):
+        self.option_prefixes = tuple(available())
+        super().__init__("vjepa_planner")
+        self._planners: dict[str, Planner] = {}
+        self._unready: dict[str, str] = {}
+        self._subscriptions_made: list = []
+        self._timer = None
+        self._encoder_info: dict | None = None
+
+    def setup(self) -> None:
+        """Load and warm every planner asked for, and make the endpoints."""
+        parameters = self.parameters
+        for name in ("effort_limit", "control_period_s", "latent_timeout_s", "joint_state_max_age_s"):
+            if not getattr(parameters, name) > 0:
+                raise VjepaError(f"{name} is {getattr(parameters, name)}; expected more than 0")
+        self._limits = EffortLimits(parameters.joint_names, parameters.effort_limit)
+        self._load_planners()
+        self._active_name = parameters.planner
+        self._next_name = parameters.planner
+        self._encoder_info = None
+        self._command = self.publisher(JointState, topics.JOINT_COMMAND)
+        self._active_planner = self.publisher(String, topics.ACTIVE_PLANNER)
+        self._plan = self.publisher(String, topics.PLAN)
+        self._subscriptions_made = [
+            self.subscribe(Image, topics.LATENT, self._on_latent),
+            self.subscribe(String, topics.LATENT_INFO, self._on_latent_info),
+            self.subscribe(JointState, topics.JOINT_STATES, self._on_joint_state),
+            self.subscribe(Image, topics.GOAL, self._on_goal),
+        ]
+        if any("target" in planner.needs for planner in self._planners.values()):
+            self._subscriptions_made.append(self.subscribe(PointStamped, topics.TARGET, self._on_target))
+
+    def _load_planners(self) -> None:
+        parameters = self.parameters
+        names = dict.fromkeys((*parameters.planners, parameters.planner))
+        for name in names:
+            if name not in available():
+                raise unknown_name("planner", name, available())
+        context = PlannerContext(
+            action_size=len(parameters.joint_names),
+            control_period_s=parameters.control_period_s,
+            device=parameters.device,
+        )
+        self._planners, self._unready = {}, {}
+        for name in names:
+            try:
+                self._planners[name] = load_planner(name, self.options(name), context)
+            except VjepaError as error:
+                if name == parameters.planner:
+                    raise
+                self._unready[name] = str(error)
+                self.get_logger().warning(f"planner '{name}' is not ready: {error}")
+
+    def start(self) -> None:
+        """Wait for the first latent."""
+        self._counts = Counts()
+        self._plan_time = Durations()
+        self._rate = RateMeter()
+        self._joints, self._targets = StampRing(), StampRing()
+        self._goal = None
+        self._waiting: tuple[int, np.ndarray] | None = None
+        self._answered: JointState | None = None
+        self._latent_ns: int | None = None
+        self._latent_arrived_s = math.inf
+        self._episode = -1
+        self._failure = ""
+        self._active_planner.publish(String(data=self._active_name))
+        self._timer = self.create_timer(WATCHDOG_PERIOD_S, self._watch_latents, clock=STEADY)
+
+    def stop(self) -> None:
+        """Send zero torque: stamp 0, so that it never steps a lockstep simulation."""
+        if self._timer is not None:
+            self.destroy_timer(self._timer)
+            self._timer = None
+        self._send(np.zeros(len(self._limits.joint_names)), 0)
+
+    def teardown(self) -> None:
+        """Forget the planners, so that their device memory is freed."""
+        self._planners, self._unready = {}, {}
+        for subscription in self._subscriptions_made:
+            self.destroy_subscription(subscription)
+        if self._subscriptions_made:
+            for publisher in (self._command, self._active_planner, self._plan):
+                self.destroy_lifecycle_publisher(publisher)
+        self._subscriptions_made = []
+
+    # Swapping.
+
+    def set_live_parameter(self, name: str, value) -> None:
+        """Choose the planner that drives from the next tick on; the present one drives until then."""
+        if value not in self._planners:
+            reason = f" ('{value}' is not ready: {self._unready[value]})" if value in self._unready else ""
+            raise VjepaError(f"{unknown_name('planner', str(value), self._planners)}{reason}")
+        if self._encoder_info is not None:
+            self._planners[value].check_encoder(self._encoder_info["fingerprint"])
+        self._next_name = value
+        if not self.active:
+            self._active_name = value
+
+    def _swap_if_asked(self) -> None:
+        if self._next_name == self._active_name:
+            return
+        self._planners[self._next_name].reset(self._seed())
+        self.get_logger().info(f"planner '{self._next_name}' drives, '{self._active_name}' drove")
+        self._active_name = self._next_name
+        self._counts["swaps"] += 1
+        self._active_planner.publish(String(data=self._active_name))
+
+    def _seed(self) -> int:
+        return self.parameters.seed + max(self._episode, 0)
+
+    # Inputs.
+
+    def _on_latent(self, message: Image) -> None:
+        if not self.active:
+            return
+        stamp_ns = to_nanoseconds(message.header.stamp)
+        self._latent_arrived_s = time.monotonic()
+        if self._answered is not None and stamp_ns == to_nanoseconds(self._answered.header.stamp):
+            self._counts["repeated_latents"] += 1
+            self._command.publish(self._answered)
+            return
+        try:
+            self._waiting = (stamp_ns, latent_of(message))
+        except VjepaError as error:
+            self._begin_tick(stamp_ns)
+            self._refuse(stamp_ns, str(error))
+            return
+        self._plan_if_complete()
+
+    def _on_joint_state(self, message: JointState) -> None:
+        if not self.active:
+            return
+        names = list(message.name)
+        try:
+            order = [names.index(name) for name in self._limits.joint_names]
+            position = np.array([message.position[i] for i in order])
+            velocity = np.array([message.velocity[i] for i in order])
+        except (ValueError, IndexError):
+            self._counts["refused_joint_states"] += 1
+            self._failure = (
+                f"joint state names {', '.join(names) or '(none)'} with {len(message.position)} positions and "
+                f"{len(message.velocity)} velocities; expected {', '.join(self._limits.joint_names)} with both"
+            )
+            return
+        self._joints.add(to_nanoseconds(message.header.stamp), (position, velocity))
+        self._plan_if_complete()
+
+    def _on_target(self, message: PointStamped) -> None:
+        if not self.active:
+            return
+        point = message.point
+        self._targets.add(to_nanoseconds(message.header.stamp), np.array([point.x, point.y, point.z]))
+        self._plan_if_complete()
+
+    def _on_goal(self, message: Image) -> None:
+        if not self.active:
+            return
+        try:
+            self._goal = latent_of(message)
+        except VjepaError as error:
+            self._counts["refused_goals"] += 1
+            self._failure = f"goal refused: {error}"
+
+    def _on_latent_info(self, message: String) -> None:
+        try:
+            info = json.loads(message.data)
+            info["fingerprint"]
+        except (ValueError, TypeError, KeyError):
+            self._failure = f"latent_info is not JSON with a fingerprint: {message.data[:80]!r}"
+            return
+        self._encoder_info = info
+        if self.active:
+            self._plan_if_complete()
+
+    # The tick: a latent with all it needs becomes a command.
+
+    def _plan_if_complete(self) -> None:
+        if self._waiting is None:
+            return
+        stamp_ns, latent = self._waiting
+        planner = self._planners[self._next_name]
+        joints, target = self._joined(stamp_ns)
+        if self.parameters.lockstep:
+            missing = ("joint_state" in planner.needs and joints is None) or (
+                "target" in planner.needs and target is None
+            )
+            if missing or (planner.encoder_fingerprint is not None and self._encoder_info is None):
+                return
+        self._waiting = None
+        self._begin_tick(stamp_ns)
+        position, velocity = joints if joints is not None else (None, None)
+        observation = Observation(
+            stamp_ns=stamp_ns,
+            latent=latent,
+            joint_position=position,
+            joint_velocity=velocity,
+            target=target if "target" in planner.needs else None,
+            goal=self._goal,
+        )
+        self._plan_and_send(observation)
+
+    def _joined(self, stamp_ns: int):
+        if self.parameters.lockstep:
+            return self._joints.at(stamp_ns), self._targets.at(stamp_ns)
+        max_age_ns = int(self.parameters.joint_state_max_age_s * 1e9)
+        return self._joints.at_or_before(stamp_ns, max_age_ns), self._targets.at_or_before(stamp_ns, max_age_ns)
+
+    def _begin_tick(self, stamp_ns: int) -> None:
+        if begins_episode(self._latent_ns, stamp_ns):
+            self._episode += 1
+            self._planners[self._active_name].reset(self._seed())
+        self._latent_ns = stamp_ns
+        self._swap_if_asked()
+
+    def _plan_and_send(self, observation: Observation) -> None:
+        planner = self._planners[self._active_name]
+        deadline_s = None if self.parameters.lockstep else self.parameters.control_period_s
+        started = time.monotonic()
+        try:
+            if planner.encoder_fingerprint is not None:
+                self._check_encoder(planner)
+            plan = planner.plan(observation, deadline_s)
+            effort, _ = self._limits.checked(None, self._limits.to_effort(plan.action))
+        except VjepaError as error:
+            self._refuse(observation.stamp_ns, str(error))
+            return
+        except Exception as error:
+            self.get_logger().error(traceback.format_exc(), throttle_duration_sec=1.0)
+            self._refuse(observation.stamp_ns, f"planner '{self._active_name}' raised {type(error).__name__}: {error}")
+            return
+        elapsed = time.monotonic() - started
+        self._plan_time.add(elapsed)
+        self._failure = ""
+        self._send(effort, observation.stamp_ns)
+        self._publish_plan(observation.stamp_ns, plan, elapsed, "")
+
+    def _check_encoder(self, planner: Planner) -> None:
+        if self._encoder_info is None:
+            raise VjepaError(f"no message on {topics.LATENT_INFO.name} yet, so whose latents these are is unknown")
+        planner.check_encoder(self._encoder_info["fingerprint"])
+
+    def _refuse(self, stamp_ns: int, reason: str) -> None:
+        """Answer a latent that no plan came of with zero torque, so that no stamp goes unanswered."""
+        self._counts["refused_latents"] += 1
+        self._failure = reason
+        self.get_logger().error(f"latent refused: {reason}", throttle_duration_sec=1.0)
+        zero = np.zeros(len(self._limits.joint_names))
+        self._send(zero, stamp_ns)
+        self._publish_plan(stamp_ns, Plan(action=zero), 0.0, reason)
+
+    def _send(self, effort: np.ndarray, stamp_ns: int) -> None:
+        command = JointState(name=list(self._limits.joint_names), effort=effort.tolist())
+        set_stamp(command.header.stamp, stamp_ns)
+        self._command.publish(command)
+        if stamp_ns:
+            self._answered = command
+            self._counts["commands"] += 1
+            self._rate.tick(time.monotonic())
+
+    def _publish_plan(self, stamp_ns: int, plan: Plan, planning_time_s: float, refused: str) -> None:
+        thought = {
+            "stamp": stamp_ns,
+            "planner": self._active_name,
+            "cost": plan.cost,
+            "iterations": plan.iterations,
+            "planning_time_s": planning_time_s,
+            "disagreement": plan.disagreement,
+        }
+        if refused:
+            thought["refused"] = refused
+        self._plan.publish(String(data=json.dumps(thought)))
+
+    def _watch_latents(self) -> None:
+        """Send zero torque once when latents fall silent in real time."""
+        silence = time.monotonic() - self._latent_arrived_s
+        if not self.parameters.lockstep and silence > self.parameters.latent_timeout_s:
+            self._counts["latent_timeouts"] += 1
+            self._latent_arrived_s = math.inf
+            self._failure = f"no latent for {self.parameters.latent_timeout_s} s: torque is zero until one comes"
+            self._send(np.zeros(len(self._limits.joint_names)), 0)
+
+    def diagnose(self):
+        """Say who drives, how long plans take, and what was refused."""
+        values = {"planner": self._active_name, "ready": ", ".join(sorted(self._planners))}
+        values |= {f"not ready: {name}": reason for name, reason in self._unready.items()}
+        if not self.active:
+            return OK, "configured", values
+        p50, p99 = self._plan_time.percentiles(50, 99)
+        values |= {"rate_hz": self._rate.rate(time.monotonic()), "plan_p50_ms": p50, "plan_p99_ms": p99}
+        names = ("commands", "swaps", "repeated_latents", "refused_latents", "refused_joint_states", "latent_timeouts")
+        values |= {name: self._counts[name] for name in names}
+        if self._failure:
+            return ERROR, self._failure, values
+        if self._latent_ns is None:
+            return WARN, "no latent yet", values
+        return OK, "planning", values
+
+
+def main() -> None:
+    """Run `vjepa_planner` until it is told to stop."""
+    sys.exit(run(PlannerNode))

@@ -1,0 +1,80 @@
+"""`bc`: a policy cloned from an expert's actions, one forward pass a plan."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from vjepa_interfaces.bundle import read_bundle
+from vjepa_interfaces.errors import VjepaError
+from vjepa_planner.contract import (
+    JOINT_STATE,
+    Observation,
+    ObservationRefusedError,
+    Plan,
+    Planner,
+    PlannerContext,
+    require_joints,
+)
+from vjepa_planner.models.policy import KIND, load_policy
+
+
+@dataclass(frozen=True)
+class BcConfig:
+    """Options of `bc`.
+
+    Attributes:
+        bundle: folder of a policy's bundle; required.
+    """
+
+    bundle: str = ""
+
+
+class BcPlanner(Planner):
+    """Acts as its policy says: the action is the network's output, with no search and no state."""
+
+    Config = BcConfig
+
+    def __init__(self, config: BcConfig, context: PlannerContext):
+        super().__init__(config, context)
+        if not config.bundle:
+            raise VjepaError("planner 'bc' has no policy; set its option 'bundle' to the folder of a trained policy")
+        self._bundle = read_bundle(config.bundle, KIND)
+        self._device = _usable_device(context.device)
+        self._policy = load_policy(self._bundle, self._device)
+        require_joints(f"bc ({config.bundle})", self._policy.config.action_size, context)
+        self.needs = frozenset({JOINT_STATE}) if self._policy.config.joint_state else frozenset()
+        self.encoder_fingerprint = self._bundle.require("encoder_fingerprint", str)
+        self._warm_up()
+
+    def check_encoder(self, fingerprint: str) -> None:
+        """Refuse latents of another encoder than the policy's, as `Bundle.check_encoder` does."""
+        self._bundle.check_encoder(fingerprint)
+
+    @torch.inference_mode()
+    def _act(self, observation: Observation, deadline_s: float | None) -> Plan:
+        arrays = [observation.latent]
+        if self._policy.config.joint_state:
+            arrays += [observation.joint_position, observation.joint_velocity]  # type: ignore[list-item]
+        # torch.tensor copies: an observation's arrays may be read-only, which torch.from_numpy warns of.
+        tensors = [torch.tensor(array, dtype=torch.float32, device=self._device) for array in arrays]
+        try:
+            inputs = self._policy.inputs(*tensors)
+        except VjepaError as error:
+            raise ObservationRefusedError(str(error)) from error
+        return Plan(self._policy(inputs).cpu().numpy().astype(np.float64))
+
+    def _warm_up(self) -> None:
+        config = self._policy.config
+        joints = np.zeros(config.action_size)
+        latent = np.zeros((max(config.latent_rows) + 1, config.latent_dim), np.float32)
+        self._act(Observation(0, latent, joints, joints), None)
+
+
+def _usable_device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError) as error:
+        raise VjepaError(f"device '{name}' cannot be used: {error}; choose 'cpu' or a device torch has here") from error
+    return device

@@ -1,0 +1,71 @@
+"""`expert`: analytic inverse kinematics and a joint PD controller, near the physical limit of the task."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from vjepa_planner.contract import (
+    JOINT_STATE,
+    TARGET,
+    Observation,
+    Plan,
+    Planner,
+    PlannerContext,
+    require_in_range,
+    require_joints,
+)
+from vjepa_planner.planners.two_link import Pair, TwoLinkArm, scripted_inputs, wrapped
+
+
+@dataclass(frozen=True)
+class ExpertConfig:
+    """Options of `expert`; the defaults are for dm_control's reacher.
+
+    Attributes:
+        kp: action per rad of joint error.
+        kd: action per rad/s of joint velocity.
+        upper_length: shoulder to wrist, m.
+        lower_length: wrist to fingertip, m.
+        wrist_limit: largest absolute wrist angle, rad.
+    """
+
+    kp: float = 8.0
+    kd: float = 0.8
+    upper_length: float = TwoLinkArm.upper_length
+    lower_length: float = TwoLinkArm.lower_length
+    wrist_limit: float = TwoLinkArm.wrist_limit
+
+    def __post_init__(self) -> None:
+        require_in_range("planner 'expert'", {"kp": self.kp, "kd": self.kd}, 0.0, 1e6)
+
+
+class ExpertPlanner(Planner):
+    """Turns both joints towards the nearer of the two elbow poses that put the fingertip on the target.
+
+    Nearer is less motion: the sum over the joints of the absolute angle to turn, where the shoulder may turn either
+    way round and the wrist may not pass its limit. It keeps no state: an action depends on the observation alone.
+    """
+
+    Config = ExpertConfig
+    needs = frozenset({JOINT_STATE, TARGET})
+
+    def __init__(self, config: ExpertConfig, context: PlannerContext):
+        super().__init__(config, context)
+        require_joints("expert", 2, context)
+        self._arm = TwoLinkArm(config.upper_length, config.lower_length, config.wrist_limit)
+
+    def _act(self, observation: Observation, deadline_s: float | None) -> Plan:
+        position, velocity, target = scripted_inputs(observation)
+        error = min(self._errors(target, position), key=_motion)
+        torque = self.config.kp * np.array(error) - self.config.kd * np.array(velocity)
+        return Plan(np.clip(torque, -1.0, 1.0))
+
+    def _errors(self, target: Pair, position: Pair) -> list[Pair]:
+        """Return the angles left to turn, rad, from `position` to each elbow pose that reaches `target`."""
+        shoulder, wrist = position
+        return [(wrapped(pose[0] - shoulder), pose[1] - wrist) for pose in self._arm.angles_to(*target)]
+
+
+def _motion(error: Pair) -> float:
+    return math.fabs(error[0]) + math.fabs(error[1])

@@ -1,0 +1,52 @@
+"""`expert-p`: the proportional controller of the earlier work, kept for comparison with its flaw."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vjepa_planner.contract import (
+    JOINT_STATE,
+    TARGET,
+    Observation,
+    Plan,
+    Planner,
+    PlannerContext,
+    require_in_range,
+    require_joints,
+)
+from vjepa_planner.planners.two_link import TwoLinkArm, scripted_inputs
+
+
+@dataclass(frozen=True)
+class ExpertPConfig:
+    """Options of `expert-p`.
+
+    Attributes:
+        gain: action per metre from fingertip to target.
+    """
+
+    gain: float = 5.0
+
+    def __post_init__(self) -> None:
+        require_in_range("planner 'expert-p'", {"gain": self.gain}, 0.0, 1e6)
+
+
+class ExpertPPlanner(Planner):
+    """Applies the Cartesian way from fingertip to target, times a gain, to the joints as torque.
+
+    x drives the shoulder and y the wrist, whatever way the links point: that mismatch is the point of keeping it, as
+    it was the expert whose data the earlier work learned from. For dm_control's reacher only.
+    """
+
+    Config = ExpertPConfig
+    needs = frozenset({JOINT_STATE, TARGET})
+
+    def __init__(self, config: ExpertPConfig, context: PlannerContext):
+        super().__init__(config, context)
+        require_joints("expert-p", 2, context)
+        self._arm = TwoLinkArm()
+
+    def _act(self, observation: Observation, deadline_s: float | None) -> Plan:
+        position, _, target = scripted_inputs(observation)
+        to_target = np.array(target) - np.array(self._arm.fingertip(*position))
+        return Plan(np.clip(self.config.gain * to_target, -1.0, 1.0))
