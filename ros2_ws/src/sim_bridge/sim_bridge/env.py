@@ -5,6 +5,7 @@ import math
 import threading
 import weakref
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -108,21 +109,26 @@ class SimEnv:
         self._randomizer = Randomizer(
             self._physics.model.ptr, self._camera_id, config.randomize_camera, config.randomize_appearance
         )
-        self._renderer = None
+        self._renderer: Any = None
         self._render_thread: int | None = None
         self._episode = -1
         self._steps_left = 0
         self._stamp_ns = 0
 
     @property
-    def field_of_view(self) -> float:
-        """The camera's vertical field of view in this episode, rad."""
-        return math.radians(self._physics.model.cam_fovy[self._camera_id])
+    def focal_length_px(self) -> float:
+        """The camera's focal length in this episode, pixels, the same along both axes (square pixels)."""
+        field_of_view = math.radians(self._physics.model.cam_fovy[self._camera_id])
+        return self.config.image_size[1] / 2 / math.tan(field_of_view / 2)
 
-    def reset(self) -> SimStep:
-        """Begin the next episode, whether or not the last one is over, and return its FIRST step."""
+    def reset(self, episode: int | None = None) -> SimStep:
+        """Begin an episode, whether or not the last one is over, and return its FIRST step.
+
+        Args:
+            episode: which one, from 0; None for the one after the last. Stamps advance all the same.
+        """
         self._stamp_ns = FIRST_STAMP_NS if self._episode < 0 else self._stamp_ns + RESET_ADVANCE_NS
-        self._episode += 1
+        self._episode = self._episode + 1 if episode is None else episode
         self._steps_left = self.config.episode_steps
         seed = self.config.seed + self._episode
         self._env.task.random.seed(seed)
@@ -162,7 +168,8 @@ class SimEnv:
         """Return the camera's view of the present state: (height, width, 3) uint8 RGB, contiguous, a new array.
 
         Without shadows and reflections, which cost most of the time and show nothing the planner needs. The OpenGL
-        context belongs to the thread of the first call: call this and `close` from that thread alone.
+        context belongs to the thread of the first call: call this and `close` from that thread alone. The first call
+        takes some 0.2 s to start the renderer; it may come before the first `reset`.
 
         Raises:
             VjepaError: called from another thread, or rendering is disabled by `MUJOCO_GL`.

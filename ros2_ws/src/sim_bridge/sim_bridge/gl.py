@@ -87,12 +87,13 @@ def _check_egl(load_library: LoadLibrary) -> None:
 
     devices, count = (ctypes.c_void_p * _MAX_DEVICES)(), ctypes.c_int()
     query_devices(_MAX_DEVICES, devices, ctypes.byref(count))
-    for device in _allowed_devices(devices[: count.value]):
+    allowed = _allowed_devices(devices[: count.value])
+    for device in allowed:
         display = get_display(_PLATFORM_DEVICE_EXT, device, None)
         if display and egl.eglInitialize(display, None, None):
             egl.eglTerminate(display)
             return
-    raise OSError(f"none of {count.value} EGL devices could be initialised, so a driver is missing")
+    raise OSError(f"none of {len(allowed)} EGL devices could be initialised, so a driver is missing")
 
 
 def _allowed_devices(devices: list) -> list:

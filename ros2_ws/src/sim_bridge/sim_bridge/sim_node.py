@@ -74,7 +74,7 @@ class SimNode(ManagedNode):
         self._waiting = None
         self._counts = None
         self._commands = None
-        self._publishers = self._services = ()
+        self._outputs = self._offered = ()
 
     def setup(self) -> None:
         """Build the environment and its renderer, and all endpoints."""
@@ -104,15 +104,15 @@ class SimNode(ManagedNode):
         self._image = self.publisher(Image, topics.IMAGE)
         self._camera_info = self.publisher(CameraInfo, topics.CAMERA_INFO)
         self._joint_states = self.publisher(JointState, topics.JOINT_STATES)
-        self._clock = self.publisher(Clock, topics.CLOCK)
+        self._clock_output = self.publisher(Clock, topics.CLOCK)
         self._timestep = self.publisher(Vector3Stamped, topics.TIMESTEP)
         self._target = self.publisher(PointStamped, topics.TARGET)
         self._fingertip = self.publisher(PointStamped, topics.FINGERTIP)
-        self._publishers = (
+        self._outputs = (
             self._image,
             self._camera_info,
             self._joint_states,
-            self._clock,
+            self._clock_output,
             self._timestep,
             self._target,
             self._fingertip,
@@ -123,7 +123,7 @@ class SimNode(ManagedNode):
         else:
             self._command_topic = topics.EFFORT_ARRAY
             self._commands = self.subscribe(Float64MultiArray, topics.EFFORT_ARRAY, self._on_effort_array)
-        self._services = (
+        self._offered = (
             self.create_service(Trigger, "~/reset", self._on_reset),
             self.create_service(SetBool, "~/set_paused", self._on_set_paused),
         )
@@ -155,13 +155,13 @@ class SimNode(ManagedNode):
         if self._env is not None:
             self._env.close()
             self._env = None
-        for publisher in self._publishers:
+        for publisher in self._outputs:
             self.destroy_lifecycle_publisher(publisher)
-        for service in self._services:
+        for service in self._offered:
             self.destroy_service(service)
         if self._commands is not None:
             self.destroy_subscription(self._commands)
-        self._publishers = self._services = ()
+        self._outputs = self._offered = ()
         self._counts = self._commands = None
 
     # The way of a step.
@@ -170,7 +170,7 @@ class SimNode(ManagedNode):
         """Wait until nobody would miss the first frame: DDS drops what is sent before endpoints have matched."""
         if self._image.get_subscription_count() < 1 or self.count_publishers(self._command_topic.name) < 1:
             return
-        if any(p.get_subscription_count() < self.count_subscribers(p.topic_name) for p in self._publishers):
+        if any(p.get_subscription_count() < self.count_subscribers(p.topic_name) for p in self._outputs):
             return
         self.destroy_timer(self._waiting)
         self._waiting = None
@@ -203,7 +203,7 @@ class SimNode(ManagedNode):
         step = self._step
         clock = Clock()
         set_stamp(clock.clock, step.stamp_ns)
-        self._clock.publish(clock)
+        self._clock_output.publish(clock)
         joints = JointState(name=list(self._env.limits.joint_names))
         set_stamp(joints.header.stamp, step.stamp_ns)
         joints.position = step.joint_position.tolist()

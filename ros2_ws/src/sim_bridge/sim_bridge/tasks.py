@@ -34,6 +34,8 @@ class SimTask:
         camera: the model's camera that frames come from.
         fingertip: the point of the arm that acts on the world.
         target: the point it is meant to act on.
+        target_radius: the reward is full where fingertip and target are at most this far apart in the plane, m; None
+            for a task that is not about reaching.
     """
 
     domain: str
@@ -41,6 +43,7 @@ class SimTask:
     camera: str
     fingertip: Place
     target: Place
+    target_radius: float | None = None
 
     def load(self, seed: int):
         """Return a new `dm_control.rl.control.Environment` of this task, without a time limit.
@@ -57,14 +60,15 @@ class SimTask:
         return suite.load(self.domain, self.task, task_kwargs={"random": seed, "time_limit": float("inf")})
 
 
-_REACHER = {"camera": "fixed", "fingertip": Place("geom", "finger"), "target": Place("geom", "target")}
+_TARGET = Place("geom", "target")
+_FINGER_RADIUS = 0.01
 
 TASKS = {
-    "reacher-easy": SimTask("reacher", "easy", **_REACHER),
-    "reacher-hard": SimTask("reacher", "hard", **_REACHER),
+    "reacher-easy": SimTask("reacher", "easy", "fixed", Place("geom", "finger"), _TARGET, 0.05 + _FINGER_RADIUS),
+    "reacher-hard": SimTask("reacher", "hard", "fixed", Place("geom", "finger"), _TARGET, 0.015 + _FINGER_RADIUS),
     # The spinner's free end is what the finger must strike; the task has no target of its own.
     "finger-spin": SimTask("finger", "spin", "cam0", Place("geom", "fingertip"), Place("site", "tip")),
-    "point_mass-easy": SimTask("point_mass", "easy", "fixed", Place("geom", "pointmass"), Place("geom", "target")),
+    "point_mass-easy": SimTask("point_mass", "easy", "fixed", Place("geom", "pointmass"), _TARGET, 0.015),
 }
 
 
@@ -95,7 +99,7 @@ class Motors:
         """Read the motors of `physics`.
 
         Raises:
-            VjepaError: an actuator is not a motor of limited control and fixed gear.
+            VjepaError: an actuator is not a plain motor of limited control.
         """
         import mujoco
 
@@ -117,11 +121,8 @@ class Motors:
             found = model.id2name(int(np.argmin(is_motor)), "actuator")
             raise VjepaError(f"actuator '{found}' is not a motor with limited control; choose a task driven by motors")
 
-        joint = np.maximum(model.actuator_trnid[:, 0], 0)
-        self._on_joint = (model.actuator_trntype == mujoco.mjtTrn.mjTRN_JOINT) & np.isin(
-            model.jnt_type[joint % model.njnt], (mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE)
-        )
-        joint = np.where(self._on_joint, joint, 0)
+        self._on_joint = model.actuator_trntype == mujoco.mjtTrn.mjTRN_JOINT
+        joint = np.where(self._on_joint, model.actuator_trnid[:, 0], 0)
         self._qpos, self._qvel = model.jnt_qposadr[joint], model.jnt_dofadr[joint]
         self.names = tuple(
             model.id2name(int(joint[i]), "joint") if self._on_joint[i] else model.id2name(i, "actuator")

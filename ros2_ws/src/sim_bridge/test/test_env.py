@@ -128,6 +128,32 @@ def test_rendering_leaves_the_simulation_alone(make_env):
         assert_same_steps([watched.step([0.03, -0.02])], [unwatched.step([0.03, -0.02])])
 
 
+def test_an_episode_asked_for_by_number_is_the_one_reached_in_turn(make_env):
+    in_turn, jumping = make_env(), make_env()
+    for _ in range(4):
+        fourth = in_turn.reset()
+    jumped = jumping.reset(3)
+    assert (jumped.episode, jumped.stamp_ns) == (3, 1_000_000_000)
+    np.testing.assert_array_equal(jumped.joint_position, fourth.joint_position)
+    assert jumping.reset().episode == 4
+
+
+@pytest.mark.parametrize("task", [name for name, task in TASKS.items() if task.target_radius])
+def test_the_reward_is_full_exactly_within_the_target_radius(make_env, task):
+    env = make_env(task)
+    radius = TASKS[task].target_radius
+    rng = np.random.default_rng(0)
+    step = env.reset()
+    inside = []
+    for distance, angle in zip(rng.uniform(0.5, 1.5, 200) * radius, rng.uniform(0, 2 * np.pi, 200), strict=True):
+        offset = distance * np.array([np.cos(angle), np.sin(angle)])
+        env._physics.named.model.geom_pos["target"][:2] = step.fingertip[:2] + offset
+        step = env.step([0, 0])
+        inside.append(np.linalg.norm((step.target - step.fingertip)[:2]) <= radius)
+        assert (step.reward == 1.0) == inside[-1]
+    assert 50 < sum(inside) < 150
+
+
 def test_stamps_advance_one_period_a_step_and_one_second_at_a_reset(make_env):
     env = make_env(episode_steps=3)
     assert env.control_period_ns == 20_000_000
@@ -227,6 +253,17 @@ def test_frames_show_the_arm_move_and_do_not_change_afterwards(make_env):
     np.testing.assert_array_equal(first, kept)
 
 
+@pytest.mark.parametrize("flag", ["mjRND_SHADOW", "mjRND_REFLECTION"])
+def test_frames_are_drawn_without_what_costs_most(make_env, flag):
+    env = make_env(image_size=(256, 256))
+    env.reset()
+    without = env.render()
+    import mujoco
+
+    env._renderer.scene.flags[getattr(mujoco.mjtRndFlag, flag)] = True
+    assert (env.render() != without).any()
+
+
 def test_rendering_from_a_second_thread_is_refused(make_env):
     env = make_env()
     env.reset()
@@ -243,6 +280,18 @@ def test_rendering_from_a_second_thread_is_refused(make_env):
     thread.start()
     thread.join()
     assert raised == ["render() was called from a second thread; an OpenGL context serves one thread only"]
+
+
+def test_the_target_is_seen_where_a_pinhole_of_the_focal_length_sees_it(make_env):
+    env = make_env("reacher-hard", image_size=(640, 480))
+    target = env.reset().target
+    with_target = env.render()
+    env._physics.named.model.geom_pos["target"][:2] = 10  # Out of sight.
+    env._physics.forward()
+    rows, columns = np.nonzero((with_target != env.render()).any(axis=2))
+    scale = env.focal_length_px / 0.74  # Pixels per metre in the target's plane, that far below the camera.
+    assert (columns.min() + columns.max()) / 2 == pytest.approx(320 + scale * target[0], abs=2)
+    assert (rows.min() + rows.max()) / 2 == pytest.approx(240 - scale * target[1], abs=2)
 
 
 def test_closing_twice_is_harmless(make_env):

@@ -1,3 +1,4 @@
+import ctypes
 import os
 import subprocess
 import sys
@@ -28,6 +29,37 @@ def libraries(*present: str):
     return load
 
 
+def driver_of(*devices_work: bool):
+    """Return a loader of an EGL with these devices, and the list of the displays it is made to initialise."""
+    initialised = []
+
+    @ctypes.CFUNCTYPE(ctypes.c_uint, ctypes.c_int, ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(ctypes.c_int))
+    def query_devices(_, devices, count):
+        for index in range(len(devices_work)):
+            devices[index] = index + 1
+        count[0] = len(devices_work)
+        return 1
+
+    @ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_uint, ctypes.c_void_p, ctypes.c_void_p)
+    def get_display(platform, device, attributes):
+        return 100 + device
+
+    functions = {b"eglQueryDevicesEXT": query_devices, b"eglGetPlatformDisplayEXT": get_display}
+
+    def initialize(display, *_):
+        initialised.append(display)
+        return devices_work[display - 101]
+
+    egl = SimpleNamespace(
+        eglGetProcAddress=lambda name: ctypes.cast(functions[name], ctypes.c_void_p).value,
+        eglInitialize=initialize,
+        eglTerminate=lambda display: 1,
+    )
+    for function in vars(egl).values():
+        function.argtypes = function.restype = None
+    return lambda name: egl if name == "libEGL.so.1" else SimpleNamespace(), initialised
+
+
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess:
     kept = {key: value for key, value in os.environ.items() if key not in ("MUJOCO_GL", "PYOPENGL_PLATFORM")}
     return subprocess.run(
@@ -49,7 +81,32 @@ def test_egl_without_desktop_opengl_is_not_chosen():
         choose_gl_backend(libraries("libEGL.so.1"))
 
 
-def test_osmesa_is_chosen_where_egl_is_missing():
+def test_egl_is_chosen_by_the_first_device_that_starts():
+    load, initialised = driver_of(False, True, True)
+    assert choose_gl_backend(load) == "egl"
+    assert initialised == [101, 102]
+    assert os.environ["MUJOCO_GL"] == os.environ["PYOPENGL_PLATFORM"] == "egl"
+
+
+def test_osmesa_is_chosen_where_no_egl_device_starts():
+    load, initialised = driver_of(False, False)
+    assert choose_gl_backend(load) == "osmesa"
+    assert initialised == [101, 102]
+
+
+def test_only_the_egl_device_asked_for_counts(monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "egl")
+    monkeypatch.setenv("MUJOCO_EGL_DEVICE_ID", "1")
+    load, initialised = driver_of(True, False)
+    with pytest.raises(VjepaError, match="could be initialised"):
+        choose_gl_backend(load)
+    assert initialised == [102]
+    monkeypatch.setenv("MUJOCO_EGL_DEVICE_ID", "2")
+    with pytest.raises(VjepaError, match="MUJOCO_EGL_DEVICE_ID is '2', expected a whole number below 2"):
+        choose_gl_backend(load)
+
+
+def test_osmesa_is_chosen_where_egl_is_egl_is_missing():
     assert choose_gl_backend(libraries("libOSMesa.so.8")) == "osmesa"
     assert os.environ["MUJOCO_GL"] == os.environ["PYOPENGL_PLATFORM"] == "osmesa"
 

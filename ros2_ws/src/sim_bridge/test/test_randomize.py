@@ -49,13 +49,15 @@ def test_an_episodes_looks_depend_on_its_seed_alone(make_env, looks):
 def test_the_camera_never_wanders_off(make_env):
     env = make_env(randomize_camera=True)
     model = env._physics.model
-    nominal = model.cam_pos[0].copy()
-    shifts, views = [], []
+    position, orientation = model.cam_pos[0].copy(), model.cam_quat[0].copy()
+    shifts, tilts, views = [], [], []
     for _ in range(100):
         env.reset()
-        shifts.append(np.abs(model.cam_pos[0] - nominal).max())
-        views.append(np.rad2deg(env.field_of_view))
-    assert 0.015 < max(shifts) <= 0.02
+        shifts.append(np.abs(model.cam_pos[0] - position).max())
+        tilts.append(2 * np.rad2deg(np.arccos(min(abs(model.cam_quat[0] @ orientation), 1))))
+        views.append(model.cam_fovy[0])
+    assert 0.015 < max(shifts) <= 0.02 + 1e-9
+    assert 2.5 < max(tilts) <= 3 + 1e-6
     assert 43 <= min(views) < 43.5 < 46.5 < max(views) <= 47
 
 
@@ -63,7 +65,7 @@ def test_the_camera_is_drawn_alike_whatever_the_appearance(make_env):
     camera, both = make_env(randomize_camera=True), make_env(randomize_camera=True, randomize_appearance=True)
     for env in (camera, both):
         env.reset()
-    assert camera.field_of_view == both.field_of_view != make_env().field_of_view
+    assert camera.focal_length_px == both.focal_length_px != make_env().focal_length_px
 
 
 def test_colours_stay_colours_and_opaque(make_env):

@@ -73,13 +73,8 @@ class BagWriter:
         Raises:
             RecordingError: the path exists, cannot be created, or provenance has a wrong key or value.
         """
-        wrong = [k for k, v in provenance.items() if k in _OWN_KEYS or not isinstance(k, str) or not isinstance(v, str)]
-        if wrong:
-            raise RecordingError(
-                f"provenance entries {wrong} are refused; expected strings under keys other than {list(_OWN_KEYS)}"
-            )
+        self._provenance: dict[str, str] = {}
         self.path = Path(path)
-        self._provenance = dict(provenance)
         self._flush_period_s = flush_period_s
         self._clock = clock
         self._typestore: Typestore = get_typestore(Stores.ROS2_JAZZY)
@@ -87,6 +82,7 @@ class BagWriter:
         self._pending_since: float | None = None
         self._error: str | None = None
         self._closed = False
+        self.annotate(provenance)
         try:
             self.path.mkdir(parents=True)
         except FileExistsError:
@@ -99,6 +95,19 @@ class BagWriter:
             self._commit()
         except OSError as error:
             raise RecordingError(f"bag '{self.path}' cannot be written: {error.strerror}; free some space") from error
+
+    def annotate(self, provenance: dict[str, str]) -> None:
+        """Add to what is known of where the data came from; it is written with the next flush.
+
+        Raises:
+            RecordingError: provenance has a wrong key or value.
+        """
+        wrong = [k for k, v in provenance.items() if k in _OWN_KEYS or not isinstance(k, str) or not isinstance(v, str)]
+        if wrong:
+            raise RecordingError(
+                f"provenance entries {wrong} are refused; expected strings under keys other than {list(_OWN_KEYS)}"
+            )
+        self._provenance |= provenance
 
     def add_topic(self, name: str, type_name: str, depth: int, latched: bool) -> None:
         """Add the topic `name` (absolute, as resolved) of type `type_name` such as `sensor_msgs/msg/Image`.

@@ -1,9 +1,9 @@
 """An MCAP file that is complete, index and footer included, after every commit.
 
 Other writers put the index at the end when they close; a killed one leaves a file that most readers refuse. Here each
-commit writes one chunk and behind it the whole tail of a finished file; the next commit overwrites that tail. So a
-process killed at any moment but inside a commit leaves a file that every reader opens, and one killed inside a commit
-still leaves all earlier chunks whole, for readers that scan.
+commit writes one chunk and behind it the whole tail of a finished file; the next commit puts its own in that place. So
+a process killed at any moment but inside a commit leaves a file that every reader opens, and one killed inside a commit
+leaves a file that ends early, with all earlier chunks whole for readers that scan.
 
 Format: the MCAP specification, https://mcap.dev/spec; records are encoded by the `mcap` library.
 """
@@ -124,7 +124,7 @@ class McapFile:
         self._tail = b""
         self._data_end = 0
         head = MCAP0_MAGIC + _encoded(Header(profile="ros2", library=library))
-        self._write_at(head, 0)
+        self._replace_tail(head)
         self._data_end = len(head)
 
     @property
@@ -174,11 +174,9 @@ class McapFile:
         chunk_indexes = self._chunk_indexes + chunk_index
         tail = self._encoded_tail(data_end, statistics, chunk_indexes, description)
         try:
-            self._write_at(b"".join([definitions, *pieces, tail]), self._data_end)
-            os.ftruncate(self._descriptor, data_end + len(tail))
+            self._replace_tail(b"".join([definitions, *pieces, tail]))
         except OSError:
-            self._write_at(self._tail, self._data_end)
-            os.ftruncate(self._descriptor, self._data_end + len(self._tail))
+            self._replace_tail(self._tail)
             raise
         self._data_end, self._tail = data_end, tail
         self._statistics, self._chunk_indexes = statistics, chunk_indexes
@@ -218,8 +216,11 @@ class McapFile:
         )
         return b"".join([metadata, data_end, definitions, chunk_indexes, metadata_index, footer, MCAP0_MAGIC])
 
-    def _write_at(self, data: bytes, offset: int) -> None:
-        remaining = memoryview(data)
+    def _replace_tail(self, data: bytes) -> None:
+        # Cut first: a kill in the middle of the write then leaves a file that just ends early, which scanning readers
+        # know, and not one in which remains of the old index pass for records.
+        os.ftruncate(self._descriptor, self._data_end)
+        offset, remaining = self._data_end, memoryview(data)
         while remaining:
             written = os.pwrite(self._descriptor, remaining, offset)
             remaining, offset = remaining[written:], offset + written

@@ -38,7 +38,7 @@ class Monitor:
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
         self.node = Node(
-            "vjepa_cli", context=self._context, namespace=namespace, start_type_description_service=False
+            "vjepa_cli", context=self._context, namespace=namespace
         )
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)

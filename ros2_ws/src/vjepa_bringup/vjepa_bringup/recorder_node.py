@@ -3,7 +3,6 @@
 import importlib
 import json
 import sys
-import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,8 +19,6 @@ from vjepa_bringup.bag_writer import BagWriter
 SUBSCRIPTION_DEPTH = 1000
 """Messages held while the disk stalls; a recorder that loses one says so in its audit."""
 FLUSH_POLL_S = 0.1
-DRAIN_S = 0.2
-"""After a stop was asked for, how long messages must have been silent, or at most ten times that, before the close."""
 
 
 @dataclass(frozen=True)
@@ -112,17 +109,18 @@ class RecorderNode(ManagedNode):
     def _note(self, key: str, data: bytes) -> None:
         """Keep in the metadata what latched topics say of the encoder and of who drove."""
         text = deserialize_message(data, String).data
-        known = self._writer.provenance.get(key, "")
+        known = self._provenance.get(key, "")
         if key == "planners" and known:
             text = known if known.split(", ")[-1] == text else f"{known}, {text}"
-        self._writer.provenance[key] = text
+        self._provenance[key] = text
         if key == "encoder_info":
-            self._writer.provenance["encoder_fingerprint"] = str(json.loads(text).get("fingerprint", ""))
+            self._provenance["encoder_fingerprint"] = str(json.loads(text).get("fingerprint", ""))
+        self._writer.annotate(self._provenance)
 
     def _flush(self) -> None:
         if self._writer is not None:
             try:
-                self._writer.flush_if_due(time.monotonic())
+                self._writer.flush_if_due()
             except VjepaError as error:
                 self._fail(error)
 
@@ -139,12 +137,9 @@ class RecorderNode(ManagedNode):
         if self._writer is None:
             return ""
         writer, self._writer = self._writer, None
-        try:
-            audit = writer.close()
-        except VjepaError as error:
-            self._failure = str(error)
-            self.get_logger().error(self._failure)
-            return self._failure
+        audit = writer.close()
+        if audit.error:
+            self._failure = f"{writer.path}: {audit.error}"
         self._last_audit = str(audit)
         self.get_logger().info(f"closed {writer.path}: {audit}")
         return self._last_audit
@@ -169,7 +164,9 @@ class RecorderNode(ManagedNode):
             return ERROR, self._failure, {}
         if self._writer is None:
             return OK, "not recording", {"last_audit": self._last_audit} if self._last_audit else {}
-        return OK, "recording", {"bag": self._writer.path, "messages": self._writer.message_count}
+        audit = self._writer.audit()
+        counts = {"recorded": sum(topic.recorded for topic in audit.topics), "lost": audit.lost}
+        return OK, "recording", {"bag": self._writer.path, **counts}
 
 
 def _message_type(name: str) -> type:

@@ -5,9 +5,7 @@ every node before it is active. A node that died and was started again shows up 
 After navigation2's lifecycle manager.
 """
 
-import signal
 import sys
-import threading
 import time
 from dataclasses import dataclass
 
@@ -20,7 +18,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 from vjepa_interfaces import topics
-from vjepa_interfaces.managed_node import ERROR, OK, STEADY, WARN, qos_profile
+from vjepa_interfaces.managed_node import ERROR, OK, STEADY, WARN, hold_signals, on_signal, qos_profile
 
 POLL_S = 0.1
 STATE_POLL_S = 0.5
@@ -47,7 +45,7 @@ class StackManagerNode(Node):
     """`stack_manager`: one client pair a node, one timer that moves every node one transition on."""
 
     def __init__(self):
-        super().__init__("stack_manager", start_type_description_service=False)
+        super().__init__("stack_manager")
         self._autostart = self.declare_parameter("autostart", True).value
         self._transition_timeout_s = self.declare_parameter("transition_timeout_s", 180.0).value
         self._max_restarts = self.declare_parameter("max_restarts", 3).value
@@ -186,18 +184,12 @@ def _label(state: int) -> str:
 
 def main() -> None:
     """Run `stack_manager` until SIGINT or SIGTERM, then take the nodes down in reverse order."""
-    stopping = threading.Event()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    hold_signals()
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     executor = SingleThreadedExecutor()
     node = StackManagerNode()
     executor.add_node(node)
-
-    def wait_for_signal():
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
-        executor.create_task(stopping.set)
-
-    threading.Thread(target=wait_for_signal, daemon=True).start()
+    stopping = on_signal(executor)
     try:
         while not stopping.is_set():
             executor.spin_once()

@@ -18,7 +18,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -56,7 +56,7 @@ class ManagedNode(LifecycleNode):
     option_prefixes: tuple[str, ...] = ()
 
     def __init__(self, name: str):
-        super().__init__(name, start_type_description_service=False)
+        super().__init__(name)
         self.parameters: Any = None
         self.last_error = ""
         self._active = False
@@ -226,24 +226,37 @@ def _text(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def run(node_class: type[ManagedNode], args: list[str] | None = None) -> int:
-    """Spin one managed node until SIGINT or SIGTERM, deactivate and clean it up, and return the exit status.
-
-    Signals are waited for in a thread of their own, so that the node still has a context in which to send its last
-    zero torque. An exception out of a callback is logged and ends the process with status 1, for the stack to restart.
-    """
-    stopping = threading.Event()
+def hold_signals() -> None:
+    """Keep SIGINT and SIGTERM for `on_signal`: call it before any thread is made, so that none of them is hit."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)  # A shell's background jobs ignore SIGINT, which would discard it.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    status = 0
-    node = None
-    executor = SingleThreadedExecutor()
+
+
+def on_signal(executor: Executor) -> threading.Event:
+    """Return an event that the `executor` sets, between two callbacks, once SIGINT or SIGTERM has come."""
+    stopping = threading.Event()
 
     def wait_for_signal():
         signal.sigwait({signal.SIGINT, signal.SIGTERM})
         executor.create_task(stopping.set)
 
     threading.Thread(target=wait_for_signal, daemon=True).start()
+    return stopping
+
+
+def run(node_class: type[ManagedNode], args: list[str] | None = None) -> int:
+    """Spin one managed node until SIGINT or SIGTERM, deactivate and clean it up, and return the exit status.
+
+    Signals are waited for in a thread of their own, so that the node still has a context in which to send its last
+    zero torque. An exception out of a callback is logged and ends the process with status 1, for the stack to restart.
+    """
+    hold_signals()
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    status = 0
+    node = None
+    executor = SingleThreadedExecutor()
+    stopping = on_signal(executor)
     try:
         node = node_class()
         executor.add_node(node)

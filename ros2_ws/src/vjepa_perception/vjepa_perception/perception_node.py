@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
+
 from vjepa_interfaces import topics
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.image_codec import compressed_to_rgb, image_to_rgb
@@ -21,7 +22,6 @@ from vjepa_interfaces.managed_node import ERROR, OK, WARN, ManagedNode, run
 from vjepa_interfaces.messages import fill_latent
 from vjepa_interfaces.stamps import set_stamp, to_nanoseconds
 from vjepa_interfaces.statistics import Counts, Durations, RateMeter
-
 from vjepa_perception.clip import ClipBuffer
 
 TRANSPORTS = ("raw", "compressed")

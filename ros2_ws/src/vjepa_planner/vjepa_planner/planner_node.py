@@ -88,14 +88,15 @@ class PlannerNode(ManagedNode):
         self._command = self.publisher(JointState, topics.JOINT_COMMAND)
         self._active_planner = self.publisher(String, topics.ACTIVE_PLANNER)
         self._plan = self.publisher(String, topics.PLAN)
+        # An executor takes waiting messages in the order of subscription: the latent last, after all that joins it.
         self._subscriptions_made = [
-            self.subscribe(Image, topics.LATENT, self._on_latent),
             self.subscribe(String, topics.LATENT_INFO, self._on_latent_info),
             self.subscribe(JointState, topics.JOINT_STATES, self._on_joint_state),
             self.subscribe(Image, topics.GOAL, self._on_goal),
         ]
         if any("target" in planner.needs for planner in self._planners.values()):
             self._subscriptions_made.append(self.subscribe(PointStamped, topics.TARGET, self._on_target))
+        self._subscriptions_made.append(self.subscribe(Image, topics.LATENT, self._on_latent))
 
     def _load_planners(self) -> None:
         parameters = self.parameters

@@ -1,0 +1,187 @@
+"""Finding checkpoints: folders, the hub's cache, and everything that may be wrong with them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers.models.vjepa2.configuration_vjepa2 import VJEPA2Config
+from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2Model
+
+from vjepa_perception.checkpoint import CheckpointError, find_checkpoint
+from vjepa_perception.encoder import EncoderConfig, load_encoder
+
+HUB_ID = "someone/vjepa2-tiny"
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("saved") / "tiny"
+    sizes = {"hidden_size": 24, "num_attention_heads": 2, "num_hidden_layers": 1, "crop_size": 32, "patch_size": 8}
+    predictor = {"pred_hidden_size": 24, "pred_num_attention_heads": 2, "pred_num_hidden_layers": 1}
+    VJEPA2Model(VJEPA2Config(**sizes, **predictor)).save_pretrained(path)
+    (path / "video_preprocessor_config.json").write_text(json.dumps({"crop_size": 32}))
+    return path
+
+
+@pytest.fixture
+def folder(saved, tmp_path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "tiny"))
+
+
+def load(encoder):
+    return load_encoder(EncoderConfig(str(encoder), device="cpu"))
+
+
+@pytest.fixture
+def hub_cache(tmp_path, monkeypatch) -> Path:
+    """An empty hub cache, with no network."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    return tmp_path / "hub"
+
+
+def cache(hub_cache: Path, saved: Path) -> Path:
+    """Lay a checkpoint into the cache as the hub's client does, and return the snapshot's folder."""
+    repository = hub_cache / "models--someone--vjepa2-tiny"
+    shutil.copytree(saved, repository / "snapshots" / REVISION)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(REVISION)
+    return repository / "snapshots" / REVISION
+
+
+def test_a_cached_hub_checkpoint_loads_with_no_network(hub_cache, saved):
+    cache(hub_cache, saved)
+    encoder = load(HUB_ID)
+    assert encoder.name == HUB_ID
+    assert encoder.fingerprint == load(saved).fingerprint
+
+
+def test_a_whole_cached_checkpoint_is_not_asked_for_again(hub_cache, saved, monkeypatch):
+    cache(hub_cache, saved)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert find_checkpoint(HUB_ID).name == HUB_ID
+
+
+def test_a_hub_checkpoint_that_is_not_cached_is_downloaded_without_pickles(saved, monkeypatch):
+    calls = []
+
+    def snapshot_download(repo_id, allow_patterns, local_files_only=False):
+        calls.append((repo_id, local_files_only))
+        if local_files_only:
+            raise huggingface_hub.errors.LocalEntryNotFoundError("not cached")
+        assert not any(pattern in ("*", "*.bin", "*.pt") for pattern in allow_patterns)
+        return str(saved)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    assert find_checkpoint(HUB_ID).path == saved
+    assert calls == [(HUB_ID, True), (HUB_ID, False)]
+
+
+def test_a_hub_checkpoint_that_cannot_be_had_tells_the_ways_to_get_it(hub_cache):
+    with pytest.raises(CheckpointError, match=r"hf download someone/vjepa2-tiny --local-dir .*HF_HOME.*HF_HUB_OFFLINE"):
+        load(HUB_ID)
+
+
+def test_a_download_that_was_broken_off_is_told_where_it_cannot_go_on(hub_cache, saved):
+    (cache(hub_cache, saved) / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"lacks model\.safetensors; copy or download the whole checkpoint"):
+        load(HUB_ID)
+
+
+@pytest.mark.parametrize("encoder", ["", "/no/such/folder", "./nothing", "one-name", "a/b/c"])
+def test_what_is_neither_a_folder_nor_a_hub_id_is_refused(encoder):
+    with pytest.raises(CheckpointError, match=r"expected a folder .* or a hub id such as facebook/"):
+        find_checkpoint(encoder)
+
+
+def test_a_folder_may_be_given_from_the_home_directory(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert find_checkpoint("~/tiny").path == folder
+
+
+def test_another_model_is_refused(folder):
+    (folder / "config.json").write_text(json.dumps({"model_type": "vit_mae"}))
+    with pytest.raises(CheckpointError, match="model_type 'vit_mae'; expected 'vjepa2'"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"), [("{", "not readable JSON"), ("[]", "holds a list"), (None, "has no config")]
+)
+def test_an_unreadable_config_is_refused(folder, text, match):
+    (folder / "config.json").unlink()
+    if text is not None:
+        (folder / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=match):
+        load(folder)
+
+
+def test_a_checkpoint_without_preprocessing_is_refused(folder):
+    (folder / "video_preprocessor_config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"has no preprocessing: expected one of processor_config\.json"):
+        load(folder)
+
+
+@pytest.mark.parametrize("size", [0, 5, 1000, -100])
+def test_a_truncated_weights_file_is_refused(folder, size):
+    file = folder / "model.safetensors"
+    data = file.read_bytes()
+    file.write_bytes(data[:size])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors \(\d+ bytes\) is truncated or corrupt"):
+        load(folder)
+
+
+def test_a_pointer_in_place_of_the_weights_is_refused(folder):
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors \(\d+ bytes\) is truncated or corrupt"):
+        load(folder)
+
+
+def test_pickled_weights_are_never_loaded(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin .* never loaded: convert them.*save_pretrained"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"num_hidden_layers": 2}, r"16 missing \['layer\.1\.attention\.key\.bias'"),
+        ({"num_hidden_layers": 0}, r"16 unknown \['layer\.0\.attention\.key\.bias'"),
+        ({"hidden_size": 48}, r"has shape \(24,\) and type torch\.float32; the configuration expects \(48,\)"),
+    ],
+)
+def test_weights_of_another_configuration_are_refused(folder, fields, match):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | fields))
+    with pytest.raises(CheckpointError, match=match):
+        load(folder)
+
+
+def test_integer_weights_are_refused(folder):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["encoder.layernorm.bias"] = tensors["encoder.layernorm.bias"].to(torch.int8)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"type torch\.int8; the configuration expects \(24,\) in floating point"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("index", "match"),
+    [
+        ({"weight_map": {"encoder.a": "../elsewhere.safetensors"}}, "expected file names in the same folder"),
+        ({"weight_map": {"encoder.a": "model-1.safetensors"}}, r"lacks model-1\.safetensors"),
+        ({}, "no 'weight_map'"),
+    ],
+)
+def test_an_index_of_shards_that_are_not_there_is_refused(folder, index, match):
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=match):
+        load(folder)

@@ -1,0 +1,171 @@
+"""Finding a V-JEPA 2 checkpoint: a bundle, a local folder in transformers' format, or a hub id.
+
+Only JSON and safetensors are read: no pickle.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vjepa_interfaces.bundle import CONFIG_FILE, MAX_CONFIG_BYTES, WEIGHTS_FILE, read_bundle
+from vjepa_interfaces.errors import VjepaError
+from vjepa_perception.preprocessing import Preprocessing
+
+ARCHITECTURE = "vjepa2"
+INDEX_FILE = "model.safetensors.index.json"
+PREPROCESSING_FILES = ("processor_config.json", "video_preprocessor_config.json", "preprocessor_config.json")
+"""Where transformers looks for the video processor, in this order; the first may hold it under `video_processor`."""
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+class CheckpointError(VjepaError):
+    """A checkpoint that cannot be loaded; the message says which file, what was found and what to do."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint found on disk, not loaded yet.
+
+    Attributes:
+        name: what to call it: the hub id, or the folder's name.
+        path: its folder.
+        model: the fields of transformers' `VJEPA2Config`.
+        preprocessing: what its frames go through.
+        weights: its safetensors files; none where they are drawn from `init_seed`.
+        init_seed: seed of an untrained encoder's weights, or None.
+        clip_frames: frames of the clips it was trained on where a bundle says so, else None.
+    """
+
+    name: str
+    path: Path
+    model: dict[str, Any]
+    preprocessing: Preprocessing
+    weights: tuple[Path, ...]
+    init_seed: int | None = None
+    clip_frames: int | None = None
+
+
+def find_checkpoint(encoder: str) -> Checkpoint:
+    """Return the checkpoint that `encoder` names: a folder if there is one, else a hub id, downloaded if not cached.
+
+    Raises:
+        CheckpointError: no such folder, not in the hub's cache and not downloadable, or not a V-JEPA 2 checkpoint
+            whose weights are safetensors.
+        BundleError: a bundle that is not an encoder's or lacks a field.
+        PreprocessingError: a preprocessing that V-JEPA 2 does not have.
+    """
+    folder = Path(encoder).expanduser()
+    if encoder and folder.is_dir():
+        return _open_folder(folder, folder.resolve().name)
+    if not _HUB_ID.fullmatch(encoder):
+        raise CheckpointError(
+            f"no encoder at '{encoder}': expected a folder (a bundle or a transformers checkpoint) "
+            "or a hub id such as facebook/vjepa2-vitl-fpc64-256"
+        )
+    return _open_folder(_snapshot(encoder), encoder)
+
+
+def _open_folder(folder: Path, name: str) -> Checkpoint:
+    config = _read_json(folder / CONFIG_FILE)
+    if "kind" in config:
+        return _open_bundle(folder, name)
+    if config.get("model_type") != ARCHITECTURE:
+        raise CheckpointError(
+            f"{folder / CONFIG_FILE} has model_type {config.get('model_type')!r}; expected '{ARCHITECTURE}'"
+        )
+    return Checkpoint(name, folder, config, _video_processor(folder), _weight_files(folder))
+
+
+def _open_bundle(folder: Path, name: str) -> Checkpoint:
+    bundle = read_bundle(folder, "encoder")
+    architecture = bundle.require("architecture", str)
+    if architecture != ARCHITECTURE:
+        raise CheckpointError(f"{folder / CONFIG_FILE} has architecture '{architecture}'; expected '{ARCHITECTURE}'")
+    seed = bundle.require("init_seed", int) if "init_seed" in bundle.config else None
+    if seed is not None and bundle.weights.exists():
+        raise CheckpointError(f"{folder} has {WEIGHTS_FILE} and an init_seed; expected one of them: remove the other")
+    return Checkpoint(
+        name=name,
+        path=folder,
+        model=bundle.require("model", dict),
+        preprocessing=Preprocessing.from_bundle(bundle.require("preprocessing", dict)),
+        weights=_weight_files(folder) if seed is None else (),
+        init_seed=seed,
+        clip_frames=bundle.require("clip_frames", int),
+    )
+
+
+def _video_processor(folder: Path) -> Preprocessing:
+    for name in PREPROCESSING_FILES:
+        fields = _read_json(folder / name) if (folder / name).is_file() else None
+        if fields is not None and name == PREPROCESSING_FILES[0]:
+            fields = fields.get("video_processor")
+        if isinstance(fields, dict):
+            return Preprocessing.from_video_processor(fields)
+    raise CheckpointError(
+        f"{folder} has no preprocessing: expected one of {', '.join(PREPROCESSING_FILES)}; copy it from the "
+        "checkpoint's hub page, or save it with VJEPA2VideoProcessor(...).save_pretrained(folder)"
+    )
+
+
+def _weight_files(folder: Path) -> tuple[Path, ...]:
+    names = {WEIGHTS_FILE}
+    if (folder / INDEX_FILE).is_file() and not (folder / WEIGHTS_FILE).is_file():
+        index = _read_json(folder / INDEX_FILE).get("weight_map")
+        if not isinstance(index, dict) or not index:
+            raise CheckpointError(f"{folder / INDEX_FILE} has no 'weight_map'; download the checkpoint again")
+        names = set(index.values())
+    strange = [name for name in names if not isinstance(name, str) or Path(name).name != name]
+    if strange:
+        raise CheckpointError(f"{folder / INDEX_FILE} names {strange[0]!r}; expected file names in the same folder")
+    missing = sorted(name for name in names if not (folder / name).is_file())
+    if not missing:
+        return tuple(folder / name for name in sorted(names))
+    pickles = sorted(file.name for pattern in _PICKLES for file in folder.glob(pattern))
+    if pickles:
+        raise CheckpointError(
+            f"{folder} has its weights in {pickles[0]} and not in {missing[0]}; pickled weights can run code and are "
+            "never loaded: convert them where you trust them, with "
+            "VJEPA2Model.from_pretrained(folder).save_pretrained(folder), which writes safetensors"
+        )
+    raise CheckpointError(f"{folder} lacks {', '.join(missing)}; copy or download the whole checkpoint")
+
+
+def _snapshot(hub_id: str) -> Path:
+    """Return the folder of the cached snapshot of `hub_id`, downloaded first where the cache has none that is whole."""
+    from huggingface_hub import snapshot_download
+
+    wanted = [CONFIG_FILE, *PREPROCESSING_FILES, "*.safetensors", INDEX_FILE]
+    try:
+        folder = Path(snapshot_download(hub_id, allow_patterns=wanted, local_files_only=True))
+        if _video_processor(folder) and _weight_files(folder):
+            return folder
+    except (OSError, ValueError, VjepaError):
+        pass
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=wanted))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"no folder '{hub_id}', and the hub's checkpoint of that name is neither cached nor downloadable "
+            f"({type(error).__name__}: {str(error).splitlines()[0]}); on a machine with network run "
+            f"'hf download {hub_id} --local-dir FOLDER', copy the folder here and give its path, "
+            "or point HF_HOME to a cache that has it (and unset HF_HUB_OFFLINE to allow downloads)"
+        ) from error
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise CheckpointError(f"{file.parent} has no {file.name}; expected a bundle or a transformers checkpoint")
+    if file.stat().st_size > MAX_CONFIG_BYTES:
+        raise CheckpointError(f"{file} has {file.stat().st_size} bytes; expected at most {MAX_CONFIG_BYTES}")
+    try:
+        fields = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{file} is not readable JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise CheckpointError(f"{file} holds a {type(fields).__name__}; expected a JSON object")
+    return fields

@@ -1,0 +1,288 @@
+"""The frozen V-JEPA 2 encoder: clips of frames in, latents out. No ROS."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_perception.checkpoint import Checkpoint, CheckpointError, find_checkpoint
+from vjepa_perception.preprocessing import Preprocessing
+from vjepa_perception.weights import explained_shortage, place_weights
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+MEAN_ONLY = 0
+ALL_TOKENS = -1
+
+_MEANT_BY_WEIGHTS = ("patch_size", "tubelet_size", "num_attention_heads", "layer_norm_eps", "hidden_act")
+"""The fields of a model's configuration that change its latents and do not show in its weights' shapes."""
+
+
+class EncoderError(VjepaError):
+    """An encoder that cannot be run as asked, or clips that are not what it takes."""
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Which encoder to run, and how.
+
+    Attributes:
+        encoder: bundle, local folder in transformers' format, or hub id such as `facebook/vjepa2-vitl-fpc64-256`.
+        device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+        dtype: `auto` (float32 on a CPU, bfloat16 on a GPU), `float32`, `bfloat16` or `float16`.
+        clip_frames: frames of a clip, a multiple of the tubelet size. Positions are rotary, so it need not be the
+            length that a hub checkpoint was trained on; of a bundle it must be.
+        grid: g gives the mean row and g x g rows; 0 the mean row alone; -1 the mean row and every token.
+        threads: torch's processor threads, of the whole process; 0 leaves them as they are.
+    """
+
+    encoder: str
+    device: str = "auto"
+    dtype: str = "auto"
+    clip_frames: int = 8
+    grid: int = 4
+    threads: int = 0
+
+
+class Encoder:
+    """A V-JEPA 2 encoder with its preprocessing and pooling; `load_encoder` makes one.
+
+    `preprocess` and `encode` may run in different threads; `encode` in one at a time.
+
+    Attributes:
+        name: hub id, or name of the folder.
+        fingerprint: 16 hexadecimal digits over weights, preprocessing, clip length, image size and pooling; not over
+            device or dtype.
+        clip_frames: frames of a clip.
+        grid: the pooling, see `EncoderConfig`.
+        shape: rows and dimension of a latent.
+        untrained: whether the weights were drawn from a seed.
+        parameters: number of the encoder's parameters.
+        device: where it runs.
+        dtype: in which type it computes.
+    """
+
+    def __init__(self, module, checkpoint: Checkpoint, weights_digest: str, config: EncoderConfig):
+        self._module = module
+        self._preprocessing: Preprocessing = checkpoint.preprocessing
+        self._side = module.config.crop_size // module.config.patch_size
+        weight = next(module.parameters())
+        self.device: torch.device = weight.device
+        self.dtype: torch.dtype = weight.dtype
+        self.name = checkpoint.name
+        self.clip_frames = config.clip_frames
+        self.grid = config.grid
+        tokens = config.clip_frames // module.config.tubelet_size * self._side**2
+        self.shape = (1 + (tokens if self.grid == ALL_TOKENS else self.grid**2), module.config.hidden_size)
+        self.untrained = checkpoint.init_seed is not None
+        self.parameters = sum(parameter.numel() for parameter in module.parameters())
+        self.fingerprint = self._fingerprint(weights_digest)
+
+    def preprocess(self, rgb: np.ndarray) -> torch.Tensor:
+        """Return a frame, uint8 of shape (height, width, 3), as the encoder takes it: float32, (3, side, side).
+
+        The arithmetic is done on the CPU, where it is exactly that of the checkpoint's own processor; the result lies
+        on the encoder's device, so that each frame of a sliding clip travels there once.
+
+        Raises:
+            FrameError: the frame is no such array.
+        """
+        return self._preprocessing.apply(rgb).to(self.device)
+
+    def encode(self, clips: Sequence[Sequence[torch.Tensor]]) -> np.ndarray:
+        """Return the latents of `clips`: float32, shape (B, rows, dimension).
+
+        Row 0 is the mean of all tokens; the others are the cells of the last tubelet's grid, averaged, row by row from
+        the top left (or all tokens, tubelet by tubelet).
+
+        Args:
+            clips: B clips of `clip_frames` frames each, oldest first, as `preprocess` returns them.
+
+        Raises:
+            EncoderError: no clips, or clips of another length or of frames of another shape.
+            MemoryShortageError: the batch does not fit into memory.
+        """
+        video = self._stacked(clips)
+        with explained_shortage(f"encoding {len(clips)} clips on {self.device}"), torch.inference_mode():
+            tokens = self._module(video.to(self.device)).last_hidden_state.to(torch.float32)
+            return pooled(tokens, self._side, self.grid).cpu().numpy()
+
+    def info(self) -> dict[str, Any]:
+        """Return what `~/latent_info` says: what made the latents and what they look like."""
+        return {
+            "model": self.name,
+            "fingerprint": self.fingerprint,
+            "clip_frames": self.clip_frames,
+            "grid": self.grid,
+            "shape": list(self.shape),
+            "image_size": self._preprocessing.crop,
+            "untrained": self.untrained,
+        }
+
+    def warm_up(self) -> None:
+        """Encode a grey clip twice, so that the first real one is as fast as the others.
+
+        Raises:
+            EncoderError: the latents are not finite.
+        """
+        side = self._preprocessing.resize
+        frame = self.preprocess(np.full((side, side, 3), 128, np.uint8))
+        for _ in range(2):
+            latents = self.encode([[frame] * self.clip_frames])
+        if not np.isfinite(latents).all():
+            raise EncoderError(
+                f"{self.name} gives latents that are not finite in {self.dtype}; its weights are damaged "
+                "or the type is too narrow for them: use dtype float32 or bfloat16"
+            )
+
+    def close(self) -> None:
+        """Free the weights' memory; the encoder cannot be used afterwards."""
+        self._module = None
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _stacked(self, clips) -> torch.Tensor:
+        """Return the clips as one video tensor (B, frames, 3, side, side)."""
+        shape = (3, self._preprocessing.crop, self._preprocessing.crop)
+        if self._module is None:
+            raise EncoderError(f"{self.name} was closed; load it again")
+        lengths = {len(clip) for clip in clips}
+        if lengths != {self.clip_frames}:
+            raise EncoderError(
+                f"clips have {sorted(lengths) or 'no'} frames; expected one clip or more of {self.clip_frames}"
+            )
+        frames = [frame for clip in clips for frame in clip]
+        wrong = next((frame for frame in frames if tuple(frame.shape) != shape), None)
+        if wrong is not None:
+            raise EncoderError(f"a clip has a frame of shape {tuple(wrong.shape)}; expected {shape}, from preprocess()")
+        return torch.stack(frames).unflatten(0, (len(clips), self.clip_frames))
+
+    def _fingerprint(self, weights_digest: str) -> str:
+        facts = {
+            "weights": weights_digest,
+            "model": {name: getattr(self._module.config, name) for name in _MEANT_BY_WEIGHTS},
+            "preprocessing": asdict(self._preprocessing),
+            "clip_frames": self.clip_frames,
+            "grid": self.grid,
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def load_encoder(config: EncoderConfig) -> Encoder:
+    """Load the encoder that `config` names; nothing is downloaded that is on this machine already.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, it is not V-JEPA 2's, or its files are damaged.
+        EncoderError: the clip length or the pooling does not fit the model, or there is no such device.
+        MemoryShortageError: it does not fit into memory.
+        VjepaError: an unknown device or dtype, or a preprocessing that is not V-JEPA 2's.
+    """
+    device = _device(config.device)
+    dtype = _dtype(config.dtype, device)
+    if config.threads < 0:
+        raise EncoderError(f"threads is {config.threads}; expected a number of threads, or 0 to leave it to torch")
+    checkpoint = find_checkpoint(config.encoder)
+    module = _empty_module(checkpoint)
+    _check_fit(module.config, checkpoint, config)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    digest = place_weights(module, checkpoint, device, dtype)
+    return Encoder(module.eval().requires_grad_(False), checkpoint, digest, config)
+
+
+def pooled(tokens: torch.Tensor, side: int, grid: int) -> torch.Tensor:
+    """Return the rows of latents, (B, rows, D), of `tokens`, (B, N, D), in the order of V-JEPA 2: tubelet, row, column.
+
+    Args:
+        tokens: encoder output; the last `side` x `side` tokens are the last tubelet's.
+        side: patches along a side of the image.
+        grid: the pooling, see `EncoderConfig`.
+    """
+    mean = tokens.mean(dim=1, keepdim=True)
+    if grid == MEAN_ONLY:
+        return mean
+    if grid == ALL_TOKENS:
+        return torch.cat([mean, tokens], dim=1)
+    last = tokens[:, -(side**2) :].transpose(1, 2).unflatten(2, (side, side))
+    cells = functional.adaptive_avg_pool2d(last, grid).flatten(2).transpose(1, 2)
+    return torch.cat([mean, cells], dim=1)
+
+
+def _empty_module(checkpoint: Checkpoint):
+    """Return transformers' encoder module without weights (on the meta device) and without a predictor."""
+    try:
+        # Imported here: it takes seconds, and a wrong parameter should be told at once.
+        from transformers.models.vjepa2.configuration_vjepa2 import VJEPA2Config
+        from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2Encoder
+    except (ImportError, RuntimeError) as error:
+        raise EncoderError(
+            f"transformers' V-JEPA 2 does not import: {error}; if the reason is a torchvision made for another torch "
+            f"than {torch.__version__}, uninstall it (it is not needed here) or install the one that matches"
+        ) from error
+    unknown = sorted(checkpoint.model.keys() - VJEPA2Config.__dataclass_fields__.keys())
+    if checkpoint.clip_frames is not None and unknown:
+        raise CheckpointError(
+            f"{checkpoint.path}: 'model' has unknown fields {', '.join(unknown)}; expected VJEPA2Config's"
+        )
+    try:
+        model = VJEPA2Config.from_dict(checkpoint.model, attn_implementation="sdpa")
+        if not isinstance(model.patch_size, int) or model.in_chans != 3:
+            raise ValueError(f"patch_size {model.patch_size} and in_chans {model.in_chans}; expected one side and 3")
+        with torch.device("meta"):
+            return VJEPA2Encoder(model)
+    except Exception as error:
+        # transformers checks field by field and raises classes of its own, of torch's and of the language.
+        raise CheckpointError(f"{checkpoint.path}: the model's configuration is not V-JEPA 2's: {error}") from error
+
+
+def _check_fit(model, checkpoint: Checkpoint, config: EncoderConfig) -> None:
+    """Refuse a clip length, pooling or image size that does not fit the model."""
+    side, crop = model.crop_size // model.patch_size, checkpoint.preprocessing.crop
+    if crop != model.crop_size or crop % model.patch_size:
+        raise CheckpointError(
+            f"{checkpoint.path}: preprocessing crops to {crop} pixels and the model takes {model.crop_size} in patches "
+            f"of {model.patch_size}; expected equal sizes, a multiple of the patch"
+        )
+    if config.clip_frames < 1 or config.clip_frames % model.tubelet_size:
+        raise EncoderError(
+            f"clip_frames is {config.clip_frames}; expected a multiple of {checkpoint.name}'s tubelet size, "
+            f"{model.tubelet_size}"
+        )
+    if checkpoint.clip_frames not in (None, config.clip_frames):
+        raise EncoderError(
+            f"clip_frames is {config.clip_frames}, but {checkpoint.name} was made for clips of "
+            f"{checkpoint.clip_frames}; set clip_frames to that"
+        )
+    if not ALL_TOKENS <= config.grid <= side:
+        raise EncoderError(
+            f"grid is {config.grid}; expected 1 to {side} ({checkpoint.name} has {side} x {side} patches), "
+            "0 for the mean row alone or -1 for every token"
+        )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    if name != "cpu" and (kind != "cuda" or (":" in name and not index.isdecimal())):
+        raise unknown_name("device", name, ("auto", "cpu", "cuda", "cuda:N"))
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "cuda" and int(index or 0) >= count:
+        raise EncoderError(
+            f"device is '{name}', but torch {torch.__version__} finds {count} CUDA devices; "
+            "use device auto or cpu, or install a driver and a CUDA build of torch"
+        )
+    return torch.device(name)
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name not in DTYPES:
+        raise unknown_name("dtype", name, ("auto", *DTYPES))
+    return DTYPES[name]

@@ -1,0 +1,157 @@
+"""From a camera frame to the tensor that V-JEPA 2 was trained on, one frame at a time.
+
+The arithmetic is that of transformers' `VJEPA2VideoProcessor` with torchvision, operation by operation, so the result
+is equal to its; torchvision itself is not needed. A sliding clip thus preprocesses each frame once.
+"""
+
+import math
+import platform
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from vjepa_interfaces.errors import VjepaError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+MAX_ASPECT = 16
+"""Frames longer than this many times their shorter side are refused: they would be enlarged without bound."""
+
+_BILINEAR = 2
+_UINT8_ON_CPU = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") or platform.machine() == "aarch64"
+
+
+class FrameError(VjepaError):
+    """A frame that cannot be preprocessed: not a picture of the kind the camera topics carry."""
+
+
+class PreprocessingError(VjepaError):
+    """A checkpoint's preprocessing that V-JEPA 2 does not have."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What is done to a frame: resize, crop, scale, normalise.
+
+    Attributes:
+        resize: pixels of the shorter side after the bilinear resize.
+        crop: pixels of the sides of the square cut out of the middle, at most `resize`.
+        rescale_factor: what each 8-bit sample is multiplied with.
+        mean: mean of each of the three colours, after rescaling, taken off.
+        std: standard deviation of each of the three colours, after rescaling, divided by.
+    """
+
+    resize: int
+    crop: int
+    rescale_factor: float = 1 / 255
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        for name in ("resize", "crop"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise PreprocessingError(f"preprocessing has {name} {value!r}; expected a whole number of pixels")
+        if self.crop > self.resize:
+            raise PreprocessingError(f"preprocessing crops {self.crop} pixels out of {self.resize}; expected no more")
+
+    @classmethod
+    def from_bundle(cls, fields: dict[str, Any]) -> "Preprocessing":
+        """Return the preprocessing of a bundle: an object with the attributes' names, the last three optional.
+
+        Raises:
+            PreprocessingError: missing or unknown names, or values out of range.
+        """
+        unknown = fields.keys() - cls.__dataclass_fields__.keys()
+        missing = {"resize", "crop"} - fields.keys()
+        if unknown or missing:
+            raise PreprocessingError(
+                f"preprocessing has unknown {sorted(unknown)} and lacks {sorted(missing)}; "
+                f"expected {', '.join(cls.__dataclass_fields__)}, of which resize and crop are needed"
+            )
+        return cls._checked(fields["resize"], fields["crop"], fields, "mean", "std")
+
+    @classmethod
+    def from_video_processor(cls, fields: dict[str, Any]) -> "Preprocessing":
+        """Return the preprocessing that `VJEPA2VideoProcessor` does when given these fields of its JSON file.
+
+        Like it, this derives the resize from the crop (256/224 of it) and pays no attention to `size`.
+
+        Raises:
+            PreprocessingError: a step is switched off, another resampling, or a crop that is not square.
+        """
+        crop = fields.get("crop_size", 256)
+        if isinstance(crop, dict):
+            if crop.get("height") != crop.get("width"):
+                raise PreprocessingError(f"crop_size is {crop}; V-JEPA 2 takes square frames: height equal to width")
+            crop = crop.get("height")
+        off = [name for name in ("resize", "center_crop", "rescale", "normalize") if fields.get(f"do_{name}") is False]
+        if off:
+            raise PreprocessingError(f"preprocessing has do_{off[0]} false; expected every step of V-JEPA 2's on")
+        if fields.get("resample", _BILINEAR) != _BILINEAR:
+            raise PreprocessingError(f"preprocessing has resample {fields['resample']}; expected {_BILINEAR}, bilinear")
+        if isinstance(crop, bool) or not isinstance(crop, int):
+            raise PreprocessingError(f"crop_size is {crop!r}; expected a whole number of pixels")
+        return cls._checked(int(crop * 256 / 224), crop, fields, "image_mean", "image_std")
+
+    @classmethod
+    def _checked(cls, resize, crop, fields: dict[str, Any], mean: str, std: str) -> "Preprocessing":
+        return cls(
+            resize=resize,
+            crop=crop,
+            rescale_factor=_numbers("rescale_factor", fields.get("rescale_factor", 1 / 255), 1, above=0.0)[0],
+            mean=_numbers(mean, fields.get(mean, IMAGENET_MEAN), 3, above=-math.inf),
+            std=_numbers(std, fields.get(std, IMAGENET_STD), 3, above=0.0),
+        )
+
+    def apply(self, rgb: np.ndarray) -> torch.Tensor:
+        """Return a frame, uint8 of shape (height, width, 3), as float32 of shape (3, crop, crop), on the CPU.
+
+        Raises:
+            FrameError: the frame has another type or shape, no pixels, or sides in a ratio above `MAX_ASPECT`.
+        """
+        if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+            found = f"{rgb.dtype} of shape {rgb.shape}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
+            raise FrameError(f"frame is {found}; expected a numpy array, uint8 of shape (height, width, 3)")
+        height, width = rgb.shape[:2]
+        if not rgb.size or max(height, width) > MAX_ASPECT * min(height, width):
+            raise FrameError(
+                f"frame has {height} x {width} pixels; expected sides above 0, none over {MAX_ASPECT} times the other"
+            )
+        image = _resized(torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1))), self._size(height, width))
+        top, left = ((side - self.crop) // 2 for side in image.shape[1:])
+        image = image[:, top : top + self.crop, left : left + self.crop]
+        return image.to(torch.float32).sub_(self._scaled_mean).div_(self._scaled_std)
+
+    def _size(self, height: int, width: int) -> tuple[int, int]:
+        longer = int(self.resize * max(height, width) / min(height, width))
+        return (longer, self.resize) if width <= height else (self.resize, longer)
+
+    @cached_property
+    def _scaled_mean(self) -> torch.Tensor:
+        return (torch.tensor(self.mean) * (1.0 / self.rescale_factor)).view(-1, 1, 1)
+
+    @cached_property
+    def _scaled_std(self) -> torch.Tensor:
+        return (torch.tensor(self.std) * (1.0 / self.rescale_factor)).view(-1, 1, 1)
+
+
+def _numbers(name: str, values: Any, count: int, above: float) -> tuple[float, ...]:
+    numbers = values if isinstance(values, list | tuple) else [values]
+    if len(numbers) != count or not all(isinstance(v, int | float) and above < v < math.inf for v in numbers):
+        raise PreprocessingError(f"preprocessing has {name} {values}; expected {count} finite numbers above {above}")
+    return tuple(float(v) for v in numbers)
+
+
+def _resized(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Return `image`, uint8 (3, height, width), in `size`: bilinear, antialiased, rounded as torchvision does."""
+    if tuple(image.shape[1:]) == size:
+        return image
+    # torchvision interpolates integers where the CPU does that fast, with other rounding than the float path.
+    samples = image[None] if _UINT8_ON_CPU else image[None].to(torch.float32)
+    samples = functional.interpolate(samples, size=size, mode="bilinear", align_corners=False, antialias=True)
+    return (samples if _UINT8_ON_CPU else samples.round_().to(torch.uint8))[0]

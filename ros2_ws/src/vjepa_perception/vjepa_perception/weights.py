@@ -1,0 +1,145 @@
+"""The weights of a V-JEPA 2 encoder: read from safetensors or drawn from a seed, hashed, and put on a device."""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from vjepa_interfaces.errors import VjepaError
+from vjepa_perception.checkpoint import Checkpoint, CheckpointError
+
+_PREFIXES = ("vjepa2.encoder.", "encoder.")
+"""What an encoder's tensors are called in a video classifier's file and in every other."""
+
+
+class MemoryShortageError(VjepaError):
+    """An encoder or a batch that does not fit into the device's memory."""
+
+
+def place_weights(encoder: nn.Module, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> str:
+    """Put the checkpoint's encoder weights into `encoder`, a module on the meta device; predictors stay on disk.
+
+    Weights are handled one at a time, so the peak is the encoder in `dtype` and one tensor in float32.
+
+    Returns:
+        The sha256 of the weights as float32, with names and shapes, in the order of their names: the same whatever
+        the device, the dtype or the kind of file.
+
+    Raises:
+        CheckpointError: a file is truncated or corrupt, or its tensors are not those of the configuration.
+        MemoryShortageError: the weights do not fit.
+    """
+    shapes = {name: tuple(parameter.shape) for name, parameter in encoder.named_parameters()}
+    count = sum(parameter.numel() for parameter in encoder.parameters())
+    _check_memory(f"{checkpoint.name} ({count / 1e6:.0f}M parameters, {dtype})", count * dtype.itemsize, device)
+    digest = hashlib.sha256()
+    placed = {}
+    with contextlib.ExitStack() as stack:
+        if checkpoint.init_seed is not None:
+            read = _seeded(shapes, checkpoint.init_seed, checkpoint.model.get("initializer_range", 0.02))
+        else:
+            read = stack.enter_context(_opened(checkpoint.weights, shapes))
+        stack.enter_context(explained_shortage(f"loading {checkpoint.name} as {dtype} on {device}"))
+        for name in sorted(shapes):
+            weight = read(name).to(torch.float32).contiguous()
+            digest.update(json.dumps([name, list(weight.shape)]).encode())
+            digest.update(weight.numpy().data)
+            # A copy, since the tensor just read may be a view of the file.
+            placed[name] = weight.to(device, dtype, copy=True)
+    encoder.load_state_dict(placed, assign=True)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def explained_shortage(doing: str) -> Iterator[None]:
+    """Turn torch's errors of running out of memory while `doing` something into a MemoryShortageError."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise MemoryShortageError(
+            f"out of memory while {doing}; use a smaller batch, dtype bfloat16, a smaller encoder or another device"
+        ) from error
+
+
+@contextlib.contextmanager
+def _opened(files: tuple[Path, ...], shapes: dict[str, tuple[int, ...]]) -> Iterator[Callable[[str], torch.Tensor]]:
+    """Open safetensors files and yield a function that reads an encoder's weight by its name."""
+    sources = {}
+    with contextlib.ExitStack() as stack:
+        for file in files:
+            try:
+                handle = stack.enter_context(safe_open(file, framework="pt"))
+            except (SafetensorError, OSError) as error:
+                raise CheckpointError(
+                    f"{file} ({file.stat().st_size} bytes) is truncated or corrupt: {error}; copy or download it again"
+                ) from error
+            for key in handle.keys():  # noqa: SIM118 (a file handle, not a dict)
+                prefix = next((prefix for prefix in _PREFIXES if key.startswith(prefix)), None)
+                if prefix:
+                    sources[key.removeprefix(prefix)] = (file, handle, key)
+        if sources.keys() != shapes.keys():
+            missing, unknown = sorted(shapes.keys() - sources.keys()), sorted(sources.keys() - shapes.keys())
+            raise CheckpointError(
+                f"the weights in {files[0].parent} are not those of its configuration: {len(missing)} missing "
+                f"{missing[:3]}, {len(unknown)} unknown {unknown[:3]}; both files must be of one checkpoint"
+            )
+
+        def read(name: str) -> torch.Tensor:
+            file, handle, key = sources[name]
+            try:
+                weight = handle.get_tensor(key)
+            except SafetensorError as error:
+                raise CheckpointError(f"{file} is corrupt at '{key}' ({error}); download it again") from error
+            if tuple(weight.shape) != shapes[name] or not weight.is_floating_point():
+                raise CheckpointError(
+                    f"{file}: '{key}' has shape {tuple(weight.shape)} and type {weight.dtype}; "
+                    f"the configuration expects {shapes[name]} in floating point"
+                )
+            return weight
+
+        yield read
+
+
+def _seeded(shapes: dict[str, tuple[int, ...]], seed: int, spread: float) -> Callable[[str], torch.Tensor]:
+    """Return a function that draws an untrained encoder's weights; it must be called in the order of the names.
+
+    Matrices are uniform with the standard deviation `spread`, biases 0, norms' gains 1. Uniform,
+    since that takes one rounding: the same bits on every machine, and so the same fingerprint.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    width = spread * 12**0.5
+
+    def read(name: str) -> torch.Tensor:
+        if name.endswith(".bias"):
+            return torch.zeros(shapes[name])
+        if len(shapes[name]) == 1:
+            return torch.ones(shapes[name])
+        return (torch.rand(shapes[name], generator=generator) - 0.5) * width
+
+    return read
+
+
+def _check_memory(what: str, needed: int, device: torch.device) -> None:
+    free = _free_bytes(device)
+    if free is not None and needed > free:
+        raise MemoryShortageError(
+            f"{what} needs {needed / 2**30:.1f} GiB for its weights, but {device} has {free / 2**30:.1f} GiB free; "
+            "use dtype bfloat16, a smaller encoder or another device"
+        )
+
+
+def _free_bytes(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return None
