@@ -1,0 +1,16 @@
+# Thin on purpose: ./vjepa sets everything up on first use. ARGS passes options on, as in `make run ARGS=--help`.
+.PHONY: run test bench lint
+
+run:
+	./vjepa run $(ARGS)
+
+test:
+	./vjepa --exec python -P -m pytest $(ARGS)
+
+bench:
+	./vjepa --exec python -P benchmarks/run.py $(ARGS)
+
+lint:
+	./vjepa --exec ruff check .
+	./vjepa --exec ruff format --check .
+	./vjepa --exec mypy $(addprefix -p ,vjepa_interfaces sim_bridge vjepa_perception vjepa_planner vjepa_training vjepa_bringup)

@@ -1,0 +1,146 @@
+"""Whole stacks for tests: real processes over real DDS, each in a ROS domain of its own."""
+
+import contextlib
+import importlib
+import json
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParametersAtomically
+from vjepa_bringup.graph import StackOptions
+from vjepa_bringup.monitor import Monitor
+from vjepa_bringup.run_graph import running_graph
+from vjepa_bringup.supervisor import Supervisor
+from vjepa_interfaces import topics
+from vjepa_interfaces.managed_node import qos_profile
+from vjepa_interfaces.stamps import set_stamp, to_nanoseconds
+from vjepa_training.score import ScoreKeeper
+
+START_TIMEOUT_S = 90.0
+EVENT_TIMEOUT_S = 60.0
+
+
+@dataclass
+class Tap:
+    """What arrived on a topic, in order."""
+
+    messages: list = field(default_factory=list)
+
+    @property
+    def stamps(self) -> list[int]:
+        return [to_nanoseconds(message.header.stamp) for message in self.messages]
+
+    def by_stamp(self) -> dict[int, Any]:
+        return dict(zip(self.stamps, self.messages, strict=True))
+
+
+class Stack:
+    """A running stack, and a node of the test's own that listens and speaks in its domain."""
+
+    def __init__(self, supervisor: Supervisor, domain: int, namespace: str, task: str):
+        self.supervisor = supervisor
+        self.domain = domain
+        self.keeper = ScoreKeeper(task)
+        self.monitor = Monitor(domain, namespace, self.keeper)
+        self.node = self.monitor.node
+
+    def tap(self, topic: topics.Topic) -> Tap:
+        tap = Tap()
+        kind = message_type(topic)
+        self.node.create_subscription(kind, topic.name, tap.messages.append, qos_profile(topic, 1000))
+        return tap
+
+    def publisher(self, topic: topics.Topic):
+        return self.node.create_publisher(message_type(topic), topic.name, qos_profile(topic))
+
+    def wait_for(self, condition: Callable[[], bool], what: str, timeout_s: float = EVENT_TIMEOUT_S) -> None:
+        def held() -> bool:
+            self.supervisor.poll()
+            return bool(condition())
+
+        assert self.monitor.wait_until(held, timeout_s), (
+            f"{what}: not within {timeout_s} s; nodes say "
+            + json.dumps({name: [message, values] for name, (_, message, values) in self.monitor.diagnostics.items()})
+        )
+
+    def wait_for_steps(self, count: int) -> None:
+        """Wait until `count` more steps have been scored."""
+        goal = self.steps + count
+        self.wait_for(lambda: self.steps >= goal, f"{count} more steps")
+
+    def wait_for_episodes(self, count: int) -> None:
+        self.wait_for(lambda: len(self.keeper.finished) >= count, f"{count} finished episodes")
+
+    def wait_for_value(self, node: str, key: str, condition: Callable[[float], bool]) -> float:
+        """Wait until a number in a node's diagnostics meets a condition, and return it."""
+        self.wait_for(lambda: condition(self.monitor.value(node, key)), f"{node}'s {key}")
+        return self.monitor.value(node, key)
+
+    def wait_finished(self) -> None:
+        """Wait until the simulation has had the answer to its last frame."""
+        self.wait_for(lambda: self.monitor.diagnostics.get("sim_bridge", ("", "", {}))[1] == "finished", "the end")
+
+    @property
+    def steps(self) -> int:
+        return sum(episode.steps for episode in self.keeper.episodes)
+
+    def call(self, service_type: type, name: str, request):
+        response = self.monitor.call(service_type, name, request, 20.0)
+        assert response is not None, f"service {name} does not answer"
+        return response
+
+    def set_planner(self, name: str):
+        value = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=name)
+        request = SetParametersAtomically.Request(parameters=[Parameter(name="planner", value=value)])
+        return self.call(SetParametersAtomically, "vjepa_planner/set_parameters_atomically", request).result
+
+    def transition(self, node: str, transition: int) -> bool:
+        request = ChangeState.Request(transition=Transition(id=transition))
+        return self.call(ChangeState, f"{node}/change_state", request).success
+
+    def kill(self, node: str) -> int:
+        """Kill a node with SIGKILL and return the process id it had."""
+        pid = self.supervisor.pids()[node]
+        for child in self.supervisor.children:
+            if child.node.name == node:
+                child.process.send_signal(signal.SIGKILL)
+                child.process.wait()
+        return pid
+
+
+def message_type(topic: topics.Topic) -> type:
+    package, _, name = topic.type.split("/")
+    return getattr(importlib.import_module(f"{package}.msg"), name)
+
+
+def stamped(message, stamp_ns: int):
+    """Return `message` with its header's stamp set."""
+    set_stamp(message.header.stamp, stamp_ns)
+    return message
+
+
+@pytest.fixture
+def start_stack():
+    """Return a function that starts a stack with the given options; all of them end with the test."""
+    with contextlib.ExitStack() as exits:
+
+        def start(task: str = "reacher-easy", **options) -> Stack:
+            chosen = StackOptions(log_level=options.pop("log_level", "warn"), **options)
+            supervisor, domain = exits.enter_context(running_graph(chosen, None, {}))
+            stack = Stack(supervisor, domain, chosen.namespace, task)
+            exits.callback(stack.monitor.close)
+            return stack
+
+        yield start
+
+
+@pytest.fixture
+def lockstep_stack(start_stack):
+    """Return a function that starts a lockstep stack with a short episode and waits for nothing."""
+    return lambda **options: start_stack(**{"lockstep": True, "episode_steps": 100, **options})

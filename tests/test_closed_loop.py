@@ -1,0 +1,102 @@
+"""The loop closes: a camera frame becomes a latent becomes a torque, over real topics between real processes."""
+
+import numpy as np
+from vjepa_bringup.graph import StackOptions, merged_parameters
+from vjepa_interfaces import topics
+from vjepa_interfaces.messages import FIRST, LAST, timestep_of
+from vjepa_training.evaluate import evaluate
+from vjepa_training.score import Protocol
+
+
+def test_the_expert_reaches_the_target_through_every_node(lockstep_stack):
+    stack = lockstep_stack(planner="expert", episodes=3, episode_steps=200, seed=100)
+    latents, commands = stack.tap(topics.LATENT), stack.tap(topics.JOINT_COMMAND)
+    stack.wait_for_episodes(3)
+    stack.wait_finished()
+    assert [episode.in_target_at_end for episode in stack.keeper.episodes] == [True] * 3
+    assert all(episode.episode_return > 100 for episode in stack.keeper.episodes)
+    assert set(commands.stamps) >= set(latents.stamps), "every latent is answered with its stamp"
+
+
+def test_random_actions_do_not(lockstep_stack):
+    stack = lockstep_stack(planner="random", episodes=3, episode_steps=200, seed=100)
+    stack.wait_for_episodes(3)
+    assert np.mean([episode.episode_return for episode in stack.keeper.episodes]) < 100
+
+
+def test_every_stamp_goes_from_frame_to_latent_to_command(lockstep_stack):
+    stack = lockstep_stack(episodes=2, episode_steps=50)
+    taps = {t: stack.tap(t) for t in (topics.IMAGE, topics.LATENT, topics.JOINT_COMMAND, topics.TIMESTEP)}
+    stack.wait_for_episodes(2)
+    stack.wait_finished()
+    last = max(taps[topics.TIMESTEP].stamps)
+    stack.wait_for(lambda: last in taps[topics.JOINT_COMMAND].stamps, "the answer to the last frame")
+    stamps = {topic.name: sorted(set(tap.stamps)) for topic, tap in taps.items()}
+    assert len(stamps[topics.IMAGE.name]) == 2 * 51
+    assert stamps[topics.IMAGE.name] == stamps[topics.LATENT.name] == stamps[topics.TIMESTEP.name]
+    assert stamps[topics.JOINT_COMMAND.name] == stamps[topics.IMAGE.name]
+
+
+def test_stamps_and_step_types_follow_the_interface(lockstep_stack):
+    stack = lockstep_stack(episodes=2, episode_steps=20)
+    timesteps, clock = stack.tap(topics.TIMESTEP), stack.tap(topics.CLOCK)
+    stack.wait_finished()
+    by_stamp = timesteps.by_stamp()
+    stamps = sorted(by_stamp)
+    steps = [timestep_of(by_stamp[stamp]) for stamp in stamps]
+    assert [step.step_type for step in steps] == ([FIRST] + [1] * 19 + [LAST]) * 2
+    assert steps[0].reward == 0.0
+    assert steps[0].discount == 1.0
+    assert stamps[0] == 1_000_000_000
+    assert np.diff(stamps).tolist() == [20_000_000] * 20 + [1_000_000_000] + [20_000_000] * 20
+    ticks = [message.clock.sec * 10**9 + message.clock.nanosec for message in clock.messages]
+    assert ticks == sorted(ticks), "/clock never runs backwards"
+
+
+def joint_positions(stack) -> dict[int, list[float]]:
+    return {stamp: list(m.position) for stamp, m in stack.items()}
+
+
+def test_lockstep_is_reproducible_and_equals_the_run_in_one_process(lockstep_stack):
+    runs = []
+    for planner in ("expert", "expert", "random"):
+        stack = lockstep_stack(planner=planner, episodes=2, episode_steps=60, seed=7)
+        joints = stack.tap(topics.JOINT_STATES)
+        stack.wait_finished()
+        runs.append(joint_positions(joints.by_stamp()))
+        stack.supervisor.stop()
+    assert len(runs[0]) == 2 * 61
+    assert runs[0] == runs[1], "the same seeds give the same joint positions, bit for bit"
+    for planner, run in (("expert", runs[0]), ("random", runs[2])):
+        assert [run[stamp] for stamp in sorted(run)] == in_one_process(planner, 2, 60, 7)
+
+
+def in_one_process(planner: str, episodes: int, steps: int, seed: int) -> list[list[float]]:
+    rows = []
+    parameters = merged_parameters(StackOptions(planner=planner))
+    evaluate(
+        parameters, Protocol("test", steps, None), episodes, seed, on_step=lambda _, s: rows.append(s.joint_position.tolist())
+    )
+    return rows
+
+
+def test_a_namespace_moves_the_whole_stack(lockstep_stack):
+    stack = lockstep_stack(episodes=1, episode_steps=20, namespace="left_arm")
+    stack.wait_finished()
+    names = dict(stack.node.get_topic_names_and_types())
+    assert "/left_arm/joint_command" in names
+    assert "/joint_command" not in names
+
+
+def test_another_task_is_a_parameter(lockstep_stack):
+    stack = lockstep_stack(task="reacher-hard", episodes=1, episode_steps=200, seed=3)
+    stack.wait_for_episodes(1)
+    assert stack.keeper.episodes[0].in_target_at_end
+
+
+def test_real_time_runs_at_the_control_rate_and_answers_every_frame(start_stack):
+    stack = start_stack(planner="expert", episodes=1, episode_steps=150, seed=100)
+    stack.wait_finished()
+    assert stack.keeper.episodes[0].in_target_at_end
+    assert stack.monitor.value("sim_bridge", "achieved_rate_hz") <= 51
+    assert stack.monitor.value("sim_bridge", "commands") >= 100
