@@ -13,6 +13,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParametersAtomically
+
 from vjepa_bringup.graph import StackOptions
 from vjepa_bringup.monitor import Monitor
 from vjepa_bringup.run_graph import running_graph
@@ -64,9 +65,8 @@ class Stack:
             self.supervisor.poll()
             return bool(condition())
 
-        assert self.monitor.wait_until(held, timeout_s), (
-            f"{what}: not within {timeout_s} s; nodes say "
-            + json.dumps({name: [message, values] for name, (_, message, values) in self.monitor.diagnostics.items()})
+        assert self.monitor.wait_until(held, timeout_s), f"{what}: not within {timeout_s} s; nodes say " + json.dumps(
+            {name: [message, values] for name, (_, message, values) in self.monitor.diagnostics.items()}
         )
 
     def wait_for_steps(self, count: int) -> None:

@@ -1,6 +1,7 @@
 """The loop closes: a camera frame becomes a latent becomes a torque, over real topics between real processes."""
 
 import numpy as np
+
 from vjepa_bringup.graph import StackOptions, merged_parameters
 from vjepa_interfaces import topics
 from vjepa_interfaces.messages import FIRST, LAST, timestep_of
@@ -75,7 +76,11 @@ def in_one_process(planner: str, episodes: int, steps: int, seed: int) -> list[l
     rows = []
     parameters = merged_parameters(StackOptions(planner=planner))
     evaluate(
-        parameters, Protocol("test", steps, None), episodes, seed, on_step=lambda _, s: rows.append(s.joint_position.tolist())
+        parameters,
+        Protocol("test", steps, None),
+        episodes,
+        seed,
+        on_step=lambda _, s: rows.append(s.joint_position.tolist()),
     )
     return rows
 

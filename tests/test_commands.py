@@ -3,12 +3,12 @@
 import math
 
 import pytest
+from conftest import stamped
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool, Trigger
-from vjepa_interfaces import topics
 
-from conftest import stamped
+from vjepa_interfaces import topics
 
 JOINTS = ["shoulder", "wrist"]
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from conftest import stamped
 from lifecycle_msgs.msg import Transition
 from sensor_msgs.msg import Image
+
 from vjepa_interfaces import topics
 from vjepa_interfaces.messages import fill_latent
-
-from conftest import stamped
 
 
 def test_a_dropped_frame_is_sent_again(lockstep_stack):

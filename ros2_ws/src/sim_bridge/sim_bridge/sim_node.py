@@ -14,6 +14,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool, Trigger
+
 from vjepa_interfaces import topics
 from vjepa_interfaces.effort import CommandRefusedError
 from vjepa_interfaces.errors import VjepaError, unknown_name
@@ -395,7 +396,9 @@ def _check(parameters: SimParameters) -> None:
     if parameters.command_input not in COMMAND_INPUTS:
         raise unknown_name("command_input", parameters.command_input, COMMAND_INPUTS)
     if parameters.lockstep and parameters.command_input == "effort_array":
-        raise VjepaError("command_input 'effort_array' carries no stamp, so it cannot drive lockstep; use joint_command")
+        raise VjepaError(
+            "command_input 'effort_array' carries no stamp, so it cannot drive lockstep; use joint_command"
+        )
     if len(parameters.image_size) != 2 or min(parameters.image_size) < 1:
         raise VjepaError(f"image_size is {list(parameters.image_size)}; expected [width, height] in pixels")
     for name in ("lockstep_retry_s", "command_timeout_s"):

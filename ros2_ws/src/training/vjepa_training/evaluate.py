@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
 from sim_bridge.env import SimConfig
 from vjepa_interfaces.parameters import read_parameters
 from vjepa_interfaces.statistics import Durations
 from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
-
 from vjepa_training.rollout import RolloutConfig, rollout
 from vjepa_training.score import Episode, Protocol
 

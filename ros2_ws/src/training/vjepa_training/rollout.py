@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
 from sim_bridge.env import SimConfig, SimEnv, SimStep
 from vjepa_interfaces.messages import LAST
 from vjepa_interfaces.statistics import Durations
@@ -17,7 +18,6 @@ from vjepa_perception.clip import ClipBuffer
 from vjepa_perception.encoder import Encoder
 from vjepa_planner.contract import Observation, Planner, PlannerContext
 from vjepa_planner.registry import load_planner
-
 from vjepa_training.score import Episode, ScoreKeeper
 
 

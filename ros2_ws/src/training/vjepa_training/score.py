@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
 from sim_bridge.tasks import task_named
 from vjepa_interfaces.errors import unknown_name
 from vjepa_interfaces.messages import FIRST, LAST

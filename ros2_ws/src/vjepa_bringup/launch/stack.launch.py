@@ -2,10 +2,11 @@
 
 from dataclasses import fields
 
-from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
+
+from launch import LaunchDescription
 from vjepa_bringup.graph import StackOptions, build_graph, environment
 from vjepa_bringup.options import option_help, parse_option
 

@@ -4,9 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from vjepa_interfaces.errors import VjepaError
-
 from vjepa_bringup import graph_commands, run_commands
+from vjepa_interfaces.errors import VjepaError
 
 
 def build_parser() -> argparse.ArgumentParser:

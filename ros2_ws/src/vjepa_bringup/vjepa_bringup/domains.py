@@ -54,7 +54,9 @@ def hold_domain(domain: int | None, about: dict[str, Any]) -> Iterator[int]:
         except OSError:
             file.close()
             if domain is not None:
-                raise VjepaError(f"ROS domain {domain} is held by another vjepa run; take another or stop that one") from None
+                raise VjepaError(
+                    f"ROS domain {domain} is held by another vjepa run; take another or stop that one"
+                ) from None
             continue
         if domain is None and _discovery_port_taken(candidate):
             file.close()

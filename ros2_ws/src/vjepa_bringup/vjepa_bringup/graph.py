@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 from ament_index_python.packages import get_package_share_directory
+
 from vjepa_interfaces import topics
 from vjepa_interfaces.errors import VjepaError, unknown_name
 

@@ -8,12 +8,12 @@ from typing import Any
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParametersAtomically
 from std_srvs.srv import SetBool
-from vjepa_interfaces.errors import VjepaError
 
 from vjepa_bringup.domains import running_stacks
 from vjepa_bringup.graph import LIFECYCLE_ORDER
 from vjepa_bringup.monitor import Monitor
 from vjepa_bringup.run_graph import interruptible
+from vjepa_interfaces.errors import VjepaError
 
 DIAGNOSTICS_TIMEOUT_S = 5.0
 
@@ -27,7 +27,9 @@ def add_parsers(commands) -> None:
     setting = actions.add_parser("set", help="swap the planner that drives")
     setting.add_argument("name")
     setting.set_defaults(function=planner_set)
-    record = commands.add_parser("record", help="record a running stack into a rosbag2 bag, until Ctrl-C or for a while")
+    record = commands.add_parser(
+        "record", help="record a running stack into a rosbag2 bag, until Ctrl-C or for a while"
+    )
     record.add_argument("--seconds", type=float, help="stop after so many seconds")
     record.set_defaults(function=record_command)
     status = commands.add_parser("status", help="what a running stack says of itself")

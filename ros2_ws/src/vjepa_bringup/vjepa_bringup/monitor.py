@@ -14,6 +14,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
+
 from vjepa_interfaces import topics
 from vjepa_interfaces.managed_node import ERROR, qos_profile
 from vjepa_interfaces.messages import timestep_of
@@ -37,9 +38,7 @@ class Monitor:
     def __init__(self, domain: int, namespace: str = "", keeper: ScoreKeeper | None = None):
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
-        self.node = Node(
-            "vjepa_cli", context=self._context, namespace=namespace
-        )
+        self.node = Node("vjepa_cli", context=self._context, namespace=namespace)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self.keeper = keeper

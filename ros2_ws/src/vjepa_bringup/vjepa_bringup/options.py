@@ -4,9 +4,8 @@ import dataclasses
 import typing
 from typing import Any
 
-from vjepa_interfaces.errors import VjepaError, unknown_name
-
 from vjepa_bringup.graph import StackOptions
+from vjepa_interfaces.errors import VjepaError, unknown_name
 
 TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from rclpy.serialization import deserialize_message
 from std_msgs.msg import String
 from std_srvs.srv import SetBool
+
+from vjepa_bringup.bag_writer import BagWriter
 from vjepa_interfaces import topics
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.managed_node import ERROR, OK, STEADY, ManagedNode, run
-
-from vjepa_bringup.bag_writer import BagWriter
 
 SUBSCRIPTION_DEPTH = 1000
 """Messages held while the disk stalls; a recorder that loses one says so in its audit."""
@@ -83,7 +83,9 @@ class RecorderNode(ManagedNode):
             full_name = self.resolve_topic_name(topic.name)
             self._writer.add_topic(full_name, topic.type, topic.depth, topic.latched)
             self._taps.append(
-                self.subscribe(_message_type(topic.type), topic, self._tap(topic, full_name), SUBSCRIPTION_DEPTH, raw=True)
+                self.subscribe(
+                    _message_type(topic.type), topic, self._tap(topic, full_name), SUBSCRIPTION_DEPTH, raw=True
+                )
             )
         self.get_logger().info(f"recording into {path}")
         return path
@@ -94,7 +96,11 @@ class RecorderNode(ManagedNode):
                 return
             try:
                 self._writer.write(
-                    full_name, data, info["received_timestamp"], info["source_timestamp"], info["publication_sequence_number"]
+                    full_name,
+                    data,
+                    info["received_timestamp"],
+                    info["source_timestamp"],
+                    info["publication_sequence_number"],
                 )
             except VjepaError as error:
                 self._fail(error)

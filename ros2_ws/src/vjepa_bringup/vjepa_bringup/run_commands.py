@@ -4,12 +4,11 @@ import argparse
 import time
 from typing import Any
 
-from vjepa_training.score import PROTOCOLS, protocol_named, summarise
-
 from vjepa_bringup.graph import StackOptions, merged_parameters, versions
 from vjepa_bringup.options import replace
 from vjepa_bringup.run_graph import print_progress, run_graph
 from vjepa_bringup.scoreboard import result_json, scoreboard, write_json
+from vjepa_training.score import PROTOCOLS, protocol_named, summarise
 
 DEFAULT_EPISODES = {"run": 5, "eval": 20}
 
@@ -34,9 +33,7 @@ def _add_common(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("--encoder", help="bundle, checkpoint folder or hub id")
     parser.add_argument("--device", help="auto, cpu or cuda")
     parser.add_argument("--task", help="dm_control task, such as reacher-easy")
-    parser.add_argument(
-        "--episodes", type=_positive, default=DEFAULT_EPISODES[command], help="default %(default)s"
-    )
+    parser.add_argument("--episodes", type=_positive, default=DEFAULT_EPISODES[command], help="default %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="episode i uses seed + i (default 0)")
     parser.add_argument("--protocol", choices=sorted(PROTOCOLS), default="short", help="200 or 1000 steps an episode")
     parser.add_argument("--params-file", default="", help="YAML of ROS parameters over the defaults")

@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vjepa_interfaces.errors import VjepaError
-from vjepa_training.score import Episode, ScoreKeeper
-
 from vjepa_bringup.domains import hold_domain
 from vjepa_bringup.graph import StackOptions, build_graph, environment
 from vjepa_bringup.monitor import Monitor
 from vjepa_bringup.supervisor import Supervisor
+from vjepa_interfaces.errors import VjepaError
+from vjepa_training.score import Episode, ScoreKeeper
 
 POLL_S = 0.1
 FIRST_STEP_TIMEOUT_S = 240.0
@@ -100,7 +99,9 @@ def run_graph(
             _refuse_standstill(supervisor, monitor, time.monotonic() - moved_s, steps)
             if on_progress:
                 on_progress(keeper, monitor)
-        monitor.wait_until(lambda: monitor.diagnostics.get("sim_bridge", ("", "", {}))[1] == "finished", FINAL_FIGURES_S)
+        monitor.wait_until(
+            lambda: monitor.diagnostics.get("sim_bridge", ("", "", {}))[1] == "finished", FINAL_FIGURES_S
+        )
         return GraphResult(
             episodes=keeper.finished[:wanted],
             encoder_info=monitor.encoder_info,

@@ -46,11 +46,16 @@ def scoreboard(result: dict[str, Any]) -> str:
     """Return the scoreboard of a result as text."""
     count = result["episodes"]
     low, high = result["interval_95"]
-    encoder = result["encoder"] + (" (UNTRAINED stand-in: seeded random weights)" if result["encoder_untrained"] else "")
+    encoder = result["encoder"] + (
+        " (UNTRAINED stand-in: seeded random weights)" if result["encoder_untrained"] else ""
+    )
     rows = [
         ("planner", result["planner"]),
         ("encoder", encoder),
-        ("episodes", f"{count} of {result['episode_steps']} steps, seeds {result['seed']} to {result['seed'] + count - 1}"),
+        (
+            "episodes",
+            f"{count} of {result['episode_steps']} steps, seeds {result['seed']} to {result['seed'] + count - 1}",
+        ),
         ("success", f"{sum(result['success'])} of {count} ({_success_meaning(result)})"),
         ("in target at end", _count(result["in_target_at_end"])),
         ("started in target", _count(result["started_in_target"])),

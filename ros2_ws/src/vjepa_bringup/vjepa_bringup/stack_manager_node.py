@@ -17,6 +17,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
+
 from vjepa_interfaces import topics
 from vjepa_interfaces.managed_node import ERROR, OK, STEADY, WARN, hold_signals, on_signal, qos_profile
 
@@ -150,7 +151,9 @@ class StackManagerNode(Node):
             level, message = ERROR, "; ".join(self.failures)
         status = DiagnosticStatus(level=level, name=self.get_fully_qualified_name(), message=message, hardware_id="")
         status.values = [KeyValue(key=node.name, value=_label(node.state)) for node in self.nodes]
-        status.values += [KeyValue(key=f"{node.name} brought up again", value=str(node.attempts)) for node in self.nodes]
+        status.values += [
+            KeyValue(key=f"{node.name} brought up again", value=str(node.attempts)) for node in self.nodes
+        ]
         array = DiagnosticArray(status=[status])
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)

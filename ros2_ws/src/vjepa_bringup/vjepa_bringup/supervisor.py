@@ -12,9 +12,9 @@ from pathlib import Path
 
 import yaml
 from ament_index_python.packages import get_package_prefix
-from vjepa_interfaces.errors import VjepaError
 
 from vjepa_bringup.graph import NodeSpec
+from vjepa_interfaces.errors import VjepaError
 
 MAX_RESTARTS = 3
 RESTART_DELAY_S = 0.5

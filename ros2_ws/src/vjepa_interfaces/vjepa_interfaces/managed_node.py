@@ -68,7 +68,9 @@ class ManagedNode(LifecycleNode):
                 self.declare_parameter(name, None, ParameterDescriptor(dynamic_typing=True))
         self._refuse_unknown_parameters()
         self.add_on_set_parameters_callback(self._on_set_parameters)
-        self._diagnostics = self.create_publisher(DiagnosticArray, topics.DIAGNOSTICS.name, qos_profile(topics.DIAGNOSTICS))
+        self._diagnostics = self.create_publisher(
+            DiagnosticArray, topics.DIAGNOSTICS.name, qos_profile(topics.DIAGNOSTICS)
+        )
         self.create_timer(1.0, self.publish_diagnostics, clock=STEADY)
 
     # What a subclass writes.

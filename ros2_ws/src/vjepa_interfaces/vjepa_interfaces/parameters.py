@@ -26,7 +26,9 @@ def read_parameters(config_class: type[T], values: Mapping[str, Any]) -> T:
     fields = {field.name: field for field in dataclasses.fields(config_class)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - set(fields))
     if unknown:
-        raise ParameterError(f"unknown parameter {', '.join(unknown)}; valid are: {', '.join(sorted(fields)) or '(none)'}")
+        raise ParameterError(
+            f"unknown parameter {', '.join(unknown)}; valid are: {', '.join(sorted(fields)) or '(none)'}"
+        )
     hints = typing.get_type_hints(config_class)
     return config_class(**{name: _convert(name, value, hints[name]) for name, value in values.items()})
 

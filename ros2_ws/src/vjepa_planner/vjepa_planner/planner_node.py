@@ -15,6 +15,7 @@ import numpy as np
 from geometry_msgs.msg import PointStamped
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
+
 from vjepa_interfaces import topics
 from vjepa_interfaces.alignment import StampRing
 from vjepa_interfaces.effort import EffortLimits
@@ -23,7 +24,6 @@ from vjepa_interfaces.managed_node import ERROR, OK, STEADY, WARN, ManagedNode, 
 from vjepa_interfaces.messages import latent_of
 from vjepa_interfaces.stamps import begins_episode, set_stamp, to_nanoseconds
 from vjepa_interfaces.statistics import Counts, Durations, RateMeter
-
 from vjepa_planner.contract import Observation, Plan, Planner, PlannerContext
 from vjepa_planner.registry import available, load_planner
 
