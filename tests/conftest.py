@@ -95,6 +95,12 @@ class Stack:
         assert response is not None, f"service {name} does not answer"
         return response
 
+    @staticmethod
+    def stamped(message, stamp_ns: int):
+        """Return `message` with its header's stamp set."""
+        set_stamp(message.header.stamp, stamp_ns)
+        return message
+
     def set_planner(self, name: str):
         value = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=name)
         request = SetParametersAtomically.Request(parameters=[Parameter(name="planner", value=value)])
@@ -117,12 +123,6 @@ class Stack:
 def message_type(topic: topics.Topic) -> type:
     package, _, name = topic.type.split("/")
     return getattr(importlib.import_module(f"{package}.msg"), name)
-
-
-def stamped(message, stamp_ns: int):
-    """Return `message` with its header's stamp set."""
-    set_stamp(message.header.stamp, stamp_ns)
-    return message
 
 
 @pytest.fixture

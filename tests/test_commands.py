@@ -3,7 +3,6 @@
 import math
 
 import pytest
-from conftest import stamped
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool, Trigger
@@ -16,21 +15,22 @@ JOINTS = ["shoulder", "wrist"]
 class BareSim:
     """A stack without its planner: the test answers frames itself."""
 
-    def __init__(self, stack):
+    def __init__(self, stack, command_topic=topics.JOINT_COMMAND):
         self.stack = stack
         self.joints = stack.tap(topics.JOINT_STATES)
         self.timesteps = stack.tap(topics.TIMESTEP)
-        self.commands = stack.publisher(topics.JOINT_COMMAND)
-        stack.wait_for(lambda: self.timesteps.stamps, "the first frame")
+        self.commands = stack.publisher(command_topic)
+        stack.wait_for(lambda: self.joints.stamps and self.timesteps.stamps, "the first frame")
 
     def send(self, effort, names=JOINTS, stamp=None):
         message = JointState(name=list(names), effort=[float(value) for value in effort])
-        self.commands.publish(stamped(message, self.timesteps.stamps[-1] if stamp is None else stamp))
+        self.commands.publish(self.stack.stamped(message, self.joints.stamps[-1] if stamp is None else stamp))
 
-    def next_effort(self):
-        """Wait for the next step and return the effort applied in it."""
-        last = self.joints.stamps[-1]
+    def next_effort(self, last=None):
+        """Wait for a step after stamp `last` (default: the latest seen) and return the effort applied in it."""
+        last = self.joints.stamps[-1] if last is None else last
         self.stack.wait_for(lambda: self.joints.stamps[-1] > last, "the next step")
+        self.stack.wait_for(lambda: self.timesteps.stamps[-1] == self.joints.stamps[-1], "its timestep")
         return list(self.joints.messages[-1].effort)
 
     def count(self, name, expected):
@@ -53,7 +53,10 @@ def bare_sim(start_stack, monkeypatch):
         return nodes
 
     monkeypatch.setattr(run_graph, "build_graph", without_planner)
-    return lambda **options: BareSim(start_stack(**options))
+    def start(command_topic=topics.JOINT_COMMAND, **options):
+        return BareSim(start_stack(**options), command_topic)
+
+    return start
 
 
 def test_lockstep_steps_only_for_a_sane_command_with_the_latest_stamp(bare_sim):
@@ -112,11 +115,10 @@ def test_zeros_of_a_deactivation_stop_the_arm_in_real_time(bare_sim):
 def test_an_effort_array_drives_the_arm_as_a_ros2_control_controller_takes_it(bare_sim, tmp_path):
     file = tmp_path / "array.yaml"
     file.write_text("sim_bridge: {ros__parameters: {command_input: effort_array}}\n")
-    sim = bare_sim(params_file=str(file), episode_steps=100_000)
-    array = sim.stack.publisher(topics.EFFORT_ARRAY)
+    sim = bare_sim(topics.EFFORT_ARRAY, params_file=str(file), episode_steps=100_000)
 
     def applied(expected):
-        array.publish(Float64MultiArray(data=[0.02, -0.01]))
+        sim.commands.publish(Float64MultiArray(data=[0.02, -0.01]))
         return list(sim.joints.messages[-1].effort) == expected
 
     sim.stack.wait_for(lambda: applied([0.02, -0.01]), "the array's torque")
@@ -133,15 +135,15 @@ def test_a_second_command_publisher_is_reported(bare_sim):
 def test_pause_holds_the_simulation_and_reset_begins_the_next_episode(bare_sim):
     sim = bare_sim(lockstep=True, episode_steps=50)
     assert sim.stack.call(SetBool, "sim_bridge/set_paused", SetBool.Request(data=True)).success
-    count = len(set(sim.timesteps.stamps))
+    held = sim.joints.stamps[-1]
     sim.send([0.01, 0.01])
     sim.count("commands", 1)
-    assert len(set(sim.timesteps.stamps)) == count, "a paused simulation does not step"
+    assert sim.joints.stamps[-1] == held, "a paused simulation does not step"
     assert sim.stack.call(SetBool, "sim_bridge/set_paused", SetBool.Request(data=False)).success
-    assert sim.next_effort() == [0.01, 0.01]
+    assert sim.next_effort(held) == [0.01, 0.01]
 
-    last = sim.timesteps.stamps[-1]
+    last = sim.joints.stamps[-1]
     assert sim.stack.call(Trigger, "sim_bridge/reset", Trigger.Request()).success
-    sim.stack.wait_for(lambda: sim.timesteps.stamps[-1] > last, "the first frame of the next episode")
+    assert sim.next_effort(last) == [0.0, 0.0]
     assert sim.timesteps.messages[-1].vector.z == 0.0
     assert sim.timesteps.stamps[-1] == last + 1_000_000_000

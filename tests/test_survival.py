@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from conftest import stamped
 from lifecycle_msgs.msg import Transition
 from sensor_msgs.msg import Image
 
@@ -33,14 +32,14 @@ def test_a_killed_node_is_restarted_and_the_run_goes_on(lockstep_stack, node):
 
 def test_a_refused_latent_is_answered_with_zero_torque_and_its_stamp(lockstep_stack):
     """A stamp no frame ever has, so that the real latent of no frame is in its way."""
-    stack = lockstep_stack(planner="expert", episode_steps=1000)
+    stack = lockstep_stack(planner="random", episode_steps=1000)
     latents = stack.publisher(topics.LATENT)
     commands = stack.tap(topics.JOINT_COMMAND)
     stack.wait_for_steps(10)
     bad = Image()
     fill_latent(bad, np.full((17, 8), np.nan, np.float32))
     stamp = 999_999_999_999
-    latents.publish(stamped(bad, stamp))
+    latents.publish(stack.stamped(bad, stamp))
     stack.wait_for(lambda: stamp in commands.stamps, "an answer to the NaN latent")
     assert list(commands.by_stamp()[stamp].effort) == [0.0, 0.0]
     stack.wait_for_value("vjepa_planner", "refused_latents", lambda count: count >= 1)

@@ -202,6 +202,7 @@ class SimNode(ManagedNode):
 
     def _publish(self) -> None:
         step = self._step
+        self._sent_s = time.monotonic()
         clock = Clock()
         set_stamp(clock.clock, step.stamp_ns)
         self._clock_output.publish(clock)
@@ -270,8 +271,8 @@ class SimNode(ManagedNode):
 
     def _resend(self) -> None:
         """Send an unanswered frame again, same stamp: a lost message or a restarted node never ends the run."""
-        age = time.monotonic() - self._frame_times.get(self._step.stamp_ns, -np.inf)
-        if not self._paused and not self._finished and age >= self.parameters.lockstep_retry_s:
+        silence_s = time.monotonic() - self._sent_s
+        if not self._paused and not self._finished and silence_s >= self.parameters.lockstep_retry_s:
             self._counts["resent_frames"] += 1
             self._publish()
 

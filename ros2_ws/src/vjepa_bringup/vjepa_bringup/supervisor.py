@@ -117,7 +117,7 @@ class Supervisor:
         return {c.node.name: c.process.pid for c in self.children if c.process and c.process.poll() is None}
 
     def stop(self) -> None:
-        """End every process: the stack manager first, which takes the nodes down in order, then the nodes, then by force.
+        """End every process: the stack manager first, which takes the nodes down in order, the rest, then by force.
 
         A second interruption goes straight to force.
         """

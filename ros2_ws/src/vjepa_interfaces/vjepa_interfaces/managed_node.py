@@ -215,7 +215,7 @@ class ManagedNode(LifecycleNode):
                     continue
                 if parameter.name not in self.live_parameters:
                     raise VjepaError(
-                        f"'{parameter.name}' is read at configure; deactivate and clean up {self.get_name()} to change it"
+                        f"'{parameter.name}' is read at configure; clean up {self.get_name()} first to change it"
                         f" (settable while running: {', '.join(sorted(self.live_parameters)) or 'none'})"
                     )
                 self.set_live_parameter(parameter.name, parameter.value)

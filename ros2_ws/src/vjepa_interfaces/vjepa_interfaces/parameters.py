@@ -10,42 +10,86 @@ from vjepa_interfaces.errors import VjepaError
 
 T = TypeVar("T")
 
+_SCALARS = (bool, int, float, str)
+
 
 class ParameterError(VjepaError):
-    """A parameter of an unknown name or a wrong type; the message gives the valid ones."""
+    """A parameter of an unknown name or a wrong type, or a missing one; the message gives the valid ones."""
 
 
-def read_parameters(config_class: type[T], values: Mapping[str, Any]) -> T:
+def read_parameters(config_class: type[T], values: Mapping[str, Any], kind: str = "parameter", of: str = "") -> T:
     """Return an instance of the dataclass `config_class` made from `values` (a missing one keeps its default).
 
-    An int is taken for a float, and a list for a tuple; nothing else is converted.
+    Fields of type bool, int, float and str, tuples and unions of them and None are checked; others are the
+    configuration's own to check. An int is taken for a float, and a list or array for a tuple; nothing else is
+    converted.
+
+    Args:
+        config_class: a dataclass.
+        values: by field name.
+        kind: what a value is called in messages.
+        of: whose it is, as in `planner 'expert'`, for messages.
 
     Raises:
-        ParameterError: a name that is no field, or a value of another type than the field's.
+        ParameterError: a name that is no field, a value of another type than the field's, or none for a field that has
+            no default.
     """
-    fields = {field.name: field for field in dataclasses.fields(config_class)}  # type: ignore[arg-type]
+    owner = f" of {of}" if of else ""
+    fields = {field.name: field for field in dataclasses.fields(config_class) if field.init}  # type: ignore[arg-type]
+    valid = ", ".join(sorted(fields)) or "(none)"
     unknown = sorted(set(values) - set(fields))
     if unknown:
-        raise ParameterError(
-            f"unknown parameter {', '.join(unknown)}; valid are: {', '.join(sorted(fields)) or '(none)'}"
-        )
+        names = ", ".join(f"'{name}'" for name in unknown)
+        raise ParameterError(f"unknown {kind}{owner}: {names}; valid are: {valid}")
+    missing = [name for name, field in fields.items() if name not in values and _is_required(field)]
+    if missing:
+        names = ", ".join(f"'{name}'" for name in missing)
+        raise ParameterError(f"{kind}{owner} {names} is missing, and has no default; give it")
     hints = typing.get_type_hints(config_class)
-    return config_class(**{name: _convert(name, value, hints[name]) for name, value in values.items()})
+    return config_class(**{n: _convert(f"{kind} '{n}'{owner}", value, hints[n]) for n, value in values.items()})
 
 
-def _convert(name: str, value: Any, hint: Any) -> Any:
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+def _is_required(field: dataclasses.Field) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _convert(what: str, value: Any, hint: Any) -> Any:
+    """Return `value` as the type `hint` has it, or refuse it with a ParameterError that says `what` it is."""
+    options = typing.get_args(hint) if _is_union(hint) else (hint,)
     for option in options:
-        if option is type(None):
+        if option in _SCALARS:
+            if option is float and isinstance(value, int | float) and not isinstance(value, bool):
+                return float(value)
+            if type(value) is option:
+                return value
+        elif option is type(None):
             if value is None:
                 return None
         elif typing.get_origin(option) is tuple:
-            if isinstance(value, list | tuple) or type(value).__name__ in ("array", "ndarray"):
-                element = typing.get_args(option)[0]
-                return tuple(_convert(name, item, element) for item in value)
-        elif option is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        elif type(value) is option:
+            if isinstance(value, list | tuple):
+                return _convert_items(what, list(value), option)
+            if type(value).__name__ in ("array", "ndarray"):
+                return _convert_items(what, value.tolist(), option)
+        else:
             return value
-    expected = " or ".join(getattr(option, "__name__", str(option)) for option in options)
-    raise ParameterError(f"parameter '{name}' is {value!r}; expected {expected}")
+    raise ParameterError(f"{what} is {value!r}; expected a value of type {' or '.join(map(_type_name, options))}")
+
+
+def _convert_items(what: str, items: list, hint: Any) -> tuple:
+    elements = typing.get_args(hint)
+    if len(elements) == 2 and elements[1] is Ellipsis:
+        elements = (elements[0],) * len(items)
+    if len(items) != len(elements):
+        raise ParameterError(f"{what} has {len(items)} values; expected {len(elements)}")
+    pairs = zip(items, elements, strict=True)
+    return tuple(_convert(f"value {i} of {what}", item, element) for i, (item, element) in enumerate(pairs))
+
+
+def _is_union(hint: Any) -> bool:
+    return isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+
+
+def _type_name(option: Any) -> str:
+    if option is type(None):
+        return "None"
+    return option.__name__ if isinstance(option, type) and not typing.get_args(option) else str(option)

@@ -6,11 +6,11 @@ when that planner is loaded.
 """
 
 from collections.abc import Mapping
-from dataclasses import fields
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, get_type_hints
+from typing import Any
 
 from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_interfaces.parameters import read_parameters
 from vjepa_planner.contract import Planner, PlannerContext
 
 GROUP = "vjepa_planner.planners"
@@ -35,7 +35,8 @@ def load_planner(name: str, options: Mapping[str, Any], context: PlannerContext)
     """
     planner_class = load_class(name)
     try:
-        return planner_class(make_config(name, planner_class.Config, options), context)
+        config = read_parameters(planner_class.Config, options, "option", f"planner '{name}'")
+        return planner_class(config, context)
     except VjepaError:
         raise
     except Exception as error:  # whatever a third party's planner raises, the stack's others must go on
@@ -70,35 +71,6 @@ def load_class(name: str) -> type[Planner]:
             "vjepa_planner.contract.Planner; subclass it"
         )
     return loaded
-
-
-def make_config(name: str, config_class: type, options: Mapping[str, Any]) -> Any:
-    """Return the configuration of the planner `name` with `options` over its defaults.
-
-    Values for fields of type bool, int, float and str are checked, as they come from parameter files and command
-    lines; an int is taken where a float is expected. Others are the configuration's own to check.
-
-    Raises:
-        VjepaError: no such option, or a value of a wrong type.
-    """
-    types = get_type_hints(config_class)
-    valid = [field.name for field in fields(config_class) if field.init]
-    values = {}
-    for option, value in options.items():
-        if option not in valid:
-            raise unknown_name(f"option of planner '{name}':", option, valid)
-        values[option] = _checked(f"option '{option}' of planner '{name}'", types[option], value)
-    return config_class(**values)
-
-
-def _checked(what: str, expected: Any, value: Any) -> Any:
-    if expected not in (bool, int, float, str):
-        return value
-    if expected is float and type(value) is int:
-        return float(value)
-    if type(value) is not expected:
-        raise VjepaError(f"{what} is {value!r}; expected a value of type {expected.__name__}")
-    return value
 
 
 def _owner(point: EntryPoint) -> str:
