@@ -35,10 +35,11 @@ class Bundle:
 
     def require(self, key: str, kind: type | tuple[type, ...]) -> Any:
         """Return `config[key]`, refused with a BundleError where it is missing or not of the type `kind`."""
+        kinds = (kind,) if isinstance(kind, type) else kind
         value = self.config.get(key)
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             found = "nothing" if value is None else repr(value)
-            names = kind.__name__ if isinstance(kind, type) else " or ".join(k.__name__ for k in kind)
+            names = " or ".join(k.__name__ for k in kinds)
             raise BundleError(f"{self.path / CONFIG_FILE}: '{key}' is {found}; expected a value of type {names}")
         return value
 
@@ -70,7 +71,7 @@ def read_bundle(path: Path | str, kind: str) -> Bundle:
         raise BundleError(f"{file} has {file.stat().st_size} bytes; expected at most {MAX_CONFIG_BYTES}")
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise BundleError(f"{file} is not readable JSON: {error}") from error
     if not isinstance(config, dict) or config.get("kind") != kind:
         found = config.get("kind") if isinstance(config, dict) else type(config).__name__
@@ -83,7 +84,7 @@ def write_bundle(path: Path | str, config: dict[str, Any], card: str) -> Bundle:
 
     The caller saves `model.safetensors` beside them first, so that a folder with a config is complete.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     path.mkdir(parents=True, exist_ok=True)
     (path / CARD_FILE).write_text(card, encoding="utf-8")
     temporary = path / (CONFIG_FILE + ".tmp")

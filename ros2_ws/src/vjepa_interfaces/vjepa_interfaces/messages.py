@@ -45,7 +45,7 @@ def fill_timestep(message, timestep: Timestep) -> None:
 def latent_of(message) -> np.ndarray:
     """Return the latent in a `sensor_msgs/Image` of encoding 32FC1: float32, shape (rows, dimension).
 
-    The array is a read-only view of the message's bytes.
+    The array is read-only: mostly a view of the message's bytes.
 
     Raises:
         VjepaError: another encoding, or bytes that do not add up to height x width floats.
@@ -60,7 +60,9 @@ def latent_of(message) -> np.ndarray:
             f"expected {rows * dimension * 4} bytes (not zero) and step {dimension * 4}"
         )
     latent = data.view(">f4" if message.is_bigendian else "<f4").reshape(rows, dimension)
-    return latent.astype(np.float32, copy=False)
+    latent = latent.astype(np.float32, copy=False)
+    latent.flags.writeable = False
+    return latent
 
 
 def fill_latent(message, latent: np.ndarray) -> None:

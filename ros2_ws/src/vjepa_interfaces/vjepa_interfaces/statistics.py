@@ -43,9 +43,12 @@ class RateMeter:
         self._times.append(now_s)
 
     def rate(self, now_s: float) -> float:
-        """Return events per second, 0 where fewer than two were counted in the window."""
+        """Return events per second at steady time `now_s`, 0 where fewer than two were counted in the window.
+
+        The time since the last event counts, so that the rate falls as soon as events stop.
+        """
         recent = [t for t in self._times.copy() if now_s - t <= self._window_s]
-        return (len(recent) - 1) / max(recent[-1] - recent[0], 1e-9) if len(recent) > 1 else 0.0
+        return (len(recent) - 1) / max(now_s - recent[0], 1e-9) if len(recent) > 1 else 0.0
 
 
 class Counts(Counter):

@@ -1,0 +1,93 @@
+"""Bundles are read whole and of the right kind, or refused; a policy is held to its encoder."""
+
+import json
+
+import pytest
+
+from vjepa_interfaces.bundle import (
+    CARD_FILE,
+    CONFIG_FILE,
+    MAX_CONFIG_BYTES,
+    Bundle,
+    BundleError,
+    read_bundle,
+    write_bundle,
+)
+
+CONFIG = {"kind": "policy", "architecture": "mlp", "encoder_fingerprint": "abcd", "latent_rows": "mean", "hidden": 256}
+
+
+def test_what_was_written_is_read(tmp_path):
+    written = write_bundle(tmp_path / "deep" / "policy", CONFIG, "# A policy\n")
+    read = read_bundle(tmp_path / "deep" / "policy", "policy")
+    assert read == written
+    assert read.config == CONFIG
+    assert read.weights == tmp_path / "deep" / "policy" / "model.safetensors"
+    assert (read.path / CARD_FILE).read_text() == "# A policy\n"
+    assert sorted(path.name for path in read.path.iterdir()) == [CARD_FILE, CONFIG_FILE]
+
+
+def test_a_home_folder_is_written_and_read_alike(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_bundle("~/policy", CONFIG, "")
+    assert (tmp_path / "policy" / CONFIG_FILE).is_file()
+    assert read_bundle("~/policy", "policy").config == CONFIG
+
+
+def test_a_missing_folder_or_config_is_refused_naming_it(tmp_path):
+    for path in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(BundleError, match=f"no bundle at '{path}': expected a folder with config.json"):
+            read_bundle(path, "policy")
+
+
+@pytest.mark.parametrize("text", ["", "{", "not json", "[" * 100_000, "\udcff"])
+def test_a_config_that_is_not_json_is_refused_naming_the_file(tmp_path, text):
+    (tmp_path / CONFIG_FILE).write_text(text, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(BundleError, match=f"{tmp_path / CONFIG_FILE} is not readable JSON"):
+        read_bundle(tmp_path, "policy")
+
+
+def test_an_oversized_config_is_refused_unread(tmp_path):
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(CONFIG) + " " * MAX_CONFIG_BYTES)
+    with pytest.raises(BundleError, match=f"expected at most {MAX_CONFIG_BYTES}"):
+        read_bundle(tmp_path, "policy")
+
+
+@pytest.mark.parametrize(("content", "found"), [(CONFIG, "policy"), ({}, "None"), ([CONFIG], "list"), ("x", "str")])
+def test_a_bundle_of_another_kind_is_refused_naming_both(tmp_path, content, found):
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(content))
+    with pytest.raises(BundleError, match=f"is of kind '{found}'; expected 'encoder'"):
+        read_bundle(tmp_path, "encoder")
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "names"),
+    [
+        (None, int, "int"),
+        ("256", int, "int"),
+        (True, int, "int"),
+        (True, (int, float), "int or float"),
+        (1.0, int, "int"),
+        ([1], (str, dict), "str or dict"),
+    ],
+)
+def test_a_required_value_of_another_type_is_refused_naming_file_and_key(tmp_path, value, kind, names):
+    bundle = Bundle(tmp_path, {"hidden": value})
+    with pytest.raises(BundleError, match=rf"config\.json: 'hidden' is .*; expected a value of type {names}$"):
+        bundle.require("hidden", kind)
+
+
+def test_a_required_value_of_its_type_is_returned(tmp_path):
+    bundle = Bundle(tmp_path, {"hidden": 256, "mean": 1, "loud": True})
+    assert bundle.require("hidden", int) == 256
+    assert bundle.require("mean", (int, float)) == 1
+    assert bundle.require("loud", bool) is True
+
+
+def test_latents_of_another_encoder_are_refused_naming_both_fingerprints(tmp_path):
+    bundle = Bundle(tmp_path, CONFIG)
+    bundle.check_encoder("abcd")
+    with pytest.raises(BundleError, match=r"encoder abcd.*come from ef01"):
+        bundle.check_encoder("ef01")
+    with pytest.raises(BundleError, match="'encoder_fingerprint' is nothing"):
+        Bundle(tmp_path, {}).check_encoder("abcd")
