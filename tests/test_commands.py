@@ -53,6 +53,7 @@ def bare_sim(start_stack, monkeypatch):
         return nodes
 
     monkeypatch.setattr(run_graph, "build_graph", without_planner)
+
     def start(command_topic=topics.JOINT_COMMAND, **options):
         return BareSim(start_stack(**options), command_topic)
 

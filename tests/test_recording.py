@@ -1,5 +1,6 @@
 """A recorded run is a rosbag2 bag that others read: every frame with its command, and where it all came from."""
 
+import itertools
 import json
 import shutil
 
@@ -8,6 +9,7 @@ import yaml
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 from std_srvs.srv import SetBool
+
 from vjepa_interfaces import topics
 from vjepa_interfaces.stamps import to_nanoseconds
 
@@ -54,9 +56,10 @@ def test_the_bag_holds_one_command_for_every_frame_joined_by_stamp(recorded):
     torque = {to_nanoseconds(m.header.stamp): m.effort.tolist() for m in messages["/" + topics.JOINT_COMMAND.name]}
     joints = messages["/" + topics.JOINT_STATES.name]
     types = {to_nanoseconds(m.header.stamp): m.vector.z for m in messages["/" + topics.TIMESTEP.name]}
-    for before, after in zip(joints, joints[1:], strict=False):
+    for before, after in itertools.pairwise(joints):
         if types[to_nanoseconds(after.header.stamp)] != 0:
-            assert after.effort.tolist() == torque[to_nanoseconds(before.header.stamp)], "the command is what was applied"
+            applied, asked = after.effort.tolist(), torque[to_nanoseconds(before.header.stamp)]
+            assert applied == asked
 
 
 def test_the_bag_says_where_it_came_from_and_that_nothing_was_lost(recorded):
@@ -94,6 +97,7 @@ def test_recording_starts_and_stops_while_running(lockstep_stack, tmp_path):
 def test_perception_works_from_a_played_bag_with_no_simulation(recorded, start_stack, tmp_path):
     """What `ros2 bag play` does, by the test's own node: the recorded frames, in order, at their stamps."""
     from sensor_msgs.msg import Image
+
     from vjepa_interfaces.messages import latent_of
 
     copy = shutil.copytree(recorded, tmp_path / "copy")
@@ -105,9 +109,8 @@ def test_perception_works_from_a_played_bag_with_no_simulation(recorded, start_s
     stack.wait_for(lambda: stack.monitor.is_active(1.0), "the stack to be active")
     replayed = messages["/camera/image_raw"][:30]
     for recorded_frame in replayed:
-        message = Image(
-            height=recorded_frame.height, width=recorded_frame.width, encoding=recorded_frame.encoding, step=recorded_frame.step
-        )
+        message = Image(height=recorded_frame.height, width=recorded_frame.width, step=recorded_frame.step)
+        message.encoding = recorded_frame.encoding
         message.data = recorded_frame.data.tobytes()
         stamp = to_nanoseconds(recorded_frame.header.stamp)
         frames.publish(stack.stamped(message, stamp))

@@ -7,6 +7,7 @@ answers the latest frame steps it. See docs/interface.md.
 import sys
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import PointStamped, Vector3Stamped
@@ -25,6 +26,19 @@ from vjepa_interfaces.stamps import set_stamp, to_nanoseconds
 from vjepa_interfaces.statistics import Counts, Durations, RateMeter
 
 ENDPOINT_POLL_S = 0.02
+COUNTED = (
+    "episodes",
+    "frames",
+    "steps",
+    "answered_frames",
+    "resent_frames",
+    "stale_steps",
+    "timeout_steps",
+    "commands",
+    "refused_commands",
+    "clamped_commands",
+    "old_commands",
+)
 COMMAND_INPUTS = ("joint_command", "effort_array")
 
 
@@ -70,12 +84,13 @@ class SimNode(ManagedNode):
 
     def __init__(self):
         super().__init__("sim_bridge")
-        self._env = None
-        self._timer = None
-        self._waiting = None
-        self._counts = None
-        self._commands = None
-        self._outputs = self._offered = ()
+        self._env: Any = None  # A SimEnv, whose import waits for the choice of an OpenGL backend.
+        self._timer: Any = None
+        self._waiting: Any = None
+        self._counts: Any = None
+        self._commands: Any = None
+        self._outputs: tuple = ()
+        self._offered: tuple = ()
 
     def setup(self) -> None:
         """Build the environment and its renderer, and all endpoints."""
@@ -135,9 +150,9 @@ class SimNode(ManagedNode):
         self._latency = Durations()
         self._command_age = Durations()
         self._rate = RateMeter()
-        self._step = None
+        self._step: Any = None
         self._paused = False
-        self._pending = None
+        self._pending: np.ndarray | None = None
         self._finished = False
         self._answered_ns = 0
         self._applied_ns = 0
@@ -387,9 +402,7 @@ class SimNode(ManagedNode):
             "command_age_p50_periods": age_p50 / period_ms,
             "command_age_p99_periods": age_p99 / period_ms,
         }
-        names = ("episodes", "frames", "steps", "answered_frames", "resent_frames", "stale_steps", "timeout_steps")
-        names += ("commands", "refused_commands", "clamped_commands", "old_commands")
-        values |= {name: self._counts[name] for name in names}
+        values |= {name: self._counts[name] for name in COUNTED}
         return level, message, values
 
 

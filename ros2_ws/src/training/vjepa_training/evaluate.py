@@ -1,6 +1,7 @@
 """From the stack's parameters to an evaluation in one process, with the same settings the nodes would get."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -67,4 +68,4 @@ def evaluate(
 
 
 def _only(values: dict[str, Any], config_class: type) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name in config_class.__dataclass_fields__}
+    return {name: value for name, value in values.items() if name in {field.name for field in fields(config_class)}}

@@ -57,7 +57,7 @@ class Lane:
         self.planner: Planner = load_planner(config.planner, config.options, context)
         if self.planner.encoder_fingerprint is not None:
             self.planner.check_encoder(encoder.fingerprint)
-        self.step: SimStep | None = None
+        self.step: SimStep
 
     def begin(self, episode: int) -> None:
         """Begin the episode of this number with a fresh clip and the planner reset to its seed."""

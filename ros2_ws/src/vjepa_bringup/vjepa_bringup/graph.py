@@ -137,7 +137,7 @@ def merged_parameters(options: StackOptions) -> dict[str, dict[str, Any]]:
             if node not in merged:
                 raise VjepaError(f"{options.params_file}: {unknown_name('node', node, merged)}")
             merged[node] |= values
-    explicit = {
+    explicit: dict[str, dict[str, Any]] = {
         "sim_bridge": {
             "task": options.task,
             "seed": options.seed,

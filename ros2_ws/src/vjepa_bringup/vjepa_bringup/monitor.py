@@ -69,7 +69,7 @@ class Monitor:
             if len(row) < 3 and len(self._rows) < MAX_PENDING:
                 return
             del self._rows[first]
-            if len(row) == 3:
+            if len(row) == 3 and self.keeper is not None:
                 timestep = row["timestep"]
                 self.keeper.add(first, timestep.reward, timestep.step_type, row["target"], row["fingertip"])
 

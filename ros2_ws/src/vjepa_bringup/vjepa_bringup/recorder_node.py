@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from rclpy.serialization import deserialize_message
 from std_msgs.msg import String
@@ -47,7 +48,8 @@ class RecorderNode(ManagedNode):
         super().__init__("episode_recorder")
         self._writer: BagWriter | None = None
         self._taps: list = []
-        self._service = self._timer = None
+        self._service: Any = None
+        self._timer: Any = None
         self._failure = ""
         self._last_audit = ""
 
@@ -106,13 +108,13 @@ class RecorderNode(ManagedNode):
                 self._fail(error)
                 return
             if topic == topics.LATENT_INFO:
-                self._note("encoder_info", data)
+                self._note(self._writer, "encoder_info", data)
             elif topic == topics.ACTIVE_PLANNER:
-                self._note("planners", data)
+                self._note(self._writer, "planners", data)
 
         return write
 
-    def _note(self, key: str, data: bytes) -> None:
+    def _note(self, writer: BagWriter, key: str, data: bytes) -> None:
         """Keep in the metadata what latched topics say of the encoder and of who drove."""
         text = deserialize_message(data, String).data
         known = self._provenance.get(key, "")
@@ -121,7 +123,7 @@ class RecorderNode(ManagedNode):
         self._provenance[key] = text
         if key == "encoder_info":
             self._provenance["encoder_fingerprint"] = str(json.loads(text).get("fingerprint", ""))
-        self._writer.annotate(self._provenance)
+        writer.annotate(self._provenance)
 
     def _flush(self) -> None:
         if self._writer is not None:
@@ -152,10 +154,9 @@ class RecorderNode(ManagedNode):
 
     def _on_record(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         """Open a bag, or close the one that is open."""
-        recording = self._writer is not None
-        if request.data == recording:
+        if request.data == (self._writer is not None):
             response.success = False
-            response.message = f"already recording into {self._writer.path}" if recording else "not recording"
+            response.message = f"already recording into {self._writer.path}" if self._writer else "not recording"
             return response
         try:
             response.message = f"recording into {self._open()}" if request.data else self._close()

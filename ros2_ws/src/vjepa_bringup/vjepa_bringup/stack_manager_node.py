@@ -8,6 +8,7 @@ After navigation2's lifecycle manager.
 import sys
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -34,7 +35,7 @@ class Managed:
     name: str
     state: int = State.PRIMARY_STATE_UNKNOWN
     polled_s: float = 0.0
-    call: object = None
+    call: Any = None
     call_kind: str = ""
     call_deadline_s: float = 0.0
     was_active: bool = False

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +22,7 @@ RESTART_DELAY_S = 0.5
 MANAGER_DOWN_S = 15.0
 NODE_DOWN_S = 5.0
 KILL_S = 2.0
+POLL_S = 0.1
 
 
 @dataclass
@@ -56,10 +58,10 @@ class Supervisor:
     children: list[Child] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="vjepa-run-"))
-        self._log = open(self.log_path, "ab") if self.log_path else None  # noqa: SIM115 (closed by stop)
         if shutil.which("setpriv") is None:
             raise VjepaError("setpriv is missing; install it with: apt-get install util-linux")
+        self._log = open(self.log_path, "ab") if self.log_path else None  # noqa: SIM115 (closed by stop)
+        self._folder = Path(tempfile.mkdtemp(prefix="vjepa-run-"))
 
     def start(self, nodes: list[NodeSpec]) -> None:
         """Start a process for every node."""
@@ -116,30 +118,47 @@ class Supervisor:
         """Return the process ids of the running nodes by name."""
         return {c.node.name: c.process.pid for c in self.children if c.process and c.process.poll() is None}
 
-    def stop(self) -> None:
+    def restarts(self) -> dict[str, int]:
+        """Return how often nodes were started again, by name, for those that were."""
+        return {child.node.name: child.restarts for child in self.children if child.restarts}
+
+    def stop(self, hurry: Callable[[], bool] = lambda: False) -> None:
         """End every process: the stack manager first, which takes the nodes down in order, the rest, then by force.
 
-        A second interruption goes straight to force.
-        """
-        try:
-            manager = [child for child in self.children if not child.node.lifecycle]
-            self._end(manager, signal.SIGINT, MANAGER_DOWN_S)
-            self._end(self.children, signal.SIGINT, NODE_DOWN_S)
-        except KeyboardInterrupt:
-            pass
-        finally:
-            self._end(self.children, signal.SIGKILL, KILL_S)
-            if self._log:
-                self._log.close()
-            shutil.rmtree(self._folder, ignore_errors=True)
+        Harmless when called again. Must not be cut short by an exception out of a signal handler: see `interrupts`.
 
-    @staticmethod
-    def _end(children: list[Child], signal_number: int, patience_s: float) -> None:
-        alive = [child.process for child in children if child.process and child.process.poll() is None]
-        for process in alive:
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal_number)
-        deadline = time.monotonic() + patience_s
-        for process in alive:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(max(deadline - time.monotonic(), 0.0))
+        Args:
+            hurry: what is still running once this is true is ended by force at once.
+        """
+        managers = [child for child in self.children if not child.node.lifecycle]
+        for children, patience_s in ((managers, MANAGER_DOWN_S), (self.children, NODE_DOWN_S)):
+            # Not SIGINT: a node that is still importing would end in a traceback.
+            _signal(children, signal.SIGTERM)
+            _wait(children, patience_s, hurry)
+        _signal(self.children, signal.SIGKILL)
+        _wait(self.children, KILL_S, lambda: False)
+        if self._log:
+            self._log.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _running(children: list[Child]) -> list[subprocess.Popen]:
+    return [child.process for child in children if child.process and child.process.poll() is None]
+
+
+def _signal(children: list[Child], number: int) -> None:
+    """Send a signal to the running ones; SIGKILL to all that they started, too."""
+    for process in _running(children):
+        with contextlib.suppress(ProcessLookupError):
+            if number == signal.SIGKILL:
+                os.killpg(process.pid, number)
+            else:
+                process.send_signal(number)
+
+
+def _wait(children: list[Child], patience_s: float, hurry: Callable[[], bool]) -> None:
+    """Wait until all of them have ended, for `patience_s` at most, or until `hurry` is true."""
+    deadline = time.monotonic() + patience_s
+    while (running := _running(children)) and not hurry() and (left := deadline - time.monotonic()) > 0:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            running[0].wait(min(left, POLL_S))

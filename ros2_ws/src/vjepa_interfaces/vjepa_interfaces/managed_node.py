@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import rclpy
@@ -61,7 +62,7 @@ class ManagedNode(LifecycleNode):
         self.last_error = ""
         self._active = False
         for field in dataclasses.fields(self.Parameters):
-            default = list(field.default) if isinstance(field.default, tuple) else field.default
+            default: Any = list(field.default) if isinstance(field.default, tuple) else field.default
             self.declare_parameter(field.name, default, ParameterDescriptor(dynamic_typing=True))
         for name in self._parameter_overrides:
             if name.split(".")[0] in self.option_prefixes:
@@ -97,7 +98,8 @@ class ManagedNode(LifecycleNode):
 
     def options(self, prefix: str) -> dict[str, Any]:
         """Return the parameters `prefix.OPTION` by option name."""
-        return {name: parameter.value for name, parameter in self.get_parameters_by_prefix(prefix).items()}
+        found: Any = self.get_parameters_by_prefix(prefix)
+        return {name: parameter.value for name, parameter in found.items()}
 
     # What this class does with it.
 
@@ -163,10 +165,11 @@ class ManagedNode(LifecycleNode):
 
     def publish_diagnostics(self) -> None:
         """Publish this node's status on `/diagnostics`."""
+        values: dict[str, Any] = {}
         if self.last_error:
-            level, message, values = ERROR, self.last_error, {}
+            level, message = ERROR, self.last_error
         elif self.parameters is None:
-            level, message, values = OK, "not configured", {}
+            level, message = OK, "not configured"
         else:
             level, message, values = self.diagnose()
         status = DiagnosticStatus(level=level, name=self.get_fully_qualified_name(), message=message, hardware_id="")
@@ -247,7 +250,7 @@ def on_signal(executor: Executor) -> threading.Event:
     return stopping
 
 
-def run(node_class: type[ManagedNode], args: list[str] | None = None) -> int:
+def run(node_class: Callable[[], ManagedNode], args: list[str] | None = None) -> int:
     """Spin one managed node until SIGINT or SIGTERM, deactivate and clean it up, and return the exit status.
 
     Signals are waited for in a thread of their own, so that the node still has a context in which to send its last
@@ -268,7 +271,7 @@ def run(node_class: type[ManagedNode], args: list[str] | None = None) -> int:
             except rclpy_implementation.RCLError as error:
                 node.get_logger().error(f"refused by ROS: {error}")
     except VjepaError as error:
-        print(f"{node_class.__name__}: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)
         status = 2
     except ExternalShutdownException:
         pass

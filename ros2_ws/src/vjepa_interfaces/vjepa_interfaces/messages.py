@@ -83,5 +83,5 @@ def as_message_bytes(values: np.ndarray) -> array.array:
     over a thousand times slower.
     """
     out = array.array("B")
-    out.frombytes(memoryview(np.ascontiguousarray(values)).cast("B"))
+    out.frombytes(np.ascontiguousarray(values).data.cast("B"))
     return out

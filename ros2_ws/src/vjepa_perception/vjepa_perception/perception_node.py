@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
@@ -57,9 +58,8 @@ class PerceptionNode(ManagedNode):
 
     def __init__(self):
         super().__init__("vjepa_perception")
-        self._encoder = None
-        self._endpoints = ()
-        self._worker = None
+        self._encoder: Any = None
+        self._worker: threading.Thread | None = None
         self._wake = threading.Condition()
 
     def setup(self) -> None:
@@ -97,7 +97,7 @@ class PerceptionNode(ManagedNode):
         self._encode_time = Durations()
         self._rate = RateMeter()
         self._clip = ClipBuffer(self.parameters.clip_frames)
-        self._newest = None
+        self._newest: tuple[int, Any] | None = None
         self._encoded: tuple[int, np.ndarray] | None = None
         self._stamp_ns = self._failed_ns = 0
         self._arrived_s = 0.0
@@ -165,9 +165,8 @@ class PerceptionNode(ManagedNode):
     def _encode_newest(self) -> None:
         while True:
             with self._wake:
-                while self._newest is None and self._running:
-                    self._wake.wait()
-                if not self._running:
+                self._wake.wait_for(lambda: self._newest is not None or not self._running)
+                if self._newest is None or not self._running:
                     return
                 (stamp_ns, clip), self._newest = self._newest, None
             started = time.monotonic()

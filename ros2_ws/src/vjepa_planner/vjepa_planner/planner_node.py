@@ -125,7 +125,7 @@ class PlannerNode(ManagedNode):
         self._plan_time = Durations()
         self._rate = RateMeter()
         self._joints, self._targets = StampRing(), StampRing()
-        self._goal = None
+        self._goal: np.ndarray | None = None
         self._waiting: tuple[int, np.ndarray] | None = None
         self._answered: JointState | None = None
         self._latent_ns: int | None = None

@@ -35,7 +35,7 @@ def load_planner(name: str, options: Mapping[str, Any], context: PlannerContext)
     """
     planner_class = load_class(name)
     try:
-        config = read_parameters(planner_class.Config, options, "option", f"planner '{name}'")
+        config: Any = read_parameters(planner_class.Config, options, "option", f"planner '{name}'")
         return planner_class(config, context)
     except VjepaError:
         raise
