@@ -4,8 +4,12 @@
 run:
 	./vjepa run $(ARGS)
 
-test:
+test: .vjepa/torchvision
 	./vjepa --exec python -P -m pytest $(ARGS)
+
+.vjepa/torchvision: requirements-torchvision.txt
+	./vjepa --exec python -P -m pip install --quiet --no-deps --upgrade --target $@ -r $<
+	touch $@
 
 bench:
 	./vjepa --exec python -P benchmarks/run.py $(ARGS)

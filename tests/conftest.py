@@ -87,6 +87,11 @@ class Stack:
         self.wait_for(lambda: self.monitor.diagnostics.get("sim_bridge", ("", "", {}))[1] == "finished", "the end")
 
     @property
+    def driver(self) -> str:
+        """The planner that drives."""
+        return self.monitor.drivers[-1] if self.monitor.drivers else ""
+
+    @property
     def steps(self) -> int:
         return sum(episode.steps for episode in self.keeper.episodes)
 

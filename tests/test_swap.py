@@ -10,7 +10,7 @@ def test_swaps_in_mid_episode_leave_no_stamp_unanswered_in_lockstep(lockstep_sta
     for name in ("random", "expert-p", "expert", "random", "expert"):
         stack.wait_for_steps(20)
         assert stack.set_planner(name).successful
-        stack.wait_for(lambda name=name: stack.monitor.active_planner == name, f"{name} to drive")
+        stack.wait_for(lambda name=name: stack.driver == name, f"{name} to drive")
     stack.wait_finished()
     stack.wait_for(lambda: set(frames.stamps) <= set(commands.stamps), "an answer to every frame")
     assert len(set(frames.stamps)) == 2 * 151
@@ -42,7 +42,7 @@ def test_an_unknown_planner_is_refused_and_the_old_one_drives_on(lockstep_stack)
     for name in ("teleport", "expert", "expert-p", "random"):
         assert name in result.reason
     stack.wait_for_episodes(1)
-    assert stack.monitor.active_planner == "expert"
+    assert stack.driver == "expert"
     assert stack.keeper.episodes[0].in_target_at_end
 
 

@@ -1,8 +1,29 @@
-"""What the command line may ask of planners without running any."""
+"""What the command line may ask of planners and tasks without running any."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from sim_bridge.tasks import task_named
+from vjepa_interfaces.errors import unknown_name
 from vjepa_planner.registry import available
 
 
 def installed_planners() -> list[str]:
     """Return the names of all planners installed, sorted."""
     return available()
+
+
+def refuse_unknown_names(parameters: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse, before anything is started, a task or a planner that there is not.
+
+    Args:
+        parameters: of every node, by node name, flat.
+
+    Raises:
+        VjepaError: naming it, and the valid ones.
+    """
+    task_named(parameters["sim_bridge"]["task"])
+    planner = parameters["vjepa_planner"]
+    for name in (planner["planner"], *planner.get("planners", ())):
+        if name not in available():
+            raise unknown_name("planner", name, available())

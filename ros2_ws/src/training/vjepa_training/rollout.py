@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from sim_bridge.env import SimConfig, SimEnv, SimStep
+from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.messages import LAST
 from vjepa_interfaces.statistics import Durations
 from vjepa_perception.clip import ClipBuffer
@@ -40,6 +41,12 @@ class RolloutConfig:
     episodes: int = 20
     batch_size: int = 1
     device: str = "cpu"
+
+    def __post_init__(self):
+        """Refuse what cannot be run, with a VjepaError."""
+        for name in ("episodes", "batch_size"):
+            if getattr(self, name) < 1:
+                raise VjepaError(f"{name} is {getattr(self, name)}; expected at least 1")
 
 
 class Lane:

@@ -19,7 +19,8 @@ class Protocol:
     Attributes:
         name: `short` or `full`.
         episode_steps: control steps.
-        success_return: success is a return above this; None: success is being in the target at the end.
+        success_return: success is a return above this; None: success is being in the target at the end, which is
+            not defined for a task without a target.
     """
 
     name: str
@@ -52,6 +53,9 @@ class Episode:
 class ScoreKeeper:
     """Scores episodes from stamped steps given in order; a stamp given again is ignored.
 
+    A FIRST step from before the last one is that of a simulation started again, which begins with its first episode:
+    what was scored before is then forgotten.
+
     Attributes:
         task: dm_control task, which says how near counts as in the target.
         episodes: those begun so far.
@@ -69,7 +73,9 @@ class ScoreKeeper:
 
         Steps before the first FIRST belong to no episode and are ignored.
         """
-        if stamp_ns <= self._last_ns:
+        if step_type == FIRST and stamp_ns < self._last_ns:
+            self.episodes.clear()
+        elif stamp_ns <= self._last_ns:
             return
         self._last_ns = stamp_ns
         if step_type == FIRST:
@@ -100,29 +106,35 @@ def bootstrap_interval(values: list[float], seed: int = 0) -> tuple[float, float
     if not values:
         return float("nan"), float("nan")
     sample = np.asarray(values, np.float64)
-    draws = np.random.default_rng(seed).integers(0, len(sample), (BOOTSTRAP_RESAMPLES, len(sample)))
-    low, high = np.percentile(sample[draws].mean(axis=1), [2.5, 97.5])
+    random = np.random.default_rng(seed)
+    means = [sample[random.integers(0, len(sample), len(sample))].mean() for _ in range(BOOTSTRAP_RESAMPLES)]
+    low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
 
 
 def summarise(episodes: list[Episode], protocol: Protocol) -> dict[str, Any]:
-    """Return the figures of finished `episodes` under a `protocol`, as they go into a result's JSON."""
+    """Return the figures of finished `episodes` under a `protocol`, as they go into a result's JSON.
+
+    NaN stands for what no episode gives, and None for what is not defined for the task.
+    """
     returns = [episode.episode_return for episode in episodes]
     at_end = [episode.in_target_at_end for episode in episodes]
     if protocol.success_return is not None:
-        successes = [value > protocol.success_return for value in returns]
+        successes: list[bool | None] = [value > protocol.success_return for value in returns]
     else:
-        successes = [bool(value) for value in at_end]
+        successes = at_end
+    defined = [success for success in successes if success is not None]
     low, high = bootstrap_interval(returns)
     return {
         "protocol": protocol.name,
         "episode_steps": protocol.episode_steps,
         "episodes": len(episodes),
+        "steps": [episode.steps for episode in episodes],
         "returns": returns,
         "in_target_at_end": at_end,
         "started_in_target": [episode.started_in_target for episode in episodes],
         "mean_return": float(np.mean(returns)) if returns else float("nan"),
         "interval_95": [low, high],
         "success": successes,
-        "success_rate": float(np.mean(successes)) if successes else float("nan"),
+        "success_rate": float(np.mean(defined)) if defined else float("nan"),
     }

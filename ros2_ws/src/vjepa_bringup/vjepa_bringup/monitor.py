@@ -21,8 +21,10 @@ from vjepa_interfaces.messages import timestep_of
 from vjepa_interfaces.stamps import to_nanoseconds
 from vjepa_training.score import ScoreKeeper
 
-MAX_PENDING = 200
-"""Rows by stamp that may wait for the three topics to meet; beyond that the oldest was never whole."""
+SPIN_S = 0.1
+"""Longest wait for a message at a time: a signal is taken only between two waits."""
+ROW = ("timestep", "target", "fingertip")
+"""What the sim publishes at every stamp, on a topic each, and a score is made of."""
 
 
 class Monitor:
@@ -32,7 +34,8 @@ class Monitor:
         node: for further clients.
         diagnostics: by node name: (level, message, values), the latest.
         encoder_info: what the encoder says of itself, once it has.
-        active_planner: who drives, once known.
+        drivers: the planners that have driven, in order; the last one drives.
+        keeper: gets every step that the sim publishes.
     """
 
     def __init__(self, domain: int, namespace: str = "", keeper: ScoreKeeper | None = None):
@@ -44,8 +47,9 @@ class Monitor:
         self.keeper = keeper
         self.diagnostics: dict[str, tuple[bytes, str, dict[str, str]]] = {}
         self.encoder_info: dict[str, Any] = {}
-        self.active_planner = ""
+        self.drivers: list[str] = []
         self._rows: dict[int, dict[str, Any]] = {}
+        self._newest = dict.fromkeys(ROW, 0)
         self._subscribe(DiagnosticArray, topics.DIAGNOSTICS, self._on_diagnostics)
         self._subscribe(String, topics.LATENT_INFO, self._on_latent_info)
         self._subscribe(String, topics.ACTIVE_PLANNER, self._on_active_planner)
@@ -59,17 +63,25 @@ class Monitor:
         self.node.create_subscription(message_type, topic.name, callback, qos_profile(topic, depth))
 
     def _on_row(self, message, name: str, value) -> None:
-        """Join timestep, target and fingertip by stamp and score the rows in the order of their stamps."""
+        """Join timestep, target and fingertip by stamp and score the rows in the order of their stamps.
+
+        Each topic gives its stamps in order, so a row lacks something for good once a later stamp has come on that
+        topic. Only a simulation that was started again goes back: what waits from before it is then forgotten.
+        """
         stamp_ns = to_nanoseconds(message.header.stamp)
-        row = self._rows.setdefault(stamp_ns, {})
-        row[name] = value
+        if stamp_ns < self._newest[name]:
+            self._rows.clear()
+            self._newest = dict.fromkeys(ROW, stamp_ns)
+        self._newest[name] = stamp_ns
+        self._rows.setdefault(stamp_ns, {})[name] = value
         while self._rows:
             first = min(self._rows)
             row = self._rows[first]
-            if len(row) < 3 and len(self._rows) < MAX_PENDING:
+            missing = [name for name in ROW if name not in row]
+            if any(self._newest[name] <= first for name in missing):
                 return
             del self._rows[first]
-            if len(row) == 3 and self.keeper is not None:
+            if not missing:
                 timestep = row["timestep"]
                 self.keeper.add(first, timestep.reward, timestep.step_type, row["target"], row["fingertip"])
 
@@ -82,13 +94,12 @@ class Monitor:
         self.encoder_info = json.loads(message.data)
 
     def _on_active_planner(self, message: String) -> None:
-        self.active_planner = message.data
+        if self.drivers[-1:] != [message.data]:
+            self.drivers.append(message.data)
 
     def spin(self, seconds: float) -> None:
         """Listen for `seconds`."""
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            self._executor.spin_once(left)
+        self.wait_until(lambda: False, seconds)
 
     def wait_until(self, condition, timeout_s: float) -> bool:
         """Listen until `condition()` holds and return True, or False after `timeout_s`."""
@@ -97,7 +108,7 @@ class Monitor:
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
-            self._executor.spin_once(min(left, 0.1))
+            self._executor.spin_once(min(left, SPIN_S))
         return True
 
     def call(self, service_type: type, name: str, request, timeout_s: float = 5.0):
@@ -123,6 +134,11 @@ class Monitor:
             return float(self.diagnostics[node][2][key])
         except (KeyError, ValueError):
             return default
+
+    @property
+    def sim_finished(self) -> bool:
+        """Whether the simulation says that it has run all its episodes."""
+        return "sim_bridge" in self.diagnostics and self.diagnostics["sim_bridge"][1] == "finished"
 
     def errors(self) -> dict[str, str]:
         """Return what nodes report as errors, by node."""

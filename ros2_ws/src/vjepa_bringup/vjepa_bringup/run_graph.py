@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from typing import Any
 
 from vjepa_bringup.domains import hold_domain
 from vjepa_bringup.graph import StackOptions, build_graph, environment
+from vjepa_bringup.interrupts import interruptible
 from vjepa_bringup.monitor import Monitor
 from vjepa_bringup.supervisor import Supervisor
 from vjepa_interfaces.errors import VjepaError
@@ -20,6 +20,8 @@ POLL_S = 0.1
 FIRST_STEP_TIMEOUT_S = 240.0
 LOCKSTEP_SILENCE_S = 60.0
 FINAL_FIGURES_S = 5.0
+CAUSE_TIMEOUT_S = 2.0
+"""A node says on `/diagnostics`, once a second, what it refused; the stack manager reports sooner that it did."""
 
 
 @dataclass(frozen=True)
@@ -29,46 +31,55 @@ class GraphResult:
     Attributes:
         episodes: the finished ones, in order.
         encoder_info: what the encoder said of itself.
-        planner: who drove at the end.
+        planners: those that drove, in order: several, where one was swapped for another.
+        restarts: how often nodes died and were started again, by name, for those that were.
         loop: figures of the loop: latency percentiles (ms), achieved rate (Hz), counts of frames and commands.
-        complete: whether every episode asked for ran.
     """
 
     episodes: list[Episode]
     encoder_info: dict[str, Any]
-    planner: str
+    planners: list[str]
+    restarts: dict[str, int]
     loop: dict[str, float]
-    complete: bool
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into KeyboardInterrupt, as SIGINT already is, so that every way out cleans up."""
-
-    def interrupt(number, frame):
-        raise KeyboardInterrupt
-
-    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+def environment_of(variables: dict[str, str]) -> Iterator[None]:
+    """Have `variables` in this process's environment while the context lasts: ROS reads them there."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager
 def running_graph(options: StackOptions, domain: int | None, about: dict[str, Any]) -> Iterator[tuple[Supervisor, int]]:
-    """Run the stack's processes in a domain held for them while the context lasts."""
+    """Run the stack's processes in a domain held for them while the context lasts.
+
+    Raises:
+        KeyboardInterrupt: in the context, on the first SIGINT, SIGTERM or SIGHUP. The processes are then taken down in
+            order; one more signal ends them by force.
+    """
     nodes = build_graph(options)
-    with interruptible(), hold_domain(domain, {"namespace": options.namespace, **about}) as held:
-        variables = {**environment(options), "ROS_DOMAIN_ID": str(held)}
-        os.environ.update(variables)
-        supervisor = Supervisor(variables, options.namespace, options.log_level)
-        try:
-            supervisor.start(nodes)
-            yield supervisor, held
-        finally:
-            supervisor.stop()
+    variables = environment(options)
+    about = {"namespace": options.namespace, "environment": variables, **about}
+    with interruptible() as interrupts, hold_domain(domain, about) as held:
+        variables = {**variables, "ROS_DOMAIN_ID": str(held)}
+        with environment_of(variables):
+            supervisor = Supervisor(variables, options.namespace, options.log_level)
+            try:
+                supervisor.start(nodes)
+                with interrupts.let_in():
+                    yield supervisor, held
+            finally:
+                before = interrupts.count
+                supervisor.stop(hurry=lambda: interrupts.count > before)
 
 
 def run_graph(
@@ -81,7 +92,9 @@ def run_graph(
     """Run the full loop for `options.episodes` episodes and return their scores.
 
     Raises:
-        VjepaError: the graph did not come up, or stood still; the message says which node said what.
+        VjepaError: the graph did not come up, or stood still before the last episode ended; the message says which
+            node said what.
+        KeyboardInterrupt: as in `running_graph`.
     """
     wanted = options.episodes or 0
     options = replace(options, episode_steps=episode_steps)
@@ -100,14 +113,14 @@ def run_graph(
             if on_progress:
                 on_progress(keeper, monitor)
         monitor.wait_until(
-            lambda: monitor.diagnostics.get("sim_bridge", ("", "", {}))[1] == "finished", FINAL_FIGURES_S
+            lambda: monitor.sim_finished and monitor.encoder_info and monitor.drivers, FINAL_FIGURES_S
         )
         return GraphResult(
             episodes=keeper.finished[:wanted],
             encoder_info=monitor.encoder_info,
-            planner=monitor.active_planner,
+            planners=monitor.drivers,
+            restarts=supervisor.restarts(),
             loop=_loop_figures(monitor),
-            complete=len(keeper.finished) >= wanted,
         )
 
 
@@ -116,11 +129,13 @@ def _refuse_standstill(supervisor: Supervisor, monitor: Monitor, silence_s: floa
     gone = supervisor.poll()
     if gone:
         raise VjepaError("; ".join(gone))
-    manager = monitor.diagnostics.get("stack_manager")
-    errors = monitor.errors()
-    if manager is not None and "stack_manager" in errors:
+    if "stack_manager" in monitor.errors():
+        monitor.wait_until(lambda: len(monitor.errors()) > 1, CAUSE_TIMEOUT_S)
+        errors = monitor.errors()
         causes = [f"{name}: {message}" for name, message in errors.items() if name != "stack_manager"]
-        raise VjepaError("; ".join(causes) or errors["stack_manager"])
+        raise VjepaError("; ".join(causes or errors.values()))
+    if monitor.sim_finished and silence_s > FINAL_FIGURES_S:
+        raise VjepaError("the simulation has ended, but not every episode was seen from its first step to its last")
     limit_s = LOCKSTEP_SILENCE_S if steps else FIRST_STEP_TIMEOUT_S
     if silence_s > limit_s:
         causes = [f"{name}: {message}" for name, (_, message, _) in monitor.diagnostics.items()]
@@ -152,9 +167,7 @@ _SIM_FIGURES = (
 )
 
 
-def print_progress(line: str, done: bool = False) -> None:
-    """Show one live line on a terminal; elsewhere only the last one of each kind, as a line."""
+def print_progress(line: str) -> None:
+    """Show `line` in place of the one before it on a terminal, and nothing elsewhere."""
     if sys.stdout.isatty():
-        print(f"\r\x1b[K{line}", end="\n" if done else "", flush=True)
-    elif done:
-        print(line, flush=True)
+        print(f"\r\x1b[K{line}", end="", flush=True)

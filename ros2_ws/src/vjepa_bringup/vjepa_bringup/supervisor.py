@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
-from ament_index_python.packages import get_package_prefix
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 
 from vjepa_bringup.graph import NodeSpec
 from vjepa_interfaces.errors import VjepaError
@@ -23,6 +23,10 @@ MANAGER_DOWN_S = 15.0
 NODE_DOWN_S = 5.0
 KILL_S = 2.0
 POLL_S = 0.1
+STDERR = 2
+"""Where nodes' output goes: standard output is the command's own, for a scoreboard or JSON."""
+
+_BUILD = "build the workspace with: ./vjepa --setup-only"
 
 
 @dataclass
@@ -48,19 +52,16 @@ class Supervisor:
         environment: variables added to this process's own.
         namespace: ROS namespace of the nodes.
         log_level: of the nodes.
-        log_path: file for the children's output; None lets it through.
     """
 
     environment: dict[str, str]
     namespace: str = ""
     log_level: str = "warn"
-    log_path: Path | None = None
     children: list[Child] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if shutil.which("setpriv") is None:
             raise VjepaError("setpriv is missing; install it with: apt-get install util-linux")
-        self._log = open(self.log_path, "ab") if self.log_path else None  # noqa: SIM115 (closed by stop)
         self._folder = Path(tempfile.mkdtemp(prefix="vjepa-run-"))
 
     def start(self, nodes: list[NodeSpec]) -> None:
@@ -71,9 +72,12 @@ class Supervisor:
             self._spawn(child)
 
     def _command(self, node: NodeSpec) -> list[str]:
-        executable = Path(get_package_prefix(node.package)) / "lib" / node.package / node.executable
+        try:
+            executable = Path(get_package_prefix(node.package)) / "lib" / node.package / node.executable
+        except PackageNotFoundError as error:
+            raise VjepaError(f"package '{node.package}' is not installed; {_BUILD}") from error
         if not executable.is_file():
-            raise VjepaError(f"no executable at {executable}; build the workspace with: ./vjepa --setup-only")
+            raise VjepaError(f"no executable at {executable}; {_BUILD}")
         file = self._folder / f"{node.name}.yaml"
         file.write_text(yaml.safe_dump({"/**": {"ros__parameters": node.parameters}}), encoding="utf-8")
         command = ["setpriv", "--pdeathsig", "TERM", "--", str(executable), "--ros-args"]
@@ -90,8 +94,7 @@ class Supervisor:
             child.command,
             env={**os.environ, **self.environment},
             stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
+            stdout=STDERR,
             start_new_session=True,
         )
 
@@ -137,8 +140,7 @@ class Supervisor:
             _wait(children, patience_s, hurry)
         _signal(self.children, signal.SIGKILL)
         _wait(self.children, KILL_S, lambda: False)
-        if self._log:
-            self._log.close()
+        self.children.clear()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
@@ -147,7 +149,7 @@ def _running(children: list[Child]) -> list[subprocess.Popen]:
 
 
 def _signal(children: list[Child], number: int) -> None:
-    """Send a signal to the running ones; SIGKILL to all that they started, too."""
+    """Send a signal to those that run; SIGKILL also to whatever they started themselves."""
     for process in _running(children):
         with contextlib.suppress(ProcessLookupError):
             if number == signal.SIGKILL:

@@ -1,0 +1,55 @@
+"""A policy bundle in the loop: it drives on the latents it was made for, and is refused on any others."""
+
+import torch
+from vjepa_bringup.graph import find_bundle
+from vjepa_interfaces import topics
+from vjepa_perception.encoder import EncoderConfig, load_encoder
+from vjepa_planner.models.policy import Policy, PolicyConfig, save_policy
+
+
+def write_policy(path, fingerprint: str, latent_dim: int = 128):
+    torch.manual_seed(0)
+    policy = Policy(PolicyConfig(latent_dim=latent_dim, latent_rows=(0,), joint_state=True, action_size=2))
+    save_policy(path, policy, fingerprint, "# A policy with random weights, for a test\n")
+    return path
+
+
+def parameters(tmp_path, bundle):
+    file = tmp_path / "bc.yaml"
+    file.write_text(f"vjepa_planner: {{ros__parameters: {{planners: [expert, bc], bc: {{bundle: {bundle}}}}}}}\n")
+    return str(file)
+
+
+def test_a_policy_bundle_is_swapped_in_and_drives(lockstep_stack, tmp_path):
+    fingerprint = load_encoder(EncoderConfig(encoder=find_bundle("encoder-small"))).fingerprint
+    bundle = write_policy(tmp_path / "policy", fingerprint)
+    stack = lockstep_stack(planner="expert", params_file=parameters(tmp_path, bundle), episodes=1, episode_steps=200)
+    commands = stack.tap(topics.JOINT_COMMAND)
+    stack.wait_for_steps(5)
+    assert stack.set_planner("bc").successful
+    stack.wait_for(lambda: stack.driver == "bc", "the policy to drive")
+    stack.wait_finished()
+    assert stack.monitor.value("vjepa_planner", "refused_latents") == 0
+    efforts = {tuple(message.effort) for message in commands.messages[-50:]}
+    assert len(efforts) > 10, "a policy answers to what it sees"
+
+
+def test_a_policy_of_another_encoder_is_refused_with_both_fingerprints(lockstep_stack, tmp_path):
+    bundle = write_policy(tmp_path / "policy", "0123456789abcdef")
+    stack = lockstep_stack(planner="expert", params_file=parameters(tmp_path, bundle), episode_steps=1000)
+    stack.wait_for_steps(5)
+    stack.wait_for(lambda: stack.monitor.encoder_info, "the encoder's info")
+    result = stack.set_planner("bc")
+    assert not result.successful
+    assert "0123456789abcdef" in result.reason
+    assert stack.monitor.encoder_info["fingerprint"] in result.reason
+    stack.wait_for_steps(5)
+
+
+def test_started_with_a_policy_of_another_encoder_the_arm_gets_zero_torque_and_the_reason(lockstep_stack, tmp_path):
+    bundle = write_policy(tmp_path / "policy", "0123456789abcdef")
+    stack = lockstep_stack(planner="bc", params_file=parameters(tmp_path, bundle), episodes=1, episode_steps=20)
+    commands = stack.tap(topics.JOINT_COMMAND)
+    stack.wait_finished()
+    assert {tuple(message.effort) for message in commands.messages} == {(0.0, 0.0)}
+    stack.wait_for(lambda: "0123456789abcdef" in stack.monitor.errors().get("vjepa_planner", ""), "the reason")

@@ -1,0 +1,230 @@
+"""The documentation is true: its commands run, and its tables name what the code has.
+
+Each page's `bash` blocks run in order in one shell, as a reader would paste them, in a folder that looks like the
+checkout, so that nothing is left in it. What cannot run here is a block `sh REASON`.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import importlib
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vjepa_bringup import domains
+from vjepa_bringup.graph import LIFECYCLE_ORDER, option_names
+from vjepa_interfaces import topics
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ["README.md", "docs/tasks.md"]
+BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+REASONS = {"ros": "needs a sourced ROS 2", "network": "downloads from the Hugging Face hub", "docker": "needs Docker"}
+NOT_RUN = {"make test": "it runs every test, this one included"}
+PARAMETERS = {
+    "sim_bridge": "sim_bridge.sim_node:SimParameters",
+    "vjepa_perception": "vjepa_perception.perception_node:PerceptionParameters",
+    "vjepa_planner": "vjepa_planner.planner_node:PlannerParameters",
+    "episode_recorder": "vjepa_bringup.recorder_node:RecorderParameters",
+}
+RUN_TIMEOUT_S = 420.0
+
+
+@dataclass
+class Session:
+    """What a page's commands did: the folder they ran in, their exit status and output, and what they left running."""
+
+    page: str
+    folder: Path
+    status: int
+    output: str
+    left_running: list[str]
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    """The fenced blocks of a page: (info string, content)."""
+    return BLOCK.findall((ROOT / page).read_text())
+
+
+def script(page: str) -> str:
+    lines = "\n".join(content for info, content in blocks(page) if info == "bash").splitlines()
+    return "\n".join(f": {line}" if line in NOT_RUN else line for line in lines) + "\n"
+
+
+def looks_like_the_checkout(folder: Path) -> Path:
+    """Fill `folder` with links to the checkout's files; `./vjepa` there runs the checkout's own."""
+    folder.mkdir()
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    names = {line.split("/")[0] for line in subprocess.check_output(listed, cwd=ROOT, text=True).splitlines()}
+    for name in names - {"vjepa"}:
+        (folder / name).symlink_to(ROOT / name)
+    (folder / "vjepa").write_text(f'#!/bin/sh\nexec "{ROOT}/vjepa" "$@"\n')
+    (folder / "vjepa").chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def own_domain(tmp_path_factory):
+    """Environment of a shell in which one ROS domain is free, and that one is nobody else's.
+
+    Commands find running stacks by locked files in the temporary folder, so the shell gets a temporary folder of its
+    own. In there all domains are locked but the one that is held outside.
+    """
+    temporary = tmp_path_factory.mktemp("t")
+    private = temporary / f"vjepa-{os.getuid()}"
+    private.mkdir(mode=0o700)
+    with contextlib.ExitStack() as stack:
+        held = stack.enter_context(domains.hold_domain(None, {"namespace": "", "planner": ""}))
+        for domain in {*range(domains.FIRST_DOMAIN, domains.LAST_DOMAIN + 1)} - {held}:
+            file = stack.enter_context(open(private / f"domain-{domain}.json", "w"))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield {**os.environ, "TMPDIR": str(temporary)}
+
+
+def processes_of(environment: dict[str, str]) -> dict[int, str]:
+    """The processes, by id, that inherited the temporary folder of a session."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"TMPDIR={environment['TMPDIR']}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                found[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture(scope="module", params=PAGES)
+def session(request, own_domain, tmp_path_factory) -> Session:
+    folder = looks_like_the_checkout(tmp_path_factory.mktemp("readme") / "checkout")
+    output = folder.parent / "output"
+    with output.open("w") as file:
+        shell = subprocess.Popen(
+            ["bash", "-euo", "pipefail", "-xc", script(request.param)],
+            cwd=folder,
+            env=own_domain,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            status = shell.wait(RUN_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            status = -1
+            os.killpg(shell.pid, signal.SIGTERM)
+    left = processes_of(own_domain)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10.0
+    while processes_of(own_domain) and time.monotonic() < deadline:
+        pass
+    return Session(request.param, folder, status, output.read_text(), list(left.values()))
+
+
+@pytest.mark.timeout(RUN_TIMEOUT_S + 60)
+def test_every_command_of_a_page_runs_and_leaves_nothing_running(session):
+    assert session.status == 0, session.output[-4000:]
+    assert session.left_running == []
+
+
+@pytest.fixture(scope="module")
+def interface() -> dict[str, str]:
+    """The sections of docs/interface.md by heading."""
+    parts = re.split(r"^##+ (.*)$", (ROOT / "docs/interface.md").read_text(), flags=re.MULTILINE)
+    return dict(zip((heading.strip("`") for heading in parts[1::2]), parts[2::2], strict=True))
+
+
+def rows(section: str, columns: int) -> list[list[str]]:
+    """The rows of the tables of a section that have so many columns, headings left out."""
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line[:1] == "|"]
+    return [row for row in table if len(row) == columns and row[0].startswith("`")]
+
+
+def test_results_and_status_have_the_fields_that_are_documented(session, interface):
+    """From what the commands of the pages wrote, so that a new field is not forgotten."""
+    documented = set(re.findall(r"`(\w+)`", interface["The JSON of a result"]))
+    for file in (session.folder / "results").glob("*.json"):
+        assert set(json.loads(file.read_text())) <= documented, file.name
+    assert list((session.folder / "results").glob("*.json"))
+    shown = re.findall(r"^(\w+): [^\n]*\n((?:    [^\n]+\n)+)", session.output, re.MULTILINE)
+    assert bool(shown) == ("status" in script(session.page))
+    for node, values in shown:
+        for key in re.findall(r"^    ([^:]+): ", values, re.MULTILINE):
+            if not key.startswith(LIFECYCLE_ORDER):
+                assert f"`{key}`" in interface[node], f"diagnostics key {key} of {node}"
+
+
+@pytest.mark.parametrize("session", ["README.md"], indirect=True)
+def test_the_example_in_the_readme_has_the_form_of_the_scoreboard(session):
+    example = next(content for info, content in blocks("README.md") if info == "text")
+    form = [line[:20] for line in example.splitlines()]
+    assert [line[:20] for line in session.output.splitlines() if line[:20] in form][: len(form)] == form
+
+
+def test_every_block_is_run_or_says_why_not():
+    for page in PAGES:
+        for info, content in blocks(page):
+            language, _, reason = info.partition(" ")
+            assert info in ("bash", "text", "mermaid") or (language == "sh" and reason in REASONS), f"{page}: {content}"
+    commands = script("README.md").splitlines()
+    for command in NOT_RUN:
+        assert f": {command}" in commands, f"{command} is excepted for nothing"
+
+
+def test_every_link_between_the_pages_leads_somewhere():
+    for page in [*PAGES, "docs/interface.md", "docs/architecture.md"]:
+        text = (ROOT / page).read_text()
+        for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+            path, _, anchor = target.partition("#")
+            file = (ROOT / page).parent / path
+            assert file.is_file(), f"{page}: {target}"
+            anchors = [
+                re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-")
+                for heading in re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
+            ]
+            assert not anchor or anchor in anchors, f"{page}: {target}"
+
+
+def test_every_message_in_the_troubleshooting_table_exists():
+    source = "".join(path.read_text() for path in [ROOT / "vjepa", *ROOT.glob("ros2_ws/src/*/*/*.py")])
+    table = (ROOT / "README.md").read_text().partition("## When something is wrong")[2]
+    messages = [message for row in rows(table, 2) for message in re.findall(r"`([^`]+)`", row[0])]
+    assert messages
+    for message in messages:
+        for fragment in message.split("…"):
+            assert fragment.strip() in source, message
+
+
+def test_every_topic_is_documented_as_it_is(interface):
+    known = [topic for topic in vars(topics).values() if isinstance(topic, topics.Topic)]
+    expected = {(f"`{t.name}`", f"`{t.type}`", f"{t.depth}, latched" if t.latched else str(t.depth)) for t in known}
+    assert {tuple(row[:3]) for row in rows(interface["Topics"], 5)} == expected
+
+
+@pytest.mark.parametrize("node", PARAMETERS)
+def test_every_parameter_is_documented_with_its_default(interface, node):
+    module, _, name = PARAMETERS[node].partition(":")
+    fields = dataclasses.fields(getattr(importlib.import_module(module), name))
+    stack = yaml.safe_load((ROOT / "ros2_ws/src/vjepa_bringup/config/stack.yaml").read_text())
+    defaults = {field.name: field.default for field in fields} | stack[node]["ros__parameters"]
+    documented = {row[0].strip("`"): row[1] for row in rows(interface[node], 3) if row[1].strip("`") != "std_srvs"}
+    documented = {name: default for name, default in documented.items() if not default.startswith("`std_srvs/")}
+    assert documented.keys() == defaults.keys()
+    for name, default in defaults.items():
+        if documented[name].startswith("`"):
+            value = yaml.safe_load(documented[name].strip("`"))
+            assert value == (list(default) if isinstance(default, tuple) else default), name
+        else:
+            assert documented[name] in ("*empty*", "set by the stack"), name
+
+
+def test_every_launch_argument_is_documented(interface):
+    assert [row[0].strip("`") for row in rows(interface["Launch arguments"], 3)] == option_names()
