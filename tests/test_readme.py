@@ -7,6 +7,7 @@ checkout, so that nothing is left in it. What cannot run here is a block `sh REA
 import contextlib
 import dataclasses
 import fcntl
+import hashlib
 import importlib
 import json
 import os
@@ -21,7 +22,7 @@ import pytest
 import yaml
 
 from vjepa_bringup import domains
-from vjepa_bringup.graph import LIFECYCLE_ORDER, option_names
+from vjepa_bringup.graph import LIFECYCLE_ORDER, StackOptions, option_names
 from vjepa_interfaces import topics
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -119,7 +120,8 @@ def session(request, own_domain, tmp_path_factory) -> Session:
             status = shell.wait(RUN_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             status = -1
-            os.killpg(shell.pid, signal.SIGTERM)
+            os.killpg(shell.pid, signal.SIGKILL)
+            shell.wait()
     left = processes_of(own_domain)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
@@ -203,6 +205,11 @@ def test_every_message_in_the_troubleshooting_table_exists():
             assert fragment.strip() in source, message
 
 
+def test_the_licence_is_the_whole_text_that_apache_publishes():
+    digest = hashlib.sha256((ROOT / "LICENSE").read_bytes()).hexdigest()
+    assert digest == "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
+
+
 def test_every_topic_is_documented_as_it_is(interface):
     known = [topic for topic in vars(topics).values() if isinstance(topic, topics.Topic)]
     expected = {(f"`{t.name}`", f"`{t.type}`", f"{t.depth}, latched" if t.latched else str(t.depth)) for t in known}
@@ -226,5 +233,10 @@ def test_every_parameter_is_documented_with_its_default(interface, node):
             assert documented[name] in ("*empty*", "set by the stack"), name
 
 
-def test_every_launch_argument_is_documented(interface):
-    assert [row[0].strip("`") for row in rows(interface["Launch arguments"], 3)] == option_names()
+def test_every_launch_argument_is_documented_with_its_default(interface):
+    documented = {row[0].strip("`"): row[1] for row in rows(interface["Launch arguments"], 3)}
+    assert list(documented) == option_names()
+    for option in dataclasses.fields(StackOptions):
+        if option.default != "":
+            expected = ("*files*", "with the sim") if option.default is None else (f"`{option.default}`",)
+            assert documented[option.name] in expected, option.name

@@ -30,6 +30,16 @@ def test_a_killed_node_is_restarted_and_the_run_goes_on(lockstep_stack, node):
     stack.wait_for(lambda: stack.monitor.is_active(1.0), "the whole stack to be active again")
 
 
+def test_several_nodes_killed_at_once_come_back(lockstep_stack):
+    stack = lockstep_stack(planner="expert", episode_steps=1000)
+    timesteps = stack.tap(topics.TIMESTEP)
+    stack.wait_for_steps(10)
+    old = {node: stack.kill(node) for node in ("sim_bridge", "vjepa_planner")}
+    stack.wait_for(lambda: all(stack.supervisor.pids().get(n, p) != p for n, p in old.items()), "new processes")
+    seen = len(timesteps.messages)
+    stack.wait_for(lambda: len(timesteps.messages) > seen + 50, "50 more steps after the restart", timeout_s=25.0)
+
+
 def test_a_refused_latent_is_answered_with_zero_torque_and_its_stamp(lockstep_stack):
     """A stamp no frame ever has, so that the real latent of no frame is in its way."""
     stack = lockstep_stack(planner="random", episode_steps=1000)

@@ -26,6 +26,7 @@ from vjepa_interfaces.stamps import set_stamp, to_nanoseconds
 from vjepa_interfaces.statistics import Counts, Durations, RateMeter
 
 ENDPOINT_POLL_S = 0.02
+MATCH_PATIENCE_S = 3.0
 COUNTED = (
     "episodes",
     "frames",
@@ -157,6 +158,7 @@ class SimNode(ManagedNode):
         self._answered_ns = 0
         self._applied_ns = 0
         self._frame_times: dict[int, float] = {}
+        self._closable_s = time.monotonic()
         self._waiting = self.create_timer(ENDPOINT_POLL_S, self._begin_when_matched, clock=STEADY)
 
     def stop(self) -> None:
@@ -183,10 +185,17 @@ class SimNode(ManagedNode):
     # The way of a step.
 
     def _begin_when_matched(self) -> None:
-        """Wait until nobody would miss the first frame: DDS drops what is sent before endpoints have matched."""
+        """Wait until nobody would miss the first frame: DDS drops what is sent before endpoints have matched.
+
+        The graph still counts the subscriptions of a process that was killed until its lease ends, and they never
+        match: so once the loop can close, the rest is waited for only for a while.
+        """
+        now = time.monotonic()
         if self._image.get_subscription_count() < 1 or self.count_publishers(self._command_topic.name) < 1:
+            self._closable_s = now
             return
-        if any(p.get_subscription_count() < self.count_subscribers(p.topic_name) for p in self._outputs):
+        unmatched = any(p.get_subscription_count() < self.count_subscribers(p.topic_name) for p in self._outputs)
+        if unmatched and now - self._closable_s < MATCH_PATIENCE_S:
             return
         self.destroy_timer(self._waiting)
         self._waiting = None

@@ -1,17 +1,38 @@
 """From the stack's parameters to an evaluation in one process, with the same settings the nodes would get."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from sim_bridge.env import SimConfig
+from vjepa_interfaces.errors import unknown_name
 from vjepa_interfaces.parameters import read_parameters
 from vjepa_interfaces.statistics import Durations
 from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
+from vjepa_planner.registry import available
+from vjepa_training.planners import refuse_unknown_names
 from vjepa_training.rollout import RolloutConfig, rollout
 from vjepa_training.score import Episode, Protocol
+
+NODES_OWN = {
+    "sim_bridge": {"episodes", "lockstep", "lockstep_retry_s", "rate_hz", "command_input", "command_timeout_s"},
+    "vjepa_perception": {"input_transport"},
+    "vjepa_planner": {
+        "planners",
+        "planner",
+        "seed",
+        "lockstep",
+        "joint_names",
+        "effort_limit",
+        "control_period_s",
+        "latent_timeout_s",
+        "joint_state_max_age_s",
+        "device",
+    },
+}
+"""Parameters of the nodes that are no field of what they wrap: known, and mostly without meaning in one process."""
 
 
 def evaluate(
@@ -37,25 +58,24 @@ def evaluate(
     Raises:
         VjepaError: an unknown task, planner, encoder or option; the message lists the valid ones.
     """
-    sim, perception, planner = (parameters[node] for node in ("sim_bridge", "vjepa_perception", "vjepa_planner"))
-    encoder = load_encoder(read_parameters(EncoderConfig, _only(perception, EncoderConfig)))
+    refuse_unknown_names(parameters)
+    sim, perception = (
+        _wrapped(parameters, "sim_bridge", SimConfig),
+        _wrapped(parameters, "vjepa_perception", EncoderConfig),
+    )
+    planner = parameters["vjepa_planner"]
+    _refuse_unknown_parameters("vjepa_planner", planner, set(), available())
     name = planner["planner"]
+    sim |= {"seed": seed, "episode_steps": protocol.episode_steps, "effort_limit": sim.get("effort_limit") or None}
     config = RolloutConfig(
         planner=name,
         options={key.partition(".")[2]: value for key, value in planner.items() if key.startswith(f"{name}.")},
-        sim=SimConfig(
-            task=sim["task"],
-            seed=seed,
-            image_size=tuple(sim["image_size"]),
-            episode_steps=protocol.episode_steps,
-            effort_limit=sim.get("effort_limit") or None,
-            randomize_camera=sim.get("randomize_camera", False),
-            randomize_appearance=sim.get("randomize_appearance", False),
-        ),
+        sim=read_parameters(SimConfig, sim, of="sim_bridge"),
         episodes=episodes,
         batch_size=batch_size,
         device=planner.get("device", "cpu"),
     )
+    encoder = load_encoder(read_parameters(EncoderConfig, perception, of="vjepa_perception"))
     returns: list[float] = []
 
     def finished(number: int, episode: Episode) -> None:
@@ -67,5 +87,16 @@ def evaluate(
     return scores, encoder, durations
 
 
-def _only(values: dict[str, Any], config_class: type) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name in {field.name for field in fields(config_class)}}
+def _wrapped(parameters: dict[str, dict[str, Any]], node: str, config_class: type) -> dict[str, Any]:
+    """Return those parameters of a node that configure what it wraps, whose configuration is a `config_class`."""
+    names = {field.name for field in fields(config_class)}
+    _refuse_unknown_parameters(node, parameters[node], names, ())
+    return {name: value for name, value in parameters[node].items() if name in names}
+
+
+def _refuse_unknown_parameters(node: str, values: dict[str, Any], wrapped: set[str], plugins: Iterable[str]) -> None:
+    """Refuse what the node itself would refuse; `plugins` are the names `NAME` that have parameters `NAME.OPTION`."""
+    valid = wrapped | NODES_OWN[node] | {"use_sim_time"}
+    for name in values:
+        if name not in valid and name.split(".")[0] not in plugins:
+            raise unknown_name(f"parameter of {node}:", name, valid)

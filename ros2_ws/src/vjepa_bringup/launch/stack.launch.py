@@ -1,47 +1,95 @@
 """The stack as launch_ros actions: `ros2 launch vjepa_bringup stack.launch.py planner:=expert lockstep:=true`."""
 
+import re
+import sys
 from dataclasses import fields
+from itertools import pairwise
+from pathlib import Path
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
 from launch import LaunchDescription
-from vjepa_bringup.graph import StackOptions, build_graph, environment
-from vjepa_bringup.options import option_help, parse_option
+from vjepa_bringup.graph import NodeSpec, StackOptions, build_graph, environment, option_names
+from vjepa_bringup.options import option_default, option_help, parse_option
+from vjepa_interfaces.errors import VjepaError, unknown_name
 
 RESTART_DELAY_S = 1.0
 MAX_RESTARTS = 3
-
-
-def _actions(context):
-    texts = {option.name: LaunchConfiguration(option.name).perform(context) for option in fields(StackOptions)}
-    options = StackOptions(**{name: parse_option(name, text) for name, text in texts.items() if text})
-    actions = [SetEnvironmentVariable(name, value) for name, value in environment(options).items()]
-    for node in build_graph(options):
-        action = LifecycleNode if node.lifecycle else Node
-        actions.append(
-            action(
-                package=node.package,
-                executable=node.executable,
-                name=node.name,
-                namespace=options.namespace,
-                parameters=[node.parameters],
-                remappings=list(node.remappings.items()),
-                arguments=["--ros-args", "--log-level", options.log_level],
-                output="screen",
-                respawn=True,
-                respawn_delay=RESTART_DELAY_S,
-                respawn_max_retries=MAX_RESTARTS,
-            )
-        )
-    return actions
+PARAMETERS_REFUSED = 2
+END_WITH_LAUNCH = "setpriv --pdeathsig TERM --"
+"""`ros2 launch` itself leaves its nodes running when it is ended by anything but Ctrl-C."""
+INTERRUPT_PATIENCE_S = 15
+"""An encoder without a GPU may need seconds to finish the clip in hand."""
 
 
 def generate_launch_description():
     """Return the launch description: one argument for each field of `StackOptions`."""
     arguments = [
-        DeclareLaunchArgument(option.name, default_value="", description=option_help(option.name))
-        for option in fields(StackOptions)
+        DeclareLaunchArgument(name, default_value=option_default(name), description=option_help(name))
+        for name in option_names()
     ]
-    return LaunchDescription([*arguments, OpaqueFunction(function=_actions)])
+    return LaunchDescription([*arguments, OpaqueFunction(function=_start_nodes)])
+
+
+def _start_nodes(context):
+    _refuse_unknown_arguments(context.argv)
+    texts = {option.name: LaunchConfiguration(option.name).perform(context) for option in fields(StackOptions)}
+    options = StackOptions(**{name: parse_option(name, text) for name, text in texts.items() if text})
+    return [_action(node, options, context.launch_configurations) for node in build_graph(options)]
+
+
+def _refuse_unknown_arguments(arguments):
+    """Raise on an argument that does not exist: launch itself would ignore it.
+
+    Another launch file that includes this one has arguments of its own, which are none of its business.
+    """
+    file = Path(__file__)
+    named = [(package, Path(word).name) for package, word in pairwise(sys.argv)]
+    if ("vjepa_bringup", file.name) not in named and file not in [Path(word).absolute() for word in sys.argv]:
+        return
+    for argument in arguments:
+        name, assigned, _ = argument.partition(":=")
+        if assigned and name not in option_names():
+            raise unknown_name("launch argument", name, option_names())
+
+
+def _action(node: NodeSpec, options: StackOptions, configurations: dict[str, str]):
+    wanted = re.match(configurations.get("launch-prefix-filter", ""), node.executable)
+    return (LifecycleNode if node.lifecycle else Node)(
+        package=node.package,
+        executable=node.executable,
+        exec_name=node.executable,
+        name=node.name,
+        namespace=options.namespace,
+        parameters=[node.parameters],
+        remappings=list(node.remappings.items()),
+        ros_arguments=["--log-level", options.log_level],
+        additional_env=environment(options),
+        prefix=f"{END_WITH_LAUNCH} {configurations.get('launch-prefix', '') if wanted else ''}",
+        output="screen",
+        respawn=True,
+        respawn_delay=RESTART_DELAY_S,
+        respawn_max_retries=MAX_RESTARTS,
+        sigterm_timeout=str(INTERRUPT_PATIENCE_S),
+        on_exit=_Exits(node.name),
+    )
+
+
+class _Exits:
+    """Counts how often a node ended, and takes the stack down where starting it again is of no use."""
+
+    def __init__(self, name: str):
+        self._name = name
+        self._count = 0
+
+    def __call__(self, event, context):
+        """Raise where the node is given up: launch logs the message, ends every process and exits with status 1."""
+        if context.is_shutdown:
+            return
+        self._count += 1
+        if event.returncode == PARAMETERS_REFUSED:
+            raise VjepaError(f"{self._name} refused its parameters; its last line says which and what is valid")
+        if self._count > MAX_RESTARTS:
+            raise VjepaError(f"{self._name} ended {self._count} times, last with status {event.returncode}")

@@ -4,12 +4,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from vjepa_bringup import graph_commands, run_commands
-from vjepa_interfaces.errors import VjepaError
-
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; each sets `function`, which takes the arguments and returns a status."""
+    from vjepa_bringup import graph_commands, run_commands
+
     parser = argparse.ArgumentParser(
         prog="vjepa", description="A camera frame becomes a V-JEPA 2 latent becomes a torque."
     )
@@ -20,13 +19,19 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command; exit status 0 only when it did all it was asked for."""
-    parsed = build_parser().parse_args(arguments)
+    """Run one command; exit status 0 only when it did all it was asked for.
+
+    Everything is imported in here, so that Ctrl-C during the first second ends in a word and not in a traceback.
+    """
     try:
-        status = parsed.function(parsed)
-    except VjepaError as error:
-        print(f"vjepa: {error}", file=sys.stderr)
-        status = 1
+        from vjepa_interfaces.errors import VjepaError
+
+        parsed = build_parser().parse_args(arguments)
+        try:
+            status = parsed.function(parsed)
+        except VjepaError as error:
+            print(f"vjepa: {error}", file=sys.stderr)
+            status = 1
     except KeyboardInterrupt:
         print("vjepa: interrupted", file=sys.stderr)
         status = 130

@@ -85,7 +85,9 @@ def _take(domain: int | None, held: contextlib.ExitStack) -> tuple[int, IO[str]]
     """Return the domain and its locked file, which `held` closes."""
     for candidate in [domain] if domain is not None else range(FIRST_DOMAIN, LAST_DOMAIN + 1):
         file = open(_folder() / f"domain-{candidate}.json", "a+", encoding="utf-8")  # noqa: SIM115 (see held)
-        if _lock(file, LOCK_TIMEOUT_S if domain is not None else 0.0) and (domain is not None or not _in_use(candidate)):
+        if _lock(file, LOCK_TIMEOUT_S if domain is not None else 0.0) and (
+            domain is not None or not _in_use(candidate)
+        ):
             held.enter_context(file)
             return candidate, file
         file.close()

@@ -5,6 +5,7 @@
 
 import json
 import platform
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
@@ -17,9 +18,19 @@ from vjepa_interfaces import topics
 from vjepa_interfaces.errors import VjepaError, unknown_name
 
 SOURCES = ("sim", "camera")
-DISCOVERIES = {"localhost": "LOCALHOST", "subnet": "SUBNET", "off": "OFF"}
+DISCOVERIES = {"localhost": "LOCALHOST", "subnet": "SUBNET", "system_default": "SYSTEM_DEFAULT"}
+LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 LIFECYCLE_ORDER = ("vjepa_perception", "vjepa_planner", "episode_recorder", "sim_bridge")
 """Order of activation: every consumer before the source of what it consumes."""
+
+OPTION_PARAMETERS = {
+    "sim_bridge": ("task", "seed", "episodes", "episode_steps", "lockstep"),
+    "vjepa_perception": ("encoder", "device"),
+    "vjepa_planner": ("planner", "seed", "lockstep"),
+    "episode_recorder": ("record", "bag_dir"),
+    "stack_manager": ("autostart",),
+}
+"""The launch arguments that are parameters of the same name, by node."""
 
 
 @dataclass(frozen=True)
@@ -33,18 +44,18 @@ class StackOptions:
         command_topic: topic of the torque commands, where it is not `joint_command`.
         planner: the planner that drives.
         encoder: bundle name, folder or hub id.
-        device: where encoder and planners run.
+        device: where the encoder runs, as torch names it; `auto` takes a GPU where there is one.
         lockstep: one simulation step per answered frame, instead of real time.
         params_file: YAML of parameters over the defaults of `config/stack.yaml`.
-        use_sim_time: follow `/clock`; None: with the sim, not with a camera.
-        discovery: who may see this stack: `localhost`, `subnet` or `off`.
+        use_sim_time: follow `/clock`; unset: with the sim, not with a camera.
+        discovery: who may see this stack: `localhost`, `subnet`, or `system_default` for the middleware's own setting.
         autostart: bring the nodes up to active at once.
         record: record a bag from the first frame on.
         bag_dir: folder for bags.
         namespace: moves the whole stack.
-        log_level: of every node.
+        log_level: of every node: debug, info, warn, error or fatal.
         seed: episode i uses seed + i.
-        episodes: episodes to run; 0 runs on.
+        episodes: episodes to run, after which the arm stands still; 0 runs on.
         episode_steps: control steps in an episode.
         task: dm_control task.
     """
@@ -60,8 +71,8 @@ class StackOptions:
     params_file: str = ""
     use_sim_time: bool | None = None
     discovery: str = "localhost"
-    autostart: bool = True
-    record: bool = False
+    autostart: bool | None = None
+    record: bool | None = None
     bag_dir: str | None = None
     namespace: str = ""
     log_level: str = "info"
@@ -93,8 +104,11 @@ def build_graph(options: StackOptions) -> list[NodeSpec]:
         raise unknown_name("source", options.source, SOURCES)
     if options.discovery not in DISCOVERIES:
         raise unknown_name("discovery", options.discovery, DISCOVERIES)
+    if options.log_level not in LOG_LEVELS:
+        raise unknown_name("log_level", options.log_level, LOG_LEVELS)
     parameters = merged_parameters(options)
-    use_sim_time = options.use_sim_time if options.use_sim_time is not None else options.source == "sim"
+    clock = {"use_sim_time": options.source == "sim"}
+    asked = {"use_sim_time": options.use_sim_time} if options.use_sim_time is not None else {}
     remappings = {
         topic.name: other
         for topic, other in (
@@ -111,11 +125,8 @@ def build_graph(options: StackOptions) -> list[NodeSpec]:
         "sim_bridge": ("sim_bridge", "sim_bridge"),
     }
     names = [name for name in LIFECYCLE_ORDER if name != "sim_bridge" or options.source == "sim"]
-    nodes = [
-        NodeSpec(*executables[name], name, {"use_sim_time": use_sim_time, **parameters.get(name, {})}, remappings)
-        for name in names
-    ]
-    manager = {"managed_nodes": names, "autostart": options.autostart, **parameters.get("stack_manager", {})}
+    nodes = [NodeSpec(*executables[name], name, clock | parameters[name] | asked, remappings) for name in names]
+    manager = {"managed_nodes": names, **parameters["stack_manager"]}
     nodes.append(NodeSpec("vjepa_bringup", "stack_manager", "stack_manager", manager, lifecycle=False))
     return nodes
 
@@ -131,35 +142,39 @@ def merged_parameters(options: StackOptions) -> dict[str, dict[str, Any]]:
     Raises:
         VjepaError: a file that is not a parameter file, or names no node of this stack.
     """
-    merged = read_parameter_file(share("config") / "stack.yaml")
+    merged = default_parameters()
     if options.params_file:
         for node, values in read_parameter_file(Path(options.params_file)).items():
-            if node not in merged:
+            names = _nodes_meant(node, options.namespace, merged)
+            if not names:
                 raise VjepaError(f"{options.params_file}: {unknown_name('node', node, merged)}")
-            merged[node] |= values
-    explicit: dict[str, dict[str, Any]] = {
-        "sim_bridge": {
-            "task": options.task,
-            "seed": options.seed,
-            "episodes": options.episodes,
-            "episode_steps": options.episode_steps,
-            "lockstep": options.lockstep,
-        },
-        "vjepa_perception": {"encoder": options.encoder, "device": options.device},
-        "vjepa_planner": {"planner": options.planner, "seed": options.seed, "lockstep": options.lockstep},
-        "episode_recorder": {"record": options.record or None, "bag_dir": options.bag_dir},
-    }
-    for node, values in explicit.items():
-        merged[node] |= {name: value for name, value in values.items() if value is not None}
+            for name in names:
+                merged[name] |= values
+    for node, names in OPTION_PARAMETERS.items():
+        explicit = {name: getattr(options, name) for name in names}
+        merged[node] |= {name: value for name, value in explicit.items() if value is not None}
     merged["vjepa_perception"]["encoder"] = find_bundle(merged["vjepa_perception"].get("encoder", ""))
-    merged["vjepa_planner"] |= _arm_of(merged["sim_bridge"]) if options.source == "sim" else {}
+    if options.source == "sim":
+        merged["vjepa_planner"] = _arm_of(merged["sim_bridge"]) | merged["vjepa_planner"]
     merged["episode_recorder"]["provenance"] = json.dumps(_provenance(merged))
     return merged
 
 
+def default_parameters() -> dict[str, dict[str, Any]]:
+    """Return the parameters in `config/stack.yaml`, by node name."""
+    return read_parameter_file(share("config") / "stack.yaml")
+
+
+def _nodes_meant(key: str, namespace: str, nodes: Iterable[str]) -> list[str]:
+    """Return which of `nodes` a parameter file's `key` means: one's name, with or without its namespace, or `/**`."""
+    if key == "**":
+        return list(nodes)
+    return [name for name in nodes if key in (name, f"**/{name}", f"{namespace.strip('/')}/{name}")]
+
+
 def _arm_of(sim: dict[str, Any]) -> dict[str, Any]:
-    """Return what the planner must know of the simulated arm, where the parameter file says it for the sim alone."""
-    arm = {}
+    """Return what the planner must know of the simulated arm, where the parameter files say it for the sim alone."""
+    arm = {name: sim[name] for name in ("seed", "lockstep") if name in sim}
     if sim.get("effort_limit"):
         arm["effort_limit"] = sim["effort_limit"]
     if sim.get("rate_hz"):

@@ -2,6 +2,8 @@
 
 import argparse
 import contextlib
+import math
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,10 +11,12 @@ from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParametersAtomically
 from std_srvs.srv import SetBool
 
+from vjepa_bringup import arguments as types
 from vjepa_bringup.domains import running_stacks
-from vjepa_bringup.graph import LIFECYCLE_ORDER
+from vjepa_bringup.graph import LIFECYCLE_ORDER, StackOptions, environment
+from vjepa_bringup.interrupts import interruptible
 from vjepa_bringup.monitor import Monitor
-from vjepa_bringup.run_graph import interruptible
+from vjepa_bringup.run_graph import environment_of
 from vjepa_interfaces.errors import VjepaError
 
 DIAGNOSTICS_TIMEOUT_S = 5.0
@@ -30,21 +34,26 @@ def add_parsers(commands) -> None:
     record = commands.add_parser(
         "record", help="record a running stack into a rosbag2 bag, until Ctrl-C or for a while"
     )
-    record.add_argument("--seconds", type=float, help="stop after so many seconds")
+    record.add_argument("--seconds", type=types.seconds, help="stop after so many seconds")
     record.set_defaults(function=record_command)
     status = commands.add_parser("status", help="what a running stack says of itself")
     status.set_defaults(function=status_command)
     for parser in (listing, setting, record, status):
-        parser.add_argument("--domain", type=int, help="ROS domain of the stack (default: the one that runs here)")
-        parser.add_argument("--namespace", help="ROS namespace of the stack")
+        parser.add_argument(
+            "--domain", type=types.domain, help="ROS domain of the stack (default: the one that runs here)"
+        )
+        parser.add_argument("--namespace", type=types.namespace, help="ROS namespace of the stack")
 
 
 def _find_stack(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return domain and namespace of the stack meant: the one given, else the only one running."""
+    """Return what is known of the stack meant, the one given, else the only one running.
+
+    Its domain, its namespace, and the environment it was started with: who may discover it.
+    """
     stacks = running_stacks()
     if arguments.domain is not None:
         known = [stack for stack in stacks if stack["domain"] == arguments.domain]
-        stack = known[0] if known else {"domain": arguments.domain, "namespace": ""}
+        stack = known[0] if known else {"domain": arguments.domain, "namespace": "", "environment": _own_environment()}
     elif len(stacks) == 1:
         stack = stacks[0]
     elif not stacks:
@@ -58,8 +67,18 @@ def _find_stack(arguments: argparse.Namespace) -> dict[str, Any]:
 @contextlib.contextmanager
 def _stack(arguments: argparse.Namespace) -> Iterator[Monitor]:
     stack = _find_stack(arguments)
-    with interruptible(), Monitor(stack["domain"], stack["namespace"]) as monitor:
+    with (
+        interruptible() as interrupts,
+        environment_of(stack["environment"]),
+        Monitor(stack["domain"], stack["namespace"]) as monitor,
+        interrupts.let_in(),
+    ):
         yield monitor
+
+
+def _own_environment() -> dict[str, str]:
+    """Return how to meet a stack that was not started here: as the user's shell says, or on this host alone."""
+    return {name: os.environ.get(name, value) for name, value in environment(StackOptions()).items()}
 
 
 def planner_list(arguments: argparse.Namespace) -> int:
@@ -99,18 +118,12 @@ def planner_set(arguments: argparse.Namespace) -> int:
 def record_command(arguments: argparse.Namespace) -> int:
     """`vjepa record`: start the stack's recorder, and stop it at the end, whatever ends it."""
     with _stack(arguments) as monitor:
-        _record(monitor, True)
-        print("recording; Ctrl-C stops", flush=True)
         try:
-            if arguments.seconds is not None:
-                monitor.spin(arguments.seconds)
-            else:
-                while True:
-                    monitor.spin(1.0)
+            print(f"{_record(monitor, True)}; Ctrl-C stops", flush=True)
+            monitor.spin(arguments.seconds or math.inf)
         except KeyboardInterrupt:
             pass
-        finally:
-            print(_record(monitor, False))
+        print(_record(monitor, False))
     return 0
 
 
@@ -126,10 +139,10 @@ def _record(monitor: Monitor, on: bool) -> str:
 def status_command(arguments: argparse.Namespace) -> int:
     """`vjepa status`: exit status 0 when every node is active and none reports an error."""
     with _stack(arguments) as monitor:
-        active = monitor.is_active()
         monitor.wait_until(lambda: len(monitor.diagnostics) > len(LIFECYCLE_ORDER), DIAGNOSTICS_TIMEOUT_S)
         if not monitor.diagnostics:
             raise VjepaError("no node of a stack says anything in this domain")
+        active = monitor.is_active()
         for name, (_, message, values) in sorted(monitor.diagnostics.items()):
             print(f"{name}: {message}")
             for key, value in values.items():

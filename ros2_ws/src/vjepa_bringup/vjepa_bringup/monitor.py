@@ -15,6 +15,7 @@ from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
+from vjepa_bringup.rows import Rows
 from vjepa_interfaces import topics
 from vjepa_interfaces.managed_node import ERROR, qos_profile
 from vjepa_interfaces.messages import timestep_of
@@ -23,8 +24,6 @@ from vjepa_training.score import ScoreKeeper
 
 SPIN_S = 0.1
 """Longest wait for a message at a time: a signal is taken only between two waits."""
-ROW = ("timestep", "target", "fingertip")
-"""What the sim publishes at every stamp, on a topic each, and a score is made of."""
 
 
 class Monitor:
@@ -35,60 +34,53 @@ class Monitor:
         diagnostics: by node name: (level, message, values), the latest.
         encoder_info: what the encoder says of itself, once it has.
         drivers: the planners that have driven, in order; the last one drives.
-        keeper: gets every step that the sim publishes.
     """
 
     def __init__(self, domain: int, namespace: str = "", keeper: ScoreKeeper | None = None):
+        """Join a domain.
+
+        Args:
+            domain: ROS domain of the stack.
+            namespace: ROS namespace of the stack.
+            keeper: gets every step that the sim publishes.
+        """
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
         self.node = Node("vjepa_cli", context=self._context, namespace=namespace)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
-        self.keeper = keeper
         self.diagnostics: dict[str, tuple[bytes, str, dict[str, str]]] = {}
         self.encoder_info: dict[str, Any] = {}
         self.drivers: list[str] = []
-        self._rows: dict[int, dict[str, Any]] = {}
-        self._newest = dict.fromkeys(ROW, 0)
         self._subscribe(DiagnosticArray, topics.DIAGNOSTICS, self._on_diagnostics)
         self._subscribe(String, topics.LATENT_INFO, self._on_latent_info)
         self._subscribe(String, topics.ACTIVE_PLANNER, self._on_active_planner)
         if keeper is not None:
-            self._subscribe(Vector3Stamped, topics.TIMESTEP, lambda m: self._on_row(m, "timestep", timestep_of(m)))
-            self._subscribe(PointStamped, topics.TARGET, lambda m: self._on_row(m, "target", _point(m)))
-            self._subscribe(PointStamped, topics.FINGERTIP, lambda m: self._on_row(m, "fingertip", _point(m)))
+            self._score(keeper)
 
     def _subscribe(self, message_type: type, topic: topics.Topic, callback) -> None:
         depth = max(topic.depth, 1000) if not topic.latched else topic.depth
         self.node.create_subscription(message_type, topic.name, callback, qos_profile(topic, depth))
 
-    def _on_row(self, message, name: str, value) -> None:
-        """Join timestep, target and fingertip by stamp and score the rows in the order of their stamps.
+    def _score(self, keeper: ScoreKeeper) -> None:
+        """Give the keeper what the sim publishes, in the order of stamps."""
+        rows = Rows(("timestep", "target", "fingertip"))
 
-        Each topic gives its stamps in order, so a row lacks something for good once a later stamp has come on that
-        topic. Only a simulation that was started again goes back: what waits from before it is then forgotten.
-        """
-        stamp_ns = to_nanoseconds(message.header.stamp)
-        if stamp_ns < self._newest[name]:
-            self._rows.clear()
-            self._newest = dict.fromkeys(ROW, stamp_ns)
-        self._newest[name] = stamp_ns
-        self._rows.setdefault(stamp_ns, {})[name] = value
-        while self._rows:
-            first = min(self._rows)
-            row = self._rows[first]
-            missing = [name for name in ROW if name not in row]
-            if any(self._newest[name] <= first for name in missing):
-                return
-            del self._rows[first]
-            if not missing:
+        def add(message, name: str, value) -> None:
+            for stamp_ns, row in rows.add(to_nanoseconds(message.header.stamp), name, value):
                 timestep = row["timestep"]
-                self.keeper.add(first, timestep.reward, timestep.step_type, row["target"], row["fingertip"])
+                keeper.add(stamp_ns, timestep.reward, timestep.step_type, row["target"], row["fingertip"])
+
+        self._subscribe(Vector3Stamped, topics.TIMESTEP, lambda m: add(m, "timestep", timestep_of(m)))
+        self._subscribe(PointStamped, topics.TARGET, lambda m: add(m, "target", _point(m)))
+        self._subscribe(PointStamped, topics.FINGERTIP, lambda m: add(m, "fingertip", _point(m)))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
-            values = {pair.key: pair.value for pair in status.values}
-            self.diagnostics[status.name.rsplit("/", 1)[-1]] = (status.level, status.message, values)
+            namespace, _, name = status.name.rpartition("/")
+            if namespace == self.node.get_namespace().rstrip("/"):
+                values = {pair.key: pair.value for pair in status.values}
+                self.diagnostics[name] = (status.level, status.message, values)
 
     def _on_latent_info(self, message: String) -> None:
         self.encoder_info = json.loads(message.data)

@@ -4,7 +4,7 @@ import dataclasses
 import typing
 from typing import Any
 
-from vjepa_bringup.graph import StackOptions
+from vjepa_bringup.graph import OPTION_PARAMETERS, StackOptions, default_parameters
 from vjepa_interfaces.errors import VjepaError, unknown_name
 
 TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
@@ -28,13 +28,28 @@ def parse_option(name: str, text: str) -> Any:
     try:
         return kind(text)
     except ValueError as error:
-        raise VjepaError(f"{name} is '{text}'; expected {kind.__name__}") from error
+        raise VjepaError(f"{name} is '{text}'; expected a whole number") from error
+
+
+def option_default(name: str) -> str:
+    """Return the default of the option `name` as text; empty where the parameter files decide."""
+    return _text(getattr(StackOptions, name))
 
 
 def option_help(name: str) -> str:
-    """Return the line that the docstring of `StackOptions` gives to the option `name`."""
+    """Return what the docstring of `StackOptions` says of the option `name`, and what holds where it is unset."""
     lines = [line.strip() for line in (StackOptions.__doc__ or "").splitlines()]
-    return next((line.partition(": ")[2] for line in lines if line.startswith(f"{name}: ")), "")
+    line = next((line.partition(": ")[2] for line in lines if line.startswith(f"{name}: ")), "")
+    nodes = [node for node, names in OPTION_PARAMETERS.items() if name in names]
+    if not nodes:
+        return line
+    return f"{line} Unset: what params_file says, else {_text(default_parameters()[nodes[0]][name])}."
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value)
 
 
 def replace(options: StackOptions, **changes: Any) -> StackOptions:

@@ -1,16 +1,23 @@
 """`vjepa run` and `vjepa eval`: episodes through the ROS graph or in one process, and their scores."""
 
 import argparse
+import re
 import time
+from pathlib import Path
 from typing import Any
 
-from vjepa_bringup.graph import StackOptions, merged_parameters, versions
+from vjepa_bringup import arguments as types
+from vjepa_bringup.graph import StackOptions, merged_parameters, share, versions
 from vjepa_bringup.options import replace
 from vjepa_bringup.run_graph import print_progress, run_graph
-from vjepa_bringup.scoreboard import result_json, scoreboard, write_json
+from vjepa_bringup.scoreboard import require_writable, result_json, scoreboard, write_json
+from vjepa_interfaces.errors import VjepaError
+from vjepa_training.planners import refuse_unknown_names
 from vjepa_training.score import PROTOCOLS, protocol_named, summarise
 
 DEFAULT_EPISODES = {"run": 5, "eval": 20}
+LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def add_parsers(commands) -> None:
@@ -24,7 +31,9 @@ def add_parsers(commands) -> None:
     evaluate = commands.add_parser("eval", help="evaluate a planner over many episodes in lockstep")
     _add_common(evaluate, "eval")
     evaluate.add_argument("--through", choices=("ros", "process"), default="ros", help="the ROS graph, or one process")
-    evaluate.add_argument("--batch-size", type=int, default=1, help="episodes side by side in one process (default 1)")
+    evaluate.add_argument(
+        "--batch-size", type=types.positive, help="episodes side by side, with --through process (default 1)"
+    )
     evaluate.set_defaults(function=eval_command)
 
 
@@ -33,24 +42,20 @@ def _add_common(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("--encoder", help="bundle, checkpoint folder or hub id")
     parser.add_argument("--device", help="auto, cpu or cuda")
     parser.add_argument("--task", help="dm_control task, such as reacher-easy")
-    parser.add_argument("--episodes", type=_positive, default=DEFAULT_EPISODES[command], help="default %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="episode i uses seed + i (default 0)")
+    parser.add_argument(
+        "--episodes", type=types.positive, default=DEFAULT_EPISODES[command], help="default %(default)s"
+    )
+    parser.add_argument("--seed", type=types.seed, help="episode i uses seed + i (default: the parameters', else 0)")
     parser.add_argument("--protocol", choices=sorted(PROTOCOLS), default="short", help="200 or 1000 steps an episode")
     parser.add_argument("--params-file", default="", help="YAML of ROS parameters over the defaults")
     parser.add_argument("--json", metavar="FILE", help="write the result as JSON")
-    parser.add_argument("--domain", type=int, help="ROS domain (default: a free one)")
-    parser.add_argument("--namespace", default="", help="ROS namespace of the whole stack")
-    parser.add_argument("--log-level", default="warn", help="of the nodes (default %(default)s)")
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
-    return value
+    parser.add_argument("--domain", type=types.domain, help="ROS domain (default: a free one)")
+    parser.add_argument("--namespace", type=types.namespace, default="", help="ROS namespace of the whole stack")
+    parser.add_argument("--log-level", choices=LOG_LEVELS, default="warn", help="of the nodes (default %(default)s)")
 
 
 def _options(arguments: argparse.Namespace) -> StackOptions:
+    """Return the options of `run` and `eval`; what was not asked for is left to the parameter files."""
     return replace(
         StackOptions(),
         planner=arguments.planner,
@@ -69,7 +74,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     """`vjepa run`."""
     options = replace(
         _options(arguments),
-        lockstep=arguments.lockstep,
+        lockstep=arguments.lockstep or None,
         record=arguments.record is not None,
         bag_dir=arguments.record,
     )
@@ -80,12 +85,32 @@ def eval_command(arguments: argparse.Namespace) -> int:
     """`vjepa eval`."""
     if arguments.through == "process":
         return _in_process(arguments)
+    if arguments.batch_size is not None:
+        raise VjepaError("--batch-size is for --through process; the ROS graph runs one episode at a time")
     return _through_ros(arguments, replace(_options(arguments), lockstep=True))
+
+
+def _checked_parameters(arguments: argparse.Namespace, options: StackOptions) -> dict[str, dict[str, Any]]:
+    """Return the parameters of every node, having refused what no episode could come of."""
+    if arguments.json:
+        require_writable(arguments.json)
+    parameters = merged_parameters(options)
+    refuse_unknown_names(parameters)
+    encoder = parameters["vjepa_perception"]["encoder"]
+    if not Path(encoder).expanduser().is_dir() and not _HUB_ID.fullmatch(encoder):
+        shipped = ", ".join(sorted(path.name for path in share("models").glob("*")))
+        raise VjepaError(
+            f"unknown encoder '{encoder}'; valid are: {shipped}, a folder (a bundle or a transformers checkpoint) "
+            "or a hub id such as facebook/vjepa2-vitl-fpc64-256"
+        )
+    return parameters
 
 
 def _through_ros(arguments: argparse.Namespace, options: StackOptions) -> int:
     protocol = protocol_named(arguments.protocol)
-    task = merged_parameters(options)["sim_bridge"]["task"]
+    sim = _checked_parameters(arguments, options)["sim_bridge"]
+    task, seed = sim["task"], sim.get("seed", 0)
+    options = replace(options, seed=seed)
     started = time.monotonic()
 
     def progress(keeper, monitor):
@@ -99,27 +124,33 @@ def _through_ros(arguments: argparse.Namespace, options: StackOptions) -> int:
             f"latency p50 {monitor.value('sim_bridge', 'latency_p50_ms'):.1f} ms  {time.monotonic() - started:.0f} s"
         )
 
-    graph = run_graph(options, task, protocol.episode_steps, arguments.domain, progress)
+    try:
+        graph = run_graph(options, task, protocol.episode_steps, arguments.domain, progress)
+    finally:
+        print_progress("")
     result = result_json(
-        planner=graph.planner,
+        planner=graph.planners[-1] if graph.planners else "",
         encoder=graph.encoder_info,
         through="ros",
-        seed=arguments.seed,
+        seed=seed,
         summary=summarise(graph.episodes, protocol),
         latency_ms={"p50": graph.loop["latency_p50_ms"], "p99": graph.loop["latency_p99_ms"]},
         versions=versions(),
         task=task,
-        lockstep=bool(options.lockstep),
+        lockstep=bool(options.lockstep or sim.get("lockstep", False)),
+        planners=graph.planners,
+        restarts=graph.restarts,
         loop=graph.loop,
         wall_s=time.monotonic() - started,
     )
-    return _report(arguments, result, graph.complete)
+    return _report(arguments, result)
 
 
 def _in_process(arguments: argparse.Namespace) -> int:
     options = _options(arguments)
     protocol = protocol_named(arguments.protocol)
-    parameters = merged_parameters(options)
+    parameters = _checked_parameters(arguments, options)
+    seed, batch_size = parameters["sim_bridge"].get("seed", 0), arguments.batch_size or 1
     from vjepa_training.evaluate import evaluate
 
     started = time.monotonic()
@@ -128,28 +159,28 @@ def _in_process(arguments: argparse.Namespace) -> int:
         rate = done * protocol.episode_steps / (time.monotonic() - started)
         print_progress(f"episode {done}/{arguments.episodes}  mean {mean_return:.1f}  {rate:.0f} steps/s")
 
-    episodes, encoder, durations = evaluate(
-        parameters, protocol, arguments.episodes, arguments.seed, arguments.batch_size, progress
-    )
+    try:
+        episodes, encoder, durations = evaluate(parameters, protocol, arguments.episodes, seed, batch_size, progress)
+    finally:
+        print_progress("")
     p50, p99 = durations.percentiles(50, 99)
     result = result_json(
         planner=parameters["vjepa_planner"]["planner"],
         encoder=encoder.info(),
         through="process",
-        seed=arguments.seed,
+        seed=seed,
         summary=summarise(episodes, protocol),
         latency_ms={"p50": p50, "p99": p99},
         versions=versions(),
         task=parameters["sim_bridge"]["task"],
-        batch_size=arguments.batch_size,
+        batch_size=batch_size,
         wall_s=time.monotonic() - started,
     )
-    return _report(arguments, result, len(episodes) == arguments.episodes)
+    return _report(arguments, result)
 
 
-def _report(arguments: argparse.Namespace, result: dict[str, Any], complete: bool) -> int:
-    print_progress("", done=False)
-    print(scoreboard(result))
+def _report(arguments: argparse.Namespace, result: dict[str, Any]) -> int:
+    print(scoreboard(result), flush=True)
     if arguments.json:
         write_json(arguments.json, result)
-    return 0 if complete else 1
+    return 0

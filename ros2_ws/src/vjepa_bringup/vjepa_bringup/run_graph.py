@@ -112,9 +112,7 @@ def run_graph(
             _refuse_standstill(supervisor, monitor, time.monotonic() - moved_s, steps)
             if on_progress:
                 on_progress(keeper, monitor)
-        monitor.wait_until(
-            lambda: monitor.sim_finished and monitor.encoder_info and monitor.drivers, FINAL_FIGURES_S
-        )
+        monitor.wait_until(lambda: monitor.sim_finished and monitor.encoder_info and monitor.drivers, FINAL_FIGURES_S)
         return GraphResult(
             episodes=keeper.finished[:wanted],
             encoder_info=monitor.encoder_info,

@@ -1,10 +1,14 @@
 """Results as people and programs read them: the scoreboard and the JSON."""
 
 import json
+import math
+import os
 import shlex
 import sys
 from pathlib import Path
 from typing import Any
+
+from vjepa_interfaces.errors import VjepaError
 
 
 def result_json(
@@ -33,43 +37,75 @@ def result_json(
     }
 
 
-def write_json(path: str, result: dict[str, Any]) -> None:
-    """Write a result whole or not at all."""
+def require_writable(path: str) -> None:
+    """Make the folder of a result to come.
+
+    Raises:
+        VjepaError: nothing can be written to `path`; better known before hours of episodes than after.
+    """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(target.name + ".tmp")
-    temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise VjepaError(f"cannot make the folder of {path}: {error.strerror}; choose another file") from error
+    if target.is_dir() or not os.access(target if target.exists() else target.parent, os.W_OK):
+        reason = "it is a folder" if target.is_dir() else "permission denied"
+        raise VjepaError(f"cannot write {path}: {reason}; choose another file")
+
+
+def write_json(path: str, result: dict[str, Any]) -> None:
+    """Write a result whole or not at all; values that are not finite, which JSON lacks, become null."""
+    target = Path(path)
+    text = json.dumps(_without_nan(result), indent=1, allow_nan=False) + "\n"
+    if target.is_symlink() or (target.exists() and not target.is_file()):
+        target.write_text(text, encoding="utf-8")  # /dev/stdout and pipes are written to, never replaced.
+        return
+    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(target)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def scoreboard(result: dict[str, Any]) -> str:
     """Return the scoreboard of a result as text."""
-    count = result["episodes"]
+    count, seed = result["episodes"], result["seed"]
     low, high = result["interval_95"]
     encoder = result["encoder"] + (
         " (UNTRAINED stand-in: seeded random weights)" if result["encoder_untrained"] else ""
     )
+    seeds = f"seed {seed}" if count == 1 else f"seeds {seed} to {seed + count - 1}"
     rows = [
-        ("planner", result["planner"]),
+        ("planner", " then ".join(result.get("planners", [result["planner"]]))),
         ("encoder", encoder),
-        (
-            "episodes",
-            f"{count} of {result['episode_steps']} steps, seeds {result['seed']} to {result['seed'] + count - 1}",
-        ),
-        ("success", f"{sum(result['success'])} of {count} ({_success_meaning(result)})"),
+        ("episodes", f"{count} of {result['episode_steps']} steps, {seeds}"),
+        ("success", f"{_count(result['success'])} ({_success_meaning(result)})"),
         ("in target at end", _count(result["in_target_at_end"])),
         ("started in target", _count(result["started_in_target"])),
         ("mean return", f"{result['mean_return']:.1f} (95 % interval {low:.1f} to {high:.1f})"),
     ]
     latency = result["latency_ms"]
     name = "frame to torque" if result["through"] == "ros" else "encode and plan"
-    rows.append((name, f"p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms"))
+    rows.append((name, f"p50 {_number(latency['p50'])} ms, p99 {_number(latency['p99'])} ms"))
     loop = result.get("loop")
     if loop:
-        rows.append(("achieved rate", f"{loop['achieved_rate_hz']:.1f} Hz"))
-        rows.append(("dropped frames", f"{loop['dropped_frames']:.0f} of {loop['frames']:.0f}"))
+        rows.append(("achieved rate", f"{_number(loop['achieved_rate_hz'])} Hz"))
+        rows.append(("dropped frames", f"{_number(loop['dropped_frames'], 0)} of {_number(loop['frames'], 0)}"))
+    if result.get("restarts"):
+        restarts = ", ".join(f"{node} {times}" for node, times in result["restarts"].items())
+        rows.append(("RESTARTED NODES", f"{restarts}: not what an undisturbed run would give"))
     width = max(len(name) for name, _ in rows)
     return "\n".join(["", *(f"  {name:<{width}}  {text}" for name, text in rows), ""])
+
+
+def _number(value: float, digits: int = 1) -> str:
+    return f"{value:.{digits}f}" if math.isfinite(value) else "unknown"
 
 
 def _count(flags: list[bool | None]) -> str:

@@ -1,0 +1,145 @@
+"""Results are JSON that every reader takes, written whole, and a scoreboard that says what is not known."""
+
+import json
+import math
+import os
+import stat
+import threading
+
+import pytest
+
+from vjepa_bringup.scoreboard import require_writable, result_json, scoreboard, write_json
+from vjepa_interfaces.errors import VjepaError
+from vjepa_training.score import PROTOCOLS, Episode, summarise
+
+EPISODES = [Episode(172.0, 200, False, True, True), Episode(3.0, 200, True, False, True)]
+NAN = float("nan")
+
+
+def result(episodes=EPISODES, protocol="short", latency=(12.0, 30.0), **more):
+    return result_json(
+        planner="expert",
+        encoder={"model": "small", "fingerprint": "abcd", "untrained": True},
+        through="ros",
+        seed=7,
+        summary=summarise(episodes, PROTOCOLS[protocol]),
+        latency_ms={"p50": latency[0], "p99": latency[1]},
+        versions={"python": "3"},
+        **more,
+    )
+
+
+def strictly(text: str):
+    """Read JSON as readers do that know no NaN."""
+
+    def refuse(name):
+        raise AssertionError(f"{name} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_a_result_has_what_was_promised():
+    read = result()
+    promised = (
+        "planner encoder encoder_fingerprint protocol through seed returns in_target_at_end started_in_target "
+        "mean_return interval_95 latency_ms versions command"
+    )
+    assert set(promised.split()) <= set(read)
+    assert read["returns"] == [172.0, 3.0]
+    assert read["in_target_at_end"] == [True, False]
+    assert read["started_in_target"] == [False, True]
+    assert read["mean_return"] == 87.5
+    assert read["latency_ms"] == {"p50": 12.0, "p99": 30.0}
+
+
+def test_a_result_is_read_as_it_was_written(tmp_path):
+    written = result(loop={"frames": 402.0})
+    write_json(str(tmp_path / "result.json"), written)
+    assert strictly((tmp_path / "result.json").read_text()) == written
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_what_is_not_a_number_is_written_as_null(tmp_path):
+    written = result(episodes=[], latency=(NAN, math.inf), loop={"rates": [NAN, 1.0], "age": (-math.inf,)})
+    write_json(str(tmp_path / "result.json"), written)
+    read = strictly((tmp_path / "result.json").read_text())
+    assert read["latency_ms"] == {"p50": None, "p99": None}
+    assert read["loop"] == {"rates": [None, 1.0], "age": [None]}
+    assert read["mean_return"] is None
+    assert read["interval_95"] == [None, None]
+
+
+def test_a_result_that_cannot_be_written_leaves_the_one_before_it(tmp_path):
+    file = tmp_path / "result.json"
+    write_json(str(file), result())
+    before = file.read_text()
+    with pytest.raises(TypeError):
+        write_json(str(file), {"planner": object()})
+    assert file.read_text() == before
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    read: list[str] = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text()), daemon=True)
+    reader.start()
+    write_json(str(pipe), result())
+    reader.join(10)
+    assert strictly(read[0])["planner"] == "expert"
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_a_link_stays_one(tmp_path):
+    (tmp_path / "link.json").symlink_to(tmp_path / "real.json")
+    for planner in ("expert", "random"):
+        write_json(str(tmp_path / "link.json"), {"planner": planner})
+        assert (tmp_path / "link.json").is_symlink()
+        assert strictly((tmp_path / "real.json").read_text()) == {"planner": planner}
+
+
+def test_a_place_that_cannot_be_written_is_refused_beforehand(tmp_path):
+    require_writable(str(tmp_path / "new" / "folders" / "result.json"))
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "file" / "result.json"):
+        with pytest.raises(VjepaError, match="choose another file"):
+            require_writable(str(path))
+
+
+def test_the_scoreboard_says_what_was_measured():
+    lines = scoreboard(result(loop={"achieved_rate_hz": 49.96, "dropped_frames": 1.0, "frames": 402.0}))
+    for expected in (
+        "small (UNTRAINED stand-in: seeded random weights)",
+        "2 of 200 steps, seeds 7 to 8",
+        "success            1 of 2 (return above 150)",
+        "in target at end   1 of 2",
+        "started in target  1 of 2",
+        "mean return        87.5 (95 % interval 3.0 to 172.0)",
+        "frame to torque    p50 12.0 ms, p99 30.0 ms",
+        "achieved rate      50.0 Hz",
+        "dropped frames     1 of 402",
+    ):
+        assert expected in lines
+    assert "RESTARTED" not in lines
+
+
+def test_the_scoreboard_says_what_is_not_known():
+    loop = {"achieved_rate_hz": NAN, "dropped_frames": NAN, "frames": NAN}
+    lines = scoreboard(result(latency=(NAN, NAN), loop=loop))
+    assert "p50 unknown ms" in lines
+    assert "unknown of unknown" in lines
+    assert "nan" not in lines
+
+
+def test_the_scoreboard_of_a_task_without_target_claims_no_success():
+    episodes = [Episode(3.0, 1000, None, None, True)]
+    lines = scoreboard(result(episodes, protocol="full"))
+    assert "success            not defined for this task" in lines
+    assert "in target at end   not defined for this task" in lines
+
+
+def test_restarts_and_swaps_are_not_hidden():
+    lines = scoreboard(result(restarts={"vjepa_planner": 2}, planners=["expert", "random"]))
+    assert "vjepa_planner 2" in lines
+    assert "expert then random" in lines

@@ -1,0 +1,60 @@
+"""Types of command-line arguments: what argparse refuses at once, with a message of one line."""
+
+import argparse
+import math
+
+from rclpy.exceptions import InvalidNamespaceException
+from rclpy.validate_namespace import validate_namespace
+
+from vjepa_bringup.domains import MAX_DOMAIN
+
+MAX_SEED = 2**31 - 1
+
+
+def positive(text: str) -> int:
+    """Return a whole number of at least 1."""
+    return _whole(text, 1, None)
+
+
+def seed(text: str) -> int:
+    """Return a seed: a whole number from 0 to `MAX_SEED`."""
+    return _whole(text, 0, MAX_SEED)
+
+
+def domain(text: str) -> int:
+    """Return a ROS domain."""
+    return _whole(text, 0, MAX_DOMAIN)
+
+
+def seconds(text: str) -> float:
+    """Return a finite number of seconds above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds above 0")
+    return value
+
+
+def namespace(text: str) -> str:
+    """Return a ROS namespace, or '' for none."""
+    name = text.strip("/")
+    try:
+        validate_namespace(f"/{name}")
+    except InvalidNamespaceException as error:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a ROS namespace, such as left_arm: letters, digits, _ and / between"
+        ) from error
+    return name
+
+
+def _whole(text: str, low: int, high: int | None) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
+    if value < low or (high is not None and value > high):
+        expected = f"at least {low}" if high is None else f"{low} to {high}"
+        raise argparse.ArgumentTypeError(f"{value} is out of range; expected {expected}")
+    return value

@@ -1,0 +1,36 @@
+"""Joining several topics by stamp, as their messages come: a row is whole once each topic has given its part."""
+
+from collections.abc import Iterable
+from typing import Any
+
+
+class Rows:
+    """Rows of values by stamp, from topics of which each gives its stamps in order and may give one twice.
+
+    A row that lacks something is given up once a later stamp has come on that topic. Only a source that was started
+    again goes back in time: what waits from before it is then forgotten.
+    """
+
+    def __init__(self, names: Iterable[str]):
+        self._names = tuple(names)
+        self._waiting: dict[int, dict[str, Any]] = {}
+        self._newest = dict.fromkeys(self._names, 0)
+
+    def add(self, stamp_ns: int, name: str, value: Any) -> list[tuple[int, dict[str, Any]]]:
+        """Take the `value` of a topic at a stamp (above 0), and return the rows it completes, the earliest first."""
+        if stamp_ns < self._newest[name]:
+            self._waiting.clear()
+            self._newest = dict.fromkeys(self._names, stamp_ns)
+        self._newest[name] = stamp_ns
+        self._waiting.setdefault(stamp_ns, {})[name] = value
+        whole = []
+        while self._waiting:
+            first = min(self._waiting)
+            row = self._waiting[first]
+            missing = [name for name in self._names if name not in row]
+            if any(self._newest[name] <= first for name in missing):
+                break
+            del self._waiting[first]
+            if not missing:
+                whole.append((first, row))
+        return whole

@@ -1,0 +1,385 @@
+"""The `vjepa` command line as people and programs run it, and that no way of ending it leaves anything behind."""
+
+import contextlib
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+from rosbags.highlevel import AnyReader
+from rosbags.typesys import Stores, get_typestore
+
+from vjepa_bringup.domains import hold_domain
+from vjepa_bringup.graph import StackOptions, environment
+from vjepa_bringup.monitor import Monitor
+from vjepa_bringup.run_graph import environment_of
+from vjepa_training.score import ScoreKeeper
+
+DEADLINE_S = 90.0
+MARK = "VJEPA_TEST_MARK"
+
+
+def wait_for(condition, what: str, timeout_s: float = DEADLINE_S):
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"{what}: not within {timeout_s} s"
+        time.sleep(0.02)
+    return value
+
+
+class Vjepa:
+    """A `vjepa` command in a process of its own; all that comes of it bears a mark in its environment."""
+
+    def __init__(self, folder: Path, *arguments: str):
+        self.mark = uuid.uuid4().hex
+        self.folder = folder
+        self.output, self.errors = folder / f"{self.mark}.out", folder / f"{self.mark}.err"
+        with self.output.open("wb") as output, self.errors.open("wb") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "vjepa_bringup.cli", *arguments],
+                env={**os.environ, MARK: self.mark, "TMPDIR": str(folder)},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=errors,
+                start_new_session=True,
+                cwd=folder,
+            )
+
+    def wait(self, timeout_s: float = DEADLINE_S) -> "Vjepa":
+        self.process.wait(timeout_s)
+        return self
+
+    @property
+    def status(self) -> int | None:
+        return self.process.poll()
+
+    @property
+    def said(self) -> str:
+        return self.output.read_text()
+
+    @property
+    def complained(self) -> str:
+        return self.errors.read_text()
+
+    def processes(self) -> dict[int, str]:
+        """The command's own process and all that came of it, with their command lines."""
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if f"{MARK}={self.mark}".encode() in (folder / "environ").read_bytes():
+                    command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    if command:  # A zombie has none.
+                        found[int(folder.name)] = command
+        return found
+
+    def kill(self) -> None:
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+    def assert_left_nothing(self, timeout_s: float = 0.0) -> None:
+        with contextlib.suppress(AssertionError):
+            wait_for(lambda: not self.processes(), "all processes to end", timeout_s)
+        assert self.processes() == {}
+        assert [path.name for path in self.folder.glob("vjepa-run-*")] == []
+        assert "Traceback" not in self.complained
+
+
+@pytest.fixture
+def vjepa(tmp_path):
+    """Return a function that starts a command, which has its own temporary folder, and so sees no other stack."""
+    started: list[Vjepa] = []
+
+    def start(*arguments: str) -> Vjepa:
+        started.append(Vjepa(tmp_path, *map(str, arguments)))
+        return started[-1]
+
+    yield start
+    for command in started:
+        command.kill()
+
+
+@pytest.fixture
+def domain():
+    """A domain held for this test."""
+    with hold_domain(None, {"namespace": "", "environment": {}}) as held:
+        yield held
+
+
+@pytest.fixture
+def stack(vjepa, domain):
+    """A stack in real time that goes on and on, in mid-episode; and what it says, seen by the test."""
+    running = vjepa("run", "--episodes", 1000, "--domain", domain)
+    keeper = ScoreKeeper("reacher-easy")
+    with environment_of(environment(StackOptions())), Monitor(domain, keeper=keeper) as monitor:
+        running.monitor = monitor
+        up = monitor.wait_until(lambda: bool(keeper.episodes) and keeper.episodes[-1].steps > 5, DEADLINE_S)
+        assert up, f"no step; the stack says: {running.complained}"
+        yield running
+
+
+# What there is not is refused at once.
+
+
+@pytest.mark.parametrize("through", ["ros", "process"])
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--planner", "unknown planner 'nope'; valid are: .*expert, expert-p, random"),
+        ("--encoder", "unknown encoder 'nope'; valid are: encoder-small, a folder .* or a hub id"),
+        ("--task", "unknown task 'nope'; valid are: .*reacher-easy, reacher-hard"),
+        ("--params-file", "parameter file nope is not readable"),
+    ],
+)
+def test_what_there_is_not_is_refused_with_what_there_is(vjepa, through, option, message):
+    command = vjepa("eval", "--episodes", 1, "--through", through, option, "nope").wait(20)
+    assert command.status == 1
+    assert re.fullmatch(f"vjepa: {message}.*\n", command.complained)
+    assert command.said == ""
+    command.assert_left_nothing()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["eval", "--seed", "-1"], "argument --seed: -1 is out of range; expected 0 to 2147483647"),
+        (["eval", "--seed", "1.5"], "argument --seed: '1.5' is not a whole number"),
+        (["eval", "--episodes", "0"], "argument --episodes: 0 is out of range; expected at least 1"),
+        (["eval", "--protocol", "long"], "argument --protocol: invalid choice: 'long'"),
+        (["eval", "--through", "magic"], "argument --through: invalid choice: 'magic'"),
+        (["eval", "--through", "process", "--batch-size", "0"], "argument --batch-size: 0 is out of range"),
+        (["eval", "--batch-size", "2"], "--batch-size is for --through process"),
+        (["run", "--domain", "233"], "argument --domain: 233 is out of range; expected 0 to 232"),
+        (["run", "--namespace", "left arm"], "argument --namespace: 'left arm' is not a ROS namespace"),
+        (["run", "--log-level", "loud"], "argument --log-level: invalid choice: 'loud'"),
+        (["run", "--json", "/proc/nope/result.json"], "choose another file"),
+        (["record", "--seconds", "-1"], "argument --seconds: '-1' is not a number of seconds above 0"),
+        (["fly"], "invalid choice: 'fly'"),
+        ([], "required: COMMAND"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused(vjepa, arguments, message):
+    command = vjepa(*arguments).wait(20)
+    assert command.status in (1, 2)
+    assert message in command.complained
+    assert command.said == ""
+    command.assert_left_nothing()
+
+
+@pytest.mark.parametrize("through", ["ros", "process"])
+@pytest.mark.parametrize(
+    ("parameters", "messages"),
+    [
+        ("vjepa_planner: {ros__parameters: {plannr: random}}", ["plannr", "planner, planners"]),
+        ("vjepa_planner: {ros__parameters: {expert.kq: 1.0}}", ["option of planner 'expert'", "'kq'", "kd, kp"]),
+        ("planer: {ros__parameters: {planner: random}}", ["unknown node 'planer'", "vjepa_planner"]),
+    ],
+)
+def test_a_parameter_that_there_is_not_is_refused_with_those_there_are(vjepa, tmp_path, through, parameters, messages):
+    (tmp_path / "p.yaml").write_text(parameters)
+    command = vjepa("eval", "--episodes", 1, "--through", through, "--params-file", tmp_path / "p.yaml").wait()
+    assert command.status == 1
+    for message in messages:
+        assert message in command.complained
+    assert command.complained.splitlines()[-1].startswith("vjepa: ")
+    assert command.said == ""
+    command.assert_left_nothing()
+
+
+# Results.
+
+
+def test_the_same_seeds_give_the_same_returns_through_ros_and_in_one_process(vjepa, domain, tmp_path):
+    results = {}
+    for through, options in (("ros", ["--domain", domain]), ("process", [])):
+        file = tmp_path / "new" / f"{through}.json"
+        arguments = [
+            "eval",
+            "--planner",
+            "expert-p",
+            "--episodes",
+            2,
+            "--seed",
+            7,
+            "--through",
+            through,
+            "--json",
+            file,
+        ]
+        command = vjepa(*arguments, *options).wait()
+        assert command.status == 0, command.complained
+        assert "mean return" in command.said
+        command.assert_left_nothing()
+        result = json.loads(file.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+        assert result["command"].startswith("vjepa eval --planner expert-p --episodes 2 --seed 7")
+        results[through] = result
+
+    for name in ("planner", "encoder", "encoder_fingerprint", "protocol", "seed", "episodes", "versions", "task"):
+        assert results["ros"][name] == results["process"][name]
+    for name in ("steps", "returns", "in_target_at_end", "started_in_target", "mean_return", "interval_95"):
+        assert results["ros"][name] == results["process"][name]
+    result = results["ros"]
+    assert (result["planner"], result["protocol"], result["through"], result["seed"]) == ("expert-p", "short", "ros", 7)
+    assert len(result["encoder_fingerprint"]) == 16
+    assert result["steps"] == [200, 200]
+    assert result["mean_return"] == sum(result["returns"]) / 2
+    assert result["interval_95"][0] <= result["mean_return"] <= result["interval_95"][1]
+    assert {"python", "rclpy", "torch", "mujoco"} <= set(result["versions"])
+    for through in results.values():
+        assert 0 < through["latency_ms"]["p50"] <= through["latency_ms"]["p99"] < math.inf
+
+
+def test_parameters_hold_where_no_option_says_otherwise(vjepa, tmp_path):
+    (tmp_path / "p.yaml").write_text("sim_bridge: {ros__parameters: {seed: 5, task: reacher-hard}}")
+    arguments = ["eval", "--through", "process", "--episodes", 1, "--json", "result.json", "--params-file", "p.yaml"]
+    command = vjepa(*arguments).wait()
+    assert command.status == 0, command.complained
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["seed"], result["task"]) == (5, "reacher-hard")
+
+
+# However it ends, nothing is left.
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_right_after_the_start(vjepa, number):
+    command = vjepa("run", "--episodes", 1)
+    command.process.send_signal(number)
+    assert command.wait(20).status in (130, -number), "by then Python may not have taken the signal over"
+    assert command.processes() == {}
+
+
+@pytest.mark.parametrize("nodes", [1, 5])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_while_starting_up(vjepa, domain, number, nodes):
+    command = vjepa("run", "--episodes", 1, "--domain", domain)
+    wait_for(lambda: len(command.processes()) > nodes, f"{nodes} nodes to be started")
+    command.process.send_signal(number)
+    assert command.wait(40).status == 130
+    assert command.complained.splitlines()[-1] == "vjepa: interrupted"
+    command.assert_left_nothing()
+
+
+@pytest.mark.parametrize("numbers", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGINT, signal.SIGTERM]], ids=str)
+def test_interrupted_in_mid_episode(stack, numbers):
+    shared = {name for pid in stack.processes() for name in shared_memory(pid)}
+    stack.monitor.close()
+    for number in numbers:
+        stack.process.send_signal(number)
+    assert stack.wait(40).status == 130
+    assert stack.complained.splitlines()[-1] == "vjepa: interrupted"
+    stack.assert_left_nothing()
+    if len(numbers) == 1:  # By force there is no time for it.
+        assert shared
+        assert [name for name in shared if Path(name).exists()] == [], "nor shared memory, which the system keeps"
+
+
+def shared_memory(pid: int) -> set[str]:
+    """The shared memory of a process's DDS participant and of those it speaks with: each is one participant's."""
+    return set(re.findall(r"/dev/shm/fastrtps_[0-9a-f]{16}", Path(f"/proc/{pid}/maps").read_text()))
+
+
+def test_killed_in_mid_episode_its_nodes_end_by_themselves(stack):
+    assert len(stack.processes()) == 6
+    stack.process.kill()
+    stack.process.wait()
+    wait_for(lambda: not stack.processes(), "the nodes to end by themselves", 30)
+    assert "Traceback" not in stack.complained
+
+
+def test_an_evaluation_in_one_process_is_interrupted(vjepa):
+    command = vjepa("eval", "--through", "process", "--episodes", 1000, "--planner", "random")
+    wait_for(lambda: (command.folder / f"{command.mark}.err").exists() and renders(command.process.pid), "the rollout")
+    command.process.send_signal(signal.SIGINT)
+    assert command.wait(20).status == 130
+    command.assert_left_nothing()
+
+
+def renders(pid: int) -> bool:
+    return "libEGL" in Path(f"/proc/{pid}/maps").read_text()
+
+
+# Commands that talk to a running stack.
+
+
+def test_commands_talk_to_the_stack_that_runs(vjepa, stack, tmp_path):
+    status = vjepa("status").wait()
+    assert status.said.splitlines()[-1] == "active", status.complained
+    for node in ("sim_bridge", "vjepa_perception", "vjepa_planner", "episode_recorder", "stack_manager"):
+        assert re.search(rf"^{node}: ", status.said, re.MULTILINE)
+    assert status.status == 0
+
+    assert re.search(r"^\* expert$", vjepa("planner", "list").wait().said, re.MULTILINE)
+    swap = vjepa("planner", "set", "random").wait()
+    assert (swap.status, swap.said) == (0, "planner: random\n")
+    listing = vjepa("planner", "list").wait()
+    assert re.search(r"^\* random$", listing.said, re.MULTILINE)
+    assert re.search(r"^  expert$", listing.said, re.MULTILINE)
+
+    refused = vjepa("planner", "set", "nope").wait()
+    assert refused.status == 1
+    assert re.match(r"vjepa: unknown planner 'nope'; valid are: expert, expert-p, random", refused.complained)
+    assert stack.monitor.wait_until(lambda: stack.monitor.drivers[-1] == "random", 10)
+    for command in (status, swap, listing, refused):
+        command.assert_left_nothing()
+
+
+def test_record_writes_a_bag_for_as_long_as_asked_or_until_ctrl_c(vjepa, stack, tmp_path):
+    timed = vjepa("record", "--seconds", 2).wait()
+    assert timed.status == 0, timed.complained
+    endless = vjepa("record")
+    wait_for(lambda: "Ctrl-C stops" in endless.said, "the recording to begin")
+    second = vjepa("record", "--seconds", 1).wait()
+    assert second.status == 1
+    assert "already recording" in second.complained
+    assert endless.status is None, "the other recording goes on"
+    endless.process.send_signal(signal.SIGINT)
+    assert endless.wait().status == 0
+    first, other = sorted(path.parent for path in tmp_path.rglob("metadata.yaml"))
+    for bag in (first, other):
+        with AnyReader([bag], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
+            assert {"/camera/image_raw", "/joint_command"} <= set(reader.topics)
+            frames = [time for _, time, _ in reader.messages([reader.topics["/camera/image_raw"].connections[0]])]
+            if bag == first:
+                assert len(frames) == pytest.approx(100, abs=30)
+
+
+def test_without_a_stack_commands_say_so(vjepa):
+    for arguments in (["status"], ["planner", "set", "random"], ["record"]):
+        command = vjepa(*arguments).wait(20)
+        assert command.status == 1
+        assert command.complained.startswith("vjepa: no stack is running here; start one with: vjepa run")
+    listing = vjepa("planner", "list").wait(20)
+    assert listing.status == 0
+    assert listing.said.startswith("installed: bc, expert, expert-p, random")
+
+
+def test_a_stack_elsewhere_that_does_not_answer_is_reported(vjepa, domain):
+    for arguments, message in ((["status"], "no node of a stack"), (["planner", "set", "x"], "does not answer")):
+        command = vjepa(*arguments, "--domain", domain).wait(30)
+        assert command.status == 1
+        assert message in command.complained
+        command.assert_left_nothing()
+
+
+def test_with_two_stacks_one_must_be_chosen_and_a_domain_is_not_taken_twice(vjepa, domain, tmp_path):
+    with hold_domain(None, {"namespace": "", "environment": {}}) as other:
+        for taken in (domain, other):
+            vjepa("run", "--domain", taken)
+        files = [tmp_path / f"vjepa-{os.getuid()}" / f"domain-{taken}.json" for taken in (domain, other)]
+        wait_for(lambda: all(file.exists() and file.read_text() for file in files), "both stacks to take their domains")
+        command = vjepa("status").wait(20)
+        assert command.status == 1
+        low, high = sorted((domain, other))
+        assert f"2 stacks are running, in ROS domains {low}, {high}; choose one with --domain" in command.complained
+        third = vjepa("run", "--domain", domain).wait(20)
+        assert third.status == 1
+        assert f"ROS domain {domain} is held by another vjepa run" in third.complained
