@@ -135,10 +135,8 @@ class SimNode(ManagedNode):
             self._fingertip,
         )
         if self.parameters.command_input == "joint_command":
-            self._command_topic = topics.JOINT_COMMAND
             self._commands = self.subscribe(JointState, topics.JOINT_COMMAND, self._on_joint_command)
         else:
-            self._command_topic = topics.EFFORT_ARRAY
             self._commands = self.subscribe(Float64MultiArray, topics.EFFORT_ARRAY, self._on_effort_array)
         self._offered = (
             self.create_service(Trigger, "~/reset", self._on_reset),
@@ -191,7 +189,7 @@ class SimNode(ManagedNode):
         match: so once the loop can close, the rest is waited for only for a while.
         """
         now = time.monotonic()
-        if self._image.get_subscription_count() < 1 or self.count_publishers(self._command_topic.name) < 1:
+        if self._image.get_subscription_count() < 1 or self.count_publishers(self._commands.topic_name) < 1:
             self._closable_s = now
             return
         unmatched = any(p.get_subscription_count() < self.count_subscribers(p.topic_name) for p in self._outputs)
@@ -393,7 +391,7 @@ class SimNode(ManagedNode):
         age_p50, age_p99 = self._command_age.percentiles(50, 99)
         period_ms = 1e3 / self._rate_hz
         level, message = OK, "running"
-        publishers = self.count_publishers(self._command_topic.name)
+        publishers = self.count_publishers(self._commands.topic_name)
         if self._waiting is not None:
             message = "waiting for a camera subscriber and a command publisher"
         elif self._finished:
@@ -401,7 +399,7 @@ class SimNode(ManagedNode):
         elif self._paused:
             message = "paused"
         if publishers > 1:
-            level, message = WARN, f"{publishers} publishers on {self._command_topic.name}; expected one"
+            level, message = WARN, f"{publishers} publishers on {self._commands.topic_name}; expected one"
         values = {
             "lockstep": self.parameters.lockstep,
             "gl_backend": self._gl_backend,

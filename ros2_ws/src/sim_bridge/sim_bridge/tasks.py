@@ -4,6 +4,7 @@ Another task is one more row of `TASKS`: any dm_control suite task whose actuato
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,9 @@ class SimTask:
         camera: the model's camera that frames come from.
         fingertip: the point of the arm that acts on the world.
         target: the point it is meant to act on.
+        joint_names: of its motors, in the actuators' order, as `Motors` names them.
+        effort_limit: of its strongest motor, N·m.
+        control_period_s: seconds from one control step to the next.
         target_radius: the reward is full where fingertip and target are at most this far apart in the plane, m; None
             for a task that is not about reaching.
     """
@@ -43,6 +47,9 @@ class SimTask:
     camera: str
     fingertip: Place
     target: Place
+    joint_names: tuple[str, ...]
+    effort_limit: float
+    control_period_s: float = 0.02
     target_radius: float | None = None
 
     def load(self, seed: int):
@@ -62,13 +69,24 @@ class SimTask:
 
 _TARGET = Place("geom", "target")
 _FINGER_RADIUS = 0.01
+_REACHER: dict[str, Any] = {
+    "camera": "fixed",
+    "fingertip": Place("geom", "finger"),
+    "target": _TARGET,
+    "joint_names": ("shoulder", "wrist"),
+    "effort_limit": 0.05,
+}
 
 TASKS = {
-    "reacher-easy": SimTask("reacher", "easy", "fixed", Place("geom", "finger"), _TARGET, 0.05 + _FINGER_RADIUS),
-    "reacher-hard": SimTask("reacher", "hard", "fixed", Place("geom", "finger"), _TARGET, 0.015 + _FINGER_RADIUS),
+    "reacher-easy": SimTask("reacher", "easy", **_REACHER, target_radius=0.05 + _FINGER_RADIUS),
+    "reacher-hard": SimTask("reacher", "hard", **_REACHER, target_radius=0.015 + _FINGER_RADIUS),
     # The spinner's free end is what the finger must strike; the task has no target of its own.
-    "finger-spin": SimTask("finger", "spin", "cam0", Place("geom", "fingertip"), Place("site", "tip")),
-    "point_mass-easy": SimTask("point_mass", "easy", "fixed", Place("geom", "pointmass"), _TARGET, 0.015),
+    "finger-spin": SimTask(
+        "finger", "spin", "cam0", Place("geom", "fingertip"), Place("site", "tip"), ("proximal", "distal"), 30.0
+    ),
+    "point_mass-easy": SimTask(
+        "point_mass", "easy", "fixed", Place("geom", "pointmass"), _TARGET, ("t1", "t2"), 0.1, target_radius=0.015
+    ),
 }
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 _UNNUMBERED = 2**64 - 1
 """What rmw reports as a sequence number when the middleware has none."""
 
-_REMEMBERED_PUBLISHERS = 16
+_REMEMBERED_MESSAGES = 64
 _REMEMBERED_CONTENTS = 16
 
 
@@ -72,77 +72,83 @@ class Audit:
 
 
 @dataclass(eq=False)
-class _Publisher:
-    """One increasing run of sequence numbers: its newest, and the last gap in it (exclusive bounds)."""
+class _Run:
+    """Consecutive sequence numbers of one publisher: the newest, when it was heard, and the run it may continue."""
 
     newest: int
-    gap_after: int
-    gap_before: int
+    heard: int
+    continues: "_Run | None" = None
+    gap: int = 0
 
 
 class PublicationCounter:
     """Counts the losses on one topic from publication sequence numbers.
 
     A publisher numbers its messages 1, 2, 3, … and the middleware delivers them in order, so a gap is a loss. No
-    publisher is named along with the number, so each number is taken for the publisher whose newest number lies
-    closest below it; one that lies below all of them is a new (or restarted) publisher. Publishers side by side, such
-    as the many of `/diagnostics`, are told apart this way. A number that falls inside a gap already counted shows that
-    the gap was no loss but the arrival of another publisher with higher numbers, and the count is taken back.
+    publisher is named along with the number: a number that continues a run belongs to it, and any other begins a run,
+    which is taken for the rest of the closest run below it, with a loss in between, until that run goes on by itself.
+    Publishers side by side, such as the many of `/diagnostics`, are told apart this way.
 
     What this cannot see: messages before the first or after the last one seen of a publisher, and losses of a restarted
     publisher just as it passes the number the old one had reached.
     """
 
     def __init__(self):
-        self.lost = 0
-        self.publishers = 0
         self.unnumbered = 0
-        self._runs: list[_Publisher] = []  # the most recently heard first
+        self._observed = 0
+        self._settled_losses = 0
+        self._settled_runs = 0
+        self._runs: list[_Run] = []
+
+    @property
+    def lost(self) -> int:
+        """Messages lost, as far as can be told by now."""
+        return self._settled_losses + sum(run.gap for run in self._runs)
+
+    @property
+    def publishers(self) -> int:
+        """Publishers told apart, a restarted one counted again."""
+        return self._settled_runs + sum(run.continues is None for run in self._runs)
 
     def observe(self, sequence: int | None) -> None:
         """Count one message that arrived with this publication sequence number."""
         if sequence is None or sequence == _UNNUMBERED:
             self.unnumbered += 1
             return
-        if self._runs and sequence == self._runs[0].newest + 1:
-            self._runs[0].newest = sequence
-            return
-        run, after = self._closest_below(sequence)
-        if run is None:
-            self._start_run(sequence)
-        elif after == run.newest:
-            self._extend(run, sequence)
+        self._observed += 1
+        followed = [run for run in self._runs if run.newest == sequence - 1]
+        if followed:
+            run = max(followed, key=lambda run: run.heard)
+            run.newest, run.heard = sequence, self._observed
+            for other in self._runs:
+                if other.continues is run:
+                    other.continues, other.gap = None, 0
         else:
-            other, run.newest = run.newest, run.gap_after
-            self.lost -= run.gap_before - run.gap_after - 1
-            self._extend(run, sequence)
-            self._start_run(other)
+            self._begin_run(sequence)
+        if len(self._runs) > 1:
+            self._settle()
 
-    def _closest_below(self, sequence: int) -> tuple[_Publisher | None, int]:
-        best, best_after = None, -1
-        for run in self._runs:
-            if run.newest < sequence:
-                after = run.newest
-            elif run.gap_after < sequence < run.gap_before:
-                after = run.gap_after
+    def _begin_run(self, sequence: int) -> None:
+        taken = [run.continues for run in self._runs]
+        below = [run for run in self._runs if run.newest < sequence and run not in taken]
+        run = _Run(sequence, self._observed)
+        if below:
+            run.continues = max(below, key=lambda run: run.newest)
+            run.gap = sequence - run.continues.newest - 1
+        self._runs.append(run)
+
+    def _settle(self) -> None:
+        """Forget the runs that have been silent for long: what continued one did follow a loss."""
+        silent = [run for run in self._runs if self._observed - run.heard > _REMEMBERED_MESSAGES]
+        for run in silent:
+            successor = next((other for other in self._runs if other.continues is run), None)
+            if successor is not None:
+                self._settled_losses += successor.gap
+                successor.continues, successor.gap = run.continues, run.gap
             else:
-                continue
-            if after > best_after:
-                best, best_after = run, after
-        return best, best_after
-
-    def _extend(self, run: _Publisher, sequence: int) -> None:
-        if sequence > run.newest + 1:
-            run.gap_after, run.gap_before = run.newest, sequence
-            self.lost += sequence - run.newest - 1
-        run.newest = sequence
-        self._runs.remove(run)
-        self._runs.insert(0, run)
-
-    def _start_run(self, sequence: int) -> None:
-        self.publishers += 1
-        self._runs.insert(0, _Publisher(sequence, sequence, sequence))
-        del self._runs[_REMEMBERED_PUBLISHERS:]
+                self._settled_losses += run.gap
+                self._settled_runs += run.continues is None
+            self._runs.remove(run)
 
 
 def leading_stamp(data: bytes) -> int | None:
