@@ -12,7 +12,7 @@ test: .vjepa/torchvision
 	touch $@
 
 bench:
-	./vjepa --exec python -P benchmarks/run.py $(ARGS)
+	./vjepa --exec python -m benchmarks.run $(ARGS)
 
 lint:
 	./vjepa --exec ruff check .

@@ -10,16 +10,23 @@ import subprocess
 import sys
 import time
 import uuid
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
+from sim_bridge.env import SimConfig
+from sim_bridge.sim_node import SimParameters
 from vjepa_bringup.domains import hold_domain
 from vjepa_bringup.graph import StackOptions, environment
 from vjepa_bringup.monitor import Monitor
 from vjepa_bringup.run_graph import environment_of
+from vjepa_perception.encoder import EncoderConfig
+from vjepa_perception.perception_node import PerceptionParameters
+from vjepa_planner.planner_node import PlannerParameters
+from vjepa_training.evaluate import NODES_OWN
 from vjepa_training.score import ScoreKeeper
 
 DEADLINE_S = 90.0
@@ -246,6 +253,19 @@ def test_parameters_hold_where_no_option_says_otherwise(vjepa, tmp_path):
     assert (result["seed"], result["task"]) == (5, "reacher-hard")
 
 
+@pytest.mark.parametrize(
+    ("node", "parameters", "wrapped"),
+    [
+        ("sim_bridge", SimParameters, SimConfig),
+        ("vjepa_perception", PerceptionParameters, EncoderConfig),
+        ("vjepa_planner", PlannerParameters, None),
+    ],
+)
+def test_an_evaluation_in_one_process_knows_the_parameters_of_every_node(node, parameters, wrapped):
+    known = NODES_OWN[node] | ({field.name for field in fields(wrapped)} if wrapped else set())
+    assert known == {field.name for field in fields(parameters)}
+
+
 # However it ends, nothing is left.
 
 
@@ -328,8 +348,7 @@ def test_commands_talk_to_the_stack_that_runs(vjepa, stack, tmp_path):
     assert refused.status == 1
     assert re.match(r"vjepa: unknown planner 'nope'; valid are: expert, expert-p, random", refused.complained)
     assert stack.monitor.wait_until(lambda: stack.monitor.drivers[-1] == "random", 10)
-    for command in (status, swap, listing, refused):
-        command.assert_left_nothing()
+    assert [command.processes() for command in (status, swap, listing, refused)] == [{}] * 4
 
 
 def test_record_writes_a_bag_for_as_long_as_asked_or_until_ctrl_c(vjepa, stack, tmp_path):

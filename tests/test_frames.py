@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from sensor_msgs.msg import CompressedImage, Image
+
 from vjepa_interfaces import topics
 from vjepa_interfaces.image_codec import fill_image
 from vjepa_interfaces.messages import latent_of

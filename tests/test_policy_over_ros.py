@@ -1,6 +1,7 @@
 """A policy bundle in the loop: it drives on the latents it was made for, and is refused on any others."""
 
 import torch
+
 from vjepa_bringup.graph import find_bundle
 from vjepa_interfaces import topics
 from vjepa_perception.encoder import EncoderConfig, load_encoder

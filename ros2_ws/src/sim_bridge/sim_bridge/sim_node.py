@@ -147,6 +147,7 @@ class SimNode(ManagedNode):
         """Begin the first episode once every endpoint has matched."""
         self._counts = Counts()
         self._latency = Durations()
+        self._response = Durations()
         self._command_age = Durations()
         self._rate = RateMeter()
         self._step: Any = None
@@ -155,7 +156,7 @@ class SimNode(ManagedNode):
         self._finished = False
         self._answered_ns = 0
         self._applied_ns = 0
-        self._frame_times: dict[int, float] = {}
+        self._frame_times: dict[int, tuple[float, float]] = {}
         self._closable_s = time.monotonic()
         self._waiting = self.create_timer(ENDPOINT_POLL_S, self._begin_when_matched, clock=STEADY)
 
@@ -215,16 +216,15 @@ class SimNode(ManagedNode):
         started = time.monotonic()
         self._step = advance()
         self._frame = self._env.render()
-        self._frame_times[self._step.stamp_ns] = started
         self._counts["frames"] += 1
         self._rate.tick(started)
         self._publish()
+        self._frame_times[self._step.stamp_ns] = (started, self._sent_s)
         if self._step.step_type == LAST:
             self.publish_diagnostics()
 
     def _publish(self) -> None:
         step = self._step
-        self._sent_s = time.monotonic()
         clock = Clock()
         set_stamp(clock.clock, step.stamp_ns)
         self._clock_output.publish(clock)
@@ -248,6 +248,7 @@ class SimNode(ManagedNode):
         image.header.frame_id = topics.CAMERA_FRAME
         set_stamp(image.header.stamp, step.stamp_ns)
         fill_image(image, self._frame)
+        self._sent_s = time.monotonic()
         self._image.publish(image)
         self._camera_info.publish(self._camera_info_message(image))
 
@@ -329,7 +330,9 @@ class SimNode(ManagedNode):
         self._counts["clamped_commands"] += clamped
         if stamp_ns in self._frame_times:
             self._counts["answered_frames"] += 1
-            self._latency.add(now - self._frame_times.pop(stamp_ns))
+            started, sent = self._frame_times.pop(stamp_ns)
+            self._latency.add(now - started)
+            self._response.add(now - sent)
         if self.parameters.lockstep:
             self._take_lockstep_command(effort, stamp_ns)
         else:
@@ -388,6 +391,7 @@ class SimNode(ManagedNode):
             return OK, "configured", {"gl_backend": self._gl_backend}
         now = time.monotonic()
         p50, p99 = self._latency.percentiles(50, 99)
+        response_p50, response_p99 = self._response.percentiles(50, 99)
         age_p50, age_p99 = self._command_age.percentiles(50, 99)
         period_ms = 1e3 / self._rate_hz
         level, message = OK, "running"
@@ -406,6 +410,8 @@ class SimNode(ManagedNode):
             "achieved_rate_hz": self._rate.rate(now),
             "latency_p50_ms": p50,
             "latency_p99_ms": p99,
+            "response_p50_ms": response_p50,
+            "response_p99_ms": response_p99,
             "command_age_p50_periods": age_p50 / period_ms,
             "command_age_p99_periods": age_p99 / period_ms,
         }

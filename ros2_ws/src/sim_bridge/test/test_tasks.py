@@ -1,6 +1,7 @@
 """The table of tasks says of each arm what its model says."""
 
 import pytest
+
 from sim_bridge.env import SimConfig, SimEnv
 from sim_bridge.tasks import TASKS
 

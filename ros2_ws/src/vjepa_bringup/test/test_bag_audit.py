@@ -3,6 +3,7 @@
 import random
 
 import pytest
+
 from vjepa_bringup.bag_audit import PublicationCounter
 
 

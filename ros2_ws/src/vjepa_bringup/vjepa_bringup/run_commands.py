@@ -10,7 +10,7 @@ from vjepa_bringup import arguments as types
 from vjepa_bringup.graph import StackOptions, merged_parameters, share, versions
 from vjepa_bringup.options import replace
 from vjepa_bringup.run_graph import print_progress, run_graph
-from vjepa_bringup.scoreboard import require_writable, result_json, scoreboard, write_json
+from vjepa_bringup.scoreboard import progress_line, require_writable, result_json, scoreboard, write_json
 from vjepa_interfaces.errors import VjepaError
 from vjepa_training.planners import refuse_unknown_names
 from vjepa_training.score import PROTOCOLS, protocol_named, summarise
@@ -114,15 +114,10 @@ def _through_ros(arguments: argparse.Namespace, options: StackOptions) -> int:
     started = time.monotonic()
 
     def progress(keeper, monitor):
-        episode = keeper.episodes[-1] if keeper.episodes else None
-        finished = keeper.finished
-        mean = sum(e.episode_return for e in finished) / len(finished) if finished else float("nan")
-        where = f"episode {len(keeper.episodes)}/{options.episodes} step {episode.steps}" if episode else "starting"
-        print_progress(
-            f"{where}  return {episode.episode_return if episode else 0:.0f}  mean {mean:.1f}  "
-            f"{monitor.value('sim_bridge', 'achieved_rate_hz', 0.0):.0f} Hz  "
-            f"latency p50 {monitor.value('sim_bridge', 'latency_p50_ms'):.1f} ms  {time.monotonic() - started:.0f} s"
-        )
+        rate_hz = monitor.value("sim_bridge", "achieved_rate_hz")
+        latency_ms = monitor.value("sim_bridge", "latency_p50_ms")
+        elapsed_s = time.monotonic() - started
+        print_progress(progress_line(keeper.episodes, arguments.episodes, rate_hz, latency_ms, elapsed_s))
 
     try:
         graph = run_graph(options, task, protocol.episode_steps, arguments.domain, progress)

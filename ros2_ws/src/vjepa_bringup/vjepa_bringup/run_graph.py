@@ -151,6 +151,8 @@ def _loop_figures(monitor: Monitor) -> dict[str, float]:
 _SIM_FIGURES = (
     "latency_p50_ms",
     "latency_p99_ms",
+    "response_p50_ms",
+    "response_p99_ms",
     "command_age_p50_periods",
     "command_age_p99_periods",
     "achieved_rate_hz",

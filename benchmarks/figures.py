@@ -1,0 +1,126 @@
+"""A measured figure beside its aim, the record that holds it, and the arithmetic both need."""
+
+import datetime
+import json
+import math
+import os
+import platform
+import shlex
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vjepa_bringup.graph import versions
+from vjepa_bringup.scoreboard import write_json
+from vjepa_training.score import bootstrap_interval
+
+FILE_PREFIX = "benchmark-"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure.
+
+    Attributes:
+        what: what it is, in words.
+        value: the measured value.
+        unit: its unit; empty for a plain number, `%` for a share (0 to 1).
+        sample: what it was measured on.
+        aim: the bound it is held against.
+        at_least: whether the aim is a lower bound; otherwise it is an upper one.
+        interval_95: 95 % interval, where there is a sample to take one of.
+        interval_of: how the interval was taken.
+    """
+
+    what: str
+    value: float
+    unit: str
+    sample: str
+    aim: float
+    at_least: bool = False
+    interval_95: tuple[float, float] | None = None
+    interval_of: str = ""
+
+    @property
+    def met(self) -> bool:
+        """Whether the value itself, not its interval, meets the aim; never where it is NaN."""
+        return self.value >= self.aim if self.at_least else self.value <= self.aim
+
+
+def record(name: str, figures: Sequence[Figure], command: str, seeds: Sequence[int], **more: Any) -> dict[str, Any]:
+    """Return what is written of the benchmark `name`: figures, and all that a repetition needs.
+
+    Args:
+        name: of the benchmark.
+        figures: what it measured.
+        command: the command that measures it again.
+        seeds: those used.
+        more: further values, such as the figures of every run.
+    """
+    return {
+        "benchmark": name,
+        "figures": [{**asdict(figure), "met": figure.met} for figure in figures],
+        "command": command,
+        "seeds": list(seeds),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "versions": versions(),
+        **more,
+    }
+
+
+def write_record(folder: Path, content: dict[str, Any]) -> Path:
+    """Write a record into `folder` and return its file."""
+    path = folder / f"{FILE_PREFIX}{content['benchmark']}.json"
+    write_json(str(path), content)
+    return path
+
+
+def read_records(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the records in `folder` by the name of their benchmark."""
+    records = (json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(f"{FILE_PREFIX}*.json")))
+    return {content["benchmark"]: content for content in records}
+
+
+def machine() -> dict[str, Any]:
+    """Return what the figures of this machine depend on, with the load that others put on it over the last minute."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "cores_used": len(os.sched_getaffinity(0)),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _cpu_model() -> str:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def this_command() -> str:
+    """Return the command line of this run, as typed in the root of the checkout."""
+    return shlex.join(["./vjepa", "--exec", "python", "-m", "benchmarks.run", *sys.argv[1:]])
+
+
+def mean_with_interval(values: Sequence[float]) -> tuple[float, tuple[float, float]]:
+    """Return the mean of `values` and its 95 % percentile-bootstrap interval."""
+    return statistics.fmean(values), bootstrap_interval(list(values))
+
+
+def wilson_interval(successes: int, count: int) -> tuple[float, float]:
+    """Return the 95 % score interval of a share (Wilson 1927), which stays honest where all or none succeed.
+
+    Args:
+        successes: how many succeeded.
+        count: of how many independent trials, at least 1.
+    """
+    z = 1.959963984540054
+    share = successes / count
+    centre = share + z * z / (2 * count)
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    scale = 1 + z * z / count
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)

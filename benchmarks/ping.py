@@ -1,0 +1,176 @@
+"""The bare ping: three plain rclpy nodes in three processes that relay messages of the stack's types and sizes.
+
+`source` sends a 64 x 64 rgb8 image at 50 Hz, `latent` answers it with a 32FC1 image of 17 x 128, `command` answers that
+with a joint state of two efforts, and `source` takes the time from image to command on its steady clock. Messages are
+made once and only stamped anew; the nodes have the default executor and the stack's qualities of service.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import rclpy
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from sensor_msgs.msg import Image, JointState
+
+from benchmarks.stack import ROOT
+from vjepa_bringup.domains import hold_domain
+from vjepa_interfaces import topics
+from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.image_codec import fill_image
+from vjepa_interfaces.managed_node import qos_profile
+from vjepa_interfaces.messages import fill_latent
+from vjepa_interfaces.stamps import set_stamp, to_nanoseconds
+
+RATE_HZ = 50.0
+IMAGE_SHAPE = (64, 64, 3)
+LATENT_SHAPE = (17, 128)
+WARM_UP = 50
+"""First round trips left out: discovery and first allocations."""
+START_TIMEOUT_S = 60.0
+END_S = 5.0
+RELAYS = ("latent", "command")
+
+
+class Relay(Node):
+    """Answers every message of one topic with a ready message on another, under the same stamp."""
+
+    def __init__(self, heard: topics.Topic, answer: Image | JointState, answered: topics.Topic):
+        super().__init__("ping_relay")
+        self._answer = answer
+        self._output = self.create_publisher(type(answer), answered.name, qos_profile(answered))
+        self.create_subscription(Image, heard.name, self._relay, qos_profile(heard))
+
+    def _relay(self, message: Image) -> None:
+        self._answer.header.stamp = message.header.stamp
+        self._output.publish(self._answer)
+
+
+class Source(Node):
+    """Sends images at `RATE_HZ` and times the commands that answer them: `round_trips_s`, by stamp."""
+
+    def __init__(self):
+        super().__init__("ping_source")
+        self.round_trips_s: dict[int, float] = {}
+        self._sent_s: dict[int, float] = {}
+        self._image = Image()
+        fill_image(self._image, np.zeros(IMAGE_SHAPE, np.uint8))
+        self._output = self.create_publisher(Image, topics.IMAGE.name, qos_profile(topics.IMAGE))
+        command = topics.JOINT_COMMAND
+        self.create_subscription(JointState, command.name, self._receive, qos_profile(command))
+        self.create_timer(1.0 / RATE_HZ, self._send)
+
+    def _send(self) -> None:
+        stamp_ns = len(self._sent_s) + 1
+        set_stamp(self._image.header.stamp, stamp_ns)
+        self._sent_s[stamp_ns] = time.monotonic()
+        self._output.publish(self._image)
+
+    def _receive(self, message: JointState) -> None:
+        now = time.monotonic()
+        stamp_ns = to_nanoseconds(message.header.stamp)
+        self.round_trips_s[stamp_ns] = now - self._sent_s[stamp_ns]
+
+
+def relay(role: str) -> None:
+    """Be one of the two relays until the process is told to stop."""
+    if role == "latent":
+        latent = Image()
+        fill_latent(latent, np.zeros(LATENT_SHAPE, np.float32))
+        node = Relay(topics.IMAGE, latent, topics.LATENT)
+    else:
+        command = JointState(name=["shoulder", "wrist"], effort=[0.0, 0.0])
+        node = Relay(topics.LATENT, command, topics.JOINT_COMMAND)
+    rclpy.spin(node)
+
+
+def send(count: int) -> dict[int, float]:
+    """Be the source until `count` round trips beyond the warm-up are made, and return them in seconds, by stamp.
+
+    Raises:
+        VjepaError: they took far longer than their rate allows.
+    """
+    node = Source()
+    wanted = WARM_UP + count
+    deadline = time.monotonic() + START_TIMEOUT_S + 2 * wanted / RATE_HZ
+    while len(node.round_trips_s) < wanted:
+        rclpy.spin_once(node)
+        if time.monotonic() > deadline:
+            raise VjepaError(f"{len(node.round_trips_s)} of {wanted} pings were answered in time")
+    return node.round_trips_s
+
+
+def measure_ping(count: int) -> dict[str, Any]:
+    """Run the three processes in a ROS domain of their own and return the round trips they made.
+
+    Returns:
+        `p50_ms` and `p99_ms` of `count` round trips, and how many stamps among them stayed `unanswered`.
+
+    Raises:
+        VjepaError: a process failed; the message has what it printed.
+    """
+    with hold_domain(None, {"planner": "(bare ping)"}) as domain:
+        variables = {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+        command = [sys.executable, "-m", "benchmarks.ping"]
+        options: dict[str, Any] = {"cwd": ROOT, "env": {**os.environ, **variables}}
+        relays = [subprocess.Popen([*command, role], **options) for role in RELAYS]
+        try:
+            source = subprocess.run(
+                [*command, "source", "--count", str(count)], **options, capture_output=True, text=True, check=False
+            )
+        finally:
+            for process in relays:
+                process.terminate()
+            for process in relays:
+                _wait(process)
+    if source.returncode != 0:
+        raise VjepaError(f"the ping's source ended with {source.returncode}:\n{source.stderr}")
+    return summarise({int(stamp): value for stamp, value in json.loads(source.stdout).items()})
+
+
+def _wait(process: subprocess.Popen) -> None:
+    try:
+        process.wait(END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def summarise(round_trips_s: dict[int, float]) -> dict[str, Any]:
+    """Return the percentiles of round trips by stamp, leaving out the first `WARM_UP`."""
+    stamps = sorted(round_trips_s)[WARM_UP:]
+    p50, p99 = np.percentile([round_trips_s[stamp] * 1e3 for stamp in stamps], [50, 99])
+    return {
+        "p50_ms": float(p50),
+        "p99_ms": float(p99),
+        "count": len(stamps),
+        "unanswered": stamps[-1] - stamps[0] + 1 - len(stamps),
+    }
+
+
+def main() -> None:
+    """Be one of the three processes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("role", choices=("source", *RELAYS))
+    parser.add_argument("--count", type=int, default=1000, help="round trips beyond the warm-up (default %(default)s)")
+    arguments = parser.parse_args()
+    rclpy.init()
+    try:
+        if arguments.role == "source":
+            print(json.dumps(send(arguments.count)))
+        else:
+            relay(arguments.role)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        rclpy.try_shutdown()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""Writes docs/benchmarks.md from results/benchmark-*.json: `./vjepa --exec python -m benchmarks.report`."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.figures import read_records
+from benchmarks.stack import ROOT
+
+HEAD = """\
+# Benchmarks
+
+Generated from `results/benchmark-*.json` by `./vjepa --exec python -m benchmarks.report`; do not edit.
+`make bench` measures everything anew and writes both. A value meets its aim or not by itself; the interval says how
+far it may be off.
+"""
+
+RUN_COLUMNS = {
+    "real-time": (
+        ("steps", "steps", 0),
+        ("stale steps", "stale_steps", 0),
+        ("command age p50, periods", "command_age_p50_periods", 1),
+        ("p99", "command_age_p99_periods", 1),
+        ("frame to torque p50, ms", "latency_p50_ms", 1),
+        ("p99", "latency_p99_ms", 1),
+        ("encoder p50, ms", "encode_p50_ms", 1),
+        ("p99", "encode_p99_ms", 1),
+        ("rate, Hz", "achieved_rate_hz", 1),
+    ),
+    "transport": (
+        ("image to command p50, ms", "response_p50_ms", 2),
+        ("p99", "response_p99_ms", 2),
+        ("encoder p50, ms", "encode_p50_ms", 2),
+        ("planner p50, ms", "plan_p50_ms", 2),
+        ("left for transport, ms", "transport_ms", 2),
+    ),
+}
+PING_COLUMNS = (
+    ("round trips", "count", 0),
+    ("p50, ms", "p50_ms", 2),
+    ("p99", "p99_ms", 2),
+    ("unanswered", "unanswered", 0),
+)
+
+EXPLANATIONS = {
+    "transport": """\
+Bare ping and stack take turns: ping, stack, ping, ..., ping. The bare ping is three plain rclpy nodes in three
+processes that relay messages of the same types and sizes (64 x 64 rgb8 image, 17 x 128 32FC1 image, joint state) at
+50 Hz; the time is from image to joint state on the sender's steady clock. The stack's time runs from the publication
+of the image to the arrival of its command, also on one steady clock; the encoder's and the planner's own medians are
+taken off it. A median of sums is not the sum of medians, so the rest is an estimate. Each stack run is set against
+the mean of the two pings around it.""",
+    "real-time": """\
+Short episodes in real time at 50 Hz with the small encoder and the scripted expert. A step is stale when it applies no
+newer command than the step before. Frame to torque begins before the simulation step and so includes physics and
+rendering; the share of commands in time is what the arm feels.""",
+    "expert": """\
+The scripted expert sees target and joints, so it shows what the loop itself costs: nothing may be lost between planner
+and arm.""",
+}
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """Return the figures of all records in `folder`, each with the `command` that measures it."""
+    records = read_records(folder).values()
+    return [{**figure, "command": content["command"]} for content in records for figure in content["figures"]]
+
+
+def table(figures: Sequence[dict[str, Any]]) -> str:
+    """Return the figures as a Markdown table of aims and measured values."""
+    lines = ["| what | aim | measured | 95 % interval | met |", "| --- | --- | --- | --- | --- |"]
+    for figure in figures:
+        sign = "at least" if figure["at_least"] else "at most"
+        aim = f"{sign} {_text(figure['aim'], figure['unit'])}"
+        cells = (figure["what"], aim, _text(figure["value"], figure["unit"]), _interval(figure), _met(figure))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) if figures else "Nothing has been measured yet."
+
+
+def render(folder: Path) -> str:
+    """Return the document of the records in `folder`."""
+    parts = [HEAD, table(rows(folder)) + "\n"]
+    parts += [_section(content) for content in read_records(folder).values()]
+    return "\n".join(parts)
+
+
+def write(folder: Path, document: Path) -> None:
+    """Write the document of the records in `folder`."""
+    document.parent.mkdir(parents=True, exist_ok=True)
+    document.write_text(render(folder), encoding="utf-8")
+
+
+def _section(content: dict[str, Any]) -> str:
+    name, machine, seeds = content["benchmark"], content["machine"], content["seeds"]
+    lines = [f"## {name}", "", EXPLANATIONS[name], "", f"    {content['command']}", ""]
+    lines += [f"- {figure['what']}: {figure['sample']}{_interval_of(figure)}" for figure in content["figures"]]
+    lines += [
+        f"- seeds {seeds[0]} to {seeds[-1]}, {content['date']}",
+        f"- {machine['cpu']}, {machine['cores_used']} of {machine['cores']} cores used, {machine['memory_gib']} GiB",
+        "- " + ", ".join(f"{package} {version}" for package, version in content["versions"].items()),
+        "",
+    ]
+    if name in RUN_COLUMNS:
+        lines += ["Every run:", "", _runs(RUN_COLUMNS[name], content["runs"]), ""]
+    if "pings" in content:
+        lines += ["Every ping:", "", _runs(PING_COLUMNS, content["pings"]), ""]
+    return "\n".join(lines)
+
+
+def _runs(columns: Sequence[tuple[str, str, int]], runs: Sequence[dict[str, float]]) -> str:
+    lines = [
+        f"| run | {' | '.join(title for title, _, _ in columns)} |",
+        f"| --- |{' --- |' * len(columns)}",
+    ]
+    for number, run in enumerate(runs, 1):
+        lines.append(f"| {number} | {' | '.join(f'{run[key]:.{digits}f}' for _, key, digits in columns)} |")
+    return "\n".join(lines)
+
+
+def _text(value: float, unit: str) -> str:
+    if math.isnan(value):
+        return "not measured"
+    if unit == "%":
+        return f"{value * 100:.4g} %"
+    return f"{value:.4g} {unit}".strip()
+
+
+def _interval(figure: dict[str, Any]) -> str:
+    if figure["interval_95"] is None:
+        return ""
+    low, high = figure["interval_95"]
+    return f"{_text(low, '') if figure['unit'] != '%' else _text(low, '%')} to {_text(high, figure['unit'])}"
+
+
+def _interval_of(figure: dict[str, Any]) -> str:
+    return f"; interval: {figure['interval_of']}" if figure["interval_of"] else ""
+
+
+def _met(figure: dict[str, Any]) -> str:
+    return "yes" if figure["met"] else "**no**"
+
+
+def main() -> None:
+    """Write docs/benchmarks.md."""
+    document = ROOT / "docs" / "benchmarks.md"
+    write(ROOT / "results", document)
+    print(f"written: {document}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Measure the stack against its aims: `make bench`, or `./vjepa --exec python -m benchmarks.run --help`."""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import expert, real_time, report, transport
+from benchmarks.figures import write_record
+from benchmarks.stack import ROOT
+from vjepa_interfaces.errors import VjepaError
+
+BENCHMARKS = ("transport", "real-time", "expert")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured.
+
+    Attributes:
+        expert_episodes: episodes of the expert in lockstep.
+        expert_protocol: `full` or `short`.
+        runs: runs of the loop in real time.
+        rounds: runs of the stack between pings.
+        run_episodes: short episodes in each of those runs.
+        pings: round trips in a ping run.
+        seed: of the first episode of every benchmark.
+    """
+
+    expert_episodes: int = 20
+    expert_protocol: str = "full"
+    runs: int = 5
+    rounds: int = 3
+    run_episodes: int = 10
+    pings: int = 1000
+    seed: int = 0
+
+
+QUICK = Sizes(expert_episodes=1, expert_protocol="short", runs=1, rounds=1, run_episodes=1, pings=50)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="try everything out in a minute, into a temporary folder")
+    parser.add_argument("--only", choices=BENCHMARKS, help="run one benchmark")
+    parser.add_argument("--cores", type=int, default=2, help="processor cores to use (default %(default)s)")
+    parser.add_argument("--expert-episodes", type=int, help=f"default {Sizes.expert_episodes}")
+    parser.add_argument("--runs", type=int, help=f"real-time runs (default {Sizes.runs})")
+    parser.add_argument("--rounds", type=int, help=f"runs of the stack between pings (default {Sizes.rounds})")
+    parser.add_argument("--run-episodes", type=int, help=f"short episodes in a run (default {Sizes.run_episodes})")
+    parser.add_argument("--pings", type=int, help=f"round trips in a ping run (default {Sizes.pings})")
+    parser.add_argument("--seed", type=int, help=f"default {Sizes.seed}")
+    parser.add_argument("--results", type=Path, help="folder for the JSON files (default: results)")
+    parser.add_argument("--document", type=Path, help="the document to write (default: docs/benchmarks.md)")
+    return parser
+
+
+def sizes_of(arguments: argparse.Namespace) -> Sizes:
+    """Return the sizes that the command line asks for."""
+    base = QUICK if arguments.quick else Sizes()
+    asked = {name: getattr(arguments, name, None) for name in vars(base)}
+    return Sizes(**{**vars(base), **{name: value for name, value in asked.items() if value is not None}})
+
+
+def measurements(sizes: Sizes, say: Callable[[str], None]) -> dict[str, Callable[[], dict[str, Any]]]:
+    """Return what measures each benchmark, by name."""
+    return {
+        "transport": lambda: transport.measure(sizes.rounds, sizes.run_episodes, sizes.pings, sizes.seed, say),
+        "real-time": lambda: real_time.measure(sizes.runs, sizes.run_episodes, sizes.seed, say),
+        "expert": lambda: expert.measure(sizes.expert_episodes, sizes.expert_protocol, sizes.seed),
+    }
+
+
+def use_cores(count: int) -> None:
+    """Keep this process and its children on the first `count` of the cores it may use."""
+    allowed = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, allowed[:count])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmarks asked for, write their records and the document; 0 when all could be measured."""
+    arguments = build_parser().parse_args(argv)
+    sizes = sizes_of(arguments)
+    scratch = Path(tempfile.mkdtemp(prefix="vjepa-bench-")) if arguments.quick else None
+    results = arguments.results or scratch or ROOT / "results"
+    document = arguments.document or (scratch / "benchmarks.md" if scratch else ROOT / "docs" / "benchmarks.md")
+    use_cores(arguments.cores)
+    for name, measure in measurements(sizes, lambda line: print(f"  {line}", flush=True)).items():
+        if arguments.only in (None, name):
+            print(f"{name} ...", flush=True)
+            try:
+                path = write_record(results, measure())
+            except VjepaError as error:
+                print(f"make bench: {name}: {error}", file=sys.stderr)
+                return 1
+            print(f"  written to {path}", flush=True)
+    report.write(results, document)
+    print(f"\n{report.table(report.rows(results))}\n\nThe document is {document}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,36 @@
+"""The `vjepa` command as the benchmarks call it."""
+
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from vjepa_interfaces.errors import VjepaError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def vjepa(*arguments: str, timeout_s: float) -> dict[str, Any]:
+    """Run `./vjepa ARGUMENTS --json FILE` and return what it wrote.
+
+    Raises:
+        VjepaError: it failed, or took longer than `timeout_s`.
+    """
+    with tempfile.TemporaryDirectory(prefix="vjepa-bench-") as folder:
+        file = Path(folder) / "result.json"
+        command = [str(ROOT / "vjepa"), *arguments, "--json", str(file)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise VjepaError(f"vjepa {' '.join(arguments)} did not end within {timeout_s:.0f} s") from error
+        if done.returncode != 0:
+            raise VjepaError(f"vjepa {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+        return json.loads(file.read_text(encoding="utf-8"))
+
+
+def real_time_run(episodes: int, seed: int) -> dict[str, Any]:
+    """Run the loop in real time, small encoder and scripted expert, for short episodes and return the result."""
+    arguments = ["run", "--planner", "expert", "--encoder", "encoder-small"]
+    arguments += ["--protocol", "short", "--episodes", str(episodes), "--seed", str(seed)]
+    return vjepa(*arguments, timeout_s=120 + 30 * episodes)
