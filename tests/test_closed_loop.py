@@ -109,3 +109,22 @@ def test_real_time_never_waits_and_accounts_for_every_frame(start_stack):
     skipped = stack.monitor.value("vjepa_perception", "skipped_encodes")
     stack.wait_for_value("sim_bridge", "answered_frames", lambda count: count == frames - skipped)
     assert stack.monitor.value("vjepa_planner", "commands") == frames - skipped
+
+
+def test_a_task_with_another_arm_runs_through_every_node(lockstep_stack):
+    stack = lockstep_stack(task="point_mass-easy", planner="random", episodes=1, episode_steps=50)
+    joints = stack.tap(topics.JOINT_STATES)
+    stack.wait_finished()
+    assert list(joints.messages[-1].name) == ["t1", "t2"]
+    assert any(any(message.effort) for message in joints.messages), "the planner's torques reach the arm"
+    assert stack.monitor.value("sim_bridge", "refused_commands") == 0
+
+
+def test_topics_can_be_moved_one_by_one(lockstep_stack):
+    stack = lockstep_stack(
+        planner="expert", episodes=1, episode_steps=20, command_topic="arm/command", joint_states_topic="arm/joints"
+    )
+    stack.wait_finished()
+    names = dict(stack.node.get_topic_names_and_types())
+    assert "/arm/command" in names
+    assert "/joint_command" not in names

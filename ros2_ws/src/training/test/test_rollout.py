@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sim_bridge.env import SimConfig, SimEnv
+from sim_bridge.gl import choose_gl_backend
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.messages import FIRST, LAST
 from vjepa_perception.encoder import EncoderConfig, load_encoder
@@ -16,6 +17,8 @@ from vjepa_training import rollout as module
 from vjepa_training.evaluate import evaluate
 from vjepa_training.rollout import RolloutConfig, rollout
 from vjepa_training.score import Protocol
+
+choose_gl_backend()  # Before any other test's module, read after this one, imports mujoco without it.
 
 MODELS = Path(__file__).resolve().parents[4] / "models"
 STEPS = 12

@@ -12,7 +12,7 @@ from vjepa_interfaces.parameters import read_parameters
 from vjepa_interfaces.statistics import Durations
 from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
 from vjepa_planner.registry import available
-from vjepa_training.planners import refuse_unknown_names
+from vjepa_training.catalogue import refuse_unknown_names
 from vjepa_training.rollout import RolloutConfig, rollout
 from vjepa_training.score import Episode, Protocol
 

@@ -3,6 +3,7 @@
 `launch/stack.launch.py` turns it into launch_ros actions and `vjepa run` into child processes.
 """
 
+import contextlib
 import json
 import platform
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ from ament_index_python.packages import get_package_share_directory
 
 from vjepa_interfaces import topics
 from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_training.catalogue import arm_of
 
 SOURCES = ("sim", "camera")
 DISCOVERIES = {"localhost": "LOCALHOST", "subnet": "SUBNET", "system_default": "SYSTEM_DEFAULT"}
@@ -113,6 +115,7 @@ def build_graph(options: StackOptions) -> list[NodeSpec]:
         topic.name: other
         for topic, other in (
             (topics.IMAGE, options.image_topic),
+            (topics.COMPRESSED_IMAGE, f"{options.image_topic}/compressed" if options.image_topic else ""),
             (topics.JOINT_STATES, options.joint_states_topic),
             (topics.JOINT_COMMAND, options.command_topic),
         )
@@ -173,8 +176,8 @@ def _nodes_meant(key: str, namespace: str, nodes: Iterable[str]) -> list[str]:
 
 
 def _arm_of(sim: dict[str, Any]) -> dict[str, Any]:
-    """Return what the planner must know of the simulated arm, where the parameter files say it for the sim alone."""
-    arm = {name: sim[name] for name in ("seed", "lockstep") if name in sim}
+    """Return what the planner must know of the simulated arm: what its task says, and what is set for the sim alone."""
+    arm = arm_of(sim["task"]) | {name: sim[name] for name in ("seed", "lockstep") if name in sim}
     if sim.get("effort_limit"):
         arm["effort_limit"] = sim["effort_limit"]
     if sim.get("rate_hz"):
@@ -198,9 +201,11 @@ def versions() -> dict[str, str]:
     """Return the versions that a result depends on, by distribution name."""
     found = {"python": platform.python_version()}
     for name in ("rclpy", "torch", "transformers", "mujoco", "dm_control", "numpy", "vjepa_bringup"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
+        for distribution in (f"ros-jazzy-{name}", name):  # A ROS wheel's own version is that of its ros-jazzy name.
+            with contextlib.suppress(metadata.PackageNotFoundError):
+                found[name] = metadata.version(distribution)
+                break
+        else:
             found[name] = "not installed"
     return found
 

@@ -84,7 +84,7 @@ def _own_environment() -> dict[str, str]:
 def planner_list(arguments: argparse.Namespace) -> int:
     """`vjepa planner list`."""
     if arguments.domain is None and not running_stacks():
-        from vjepa_training.planners import installed_planners
+        from vjepa_training.catalogue import installed_planners
 
         print("installed: " + ", ".join(installed_planners()))
         print("no stack is running here")

@@ -12,7 +12,7 @@ from vjepa_bringup.options import replace
 from vjepa_bringup.run_graph import print_progress, run_graph
 from vjepa_bringup.scoreboard import progress_line, require_writable, result_json, scoreboard, write_json
 from vjepa_interfaces.errors import VjepaError
-from vjepa_training.planners import refuse_unknown_names
+from vjepa_training.catalogue import refuse_unknown_names
 from vjepa_training.score import PROTOCOLS, protocol_named, summarise
 
 DEFAULT_EPISODES = {"run": 5, "eval": 20}

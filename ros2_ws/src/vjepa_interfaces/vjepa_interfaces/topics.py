@@ -21,6 +21,7 @@ class Topic:
 
 
 IMAGE = Topic("camera/image_raw", "sensor_msgs/msg/Image", depth=50)
+COMPRESSED_IMAGE = Topic(IMAGE.name + "/compressed", "sensor_msgs/msg/CompressedImage", depth=50)
 CAMERA_INFO = Topic("camera/camera_info", "sensor_msgs/msg/CameraInfo", depth=50)
 JOINT_STATES = Topic("joint_states", "sensor_msgs/msg/JointState")
 CLOCK = Topic("/clock", "rosgraph_msgs/msg/Clock")

@@ -88,8 +88,9 @@ class PerceptionNode(ManagedNode):
         depth = topics.IMAGE_SUBSCRIPTION_DEPTH
         if self.parameters.input_transport == "raw":
             return self.subscribe(Image, topics.IMAGE, lambda m: self._on_frame(m, image_to_rgb), depth)
-        compressed = topics.Topic(topics.IMAGE.name + "/compressed", "sensor_msgs/msg/CompressedImage")
-        return self.subscribe(CompressedImage, compressed, lambda m: self._on_frame(m, compressed_to_rgb), depth)
+        return self.subscribe(
+            CompressedImage, topics.COMPRESSED_IMAGE, lambda m: self._on_frame(m, compressed_to_rgb), depth
+        )
 
     def start(self) -> None:
         """Announce the encoder and start the worker."""

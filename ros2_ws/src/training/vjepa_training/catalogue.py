@@ -1,4 +1,4 @@
-"""What the command line may ask of planners and tasks without running any."""
+"""What the command line and the graph may ask of planners and tasks without running any."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,3 +27,17 @@ def refuse_unknown_names(parameters: Mapping[str, Mapping[str, Any]]) -> None:
     for name in (planner["planner"], *planner.get("planners", ())):
         if name not in available():
             raise unknown_name("planner", name, available())
+
+
+def arm_of(task: str) -> dict[str, Any]:
+    """Return what a planner must know of the arm of a simulated `task`, as parameters of its node.
+
+    Raises:
+        VjepaError: there is no such task; the message lists those there are.
+    """
+    arm = task_named(task)
+    return {
+        "joint_names": list(arm.joint_names),
+        "effort_limit": arm.effort_limit,
+        "control_period_s": arm.control_period_s,
+    }
