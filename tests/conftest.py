@@ -136,7 +136,7 @@ def start_stack():
     with contextlib.ExitStack() as exits:
 
         def start(task: str = "reacher-easy", **options) -> Stack:
-            chosen = StackOptions(log_level=options.pop("log_level", "warn"), **options)
+            chosen = StackOptions(task=task, log_level=options.pop("log_level", "warn"), **options)
             supervisor, domain = exits.enter_context(running_graph(chosen, None, {}))
             stack = Stack(supervisor, domain, chosen.namespace, task)
             exits.callback(stack.monitor.close)
