@@ -7,7 +7,6 @@ import os
 import platform
 import shlex
 import statistics
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -86,7 +85,7 @@ def read_records(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def machine() -> dict[str, Any]:
-    """Return what the figures of this machine depend on, with the load that others put on it over the last minute."""
+    """Return what the figures depend on: processor, cores there are and cores this process may use, memory."""
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
@@ -101,9 +100,12 @@ def _cpu_model() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def this_command() -> str:
-    """Return the command line of this run, as typed in the root of the checkout."""
-    return shlex.join(["./vjepa", "--exec", "python", "-m", "benchmarks.run", *sys.argv[1:]])
+def command_of(name: str, **options: Any) -> str:
+    """Return the command line that measures the benchmark `name` with `options`, typed in the root of the checkout."""
+    words = ["--only", name, "--cores", str(len(os.sched_getaffinity(0)))]
+    for option, value in options.items():
+        words += [f"--{option.replace('_', '-')}", str(value)]
+    return shlex.join(["./vjepa", "--exec", "python", "-m", "benchmarks.run", *words])
 
 
 def mean_with_interval(values: Sequence[float]) -> tuple[float, tuple[float, float]]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.figures import Figure, mean_with_interval, record, this_command
+from benchmarks.figures import Figure, command_of, mean_with_interval, record
 from benchmarks.stack import real_time_run
 
 STALE_AIM = 0.01
@@ -18,7 +18,8 @@ def measure(runs: int, episodes: int, seed: int, say: Callable[[str], None]) -> 
         loop = real_time_run(episodes, seed + run * episodes)["loop"]
         loops.append(loop)
         say(f"run {run + 1}/{runs}: {describe(loop)}")
-    return record("real-time", figures(loops), this_command(), range(seed, seed + runs * episodes), runs=loops)
+    command = command_of("real-time", runs=runs, run_episodes=episodes, seed=seed)
+    return record("real-time", figures(loops), command, range(seed, seed + runs * episodes), runs=loops)
 
 
 def describe(loop: dict[str, float]) -> str:

@@ -54,7 +54,7 @@ the mean of the two pings around it.""",
     "real-time": """\
 Short episodes in real time at 50 Hz with the small encoder and the scripted expert. A step is stale when it applies no
 newer command than the step before. Frame to torque begins before the simulation step and so includes physics and
-rendering; the share of commands in time is what the arm feels.""",
+rendering.""",
     "expert": """\
 The scripted expert sees target and joints, so it shows what the loop itself costs: nothing may be lost between planner
 and arm.""",
@@ -69,11 +69,12 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 def table(figures: Sequence[dict[str, Any]]) -> str:
     """Return the figures as a Markdown table of aims and measured values."""
-    lines = ["| what | aim | measured | 95 % interval | met |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| what | aim | measured | 95 % interval | met | command |", "| --- | --- | --- | --- | --- | --- |"]
     for figure in figures:
         sign = "at least" if figure["at_least"] else "at most"
         aim = f"{sign} {_text(figure['aim'], figure['unit'])}"
-        cells = (figure["what"], aim, _text(figure["value"], figure["unit"]), _interval(figure), _met(figure))
+        value, met = _text(figure["value"], figure["unit"]), "yes" if figure["met"] else "**no**"
+        cells = (figure["what"], aim, value, _interval(figure), met, f"`{figure['command']}`")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) if figures else "Nothing has been measured yet."
 
@@ -93,11 +94,12 @@ def write(folder: Path, document: Path) -> None:
 
 def _section(content: dict[str, Any]) -> str:
     name, machine, seeds = content["benchmark"], content["machine"], content["seeds"]
-    lines = [f"## {name}", "", EXPLANATIONS[name], "", f"    {content['command']}", ""]
+    lines = [f"## {name}", "", EXPLANATIONS[name], ""]
     lines += [f"- {figure['what']}: {figure['sample']}{_interval_of(figure)}" for figure in content["figures"]]
     lines += [
-        f"- seeds {seeds[0]} to {seeds[-1]}, {content['date']}",
-        f"- {machine['cpu']}, {machine['cores_used']} of {machine['cores']} cores used, {machine['memory_gib']} GiB",
+        f"- seeds {seeds[0]} to {seeds[-1]}; {content['date']}",
+        f"- {machine['cpu']}, {machine['cores_used']} of {machine['cores']} cores used, {machine['memory_gib']} GiB; "
+        f"load average at the start {content['load_average_at_start']:.2f}",
         "- " + ", ".join(f"{package} {version}" for package, version in content["versions"].items()),
         "",
     ]
@@ -135,10 +137,6 @@ def _interval(figure: dict[str, Any]) -> str:
 
 def _interval_of(figure: dict[str, Any]) -> str:
     return f"; interval: {figure['interval_of']}" if figure["interval_of"] else ""
-
-
-def _met(figure: dict[str, Any]) -> str:
-    return "yes" if figure["met"] else "**no**"
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from benchmarks.stack import ROOT
 from vjepa_interfaces.errors import VjepaError
 
 BENCHMARKS = ("transport", "real-time", "expert")
+QUIET_LOAD = 0.5
 
 
 @dataclass(frozen=True)
@@ -82,19 +83,28 @@ def use_cores(count: int) -> None:
     os.sched_setaffinity(0, allowed[:count])
 
 
+def destinations(arguments: argparse.Namespace) -> tuple[Path, Path]:
+    """Return the folder for the records and the file for the document; a quick run never touches the committed ones."""
+    if arguments.quick:
+        results = arguments.results or Path(tempfile.mkdtemp(prefix="vjepa-bench-"))
+        return results, arguments.document or results / "benchmarks.md"
+    return arguments.results or ROOT / "results", arguments.document or ROOT / "docs" / "benchmarks.md"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmarks asked for, write their records and the document; 0 when all could be measured."""
     arguments = build_parser().parse_args(argv)
     sizes = sizes_of(arguments)
-    scratch = Path(tempfile.mkdtemp(prefix="vjepa-bench-")) if arguments.quick else None
-    results = arguments.results or scratch or ROOT / "results"
-    document = arguments.document or (scratch / "benchmarks.md" if scratch else ROOT / "docs" / "benchmarks.md")
+    results, document = destinations(arguments)
     use_cores(arguments.cores)
+    load = os.getloadavg()[0]
+    if load > QUIET_LOAD:
+        print(f"the machine is busy (load average {load:.1f}): figures will be worse than its own", flush=True)
     for name, measure in measurements(sizes, lambda line: print(f"  {line}", flush=True)).items():
         if arguments.only in (None, name):
             print(f"{name} ...", flush=True)
             try:
-                path = write_record(results, measure())
+                path = write_record(results, {**measure(), "load_average_at_start": load})
             except VjepaError as error:
                 print(f"make bench: {name}: {error}", file=sys.stderr)
                 return 1

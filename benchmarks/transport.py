@@ -9,7 +9,7 @@ time. The median of a sum is not the sum of the medians; the difference is small
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from benchmarks.figures import Figure, mean_with_interval, record, this_command
+from benchmarks.figures import Figure, command_of, mean_with_interval, record
 from benchmarks.ping import measure_ping
 from benchmarks.stack import real_time_run
 
@@ -36,7 +36,7 @@ def measure(rounds: int, episodes: int, pings: int, seed: int, say: Callable[[st
     return record(
         "transport",
         figures(ping_runs, loops),
-        this_command(),
+        command_of("transport", rounds=rounds, run_episodes=episodes, pings=pings, seed=seed),
         range(seed, seed + rounds * episodes),
         pings=ping_runs,
         runs=[{**loop, "transport_ms": transport_ms(loop)} for loop in loops],

@@ -45,7 +45,7 @@ def _refuse_unknown_arguments(arguments):
 
     Another launch file that includes this one has arguments of its own, which are none of its business.
     """
-    file = Path(__file__)
+    file = Path(__file__).absolute()
     named = [(package, Path(word).name) for package, word in pairwise(sys.argv)]
     if ("vjepa_bringup", file.name) not in named and file not in [Path(word).absolute() for word in sys.argv]:
         return

@@ -8,6 +8,7 @@ ill-typed parameters, and publishes `/diagnostics` once a second. `run` spins on
 import contextlib
 import dataclasses
 import signal
+import socket
 import sys
 import threading
 import time
@@ -232,10 +233,18 @@ def _text(value: Any) -> str:
 
 
 def hold_signals() -> None:
-    """Keep SIGINT and SIGTERM for `on_signal`: call it before any thread is made, so that none of them is hit."""
+    """Keep SIGINT and SIGTERM for `on_signal`: until it is called they are written down, and nothing else happens.
+
+    Threads that libraries start while they are imported (OpenBLAS does) take signals too, so blocking them in the main
+    thread is not enough: the interpreter's own handler, which runs in whatever thread is hit, writes the number into a
+    socket.
+    """
+    global _signals
+    _signals, write_end = socket.socketpair()
+    write_end.setblocking(False)
+    signal.set_wakeup_fd(write_end.detach(), warn_on_full_buffer=False)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)  # A shell's background jobs ignore SIGINT, which would discard it.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        signal.signal(number, lambda *_: None)
 
 
 def on_signal(executor: Executor) -> threading.Event:
@@ -243,7 +252,7 @@ def on_signal(executor: Executor) -> threading.Event:
     stopping = threading.Event()
 
     def wait_for_signal():
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        _signals.recv(1)
         executor.create_task(stopping.set)
 
     threading.Thread(target=wait_for_signal, daemon=True).start()

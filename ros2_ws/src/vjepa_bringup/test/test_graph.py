@@ -1,0 +1,285 @@
+"""The graph as data: what runs, with which parameters, and which of their sources wins."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vjepa_bringup.graph import (
+    LIFECYCLE_ORDER,
+    OPTION_PARAMETERS,
+    NodeSpec,
+    StackOptions,
+    build_graph,
+    default_parameters,
+    environment,
+    find_bundle,
+    merged_parameters,
+    option_names,
+    read_parameter_file,
+    share,
+)
+from vjepa_bringup.options import option_default, option_help, parse_option, replace
+from vjepa_interfaces.errors import VjepaError
+
+
+@pytest.fixture
+def params_file(tmp_path):
+    """Return a function that writes nodes' parameters into a ROS parameter file and returns its path."""
+
+    def write(**nodes: dict) -> str:
+        path = tmp_path / "parameters.yaml"
+        path.write_text(yaml.safe_dump({name: {"ros__parameters": values} for name, values in nodes.items()}))
+        return str(path)
+
+    return write
+
+
+def graph(**options) -> dict[str, NodeSpec]:
+    return {node.name: node for node in build_graph(StackOptions(**options))}
+
+
+# What runs.
+
+
+def test_consumers_come_before_the_simulation_and_the_manager_last():
+    nodes = build_graph(StackOptions())
+    assert tuple(node.name for node in nodes) == (*LIFECYCLE_ORDER, "stack_manager")
+    assert [node.name for node in nodes if not node.lifecycle] == ["stack_manager"]
+    assert nodes[-1].parameters["managed_nodes"] == list(LIFECYCLE_ORDER)
+
+
+def test_a_camera_takes_the_place_of_the_simulation():
+    nodes = graph(source="camera")
+    assert set(nodes) == {"vjepa_perception", "vjepa_planner", "episode_recorder", "stack_manager"}
+    assert "sim_bridge" not in nodes["stack_manager"].parameters["managed_nodes"]
+
+
+@pytest.mark.parametrize(("source", "expected"), [("sim", True), ("camera", False)])
+def test_nodes_follow_the_clock_of_the_simulation_and_a_camera_has_none(source, expected):
+    nodes = graph(source=source)
+    assert {node.parameters["use_sim_time"] for node in nodes.values() if node.lifecycle} == {expected}
+
+
+def test_use_sim_time_can_be_asked_for_and_the_argument_wins_over_the_file(params_file):
+    file = params_file(**{"/**": {"use_sim_time": False}})
+    assert graph(params_file=file)["vjepa_planner"].parameters["use_sim_time"] is False
+    assert graph(params_file=file, use_sim_time=True)["vjepa_planner"].parameters["use_sim_time"] is True
+    assert graph(source="camera", use_sim_time=True)["vjepa_perception"].parameters["use_sim_time"] is True
+
+
+def test_topics_that_are_elsewhere_are_remapped_in_every_node_that_uses_them():
+    nodes = graph(image_topic="/my/cam", joint_states_topic="/arm/joints", command_topic="torques")
+    remappings = {
+        "camera/image_raw": "/my/cam",
+        "camera/image_raw/compressed": "/my/cam/compressed",
+        "joint_states": "/arm/joints",
+        "joint_command": "torques",
+    }
+    assert all(node.remappings == remappings for node in nodes.values() if node.lifecycle)
+    assert all(node.remappings == {} for node in graph().values())
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "valid"),
+    [
+        ("source", "video", "camera, sim"),
+        ("discovery", "off", "localhost, subnet, system_default"),
+        ("log_level", "loud", "debug, error, fatal, info, warn"),
+    ],
+)
+def test_an_unknown_choice_is_refused_with_the_valid_ones(option, value, valid):
+    with pytest.raises(VjepaError, match=rf"unknown {option} '{value}'; valid are: {valid}$"):
+        build_graph(StackOptions(**{option: value}))
+
+
+def test_the_stack_is_visible_on_this_host_alone_unless_it_is_opened():
+    assert environment(StackOptions()) == {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    assert environment(StackOptions(discovery="subnet")) == {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}
+
+
+# Which parameters: defaults, then the user's file, then explicit options.
+
+
+def test_without_file_and_options_the_defaults_hold():
+    merged, defaults = merged_parameters(StackOptions()), default_parameters()
+    assert set(merged) == set(defaults) == {*LIFECYCLE_ORDER, "stack_manager"}
+    assert merged["sim_bridge"] == defaults["sim_bridge"]
+    assert merged["vjepa_planner"].items() >= defaults["vjepa_planner"].items()
+
+
+def test_a_file_wins_over_the_defaults_and_leaves_the_rest(params_file):
+    file = params_file(sim_bridge={"episode_steps": 7}, vjepa_planner={"planner": "random"})
+    merged, defaults = merged_parameters(StackOptions(params_file=file)), default_parameters()
+    assert merged["sim_bridge"] == defaults["sim_bridge"] | {"episode_steps": 7}
+    assert merged["vjepa_planner"]["planner"] == "random"
+    assert merged["vjepa_planner"]["planners"] == defaults["vjepa_planner"]["planners"]
+
+
+EXPLICIT = {
+    "planner": "random",
+    "encoder": "/some/encoder",
+    "device": "cuda",
+    "lockstep": False,
+    "autostart": False,
+    "record": False,
+    "bag_dir": "/bags",
+    "seed": 0,
+    "episodes": 0,
+    "episode_steps": 9,
+    "task": "reacher-hard",
+}
+IN_FILE = {
+    "planner": "expert-p",
+    "encoder": "/another/encoder",
+    "device": "cpu",
+    "lockstep": True,
+    "autostart": True,
+    "record": True,
+    "bag_dir": "elsewhere",
+    "seed": 3,
+    "episodes": 4,
+    "episode_steps": 5,
+    "task": "reacher-easy",
+}
+
+
+def test_every_option_that_is_a_parameter_has_a_default_in_the_configuration():
+    defaults = default_parameters()
+    assert {name for names in OPTION_PARAMETERS.values() for name in names} == set(EXPLICIT)
+    for name in EXPLICIT:
+        assert any(name in defaults[node] for node, names in OPTION_PARAMETERS.items() if name in names), name
+
+
+@pytest.mark.parametrize("name", EXPLICIT)
+def test_an_explicit_option_wins_over_the_file_even_where_it_is_false_or_zero(name, params_file):
+    nodes = [node for node, names in OPTION_PARAMETERS.items() if name in names]
+    file = params_file(**{node: {name: IN_FILE[name]} for node in nodes})
+    from_file = merged_parameters(StackOptions(params_file=file))
+    explicit = merged_parameters(StackOptions(params_file=file, **{name: EXPLICIT[name]}))
+    for node in nodes:
+        assert from_file[node][name] == IN_FILE[name]
+        assert explicit[node][name] == EXPLICIT[name]
+
+
+def test_what_the_file_says_of_the_simulation_alone_reaches_the_planner(params_file):
+    sim = {"lockstep": True, "seed": 5, "effort_limit": 0.02, "rate_hz": 25.0}
+    planner = merged_parameters(StackOptions(params_file=params_file(sim_bridge=sim)))["vjepa_planner"]
+    expected = {"lockstep": True, "seed": 5, "effort_limit": 0.02, "control_period_s": 0.04}
+    assert planner.items() >= expected.items()
+
+
+def test_what_the_file_says_of_the_planner_itself_stays(params_file):
+    file = params_file(sim_bridge={"effort_limit": 0.02}, vjepa_planner={"effort_limit": 0.01})
+    assert merged_parameters(StackOptions(params_file=file))["vjepa_planner"]["effort_limit"] == 0.01
+
+
+def test_options_of_a_planner_are_flattened_to_dotted_names(params_file):
+    file = params_file(vjepa_planner={"expert-p": {"gain": 2.0}})
+    assert merged_parameters(StackOptions(params_file=file))["vjepa_planner"]["expert-p.gain"] == 2.0
+    assert graph(params_file=file)["vjepa_planner"].parameters["expert-p.gain"] == 2.0
+
+
+@pytest.mark.parametrize("key", ["vjepa_planner", "/vjepa_planner", "/**/vjepa_planner", "/left/vjepa_planner"])
+def test_a_node_is_named_with_or_without_its_namespace(key, params_file):
+    file = params_file(**{key: {"planner": "random"}})
+    assert merged_parameters(StackOptions(params_file=file, namespace="/left"))["vjepa_planner"]["planner"] == "random"
+
+
+@pytest.mark.parametrize("key", ["planner", "/right/vjepa_planner"])
+def test_a_node_that_is_not_in_the_stack_is_refused_with_those_that_are(key, params_file):
+    file = params_file(**{key: {"planner": "random"}})
+    valid = ", ".join(sorted((*LIFECYCLE_ORDER, "stack_manager")))
+    with pytest.raises(VjepaError, match=rf"parameters\.yaml: unknown node '{key.strip('/')}'; valid are: {valid}"):
+        merged_parameters(StackOptions(params_file=file, namespace="left"))
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[1, 2]", "sim_bridge: {task: reacher-easy}", "sim_bridge:\n  ros__parameters: 3", "a: [", "\tx"]
+)
+def test_what_is_not_a_parameter_file_is_refused_by_name(content, tmp_path):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(content)
+    with pytest.raises(VjepaError, match=r"wrong\.yaml"):
+        read_parameter_file(path)
+
+
+def test_a_missing_parameter_file_is_refused_by_name(tmp_path):
+    with pytest.raises(VjepaError, match=r"nowhere\.yaml"):
+        merged_parameters(StackOptions(params_file=str(tmp_path / "nowhere.yaml")))
+
+
+def test_recording_is_switched_on_into_a_folder_and_carries_the_provenance():
+    recorder = merged_parameters(
+        StackOptions(record=True, bag_dir="/my/bags", task="reacher-hard", seed=4, lockstep=True, planner="random")
+    )["episode_recorder"]
+    assert recorder["record"] is True
+    assert recorder["bag_dir"] == "/my/bags"
+    provenance = json.loads(recorder["provenance"])
+    expected = {"task": "reacher-hard", "seed": "4", "lockstep": "True", "planner_at_start": "random"}
+    assert provenance.items() >= expected.items()
+    assert provenance["version numpy"]
+
+
+def test_a_bundle_that_ships_is_found_by_name_and_a_path_or_hub_id_stays():
+    shipped = next(path for path in share("models").iterdir() if path.is_dir())
+    assert Path(find_bundle(shipped.name)) == shipped
+    assert find_bundle("facebook/vjepa2-vitl-fpc64-256") == "facebook/vjepa2-vitl-fpc64-256"
+    assert find_bundle("/my/encoder") == "/my/encoder"
+
+
+# Options as text.
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("lockstep", "true", True),
+        ("lockstep", "OFF", False),
+        ("record", "1", True),
+        ("autostart", "no", False),
+        ("episodes", "12", 12),
+        ("seed", "-1", -1),
+        ("planner", "expert-p", "expert-p"),
+        ("bag_dir", "1", "1"),
+        ("namespace", "left", "left"),
+    ],
+)
+def test_a_text_is_read_as_the_type_of_its_option(name, text, value):
+    parsed = parse_option(name, text)
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("lockstep", "maybe", "lockstep is 'maybe'; expected true or false"),
+        ("episodes", "few", "episodes is 'few'; expected a whole number"),
+        ("episodes", "1.5", "episodes is '1.5'; expected a whole number"),
+        ("sorce", "sim", "unknown launch argument 'sorce'; valid are: .*, source, "),
+    ],
+)
+def test_a_text_that_is_no_value_of_its_option_is_refused(name, text, expected):
+    with pytest.raises(VjepaError, match=expected):
+        parse_option(name, text)
+
+
+@pytest.mark.parametrize("name", option_names())
+def test_every_option_says_what_it_is_and_its_default_reads_back(name):
+    assert len(option_help(name)) > 10
+    text = option_default(name)
+    default = getattr(StackOptions, name)
+    assert parse_option(name, text) == default if text else default in (None, "")
+
+
+def test_the_help_of_an_option_gives_the_default_of_the_configuration():
+    planner = default_parameters()["vjepa_planner"]["planner"]
+    assert option_help("planner").endswith(f"else {planner}.")
+    assert option_help("lockstep").endswith("else false.")
+
+
+def test_a_change_of_none_keeps_what_is_there():
+    options = StackOptions(planner="random", seed=3)
+    assert replace(options, planner=None, seed=0) == StackOptions(planner="random", seed=0)

@@ -1,0 +1,162 @@
+"""The benchmarks' arithmetic, their document, and one small run of all of them."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+LOOP = {
+    "steps": 200.0,
+    "stale_steps": 4.0,
+    "command_age_p50_periods": 0.0,
+    "command_age_p99_periods": 1.0,
+    "latency_p50_ms": 12.0,
+    "latency_p99_ms": 15.0,
+    "response_p50_ms": 9.0,
+    "response_p99_ms": 11.0,
+    "encode_p50_ms": 5.0,
+    "encode_p99_ms": 6.0,
+    "plan_p50_ms": 1.0,
+    "achieved_rate_hz": 50.0,
+}
+PING = {"p50_ms": 1.0, "p99_ms": 2.0, "count": 100, "unanswered": 0}
+
+
+@pytest.fixture(autouse=True)
+def _benchmarks_importable(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+
+
+def test_a_figure_meets_its_aim_from_the_right_side_and_never_where_it_was_not_measured():
+    from benchmarks.figures import Figure
+
+    assert Figure("rate", 975.0, "", "", 975.0, at_least=True).met
+    assert not Figure("rate", 974.9, "", "", 975.0, at_least=True).met
+    assert Figure("share", 0.01, "%", "", 0.01).met
+    assert not Figure("share", 0.0101, "%", "", 0.01).met
+    assert not Figure("share", math.nan, "%", "", 0.01).met
+    assert not Figure("rate", math.nan, "", "", 975.0, at_least=True).met
+
+
+@pytest.mark.parametrize(
+    ("successes", "count", "expected"),
+    [(20, 20, (0.8389, 1.0)), (0, 10, (0.0, 0.2775)), (5, 10, (0.2366, 0.7634))],
+)
+def test_wilson_intervals_are_those_of_the_tables(successes, count, expected):
+    from benchmarks.figures import wilson_interval
+
+    assert wilson_interval(successes, count) == pytest.approx(expected, abs=1e-4)
+
+
+def test_transport_is_what_encoder_and_planner_leave_over_the_mean_of_the_pings_around_it():
+    from benchmarks.transport import figures, ratios, transport_ms
+
+    assert transport_ms(LOOP) == pytest.approx(3.0)
+    pings = [{"p50_ms": value} for value in (1.0, 3.0, 5.0)]
+    loops = [LOOP, {**LOOP, "response_p50_ms": 14.0}]
+    assert ratios(pings, loops) == pytest.approx([3.0 / 2.0, 8.0 / 4.0])
+    (figure,) = figures(pings, loops)
+    assert figure.value == pytest.approx(1.75)
+    assert figure.interval_95 == pytest.approx((1.5, 2.0))
+
+
+def test_every_run_of_the_stack_needs_a_ping_on_either_side():
+    from benchmarks.transport import ratios
+
+    with pytest.raises(ValueError, match="shorter"):
+        ratios([PING, PING], [LOOP, LOOP])
+
+
+def test_real_time_pools_stale_steps_and_takes_the_worst_age():
+    from benchmarks.real_time import figures
+
+    slow = {**LOOP, "steps": 600.0, "stale_steps": 0.0, "command_age_p99_periods": 3.0, "latency_p50_ms": 16.0}
+    stale, age, beyond_encoder = figures([LOOP, slow])
+    assert stale.value == pytest.approx(4 / 800)
+    assert stale.interval_95 == pytest.approx((0.0, 0.02))
+    assert (age.value, age.met) == (3.0, False)
+    assert beyond_encoder.value == pytest.approx((7.0 + 11.0) / 2)
+
+
+def test_the_experts_figures_are_those_of_its_evaluation():
+    from benchmarks.expert import figures
+
+    result = {"episodes": 4, "episode_steps": 1000, "mean_return": 980.0, "interval_95": [970.0, 990.0]}
+    mean_return, at_end = figures({**result, "in_target_at_end": [True, True, True, False]})
+    assert (mean_return.value, mean_return.interval_95, mean_return.met) == (980.0, (970.0, 990.0), True)
+    assert (at_end.value, at_end.met) == (0.75, False)
+
+
+def test_a_ping_leaves_out_its_warm_up_and_counts_what_stayed_unanswered():
+    from benchmarks.ping import WARM_UP, summarise
+
+    answered = {stamp: 9.0 for stamp in range(1, WARM_UP + 1)}
+    answered |= {WARM_UP + i: 0.001 * i for i in (1, 2, 3, 5)}
+    summary = summarise(answered)
+    assert summary["p50_ms"] == pytest.approx(2.5)
+    assert (summary["count"], summary["unanswered"]) == (4, 1)
+
+
+def test_sizes_are_those_of_the_protocol_unless_asked_otherwise():
+    from benchmarks.run import QUICK, Sizes, build_parser, sizes_of
+
+    assert sizes_of(build_parser().parse_args([])) == Sizes()
+    assert sizes_of(build_parser().parse_args(["--quick"])) == QUICK
+    changed = sizes_of(build_parser().parse_args(["--expert-episodes", "3", "--seed", "7"]))
+    assert (changed.expert_episodes, changed.seed, changed.runs) == (3, 7, Sizes.runs)
+
+
+def test_the_document_shows_every_figure_against_its_aim_and_every_run(tmp_path):
+    from benchmarks import real_time, report, transport
+    from benchmarks.figures import record, write_record
+
+    loops = [LOOP, {**LOOP, "steps": 123.0}]
+    command = "./vjepa --exec measure"
+    runs = [{**loop, "transport_ms": transport.transport_ms(loop)} for loop in loops]
+    for content in (
+        record("real-time", real_time.figures(loops), command, range(3, 5), runs=loops),
+        record("transport", transport.figures([PING] * 3, loops), command, [0, 1], runs=runs, pings=[PING] * 3),
+    ):
+        write_record(tmp_path, {**content, "load_average_at_start": 0.1})
+    document = report.render(tmp_path)
+    lines = document.splitlines()
+    (stale,) = [line for line in lines if line.startswith("| control steps without")]
+    assert "| at most 1 % | 2.477 % | 2 % to 3.252 % | **no** |" in stale
+    assert command in stale
+    (ratio,) = [line for line in lines if line.startswith("| image to latent to command")]
+    assert "| at most 2 times | 3 times | 3 to 3 times | **no** |" in ratio
+    assert "seeds 3 to 4" in document
+    assert sum(line.startswith("| 2 | 123 |") for line in lines) == 1
+    assert sum(line.startswith("| 3 | 100 | 1.00 | 2.00 | 0 |") for line in lines) == 1
+
+
+def test_the_committed_document_is_that_of_the_committed_results():
+    from benchmarks.report import render
+
+    assert (ROOT / "docs/benchmarks.md").read_text(encoding="utf-8") == render(ROOT / "results"), (
+        "docs/benchmarks.md is out of date; run: ./vjepa --exec python -m benchmarks.report"
+    )
+
+
+def test_a_quick_run_measures_and_documents_everything(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.run", "--quick", "--results", tmp_path]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    records = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
+    assert set(records) == {"benchmark-expert", "benchmark-real-time", "benchmark-transport"}
+    for content in records.values():
+        assert all(math.isfinite(figure["value"]) for figure in content["figures"])
+        assert content["seeds"] == [0]
+        assert content["date"].startswith("20")
+        assert content["machine"]["cores_used"] <= 2
+        assert content["versions"]["rclpy"] != "not installed"
+        assert content["command"].startswith("./vjepa ")
+    assert records["benchmark-expert"]["result"]["in_target_at_end"] == [True]
+    assert records["benchmark-transport"]["pings"][0]["count"] == 50
+    document = (tmp_path / "benchmarks.md").read_text()
+    assert all(figure["what"] in document for content in records.values() for figure in content["figures"])
