@@ -148,10 +148,10 @@ def merged_parameters(options: StackOptions) -> dict[str, dict[str, Any]]:
     merged = default_parameters()
     if options.params_file:
         for node, values in read_parameter_file(Path(options.params_file)).items():
-            names = _nodes_meant(node, options.namespace, merged)
-            if not names:
+            meant = _nodes_meant(node, options.namespace, merged)
+            if not meant:
                 raise VjepaError(f"{options.params_file}: {unknown_name('node', node, merged)}")
-            for name in names:
+            for name in meant:
                 merged[name] |= values
     for node, names in OPTION_PARAMETERS.items():
         explicit = {name: getattr(options, name) for name in names}
@@ -180,7 +180,7 @@ def _arm_of(sim: dict[str, Any]) -> dict[str, Any]:
     arm = arm_of(sim["task"]) | {name: sim[name] for name in ("seed", "lockstep") if name in sim}
     if sim.get("effort_limit"):
         arm["effort_limit"] = sim["effort_limit"]
-    if sim.get("rate_hz"):
+    if sim.get("rate_hz") and not sim.get("lockstep"):
         arm["control_period_s"] = 1.0 / sim["rate_hz"]
     return arm
 

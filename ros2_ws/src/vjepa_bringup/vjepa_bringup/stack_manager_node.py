@@ -188,12 +188,12 @@ def _label(state: int) -> str:
 
 def main() -> None:
     """Run `stack_manager` until SIGINT or SIGTERM, then take the nodes down in reverse order."""
-    hold_signals()
+    signals = hold_signals()
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     executor = SingleThreadedExecutor()
     node = StackManagerNode()
     executor.add_node(node)
-    stopping = on_signal(executor)
+    stopping = on_signal(signals, executor)
     try:
         while not stopping.is_set():
             executor.spin_once()

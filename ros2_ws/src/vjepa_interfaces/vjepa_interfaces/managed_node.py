@@ -232,27 +232,27 @@ def _text(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def hold_signals() -> None:
-    """Keep SIGINT and SIGTERM for `on_signal`: until it is called they are written down, and nothing else happens.
+def hold_signals() -> socket.socket:
+    """Keep SIGINT and SIGTERM for `on_signal`: they are written into the socket returned, and nothing else happens.
 
     Threads that libraries start while they are imported (OpenBLAS does) take signals too, so blocking them in the main
     thread is not enough: the interpreter's own handler, which runs in whatever thread is hit, writes the number into a
     socket.
     """
-    global _signals
-    _signals, write_end = socket.socketpair()
+    signals, write_end = socket.socketpair()
     write_end.setblocking(False)
     signal.set_wakeup_fd(write_end.detach(), warn_on_full_buffer=False)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
+    return signals
 
 
-def on_signal(executor: Executor) -> threading.Event:
-    """Return an event that the `executor` sets, between two callbacks, once SIGINT or SIGTERM has come."""
+def on_signal(signals: socket.socket, executor: Executor) -> threading.Event:
+    """Return an event that the `executor` sets, between two callbacks, once `hold_signals` has noted a signal."""
     stopping = threading.Event()
 
     def wait_for_signal():
-        _signals.recv(1)
+        signals.recv(1)
         executor.create_task(stopping.set)
 
     threading.Thread(target=wait_for_signal, daemon=True).start()
@@ -265,12 +265,12 @@ def run(node_class: Callable[[], ManagedNode], args: list[str] | None = None) ->
     Signals are waited for in a thread of their own, so that the node still has a context in which to send its last
     zero torque. An exception out of a callback is logged and ends the process with status 1, for the stack to restart.
     """
-    hold_signals()
+    signals = hold_signals()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     status = 0
     node = None
     executor = SingleThreadedExecutor()
-    stopping = on_signal(executor)
+    stopping = on_signal(signals, executor)
     try:
         node = node_class()
         executor.add_node(node)
