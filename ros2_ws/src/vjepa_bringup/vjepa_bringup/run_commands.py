@@ -75,7 +75,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     options = replace(
         _options(arguments),
         lockstep=arguments.lockstep or None,
-        record=arguments.record is not None,
+        record=True if arguments.record else None,
         bag_dir=arguments.record,
     )
     return _through_ros(arguments, options)

@@ -20,7 +20,7 @@ from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
 from vjepa_interfaces import topics
-from vjepa_interfaces.managed_node import ERROR, OK, STEADY, WARN, hold_signals, on_signal, qos_profile
+from vjepa_interfaces.managed_node import ERROR, OK, STEADY, WARN, hold_signals, ignore_signals, on_signal, qos_profile
 
 POLL_S = 0.1
 STATE_POLL_S = 0.5
@@ -202,4 +202,5 @@ def main() -> None:
         node.destroy_node()
         executor.shutdown()
         rclpy.try_shutdown()
+        ignore_signals()
     sys.exit(0)

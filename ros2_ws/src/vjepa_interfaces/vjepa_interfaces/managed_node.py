@@ -247,6 +247,12 @@ def hold_signals() -> socket.socket:
     return signals
 
 
+def ignore_signals() -> None:
+    """Let no further signal spoil the exit status of a process that is ending already."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def on_signal(signals: socket.socket, executor: Executor) -> threading.Event:
     """Return an event that the `executor` sets, between two callbacks, once `hold_signals` has noted a signal."""
     stopping = threading.Event()
@@ -294,4 +300,5 @@ def run(node_class: Callable[[], ManagedNode], args: list[str] | None = None) ->
             node.destroy_node()
         executor.shutdown()
         rclpy.try_shutdown()
+        ignore_signals()
     return status
