@@ -117,7 +117,7 @@ def measure_ping(count: int) -> dict[str, Any]:
     """
     with hold_domain(None, {"planner": "(bare ping)"}) as domain:
         variables = {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
-        command = [sys.executable, "-m", "benchmarks.ping"]
+        command = ["setpriv", "--pdeathsig", "TERM", "--", sys.executable, "-m", "benchmarks.ping"]
         options: dict[str, Any] = {"cwd": ROOT, "env": {**os.environ, **variables}}
         relays = [subprocess.Popen([*command, role], **options) for role in RELAYS]
         try:

@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks import expert, real_time, report, transport
 from benchmarks.figures import write_record
 from benchmarks.stack import ROOT
+from vjepa_bringup.run_graph import interruptible
 from vjepa_interfaces.errors import VjepaError
 
 BENCHMARKS = ("transport", "real-time", "expert")
@@ -100,15 +101,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     load = os.getloadavg()[0]
     if load > QUIET_LOAD:
         print(f"the machine is busy (load average {load:.1f}): figures will be worse than its own", flush=True)
-    for name, measure in measurements(sizes, lambda line: print(f"  {line}", flush=True)).items():
-        if arguments.only in (None, name):
-            print(f"{name} ...", flush=True)
-            try:
-                path = write_record(results, {**measure(), "load_average_at_start": load})
-            except VjepaError as error:
-                print(f"make bench: {name}: {error}", file=sys.stderr)
-                return 1
-            print(f"  written to {path}", flush=True)
+    chosen = measurements(sizes, lambda line: print(f"  {line}", flush=True))
+    try:
+        with interruptible():
+            for name in BENCHMARKS if arguments.only is None else (arguments.only,):
+                print(f"{name} ...", flush=True)
+                path = write_record(results, {**chosen[name](), "load_average_at_start": load})
+                print(f"  written to {path}", flush=True)
+    except VjepaError as error:
+        print(f"make bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("make bench: interrupted", file=sys.stderr)
+        return 130
     report.write(results, document)
     print(f"\n{report.table(report.rows(results))}\n\nThe document is {document}")
     return 0

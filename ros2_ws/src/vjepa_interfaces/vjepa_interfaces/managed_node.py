@@ -7,6 +7,7 @@ ill-typed parameters, and publishes `/diagnostics` once a second. `run` spins on
 
 import contextlib
 import dataclasses
+import gc
 import signal
 import socket
 import sys
@@ -130,6 +131,9 @@ class ManagedNode(LifecycleNode):
         if result != TransitionCallbackReturn.SUCCESS:
             self._transition("cleanup after a failed configure", self._release)
             return result
+        # Walking all that torch and transformers made would stop the node for tens of milliseconds, many times a minute.
+        gc.collect()
+        gc.freeze()
         return super().on_configure(state)
 
     def on_activate(self, state) -> TransitionCallbackReturn:
@@ -180,6 +184,7 @@ class ManagedNode(LifecycleNode):
         self._diagnostics.publish(array)
 
     def _release(self) -> None:
+        gc.unfreeze()
         try:
             self.teardown()
         finally:
