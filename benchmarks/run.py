@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks import expert, real_time, report, transport
 from benchmarks.figures import write_record
 from benchmarks.stack import ROOT
-from vjepa_bringup.run_graph import interruptible
+from vjepa_bringup.interrupts import interruptible
 from vjepa_interfaces.errors import VjepaError
 
 BENCHMARKS = ("transport", "real-time", "expert")
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"the machine is busy (load average {load:.1f}): figures will be worse than its own", flush=True)
     chosen = measurements(sizes, lambda line: print(f"  {line}", flush=True))
     try:
-        with interruptible():
+        with interruptible() as interrupts, interrupts.let_in():
             for name in BENCHMARKS if arguments.only is None else (arguments.only,):
                 print(f"{name} ...", flush=True)
                 path = write_record(results, {**chosen[name](), "load_average_at_start": load})

@@ -225,6 +225,13 @@ class SimNode(ManagedNode):
 
     def _publish(self) -> None:
         step = self._step
+        # The image first: all else arrives while it is being encoded.
+        image = Image()
+        image.header.frame_id = topics.CAMERA_FRAME
+        set_stamp(image.header.stamp, step.stamp_ns)
+        fill_image(image, self._frame)
+        self._sent_s = time.monotonic()
+        self._image.publish(image)
         clock = Clock()
         set_stamp(clock.clock, step.stamp_ns)
         self._clock_output.publish(clock)
@@ -244,12 +251,6 @@ class SimNode(ManagedNode):
         set_stamp(timestep.header.stamp, step.stamp_ns)
         fill_timestep(timestep, Timestep(step.reward, step.discount, step.step_type))
         self._timestep.publish(timestep)
-        image = Image()
-        image.header.frame_id = topics.CAMERA_FRAME
-        set_stamp(image.header.stamp, step.stamp_ns)
-        fill_image(image, self._frame)
-        self._sent_s = time.monotonic()
-        self._image.publish(image)
         self._camera_info.publish(self._camera_info_message(image))
 
     def _camera_info_message(self, image: Image) -> CameraInfo:

@@ -13,6 +13,7 @@ from torch.nn import functional
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_perception.checkpoint import Checkpoint, CheckpointError, find_checkpoint
 from vjepa_perception.preprocessing import Preprocessing
+from vjepa_perception.rotary import share_rotary_tables
 from vjepa_perception.weights import explained_shortage, place_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -192,6 +193,7 @@ def load_encoder(config: EncoderConfig) -> Encoder:
     if config.threads:
         torch.set_num_threads(config.threads)
     digest = place_weights(module, checkpoint, device, dtype)
+    share_rotary_tables(module)
     return Encoder(module.eval().requires_grad_(False), checkpoint, digest, config)
 
 
