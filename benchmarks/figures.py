@@ -74,6 +74,7 @@ def record(name: str, figures: Sequence[Figure], command: str, seeds: Sequence[i
 def write_record(folder: Path, content: dict[str, Any]) -> Path:
     """Write a record into `folder` and return its file."""
     path = folder / f"{FILE_PREFIX}{content['benchmark']}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_json(str(path), content)
     return path
 

@@ -131,7 +131,7 @@ class ManagedNode(LifecycleNode):
         if result != TransitionCallbackReturn.SUCCESS:
             self._transition("cleanup after a failed configure", self._release)
             return result
-        # Walking all that torch and transformers made would stop the node for tens of milliseconds, many times a minute.
+        # Walking all that torch and transformers made would stop the node for tens of milliseconds at a time.
         gc.collect()
         gc.freeze()
         return super().on_configure(state)

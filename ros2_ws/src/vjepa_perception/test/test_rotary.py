@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers.models.vjepa2.configuration_vjepa2 import VJEPA2Config
 from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2Encoder
+
 from vjepa_perception.rotary import share_rotary_tables
 
 
