@@ -16,7 +16,7 @@ def test_the_expert_reaches_the_target_through_every_node(lockstep_stack):
     stack.wait_finished()
     assert [episode.in_target_at_end for episode in stack.keeper.episodes] == [True] * 3
     assert all(episode.episode_return > 100 for episode in stack.keeper.episodes)
-    assert set(commands.stamps) >= set(latents.stamps), "every latent is answered with its stamp"
+    stack.wait_for(lambda: set(commands.stamps) >= set(latents.stamps), "an answer to every latent, with its stamp")
 
 
 def test_random_actions_do_not(lockstep_stack):

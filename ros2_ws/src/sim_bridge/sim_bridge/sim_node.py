@@ -225,7 +225,14 @@ class SimNode(ManagedNode):
 
     def _publish(self) -> None:
         step = self._step
-        # The image first: all else arrives while it is being encoded.
+        # What a planner joins to the latent, then the image; the rest arrives while that is being encoded.
+        joints = JointState(name=list(self._env.limits.joint_names))
+        set_stamp(joints.header.stamp, step.stamp_ns)
+        joints.position = step.joint_position.tolist()
+        joints.velocity = step.joint_velocity.tolist()
+        joints.effort = step.joint_effort.tolist()
+        self._joint_states.publish(joints)
+        self._publish_point(self._target, step.target)
         image = Image()
         image.header.frame_id = topics.CAMERA_FRAME
         set_stamp(image.header.stamp, step.stamp_ns)
@@ -235,23 +242,19 @@ class SimNode(ManagedNode):
         clock = Clock()
         set_stamp(clock.clock, step.stamp_ns)
         self._clock_output.publish(clock)
-        joints = JointState(name=list(self._env.limits.joint_names))
-        set_stamp(joints.header.stamp, step.stamp_ns)
-        joints.position = step.joint_position.tolist()
-        joints.velocity = step.joint_velocity.tolist()
-        joints.effort = step.joint_effort.tolist()
-        self._joint_states.publish(joints)
-        for publisher, position in ((self._target, step.target), (self._fingertip, step.fingertip)):
-            point = PointStamped()
-            point.header.frame_id = topics.WORLD_FRAME
-            set_stamp(point.header.stamp, step.stamp_ns)
-            point.point.x, point.point.y, point.point.z = map(float, position)
-            publisher.publish(point)
+        self._publish_point(self._fingertip, step.fingertip)
         timestep = Vector3Stamped()
         set_stamp(timestep.header.stamp, step.stamp_ns)
         fill_timestep(timestep, Timestep(step.reward, step.discount, step.step_type))
         self._timestep.publish(timestep)
         self._camera_info.publish(self._camera_info_message(image))
+
+    def _publish_point(self, publisher, position: np.ndarray) -> None:
+        point = PointStamped()
+        point.header.frame_id = topics.WORLD_FRAME
+        set_stamp(point.header.stamp, self._step.stamp_ns)
+        point.point.x, point.point.y, point.point.z = map(float, position)
+        publisher.publish(point)
 
     def _camera_info_message(self, image: Image) -> CameraInfo:
         info = CameraInfo(header=image.header, height=image.height, width=image.width)
