@@ -101,14 +101,16 @@ def test_another_task_is_a_parameter(lockstep_stack):
 
 def test_real_time_never_waits_and_accounts_for_every_frame(start_stack):
     stack = start_stack(planner="expert", episodes=1, episode_steps=150, seed=100)
+    stack.wait_for_steps(1)
+    seen, started_s = stack.steps, time.monotonic()
     stack.wait_finished()
+    assert time.monotonic() - started_s > 0.9 * (150 - seen) * 0.02, "an arm is never faster than its clock"
     frames = stack.monitor.value("sim_bridge", "frames")
     assert frames == 151
-    assert stack.monitor.value("sim_bridge", "achieved_rate_hz") <= 51
     stack.wait_for_value("vjepa_perception", "frames", lambda count: count == frames)
     skipped = stack.monitor.value("vjepa_perception", "skipped_encodes")
     stack.wait_for_value("sim_bridge", "answered_frames", lambda count: count == frames - skipped)
-    assert stack.monitor.value("vjepa_planner", "commands") == frames - skipped
+    stack.wait_for_value("vjepa_planner", "commands", lambda count: count == frames - skipped)
 
 
 def test_a_task_with_another_arm_runs_through_every_node(lockstep_stack):
