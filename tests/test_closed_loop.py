@@ -1,5 +1,7 @@
 """The loop closes: a camera frame becomes a latent becomes a torque, over real topics between real processes."""
 
+import time
+
 import numpy as np
 
 from vjepa_bringup.graph import StackOptions, merged_parameters
