@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vjepa_bringup import arguments as types
-from vjepa_bringup.graph import StackOptions, merged_parameters, share, versions
+from vjepa_bringup.graph import LOG_LEVELS, StackOptions, merged_parameters, share, versions
 from vjepa_bringup.options import replace
 from vjepa_bringup.run_graph import print_progress, run_graph
 from vjepa_bringup.scoreboard import progress_line, require_writable, result_json, scoreboard, write_json
@@ -16,7 +16,6 @@ from vjepa_training.catalogue import refuse_unknown_names
 from vjepa_training.score import PROTOCOLS, protocol_named, summarise
 
 DEFAULT_EPISODES = {"run": 5, "eval": 20}
-LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
