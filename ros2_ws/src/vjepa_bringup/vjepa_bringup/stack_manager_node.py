@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.executors import SingleThreadedExecutor
@@ -20,7 +20,17 @@ from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
 from vjepa_interfaces import topics
-from vjepa_interfaces.managed_node import ERROR, OK, STEADY, WARN, hold_signals, ignore_signals, on_signal, qos_profile
+from vjepa_interfaces.managed_node import (
+    ERROR,
+    OK,
+    STEADY,
+    WARN,
+    diagnostics_of,
+    hold_signals,
+    ignore_signals,
+    on_signal,
+    qos_profile,
+)
 
 POLL_S = 0.1
 STATE_POLL_S = 0.5
@@ -150,14 +160,9 @@ class StackManagerNode(Node):
         level, message = (OK, "active") if self.active else (WARN, "not all nodes are active")
         if self.failures:
             level, message = ERROR, "; ".join(self.failures)
-        status = DiagnosticStatus(level=level, name=self.get_fully_qualified_name(), message=message, hardware_id="")
-        status.values = [KeyValue(key=node.name, value=_label(node.state)) for node in self.nodes]
-        status.values += [
-            KeyValue(key=f"{node.name} brought up again", value=str(node.attempts)) for node in self.nodes
-        ]
-        array = DiagnosticArray(status=[status])
-        array.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(array)
+        values: dict[str, Any] = {node.name: _label(node.state) for node in self.nodes}
+        values |= {f"{node.name} brought up again": node.attempts for node in self.nodes}
+        self._diagnostics.publish(diagnostics_of(self, level, message, values))
 
     def take_down(self, executor: SingleThreadedExecutor) -> None:
         """Deactivate, then clean up, every node in reverse order; a node that is gone or hangs is passed over."""

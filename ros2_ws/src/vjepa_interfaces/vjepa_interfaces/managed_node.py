@@ -24,6 +24,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
@@ -41,6 +42,15 @@ def qos_profile(topic: topics.Topic, depth: int | None = None) -> QoSProfile:
     """Return the rclpy QoS profile of a `topic`, with another history `depth` where one is given."""
     durability = DurabilityPolicy.TRANSIENT_LOCAL if topic.latched else DurabilityPolicy.VOLATILE
     return QoSProfile(depth=depth or topic.depth, reliability=ReliabilityPolicy.RELIABLE, durability=durability)
+
+
+def diagnostics_of(node: Node, level: bytes, message: str, values: dict[str, Any]) -> DiagnosticArray:
+    """Return what a `node` says of itself on `/diagnostics`: level, message and named values, stamped now."""
+    status = DiagnosticStatus(level=level, name=node.get_fully_qualified_name(), message=message, hardware_id="")
+    status.values = [KeyValue(key=key, value=_text(value)) for key, value in values.items()]
+    array = DiagnosticArray(status=[status])
+    array.header.stamp = node.get_clock().now().to_msg()
+    return array
 
 
 class ManagedNode(LifecycleNode):
@@ -177,11 +187,7 @@ class ManagedNode(LifecycleNode):
             level, message = OK, "not configured"
         else:
             level, message, values = self.diagnose()
-        status = DiagnosticStatus(level=level, name=self.get_fully_qualified_name(), message=message, hardware_id="")
-        status.values = [KeyValue(key=key, value=_text(value)) for key, value in values.items()]
-        array = DiagnosticArray(status=[status])
-        array.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(array)
+        self._diagnostics.publish(diagnostics_of(self, level, message, values))
 
     def _release(self) -> None:
         gc.unfreeze()
