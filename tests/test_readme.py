@@ -153,9 +153,11 @@ def rows(section: str, columns: int) -> list[list[str]]:
 def test_results_and_status_have_the_fields_that_are_documented(session, interface):
     """From what the commands of the pages wrote, so that a new field is not forgotten."""
     documented = set(re.findall(r"`(\w+)`", interface["The JSON of a result"]))
-    for file in (session.folder / "results").glob("*.json"):
+    committed = {file.name for file in (ROOT / "results").glob("benchmark-*.json")}
+    results = [file for file in (session.folder / "results").glob("*.json") if file.name not in committed]
+    assert results
+    for file in results:
         assert set(json.loads(file.read_text())) <= documented, file.name
-    assert list((session.folder / "results").glob("*.json"))
     shown = re.findall(r"^(\w+): [^\n]*\n((?:    [^\n]+\n)+)", session.output, re.MULTILINE)
     assert bool(shown) == ("status" in script(session.page))
     for node, values in shown:

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.serialization import deserialize_message
 from std_msgs.msg import String
 from std_srvs.srv import SetBool
@@ -43,6 +44,7 @@ class RecorderNode(ManagedNode):
     """`episode_recorder`: raw subscriptions in, one bag at a time out."""
 
     Parameters = RecorderParameters
+    executor_type = SingleThreadedExecutor  # its callbacks need the message info
 
     def __init__(self):
         super().__init__("episode_recorder")

@@ -21,7 +21,8 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException
+from rclpy.experimental import EventsExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.node import Node
@@ -34,6 +35,9 @@ from vjepa_interfaces.parameters import read_parameters
 
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 """The clock of every timer, watchdog and deadline: ROS time stands still exactly when something is wrong."""
+
+SPIN_TIMEOUT_S = 1.0
+"""One wait for an event, at most: the events executor of rclpy 7.1 spins on a whole core when it waits for ever."""
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
@@ -60,6 +64,8 @@ class ManagedNode(LifecycleNode):
         Parameters: a frozen dataclass; its fields, types and defaults are the node's ROS parameters.
         live_parameters: names of those that may be set while the node is configured; the others are refused then.
         option_prefixes: names `NAME` whose parameters `NAME.OPTION` are taken as given, for plug-ins to check.
+        executor_type: what makes the node's executor. Events take half the time of a wait set on the way from message
+            to callback, and run callbacks in order of arrival; rclpy 7.1's cannot pass a callback its message info.
 
     `self.parameters` holds the instance read at *configure*.
     """
@@ -67,6 +73,7 @@ class ManagedNode(LifecycleNode):
     Parameters: ClassVar[type]
     live_parameters: ClassVar[frozenset[str]] = frozenset()
     option_prefixes: tuple[str, ...] = ()
+    executor_type: ClassVar[Callable[[], Executor]] = EventsExecutor
 
     def __init__(self, name: str):
         super().__init__(name)
@@ -276,7 +283,7 @@ def on_signal(signals: socket.socket, executor: Executor) -> threading.Event:
     return stopping
 
 
-def run(node_class: Callable[[], ManagedNode], args: list[str] | None = None) -> int:
+def run(node_class: type[ManagedNode], args: list[str] | None = None) -> int:
     """Spin one managed node until SIGINT or SIGTERM, deactivate and clean it up, and return the exit status.
 
     Signals are waited for in a thread of their own, so that the node still has a context in which to send its last
@@ -286,14 +293,16 @@ def run(node_class: Callable[[], ManagedNode], args: list[str] | None = None) ->
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     status = 0
     node = None
-    executor = SingleThreadedExecutor()
+    executor = node_class.executor_type()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.getsignal(number))  # the events executor takes them over; take them back
     stopping = on_signal(signals, executor)
     try:
         node = node_class()
         executor.add_node(node)
         while not stopping.is_set():
             try:
-                executor.spin_once()
+                executor.spin_once(SPIN_TIMEOUT_S)
             except rclpy_implementation.RCLError as error:
                 node.get_logger().error(f"refused by ROS: {error}")
     except VjepaError as error:

@@ -88,7 +88,6 @@ class PlannerNode(ManagedNode):
         self._command = self.publisher(JointState, topics.JOINT_COMMAND)
         self._active_planner = self.publisher(String, topics.ACTIVE_PLANNER)
         self._plan = self.publisher(String, topics.PLAN)
-        # An executor takes waiting messages in the order of subscription: the latent last, after all that joins it.
         self._subscriptions_made = [
             self.subscribe(String, topics.LATENT_INFO, self._on_latent_info),
             self.subscribe(JointState, topics.JOINT_STATES, self._on_joint_state),
