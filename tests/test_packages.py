@@ -41,11 +41,14 @@ ROSDEP_KEYS = {
 FROM_PIP = {
     "dm_control": "dm_control",
     "huggingface_hub": "huggingface_hub",
+    "matplotlib": "matplotlib",
     "mcap": "mcap",
     "mujoco": "mujoco",
+    "pyarrow": "pyarrow",
     "rosbags": "rosbags",
     "safetensors": "safetensors",
     "torch": "torch",
+    "tqdm": "tqdm",
     "transformers": "transformers",
 }
 WITHOUT_WHEELS = {"cv_bridge", "launch", "launch_ros"}

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sim_bridge.randomize import Randomizer
+from sim_bridge.randomize import Randomizer, randomize_target_size
 from sim_bridge.tasks import Motors, task_named
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
@@ -32,6 +32,7 @@ class SimConfig:
         effort_limit: largest effort a command may apply, N·m; None for that of the task's strongest motor.
         randomize_camera: draw the camera's pose and field of view anew each episode.
         randomize_appearance: draw colours and lights anew each episode.
+        randomize_target_size: draw the target's radius anew each episode; what is rewarded follows it.
     """
 
     task: str = "reacher-easy"
@@ -41,6 +42,7 @@ class SimConfig:
     effort_limit: float | None = None
     randomize_camera: bool = False
     randomize_appearance: bool = False
+    randomize_target_size: bool = False
 
     def __post_init__(self):
         """Refuse values that no simulation can have, with a VjepaError."""
@@ -121,6 +123,12 @@ class SimEnv:
         field_of_view = math.radians(self._physics.model.cam_fovy[self._camera_id])
         return self.config.image_size[1] / 2 / math.tan(field_of_view / 2)
 
+    @property
+    def target_size(self) -> float:
+        """The target's radius in this episode, m; NaN for a target that has no geometry of its own."""
+        target = self._task.target
+        return float(self._physics.model.geom_size[self._target_geom(), 0]) if target.kind == "geom" else math.nan
+
     def reset(self, episode: int | None = None) -> SimStep:
         """Begin an episode, whether or not the last one is over, and return its FIRST step.
 
@@ -134,6 +142,8 @@ class SimEnv:
         self._env.task.random.seed(seed)
         self._randomizer.draw(seed)
         self._env.reset()
+        if self.config.randomize_target_size:  # The task sets the size at its reset.
+            randomize_target_size(self._physics.model.ptr, self._target_geom(), seed)
         return self._step(0.0, 1.0, FIRST, np.zeros(len(self.limits.joint_names)))
 
     def step(self, effort: np.ndarray) -> SimStep:
@@ -194,6 +204,14 @@ class SimEnv:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+    def _target_geom(self) -> int:
+        target = self._task.target
+        if target.kind != "geom":
+            raise VjepaError(
+                f"{self.config.task} has no target whose size could be drawn; leave randomize_target_size out"
+            )
+        return self._physics.model.name2id(target.name, "geom")
 
     def _effort_limit(self) -> float:
         own = float(self._motors.limits.max())

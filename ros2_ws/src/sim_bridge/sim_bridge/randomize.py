@@ -16,7 +16,10 @@ LIGHT = 0.3
 LIGHT_SHIFT_M = 0.2
 """Largest relative change of colours and of light, and largest move of a light along each axis."""
 
-_CAMERA_STREAM, _APPEARANCE_STREAM = 1, 2
+TARGET_SCALE = (0.6, 1.4)
+"""Least and largest radius of a target, relative to the task's own."""
+
+_CAMERA_STREAM, _APPEARANCE_STREAM, _TARGET_STREAM = 1, 2, 4
 
 
 class Randomizer:
@@ -82,3 +85,9 @@ def randomize_appearance(model, rng: np.random.Generator) -> None:
     brightness = rng.uniform(1 - LIGHT, 1 + LIGHT)
     model.vis.headlight.ambient[:] *= brightness
     model.vis.headlight.diffuse[:] *= brightness
+
+
+def randomize_target_size(model, geom_id: int, seed: int) -> None:
+    """Scale the radius of the geom `geom_id` of `model`, which the task has just set, uniformly within the limits."""
+    rng = np.random.default_rng((seed, _TARGET_STREAM))
+    model.geom_size[geom_id, 0] *= rng.uniform(*TARGET_SCALE)

@@ -61,6 +61,7 @@ class SimParameters:
         effort_limit: largest absolute torque, N·m; 0 takes the task's own (0.05 for the reacher).
         randomize_camera: draw camera pose and field of view anew each episode.
         randomize_appearance: draw colours and light anew each episode.
+        randomize_target_size: draw the target's radius anew each episode; the reward follows it.
     """
 
     task: str = "reacher-easy"
@@ -76,6 +77,7 @@ class SimParameters:
     effort_limit: float = 0.0
     randomize_camera: bool = False
     randomize_appearance: bool = False
+    randomize_target_size: bool = False
 
 
 class SimNode(ManagedNode):
@@ -111,6 +113,7 @@ class SimNode(ManagedNode):
                 effort_limit=parameters.effort_limit or None,
                 randomize_camera=parameters.randomize_camera,
                 randomize_appearance=parameters.randomize_appearance,
+                randomize_target_size=parameters.randomize_target_size,
             )
         )
         self._env.render()

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from sim_bridge.env import SimConfig, SimEnv
+from vjepa_interfaces.errors import VjepaError
 
 LOOKS = [{"randomize_camera": True}, {"randomize_appearance": True}]
 
@@ -77,3 +78,37 @@ def test_colours_stay_colours_and_opaque(make_env):
         assert model.mat_rgba.min() >= 0
         assert model.mat_rgba.max() <= 1
         np.testing.assert_array_equal(model.mat_rgba[:, 3], opacity)
+
+
+def test_the_size_of_the_target_is_drawn_anew_and_shows_and_is_the_seeds(make_env):
+    plain, drawn, again = make_env(), make_env(randomize_target_size=True), make_env(randomize_target_size=True)
+    sizes = []
+    for _ in range(6):
+        one, other, _ = plain.reset(), drawn.reset(), again.reset()
+        np.testing.assert_array_equal(one.target, other.target)
+        np.testing.assert_array_equal(one.joint_position, other.joint_position)
+        assert drawn.target_size == again.target_size
+        assert plain.target_size == pytest.approx(0.05)
+        assert (plain.render() != drawn.render()).any()
+        sizes.append(drawn.target_size)
+    assert 0.03 <= min(sizes) < max(sizes) <= 0.07
+    assert len(set(sizes)) == 6
+
+
+def test_what_is_rewarded_follows_the_size_of_the_target(make_env):
+    env = make_env(randomize_target_size=True, episode_steps=2)
+    rewards = []
+    for _ in range(300):
+        env.reset()
+        step = env.step([0.0, 0.0])
+        distance = float(np.linalg.norm((step.target - step.fingertip)[:2]))
+        rewards.append((step.reward, distance <= env.target_size + 0.01))
+    assert all(bool(reward) == inside for reward, inside in rewards)
+    assert any(inside for _, inside in rewards)
+
+
+def test_a_task_without_a_target_geometry_has_no_size_to_draw(make_env):
+    env = make_env(task="finger-spin", randomize_target_size=True)
+    with pytest.raises(VjepaError, match="finger-spin has no target whose size"):
+        env.reset()
+    assert np.isnan(env.target_size)

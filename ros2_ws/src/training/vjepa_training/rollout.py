@@ -101,6 +101,7 @@ def rollout(
     encoder: Encoder,
     on_step: Callable[[int, SimStep], None] | None = None,
     on_episode: Callable[[int, Episode], None] | None = None,
+    on_latent: Callable[[int, SimStep, np.ndarray], None] | None = None,
 ) -> tuple[list[Episode], Durations]:
     """Run the episodes and return their scores in order, and how long encoding and planning took a step.
 
@@ -109,6 +110,7 @@ def rollout(
         encoder: the encoder whose latents the planner gets; every frame passes it, whether the planner reads it or not.
         on_step: called with the episode's number and each of its steps, the FIRST included.
         on_episode: called with the number and the score of each episode that ended.
+        on_latent: called with the episode's number, each step that is planned from and its latent, (rows, dimension).
 
     Raises:
         VjepaError: an unknown task or planner, options it refuses, or a bundle made for another encoder.
@@ -131,6 +133,8 @@ def rollout(
             latents = encoder.encode([lane.frames for lane in running.values()])
             encoded_s = time.monotonic() - started
             for (episode, lane), latent in zip(list(running.items()), latents, strict=True):
+                if on_latent:
+                    on_latent(episode, lane.step, latent)
                 durations.add(encoded_s + lane.act(latent))
                 if on_step:
                     on_step(episode, lane.step)

@@ -234,6 +234,12 @@ def test_recording_is_switched_on_into_a_folder_and_carries_the_provenance():
     assert provenance["version numpy"]
 
 
+def test_a_policy_is_given_to_the_planner_that_runs_one_which_is_then_loaded():
+    planner = merged_parameters(StackOptions(policy="/my/policy"))["vjepa_planner"]
+    assert planner["bc.bundle"] == "/my/policy"
+    assert planner["planners"].count("bc") == 1
+
+
 def test_a_bundle_that_ships_is_found_by_name_and_a_path_or_hub_id_stays():
     shipped = next(path for path in share("models").iterdir() if path.is_dir())
     assert Path(find_bundle(shipped.name)) == shipped

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 
 from rclpy.exceptions import InvalidNamespaceException
 from rclpy.validate_namespace import validate_namespace
@@ -9,11 +10,25 @@ from rclpy.validate_namespace import validate_namespace
 from vjepa_bringup.domains import MAX_DOMAIN
 
 MAX_SEED = 2**31 - 1
+TEST_DIVISOR = "VJEPA_TEST_DIVISOR"
 
 
 def positive(text: str) -> int:
     """Return a whole number of at least 1."""
     return _whole(text, 1, None)
+
+
+def amount(text: str) -> int:
+    """Return a whole number of at least 1 of something there may be much of: episodes, steps, epochs.
+
+    Tests set `VJEPA_TEST_DIVISOR` to run long commands as they stand, on less.
+    """
+    return max(1, _whole(text, 1, None) // int(os.environ.get(TEST_DIVISOR, "1")))
+
+
+def whole(text: str) -> int:
+    """Return a whole number of at least 0."""
+    return _whole(text, 0, None)
 
 
 def seed(text: str) -> int:

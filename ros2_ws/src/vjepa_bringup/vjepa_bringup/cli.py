@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; each sets `function`, which takes the arguments and returns a status."""
-    from vjepa_bringup import graph_commands, run_commands
+    from vjepa_bringup import dataset_commands, graph_commands, run_commands, train_commands
 
     parser = argparse.ArgumentParser(
         prog="vjepa", description="A camera frame becomes a V-JEPA 2 latent becomes a torque."
@@ -15,6 +15,8 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     run_commands.add_parsers(commands)
     graph_commands.add_parsers(commands)
+    dataset_commands.add_parsers(commands)
+    train_commands.add_parsers(commands)
     return parser
 
 

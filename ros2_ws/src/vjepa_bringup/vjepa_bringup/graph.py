@@ -35,6 +35,9 @@ OPTION_PARAMETERS = {
 """The launch arguments that are parameters of the same name, by node."""
 
 
+POLICY = "bc.bundle"
+
+
 @dataclass(frozen=True)
 class StackOptions:
     """The launch arguments. None leaves a choice to the parameter files.
@@ -45,6 +48,7 @@ class StackOptions:
         joint_states_topic: topic of the joint states, where it is not `joint_states`.
         command_topic: topic of the torque commands, where it is not `joint_command`.
         planner: the planner that drives.
+        policy: bundle name or folder of the policy that the planner `bc` runs.
         encoder: bundle name, folder or hub id.
         device: where the encoder runs, as torch names it; `auto` takes a GPU where there is one.
         lockstep: one simulation step per answered frame, instead of real time.
@@ -67,6 +71,7 @@ class StackOptions:
     joint_states_topic: str = ""
     command_topic: str = ""
     planner: str | None = None
+    policy: str | None = None
     encoder: str | None = None
     device: str | None = None
     lockstep: bool | None = None
@@ -157,6 +162,11 @@ def merged_parameters(options: StackOptions) -> dict[str, dict[str, Any]]:
         explicit = {name: getattr(options, name) for name in names}
         merged[node] |= {name: value for name, value in explicit.items() if value is not None}
     merged["vjepa_perception"]["encoder"] = find_bundle(merged["vjepa_perception"].get("encoder", ""))
+    planner = merged["vjepa_planner"]
+    if options.policy is not None:
+        planner |= {POLICY: options.policy, "planners": list(dict.fromkeys([*planner.get("planners", ()), "bc"]))}
+    if POLICY in planner:
+        planner[POLICY] = find_bundle(planner[POLICY])
     if options.source == "sim":
         merged["vjepa_planner"] = _arm_of(merged["sim_bridge"]) | merged["vjepa_planner"]
     merged["episode_recorder"]["provenance"] = json.dumps(_provenance(merged))

@@ -38,6 +38,7 @@ def add_parsers(commands) -> None:
 
 def _add_common(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("--planner", help="the planner that drives (see: vjepa planner list)")
+    parser.add_argument("--policy", help="bundle of the policy that the planner bc runs")
     parser.add_argument("--encoder", help="bundle, checkpoint folder or hub id")
     parser.add_argument("--device", help="auto, cpu or cuda")
     parser.add_argument("--task", help="dm_control task, such as reacher-easy")
@@ -58,6 +59,7 @@ def _options(arguments: argparse.Namespace) -> StackOptions:
     return replace(
         StackOptions(),
         planner=arguments.planner,
+        policy=arguments.policy,
         encoder=arguments.encoder,
         device=arguments.device,
         task=arguments.task,

@@ -29,8 +29,8 @@ def processor_class():
     """
     if importlib.util.find_spec("torchvision") is None:
         pytest.skip(
-            "torchvision is not installed; beside a CPU torch: pip install --no-deps --target DIR torchvision==0.28.0 "
-            "pillow==13.0.0, and put DIR on PYTHONPATH for this file's tests alone"
+            "torchvision is not installed; beside a CPU torch: pip install --no-deps --target DIR torchvision==0.28.0, "
+            "and put DIR on PYTHONPATH for this file's tests alone"
         )
     try:
         import torchvision  # noqa: F401

@@ -188,7 +188,7 @@ def load_encoder(config: EncoderConfig) -> Encoder:
     if config.threads < 0:
         raise EncoderError(f"threads is {config.threads}; expected a number of threads, or 0 to leave it to torch")
     checkpoint = find_checkpoint(config.encoder)
-    module = _empty_module(checkpoint)
+    module = empty_module(checkpoint)
     _check_fit(module.config, checkpoint, config)
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -215,7 +215,7 @@ def pooled(tokens: torch.Tensor, side: int, grid: int) -> torch.Tensor:
     return torch.cat([mean, cells], dim=1)
 
 
-def _empty_module(checkpoint: Checkpoint):
+def empty_module(checkpoint: Checkpoint):
     """Return transformers' encoder module without weights (on the meta device) and without a predictor."""
     try:
         # Imported here: it takes seconds, and a wrong parameter should be told at once.
@@ -232,7 +232,7 @@ def _empty_module(checkpoint: Checkpoint):
             f"{checkpoint.path}: 'model' has unknown fields {', '.join(unknown)}; expected VJEPA2Config's"
         )
     try:
-        model = VJEPA2Config.from_dict(checkpoint.model, attn_implementation="sdpa")
+        model = VJEPA2Config.from_dict(dict(checkpoint.model), attn_implementation="sdpa")
         if not isinstance(model.patch_size, int) or model.in_chans != 3:
             raise ValueError(f"patch_size {model.patch_size} and in_chans {model.in_chans}; expected one side and 3")
         with torch.device("meta"):

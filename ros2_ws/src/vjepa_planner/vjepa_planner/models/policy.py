@@ -1,7 +1,9 @@
-"""The policy network of behaviour cloning, `bc-mlp`, and its bundle.
+"""The policy networks of behaviour cloning, `bc-mlp` and `bc-bottleneck`, and their bundle.
 
-Linear(D, 256), LayerNorm, ReLU, Linear(256, 64), ReLU, Linear(64, n), Tanh, after normalisation of the input. D is
-the chosen latent rows laid end to end, with joint positions and velocities behind them where the policy reads those.
+`bc-mlp`: Linear(D, 256), LayerNorm, ReLU, Linear(256, 64), ReLU, Linear(64, n), Tanh, after normalisation of the input.
+D is the chosen latent rows laid end to end, with joint positions and velocities behind them where the policy reads
+those. `bc-bottleneck` is the same behind a narrow linear layer through which all of the latent must pass, so that it
+cannot learn its few hundred training targets by heart, with joint angles as sine and cosine beside it.
 """
 
 from collections.abc import Mapping
@@ -17,7 +19,8 @@ from torch import Tensor, nn
 from vjepa_interfaces.bundle import WEIGHTS_FILE, Bundle, BundleError, write_bundle
 from vjepa_interfaces.errors import VjepaError
 
-KIND, ARCHITECTURE = "policy", "bc-mlp"
+KIND = "policy"
+MLP, BOTTLENECK = "bc-mlp", "bc-bottleneck"
 MAX_SIZE = 1_000_000
 """Largest size accepted for any one dimension in a bundle's configuration."""
 
@@ -32,6 +35,7 @@ class PolicyConfig:
         joint_state: whether joint positions (rad) and velocities (rad/s) are read too.
         action_size: number of joints, n.
         hidden: widths of the two hidden layers.
+        bottleneck: width of the layer that the latent passes in `bc-bottleneck`; 0 for `bc-mlp`, which has none.
 
     Raises:
         VjepaError: a value is of a wrong type or out of range; it is named.
@@ -42,6 +46,7 @@ class PolicyConfig:
     joint_state: bool = False
     action_size: int = 2
     hidden: tuple[int, int] = (256, 64)
+    bottleneck: int = 0
 
     def __post_init__(self) -> None:
         for name in ("latent_rows", "hidden"):
@@ -53,6 +58,7 @@ class PolicyConfig:
         _require_sizes("latent_rows", self.latent_rows, 0)
         _require_sizes("action_size", [self.action_size], 1)
         _require_sizes("hidden", self.hidden, 1)
+        _require_sizes("bottleneck", [self.bottleneck], 0)
         if not self.latent_rows or len(set(self.latent_rows)) != len(self.latent_rows):
             raise VjepaError(f"'latent_rows' is {list(self.latent_rows)}; expected one row or more, each once")
         if len(self.hidden) != 2:
@@ -61,9 +67,19 @@ class PolicyConfig:
             raise VjepaError(f"'joint_state' is {self.joint_state!r}; expected true or false")
 
     @property
+    def architecture(self) -> str:
+        """`bc-mlp` or `bc-bottleneck`."""
+        return BOTTLENECK if self.bottleneck else MLP
+
+    @property
+    def latent_size(self) -> int:
+        """Values of the latent rows that are read."""
+        return len(self.latent_rows) * self.latent_dim
+
+    @property
     def input_size(self) -> int:
-        """D, the length of the vector that the first layer reads."""
-        return len(self.latent_rows) * self.latent_dim + (2 * self.action_size if self.joint_state else 0)
+        """D, the length of the vector that `Policy.inputs` gives."""
+        return self.latent_size + (2 * self.action_size if self.joint_state else 0)
 
 
 class Policy(nn.Module):
@@ -76,8 +92,12 @@ class Policy(nn.Module):
         super().__init__()
         self.config = config
         first, second = config.hidden
+        read = config.input_size
+        if config.bottleneck:
+            self.narrow = nn.Linear(config.latent_size, config.bottleneck)
+            read = config.bottleneck + (3 * config.action_size if config.joint_state else 0)
         self.layers = nn.Sequential(
-            nn.Linear(config.input_size, first),
+            nn.Linear(read, first),
             nn.LayerNorm(first),
             nn.ReLU(),
             nn.Linear(first, second),
@@ -116,7 +136,15 @@ class Policy(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return actions (..., n) in [-1, 1] for inputs (..., D) as `inputs` gives them."""
-        return self.layers((inputs - self.input_mean) / self.input_std)
+        normal = (inputs - self.input_mean) / self.input_std
+        if not self.config.bottleneck:
+            return self.layers(normal)
+        size, n = self.config.latent_size, self.config.action_size
+        read = [self.narrow(normal[..., :size])]
+        if self.config.joint_state:
+            angles = inputs[..., size : size + n]
+            read += [angles.sin(), angles.cos(), normal[..., size + n :]]
+        return self.layers(torch.cat(read, dim=-1))
 
     @torch.no_grad()
     def set_statistics(self, mean: Tensor, std: Tensor, least_std: float = 1e-3) -> None:
@@ -142,7 +170,7 @@ def save_policy(
     """
     config = asdict(policy.config) | {
         "kind": KIND,
-        "architecture": ARCHITECTURE,
+        "architecture": policy.config.architecture,
         "encoder_fingerprint": encoder_fingerprint,
     }
     provenance = provenance or {}
@@ -176,14 +204,18 @@ def load_policy(bundle: Bundle, device: str | torch.device = "cpu") -> Policy:
 
 def _config_of(bundle: Bundle) -> PolicyConfig:
     architecture = bundle.require("architecture", str)
-    if architecture != ARCHITECTURE:
-        raise BundleError(f"{bundle.path} is a policy of architecture '{architecture}'; expected '{ARCHITECTURE}'")
     bundle.require("encoder_fingerprint", str)
     names = PolicyConfig.__dataclass_fields__
     try:
-        return PolicyConfig(**{name: value for name, value in bundle.config.items() if name in names})
+        config = PolicyConfig(**{name: value for name, value in bundle.config.items() if name in names})
     except VjepaError as error:
         raise BundleError(f"{bundle.path}: {error}") from error
+    if architecture != config.architecture:
+        raise BundleError(
+            f"{bundle.path} is a policy of architecture '{architecture}'; expected '{MLP}', or '{BOTTLENECK}' with a "
+            f"'bottleneck' above 0 (it is {config.bottleneck})"
+        )
+    return config
 
 
 def _read_tensors(weights: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,55 @@
+"""Small datasets of real simulated episodes, made once for all tests of this package."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sim_bridge.env import SimConfig
+from vjepa_perception.encoder import EncoderConfig
+from vjepa_training.collect import CollectConfig, collect
+from vjepa_training.dataset import Dataset
+
+TINY_MODEL = {
+    "crop_size": 32,
+    "patch_size": 8,
+    "tubelet_size": 2,
+    "frames_per_clip": 4,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "mlp_ratio": 2.0,
+    "pred_hidden_size": 32,
+    "pred_num_hidden_layers": 1,
+    "pred_num_attention_heads": 2,
+    "pred_num_mask_tokens": 2,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory) -> Path:
+    """The bundle of a very small untrained encoder."""
+    folder = tmp_path_factory.mktemp("tiny") / "tiny"
+    folder.mkdir()
+    config = {
+        "kind": "encoder",
+        "architecture": "vjepa2",
+        "clip_frames": 4,
+        "init_seed": 0,
+        "model": TINY_MODEL,
+        "preprocessing": {"resize": 32, "crop": 32},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory, tiny_encoder) -> Dataset:
+    """Twenty short episodes of the expert with noise, with frames and the tiny encoder's latents."""
+    folder = tmp_path_factory.mktemp("data") / "small"
+    config = CollectConfig(
+        SimConfig(episode_steps=20, image_size=(32, 32), seed=500), policy="expert", epsilon=0.3, hold=4, frames=True
+    )
+    return collect(
+        folder, config, EncoderConfig(str(tiny_encoder), clip_frames=4, grid=2), 20, 1, {"made": "by a test"}
+    )

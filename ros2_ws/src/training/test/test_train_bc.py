@@ -1,0 +1,148 @@
+"""Behaviour cloning: whose labels, what is read, what is kept, and that it drives."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from vjepa_interfaces.errors import VjepaError
+from vjepa_perception.encoder import EncoderConfig, load_encoder
+from vjepa_planner.contract import Observation, PlannerContext
+from vjepa_planner.models.policy import Policy, PolicyConfig, save_policy
+from vjepa_planner.registry import load_planner
+from vjepa_training.dataset import write_dataset
+from vjepa_training.train_bc import OLD, BcTraining, Frames, dagger_seed, expert_actions, labelled_frames, train_bc
+
+QUICK = BcTraining(epochs=3, batch_size=64, hidden=(32, 16), bottleneck=8, batch_lanes=2)
+
+
+def synthetic(episodes: int = 40, length: int = 10) -> Frames:
+    """Frames whose labels are a linear function of one row of the latent."""
+    rng = np.random.default_rng(0)
+    count = episodes * length
+    latents = rng.normal(size=(count, 3, 8)).astype(np.float16)
+    labels = np.tanh(latents[:, 2, :2].astype(np.float64))
+    joints = rng.normal(size=(2, count, 2))
+    return Frames(latents, joints[0], joints[1], labels, np.repeat(np.arange(episodes), length))
+
+
+def test_the_labels_are_what_the_expert_planner_would_do(small_data):
+    frames = labelled_frames(small_data, QUICK)
+    expert = load_planner("expert", {}, PlannerContext(action_size=2, control_period_s=0.02, device="cpu"))
+    expert.reset(0)
+    for row in (0, 37, len(frames) - 1):
+        observation = Observation(
+            0,
+            np.zeros((1, 1), np.float32),
+            small_data["observation.joint_position"][row],
+            small_data["observation.joint_velocity"][row],
+            small_data["target"][row],
+        )
+        assert np.array_equal(frames.labels[row], expert.plan(observation, None).action)
+
+
+def test_the_labels_are_the_experts_whatever_was_done(small_data):
+    frames = labelled_frames(small_data, QUICK)
+    done = small_data["action"][:] / small_data.info.effort_limit
+    assert np.nanmax(np.abs(frames.labels - done)) > 0.5  # The data has random actions in it.
+
+
+def test_frames_without_a_target_cannot_be_labelled(small_data, tmp_path):
+    batches = []
+    for batch in small_data.episode_batches():
+        nowhere = np.full(batch.num_rows * 3, np.nan)
+        index = batch.schema.get_field_index("target")
+        array = type(batch.column("target")).from_arrays(nowhere, 3)
+        batches.append(batch.set_column(index, batch.schema.field(index), array))
+    blind = write_dataset(tmp_path / "blind", small_data.info, batches)
+    with pytest.raises(VjepaError, match="420 frames without a target"):
+        labelled_frames(blind, QUICK)
+
+
+def test_it_learns_what_the_latent_says():
+    training = dataclasses.replace(QUICK, epochs=60, patience=60, noise=0.0, learning_rate=1e-2)
+    outcome = train_bc(synthetic(), training)
+    assert min(entry["validation"] for entry in outcome.curve) < 0.15 * outcome.variance
+
+
+def test_the_mean_row_alone_does_not_say_it():
+    frames = synthetic()
+    frames.latents = frames.latents[:, :1]
+    outcome = train_bc(frames, dataclasses.replace(QUICK, epochs=30, rows="mean"))
+    assert min(entry["validation"] for entry in outcome.curve) > 0.6 * outcome.variance
+
+
+def test_what_validates_best_is_kept():
+    outcome = train_bc(synthetic(), dataclasses.replace(QUICK, epochs=40, patience=5, learning_rate=0.05))
+    best = min(outcome.curve, key=lambda entry: entry["validation"])
+    assert len(outcome.curve) <= best["epoch"] + 6
+
+
+def test_the_same_seed_gives_the_same_policy():
+    first, second = (train_bc(synthetic(), QUICK).policy.state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_old_settings_are_the_old_network():
+    frames = Frames(np.zeros((20, 1, 1024), np.float16), *np.zeros((3, 20, 2)), np.repeat(np.arange(10), 2))
+    outcome = train_bc(frames, dataclasses.replace(OLD, epochs=1))
+    assert outcome.policy.config == PolicyConfig()
+    assert sum(parameter.numel() for parameter in outcome.policy.parameters()) == 279_490
+
+
+def test_dagger_adds_what_the_policy_saw_with_the_experts_labels(small_data, tiny_encoder):
+    encoder = load_encoder(EncoderConfig(str(tiny_encoder), clip_frames=4, grid=2))
+    training = dataclasses.replace(QUICK, epochs=1, dagger=2, dagger_episodes=3, dagger_steps=5)
+    rounds = []
+    frames = labelled_frames(small_data, training)
+    outcome = train_bc(
+        frames, training, encoder, on_round=lambda number, returns: rounds.append((number, len(returns)))
+    )
+    assert rounds == [(1, 3), (2, 3)]
+    assert outcome.frames == len(frames) + 2 * 3 * 5
+    assert {entry["round"] for entry in outcome.curve} == {0, 1, 2}
+
+
+def test_dagger_without_an_encoder_is_refused(small_data):
+    training = dataclasses.replace(QUICK, dagger=1)
+    with pytest.raises(VjepaError, match="--encoder"):
+        train_bc(labelled_frames(small_data, training), training)
+
+
+def test_the_seeds_of_dagger_are_none_that_an_evaluation_uses():
+    seeds = {dagger_seed(QUICK, number) + i for number in (1, 5) for i in range(1000)}
+    assert min(seeds) >= 1_000_000_000
+    assert len(seeds) == 2000
+
+
+def test_the_expert_labels_a_batch_as_it_plans_one_by_one():
+    rng = np.random.default_rng(1)
+    position, velocity = rng.normal(size=(2, 5, 2))
+    target = rng.uniform(-0.2, 0.2, (5, 3))
+    whole = expert_actions(position, velocity, target)
+    single = [expert_actions(position[i : i + 1], velocity[i : i + 1], target[i : i + 1])[0] for i in range(5)]
+    assert np.array_equal(whole, np.stack(single))
+
+
+@pytest.mark.parametrize("joint_state", [True, False])
+def test_a_bottleneck_policy_drives_from_its_bundle(tmp_path, joint_state):
+    config = PolicyConfig(8, (0, 2), joint_state, hidden=(16, 16), bottleneck=4)
+    policy = Policy(config).eval()
+    save_policy(tmp_path, policy, "fp", "card")
+    planner = load_planner(
+        "bc", {"bundle": str(tmp_path)}, PlannerContext(action_size=2, control_period_s=0.02, device="cpu")
+    )
+    planner.reset(0)
+    latent, joints = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32), np.array([0.5, -1.0])
+    action = planner.plan(Observation(0, latent, joints, -joints), None).action
+    tensors = torch.from_numpy(latent), *(torch.tensor(v, dtype=torch.float32) for v in (joints, -joints))
+    assert np.allclose(action, policy(policy.inputs(*tensors)).detach().numpy(), atol=1e-6)
+
+
+def test_a_whole_turn_of_a_joint_changes_nothing_for_a_bottleneck_policy():
+    policy = Policy(PolicyConfig(8, (0,), True, hidden=(16, 16), bottleneck=4)).eval()
+    latent, position, velocity = torch.randn(1, 8), torch.randn(2), torch.randn(2)
+    turned = position + 2 * torch.pi
+    same = [policy(policy.inputs(latent, p, velocity)) for p in (position, turned)]
+    assert torch.allclose(*same, atol=1e-5)

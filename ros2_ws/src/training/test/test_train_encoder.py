@@ -1,0 +1,213 @@
+"""Training an encoder: what it may see, that it learns, resumes and refuses, and what it leaves behind."""
+
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from vjepa_interfaces.errors import VjepaError
+from vjepa_perception.checkpoint import find_checkpoint
+from vjepa_perception.encoder import EncoderConfig, empty_module, load_encoder
+from vjepa_training import train_encoder as trainer
+from vjepa_training.dataset import Dataset
+from vjepa_training.encoder_objectives import Clips, JointEmbedding, MaskedPrediction
+from vjepa_training.train_encoder import ClipSampler, CollapseError, EncoderTraining, effective_rank, train_encoder
+
+
+@pytest.fixture
+def training(tiny_encoder) -> EncoderTraining:
+    return EncoderTraining(
+        str(tiny_encoder), steps=6, batch_size=8, warmup_steps=2, grid=2, checkpoint_every=3, validation_share=0.2
+    )
+
+
+def weights(folder) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+def same(a, b) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("objective", ["joint-embedding", "masked"])
+def test_a_trained_encoder_is_a_bundle_that_perception_loads(small_data, training, tmp_path, objective):
+    folder = train_encoder(
+        small_data,
+        dataclasses.replace(training, objective=objective),
+        tmp_path / "enc",
+        tmp_path / "work",
+        "the command",
+    )
+    encoder = load_encoder(EncoderConfig(str(folder), clip_frames=4, grid=2))
+    assert not encoder.untrained
+    assert encoder.shape == (5, 32)
+    frame = encoder.preprocess(np.zeros((32, 32, 3), np.uint8))
+    assert np.isfinite(encoder.encode([[frame] * 4])).all()
+    config = json.loads((folder / "config.json").read_text())
+    assert config["command"] == "the command"
+    assert config["training"]["objective"] == objective
+    assert config["steps_done"] == 6
+    assert config["data"] == [{"made": "by a test"}]
+    assert "the command" in (folder / "MODEL_CARD.md").read_text()
+    assert list((tmp_path / "work" / "events").glob("events*"))
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(small_data, training, tmp_path):
+    runs = [
+        weights(
+            train_encoder(small_data, dataclasses.replace(training, seed=seed), tmp_path / n, tmp_path / f"{n}w", "")
+        )
+        for n, seed in (("a", 0), ("b", 0), ("c", 1))
+    ]
+    assert same(runs[0], runs[1])
+    assert not same(runs[0], runs[2])
+
+
+@pytest.mark.parametrize("objective", ["joint-embedding", "masked"])
+def test_a_run_that_was_killed_gives_what_it_would_have_given(small_data, training, tmp_path, objective):
+    training = dataclasses.replace(training, objective=objective)
+    whole = train_encoder(small_data, training, tmp_path / "whole", tmp_path / "w1", "")
+
+    class KilledError(Exception):
+        pass
+
+    def kill(step, figures):
+        if step == 6:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train_encoder(small_data, training, tmp_path / "cut", tmp_path / "w2", "", kill)
+    assert json.loads((tmp_path / "cut" / "config.json").read_text())["steps_done"] == 3
+    assert same(weights(train_encoder(small_data, training, tmp_path / "cut", tmp_path / "w2", "")), weights(whole))
+
+
+def test_another_run_in_the_same_work_folder_is_refused(small_data, training, tmp_path):
+    train_encoder(small_data, training, tmp_path / "enc", tmp_path / "work", "")
+    other = dataclasses.replace(training, learning_rate=1e-4)
+    with pytest.raises(VjepaError, match="learning_rate"):
+        train_encoder(small_data, other, tmp_path / "enc", tmp_path / "work", "")
+
+
+def test_it_learns_to_say_the_joint_readings_of_episodes_it_did_not_see(small_data, training, tmp_path):
+    curve = []
+    train_encoder(
+        small_data,
+        dataclasses.replace(training, steps=120, checkpoint_every=60, learning_rate=3e-3, batch_size=16),
+        tmp_path / "enc",
+        tmp_path / "work",
+        "",
+        lambda step, figures: curve.append(figures["joints"]) if "joints" in figures else None,
+    )
+    assert np.mean(curve[-2:]) < 0.5 * curve[0]
+
+
+@pytest.mark.parametrize("column", ["target", "fingertip", "next.reward", "target_size"])
+def test_nothing_that_a_robot_does_not_record_is_ever_read(small_data, training, tmp_path, monkeypatch, column):
+    read = []
+    original = Dataset.__getitem__
+    monkeypatch.setattr(Dataset, "__getitem__", lambda self, name: read.append(name) or original(self, name))
+    train_encoder(small_data, training, tmp_path / "enc", tmp_path / "work", "")
+    assert read
+    assert column not in read
+
+
+def test_a_clip_is_what_the_live_node_would_see(small_data, tiny_encoder):
+    sampler = ClipSampler(small_data, find_checkpoint(str(tiny_encoder)), 4, "cpu")
+    encoder = load_encoder(EncoderConfig(str(tiny_encoder), clip_frames=4, grid=2))
+    latents, start = small_data["observation.latent"], int(small_data.episodes[3][0])
+    rows = np.array([start, start + 1, start + 9])
+    clips = sampler.clips(rows)
+    assert np.allclose(encoder.encode(list(clips.video)), latents[rows], atol=4e-3)
+    assert torch.equal(clips.video[1][0], clips.video[1][1])  # The first frame, repeated.
+
+
+def test_a_clip_never_reaches_beyond_its_episode(small_data, tiny_encoder):
+    sampler = ClipSampler(small_data, find_checkpoint(str(tiny_encoder)), 4, "cpu")
+    rows = sampler.rows_of(0, len(small_data.episodes))
+    ends = {int(stop) for _, stop in small_data.episodes}
+    assert len(rows) == len(small_data.episodes) * 19
+    assert not {row + ahead for row in rows.tolist() for ahead in (1, 2)} & ends
+
+
+def test_frames_of_another_size_are_refused(small_data, tiny_encoder, tmp_path):
+    config = json.loads((tiny_encoder / "config.json").read_text())
+    config["model"]["crop_size"] = config["preprocessing"]["crop"] = config["preprocessing"]["resize"] = 64
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(VjepaError, match=r"32, 32.*64 x 64"):
+        ClipSampler(small_data, find_checkpoint(str(tmp_path)), 4, "cpu")
+
+
+def test_a_collapse_stops_the_training_and_says_so(small_data, training, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "LOG_EVERY", 1)
+
+    def collapsed(self, encoder, clips):
+        loss, parts = original(self, encoder, clips)
+        return loss, {**parts, "rows": torch.ones_like(parts["rows"]) * torch.randn(len(parts["rows"]), 1, 1)}
+
+    original = JointEmbedding.forward
+    monkeypatch.setattr(JointEmbedding, "forward", collapsed)
+    with pytest.raises(CollapseError, match=r"effective rank is 1\.0"):
+        train_encoder(small_data, training, tmp_path / "enc", tmp_path / "work", "")
+
+
+def test_effective_rank_counts_directions():
+    directions = torch.linalg.qr(torch.randn(32, 32))[0][:6]
+    rows = (torch.randn(400, 5, 6) @ directions).float()
+    assert 5.5 < effective_rank(rows) <= 6.0
+    assert effective_rank(torch.randn(400, 5, 32)) > 25
+
+
+def test_the_faster_encoder_in_training_gives_the_plain_ones_tokens(tiny_encoder, training):
+    checkpoint = find_checkpoint(str(tiny_encoder))
+    fast = trainer._encoder(checkpoint, training)
+    plain = empty_module(checkpoint)
+    plain.load_state_dict(fast.state_dict(), assign=True)
+    video = torch.randn(2, 4, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(fast(video).last_hidden_state, plain.eval()(video).last_hidden_state, atol=1e-5)
+
+
+def test_the_targets_are_laid_out_by_cell(tiny_encoder):
+    model = empty_module(find_checkpoint(str(tiny_encoder))).config
+    objective = JointEmbedding(model, 2, 2, 0)
+    patches = torch.arange(16.0).view(1, 16, 1).expand(1, 16, 64)  # 4 x 4 patches, numbered row by row
+    cells = objective._by_cell(patches).unflatten(2, (4, 64))[0, :, :, 0]
+    assert cells.tolist() == [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
+
+
+class SameForEveryVideo(torch.nn.Module):
+    """A teacher that does not look, so that only the student does."""
+
+    def forward(self, video):
+        return SimpleNamespace(last_hidden_state=torch.ones(2, 32, 32))
+
+
+def test_a_masked_patch_does_not_reach_the_encoder(tiny_encoder, training):
+    encoder = trainer._encoder(find_checkpoint(str(tiny_encoder)), dataclasses.replace(training, objective="masked"))
+    objective = MaskedPrediction(encoder.config, 2, encoder, 0)
+    context, hidden = objective._draw()
+    assert context.numel()
+    assert hidden.numel() >= 0.75 * 32
+    assert sorted([*context[0].tolist(), *hidden[0].tolist()]) == list(range(32))
+    objective._draw = lambda: (context, hidden)
+    objective.teacher = SameForEveryVideo()
+    video = torch.randn(2, 4, 3, 32, 32)
+    token = int(hidden[0, 0]) % 16
+    row, column = token // 4 * 8, token % 4 * 8
+    changed = video.clone()
+    changed[:, :, :, row : row + 8, column : column + 8] += 1
+
+    def loss(frames):
+        return objective(
+            encoder, Clips(frames, frames[:, :2], torch.zeros(2, 2, 2), torch.zeros(2, 2), torch.zeros(2, 2))
+        )[0]
+
+    with torch.no_grad():
+        assert torch.equal(loss(video), loss(changed))
+        changed[:, :, :, :8, :8] += 1  # The first patch is always seen.
+        assert not torch.equal(loss(video), loss(changed))

@@ -1,0 +1,220 @@
+"""What a small V-JEPA 2 encoder may be trained on: objectives in embedding space, from video and joint readings.
+
+Neither sees target, fingertip or reward. `JointEmbedding` is the one that works on simulator video of one arm;
+`MaskedPrediction` is V-JEPA's recipe, for those who have real video and a GPU.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vjepa_perception.encoder import pooled
+
+TARGET_SIZE = 64
+"""Features of a patch in the fixed target embedding."""
+TARGET_WIDTH = 256
+PREDICTOR_WIDTH = 512
+FUTURE_STEPS = 2
+"""Control steps that are predicted: one tubelet."""
+
+
+@dataclass(frozen=True)
+class Clips:
+    """A batch of B clips, with what the robot recorded beside them.
+
+    Attributes:
+        video: (B, frames, 3, side, side) float32, preprocessed.
+        future: (B, FUTURE_STEPS, 3, side, side) float32, the frames behind the clip.
+        actions: (B, FUTURE_STEPS, n) in [-1, 1], those applied from the clip's last frame on.
+        joint_position: (B, n) rad, at the clip's last frame.
+        joint_velocity: (B, n) rad/s.
+    """
+
+    video: Tensor
+    future: Tensor
+    actions: Tensor
+    joint_position: Tensor
+    joint_velocity: Tensor
+
+
+class JointEmbedding(nn.Module):
+    """Action-conditioned prediction in the embedding space of a fixed random network, and the robot's joint readings.
+
+    From the latent's rows, as planners get them, three heads predict:
+
+    - `present`: the embeddings of the last tubelet's patches, each from its own cell, so that a cell says what it
+      shows and where;
+    - `future`: those of the next tubelet, from all rows and the actions between, so that the latent holds motion;
+    - `joints`: sine and cosine of the joint angles and the joint velocities, linearly.
+
+    Targets of a fixed random network cannot collapse (Burda et al., Exploration by Random Network Distillation, 2019;
+    Chiu et al., BEST-RQ, 2022), where a trained teacher does on a scene that is mostly background. Each feature is
+    standardised at its patch, so what moves counts and what stands still does not. Action-conditioned prediction of
+    embeddings is V-JEPA 2-AC's (Assran et al., 2025).
+    """
+
+    def __init__(self, model, grid: int, joints: int, seed: int, joint_weight: float = 20.0):
+        """Make the heads for an encoder.
+
+        Args:
+            model: its `VJEPA2Config`.
+            grid: cells along a side of its latents' grid, a divisor of the patches along a side.
+            joints: of the robot, n.
+            seed: of the fixed target network.
+            joint_weight: of the joint readings' mean squared error against the two predictions'.
+        """
+        super().__init__()
+        self.side = model.crop_size // model.patch_size
+        self.patch, self.grid, self.joint_weight = model.patch_size, grid, joint_weight
+        dim, rows = model.hidden_size, 1 + grid**2
+        self.patches_a_cell = (self.side // grid) ** 2
+        generator = torch.Generator().manual_seed(seed)
+        pixels = model.tubelet_size * 3 * model.patch_size**2
+        self.register_buffer("first", torch.randn(pixels, TARGET_WIDTH, generator=generator) / pixels**0.5)
+        self.register_buffer("second", torch.randn(TARGET_WIDTH, TARGET_SIZE, generator=generator) / TARGET_WIDTH**0.5)
+        self.register_buffer("target_mean", torch.zeros(self.side**2, TARGET_SIZE))
+        self.register_buffer("target_std", torch.ones(self.side**2, TARGET_SIZE))
+        self.register_buffer("velocity_std", torch.ones(joints))
+        self.present = nn.Sequential(nn.Linear(dim, 256), nn.GELU(), nn.Linear(256, self.patches_a_cell * TARGET_SIZE))
+        self.present_place = nn.Parameter(torch.zeros(grid**2, dim))
+        self.future = nn.Sequential(
+            nn.Linear(rows * dim + FUTURE_STEPS * joints, PREDICTOR_WIDTH),
+            nn.LayerNorm(PREDICTOR_WIDTH),
+            nn.GELU(),
+            nn.Linear(PREDICTOR_WIDTH, self.side**2 * TARGET_SIZE),
+        )
+        self.joints = nn.Linear(rows * dim, 3 * joints)
+
+    @torch.no_grad()
+    def fit_statistics(self, batches: Sequence[Clips]) -> None:
+        """Set the statistics that targets are standardised with, from some batches of the training data."""
+        targets = torch.cat([self._embedded(batch.future) for batch in batches])
+        self.target_mean.copy_(targets.mean(0))
+        std = targets.std(0)
+        self.target_std.copy_(std.clamp(min=float(std.median()) / 4))  # Patches in which nothing moves stay small.
+        self.velocity_std.copy_(torch.cat([batch.joint_velocity for batch in batches]).std(0).clamp(min=1e-6))
+
+    def forward(self, encoder, clips: Clips) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss and its parts, and under `rows` the latents, (B, rows, D), detached."""
+        tokens = encoder(clips.video).last_hidden_state
+        rows = pooled(tokens.float(), self.side, self.grid)
+        with torch.no_grad():
+            present = self._standardised(self._embedded(clips.video[:, -FUTURE_STEPS:]))
+            future = self._standardised(self._embedded(clips.future))
+        cells = self._by_cell(present)
+        present_loss = functional.mse_loss(self.present(rows[:, 1:] + self.present_place), cells)
+        known = torch.cat((rows.flatten(1), clips.actions.flatten(1)), dim=1)
+        future_loss = functional.mse_loss(self.future(known).view_as(future), future)
+        angles = clips.joint_position
+        readings = torch.cat((angles.sin(), angles.cos(), clips.joint_velocity / self.velocity_std), dim=1)
+        joint_loss = functional.mse_loss(self.joints(rows.flatten(1)).float(), readings)
+        loss = present_loss + future_loss + self.joint_weight * joint_loss
+        return loss, {
+            "present": present_loss.detach(),
+            "future": future_loss.detach(),
+            "joints": joint_loss.detach(),
+            "rows": rows.detach(),
+        }
+
+    def after_step(self, encoder, progress: float) -> None:
+        """Do nothing: the targets are fixed."""
+
+    def _embedded(self, frames: Tensor) -> Tensor:
+        """Return the fixed embeddings of one tubelet's patches, (B, P, TARGET_SIZE)."""
+        count, p = frames.shape[0], self.patch
+        patches = frames.unflatten(3, (self.side, p)).unflatten(5, (self.side, p))
+        flat = patches.permute(0, 3, 5, 1, 2, 4, 6).reshape(count, self.side**2, -1)
+        return (flat @ self.first).relu() @ self.second
+
+    def _standardised(self, targets: Tensor) -> Tensor:
+        return (targets - self.target_mean) / self.target_std
+
+    def _by_cell(self, targets: Tensor) -> Tensor:
+        """Return (B, P, T) as (B, cells, patches a cell x T)."""
+        k = self.side // self.grid
+        split = targets.unflatten(1, (self.grid, k, self.grid, k))
+        return split.permute(0, 1, 3, 2, 4, 5).flatten(3).flatten(1, 2)
+
+
+class MaskedPrediction(nn.Module):
+    """V-JEPA's own recipe: predict the embeddings of masked patches by a teacher that follows the encoder slowly.
+
+    The encoder sees the patches outside a few blocks that span all tubelets; transformers' `VJEPA2Predictor` predicts
+    the teacher's normalised outputs inside them, L1 (Bardes et al., Revisiting Feature Prediction for Learning Visual
+    Representations from Video, 2024). On a scene that is mostly background it collapses within some hundred steps:
+    watch the effective rank.
+    """
+
+    def __init__(self, model, grid: int, encoder, seed: int, masked_share: float = 0.75, momentum: float = 0.998):
+        """Make the teacher, a copy of `encoder`, and the predictor.
+
+        Args:
+            model: its `VJEPA2Config`; the predictor's sizes are its `pred_*` fields.
+            grid: cells along a side of its latents' grid.
+            encoder: transformers' `VJEPA2Encoder`.
+            seed: of the masks.
+            masked_share: of the patches that are hidden.
+            momentum: of the teacher at the start; it rises to 1.
+        """
+        from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2Predictor
+
+        super().__init__()
+        self.side, self.grid = model.crop_size // model.patch_size, grid
+        self.depth = model.frames_per_clip // model.tubelet_size
+        self.momentum, self.masked_share = momentum, masked_share
+        self.teacher = copy.deepcopy(encoder).eval().requires_grad_(False)
+        self.predictor = VJEPA2Predictor(model)
+        self._masks = torch.Generator().manual_seed(seed)
+
+    def get_extra_state(self) -> Tensor:
+        """Return where the drawing of masks stands, so that a run that goes on draws what it would have drawn."""
+        return self._masks.get_state()
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Go on drawing masks from there."""
+        self._masks.set_state(state.cpu())
+
+    def fit_statistics(self, batches: Sequence[Clips]) -> None:
+        """Do nothing: a teacher's outputs are normalised token by token."""
+
+    def forward(self, encoder, clips: Clips) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss and its parts, and under `rows` the teacher's latents, (B, rows, D)."""
+        with torch.no_grad():
+            tokens = self.teacher(clips.video).last_hidden_state.float()
+            targets = functional.layer_norm(tokens, tokens.shape[-1:])
+        count = clips.video.shape[0]
+        context, hidden = (ids.expand(count, -1).to(tokens.device) for ids in self._draw())
+        embedded = encoder.embeddings(clips.video)
+        seen = embedded.gather(1, context.unsqueeze(-1).expand(-1, -1, embedded.shape[-1]))
+        for layer in encoder.layer:
+            seen = layer(seen, context)[0]
+        seen = encoder.layernorm(seen)
+        whole = torch.zeros_like(embedded, dtype=seen.dtype)
+        whole = whole.scatter(1, context.unsqueeze(-1).expand(-1, -1, embedded.shape[-1]), seen)
+        predicted = self.predictor(whole, [context], [hidden]).last_hidden_state.float()
+        wanted = targets.gather(1, hidden.unsqueeze(-1).expand(-1, -1, targets.shape[-1]))
+        loss = functional.l1_loss(predicted, wanted)
+        return loss, {"masked": loss.detach(), "rows": pooled(tokens, self.side, self.grid)}
+
+    @torch.no_grad()
+    def after_step(self, encoder, progress: float) -> None:
+        """Let the teacher follow; `progress` runs from 0 to 1 over the training."""
+        weight = 1 - (1 - self.momentum) * (1 - progress)
+        for slow, fast in zip(self.teacher.parameters(), encoder.parameters(), strict=True):
+            slow.lerp_(fast, 1 - weight)
+
+    def _draw(self) -> tuple[Tensor, Tensor]:
+        """Return the numbers of the tokens seen and hidden, (1, N) each: one mask a batch, through all tubelets."""
+        hidden = torch.zeros(self.side, self.side, dtype=torch.bool)
+        wanted = int(self.masked_share * self.side**2)
+        while int(hidden.sum()) < wanted:
+            size = torch.randint(2, max(3, self.side // 2 + 1), (2,), generator=self._masks)
+            top, left = (int(torch.randint(0, self.side - int(s) + 1, (1,), generator=self._masks)) for s in size)
+            hidden[top : top + int(size[0]), left : left + int(size[1])] = True
+        hidden.view(-1)[0] = False  # Something is always seen.
+        mask = hidden.flatten().repeat(self.depth)
+        return (~mask).nonzero().view(1, -1), mask.nonzero().view(1, -1)

@@ -1,0 +1,379 @@
+"""Linear probes of frozen features: what one matrix reads off them, and how sure that is.
+
+Ridge regression for quantities and regularised discriminant analysis for classes, both in closed form from one pass
+over the rows: the products of all columns are summed in float64, so memory grows with the features and not with the
+rows. A feature's penalty is in units of its variance, as if all were standardised, and is chosen on episodes held out.
+See Alain and Bengio, "Understanding intermediate layers using linear classifier probes" (2016).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from vjepa_interfaces.errors import VjepaError
+
+RIDGES = tuple(10.0**exponent for exponent in range(-6, 2))
+"""Penalties tried, relative to each feature's variance."""
+
+HELD_SHARE = 0.25
+"""Share of the training episodes on which a penalty is chosen."""
+
+BOOTSTRAP_RESAMPLES = 2_000
+
+_BLOCK_VALUES = 2**23
+_CONSTANT = 1e-12
+"""A feature is constant whose variance is at most this share of its mean square."""
+
+
+class ProbeError(VjepaError):
+    """Features or targets that cannot be probed; the message says which and what was expected."""
+
+
+class Features(Protocol):
+    """Rows of features, read in blocks: an array, a tensor, or a dataset's column; each row is flattened."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        ...
+
+    def __getitem__(self, rows: Any, /) -> Any:
+        """Return the rows numbered by an array of whole numbers."""
+        ...
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """What a linear probe learned: `(x - mean) @ weight + bias`.
+
+    Attributes:
+        mean: (d,) float64, of the features.
+        weight: (d, k) float64.
+        bias: (k,) float64.
+        ridges: (k,) the penalty chosen for each output.
+    """
+
+    mean: torch.Tensor
+    weight: torch.Tensor
+    bias: torch.Tensor
+    ridges: tuple[float, ...]
+
+    def __call__(self, features: Features, rows: np.ndarray | None = None) -> np.ndarray:
+        """Return the outputs of all rows of `features`, or of those numbered `rows`: (N, k) float64."""
+        blocks = _blocks(features, rows, self.mean.device)
+        found = [((block - self.mean) @ self.weight + self.bias).cpu().numpy() for _, block in blocks]
+        return np.concatenate(found) if found else np.empty((0, len(self.bias)))
+
+
+@dataclass(frozen=True)
+class LinearScores:
+    """What a linear probe reads off unseen rows.
+
+    Attributes:
+        r2: (k,) coefficient of determination of each target; NaN for one that does not vary.
+        rmse: (k,) root mean square error of each, in the target's unit.
+        predicted: (N, k) the targets as read off.
+        ridges: (k,) the penalty chosen for each.
+    """
+
+    r2: np.ndarray
+    rmse: np.ndarray
+    predicted: np.ndarray
+    ridges: tuple[float, ...]
+
+
+def linear_probe(
+    features_train: Features,
+    targets_train: np.ndarray,
+    features_test: Features,
+    targets_test: np.ndarray,
+    episodes_train: np.ndarray | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> LinearScores:
+    """Fit a ridge regression on the training rows and score it on the test rows.
+
+    Args:
+        features_train: (N, ...) of any type; dimensions behind the first are flattened.
+        targets_train: (N, k) or (N,).
+        features_test: (M, ...).
+        targets_test: (M, k) or (M,).
+        episodes_train: (N,) the episode of each row, so that the penalty is chosen on whole episodes; None where every
+            row stands for itself.
+        seed: of the choice of those episodes.
+        device: where to compute. Some four matrices of (d + k)² in float64 must fit there.
+
+    Raises:
+        ProbeError: numbers of rows do not match, or there are fewer than two episodes.
+    """
+    episodes = np.arange(len(features_train)) if episodes_train is None else np.asarray(episodes_train)
+    if len(episodes) != len(features_train):
+        raise ProbeError(f"episodes_train has {len(episodes)} rows and the features {len(features_train)}")
+    held = split_episodes(episodes, (1 - HELD_SHARE, HELD_SHARE), seed)[1]
+    probe = fit_ridge(features_train, targets_train, held, device)
+    truth = _two_dimensional(targets_test)
+    predicted = probe(features_test)
+    if len(predicted) != len(truth):
+        raise ProbeError(f"the test has {len(predicted)} rows of features and {len(truth)} of targets")
+    errors = np.square(predicted - truth).mean(axis=0)
+    variance = truth.var(axis=0)
+    r2 = 1 - np.divide(errors, variance, out=np.full_like(errors, np.nan), where=variance > 0)
+    return LinearScores(r2, np.sqrt(errors), predicted, probe.ridges)
+
+
+def split_episodes(episodes: np.ndarray, shares: tuple[float, ...], seed: int) -> list[np.ndarray]:
+    """Return one mask of rows, (N,) bool, for each of `shares`, no episode in two of them.
+
+    Args:
+        episodes: (N,) the episode of each row.
+        shares: of the episodes, adding up to 1; each gets one episode at least.
+        seed: of the shuffle of the episodes.
+
+    Raises:
+        ProbeError: fewer episodes than shares.
+    """
+    numbers = np.unique(episodes)
+    if len(numbers) < len(shares):
+        raise ProbeError(f"{len(numbers)} episodes cannot be split in {len(shares)}; probe more episodes")
+    shuffled = np.random.default_rng(seed).permutation(numbers)
+    ends = np.round(np.cumsum(shares) * len(numbers)).astype(int)
+    for i in range(len(ends)):
+        ends[i] = min(max(ends[i], (ends[i - 1] if i else 0) + 1), len(numbers) - (len(ends) - 1 - i))
+    return [np.isin(episodes, part) for part in np.split(shuffled, ends[:-1])]
+
+
+def fit_ridge(
+    features: Features, targets: np.ndarray, held: np.ndarray, device: torch.device | str = "cpu"
+) -> LinearMap:
+    """Return the ridge regression of `targets` on `features` (Hoerl and Kennard 1970).
+
+    Each target's penalty of `RIDGES` is the one with the least error on the rows `held` of a fit on the others; the
+    regression returned is fitted to all rows with it.
+
+    Args:
+        features: (N, ...).
+        targets: (N, k) or (N,) float.
+        held: (N,) bool.
+        device: where to compute.
+
+    Raises:
+        ProbeError: numbers of rows do not match, a value is not finite, or no row is held or none is left.
+    """
+    fit, rest = _moments(features, _two_dimensional(targets), held, device)
+    fit.move(fit.mean)
+    rest.move(fit.origin)
+    held_xx, held_xy, held_yy = rest.parts()
+    errors = []
+    for ridge in RIDGES:
+        weight = _solved(fit, ridge)
+        errors.append(held_yy - 2 * (weight * held_xy).sum(0) + (weight * (held_xx @ weight)).sum(0))
+    best = torch.stack(errors).argmin(0).cpu().numpy()
+    fit.merge(rest)
+    fit.move(fit.mean)
+    weight = torch.empty_like(held_xy)
+    for i in np.unique(best):
+        columns = torch.as_tensor(best == i, device=weight.device)
+        weight[:, columns] = _solved(fit, RIDGES[i])[:, columns]
+    d = fit.features
+    return LinearMap(fit.origin[:d], weight, fit.origin[d:], tuple(RIDGES[i] for i in best))
+
+
+def fit_classes(
+    features: Features, classes: np.ndarray, held: np.ndarray, device: torch.device | str = "cpu"
+) -> LinearMap:
+    """Return the linear discriminants of classes, whose largest output is the class.
+
+    Discriminant analysis with one covariance for all classes, its diagonal enlarged (Friedman, "Regularized
+    Discriminant Analysis", 1989). Unlike regression on class indicators it does not mask a class between two others.
+    The penalty is chosen as in `fit_ridge`, by the share of right answers.
+
+    Args:
+        features: (N, ...).
+        classes: (N,) whole numbers from 0.
+        held: (N,) bool.
+        device: where to compute.
+
+    Raises:
+        ProbeError: as `fit_ridge`.
+    """
+    classes = np.asarray(classes)
+    indicators = np.eye(classes.max() + 1)[classes]
+    fit, rest = _moments(features, indicators, held, device)
+    fit.move(fit.mean)
+    rows = np.flatnonzero(held)
+    right = [np.mean(_discriminants(fit, ridge)(features, rows).argmax(1) == classes[rows]) for ridge in RIDGES]
+    best = len(RIDGES) - 1 - int(np.argmax(right[::-1]))  # Among equals the largest penalty.
+    rest.move(fit.origin)
+    fit.merge(rest)
+    fit.move(fit.mean)
+    return _discriminants(fit, RIDGES[best])
+
+
+@dataclass(frozen=True)
+class Score:
+    """A figure over test rows with its 95 % percentile-bootstrap interval over episodes (Efron 1979)."""
+
+    value: float
+    interval_95: tuple[float, float]
+
+
+def r2_score(predicted: np.ndarray, truth: np.ndarray, episodes: np.ndarray) -> Score:
+    """Return the coefficient of determination, errors and variances added over the k components.
+
+    Args:
+        predicted: (N, k).
+        truth: (N, k).
+        episodes: (N,) the episode of each row.
+    """
+    centred = truth - truth.mean(axis=0)
+    k = truth.shape[1]
+
+    def r2(sums: np.ndarray) -> np.ndarray:
+        count, error, total, square = sums[:, 0], sums[:, 1], sums[:, 2 : 2 + k], sums[:, 2 + k]
+        variation = square - (total**2).sum(axis=1) / count
+        return 1 - np.divide(error, variation, out=np.full_like(error, np.nan), where=variation > 0)
+
+    columns = [np.ones(len(truth)), np.square(predicted - truth).sum(1), *centred.T, np.square(centred).sum(1)]
+    return _bootstrapped(np.stack(columns, axis=1), episodes, r2)
+
+
+def rmse_score(errors: np.ndarray, episodes: np.ndarray) -> Score:
+    """Return the root of the mean square over rows and components of `errors`, (N, k)."""
+    columns = np.stack([np.ones(len(errors)), np.square(errors).mean(axis=1)], axis=1)
+    return _bootstrapped(columns, episodes, lambda sums: np.sqrt(sums[:, 1] / sums[:, 0]))
+
+
+def accuracy_score(predicted: np.ndarray, classes: np.ndarray, episodes: np.ndarray) -> Score:
+    """Return the share of right answers of `predicted`, (N,), for `classes`, (N,)."""
+    columns = np.stack([np.ones(len(classes)), predicted == classes], axis=1)
+    return _bootstrapped(columns, episodes, lambda sums: sums[:, 1] / sums[:, 0])
+
+
+def _bootstrapped(
+    columns: np.ndarray, episodes: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], seed: int = 0
+) -> Score:
+    """Return the `statistic` of the column sums over all rows, and its interval over resampled episodes."""
+    numbers, inverse = np.unique(episodes, return_inverse=True)
+    sums = np.zeros((len(numbers), columns.shape[1]))
+    np.add.at(sums, inverse, columns)
+    count = len(numbers)
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), BOOTSTRAP_RESAMPLES)
+    figures = statistic(drawn @ sums)
+    defined = figures[np.isfinite(figures)]  # One episode drawn over and over may not vary.
+    low, high = np.percentile(defined, [2.5, 97.5]) if len(defined) else (np.nan, np.nan)
+    return Score(float(statistic(sums.sum(0, keepdims=True))[0]), (float(low), float(high)))
+
+
+class _Moments:
+    """Count, sums and products of rows z = (features, targets), about an origin that can be moved afterwards."""
+
+    def __init__(self, origin: torch.Tensor, features: int):
+        self.origin, self.features = origin, features
+        self.count = 0
+        self._sum = torch.zeros_like(origin)
+        self._product = origin.new_zeros(len(origin), len(origin))
+
+    def add(self, rows: torch.Tensor) -> None:
+        shifted = rows - self.origin
+        self.count += len(rows)
+        self._sum += shifted.sum(0)
+        self._product.addmm_(shifted.T, shifted)
+
+    @property
+    def mean(self) -> torch.Tensor:
+        return self.origin + self._sum / self.count
+
+    def move(self, origin: torch.Tensor) -> None:
+        shift = origin - self.origin
+        self._product.addr_(shift, self._sum, alpha=-1).addr_(self._sum, shift, alpha=-1)
+        self._product.addr_(shift, shift, alpha=self.count)
+        self._sum -= self.count * shift
+        self.origin = origin
+
+    def merge(self, other: "_Moments") -> None:
+        """Take in the rows of `other`, which has the same origin."""
+        self.count += other.count
+        self._sum += other._sum
+        self._product += other._product
+
+    def parts(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the products of features (d, d), of features and targets (d, k), and of each target (k,)."""
+        d = self.features
+        return self._product[:d, :d], self._product[:d, d:], self._product.diagonal()[d:]
+
+
+def _moments(
+    features: Features, targets: np.ndarray, held: np.ndarray, device: torch.device | str
+) -> tuple[_Moments, _Moments]:
+    """Return the moments of the rows that are not `held`, and of those that are."""
+    held = np.asarray(held, bool)
+    if not len(features) == len(targets) == len(held):
+        raise ProbeError(f"{len(features)} rows of features, {len(targets)} of targets and {len(held)} of the split")
+    if not np.isfinite(targets).all():
+        raise ProbeError(
+            f"{np.count_nonzero(~np.isfinite(targets))} target values are not finite; leave those rows out"
+        )
+    if held.all() or not held.any():
+        raise ProbeError(f"{held.sum()} of {len(held)} rows are held out; expected some, but not all")
+    wanted = torch.as_tensor(targets, dtype=torch.float64, device=device)
+    found: list[_Moments] = []
+    for mask in (~held, held):
+        for rows, block in _blocks(features, np.flatnonzero(mask), device):
+            joined = torch.cat([block, wanted[torch.as_tensor(rows, device=wanted.device)]], dim=1)
+            if not found:
+                found = [_Moments(joined.mean(0), block.shape[1]) for _ in range(2)]
+            found[int(mask is held)].add(joined)
+    if not all(bool(torch.isfinite(moments.mean).all()) for moments in found):
+        raise ProbeError("the features have values that are not finite; the encoder that made them is damaged")
+    return found[0], found[1]
+
+
+def _solved(moments: _Moments, ridge: float) -> torch.Tensor:
+    """Return the weights, (d, k), of the ridge regression; the moments are about their mean."""
+    products, cross, _ = moments.parts()
+    return _penalised_solution(moments, products, cross, ridge)
+
+
+def _discriminants(moments: _Moments, ridge: float) -> LinearMap:
+    """Return the linear discriminants of the classes, whose indicators are the targets; moments about their mean."""
+    products, cross, _ = moments.parts()
+    shares = moments.origin[moments.features :]
+    counts = shares * moments.count
+    present = counts > 0.5
+    means = torch.where(present, cross / counts.clamp(min=1), 0.0)
+    within = products - (means * counts) @ means.T
+    weight = _penalised_solution(moments, within, means * moments.count, ridge)
+    bias = torch.where(present, shares.clamp(min=1e-300).log(), -torch.inf) - (means * weight).sum(0) / 2
+    return LinearMap(moments.origin[: moments.features], weight, bias, (ridge,) * len(shares))
+
+
+def _penalised_solution(moments: _Moments, matrix: torch.Tensor, right: torch.Tensor, ridge: float) -> torch.Tensor:
+    """Solve for the weights, `ridge` times each feature's sum of squares added to the diagonal of `matrix`."""
+    squares = moments.parts()[0].diagonal()
+    origin = moments.origin[: moments.features]
+    constant = squares <= _CONSTANT * (squares + moments.count * origin**2)
+    matrix = matrix.clone()
+    matrix.diagonal().add_(torch.where(constant, 1.0, ridge * squares))
+    return torch.where(constant[:, None], 0.0, torch.cholesky_solve(right, torch.linalg.cholesky(matrix)))
+
+
+def _blocks(
+    features: Features, rows: np.ndarray | None, device: torch.device | str
+) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    """Yield row numbers and the features of these rows, (n, d) float64 on `device`, in blocks of bounded size."""
+    rows = np.arange(len(features)) if rows is None else rows
+    if not len(rows):
+        return
+    length = max(1, _BLOCK_VALUES // int(np.prod(np.shape(features[rows[:1]]))))
+    for start in range(0, len(rows), length):
+        block = rows[start : start + length]
+        values = features[block]
+        tensor = values if isinstance(values, torch.Tensor) else torch.as_tensor(np.asarray(values))
+        yield block, tensor.to(device=device, dtype=torch.float64).flatten(1)
+
+
+def _two_dimensional(targets: np.ndarray) -> np.ndarray:
+    targets = np.asarray(targets, np.float64)
+    return targets[:, None] if targets.ndim == 1 else targets

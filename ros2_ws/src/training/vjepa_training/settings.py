@@ -1,0 +1,41 @@
+"""From the stack's parameters to the encoder and the simulation that its nodes would have, for the command line."""
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+from sim_bridge.env import SimConfig
+from vjepa_interfaces.parameters import read_parameters
+from vjepa_perception.encoder import EncoderConfig, load_encoder
+
+__all__ = ["encoder_config", "load_encoder", "sim_config"]
+
+
+def encoder_config(perception: Mapping[str, Any], threads: int) -> EncoderConfig:
+    """Return the encoder of the parameters of `vjepa_perception`, but with so many threads.
+
+    Raises:
+        VjepaError: a parameter of a wrong type.
+    """
+    return replace(read_parameters(EncoderConfig, _fields_of(EncoderConfig, perception)), threads=threads)
+
+
+def sim_config(sim: Mapping[str, Any], episode_steps: int, randomize: Mapping[str, bool]) -> SimConfig:
+    """Return the simulation of the parameters of `sim_bridge`.
+
+    Args:
+        sim: the parameters, flat.
+        episode_steps: control steps of an episode, whatever the parameters say.
+        randomize: fields of `SimConfig` that are switched on where true.
+
+    Raises:
+        VjepaError: a parameter of a wrong type, or a value that no simulation can have.
+    """
+    values = _fields_of(SimConfig, sim) | {name: True for name, on in randomize.items() if on}
+    values |= {"episode_steps": episode_steps, "effort_limit": sim.get("effort_limit") or None}
+    return read_parameters(SimConfig, values)
+
+
+def _fields_of(config_class: type, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in fields(config_class)}
+    return {name: value for name, value in parameters.items() if name in names}

@@ -1,0 +1,395 @@
+"""Behaviour cloning: a policy from latents to the expert's actions, `vjepa train bc`.
+
+The expert labels every frame of a dataset, whatever was done there, from the joint state and the target that the
+dataset kept; the policy reads latents, and joint states where it may. Rounds of DAgger roll the policy out and let the
+expert label where it went (Ross, Gordon and Bagnell, A Reduction of Imitation Learning, 2011).
+"""
+
+import math
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sim_bridge.env import SimConfig
+from vjepa_interfaces.errors import VjepaError
+from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
+from vjepa_planner.contract import Observation, PlannerContext
+from vjepa_planner.models.policy import Policy, PolicyConfig, save_policy
+from vjepa_planner.registry import load_planner
+from vjepa_training.dataset import LATENT, Dataset
+from vjepa_training.rollout import RolloutConfig, rollout
+
+EXPERT = "expert"
+
+
+@dataclass(frozen=True)
+class BcTraining:
+    """How a policy is cloned.
+
+    Attributes:
+        rows: `mean` reads the mean row alone, `all` every row of the latent.
+        joint_state: whether joint positions and velocities are read too.
+        hidden: widths of the two hidden layers.
+        bottleneck: width of the narrow layer for the latent; 0 for none, which is the old architecture.
+        epochs: at most; training stops early where validation has not improved for `patience` of them.
+        patience: epochs.
+        batch_size: frames a step.
+        learning_rate: at its highest; it falls to 0 along a cosine over all epochs.
+        weight_decay: AdamW's.
+        noise: standard deviation of noise on the normalised latent, against learning targets by heart.
+        validation_share: share of the episodes that are kept for validation.
+        dagger: rounds of DAgger.
+        dagger_episodes: episodes of each round.
+        dagger_steps: control steps of each of those.
+        batch_lanes: episodes rolled out side by side.
+        task: of DAgger's episodes.
+        seed: of weights and batches; DAgger's episodes have seeds of their own behind it.
+        device: where it trains.
+    """
+
+    rows: str = "all"
+    joint_state: bool = True
+    hidden: tuple[int, int] = (256, 256)
+    bottleneck: int = 32
+    epochs: int = 60
+    patience: int = 15
+    batch_size: int = 512
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    noise: float = 0.1
+    validation_share: float = 0.1
+    dagger: int = 0
+    dagger_episodes: int = 100
+    dagger_steps: int = 200
+    batch_lanes: int = 25
+    task: str = "reacher-easy"
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Refuse values that no training can have, with a VjepaError."""
+        if self.rows not in ("mean", "all"):
+            raise VjepaError(f"rows is '{self.rows}'; expected mean or all")
+        for name in ("epochs", "patience", "batch_size", "dagger_episodes", "dagger_steps", "batch_lanes"):
+            if getattr(self, name) < 1:
+                raise VjepaError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if not 0 < self.validation_share < 1:
+            raise VjepaError(f"validation_share is {self.validation_share}; expected above 0 and below 1")
+
+
+OLD = BcTraining(
+    rows="mean",
+    joint_state=False,
+    hidden=(256, 64),
+    bottleneck=0,
+    epochs=100,
+    patience=100,
+    weight_decay=0.0,
+    noise=0.0,
+)
+"""The settings of earlier work on this design: mean-pooled latents alone, no regularisation, 100 epochs."""
+
+
+@dataclass
+class Frames:
+    """Labelled frames in memory, T of them.
+
+    Attributes:
+        latents: (T, rows, D) float16.
+        position: (T, n) rad.
+        velocity: (T, n) rad/s.
+        labels: (T, n) the expert's actions, in [-1, 1].
+        episode: (T,) number of the episode each is of.
+    """
+
+    latents: np.ndarray
+    position: np.ndarray
+    velocity: np.ndarray
+    labels: np.ndarray
+    episode: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def joined(self, other: "Frames") -> "Frames":
+        """Return both, the episodes of `other` numbered on."""
+        offset = int(self.episode.max()) + 1 - int(other.episode.min())
+        pairs = [(getattr(self, name), getattr(other, name)) for name in ("latents", "position", "velocity", "labels")]
+        return Frames(*(np.concatenate(pair) for pair in pairs), np.concatenate((self.episode, other.episode + offset)))
+
+
+@dataclass
+class Outcome:
+    """What a training gave.
+
+    Attributes:
+        policy: the best by validation, in evaluation mode.
+        curve: an entry an epoch: `round`, `epoch`, `train` and `validation`, mean squared errors.
+        frames: frames trained on in the last round, validation included.
+        variance: of the labels, which a policy that always acts the same reaches.
+    """
+
+    policy: Policy
+    curve: list[dict[str, float]] = field(default_factory=list)
+    frames: int = 0
+    variance: float = 0.0
+
+
+def labelled_frames(dataset: Dataset, training: BcTraining, max_frames: int = 0) -> Frames:
+    """Return the frames of `dataset` with the expert's actions.
+
+    Args:
+        dataset: with latents and targets.
+        training: whose rows are kept.
+        max_frames: at most so many, drawn without replacement; 0 for all.
+
+    Raises:
+        VjepaError: no latents, or frames without a target, which the expert cannot label.
+    """
+    latents = dataset[LATENT]
+    index = np.arange(len(dataset))
+    if 0 < max_frames < len(index):
+        index = np.sort(np.random.default_rng((training.seed, 5)).choice(index, max_frames, replace=False))
+    position, velocity, target = (
+        dataset[name][index] for name in ("observation.joint_position", "observation.joint_velocity", "target")
+    )
+    if not np.isfinite(target).all():
+        raise VjepaError(
+            f"{dataset.folder} has {int((~np.isfinite(target).all(1)).sum())} frames without a target, so the expert "
+            "cannot label them; behaviour cloning needs data of the simulator"
+        )
+    kept = latents[index][:, :1] if training.rows == "mean" else latents[index]
+    labels = expert_actions(position, velocity, target)
+    return Frames(kept, position, velocity, labels, dataset["episode_index"][index])
+
+
+def expert_actions(position: np.ndarray, velocity: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Return what the expert would do, (T, n) in [-1, 1], in each of T situations; (T, n) rad, rad/s, (T, 3) m."""
+    context = PlannerContext(action_size=position.shape[1], control_period_s=0.02, device="cpu")  # It keeps no time.
+    expert = load_planner(EXPERT, {}, context)
+    expert.reset(0)
+    nothing = np.zeros((1, 1), np.float32)
+    situations = zip(position, velocity, target, strict=True)
+    return np.stack([expert.plan(Observation(0, nothing, p, v, t), None).action for p, v, t in situations])
+
+
+def train_bc(
+    frames: Frames,
+    training: BcTraining,
+    encoder: Encoder | None = None,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+    on_round: Callable[[int, list[float]], None] | None = None,
+) -> Outcome:
+    """Clone the expert on `frames`, then on what DAgger adds.
+
+    Args:
+        frames: the first round's.
+        training: how.
+        encoder: of the frames' latents; needed for DAgger.
+        on_epoch: called with each entry of the curve.
+        on_round: called after each round's rollouts with its number and the returns of its episodes.
+
+    Raises:
+        VjepaError: DAgger without an encoder, or no episodes to validate on.
+    """
+    if training.dagger and encoder is None:
+        raise VjepaError("DAgger rolls the policy out, which takes the encoder of the dataset; name it with --encoder")
+    torch.manual_seed(training.seed)
+    outcome = _fit(frames, training, 0, None, on_epoch)
+    for number in range(1, training.dagger + 1):
+        assert encoder is not None
+        added, returns = _dagger_frames(outcome.policy, training, encoder, number)
+        if on_round:
+            on_round(number, returns)
+        frames = frames.joined(added)
+        found = _fit(frames, training, number, outcome.policy, on_epoch)
+        outcome = Outcome(found.policy, outcome.curve + found.curve, found.frames, found.variance)
+    return outcome
+
+
+def encoder_of(dataset: Dataset, name: str, device: str) -> Encoder:
+    """Load the encoder `name`, which must be the one that the latents of `dataset` come from.
+
+    Raises:
+        VjepaError: it is another one, or cannot be loaded.
+    """
+    made = dataset.info.encoder or {}
+    config = EncoderConfig(name, device, clip_frames=made.get("clip_frames", 8), grid=made.get("grid", 4))
+    encoder = load_encoder(config)
+    if encoder.fingerprint != made.get("fingerprint"):
+        raise VjepaError(
+            f"{dataset.folder} has latents of encoder {made.get('fingerprint')}, but {name} is {encoder.fingerprint}; "
+            "name the encoder that the dataset was made with"
+        )
+    return encoder
+
+
+def write_policy(
+    folder: Path | str, outcome: Outcome, training: BcTraining, dataset: Dataset, command: str
+) -> dict[str, Any]:
+    """Write the bundle of a cloned policy with a card that says how it was made; return what that says.
+
+    Args:
+        folder: of the bundle.
+        outcome: of the training.
+        training: how it was trained.
+        dataset: what it was trained on.
+        command: that did it.
+    """
+    best = min(outcome.curve, key=lambda entry: (-entry["round"], entry["validation"]))
+    facts = {
+        "dataset": list(dataset.info.sources),
+        "training": asdict(training),
+        "command": command,
+        "frames": outcome.frames,
+        "validation": best["validation"],
+        "label_variance": outcome.variance,
+    }
+    fingerprint = (dataset.info.encoder or {}).get("fingerprint", "")
+    reads = "all rows of the latent" if training.rows == "all" else "the mean row of the latent"
+    joints = "joint positions and velocities" if training.joint_state else "nothing else"
+    rounds = f"{training.dagger} rounds of DAgger of {training.dagger_episodes} episodes"
+    card = (
+        f"# {Path(folder).name}\n\nA policy cloned from the scripted expert, from latents of encoder `{fingerprint}`.\n"
+        f"It reads {reads} and {joints}; never the target, which only the expert that labelled the frames saw.\n\n"
+        f"    {command}\n\nTrained on {outcome.frames} frames, with {rounds}. Mean squared error on episodes kept for "
+        f"validation: {best['validation']:.4f} (always acting the same: {outcome.variance:.4f}).\n"
+    )
+    save_policy(folder, outcome.policy, fingerprint, card, facts)
+    return facts
+
+
+def _fit(
+    frames: Frames,
+    training: BcTraining,
+    number: int,
+    start: Policy | None,
+    on_epoch: Callable[[dict[str, float]], None] | None,
+) -> Outcome:
+    """Train one round, from `start` where there is one, and keep what validates best."""
+    episodes = np.unique(frames.episode)
+    held_out = np.random.default_rng((training.seed, 6)).random(episodes.max() + 1) < training.validation_share
+    chosen = held_out[frames.episode]
+    train, validation = np.flatnonzero(~chosen), np.flatnonzero(chosen)
+    if not len(train) or not len(validation):
+        raise VjepaError(f"{len(episodes)} episodes cannot be split for validation; collect more")
+    policy = Policy(_policy_config(frames, training)).to(training.device)
+    if start is None:
+        mean, std = _statistics(policy, frames, train)
+        policy.set_statistics(mean, std)
+    else:
+        policy.load_state_dict(start.state_dict())
+    policy.requires_grad_(True)
+    decayed = [p for p in policy.parameters() if p.ndim > 1]
+    rest = [p for p in policy.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": training.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr=training.learning_rate)
+    steps, step = training.epochs * math.ceil(len(train) / training.batch_size), 0
+    best, best_state, since, curve = math.inf, policy.state_dict(), 0, []
+    for epoch in range(training.epochs):
+        order = np.random.default_rng((training.seed, number, epoch)).permutation(train)
+        policy.train()
+        total = 0.0
+        for part in np.split(order, range(training.batch_size, len(order), training.batch_size)):
+            for group in optimiser.param_groups:
+                group["lr"] = training.learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+            inputs, labels = _batch(policy, frames, np.sort(part), training.device)
+            if training.noise:
+                size = policy.config.latent_size
+                noise = torch.randn_like(inputs[:, :size]) * training.noise
+                inputs[:, :size] += noise * policy.input_std[:size]
+            loss = functional.mse_loss(policy(inputs), labels)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            step += 1
+            total += float(loss.detach()) * len(part)
+        error = _error(policy, frames, validation, training)
+        entry = {"round": number, "epoch": epoch, "train": total / len(train), "validation": error}
+        curve.append(entry)
+        if on_epoch:
+            on_epoch(entry)
+        if error < best:
+            best, since = error, 0
+            best_state = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
+        else:
+            since += 1
+            if since >= training.patience:
+                break
+    policy.load_state_dict(best_state)
+    variance = float(frames.labels[validation].var(0).mean())
+    return Outcome(policy.eval().requires_grad_(False), curve, len(frames), variance)
+
+
+def _policy_config(frames: Frames, training: BcTraining) -> PolicyConfig:
+    rows, dim = frames.latents.shape[1:]
+    return PolicyConfig(
+        latent_dim=dim,
+        latent_rows=tuple(range(rows)),
+        joint_state=training.joint_state,
+        action_size=frames.labels.shape[1],
+        hidden=training.hidden,
+        bottleneck=training.bottleneck,
+    )
+
+
+def _batch(policy: Policy, frames: Frames, index: np.ndarray, device: str) -> tuple[Tensor, Tensor]:
+    arrays = (frames.latents[index], frames.position[index], frames.velocity[index], frames.labels[index])
+    latents, position, velocity, labels = (torch.from_numpy(a.astype(np.float32)).to(device) for a in arrays)
+    return policy.inputs(latents, position, velocity), labels
+
+
+def _statistics(policy: Policy, frames: Frames, index: np.ndarray) -> tuple[Tensor, Tensor]:
+    chosen = np.sort(np.random.default_rng(7).choice(index, min(len(index), 20_000), replace=False))
+    inputs, _ = _batch(policy, frames, chosen, "cpu")
+    return inputs.mean(0), inputs.std(0)
+
+
+@torch.inference_mode()
+def _error(policy: Policy, frames: Frames, index: np.ndarray, training: BcTraining) -> float:
+    policy.eval()
+    total = 0.0
+    for part in np.split(index, range(4096, len(index), 4096)):
+        inputs, labels = _batch(policy, frames, part, training.device)
+        total += float(functional.mse_loss(policy(inputs), labels)) * len(part)
+    return total / len(index)
+
+
+def _dagger_frames(policy: Policy, training: BcTraining, encoder: Encoder, number: int) -> tuple[Frames, list[float]]:
+    """Roll the policy out and return what it saw, labelled by the expert, and the returns of the episodes."""
+    seen: list[tuple[int, Any, np.ndarray]] = []
+    rows = slice(0, 1) if training.rows == "mean" else slice(None)
+    sim = SimConfig(task=training.task, seed=dagger_seed(training, number), episode_steps=training.dagger_steps)
+
+    def on_latent(episode: int, step, latent: np.ndarray) -> None:
+        seen.append((episode, step, latent[rows].astype(np.float16)))
+
+    with tempfile.TemporaryDirectory() as folder:
+        save_policy(folder, policy, encoder.fingerprint, "a round of DAgger")
+        config = RolloutConfig(
+            planner="bc",
+            options={"bundle": folder},
+            sim=sim,
+            episodes=training.dagger_episodes,
+            batch_size=training.batch_lanes,
+        )
+        episodes, _ = rollout(config, encoder, on_latent=on_latent)
+    position = np.stack([step.joint_position for _, step, _ in seen])
+    velocity = np.stack([step.joint_velocity for _, step, _ in seen])
+    target = np.stack([step.target for _, step, _ in seen])
+    labels = expert_actions(position, velocity, target)
+    numbers = np.array([episode for episode, _, _ in seen])
+    frames = Frames(np.stack([latent for _, _, latent in seen]), position, velocity, labels, numbers)
+    return frames, [episode.episode_return for episode in episodes]
+
+
+def dagger_seed(training: BcTraining, number: int) -> int:
+    """Return the seed of the first episode of a round: far from those that evaluations use."""
+    return 1_000_000_000 + training.seed * 1_000_000 + number * 10_000

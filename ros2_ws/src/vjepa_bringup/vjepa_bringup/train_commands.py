@@ -1,0 +1,134 @@
+"""`vjepa train`: datasets in, bundles out."""
+
+import argparse
+import dataclasses
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from vjepa_bringup import arguments as types
+from vjepa_bringup.graph import find_bundle, versions
+from vjepa_bringup.scoreboard import write_json
+
+
+def add_parsers(commands) -> None:
+    """Add `train` with `encoder` and `bc`."""
+    train = commands.add_parser("train", help="train an encoder or a policy on a dataset")
+    kinds = train.add_subparsers(title="what to train", required=True, metavar="WHAT")
+    _add_encoder(kinds)
+    _add_bc(kinds)
+
+
+def _add_encoder(kinds) -> None:
+    parser = kinds.add_parser("encoder", help="a small V-JEPA 2 encoder, on a dataset that kept its frames")
+    parser.add_argument("--data", required=True, metavar="DS", help="dataset with frames (see: vjepa collect --frames)")
+    parser.add_argument("--out", required=True, metavar="BUNDLE", help="folder of the bundle")
+    parser.add_argument("--work", metavar="DIR", help="folder of checkpoint and events (default: OUT.training)")
+    parser.add_argument(
+        "--encoder", default="encoder-small", help="whose architecture and preprocessing it gets (default %(default)s)"
+    )
+    parser.add_argument("--finetune", action="store_true", help="begin with its weights too, instead of random ones")
+    parser.add_argument("--objective", choices=("joint-embedding", "masked"), default="joint-embedding")
+    parser.add_argument("--steps", type=types.amount, default=5000, help="default %(default)s")
+    parser.add_argument("--batch-size", type=types.positive, default=64, help="clips a step (default %(default)s)")
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="default %(default)s")
+    parser.add_argument("--warmup-steps", type=types.amount, default=300, help="default %(default)s")
+    parser.add_argument("--seed", type=types.seed, default=0, help="default %(default)s")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default %(default)s)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default %(default)s")
+    parser.add_argument("--compile", action="store_true", help="through torch.compile: minutes to start, then faster")
+    parser.add_argument("--checkpoint-every", type=types.amount, default=200, help="steps (default %(default)s)")
+    parser.set_defaults(function=encoder_command)
+
+
+def _add_bc(kinds) -> None:
+    parser = kinds.add_parser("bc", help="a policy cloned from the expert, on a dataset with latents")
+    parser.add_argument("--data", required=True, metavar="DS", help="dataset with latents")
+    parser.add_argument("--out", required=True, metavar="BUNDLE", help="folder of the bundle")
+    parser.add_argument("--old", action="store_true", help="the old architecture and settings, on the mean row alone")
+    parser.add_argument("--no-joint-state", action="store_true", help="from latents alone")
+    parser.add_argument("--encoder", help="encoder of the dataset's latents; needed for --dagger")
+    parser.add_argument("--dagger", type=types.whole, default=0, metavar="N", help="rounds of DAgger (default 0)")
+    parser.add_argument("--dagger-episodes", type=types.amount, help="of each round")
+    parser.add_argument("--dagger-steps", type=types.positive, help="control steps of each of those")
+    parser.add_argument("--epochs", type=types.amount)
+    parser.add_argument("--patience", type=types.positive, help="epochs without a better validation before it stops")
+    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--noise", type=float, help="on the normalised latent, against learning targets by heart")
+    parser.add_argument("--max-frames", type=types.amount, default=0, help="at most so many of the dataset's frames")
+    parser.add_argument("--seed", type=types.seed)
+    parser.add_argument("--device", help="cpu, cuda or cuda:N")
+    parser.add_argument("--json", metavar="FILE", help="write the learning curve and the settings")
+    parser.set_defaults(function=bc_command)
+
+
+def encoder_command(arguments: argparse.Namespace) -> int:
+    """`vjepa train encoder`."""
+    from tqdm import tqdm
+
+    from vjepa_training.dataset import Dataset
+    from vjepa_training.train_encoder import EncoderTraining, train_encoder
+
+    names = [field.name for field in dataclasses.fields(EncoderTraining)]
+    given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
+    training = EncoderTraining(**{**given, "encoder": find_bundle(arguments.encoder)})
+    work = Path(arguments.work or arguments.out.rstrip("/") + ".training")
+    with tqdm(total=training.steps, unit="step", dynamic_ncols=True, disable=None) as bar:
+
+        def on_step(step: int, figures: dict[str, float]) -> None:
+            bar.update(step - bar.n)
+            text = "  ".join(f"{name} {value:.3g}" for name, value in figures.items())
+            if any(name.startswith("validation") for name in figures):
+                tqdm.write(f"step {step}: {text}", file=sys.stdout)
+                sys.stdout.flush()
+            else:
+                bar.set_postfix_str(text)
+
+        train_encoder(Dataset(arguments.data), training, arguments.out, work, _command(), on_step)
+    print(f"encoder written to {arguments.out}; its training can be looked at with: tensorboard --logdir {work}")
+    return 0
+
+
+def bc_command(arguments: argparse.Namespace) -> int:
+    """`vjepa train bc`."""
+    from vjepa_training.dataset import Dataset
+    from vjepa_training.train_bc import OLD, BcTraining, encoder_of, labelled_frames, train_bc, write_policy
+
+    names = [field.name for field in dataclasses.fields(BcTraining)]
+    given = {name: getattr(arguments, name, None) for name in names}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if arguments.no_joint_state:
+        changes["joint_state"] = False
+    dataset = Dataset(arguments.data)
+    if dataset.info.task:
+        changes["task"] = dataset.info.task
+    training = dataclasses.replace(OLD if arguments.old else BcTraining(), **changes)
+    encoder = encoder_of(dataset, find_bundle(arguments.encoder), training.device) if arguments.encoder else None
+    started = time.monotonic()
+    frames = labelled_frames(dataset, training, arguments.max_frames)
+    print(f"{len(frames)} frames of {len(dataset.episodes)} episodes labelled by the expert", flush=True)
+
+    def on_epoch(entry: dict[str, float]) -> None:
+        print(
+            f"round {entry['round']:.0f} epoch {entry['epoch']:.0f}: mean squared error {entry['train']:.4f}, "
+            f"validation {entry['validation']:.4f}",
+            flush=True,
+        )
+
+    def on_round(number: int, returns: list[float]) -> None:
+        mean = sum(returns) / len(returns)
+        print(f"round {number}: {len(returns)} episodes rolled out, mean return {mean:.1f}", flush=True)
+
+    outcome = train_bc(frames, training, encoder, on_epoch, on_round)
+    facts = write_policy(arguments.out, outcome, training, dataset, _command())
+    print(f"policy written to {arguments.out}: validation {facts['validation']:.4f} of {outcome.variance:.4f}")
+    if arguments.json:
+        wall_s = time.monotonic() - started
+        write_json(arguments.json, {**facts, "curve": outcome.curve, "wall_s": wall_s, "versions": versions()})
+    return 0
+
+
+def _command() -> str:
+    return shlex.join(["vjepa", *sys.argv[1:]])
