@@ -57,6 +57,12 @@ class JointEmbedding(nn.Module):
     embeddings is V-JEPA 2-AC's (Assran et al., 2025).
     """
 
+    first: Tensor
+    second: Tensor
+    target_mean: Tensor
+    target_std: Tensor
+    velocity_std: Tensor
+
     def __init__(self, model, grid: int, joints: int, seed: int, joint_weight: float = 20.0):
         """Make the heads for an encoder.
 

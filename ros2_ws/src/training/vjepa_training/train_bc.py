@@ -121,8 +121,13 @@ class Frames:
     def joined(self, other: "Frames") -> "Frames":
         """Return both, the episodes of `other` numbered on."""
         offset = int(self.episode.max()) + 1 - int(other.episode.min())
-        pairs = [(getattr(self, name), getattr(other, name)) for name in ("latents", "position", "velocity", "labels")]
-        return Frames(*(np.concatenate(pair) for pair in pairs), np.concatenate((self.episode, other.episode + offset)))
+        return Frames(
+            np.concatenate((self.latents, other.latents)),
+            np.concatenate((self.position, other.position)),
+            np.concatenate((self.velocity, other.velocity)),
+            np.concatenate((self.labels, other.labels)),
+            np.concatenate((self.episode, other.episode + offset)),
+        )
 
 
 @dataclass

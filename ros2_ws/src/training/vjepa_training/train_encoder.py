@@ -285,7 +285,7 @@ def _speed_up(module) -> None:
         layer.attention.apply_rotary_embeddings = rotate
 
 
-def _objective(training: EncoderTraining, encoder, dataset: Dataset) -> nn.Module:
+def _objective(training: EncoderTraining, encoder, dataset: Dataset) -> JointEmbedding | MaskedPrediction:
     if training.objective == "masked":
         return MaskedPrediction(encoder.config, training.grid, encoder, training.seed)
     return JointEmbedding(encoder.config, training.grid, len(dataset.info.joint_names), training.seed)

@@ -44,7 +44,6 @@ class RecorderNode(ManagedNode):
     """`episode_recorder`: raw subscriptions in, one bag at a time out."""
 
     Parameters = RecorderParameters
-    executor_type = SingleThreadedExecutor  # its callbacks need the message info
 
     def __init__(self):
         super().__init__("episode_recorder")
@@ -185,4 +184,4 @@ def _message_type(name: str) -> type:
 
 def main() -> None:
     """Run `episode_recorder` until it is told to stop."""
-    sys.exit(run(RecorderNode))
+    sys.exit(run(RecorderNode, SingleThreadedExecutor))  # Its callbacks need the message info.

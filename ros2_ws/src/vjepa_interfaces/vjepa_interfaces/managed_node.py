@@ -64,8 +64,6 @@ class ManagedNode(LifecycleNode):
         Parameters: a frozen dataclass; its fields, types and defaults are the node's ROS parameters.
         live_parameters: names of those that may be set while the node is configured; the others are refused then.
         option_prefixes: names `NAME` whose parameters `NAME.OPTION` are taken as given, for plug-ins to check.
-        executor_type: what makes the node's executor. Events take half the time of a wait set on the way from message
-            to callback, and run callbacks in order of arrival; rclpy 7.1's cannot pass a callback its message info.
 
     `self.parameters` holds the instance read at *configure*.
     """
@@ -73,7 +71,6 @@ class ManagedNode(LifecycleNode):
     Parameters: ClassVar[type]
     live_parameters: ClassVar[frozenset[str]] = frozenset()
     option_prefixes: tuple[str, ...] = ()
-    executor_type: ClassVar[Callable[[], Executor]] = EventsExecutor
 
     def __init__(self, name: str):
         super().__init__(name)
@@ -283,17 +280,18 @@ def on_signal(signals: socket.socket, executor: Executor) -> threading.Event:
     return stopping
 
 
-def run(node_class: type[ManagedNode], args: list[str] | None = None) -> int:
+def run(node_class: Callable[[], ManagedNode], executor_type: Callable[[], Executor] = EventsExecutor) -> int:
     """Spin one managed node until SIGINT or SIGTERM, deactivate and clean it up, and return the exit status.
 
     Signals are waited for in a thread of their own, so that the node still has a context in which to send its last
-    zero torque. An exception out of a callback is logged and ends the process with status 1, for the stack to restart.
+    zero torque. Events take half the time of a wait set from message to callback, and run callbacks in the order of
+    arrival; but rclpy 7.1's executor for them cannot pass a callback its message info. An exception out of a callback is logged and ends the process with status 1, for the stack to restart.
     """
     signals = hold_signals()
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     status = 0
     node = None
-    executor = node_class.executor_type()
+    executor = executor_type()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.getsignal(number))  # the events executor takes them over; take them back
     stopping = on_signal(signals, executor)
