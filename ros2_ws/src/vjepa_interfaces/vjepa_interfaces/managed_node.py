@@ -285,7 +285,8 @@ def run(node_class: Callable[[], ManagedNode], executor_type: Callable[[], Execu
 
     Signals are waited for in a thread of their own, so that the node still has a context in which to send its last
     zero torque. Events take half the time of a wait set from message to callback, and run callbacks in the order of
-    arrival; but rclpy 7.1's executor for them cannot pass a callback its message info. An exception out of a callback is logged and ends the process with status 1, for the stack to restart.
+    arrival; but rclpy 7.1's executor for them cannot pass a callback its message info. An exception out of a callback
+    is logged and ends the process with status 1, for the stack to restart.
     """
     signals = hold_signals()
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
