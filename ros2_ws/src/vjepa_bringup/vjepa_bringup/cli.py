@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; each sets `function`, which takes the arguments and returns a status."""
-    from vjepa_bringup import dataset_commands, graph_commands, run_commands, train_commands
+    from vjepa_bringup import dataset_commands, graph_commands, probe_commands, run_commands, train_commands
 
     parser = argparse.ArgumentParser(
         prog="vjepa", description="A camera frame becomes a V-JEPA 2 latent becomes a torque."
@@ -17,6 +17,7 @@ def build_parser() -> argparse.ArgumentParser:
     graph_commands.add_parsers(commands)
     dataset_commands.add_parsers(commands)
     train_commands.add_parsers(commands)
+    probe_commands.add_parsers(commands)
     return parser
 
 
