@@ -26,7 +26,7 @@ from vjepa_bringup.graph import LIFECYCLE_ORDER, StackOptions, option_names
 from vjepa_interfaces import topics
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ["README.md", "docs/tasks.md", "docs/datasets.md"]
+PAGES = ["README.md", "docs/tasks.md", "docs/datasets.md", "docs/tutorial.md"]
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 REASONS = {"ros": "needs a sourced ROS 2", "network": "downloads from the Hugging Face hub", "docker": "needs Docker"}
 NOT_RUN = {"make test": "it runs every test, this one included"}
@@ -87,7 +87,7 @@ def own_domain(tmp_path_factory):
         for domain in {*range(domains.FIRST_DOMAIN, domains.LAST_DOMAIN + 1)} - {held}:
             file = stack.enter_context(open(private / f"domain-{domain}.json", "w"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield {**os.environ, "TMPDIR": str(temporary)}
+        yield {**os.environ, "TMPDIR": str(temporary), "VJEPA_TEST_DIVISOR": "1000"}
 
 
 def processes_of(environment: dict[str, str]) -> dict[int, str]:
@@ -152,12 +152,10 @@ def rows(section: str, columns: int) -> list[list[str]]:
 
 def test_results_and_status_have_the_fields_that_are_documented(session, interface):
     """From what the commands of the pages wrote, so that a new field is not forgotten."""
-    documented = set(re.findall(r"`(\w+)`", interface["The JSON of a result"]))
-    committed = {file.name for file in (ROOT / "results").glob("benchmark-*.json")}
-    results = [file for file in (session.folder / "results").glob("*.json") if file.name not in committed]
-    assert results or "results/" not in script(session.page)
-    for file in results:
-        assert set(json.loads(file.read_text())) <= documented, file.name
+    sections = interface["The JSON of a result"] + interface["The JSON of a training"]
+    documented = set(re.findall(r"`(\w+)`", sections))
+    for name in set(re.findall(r"--json results/(\S+)", script(session.page))):
+        assert set(json.loads((session.folder / "results" / name).read_text())) <= documented, name
     shown = re.findall(r"^(\w+): [^\n]*\n((?:    [^\n]+\n)+)", session.output, re.MULTILINE)
     assert bool(shown) == ("status" in script(session.page))
     for node, values in shown:

@@ -10,7 +10,7 @@ from rclpy.validate_namespace import validate_namespace
 from vjepa_bringup.domains import MAX_DOMAIN
 
 MAX_SEED = 2**31 - 1
-TEST_DIVISOR = "VJEPA_TEST_DIVISOR"
+TEST_DIVISOR, A_DOZEN = "VJEPA_TEST_DIVISOR", 12
 
 
 def positive(text: str) -> int:
@@ -21,9 +21,10 @@ def positive(text: str) -> int:
 def amount(text: str) -> int:
     """Return a whole number of at least 1 of something there may be much of: episodes, steps, epochs.
 
-    Tests set `VJEPA_TEST_DIVISOR` to run long commands as they stand, on less.
+    Tests set `VJEPA_TEST_DIVISOR` to run long commands as they stand on less, though never on less than a dozen.
     """
-    return max(1, _whole(text, 1, None) // int(os.environ.get(TEST_DIVISOR, "1")))
+    value = _whole(text, 1, None)
+    return max(value // int(os.environ.get(TEST_DIVISOR, "1")), min(value, A_DOZEN))
 
 
 def whole(text: str) -> int:

@@ -42,9 +42,8 @@ def _add_common(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("--encoder", help="bundle, checkpoint folder or hub id")
     parser.add_argument("--device", help="auto, cpu or cuda")
     parser.add_argument("--task", help="dm_control task, such as reacher-easy")
-    parser.add_argument(
-        "--episodes", type=types.positive, default=DEFAULT_EPISODES[command], help="default %(default)s"
-    )
+    count = types.amount if command == "eval" else types.positive
+    parser.add_argument("--episodes", type=count, default=DEFAULT_EPISODES[command], help="default %(default)s")
     parser.add_argument("--seed", type=types.seed, help="episode i uses seed + i (default: the parameters', else 0)")
     parser.add_argument("--protocol", choices=sorted(PROTOCOLS), default="short", help="200 or 1000 steps an episode")
     parser.add_argument("--params-file", default="", help="YAML of ROS parameters over the defaults")
