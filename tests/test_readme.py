@@ -205,6 +205,17 @@ def test_every_message_in_the_troubleshooting_table_exists():
             assert fragment.strip() in source, message
 
 
+def test_the_results_are_those_of_the_files_they_name():
+    table = [line for line in (ROOT / "README.md").read_text().splitlines() if "](results/" in line]
+    assert table
+    for line in table:
+        result = json.loads((ROOT / re.search(r"\((results/[\w-]+\.json)\)", line)[1]).read_text())
+        low, high = result["interval_95"]
+        ended = 100 * sum(result["in_target_at_end"]) / len(result["in_target_at_end"])
+        assert f"| {result['mean_return']:.1f} ({low:.1f} to {high:.1f}) | {ended:.0f} % |" in line
+        assert f"| {result['episodes']} of {result['episode_steps']} steps |" in line
+
+
 def test_the_licence_is_the_whole_text_that_apache_publishes():
     digest = hashlib.sha256((ROOT / "LICENSE").read_bytes()).hexdigest()
     assert digest == "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"

@@ -98,7 +98,7 @@ def _checked_parameters(arguments: argparse.Namespace, options: StackOptions) ->
     refuse_unknown_names(parameters)
     encoder = parameters["vjepa_perception"]["encoder"]
     if not Path(encoder).expanduser().is_dir() and not _HUB_ID.fullmatch(encoder):
-        shipped = ", ".join(sorted(path.name for path in share("models").glob("*")))
+        shipped = ", ".join(sorted(path.name for path in share("models").glob("encoder*")))
         raise VjepaError(
             f"unknown encoder '{encoder}'; valid are: {shipped}, a folder (a bundle or a transformers checkpoint) "
             "or a hub id such as facebook/vjepa2-vitl-fpc64-256"
