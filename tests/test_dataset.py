@@ -10,8 +10,8 @@ from vjepa_interfaces.messages import latent_of
 from vjepa_interfaces.stamps import to_nanoseconds
 from vjepa_perception.encoder import EncoderConfig, load_encoder
 from vjepa_training.bag_reader import Bag, topic_names
-from vjepa_training.build import encode_frames
 from vjepa_training.dataset import IMAGE, LATENT, Dataset
+from vjepa_training.encode import encode_frames
 
 EPISODES, STEPS, SEED = 2, 36, 11
 

@@ -154,13 +154,14 @@ class EpisodeWriter:
         except OSError:
             self._file.close()
             raise DatasetError(f"another process is writing {path}; wait until it has ended") from None
-        found = list(_whole_batches(path, self._schema))
-        self.episodes = {episode for episode, _ in found}
-        whole = found[-1][1] if found else 0
+        self.episodes, whole = set[int](), 0
+        for batch, end in _whole_batches(path, self._schema):
+            self.episodes.add(_episode_of(batch))
+            whole = end
         self._file.truncate(whole)
         self._file.seek(whole)
         if whole == 0:
-            self._file.write(_stream_bytes(self._schema, None)[0])
+            self._file.write(self._schema.serialize())
         self._flush()
 
     def add(self, episode_index: int, rows: Mapping[str, np.ndarray]) -> None:
@@ -181,7 +182,7 @@ class EpisodeWriter:
         if not length:
             raise DatasetError(f"episode {episode_index} has no rows; leave it out")
         rows = {**rows, "episode_index": np.full(length, episode_index)}
-        self._file.write(_stream_bytes(self._schema, _batch(rows, self._columns, self._schema))[1])
+        self._file.write(_batch(rows, self._columns, self._schema).serialize())
         self._flush()
         self.episodes.add(episode_index)
 
@@ -203,7 +204,7 @@ def whole_episodes(folder: Path | str, info: DatasetInfo) -> set[int]:
     """Return the numbers of the episodes that an unfinished dataset in `folder` has."""
     schema = arrow_schema(info)
     parts = (Path(folder) / PARTS).glob("*.arrow")
-    return {episode for path in parts for episode, _ in _whole_batches(path, schema)}
+    return {_episode_of(batch) for path in parts for batch, _ in _whole_batches(path, schema)}
 
 
 def finish_dataset(folder: Path | str, info: DatasetInfo) -> "Dataset":
@@ -217,12 +218,10 @@ def finish_dataset(folder: Path | str, info: DatasetInfo) -> "Dataset":
     folder = Path(folder)
     parts = sorted((folder / PARTS).glob("*.arrow"))
     schema = arrow_schema(info)
-    found = {episode: (path, i) for path in parts for i, (episode, _) in enumerate(_whole_batches(path, schema))}
+    found = {_episode_of(batch): batch for path in parts for batch, _ in _whole_batches(path, schema)}
     if not found:
         raise DatasetError(f"{folder} has no whole episode; nothing to make a dataset of")
-    readers = {path: _open_batches(path, schema) for path in parts}
-    batches = (readers[path][i] for _, (path, i) in sorted(found.items()))
-    dataset = write_dataset(folder, info, batches)
+    dataset = write_dataset(folder, info, (found[episode] for episode in sorted(found)))
     shutil.rmtree(folder / PARTS)
     return dataset
 
@@ -234,7 +233,7 @@ def write_dataset(folder: Path | str, info: DatasetInfo, episodes: Iterable[pa.R
     schema = arrow_schema(info)
     files: list[str] = []
     waiting: list[pa.RecordBatch] = []
-    rows = 0
+    rows = waiting_rows = waiting_bytes = 0
 
     def write_file() -> None:
         table = pa.Table.from_batches(waiting, schema).combine_chunks()
@@ -249,8 +248,11 @@ def write_dataset(folder: Path | str, info: DatasetInfo, episodes: Iterable[pa.R
     for number, batch in enumerate(episodes):
         waiting.append(batch.set_column(index, schema.field(index), pa.array(np.full(batch.num_rows, number))))
         rows += batch.num_rows
-        if sum(b.num_rows for b in waiting) >= ROWS_A_FILE or sum(b.nbytes for b in waiting) >= BYTES_A_FILE:
+        waiting_rows += batch.num_rows
+        waiting_bytes += waiting[-1].nbytes
+        if waiting_rows >= ROWS_A_FILE or waiting_bytes >= BYTES_A_FILE:
             write_file()
+            waiting_rows = waiting_bytes = 0
     if waiting:
         write_file()
     if not files:
@@ -389,11 +391,6 @@ def arrow_schema(info: DatasetInfo) -> pa.Schema:
     return pa.schema(fields)
 
 
-def record_batch(info: DatasetInfo, rows: Mapping[str, np.ndarray]) -> pa.RecordBatch:
-    """Return `rows`, all columns of `info` with T rows each, as an Arrow record batch."""
-    return _batch(rows, info.columns(), arrow_schema(info))
-
-
 def _batch(rows: Mapping[str, np.ndarray], columns, schema: pa.Schema) -> pa.RecordBatch:
     length = len(rows["stamp_ns"])
     arrays = []
@@ -406,25 +403,13 @@ def _batch(rows: Mapping[str, np.ndarray], columns, schema: pa.Schema) -> pa.Rec
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _stream_bytes(schema: pa.Schema, batch: pa.RecordBatch | None) -> tuple[bytes, bytes]:
-    """Return the bytes that open an Arrow stream of `schema`, and those of `batch` in it."""
-    sink = pa.BufferOutputStream()
-    stream = pa.ipc.new_stream(sink, schema)
-    opening = sink.tell()
-    if batch is None:
-        stream.close()
-        data = sink.getvalue().to_pybytes()
-        return data[:-8], b""  # Without the end of stream, 8 bytes, which an open stream does not have yet.
-    stream.write_batch(batch)
-    end = sink.tell()
-    stream.close()
-    data = sink.getvalue()
-    opening = opening or len(_stream_bytes(schema, None)[0])
-    return data[:opening].to_pybytes(), data[opening:end].to_pybytes()
+def _episode_of(batch: pa.RecordBatch) -> int:
+    """Return the number of the episode that a batch of a part holds."""
+    return batch.column("episode_index")[0].as_py()
 
 
-def _whole_batches(path: Path, schema: pa.Schema) -> Iterator[tuple[int, int]]:
-    """Yield episode number and end offset of each whole episode of a part, however the file ends."""
+def _whole_batches(path: Path, schema: pa.Schema) -> Iterator[tuple[pa.RecordBatch, int]]:
+    """Yield each whole episode of a part, mapped into memory, and its end offset, however the file ends."""
     try:
         source = pa.memory_map(str(path))
         with pa.ipc.open_stream(source) as stream:
@@ -433,14 +418,13 @@ def _whole_batches(path: Path, schema: pa.Schema) -> Iterator[tuple[int, int]]:
                     f"{path} holds rows of another dataset: {stream.schema.names}; choose another folder"
                 )
             while True:
-                batch = stream.read_next_batch()
-                yield batch.column("episode_index")[0].as_py(), source.tell()
+                yield stream.read_next_batch(), source.tell()
     except (StopIteration, pa.ArrowInvalid, OSError):
         return
 
 
 def _open_batches(path: Path, schema: pa.Schema) -> list[pa.RecordBatch]:
-    """Return the whole record batches of an Arrow stream file, mapped into memory."""
+    """Return the record batches of a finished dataset's Arrow stream file, mapped into memory."""
     batches = []
     try:
         with pa.ipc.open_stream(pa.memory_map(str(path))) as stream:
@@ -451,8 +435,6 @@ def _open_batches(path: Path, schema: pa.Schema) -> list[pa.RecordBatch]:
     except StopIteration:
         return batches
     except (pa.ArrowInvalid, OSError) as error:
-        if path.parent.name == PARTS:  # Cut short by a kill.
-            return batches
         raise DatasetError(f"{path} is not a readable Arrow stream: {error}") from error
 
 

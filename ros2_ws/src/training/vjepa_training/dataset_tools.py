@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from vjepa_perception.encoder import Encoder
-from vjepa_training.build import encode_frames
 from vjepa_training.dataset import (
     IMAGE,
     INFO_FILE,
@@ -20,6 +19,7 @@ from vjepa_training.dataset import (
     finish_dataset,
     write_dataset,
 )
+from vjepa_training.encode import encode_frames
 
 
 def merge_datasets(datasets: Sequence[Dataset], folder: Path | str) -> Dataset:

@@ -80,10 +80,13 @@ def write_hub_files(dataset: Dataset, folder: Path, title: str) -> None:
     features = {"info": {"features": hub_features(dataset.info)}}
     schema = arrow_schema(dataset.info).with_metadata({"huggingface": json.dumps(features)})
     shards: list[list[pa.RecordBatch]] = [[]]
+    shard_bytes = 0
     for batch in dataset.episode_batches():
-        if shards[-1] and sum(other.nbytes for other in shards[-1]) + batch.nbytes > SHARD_BYTES:
+        if shards[-1] and shard_bytes + batch.nbytes > SHARD_BYTES:
             shards.append([])
+            shard_bytes = 0
         shards[-1].append(batch)
+        shard_bytes += batch.nbytes
     for number, batches in enumerate(shards):
         table = pa.Table.from_batches(batches).replace_schema_metadata(schema.metadata)
         name = f"train-{number:05d}-of-{len(shards):05d}.parquet"

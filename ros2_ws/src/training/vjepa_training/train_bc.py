@@ -24,6 +24,7 @@ from vjepa_planner.contract import Observation, PlannerContext
 from vjepa_planner.models.policy import Policy, PolicyConfig, save_policy
 from vjepa_planner.registry import load_planner
 from vjepa_training.dataset import LATENT, Dataset
+from vjepa_training.optimiser import adamw, set_cosine_rate
 from vjepa_training.rollout import RolloutConfig, rollout
 
 EXPERT = "expert"
@@ -292,10 +293,7 @@ def _fit(
     else:
         policy.load_state_dict(start.state_dict())
     policy.requires_grad_(True)
-    decayed = [p for p in policy.parameters() if p.ndim > 1]
-    rest = [p for p in policy.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": training.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=training.learning_rate)
+    optimiser = adamw(policy.parameters(), training.learning_rate, training.weight_decay)
     steps, step = training.epochs * math.ceil(len(train) / training.batch_size), 0
     best, best_state, since, curve = math.inf, policy.state_dict(), 0, []
     for epoch in range(training.epochs):
@@ -303,8 +301,7 @@ def _fit(
         policy.train()
         total = 0.0
         for part in np.split(order, range(training.batch_size, len(order), training.batch_size)):
-            for group in optimiser.param_groups:
-                group["lr"] = training.learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+            set_cosine_rate(optimiser, training.learning_rate, step, steps)
             inputs, labels = _batch(policy, frames, np.sort(part), training.device)
             if training.noise:
                 size = policy.config.latent_size

@@ -28,6 +28,7 @@ from vjepa_perception.rotary import share_rotary_tables
 from vjepa_perception.weights import place_weights
 from vjepa_training.dataset import IMAGE, Dataset
 from vjepa_training.encoder_objectives import FUTURE_STEPS, Clips, JointEmbedding, MaskedPrediction
+from vjepa_training.optimiser import adamw, set_cosine_rate
 
 OBJECTIVES = ("joint-embedding", "masked")
 STATISTICS_BATCHES = 16
@@ -186,10 +187,7 @@ def train_encoder(
         raise VjepaError(f"{dataset.folder} has too few episodes of more than {FUTURE_STEPS} steps to train on")
     objective = _objective(training, encoder, dataset).to(training.device)
     parameters = [*encoder.parameters(), *(p for p in objective.parameters() if p.requires_grad)]
-    decayed = [p for p in parameters if p.ndim > 1]
-    rest = [p for p in parameters if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": training.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=training.learning_rate, betas=(0.9, 0.98))
+    optimiser = adamw(parameters, training.learning_rate, training.weight_decay, betas=(0.9, 0.98))
     identity = {**asdict(training), "data": [len(dataset), _digest(dataset)]}
     step = _resume(work / CHECKPOINT_FILE, identity, encoder, objective, optimiser, training.device)
     if step == 0:
@@ -200,8 +198,7 @@ def train_encoder(
     begun, since = time.monotonic(), step
     with _events(work, step) as log:
         while step < training.steps:
-            for group in optimiser.param_groups:
-                group["lr"] = _learning_rate(training, step)
+            set_cosine_rate(optimiser, training.learning_rate, step, training.steps, training.warmup_steps)
             clips = sampler.clips(_draw(rows, training.batch_size, training.seed, step))
             with _autocast(training):
                 loss, parts = forward(encoder, clips)
@@ -295,11 +292,6 @@ def _draw(rows: np.ndarray, count: int, seed: int, step: int) -> np.ndarray:
     """Return `count` of `rows` for a step, drawn with replacement; validation and statistics use negative steps."""
     rng = np.random.default_rng((seed, int(step < 0), abs(step)))
     return np.sort(rows[rng.integers(len(rows), size=count)])
-
-
-def _learning_rate(training: EncoderTraining, step: int) -> float:
-    warm = min(1.0, (step + 1) / max(1, training.warmup_steps))
-    return training.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / training.steps))
 
 
 def _autocast(training: EncoderTraining):
