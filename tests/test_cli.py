@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from rosbags.typesys import Stores, get_typestore
 from sim_bridge.env import SimConfig
 from sim_bridge.sim_node import SimParameters
 from vjepa_bringup.domains import hold_domain
-from vjepa_bringup.graph import StackOptions, environment
+from vjepa_bringup.graph import StackOptions, environment, find_bundle
 from vjepa_bringup.monitor import Monitor
 from vjepa_bringup.run_graph import environment_of
 from vjepa_perception.encoder import EncoderConfig
@@ -186,7 +187,10 @@ def test_arguments_that_make_no_sense_are_refused(vjepa, arguments, message):
     ("parameters", "messages"),
     [
         ("vjepa_planner: {ros__parameters: {plannr: random}}", ["plannr", "planner, planners"]),
-        ("vjepa_planner: {ros__parameters: {expert.kq: 1.0}}", ["option of planner 'expert'", "'kq'", "kd, kp"]),
+        (
+            "vjepa_planner: {ros__parameters: {planner: expert, expert.kq: 1.0}}",
+            ["option of planner 'expert'", "'kq'", "kd, kp"],
+        ),
         ("planer: {ros__parameters: {planner: random}}", ["unknown node 'planer'", "vjepa_planner"]),
     ],
 )
@@ -198,6 +202,19 @@ def test_a_parameter_that_there_is_not_is_refused_with_those_there_are(vjepa, tm
         assert message in command.complained
     assert command.complained.splitlines()[-1].startswith("vjepa: ")
     assert command.said == ""
+    command.assert_left_nothing()
+
+
+@pytest.mark.parametrize("through", ["ros", "process"])
+def test_a_policy_of_another_encoder_has_no_score(vjepa, tmp_path, through):
+    bundle = shutil.copytree(find_bundle("bc-small"), tmp_path / "policy")
+    config = json.loads((bundle / "config.json").read_text()) | {"encoder_fingerprint": "0123456789abcdef"}
+    (bundle / "config.json").write_text(json.dumps(config))
+    command = vjepa("eval", "--episodes", 1, "--through", through, "--policy", bundle, "--json", "r.json").wait()
+    assert command.status == 1
+    assert "was trained on latents of encoder 0123456789abcdef" in command.complained.splitlines()[-1]
+    assert command.said == ""
+    assert not (tmp_path / "r.json").exists()
     command.assert_left_nothing()
 
 
@@ -337,7 +354,7 @@ def test_commands_talk_to_the_stack_that_runs(vjepa, stack, tmp_path):
         assert re.search(rf"^{node}: ", status.said, re.MULTILINE)
     assert status.status == 0
 
-    assert re.search(r"^\* expert$", vjepa("planner", "list").wait().said, re.MULTILINE)
+    assert re.search(r"^\* bc$", vjepa("planner", "list").wait().said, re.MULTILINE)
     swap = vjepa("planner", "set", "random").wait()
     assert (swap.status, swap.said) == (0, "planner: random\n")
     listing = vjepa("planner", "list").wait()
@@ -346,7 +363,7 @@ def test_commands_talk_to_the_stack_that_runs(vjepa, stack, tmp_path):
 
     refused = vjepa("planner", "set", "nope").wait()
     assert refused.status == 1
-    assert re.match(r"vjepa: unknown planner 'nope'; valid are: expert, expert-p, random", refused.complained)
+    assert re.match(r"vjepa: unknown planner 'nope'; valid are: bc, expert, expert-p, random", refused.complained)
     assert stack.monitor.wait_until(lambda: stack.monitor.drivers[-1] == "random", 10)
     assert [command.processes() for command in (status, swap, listing, refused)] == [{}] * 4
 

@@ -56,14 +56,21 @@ def test_consumers_come_before_the_simulation_and_the_manager_last():
 
 
 def test_a_camera_takes_the_place_of_the_simulation():
-    nodes = graph(source="camera")
+    nodes = graph(source="camera", planner="random")
     assert set(nodes) == {"vjepa_perception", "vjepa_planner", "episode_recorder", "stack_manager"}
     assert "sim_bridge" not in nodes["stack_manager"].parameters["managed_nodes"]
 
 
+def test_what_drives_behind_a_camera_is_chosen_by_its_user(params_file):
+    with pytest.raises(VjepaError, match="no planner is chosen"):
+        graph(source="camera")
+    file = params_file(vjepa_planner={"planner": "random"})
+    assert graph(source="camera", params_file=file)["vjepa_planner"].parameters["planner"] == "random"
+
+
 @pytest.mark.parametrize(("source", "expected"), [("sim", True), ("camera", False)])
 def test_nodes_follow_the_clock_of_the_simulation_and_a_camera_has_none(source, expected):
-    nodes = graph(source=source)
+    nodes = graph(source=source, planner="random")
     assert {node.parameters["use_sim_time"] for node in nodes.values() if node.lifecycle} == {expected}
 
 
@@ -71,7 +78,8 @@ def test_use_sim_time_can_be_asked_for_and_the_argument_wins_over_the_file(param
     file = params_file(**{"/**": {"use_sim_time": False}})
     assert graph(params_file=file)["vjepa_planner"].parameters["use_sim_time"] is False
     assert graph(params_file=file, use_sim_time=True)["vjepa_planner"].parameters["use_sim_time"] is True
-    assert graph(source="camera", use_sim_time=True)["vjepa_perception"].parameters["use_sim_time"] is True
+    camera = graph(source="camera", planner="random", use_sim_time=True)
+    assert camera["vjepa_perception"].parameters["use_sim_time"] is True
 
 
 def test_topics_that_are_elsewhere_are_remapped_in_every_node_that_uses_them():
@@ -111,7 +119,8 @@ def test_without_file_and_options_the_defaults_hold():
     merged, defaults = merged_parameters(StackOptions()), default_parameters()
     assert set(merged) == set(defaults) == {*LIFECYCLE_ORDER, "stack_manager"}
     assert merged["sim_bridge"] == defaults["sim_bridge"]
-    assert part(merged["vjepa_planner"], defaults["vjepa_planner"]) == defaults["vjepa_planner"]
+    expected = defaults["vjepa_planner"] | {"bc.bundle": str(share("models", "bc-small"))}
+    assert part(merged["vjepa_planner"], expected) == expected
 
 
 def test_a_file_wins_over_the_defaults_and_leaves_the_rest(params_file):

@@ -123,7 +123,8 @@ def spec_of(event, lifecycle: set[str]) -> tuple[NodeSpec, str, str]:
     "arguments",
     [
         {},
-        {"source": "camera", "image_topic": "/my/cam", "joint_states_topic": "/arm/joints", "command_topic": "torques"},
+        {"source": "camera", "planner": "random", "image_topic": "/my/cam", "command_topic": "torques"},
+        {"joint_states_topic": "/arm/joints"},
         {"lockstep": "true", "namespace": "left", "log_level": "warn", "record": "true", "bag_dir": "7", "seed": "3"},
     ],
     ids=["defaults", "camera", "simulation"],
@@ -142,8 +143,8 @@ def test_the_processes_are_those_of_the_graph(started, arguments):
 
 
 def test_a_launch_file_that_includes_it_may_push_a_namespace_and_have_arguments_of_its_own(started):
-    expected = build_graph(StackOptions(source="camera"))
-    events = started({"source": "camera"}, len(expected), pushed="robot")
+    expected = build_graph(StackOptions(source="camera", planner="random"))
+    events = started({"source": "camera", "planner": "random"}, len(expected), pushed="robot")
     assert {spec_of(event, set())[1] for event in events} == {"/robot"}
 
 

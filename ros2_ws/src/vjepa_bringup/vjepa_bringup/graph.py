@@ -148,9 +148,12 @@ def merged_parameters(options: StackOptions) -> dict[str, dict[str, Any]]:
     """Return the parameters of every node: defaults, the user's file and the explicit options, the later winning.
 
     Raises:
-        VjepaError: a file that is not a parameter file, or names no node of this stack.
+        VjepaError: a file that is not a parameter file, or names no node of this stack; a camera, behind which there
+            may be a real arm, and no planner chosen to drive it.
     """
     merged = default_parameters()
+    if options.source == "camera":
+        del merged["vjepa_planner"]["planner"]
     if options.params_file:
         for node, values in read_parameter_file(Path(options.params_file)).items():
             meant = _nodes_meant(node, options.namespace, merged)
@@ -163,6 +166,8 @@ def merged_parameters(options: StackOptions) -> dict[str, dict[str, Any]]:
         merged[node] |= {name: value for name, value in explicit.items() if value is not None}
     merged["vjepa_perception"]["encoder"] = find_bundle(merged["vjepa_perception"].get("encoder", ""))
     planner = merged["vjepa_planner"]
+    if "planner" not in planner:
+        raise VjepaError("no planner is chosen, and the default one knows the simulated arm alone; set planner:=NAME")
     if options.policy is not None:
         planner |= {POLICY: options.policy, "planners": list(dict.fromkeys([*planner.get("planners", ()), "bc"]))}
     if POLICY in planner:

@@ -1,6 +1,7 @@
 """`vjepa run` and `vjepa eval`: episodes through the ROS graph or in one process, and their scores."""
 
 import argparse
+import hashlib
 import re
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from vjepa_bringup.graph import LOG_LEVELS, StackOptions, merged_parameters, sha
 from vjepa_bringup.options import replace
 from vjepa_bringup.run_graph import print_progress, run_graph
 from vjepa_bringup.scoreboard import progress_line, require_writable, result_json, scoreboard, write_json
+from vjepa_interfaces.bundle import WEIGHTS_FILE
 from vjepa_interfaces.errors import VjepaError
 from vjepa_training.catalogue import refuse_unknown_names
 from vjepa_training.score import PROTOCOLS, protocol_named, summarise
@@ -108,7 +110,8 @@ def _checked_parameters(arguments: argparse.Namespace, options: StackOptions) ->
 
 def _through_ros(arguments: argparse.Namespace, options: StackOptions) -> int:
     protocol = protocol_named(arguments.protocol)
-    sim = _checked_parameters(arguments, options)["sim_bridge"]
+    parameters = _checked_parameters(arguments, options)
+    sim = parameters["sim_bridge"]
     task, seed = sim["task"], sim.get("seed", 0)
     options = replace(options, seed=seed)
     started = time.monotonic()
@@ -123,8 +126,9 @@ def _through_ros(arguments: argparse.Namespace, options: StackOptions) -> int:
         graph = run_graph(options, task, protocol.episode_steps, arguments.domain, progress)
     finally:
         print_progress("")
+    planner = graph.planners[-1] if graph.planners else ""
     result = result_json(
-        planner=graph.planners[-1] if graph.planners else "",
+        planner=planner,
         encoder=graph.encoder_info,
         through="ros",
         seed=seed,
@@ -135,6 +139,7 @@ def _through_ros(arguments: argparse.Namespace, options: StackOptions) -> int:
         lockstep=bool(options.lockstep or sim.get("lockstep", False)),
         planners=graph.planners,
         restarts=graph.restarts,
+        **_policy(parameters, planner),
         loop=graph.loop,
         wall_s=time.monotonic() - started,
     )
@@ -169,9 +174,19 @@ def _in_process(arguments: argparse.Namespace) -> int:
         versions=versions(),
         task=parameters["sim_bridge"]["task"],
         batch_size=batch_size,
+        **_policy(parameters, parameters["vjepa_planner"]["planner"]),
         wall_s=time.monotonic() - started,
     )
     return _report(arguments, result)
+
+
+def _policy(parameters: dict[str, dict[str, Any]], planner: str) -> dict[str, str]:
+    """Return which trained bundle `planner` drove with, so that a result says what it is the result of."""
+    folder = parameters["vjepa_planner"].get(f"{planner}.bundle")
+    if not folder:
+        return {}
+    weights = Path(folder).expanduser() / WEIGHTS_FILE
+    return {"policy": Path(folder).name, "policy_sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
 
 
 def _report(arguments: argparse.Namespace, result: dict[str, Any]) -> int:

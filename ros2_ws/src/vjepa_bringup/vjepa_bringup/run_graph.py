@@ -20,6 +20,9 @@ POLL_S = 0.1
 FIRST_STEP_TIMEOUT_S = 240.0
 LOCKSTEP_SILENCE_S = 60.0
 FINAL_FIGURES_S = 5.0
+REFUSED_AT_START = 100
+"""Latents that the planner may refuse before its first plan: in real time some come before all that it waits for."""
+
 CAUSE_TIMEOUT_S = 2.0
 """A node says on `/diagnostics`, once a second, what it refused; the stack manager reports sooner that it did."""
 
@@ -92,8 +95,8 @@ def run_graph(
     """Run the full loop for `options.episodes` episodes and return their scores.
 
     Raises:
-        VjepaError: the graph did not come up, or stood still before the last episode ended; the message says which
-            node said what.
+        VjepaError: the graph did not come up, stood still before the last episode ended, or had a planner that made
+            no plan of any latent; the message says which node said what.
         KeyboardInterrupt: as in `running_graph`.
     """
     wanted = options.episodes or 0
@@ -110,9 +113,11 @@ def run_graph(
             if steps != steps_seen:
                 moved_s, steps_seen = time.monotonic(), steps
             _refuse_standstill(supervisor, monitor, time.monotonic() - moved_s, steps)
+            _refuse_idle_planner(monitor, REFUSED_AT_START)
             if on_progress:
                 on_progress(keeper, monitor)
         monitor.wait_until(lambda: monitor.sim_finished and monitor.encoder_info and monitor.drivers, FINAL_FIGURES_S)
+        _refuse_idle_planner(monitor, 0)
         return GraphResult(
             episodes=keeper.finished[:wanted],
             encoder_info=monitor.encoder_info,
@@ -138,6 +143,13 @@ def _refuse_standstill(supervisor: Supervisor, monitor: Monitor, silence_s: floa
     if silence_s > limit_s:
         causes = [f"{name}: {message}" for name, (_, message, _) in monitor.diagnostics.items()]
         raise VjepaError(f"no step for {limit_s:.0f} s; nodes say: {'; '.join(causes) or 'nothing'}")
+
+
+def _refuse_idle_planner(monitor: Monitor, allowed: int) -> None:
+    """Raise when the planner has answered more than `allowed` latents, every one of them with a refusal."""
+    commands = monitor.value("vjepa_planner", "commands")
+    if commands > allowed and monitor.value("vjepa_planner", "refused_latents") == commands:
+        raise VjepaError(f"the planner made no plan of any latent: {monitor.diagnostics['vjepa_planner'][1]}")
 
 
 def _loop_figures(monitor: Monitor) -> dict[str, float]:
