@@ -96,7 +96,7 @@ def test_a_namespace_moves_the_whole_stack(lockstep_stack):
 
 
 def test_another_task_is_a_parameter(lockstep_stack):
-    stack = lockstep_stack(task="reacher-hard", episodes=1, episode_steps=200, seed=3)
+    stack = lockstep_stack(task="reacher-hard", planner="expert", episodes=1, episode_steps=200, seed=3)
     stack.wait_for_episodes(1)
     assert stack.keeper.episodes[0].in_target_at_end
 
