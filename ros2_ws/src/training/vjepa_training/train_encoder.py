@@ -4,15 +4,12 @@ Everything is drawn from the seed and the number of the step, so a run that was 
 gives what it would have given, and two runs on one machine and thread count are equal.
 """
 
-import contextlib
 import json
-import math
 import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,11 +26,11 @@ from vjepa_perception.weights import place_weights
 from vjepa_training.dataset import IMAGE, Dataset
 from vjepa_training.encoder_objectives import FUTURE_STEPS, Clips, JointEmbedding, MaskedPrediction
 from vjepa_training.optimiser import adamw, set_cosine_rate
+from vjepa_training.training_run import TrainingRun, require_finite
 
 OBJECTIVES = ("joint-embedding", "masked")
 STATISTICS_BATCHES = 16
 LOG_EVERY = 20
-CHECKPOINT_FILE = "checkpoint.pt"
 LEAST_RANK = 4.0
 """Effective rank of the latents' cells below which they have collapsed."""
 
@@ -175,7 +172,6 @@ def train_encoder(
         VjepaError: data that does not fit the encoder, or a checkpoint of another run.
     """
     out, work = Path(out), Path(work)
-    work.mkdir(parents=True, exist_ok=True)
     checkpoint = find_checkpoint(training.encoder)
     torch.manual_seed(training.seed)
     encoder = _encoder(checkpoint, training)
@@ -189,31 +185,33 @@ def train_encoder(
     parameters = [*encoder.parameters(), *(p for p in objective.parameters() if p.requires_grad)]
     optimiser = adamw(parameters, training.learning_rate, training.weight_decay, betas=(0.9, 0.98))
     identity = {**asdict(training), "data": [len(dataset), _digest(dataset)]}
-    step = _resume(work / CHECKPOINT_FILE, identity, encoder, objective, optimiser, training.device)
+    parts = {"encoder": encoder, "objective": objective, "optimiser": optimiser}
+    run = TrainingRun(work, identity, parts, training.device)
+    step, _ = run.resume()
     if step == 0:
         draws = (_draw(rows, training.batch_size, training.seed, -1 - i) for i in range(STATISTICS_BATCHES))
         objective.fit_statistics([sampler.clips(draw) for draw in draws])
     forward = torch.compile(objective) if training.compile else objective
     card = _Card(out, checkpoint, training, dataset, command)
     begun, since = time.monotonic(), step
-    with _events(work, step) as log:
+    with run.events(step) as log:
         while step < training.steps:
             set_cosine_rate(optimiser, training.learning_rate, step, training.steps, training.warmup_steps)
             clips = sampler.clips(_draw(rows, training.batch_size, training.seed, step))
             with _autocast(training):
-                loss, parts = forward(encoder, clips)
+                loss, measured = forward(encoder, clips)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
             step += 1
             objective.after_step(encoder, step / training.steps)
-            latents = parts.pop("rows")
+            latents = measured.pop("rows")
             if step % LOG_EVERY == 0 or step == training.steps:
-                figures = {name: float(value) for name, value in parts.items()}
+                figures = {name: float(value) for name, value in measured.items()}
                 figures |= {"loss": float(loss.detach()), "rank": effective_rank(latents)}
                 figures["clips_per_s"] = (step - since) * training.batch_size / (time.monotonic() - begun)
-                _require_finite(figures, step)
+                require_finite(figures, step)
                 _require_spread(figures["rank"], step)
                 for name, value in figures.items():
                     log.add_scalar(f"train/{name}", value, step)
@@ -225,7 +223,7 @@ def train_encoder(
                     log.add_scalar(f"validation/{name}", value, step)
                 if on_step:
                     on_step(step, {f"validation_{name}": value for name, value in figures.items()})
-                _save(work / CHECKPOINT_FILE, identity, step, encoder, objective, optimiser)
+                run.save(step)
                 card.write(encoder, objective, step, figures)
     return out
 
@@ -316,12 +314,6 @@ def _validate(
     return sums
 
 
-def _require_finite(figures: dict[str, float], step: int) -> None:
-    wrong = [name for name, value in figures.items() if not math.isfinite(value)]
-    if wrong:
-        raise VjepaError(f"{', '.join(wrong)} not finite at step {step}; train with a lower learning rate")
-
-
 def _require_spread(rank: float, step: int) -> None:
     if rank < LEAST_RANK:
         raise CollapseError(
@@ -332,44 +324,6 @@ def _require_spread(rank: float, step: int) -> None:
 
 def _digest(dataset: Dataset) -> str:
     return json.dumps(dataset.info.sources, sort_keys=True)
-
-
-def _save(path: Path, identity: dict, step: int, encoder, objective, optimiser) -> None:
-    state = {
-        "identity": json.dumps(identity, sort_keys=True),
-        "step": step,
-        "encoder": encoder.state_dict(),
-        "objective": objective.state_dict(),
-        "optimiser": optimiser.state_dict(),
-    }
-    temporary = path.with_name(path.name + ".tmp")
-    torch.save(state, temporary)
-    temporary.replace(path)
-
-
-def _resume(path: Path, identity: dict, encoder, objective, optimiser, device: str) -> int:
-    """Load the run in `path`, if there is one, and return the steps it has done."""
-    if not path.exists():
-        return 0
-    state = torch.load(path, map_location=device, weights_only=True)
-    found, expected = json.loads(state["identity"]), json.loads(json.dumps(identity))
-    differing = [name for name in expected if found.get(name) != expected[name]]
-    if differing:
-        raise VjepaError(
-            f"{path} is of a run with other {', '.join(differing)}; give another --work folder, or remove this one"
-        )
-    encoder.load_state_dict(state["encoder"])
-    objective.load_state_dict(state["objective"])
-    optimiser.load_state_dict(state["optimiser"])
-    return int(state["step"])
-
-
-@contextlib.contextmanager
-def _events(work: Path, step: int) -> Iterator[Any]:
-    from torch.utils.tensorboard import SummaryWriter
-
-    with SummaryWriter(str(work / "events"), purge_step=step or None) as writer:
-        yield writer
 
 
 @dataclass(frozen=True)

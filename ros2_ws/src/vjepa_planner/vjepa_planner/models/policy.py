@@ -12,17 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vjepa_interfaces.bundle import WEIGHTS_FILE, Bundle, BundleError, write_bundle
+from vjepa_interfaces.bundle import Bundle, BundleError
 from vjepa_interfaces.errors import VjepaError
+from vjepa_planner.models.module_bundle import config_from, load_weights, require_sizes, save_module
 
 KIND = "policy"
 MLP, BOTTLENECK = "bc-mlp", "bc-bottleneck"
-MAX_SIZE = 1_000_000
-"""Largest size accepted for any one dimension in a bundle's configuration."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +51,11 @@ class PolicyConfig:
             if not isinstance(value, list | tuple):
                 raise VjepaError(f"'{name}' is {value!r}; expected a list of integers")
             object.__setattr__(self, name, tuple(value))
-        _require_sizes("latent_dim", [self.latent_dim], 1)
-        _require_sizes("latent_rows", self.latent_rows, 0)
-        _require_sizes("action_size", [self.action_size], 1)
-        _require_sizes("hidden", self.hidden, 1)
-        _require_sizes("bottleneck", [self.bottleneck], 0)
+        require_sizes("latent_dim", [self.latent_dim], 1)
+        require_sizes("latent_rows", self.latent_rows, 0)
+        require_sizes("action_size", [self.action_size], 1)
+        require_sizes("hidden", self.hidden, 1)
+        require_sizes("bottleneck", [self.bottleneck], 0)
         if not self.latent_rows or len(set(self.latent_rows)) != len(self.latent_rows):
             raise VjepaError(f"'latent_rows' is {list(self.latent_rows)}; expected one row or more, each once")
         if len(self.hidden) != 2:
@@ -173,15 +170,7 @@ def save_policy(
         "architecture": policy.config.architecture,
         "encoder_fingerprint": encoder_fingerprint,
     }
-    provenance = provenance or {}
-    if taken := sorted(config.keys() & provenance.keys()):
-        raise VjepaError(f"provenance names {', '.join(taken)}, which save_policy writes itself; rename them")
-    path = Path(path)
-    path.mkdir(parents=True, exist_ok=True)
-    temporary = path / (WEIGHTS_FILE + ".tmp")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in policy.state_dict().items()}, temporary)
-    temporary.replace(path / WEIGHTS_FILE)
-    return write_bundle(path, {**config, **provenance}, card)
+    return save_module(path, policy, config, card, provenance)
 
 
 def load_policy(bundle: Bundle, device: str | torch.device = "cpu") -> Policy:
@@ -193,61 +182,17 @@ def load_policy(bundle: Bundle, device: str | torch.device = "cpu") -> Policy:
         BundleError: another architecture, a configuration out of range, no weights, or weights that do not fit it or
             are not finite; the entry or tensor is named.
     """
-    config = _config_of(bundle)
-    with torch.device("meta"):
-        policy = Policy(config)
-    policy.load_state_dict(_read_tensors(bundle.weights, policy.state_dict()), assign=True)
-    if not bool((policy.input_std > 0).all()):
-        raise BundleError(f"{bundle.weights}: tensor 'input_std' has values that are not above 0")
-    return policy.eval().requires_grad_(False).to(device)
-
-
-def _config_of(bundle: Bundle) -> PolicyConfig:
     architecture = bundle.require("architecture", str)
     bundle.require("encoder_fingerprint", str)
-    names = PolicyConfig.__dataclass_fields__
-    try:
-        config = PolicyConfig(**{name: value for name, value in bundle.config.items() if name in names})
-    except VjepaError as error:
-        raise BundleError(f"{bundle.path}: {error}") from error
+    config = config_from(bundle, PolicyConfig, bundle.config)
     if architecture != config.architecture:
         raise BundleError(
             f"{bundle.path} is a policy of architecture '{architecture}'; expected '{MLP}', or '{BOTTLENECK}' with a "
             f"'bottleneck' above 0 (it is {config.bottleneck})"
         )
-    return config
-
-
-def _read_tensors(weights: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of the file `weights`, which must be those of `expected` in name, shape and float32."""
-    if not weights.is_file():
-        raise BundleError(f"{weights} is missing; a policy's bundle has its weights there")
-    try:
-        with safe_open(str(weights), framework="pt", device="cpu") as file:
-            found = set(file.keys())
-            if found != expected.keys():
-                raise BundleError(
-                    f"{weights} lacks tensors {sorted(expected.keys() - found)} and has unknown tensors "
-                    f"{sorted(found - expected.keys())}"
-                )
-            for name, tensor in expected.items():
-                header = file.get_slice(name)
-                if header.get_shape() != list(tensor.shape) or header.get_dtype() != "F32":
-                    raise BundleError(
-                        f"{weights}: tensor '{name}' is {header.get_dtype()} of shape {header.get_shape()}; the "
-                        f"configuration asks for F32 of shape {list(tensor.shape)}"
-                    )
-            # Cloned, as the file is mapped into memory and may be written again while the policy drives.
-            tensors = {name: file.get_tensor(name).clone() for name in expected}
-    except (SafetensorError, OSError) as error:
-        raise BundleError(f"{weights} is not a readable safetensors file: {error}") from error
-    for name, tensor in tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise BundleError(f"{weights}: tensor '{name}' has values that are not finite")
-    return tensors
-
-
-def _require_sizes(name: str, values: Any, least: int) -> None:
-    for value in values:
-        if type(value) is not int or not least <= value <= MAX_SIZE:
-            raise VjepaError(f"'{name}' has {value!r}; expected integers from {least} to {MAX_SIZE}")
+    with torch.device("meta"):
+        policy = Policy(config)
+    load_weights(bundle, policy)
+    if not bool((policy.input_std > 0).all()):
+        raise BundleError(f"{bundle.weights}: tensor 'input_std' has values that are not above 0")
+    return policy.eval().requires_grad_(False).to(device)

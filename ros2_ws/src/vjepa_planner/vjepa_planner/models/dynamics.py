@@ -1,0 +1,222 @@
+"""Dynamics models: state and actions to the next state, alone or as an ensemble, and their bundle.
+
+`mlp` and `resblock` are the networks of earlier work on this design, as `PRESETS` has them; an ensemble is the same
+network several times with weights of its own each, computed together (Chua et al., Deep Reinforcement Learning in a
+Handful of Trials using Probabilistic Dynamics Models, 2018).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vjepa_interfaces.bundle import Bundle, BundleError, read_bundle
+from vjepa_interfaces.errors import VjepaError
+from vjepa_planner.models.conditioning import Conditioning, ConditioningConfig
+from vjepa_planner.models.module_bundle import config_from, load_weights, require_sizes, save_module
+
+KIND = "dynamics"
+MLP, RESBLOCK = "dynamics-mlp", "dynamics-resblock"
+
+
+@dataclass(frozen=True)
+class DynamicsConfig:
+    """Sizes of a dynamics model.
+
+    Attributes:
+        architecture: `dynamics-mlp` or `dynamics-resblock`.
+        hidden: width of the hidden layers.
+        layers: hidden layers of the MLP; residual blocks of the ResBlock.
+        dropout: share of hidden units left out in training, of the ResBlock's blocks and the MLP's layers.
+        residual: whether the network predicts the change of the state, not the next state itself.
+        members: size of the ensemble.
+        history: states, the present one included, that a prediction starts from.
+        action_repeat: control steps that one prediction spans; it takes the actions of all of them.
+
+    Raises:
+        VjepaError: a value is of a wrong type or out of range; it is named.
+    """
+
+    architecture: str = MLP
+    hidden: int = 512
+    layers: int = 3
+    dropout: float = 0.0
+    residual: bool = True
+    members: int = 1
+    history: int = 1
+    action_repeat: int = 1
+
+    def __post_init__(self) -> None:
+        if self.architecture not in (MLP, RESBLOCK):
+            raise VjepaError(f"'architecture' is {self.architecture!r}; expected '{MLP}' or '{RESBLOCK}'")
+        for name in ("hidden", "layers", "members", "history", "action_repeat"):
+            require_sizes(name, [getattr(self, name)], 1)
+        if isinstance(self.dropout, bool) or not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
+            raise VjepaError(f"'dropout' is {self.dropout!r}; expected a number from 0 to below 1")
+        if not isinstance(self.residual, bool):
+            raise VjepaError(f"'residual' is {self.residual!r}; expected true or false")
+
+
+PRESETS = {
+    "dynamics-mlp": DynamicsConfig(),
+    "dynamics-mlp-direct": DynamicsConfig(residual=False),
+    "dynamics-resblock": DynamicsConfig(RESBLOCK, hidden=1024, layers=4, dropout=0.1),
+    "dynamics-ensemble": DynamicsConfig(hidden=256, layers=2, members=5, action_repeat=4),
+}
+"""Settings by name: the first three as earlier work had them, the last this project's own."""
+
+
+class EnsembleLinear(nn.Module):
+    """`members` linear layers at once: (members, B, inputs) to (members, B, outputs)."""
+
+    def __init__(self, members: int, inputs: int, outputs: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(members, inputs, outputs))
+        self.bias = nn.Parameter(torch.empty(members, 1, outputs))
+        bound = 1 / math.sqrt(inputs)  # As nn.Linear begins.
+        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the layers' outputs, each member's of its own inputs."""
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class EnsembleNorm(nn.Module):
+    """Layer normalisation with a gain and an offset for each member."""
+
+    def __init__(self, members: int, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(members, 1, width))
+        self.bias = nn.Parameter(torch.zeros(members, 1, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension of (members, B, width)."""
+        return torch.addcmul(self.bias, functional.layer_norm(x, x.shape[-1:]), self.weight)
+
+
+class _ResBlock(nn.Module):
+    """Linear, LayerNorm, ReLU, Linear, LayerNorm, added to what came in."""
+
+    def __init__(self, members: int, width: int, dropout: float):
+        super().__init__()
+        self.layers = nn.Sequential(
+            EnsembleLinear(members, width, width),
+            EnsembleNorm(members, width),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            EnsembleLinear(members, width, width),
+            EnsembleNorm(members, width),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+class Dynamics(nn.Module):
+    """Conditioning and the ensemble that predicts in its states.
+
+    `delta_scale`, (S,), is the size of a predicted change in each component: 1 until it is set.
+    """
+
+    delta_scale: Tensor
+
+    def __init__(self, config: DynamicsConfig, conditioning: ConditioningConfig):
+        super().__init__()
+        self.config = config
+        self.conditioning = Conditioning(conditioning)
+        k, width = config.members, config.hidden
+        size, actions = conditioning.state_size, conditioning.joints * config.action_repeat
+        layers: list[nn.Module] = [
+            EnsembleLinear(k, size * config.history + actions, width),
+            EnsembleNorm(k, width),
+            nn.ReLU(),
+        ]
+        if config.architecture == RESBLOCK:
+            layers += [_ResBlock(k, width, config.dropout) for _ in range(config.layers)]
+        else:
+            for _ in range(config.layers - 1):
+                layers += [
+                    nn.Dropout(config.dropout),
+                    EnsembleLinear(k, width, width),
+                    EnsembleNorm(k, width),
+                    nn.ReLU(),
+                ]
+        layers.append(EnsembleLinear(k, width, size))
+        self.layers = nn.Sequential(*layers)
+        self.register_buffer("delta_scale", torch.ones(size))
+
+    def forward(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Return the next states (members, B, S).
+
+        Args:
+            states: (members, B, history, S), the newest last; or (1, B, history, S) for all members alike.
+            actions: (members or 1, B, action_repeat, n) in [-1, 1], the first to be applied first.
+        """
+        members = self.config.members
+        x = torch.cat([states.flatten(-2), actions.flatten(-2)], dim=-1)
+        out = self.layers(x.expand(members, -1, -1)) * self.delta_scale
+        return states[..., -1, :] + out if self.config.residual else out
+
+    def unroll(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Return the states (members, B, H, S) that follow, each member on its own predictions.
+
+        Args:
+            states: (members or 1, B, history, S).
+            actions: (members or 1, B, H, action_repeat, n).
+        """
+        states = states.expand(self.config.members, -1, -1, -1)
+        found = []
+        for step in range(actions.shape[2]):
+            following = self(states, actions[:, :, step])
+            found.append(following)
+            states = torch.cat([states[:, :, 1:], following[:, :, None]], dim=2)
+        return torch.stack(found, dim=2)
+
+
+def save_dynamics(
+    path: Path | str, model: Dynamics, encoder_fingerprint: str, card: str, provenance: Mapping[str, Any] | None = None
+) -> Bundle:
+    """Write `model` as a bundle into the folder `path`, as `save_policy` does a policy."""
+    config = {
+        "kind": KIND,
+        **asdict(model.config),
+        "conditioning": asdict(model.conditioning.config),
+        "encoder_fingerprint": encoder_fingerprint,
+        "latent_rows": list(model.conditioning.config.latent_rows),
+    }
+    return save_module(path, model, config, card, provenance)
+
+
+def load_dynamics(path: Path | str, device: str | torch.device = "cpu") -> tuple[Dynamics, Bundle]:
+    """Return the dynamics model in the bundle `path`, in evaluation mode, on `device`, and the bundle.
+
+    Raises:
+        BundleError: no such bundle, a configuration out of range, or weights that do not fit it; what is named.
+    """
+    bundle = read_bundle(path, KIND)
+    bundle.require("encoder_fingerprint", str)
+    conditioning = config_from(bundle, ConditioningConfig, bundle.require("conditioning", dict))
+    config = config_from(bundle, DynamicsConfig, bundle.config)
+    with torch.device("meta"):
+        model = Dynamics(config, conditioning)
+    load_weights(bundle, model)
+    if not bool((model.delta_scale > 0).all()):
+        raise BundleError(f"{bundle.weights}: tensor 'delta_scale' has values that are not above 0")
+    return model.eval().requires_grad_(False).to(device), bundle
+
+
+def preset(name: str, **changes: Any) -> DynamicsConfig:
+    """Return the settings `name` of `PRESETS` with `changes`.
+
+    Raises:
+        VjepaError: there are none of that name; those there are, are named.
+    """
+    if name not in PRESETS:
+        raise VjepaError(f"unknown dynamics '{name}'; valid are: {', '.join(sorted(PRESETS))}")
+    return replace(PRESETS[name], **changes)

@@ -1,0 +1,100 @@
+"""Networks as bundles: writing one, and reading one back without trusting a byte of it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from vjepa_interfaces.bundle import WEIGHTS_FILE, Bundle, BundleError, write_bundle
+from vjepa_interfaces.errors import VjepaError
+
+MAX_SIZE = 1_000_000
+"""Largest size accepted for any one dimension in a bundle's configuration."""
+
+
+def save_module(
+    path: Path | str, module: nn.Module, config: Mapping[str, Any], card: str, provenance: Mapping[str, Any] | None
+) -> Bundle:
+    """Write parameters and buffers of `module` with its configuration as a bundle into the folder `path`.
+
+    Args:
+        path: made if need be.
+        module: whose `state_dict` is written.
+        config: entries of config.json that say what it is.
+        card: text of MODEL_CARD.md.
+        provenance: further entries of config.json.
+
+    Raises:
+        VjepaError: an entry of `provenance` has the name of one of `config`.
+    """
+    provenance = provenance or {}
+    if taken := sorted(config.keys() & provenance.keys()):
+        raise VjepaError(f"provenance names {', '.join(taken)}, which the bundle has itself; rename them")
+    path = Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    temporary = path / (WEIGHTS_FILE + ".tmp")
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}, temporary)
+    temporary.replace(path / WEIGHTS_FILE)
+    return write_bundle(path, {**config, **provenance}, card)
+
+
+def load_weights(bundle: Bundle, module: nn.Module) -> None:
+    """Give `module`, made on the meta device, the tensors of `bundle`, which must be its own in name, shape and type.
+
+    Raises:
+        BundleError: no weights, or weights that are not those of `module` or not finite; the tensor is named.
+    """
+    module.load_state_dict(_read_tensors(bundle.weights, module.state_dict()), assign=True)
+
+
+def require_sizes(name: str, values: Any, least: int) -> None:
+    """Refuse `values` that are not integers from `least` to `MAX_SIZE`, with a VjepaError that gives `name`."""
+    for value in values:
+        if type(value) is not int or not least <= value <= MAX_SIZE:
+            raise VjepaError(f"'{name}' has {value!r}; expected integers from {least} to {MAX_SIZE}")
+
+
+def config_from(bundle: Bundle, config_class: type, values: Mapping[str, Any]) -> Any:
+    """Return the `config_class` with those of `values` that it has fields for.
+
+    Raises:
+        BundleError: a value is of a wrong type or out of range.
+    """
+    names = config_class.__dataclass_fields__
+    try:
+        return config_class(**{name: value for name, value in values.items() if name in names})
+    except (VjepaError, TypeError) as error:
+        raise BundleError(f"{bundle.path}: {error}") from error
+
+
+def _read_tensors(weights: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of the file `weights`, which must be those of `expected` in name, shape and float32."""
+    if not weights.is_file():
+        raise BundleError(f"{weights} is missing; a bundle has its weights there")
+    try:
+        with safe_open(str(weights), framework="pt", device="cpu") as file:
+            found = set(file.keys())
+            if found != expected.keys():
+                raise BundleError(
+                    f"{weights} lacks tensors {sorted(expected.keys() - found)} and has unknown tensors "
+                    f"{sorted(found - expected.keys())}"
+                )
+            for name, tensor in expected.items():
+                header = file.get_slice(name)
+                if header.get_shape() != list(tensor.shape) or header.get_dtype() != "F32":
+                    raise BundleError(
+                        f"{weights}: tensor '{name}' is {header.get_dtype()} of shape {header.get_shape()}; the "
+                        f"configuration asks for F32 of shape {list(tensor.shape)}"
+                    )
+            # Cloned, as the file is mapped into memory and may be written again while the planner drives.
+            tensors = {name: file.get_tensor(name).clone() for name in expected}
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"{weights} is not a readable safetensors file: {error}") from error
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise BundleError(f"{weights}: tensor '{name}' has values that are not finite")
+    return tensors
