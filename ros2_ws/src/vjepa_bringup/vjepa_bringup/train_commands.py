@@ -5,20 +5,24 @@ import dataclasses
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from vjepa_bringup import arguments as types
 from vjepa_bringup.graph import find_bundle, versions
-from vjepa_bringup.scoreboard import write_json
+from vjepa_bringup.scoreboard import require_writable, write_json
+from vjepa_bringup.training_picture import draw_training
 
 
 def add_parsers(commands) -> None:
-    """Add `train` with `encoder` and `bc`."""
-    train = commands.add_parser("train", help="train an encoder or a policy on a dataset")
+    """Add `train` with `encoder`, `bc`, `dynamics` and `reward`."""
+    train = commands.add_parser("train", help="train an encoder, a policy or a model of the world on a dataset")
     kinds = train.add_subparsers(title="what to train", required=True, metavar="WHAT")
     _add_encoder(kinds)
     _add_bc(kinds)
+    _add_dynamics(kinds)
+    _add_reward(kinds)
 
 
 def _add_encoder(kinds) -> None:
@@ -62,6 +66,45 @@ def _add_bc(kinds) -> None:
     parser.add_argument("--device", help="cpu, cuda or cuda:N")
     parser.add_argument("--json", metavar="FILE", help="write the learning curve and the settings")
     parser.set_defaults(function=bc_command)
+
+
+def _add_dynamics(kinds) -> None:
+    parser = kinds.add_parser("dynamics", help="a model of what actions do, on a dataset with latents")
+    parser.add_argument("--preset", help="the network's settings by name (default: dynamics-ensemble)")
+    parser.add_argument("--old", action="store_true", help="as earlier work did otherwise, on the mean row as it is")
+    parser.add_argument("--members", type=types.positive, help="size of the ensemble")
+    parser.add_argument("--action-repeat", type=types.positive, help="control steps that a prediction spans")
+    parser.add_argument("--history", type=types.positive, help="states that a prediction starts from")
+    parser.add_argument("--components", type=types.whole, help="principal components of the latent; 0: as it is")
+    parser.add_argument("--horizon", type=types.positive, help="predictions in a row that the loss runs over")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="bfloat16 for mixed precision")
+    _add_training(parser)
+    parser.set_defaults(function=dynamics_command)
+
+
+def _add_reward(kinds) -> None:
+    parser = kinds.add_parser("reward", help="reward and distance heads on the states of a dynamics model")
+    parser.add_argument("--dynamics", required=True, metavar="BUNDLE", help="the dynamics model")
+    parser.add_argument("--no-distance", action="store_true", help="the reward head alone")
+    parser.add_argument("--hidden", type=types.positive, help="width of the heads' hidden layers")
+    parser.add_argument("--noise", type=float, help="on the states, since planners ask about predicted ones")
+    _add_training(parser)
+    parser.set_defaults(function=reward_command)
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", required=True, metavar="DS", help="dataset with latents")
+    parser.add_argument("--out", required=True, metavar="BUNDLE", help="folder of the bundle")
+    parser.add_argument("--work", metavar="DIR", help="folder of checkpoint and events (default: OUT.training)")
+    parser.add_argument("--epochs", type=types.amount)
+    parser.add_argument("--batch-size", type=types.positive)
+    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--weight-decay", type=float)
+    parser.add_argument("--checkpoint-every", type=types.amount, help="steps")
+    parser.add_argument("--seed", type=types.seed)
+    parser.add_argument("--device", help="cpu, cuda or cuda:N")
+    parser.add_argument("--json", metavar="FILE", help="write the learning curve and the settings")
+    parser.add_argument("--picture", metavar="FILE.png", help="draw the learning curve and, of dynamics, open loop")
 
 
 def encoder_command(arguments: argparse.Namespace) -> int:
@@ -127,6 +170,70 @@ def bc_command(arguments: argparse.Namespace) -> int:
     if arguments.json:
         wall_s = time.monotonic() - started
         write_json(arguments.json, {**facts, "curve": outcome.curve, "wall_s": wall_s, "versions": versions()})
+    return 0
+
+
+def dynamics_command(arguments: argparse.Namespace) -> int:
+    """`vjepa train dynamics`."""
+    from vjepa_training.dataset import Dataset
+    from vjepa_training.train_dynamics import OLD, DynamicsTraining, train_dynamics
+
+    training = DynamicsTraining(**{**(OLD if arguments.old else {}), **_given(arguments, DynamicsTraining)})
+
+    def train(out: str, work: Path, on_step) -> dict[str, Any]:
+        return train_dynamics(Dataset(arguments.data), training, out, work, _command(), on_step)
+
+    return _trained(arguments, train)
+
+
+def reward_command(arguments: argparse.Namespace) -> int:
+    """`vjepa train reward`."""
+    from vjepa_training.dataset import Dataset
+    from vjepa_training.train_reward import RewardTraining, train_reward
+
+    training = RewardTraining(**_given(arguments, RewardTraining), distance=not arguments.no_distance)
+
+    def train(out: str, work: Path, on_step) -> dict[str, Any]:
+        dynamics = find_bundle(arguments.dynamics)
+        return train_reward(Dataset(arguments.data), dynamics, training, out, work, _command(), on_step)
+
+    return _trained(arguments, train)
+
+
+def _given(arguments: argparse.Namespace, training: type) -> dict[str, Any]:
+    """Return those options that are fields of `training` and were given."""
+    values = {field.name: getattr(arguments, field.name, None) for field in dataclasses.fields(training)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _trained(arguments: argparse.Namespace, train: Callable[..., dict[str, Any]]) -> int:
+    """Run `train` with a progress bar, and write what it returns where it is asked for."""
+    from tqdm import tqdm
+
+    if arguments.json:
+        require_writable(arguments.json)
+    work = Path(arguments.work or arguments.out.rstrip("/") + ".training")
+    started = time.monotonic()
+    with tqdm(unit="step", dynamic_ncols=True, disable=None) as bar:
+
+        def on_step(step: int, steps: int, figures: dict[str, float]) -> None:
+            bar.total = steps
+            bar.update(step - bar.n)
+            text = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+            if any(name.startswith("validation") for name in figures):
+                tqdm.write(f"step {step}: {text}", file=sys.stdout)
+                sys.stdout.flush()
+            else:
+                bar.set_postfix_str(text)
+
+        facts = train(arguments.out, work, on_step)
+    print(f"written to {arguments.out}; its training can be looked at with: tensorboard --logdir {work}")
+    for entry in facts.get("open_loop", ()):
+        print("  ".join(f"{name} {value:.4g}" for name, value in entry.items()))
+    if arguments.json:
+        write_json(arguments.json, {**facts, "wall_s": time.monotonic() - started, "versions": versions()})
+    if arguments.picture:
+        draw_training(arguments.picture, facts)
     return 0
 
 

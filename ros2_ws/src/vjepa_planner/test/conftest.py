@@ -1,10 +1,17 @@
-"""The planners that setup.py declares, findable as if the package were installed, with no build needed."""
+"""The planners that setup.py declares, findable as if the package were installed, with no build needed; and worlds."""
 
+import hashlib
 import runpy
 from pathlib import Path
 
 import pytest
 import setuptools
+import torch
+
+from vjepa_planner.models.conditioning import ConditioningConfig
+from vjepa_planner.models.dynamics import Dynamics, DynamicsConfig, save_dynamics
+from vjepa_planner.models.policy import Policy, PolicyConfig, save_policy
+from vjepa_planner.models.reward import RewardConfig, RewardModel, save_reward
 
 SETUP = Path(__file__).resolve().parent.parent / "setup.py"
 
@@ -53,3 +60,38 @@ def install_planners(tmp_path, monkeypatch):
         monkeypatch.syspath_prepend(str(folder))
 
     return install
+
+
+ENCODER = "an-encoder"
+
+
+def save_world(folder: Path, dynamics: Dynamics, heads: RewardModel, encoder: str = ENCODER) -> dict[str, str]:
+    """Write both bundles under `folder` and return the options that name them."""
+    paths = {name: str(folder / name) for name in ("dynamics", "reward")}
+    bundle = save_dynamics(paths["dynamics"], dynamics, encoder, "# Of a test")
+    facts = {"encoder_fingerprint": encoder, "dynamics_sha256": hashlib.sha256(bundle.weights.read_bytes()).hexdigest()}
+    save_reward(paths["reward"], heads, dynamics.conditioning.config, facts, "# Of a test")
+    return paths
+
+
+def untrained_world(folder: Path, members: int = 1, joint_state: bool = False) -> dict[str, str]:
+    """Write an untrained world of latents of 3 rows x 8, and a policy, and return the options that name the world."""
+    torch.manual_seed(0)
+    conditioning = ConditioningConfig(latent_dim=8, latent_rows=(0, 1, 2), joint_state=joint_state)
+    dynamics = Dynamics(DynamicsConfig(hidden=16, layers=2, members=members, action_repeat=2), conditioning)
+    heads = RewardModel(RewardConfig(conditioning.state_size, action_values=4, hidden=16, distance=True))
+    policy = Policy(PolicyConfig(latent_dim=8, latent_rows=(0, 2), joint_state=joint_state, hidden=(8, 8)))
+    save_policy(folder / "policy", policy, ENCODER, "# Of a test")
+    return save_world(folder, dynamics, heads)
+
+
+@pytest.fixture
+def make_world():
+    """Return `untrained_world`, a function that writes bundles and returns the options that name them."""
+    return untrained_world
+
+
+@pytest.fixture
+def write_world():
+    """Return `save_world`, a function that writes bundles of given dynamics and heads."""
+    return save_world

@@ -46,7 +46,55 @@ class TestBcWithJointState(TestBc):
     joint_state = True
 
 
-CONFORMANCE = {"random": TestRandom, "expert-p": TestExpertP, "expert": TestExpert, "bc": TestBc}
+class OfAWorld(PlannerConformance):
+    """A planner that imagines, in an untrained world."""
+
+    latent_shape = (3, 8)
+    name = "cem"
+    members, joint_state = 1, False
+    options: dict = {}
+
+    @pytest.fixture(autouse=True)
+    def _world(self, tmp_path, make_world):
+        self.given = make_world(tmp_path, self.members, self.joint_state)
+
+    def make_planner(self):
+        return load_for_test(self.name, **{**self.given, **self.options})
+
+
+class TestCem(OfAWorld):
+    pass
+
+
+class TestCemWithEnsembleJointsAndPolicy(OfAWorld):
+    members, joint_state = 3, True
+
+    def make_planner(self):
+        return load_for_test(self.name, **self.given, policy=self.given["dynamics"].replace("dynamics", "policy"))
+
+
+class TestCemWithAGoal(OfAWorld):
+    options = {"objective": "goal"}
+
+
+class TestShooting(OfAWorld):
+    name = "shooting"
+
+
+class TestMppi(OfAWorld):
+    name = "mppi"
+    members = 3
+
+
+CONFORMANCE = {
+    "random": TestRandom,
+    "expert-p": TestExpertP,
+    "expert": TestExpert,
+    "bc": TestBc,
+    "cem": TestCem,
+    "shooting": TestShooting,
+    "mppi": TestMppi,
+}
 
 
 def test_every_planner_declared_has_its_conformance_class(declared_planners):

@@ -97,6 +97,20 @@ class Conditioning(nn.Module):
         Raises:
             VjepaError: the latent is of another dimension, has too few rows, or the joint state is missing.
         """
+        state = self.of_latent(latent)
+        if not self.config.joint_state:
+            return state
+        if joint_position is None or joint_velocity is None:
+            raise VjepaError("this model reads joint positions and velocities, but they are missing")
+        joints = [joint_position.sin(), joint_position.cos(), joint_velocity / self.velocity_scale]
+        return torch.cat([state, *(part.to(state) for part in joints)], dim=-1)
+
+    def of_latent(self, latent: Tensor) -> Tensor:
+        """Return the part of a state (..., latent_part) that comes of the latent (..., rows, latent_dim).
+
+        Raises:
+            VjepaError: the latent is of another dimension or has too few rows.
+        """
         config = self.config
         rows, dim = latent.shape[-2:]
         if dim != config.latent_dim or rows <= max(config.latent_rows):
@@ -104,15 +118,8 @@ class Conditioning(nn.Module):
                 f"latent of {rows} rows x {dim}; this model expects dimension {config.latent_dim} and reads rows "
                 f"{list(config.latent_rows)}"
             )
-        state = latent[..., list(config.latent_rows), :].flatten(-2)
-        if config.size:
-            state = (state - self.mean) @ self.project
-        if not config.joint_state:
-            return state
-        if joint_position is None or joint_velocity is None:
-            raise VjepaError("this model reads joint positions and velocities, but they are missing")
-        joints = [joint_position.sin(), joint_position.cos(), joint_velocity / self.velocity_scale]
-        return torch.cat([state, *(part.to(state) for part in joints)], dim=-1)
+        read = latent[..., list(config.latent_rows), :].flatten(-2)
+        return (read - self.mean) @ self.project if config.size else read
 
     def invert(self, state: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Return the latent rows (..., len(latent_rows), latent_dim), joint positions and velocities of a state.

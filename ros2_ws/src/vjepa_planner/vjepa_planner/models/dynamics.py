@@ -159,8 +159,9 @@ class Dynamics(nn.Module):
             actions: (members or 1, B, action_repeat, n) in [-1, 1], the first to be applied first.
         """
         members = self.config.members
-        x = torch.cat([states.flatten(-2), actions.flatten(-2)], dim=-1)
-        out = self.layers(x.expand(members, -1, -1)) * self.delta_scale
+        states = states.expand(members, -1, -1, -1)
+        x = torch.cat([states.flatten(-2), actions.expand(members, -1, -1, -1).flatten(-2)], dim=-1)
+        out = self.layers(x) * self.delta_scale
         return states[..., -1, :] + out if self.config.residual else out
 
     def unroll(self, states: Tensor, actions: Tensor) -> Tensor:
@@ -170,12 +171,12 @@ class Dynamics(nn.Module):
             states: (members or 1, B, history, S).
             actions: (members or 1, B, H, action_repeat, n).
         """
-        states = states.expand(self.config.members, -1, -1, -1)
         found = []
         for step in range(actions.shape[2]):
             following = self(states, actions[:, :, step])
             found.append(following)
-            states = torch.cat([states[:, :, 1:], following[:, :, None]], dim=2)
+            rest = states[:, :, 1:].expand(len(following), -1, -1, -1)
+            states = torch.cat([rest, following[:, :, None]], dim=2)
         return torch.stack(found, dim=2)
 
 

@@ -58,7 +58,7 @@ def require_sizes(name: str, values: Any, least: int) -> None:
             raise VjepaError(f"'{name}' has {value!r}; expected integers from {least} to {MAX_SIZE}")
 
 
-def config_from(bundle: Bundle, config_class: type, values: Mapping[str, Any]) -> Any:
+def config_from(bundle: Bundle, config_class: Any, values: Mapping[str, Any]) -> Any:
     """Return the `config_class` with those of `values` that it has fields for.
 
     Raises:

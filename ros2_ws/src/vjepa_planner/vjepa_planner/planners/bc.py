@@ -17,6 +17,7 @@ from vjepa_planner.contract import (
     require_joints,
 )
 from vjepa_planner.models.policy import KIND, load_policy
+from vjepa_planner.planners.world import usable_device
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class BcPlanner(Planner):
         if not config.bundle:
             raise VjepaError("planner 'bc' has no policy; set its option 'bundle' to the folder of a trained policy")
         self._bundle = read_bundle(config.bundle, KIND)
-        self._device = _usable_device(context.device)
+        self._device = usable_device(context.device)
         self._policy = load_policy(self._bundle, self._device)
         require_joints(f"bc ({config.bundle})", self._policy.config.action_size, context)
         self.needs = frozenset({JOINT_STATE}) if self._policy.config.joint_state else frozenset()
@@ -69,12 +70,3 @@ class BcPlanner(Planner):
         joints = np.zeros(config.action_size)
         latent = np.zeros((max(config.latent_rows) + 1, config.latent_dim), np.float32)
         self._act(Observation(0, latent, joints, joints), None)
-
-
-def _usable_device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError) as error:
-        raise VjepaError(f"device '{name}' cannot be used: {error}; choose 'cpu' or a device torch has here") from error
-    return device

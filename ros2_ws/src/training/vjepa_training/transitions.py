@@ -1,0 +1,147 @@
+"""A dataset's rows as a world model reads them: states on disk, actions in [-1, 1], and runs of rows in an episode."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vjepa_interfaces.errors import VjepaError
+from vjepa_planner.models.conditioning import Conditioning, ConditioningConfig
+from vjepa_training.dataset import LATENT, Dataset
+
+BLOCK_ROWS = 4096
+FITTED_ROWS = 50_000
+"""Rows that a projection is fitted to, at most."""
+
+
+def fit_conditioning(dataset: Dataset, config: ConditioningConfig, episodes: np.ndarray, seed: int) -> Conditioning:
+    """Return the conditioning that centres, projects and whitens the latents of `dataset`.
+
+    The projection is on the first principal components (Pearson 1901; Hotelling 1933), each scaled to variance 1.
+
+    Args:
+        dataset: with latents.
+        config: what a state is to be.
+        episodes: numbers of the episodes to fit to.
+        seed: of the rows drawn from them.
+    """
+    model = Conditioning(config)
+    rows = np.concatenate([np.arange(*dataset.episodes[episode]) for episode in episodes])
+    chosen = np.sort(np.random.default_rng((seed, 8)).permutation(rows)[:FITTED_ROWS])
+    if config.joint_state:
+        velocity = dataset["observation.joint_velocity"][chosen]
+        model.velocity_scale.copy_(torch.from_numpy(velocity.std(0)).clamp(min=1e-3))
+    if config.size:
+        read = list(config.latent_rows)
+        total = torch.zeros(config.latent_size, dtype=torch.float64)
+        products = torch.zeros(config.latent_size, config.latent_size, dtype=torch.float64)
+        origin = None
+        for block in np.split(chosen, range(BLOCK_ROWS, len(chosen), BLOCK_ROWS)):
+            values = torch.from_numpy(dataset[LATENT][block][:, read]).double().flatten(1)
+            origin = values.mean(0) if origin is None else origin
+            total += (values - origin).sum(0)
+            products += (values - origin).T @ (values - origin)
+        mean = total / len(chosen)
+        variances, directions = torch.linalg.eigh(products / len(chosen) - torch.outer(mean, mean))
+        largest = variances.argsort(descending=True)[: config.size]
+        scale = variances[largest].clamp(min=1e-12).sqrt()
+        assert origin is not None
+        model.mean.copy_(mean + origin)
+        model.project.copy_(directions[:, largest] / scale)
+        model.unproject.copy_((directions[:, largest] * scale).T)
+    return model.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """The rows of a dataset, N of them, for world models.
+
+    Attributes:
+        states: (N, S) float32, or float16 where the latent is taken as it is; mapped into memory from a file.
+        actions: (N, n) float32 in [-1, 1], from each row to the next; 0 where there is no next.
+        rewards: (N,) float32, of the step from each row to the next; 0 where there is none.
+        offsets: (N, 2) float32, from fingertip to target, m; NaN where not known.
+        left: (N,) steps that follow each row in its episode without a gap.
+        episode: (N,) number of the episode.
+    """
+
+    states: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    offsets: np.ndarray
+    left: np.ndarray
+    episode: np.ndarray
+
+    def rows(self, episodes: np.ndarray, history: int, steps: int) -> np.ndarray:
+        """Return the rows of `episodes` that `history` - 1 rows precede and `steps` steps follow."""
+        before = np.zeros(len(self.left), int)
+        for back in range(1, history):
+            joined = np.zeros(len(self.left), bool)
+            joined[back:] = (self.left[:-back] >= back) & (self.episode[back:] == self.episode[:-back])
+            before += joined
+        return np.flatnonzero(np.isin(self.episode, episodes) & (self.left >= steps) & (before == history - 1))
+
+
+def open_transitions(dataset: Dataset, conditioning: Conditioning, work: Path | str) -> Transitions:
+    """Return the rows of `dataset` in the states of `conditioning`, kept in the folder `work` for the next time.
+
+    Memory stays flat however large the dataset is: states are written and read block by block.
+
+    Raises:
+        VjepaError: no latents, or of another shape than the conditioning reads.
+    """
+    work = Path(work)
+    work.mkdir(parents=True, exist_ok=True)
+    has_next = np.asarray(dataset["has_next"])
+    actions = np.asarray(dataset["action"]) / dataset.info.effort_limit
+    left = np.zeros(len(dataset), int)
+    for start, stop in dataset.episodes:
+        for row in range(stop - 2, start - 1, -1):
+            left[row] = left[row + 1] + 1 if has_next[row] else 0
+    offsets = np.asarray(dataset["target"])[:, :2] - np.asarray(dataset["fingertip"])[:, :2]
+    return Transitions(
+        states=_states(dataset, conditioning, work),
+        actions=np.where(has_next[:, None], np.clip(actions, -1, 1), 0).astype(np.float32),
+        rewards=np.where(has_next, np.asarray(dataset["next.reward"]), 0).astype(np.float32),
+        offsets=offsets.astype(np.float32),
+        left=left,
+        episode=np.repeat(np.arange(len(dataset.episodes)), np.diff(dataset.episodes, axis=1)[:, 0]),
+    )
+
+
+def _states(dataset: Dataset, conditioning: Conditioning, work: Path) -> np.ndarray:
+    digest = hashlib.sha256(json.dumps([asdict(conditioning.config), list(dataset.info.sources)]).encode())
+    for tensor in conditioning.state_dict().values():
+        digest.update(tensor.numpy().tobytes())
+    path = work / f"states-{digest.hexdigest()[:16]}.npy"
+    if path.exists():
+        return np.load(path, mmap_mode="r")
+    temporary = path.with_suffix(".tmp")
+    kind = np.float32 if conditioning.config.size else np.float16
+    shape = (len(dataset), conditioning.config.state_size)
+    states = np.lib.format.open_memmap(temporary, mode="w+", dtype=kind, shape=shape)
+    columns = [dataset[LATENT], dataset["observation.joint_position"], dataset["observation.joint_velocity"]]
+    for start in range(0, len(dataset), BLOCK_ROWS):
+        block = slice(start, start + BLOCK_ROWS)
+        arrays = [torch.from_numpy(column[block].astype(np.float32)) for column in columns]
+        with torch.inference_mode():
+            states[block] = conditioning(*arrays).numpy()
+    states.flush()
+    temporary.replace(path)
+    return np.load(path, mmap_mode="r")
+
+
+def split_episodes(count: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of the episodes to train on and of those kept for validation, `share` of `count`.
+
+    Raises:
+        VjepaError: too few episodes to split.
+    """
+    kept = round(count * share)
+    if not 0 < kept < count:
+        raise VjepaError(f"{count} episodes cannot be split for validation; collect more")
+    shuffled = np.random.default_rng((seed, 6)).permutation(count)
+    return np.sort(shuffled[kept:]), np.sort(shuffled[:kept])

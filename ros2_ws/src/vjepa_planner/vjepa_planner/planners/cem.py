@@ -1,0 +1,195 @@
+"""`cem`: model-predictive control by the cross-entropy method, in the states of a learned dynamics model.
+
+Sequences of actions are drawn, imagined and ranked; the best of them make the next distribution to draw from
+(Rubinstein 1999; in learned models Chua et al. 2018, in latents of V-JEPA 2 Assran et al. 2025). Each sample is
+imagined by one member of the ensemble; the best are judged again by all, who must not disagree. A cloned policy may
+propose (Hansen et al., TD-MPC, 2022). It answers by its deadline with the best so far.
+"""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vjepa_interfaces.errors import VjepaError
+from vjepa_planner.contract import GOAL, JOINT_STATE, Observation, Plan, Planner, PlannerContext, require_in_range
+from vjepa_planner.planners.world import load_world
+
+OBJECTIVES = ("reward", "goal")
+
+
+@dataclass(frozen=True)
+class CemConfig:
+    """Options of `cem`.
+
+    Attributes:
+        dynamics: bundle of the dynamics model; required.
+        reward: bundle of the reward and distance heads; required for the objective `reward`.
+        policy: bundle of a policy that proposes actions; empty for none.
+        objective: `reward`: reward and distance, averaged over the horizon; `goal`: distance of the last state to the
+            goal latent's.
+        horizon: predictions ahead, each of the dynamics model's `action_repeat` control steps.
+        samples: sequences drawn in each iteration.
+        elites: the best of them, which make the next distribution.
+        iterations: rounds of drawing and ranking.
+        proposals: sequences drawn around the policy's, in each iteration, in place of as many samples.
+        proposal_std: standard deviation around the policy's actions.
+        initial_std: of the first distribution, around the last plan.
+        min_std: least standard deviation.
+        distance_weight: cost of a metre between fingertip and target; a step's reward costs -1.
+        disagreement_weight: cost of the ensemble's standard deviation, in the model's units of change.
+    """
+
+    dynamics: str = ""
+    reward: str = ""
+    policy: str = ""
+    objective: str = "reward"
+    horizon: int = 5
+    samples: int = 120
+    elites: int = 12
+    iterations: int = 3
+    proposals: int = 20
+    proposal_std: float = 0.2
+    initial_std: float = 0.5
+    min_std: float = 0.05
+    distance_weight: float = 5.0
+    disagreement_weight: float = 0.1
+
+
+class CemPlanner(Planner):
+    """The search. Subclasses draw or weigh otherwise: `_draw`, `_weights`."""
+
+    Config = CemConfig
+
+    def __init__(self, config: CemConfig, context: PlannerContext):
+        super().__init__(config, context)
+        name = type(self).__name__
+        if config.objective not in OBJECTIVES:
+            raise VjepaError(f"{name}: objective is '{config.objective}'; expected {' or '.join(OBJECTIVES)}")
+        sizes = {"horizon": config.horizon, "samples": config.samples, "iterations": config.iterations}
+        require_in_range(name, sizes, 1, 1_000_000)
+        require_in_range(name, {"elites": config.elites}, 1, config.samples)
+        require_in_range(name, {"proposals": config.proposals}, 0, config.samples - 1)
+        spreads = {field: getattr(config, field) for field in ("proposal_std", "initial_std", "min_std")}
+        require_in_range(name, spreads, 0, 10)
+        self._world = load_world(config.dynamics, config.reward, config.policy, context, name)
+        if config.objective == "reward" and self._world.heads is None:
+            raise VjepaError(f"{name} maximises reward, but has no heads; set its option 'reward' to a trained bundle")
+        self.encoder_fingerprint = self._world.bundle.require("encoder_fingerprint", str)
+        needs = {JOINT_STATE} if self._world.needs_joint_state else set()
+        self.needs = frozenset(needs | ({GOAL} if config.objective == "goal" else set()))
+        self._generator = torch.Generator(self._world.device)
+        self._warm_up()
+
+    def _begin(self, seed: int) -> None:
+        self._generator.manual_seed(seed)
+        self._mean = torch.zeros(self.config.horizon, self.context.action_size, device=self._world.device)
+        self._history: Tensor | None = None
+
+    @torch.inference_mode()
+    def _act(self, observation: Observation, deadline_s: float | None) -> Plan:
+        started = time.monotonic()
+        config, world = self.config, self._world
+        tensors = world.tensors(observation)
+        history = self._remembered(world.state(tensors))
+        goal = None if config.objective == "reward" else self._goal(observation)
+        proposed = self._proposed(history, tensors)
+        mean, std = self._mean, torch.full_like(self._mean, config.initial_std)
+        slowest_s, done = 0.0, 0
+        while done < config.iterations:
+            began = time.monotonic()
+            drawn = self._draw(mean, std, proposed)  # (B, horizon, n)
+            best = self._costs(history, drawn, goal).topk(min(2 * config.elites, len(drawn)), largest=False).indices
+            best = best if world.dynamics.config.members > 1 else best[: config.elites]
+            cost, disagreement = self._judged(history, drawn[best], goal)
+            elite = cost.topk(config.elites, largest=False).indices
+            actions, cost = drawn[best[elite]], cost[elite]
+            weights = self._weights(cost)[:, None, None]
+            mean = (weights * actions).sum(0)
+            std = (weights * (actions - mean).square()).sum(0).sqrt().clamp(min=config.min_std)
+            done += 1
+            slowest_s = max(slowest_s, time.monotonic() - began)
+            if deadline_s is not None and time.monotonic() - started + slowest_s > deadline_s:
+                break
+        self._history = history
+        share = 1 / world.dynamics.config.action_repeat  # By the next frame so much of the first action has passed.
+        self._mean = torch.lerp(mean, torch.cat([mean[1:], mean[-1:]]), share)
+        return Plan(
+            action=mean[0].clamp(-1, 1).cpu().numpy().astype(np.float64),
+            cost=float(weights.flatten() @ cost),
+            iterations=done,
+            disagreement=float(disagreement[elite].mean()) if world.dynamics.config.members > 1 else None,
+        )
+
+    def _draw(self, mean: Tensor, std: Tensor, proposed: Tensor | None) -> Tensor:
+        """Return sequences (samples, horizon, n): around `mean`, `mean` itself, and around the policy's."""
+        config = self.config
+        around = 0 if proposed is None else config.proposals
+        noise = torch.randn(config.samples, *mean.shape, generator=self._generator, device=mean.device)
+        noise[0] = 0
+        drawn = mean + std * noise
+        if proposed is not None and around:
+            noise[-1] = 0
+            drawn[-around:] = proposed + config.proposal_std * noise[-around:]
+        return drawn.clamp(-1, 1)
+
+    def _weights(self, cost: Tensor) -> Tensor:
+        """Return the weights (elites,) with which the elites make the next distribution, adding up to 1."""
+        return torch.full_like(cost, 1 / len(cost))
+
+    def _costs(self, history: Tensor, actions: Tensor, goal: Tensor | None) -> Tensor:
+        """Return the cost (B,) of sequences (B, horizon, n), each imagined by one member of the ensemble in turn."""
+        members = self._world.dynamics.config.members
+        missing = -len(actions) % members
+        dealt = torch.cat([actions, actions[:missing]]).unflatten(0, (-1, members)).transpose(0, 1)
+        costs, _ = self._imagined(history, dealt, goal)
+        return costs.transpose(0, 1).flatten()[: len(actions)]
+
+    def _judged(self, history: Tensor, actions: Tensor, goal: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return cost (B,), disagreement penalised, and disagreement (B,) of sequences imagined by all members."""
+        costs, states = self._imagined(history, actions[None], goal)
+        if len(states) == 1:
+            return costs[0], torch.zeros_like(costs[0])
+        spread = (states / self._world.dynamics.delta_scale).std(dim=0).mean(dim=(1, 2))
+        return costs.mean(0) + self.config.disagreement_weight * spread, spread
+
+    def _imagined(self, history: Tensor, actions: Tensor, goal: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return costs (members, B) of actions (members or 1, B, horizon, n), and states (members, B, horizon, S)."""
+        world, horizon = self._world, self.config.horizon
+        repeated = actions[:, :, :, None].expand(-1, -1, -1, world.dynamics.config.action_repeat, -1)
+        states = world.dynamics.unroll(history.expand(1, actions.shape[1], -1, -1), repeated)
+        if goal is not None:
+            return torch.linalg.vector_norm(states[:, :, -1, : len(goal)] - goal, dim=-1), states
+        assert world.heads is not None
+        before = torch.cat([history[-1].expand(*states.shape[:2], 1, -1), states[:, :, :-1]], dim=2)
+        costs = -world.heads.reward(before, repeated.expand(*states.shape[:3], -1, -1))
+        if world.heads.config.distance:
+            costs = costs + self.config.distance_weight * world.heads.distance(states)
+        return costs.sum(-1) / horizon, states
+
+    def _proposed(self, history: Tensor, tensors: list[Tensor]) -> Tensor | None:
+        if self._world.policy is None or not self.config.proposals:
+            return None
+        return self._world.proposal(history, tensors, self.config.horizon)
+
+    def _remembered(self, state: Tensor) -> Tensor:
+        """Return the states (history, S) that a prediction starts from; an episode's first stands for those before."""
+        if self._history is None:
+            return state.expand(self._world.dynamics.config.history, -1)
+        return torch.cat([self._history[1:], state[None]])
+
+    def _goal(self, observation: Observation) -> Tensor:
+        """Return the goal latent's part of a state; of the joints there nothing is known, and so nothing asked."""
+        assert observation.goal is not None
+        goal = torch.tensor(observation.goal, dtype=torch.float32, device=self._world.device)
+        return self._world.dynamics.conditioning.of_latent(goal)
+
+    def _warm_up(self) -> None:
+        config = self._world.dynamics.conditioning.config
+        joints = np.zeros(self.context.action_size)
+        latent = np.zeros((max(config.latent_rows) + 1, config.latent_dim), np.float32)
+        self._begin(0)
+        for _ in range(2):
+            self._act(Observation(0, latent, joints, joints, goal=latent), None)

@@ -1,0 +1,39 @@
+"""`shooting`: random sequences of actions, imagined once; the best one's first action is taken."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vjepa_planner.planners.cem import CemConfig, CemPlanner
+
+
+@dataclass(frozen=True)
+class ShootingConfig(CemConfig):
+    """Options of `shooting`, as `CemConfig` has them; the distribution is uniform, and nothing is kept.
+
+    Attributes:
+        samples: sequences drawn.
+        elites: 1, the best.
+        iterations: 1.
+        proposals: sequences drawn around the policy's.
+    """
+
+    samples: int = 1000
+    elites: int = 1
+    iterations: int = 1
+    proposals: int = 0
+
+
+class ShootingPlanner(CemPlanner):
+    """Random shooting (Nagabandi et al., Neural Network Dynamics for Model-Based Deep RL, 2018)."""
+
+    Config = ShootingConfig
+
+    def _draw(self, mean: Tensor, std: Tensor, proposed: Tensor | None) -> Tensor:
+        shape = (self.config.samples, *mean.shape)
+        drawn = torch.rand(shape, generator=self._generator, device=mean.device) * 2 - 1
+        if proposed is not None and self.config.proposals:
+            noise = torch.randn(shape, generator=self._generator, device=mean.device)[: self.config.proposals]
+            drawn[: self.config.proposals] = (proposed + self.config.proposal_std * noise).clamp(-1, 1)
+        return drawn

@@ -1,0 +1,138 @@
+"""The world as planners imagine it: dynamics, reward and distance heads, and a cloned policy, loaded from bundles."""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vjepa_interfaces.bundle import Bundle, BundleError, read_bundle
+from vjepa_interfaces.errors import VjepaError
+from vjepa_planner.contract import Observation, ObservationRefusedError, PlannerContext, require_joints
+from vjepa_planner.models.dynamics import Dynamics, load_dynamics
+from vjepa_planner.models.policy import KIND as POLICY
+from vjepa_planner.models.policy import Policy, load_policy
+from vjepa_planner.models.reward import RewardModel, load_reward
+
+
+@dataclass(frozen=True)
+class World:
+    """What a search needs to imagine what its actions do.
+
+    Attributes:
+        bundle: of the dynamics model, whose encoder all parts share.
+        dynamics: the model of the states.
+        heads: reward and distance of states; None where a search has another objective.
+        policy: a policy that proposes actions; None for none.
+        device: where all of them are.
+    """
+
+    bundle: Bundle
+    dynamics: Dynamics
+    heads: RewardModel | None
+    policy: Policy | None
+    device: torch.device
+
+    @property
+    def needs_joint_state(self) -> bool:
+        """Whether any part reads joint positions and velocities."""
+        policy = self.policy is not None and self.policy.config.joint_state
+        return policy or self.dynamics.conditioning.config.joint_state
+
+    def tensors(self, observation: Observation) -> list[Tensor]:
+        """Return latent, joint position and velocity, as far as there are any, as float32 on the device."""
+        arrays = (observation.latent, observation.joint_position, observation.joint_velocity)
+        # torch.tensor copies: an observation's arrays may be read-only, which torch.from_numpy warns of.
+        return [torch.tensor(a, dtype=torch.float32, device=self.device) for a in arrays if a is not None]
+
+    def state(self, tensors: list[Tensor]) -> Tensor:
+        """Return the state (S,) of what `tensors` returned.
+
+        Raises:
+            ObservationRefusedError: the latent is not of the shape the model was trained on.
+        """
+        try:
+            return self.dynamics.conditioning(*tensors)
+        except VjepaError as error:
+            raise ObservationRefusedError(str(error)) from error
+
+    def proposal(self, history: Tensor, tensors: list[Tensor], horizon: int) -> Tensor:
+        """Return the actions (horizon, n) of the policy, acting on the states that the model predicts of them.
+
+        Args:
+            history: (history, S), the present state last.
+            tensors: the present observation, which the first action is of.
+            horizon: predictions ahead; the policy acts once in each.
+        """
+        assert self.policy is not None
+        repeat, states = self.dynamics.config.action_repeat, history[None, None]
+        observed, actions = tensors, []
+        for _ in range(horizon):
+            action = self.policy(self.policy.inputs(*observed))
+            actions.append(action)
+            following = self.dynamics(states, action.expand(1, 1, repeat, -1)).mean(0, keepdim=True)
+            states = torch.cat([states[:, :, 1:], following[:, :, None]], dim=2)
+            latent, position, velocity = self.dynamics.conditioning.invert(following[0, 0])
+            observed = [latent] if position is None or velocity is None else [latent, position, velocity]
+        return torch.stack(actions)
+
+
+def load_world(dynamics: str, reward: str, policy: str, context: PlannerContext, planner: str) -> World:
+    """Load the bundles of a world; all must be of one encoder, and the heads of the very dynamics model.
+
+    Args:
+        dynamics: folder of the dynamics model's bundle; required.
+        reward: folder of the heads' bundle, or empty.
+        policy: folder of the policy's bundle, or empty.
+        context: the arm, and the device to load to.
+        planner: name of the planner, for messages.
+
+    Raises:
+        VjepaError: a bundle that is missing, damaged, of another encoder, of other dynamics or for another arm.
+    """
+    if not dynamics:
+        raise VjepaError(
+            f"planner '{planner}' has no dynamics model; set its option 'dynamics' to the folder of a trained one"
+        )
+    device = usable_device(context.device)
+    model, bundle = load_dynamics(dynamics, device)
+    fingerprint = bundle.require("encoder_fingerprint", str)
+    require_joints(f"{planner} ({dynamics})", model.conditioning.config.joints, context)
+    heads = None
+    if reward:
+        heads, about = load_reward(reward, device)
+        weights = hashlib.sha256(bundle.weights.read_bytes()).hexdigest()
+        if about.require("dynamics_sha256", str) != weights:
+            raise BundleError(
+                f"{reward} reads the states of the dynamics model with weights {about.config['dynamics_sha256'][:16]}, "
+                f"but those of {dynamics} are {weights[:16]}; train the heads on this one: vjepa train reward"
+            )
+    proposing = None
+    if policy:
+        about = read_bundle(policy, POLICY)
+        about.check_encoder(fingerprint)
+        proposing = load_policy(about, device)
+        require_joints(f"{planner} ({policy})", proposing.config.action_size, context)
+        rows = model.conditioning.config.latent_rows
+        if rows != tuple(range(len(rows))) or max(proposing.config.latent_rows) >= len(rows):
+            raise BundleError(
+                f"{policy} reads rows {list(proposing.config.latent_rows)} of the latent, but the states of {dynamics} "
+                f"hold only rows {list(rows)}; leave the policy out, or train dynamics on all rows"
+            )
+        if proposing.config.joint_state and not model.conditioning.config.joint_state:
+            raise BundleError(f"{policy} reads joints, which the states of {dynamics} lack; train dynamics on joints")
+    return World(bundle, model, heads, proposing, device)
+
+
+def usable_device(name: str) -> torch.device:
+    """Return the torch device `name`.
+
+    Raises:
+        VjepaError: torch cannot use it here.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError) as error:
+        raise VjepaError(f"device '{name}' cannot be used: {error}; choose 'cpu' or a device torch has here") from error
+    return device
