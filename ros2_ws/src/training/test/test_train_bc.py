@@ -104,6 +104,30 @@ def test_dagger_adds_what_the_policy_saw_with_the_experts_labels(small_data, tin
     assert {entry["round"] for entry in outcome.curve} == {0, 1, 2}
 
 
+def test_killed_between_rounds_it_goes_on_and_ends_in_the_same_policy(small_data, tiny_encoder, tmp_path):
+    encoder = load_encoder(EncoderConfig(str(tiny_encoder), clip_frames=4, grid=2))
+    training = dataclasses.replace(QUICK, epochs=1, dagger=2, dagger_episodes=2, dagger_steps=5)
+    frames = labelled_frames(small_data, training)
+    whole = train_bc(frames, training, encoder)
+    fitted = []
+
+    def killed_in_round_2(entry):
+        fitted.append(entry["round"])
+        if entry["round"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_bc(frames, training, encoder, killed_in_round_2, work=tmp_path)
+    assert fitted == [0, 1, 2]
+    resumed = train_bc(frames, training, encoder, lambda entry: fitted.append(entry["round"]), work=tmp_path)
+    assert fitted == [0, 1, 2, 2]
+    assert resumed.curve == whole.curve
+    for name, tensor in whole.policy.state_dict().items():
+        assert torch.equal(tensor, resumed.policy.state_dict()[name]), name
+    with pytest.raises(VjepaError, match="of other data or settings"):
+        train_bc(frames, dataclasses.replace(training, seed=1), encoder, work=tmp_path)
+
+
 def test_dagger_without_an_encoder_is_refused(small_data):
     training = dataclasses.replace(QUICK, dagger=1)
     with pytest.raises(VjepaError, match="--encoder"):

@@ -5,10 +5,13 @@ dataset kept; the policy reads latents, and joint states where it may. Rounds of
 expert label where it went (Ross, Gordon and Bagnell, A Reduction of Imitation Learning, 2011).
 """
 
+import hashlib
+import json
 import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +195,7 @@ def train_bc(
     encoder: Encoder | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     on_round: Callable[[int, list[float]], None] | None = None,
+    work: Path | None = None,
 ) -> Outcome:
     """Clone the expert on `frames`, then on what DAgger adds.
 
@@ -201,23 +205,58 @@ def train_bc(
         encoder: of the frames' latents; needed for DAgger.
         on_epoch: called with each entry of the curve.
         on_round: called after each round's rollouts with its number and the returns of its episodes.
+        work: folder in which each round's rollouts and policy are kept; a training found there goes on behind the last.
 
     Raises:
-        VjepaError: DAgger without an encoder, or no episodes to validate on.
+        VjepaError: DAgger without an encoder, no episodes to validate on, or a training of other settings in `work`.
     """
     if training.dagger and encoder is None:
         raise VjepaError("DAgger rolls the policy out, which takes the encoder of the dataset; name it with --encoder")
-    torch.manual_seed(training.seed)
-    outcome = _fit(frames, training, 0, None, on_epoch)
-    for number in range(1, training.dagger + 1):
-        assert encoder is not None
-        added, returns = _dagger_frames(outcome.policy, training, encoder, number)
-        if on_round:
-            on_round(number, returns)
-        frames = frames.joined(added)
-        found = _fit(frames, training, number, outcome.policy, on_epoch)
-        outcome = Outcome(found.policy, outcome.curve + found.curve, found.frames, found.variance)
+    identity = json.dumps([asdict(training), hashlib.sha256(frames.labels.tobytes()).hexdigest()])
+    kept = _Kept(work, identity)
+    outcome: Outcome | None = None
+    for number in range(training.dagger + 1):
+        if number:
+            assert encoder is not None
+            assert outcome is not None
+            rolled_out = partial(_dagger_frames, outcome.policy, training, encoder, number)
+            rows, returns = kept.or_made(f"rollouts-{number}", rolled_out)
+            if on_round:
+                on_round(number, returns)
+            frames = frames.joined(Frames(*(tensor.numpy() for tensor in rows)))
+        fitted = partial(_fit, frames, training, number, outcome.policy if outcome else None, on_epoch)
+        state, curve, variance = kept.or_made(f"policy-{number}", fitted)
+        policy = Policy(_policy_config(frames, training)).to(training.device)
+        policy.load_state_dict(state)
+        before = outcome.curve if outcome else []
+        outcome = Outcome(policy.eval().requires_grad_(False), before + curve, len(frames), variance)
+    assert outcome is not None
     return outcome
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Steps of a training in files of a folder, so that one that was killed need not take them again."""
+
+    folder: Path | None
+    identity: str
+
+    def or_made(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return what the file `name` keeps or, where there is none, what `make` returns, and keep that."""
+        if self.folder is None:
+            return make()
+        path = self.folder / f"{name}.pt"
+        if path.exists():
+            found = torch.load(path, weights_only=True)
+            if found["identity"] != self.identity:
+                raise VjepaError(f"{path} is of a training of other data or settings; remove {self.folder}")
+            return found["made"]
+        made = make()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        torch.save({"identity": self.identity, "made": made}, temporary)
+        temporary.replace(path)
+        return made
 
 
 def encoder_of(dataset: Dataset, name: str, device: str) -> Encoder:
@@ -278,8 +317,9 @@ def _fit(
     number: int,
     start: Policy | None,
     on_epoch: Callable[[dict[str, float]], None] | None,
-) -> Outcome:
-    """Train one round, from `start` where there is one, and keep what validates best."""
+) -> tuple[dict[str, Tensor], list[dict[str, float]], float]:
+    """Train one round, from `start` where there is one; return what validates best, the curve, and the variance."""
+    torch.manual_seed(training.seed + number)
     episodes = np.unique(frames.episode)
     held_out = np.random.default_rng((training.seed, 6)).random(episodes.max() + 1) < training.validation_share
     chosen = held_out[frames.episode]
@@ -325,9 +365,7 @@ def _fit(
             since += 1
             if since >= training.patience:
                 break
-    policy.load_state_dict(best_state)
-    variance = float(frames.labels[validation].var(0).mean())
-    return Outcome(policy.eval().requires_grad_(False), curve, len(frames), variance)
+    return best_state, curve, float(frames.labels[validation].var(0).mean())
 
 
 def _policy_config(frames: Frames, training: BcTraining) -> PolicyConfig:
@@ -364,8 +402,10 @@ def _error(policy: Policy, frames: Frames, index: np.ndarray, training: BcTraini
     return total / len(index)
 
 
-def _dagger_frames(policy: Policy, training: BcTraining, encoder: Encoder, number: int) -> tuple[Frames, list[float]]:
-    """Roll the policy out and return what it saw, labelled by the expert, and the returns of the episodes."""
+def _dagger_frames(
+    policy: Policy, training: BcTraining, encoder: Encoder, number: int
+) -> tuple[list[Tensor], list[float]]:
+    """Roll the policy out; return the fields of `Frames` of what it saw, and the returns of the episodes."""
     seen: list[tuple[int, Any, np.ndarray]] = []
     rows = slice(0, 1) if training.rows == "mean" else slice(None)
     sim = SimConfig(task=training.task, seed=dagger_seed(training, number), episode_steps=training.dagger_steps)
@@ -388,8 +428,8 @@ def _dagger_frames(policy: Policy, training: BcTraining, encoder: Encoder, numbe
     target = np.stack([step.target for _, step, _ in seen])
     labels = expert_actions(position, velocity, target)
     numbers = np.array([episode for episode, _, _ in seen])
-    frames = Frames(np.stack([latent for _, _, latent in seen]), position, velocity, labels, numbers)
-    return frames, [episode.episode_return for episode in episodes]
+    fields = (np.stack([latent for _, _, latent in seen]), position, velocity, labels, numbers)
+    return [torch.from_numpy(array) for array in fields], [episode.episode_return for episode in episodes]
 
 
 def dagger_seed(training: BcTraining, number: int) -> int:

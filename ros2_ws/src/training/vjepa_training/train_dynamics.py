@@ -23,10 +23,11 @@ from vjepa_interfaces.errors import VjepaError
 from vjepa_planner.models.conditioning import ConditioningConfig
 from vjepa_planner.models.dynamics import Dynamics, preset, save_dynamics
 from vjepa_training.dataset import Dataset
+from vjepa_training.fit_conditioning import fit_conditioning
 from vjepa_training.optimiser import adamw, set_cosine_rate
 from vjepa_training.probe import fit_ridge
 from vjepa_training.training_run import TrainingRun, require_finite
-from vjepa_training.transitions import Transitions, fit_conditioning, open_transitions, split_episodes
+from vjepa_training.transitions import Transitions, open_transitions, split_episodes
 
 LOG_EVERY = 50
 OPEN_LOOP_STEPS = 20
@@ -46,7 +47,8 @@ class DynamicsTraining:
         action_repeat: control steps a prediction spans; 0 for the preset's.
         history: states a prediction starts from; 0 for the preset's.
         rows: `mean` reads the mean row of the latent alone, `all` every row.
-        components: principal components of the latent that make up a state; 0 takes the latent as it is.
+        components: values of a state that come of the latent; 0 takes the latent as it is.
+        conditioning: how the projection on them is fitted: `probe` or `pca`, see `fit_conditioning`.
         joint_state: whether joint positions and velocities are part of a state.
         horizon: H, predictions in a row that the loss runs over.
         epochs: passes over the training rows.
@@ -65,7 +67,8 @@ class DynamicsTraining:
     action_repeat: int = 0
     history: int = 0
     rows: str = "all"
-    components: int = 64
+    components: int = 32
+    conditioning: str = "probe"
     joint_state: bool = True
     horizon: int = 3
     epochs: int = 30
@@ -135,7 +138,7 @@ def train_dynamics(
     )
     fit, held = split_episodes(len(dataset.episodes), training.validation_share, training.seed)
     model = Dynamics(config, conditioning)
-    model.conditioning = fit_conditioning(dataset, conditioning, fit, training.seed)
+    model.conditioning = fit_conditioning(dataset, conditioning, training.conditioning, fit, training.seed, work)
     data = open_transitions(dataset, model.conditioning, work)
     span = config.action_repeat * training.horizon
     train, validation = (data.rows(episodes, config.history, span) for episodes in (fit, held))

@@ -1,7 +1,6 @@
 """A dataset's rows as a world model reads them: states on disk, actions in [-1, 1], and runs of rows in an episode."""
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -9,50 +8,10 @@ import numpy as np
 import torch
 
 from vjepa_interfaces.errors import VjepaError
-from vjepa_planner.models.conditioning import Conditioning, ConditioningConfig
+from vjepa_planner.models.conditioning import Conditioning
 from vjepa_training.dataset import LATENT, Dataset
 
 BLOCK_ROWS = 4096
-FITTED_ROWS = 50_000
-"""Rows that a projection is fitted to, at most."""
-
-
-def fit_conditioning(dataset: Dataset, config: ConditioningConfig, episodes: np.ndarray, seed: int) -> Conditioning:
-    """Return the conditioning that centres, projects and whitens the latents of `dataset`.
-
-    The projection is on the first principal components (Pearson 1901; Hotelling 1933), each scaled to variance 1.
-
-    Args:
-        dataset: with latents.
-        config: what a state is to be.
-        episodes: numbers of the episodes to fit to.
-        seed: of the rows drawn from them.
-    """
-    model = Conditioning(config)
-    rows = np.concatenate([np.arange(*dataset.episodes[episode]) for episode in episodes])
-    chosen = np.sort(np.random.default_rng((seed, 8)).permutation(rows)[:FITTED_ROWS])
-    if config.joint_state:
-        velocity = dataset["observation.joint_velocity"][chosen]
-        model.velocity_scale.copy_(torch.from_numpy(velocity.std(0)).clamp(min=1e-3))
-    if config.size:
-        read = list(config.latent_rows)
-        total = torch.zeros(config.latent_size, dtype=torch.float64)
-        products = torch.zeros(config.latent_size, config.latent_size, dtype=torch.float64)
-        origin = None
-        for block in np.split(chosen, range(BLOCK_ROWS, len(chosen), BLOCK_ROWS)):
-            values = torch.from_numpy(dataset[LATENT][block][:, read]).double().flatten(1)
-            origin = values.mean(0) if origin is None else origin
-            total += (values - origin).sum(0)
-            products += (values - origin).T @ (values - origin)
-        mean = total / len(chosen)
-        variances, directions = torch.linalg.eigh(products / len(chosen) - torch.outer(mean, mean))
-        largest = variances.argsort(descending=True)[: config.size]
-        scale = variances[largest].clamp(min=1e-12).sqrt()
-        assert origin is not None
-        model.mean.copy_(mean + origin)
-        model.project.copy_(directions[:, largest] / scale)
-        model.unproject.copy_((directions[:, largest] * scale).T)
-    return model.eval().requires_grad_(False)
 
 
 @dataclass(frozen=True)
@@ -113,7 +72,7 @@ def open_transitions(dataset: Dataset, conditioning: Conditioning, work: Path | 
 
 
 def _states(dataset: Dataset, conditioning: Conditioning, work: Path) -> np.ndarray:
-    digest = hashlib.sha256(json.dumps([asdict(conditioning.config), list(dataset.info.sources)]).encode())
+    digest = hashlib.sha256(repr((asdict(conditioning.config), dataset.info.sources)).encode())
     for tensor in conditioning.state_dict().values():
         digest.update(tensor.numpy().tobytes())
     path = work / f"states-{digest.hexdigest()[:16]}.npy"

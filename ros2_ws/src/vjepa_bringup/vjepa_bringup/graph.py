@@ -170,8 +170,9 @@ def merged_parameters(options: StackOptions) -> dict[str, dict[str, Any]]:
         raise VjepaError("no planner is chosen, and the default one knows the simulated arm alone; set planner:=NAME")
     if options.policy is not None:
         planner |= {POLICY: options.policy, "planners": list(dict.fromkeys([*planner.get("planners", ()), "bc"]))}
-    if POLICY in planner:
-        planner[POLICY] = find_bundle(planner[POLICY])
+    for name, value in planner.items():
+        if "." in name and isinstance(value, str):  # An option of a planner, which may name a bundle.
+            planner[name] = find_bundle(value)
     if options.source == "sim":
         merged["vjepa_planner"] = _arm_of(merged["sim_bridge"]) | merged["vjepa_planner"]
     merged["episode_recorder"]["provenance"] = json.dumps(_provenance(merged))

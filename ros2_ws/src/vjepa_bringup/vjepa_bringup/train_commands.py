@@ -51,6 +51,7 @@ def _add_bc(kinds) -> None:
     parser = kinds.add_parser("bc", help="a policy cloned from the expert, on a dataset with latents")
     parser.add_argument("--data", required=True, metavar="DS", help="dataset with latents")
     parser.add_argument("--out", required=True, metavar="BUNDLE", help="folder of the bundle")
+    parser.add_argument("--work", metavar="DIR", help="folder of what each round gave (default: OUT.training)")
     parser.add_argument("--old", action="store_true", help="the old architecture and settings, on the mean row alone")
     parser.add_argument("--no-joint-state", action="store_true", help="from latents alone")
     parser.add_argument("--encoder", help="encoder of the dataset's latents; needed for --dagger")
@@ -75,7 +76,8 @@ def _add_dynamics(kinds) -> None:
     parser.add_argument("--members", type=types.positive, help="size of the ensemble")
     parser.add_argument("--action-repeat", type=types.positive, help="control steps that a prediction spans")
     parser.add_argument("--history", type=types.positive, help="states that a prediction starts from")
-    parser.add_argument("--components", type=types.whole, help="principal components of the latent; 0: as it is")
+    parser.add_argument("--components", type=types.whole, help="values a latent is projected on; 0: as it is")
+    parser.add_argument("--conditioning", choices=("probe", "pca"), help="how that projection is fitted")
     parser.add_argument("--horizon", type=types.positive, help="predictions in a row that the loss runs over")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="bfloat16 for mixed precision")
     _add_training(parser)
@@ -139,9 +141,7 @@ def bc_command(arguments: argparse.Namespace) -> int:
     from vjepa_training.dataset import Dataset
     from vjepa_training.train_bc import OLD, BcTraining, encoder_of, labelled_frames, train_bc, write_policy
 
-    names = [field.name for field in dataclasses.fields(BcTraining)]
-    given = {name: getattr(arguments, name, None) for name in names}
-    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    changes = _given(arguments, BcTraining)
     if arguments.no_joint_state:
         changes["joint_state"] = False
     dataset = Dataset(arguments.data)
@@ -164,7 +164,8 @@ def bc_command(arguments: argparse.Namespace) -> int:
         mean = sum(returns) / len(returns)
         print(f"round {number}: {len(returns)} episodes rolled out, mean return {mean:.1f}", flush=True)
 
-    outcome = train_bc(frames, training, encoder, on_epoch, on_round)
+    work = Path(arguments.work or arguments.out.rstrip("/") + ".training")
+    outcome = train_bc(frames, training, encoder, on_epoch, on_round, work)
     facts = write_policy(arguments.out, outcome, training, dataset, _command())
     print(f"policy written to {arguments.out}: validation {facts['validation']:.4f} of {outcome.variance:.4f}")
     if arguments.json:
