@@ -192,4 +192,4 @@ class CemPlanner(Planner):
         latent = np.zeros((max(config.latent_rows) + 1, config.latent_dim), np.float32)
         self._begin(0)
         for _ in range(2):
-            self._act(Observation(0, latent, joints, joints, goal=latent), None)
+            self._act(Observation(0, latent, joints, joints, goal=latent), 0.0)

@@ -1,0 +1,138 @@
+"""Searching planners: in a world whose best action is known, by their deadline, in worlds that do not fit together."""
+
+import numpy as np
+import pytest
+import torch
+
+from vjepa_interfaces.errors import VjepaError
+from vjepa_planner.conformance import load_for_test
+from vjepa_planner.contract import Observation, PlannerContext
+from vjepa_planner.models.conditioning import ConditioningConfig
+from vjepa_planner.models.dynamics import Dynamics, DynamicsConfig
+from vjepa_planner.models.reward import OFFSET_UNIT, RewardConfig, RewardModel
+from vjepa_planner.planners.world import load_world
+
+CONTEXT = PlannerContext(action_size=2, control_period_s=0.02)
+SEARCHES = ("cem", "mppi", "shooting")
+
+
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory):
+    """A plane on which an action is a step of a tenth: a state is a place, the latent; its distance is from 0."""
+    torch.manual_seed(0)
+    conditioning = ConditioningConfig(latent_dim=2)
+    dynamics = Dynamics(DynamicsConfig(hidden=32, layers=2, members=2, action_repeat=2), conditioning)
+    dynamics.delta_scale.fill_(0.2)
+    heads = RewardModel(RewardConfig(state_size=2, action_values=4, hidden=32, distance=True))
+    optimiser = torch.optim.Adam([*dynamics.parameters(), *heads.parameters()], 3e-3)
+    for _ in range(500):
+        places, actions = torch.rand(2, 128, 1, 2) * 4 - 2, torch.rand(2, 128, 2, 2) * 2 - 1
+        there = places[:, :, 0] + 0.1 * actions.sum(2)
+        error = ((dynamics(places, actions) - there) / 0.2).square().mean()
+        error = error + (heads.distance_head(places[:, :, 0]) + places[:, :, 0]).square().mean()
+        error = error + heads.reward(places[:, :, 0], actions).square().mean()
+        optimiser.zero_grad()
+        error.backward()
+        optimiser.step()
+    assert OFFSET_UNIT == 0.1
+    return tmp_path_factory.mktemp("plane"), dynamics.eval(), heads.eval()
+
+
+def at(place, goal=None) -> Observation:
+    latents = [None if where is None else np.array([where], np.float32) for where in (place, goal)]
+    return Observation(1, latents[0], goal=latents[1])
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_it_goes_where_the_distance_is_less(plane, write_world, name):
+    planner = load_for_test(name, **write_world(*plane))
+    for place in ([1.5, -1.5], [-1.5, 1.5], [1.5, 1.5]):
+        planner.reset(0)
+        action = planner.plan(at(place)).action
+        assert np.all(np.sign(action) == -np.sign(place)), f"{action} at {place}"
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_it_goes_to_the_goal(plane, write_world, name):
+    planner = load_for_test(name, **write_world(*plane), objective="goal")
+    for goal in ([1.5, -1.5], [-1.5, 1.5]):
+        planner.reset(0)
+        assert np.all(np.sign(planner.plan(at([0.0, 0.0], goal)).action) == np.sign(goal))
+
+
+def test_driven_step_by_step_it_arrives_and_stays(plane, write_world):
+    planner = load_for_test("cem", **write_world(*plane))
+    planner.reset(0)
+    place, distances = np.array([1.2, -0.8]), []
+    for _ in range(40):
+        place = place + 0.1 * planner.plan(at(place)).action
+        distances.append(np.linalg.norm(place))
+    assert max(distances[-10:]) < 0.15
+
+
+def test_the_cost_of_a_plan_falls_with_the_iterations(plane, write_world):
+    costs = []
+    for iterations in (1, 4):
+        planner = load_for_test("cem", **write_world(*plane), iterations=iterations, samples=40)
+        planner.reset(0)
+        costs.append(planner.plan(at([1.0, -1.0])).cost)
+    assert costs[1] < costs[0]
+
+
+@pytest.mark.parametrize("name", ["cem", "mppi"])
+def test_by_its_deadline_it_answers_with_what_it_has(plane, write_world, name):
+    planner = load_for_test(name, **write_world(*plane), iterations=1000)
+    planner.reset(0)
+    hurried = planner.plan(at([1.5, -1.5]), deadline_s=0.0)
+    assert hurried.iterations == 1
+    assert hurried.action[0] < 0 < hurried.action[1]
+    assert 1 < planner.plan(at([1.5, -1.5]), deadline_s=0.1).iterations < 1000
+
+
+def test_it_says_how_much_the_ensemble_disagrees(plane, write_world, make_world, tmp_path):
+    planner = load_for_test("cem", **write_world(*plane))
+    planner.reset(0)
+    known = planner.plan(at([0.5, 0.5])).disagreement
+    unknown = planner.plan(at([80.0, -90.0])).disagreement
+    assert 0 < known < unknown
+    alone = load_for_test("cem", **make_world(tmp_path))
+    alone.reset(0)
+    assert alone.plan(Observation(1, np.zeros((3, 8), np.float32))).disagreement is None
+
+
+def test_the_policy_proposes_what_it_would_do_now_and_then_in_what_is_imagined(make_world, tmp_path):
+    options = make_world(tmp_path, members=3, joint_state=True)
+    world = load_world(**options, policy=str(tmp_path / "policy"), context=CONTEXT, planner="cem")
+    rng = np.random.default_rng(0)
+    latent = rng.normal(size=(3, 8)).astype(np.float32)
+    tensors = world.tensors(Observation(1, latent, rng.normal(size=2), rng.normal(size=2)))
+    history = world.state(tensors)[None]
+    with torch.inference_mode():
+        proposed = world.proposal(history, tensors, 3)
+        assert proposed.shape == (3, 2)
+        torch.testing.assert_close(proposed[0], world.policy(world.policy.inputs(*tensors)))
+        after = world.dynamics(history[None, None], proposed[0].expand(1, 1, 2, -1)).mean(0)[0]
+        second = world.policy(world.policy.inputs(*world.dynamics.conditioning.invert(after)))
+    torch.testing.assert_close(proposed[1], second)
+
+
+def test_heads_of_other_dynamics_are_refused(make_world, tmp_path):
+    mine, other = make_world(tmp_path / "mine"), make_world(tmp_path / "other", members=2)
+    with pytest.raises(VjepaError, match="train the heads on this one: vjepa train reward"):
+        load_for_test("cem", dynamics=mine["dynamics"], reward=other["reward"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dynamics": ""}, "has no dynamics model; set its option 'dynamics'"),
+        ({"reward": ""}, "has no heads; set its option 'reward'"),
+        ({"objective": "fame"}, "objective is 'fame'; expected reward or goal"),
+        ({"elites": 121}, "elites is 121; expected a number from 1 to 120"),
+        ({"iterations": 0}, "iterations is 0"),
+        ({"min_std": -1.0}, "min_std is -1.0"),
+    ],
+)
+def test_what_cannot_search_is_refused_saying_what_is_missing(make_world, tmp_path, options, message):
+    with pytest.raises(VjepaError, match=message):
+        load_for_test("cem", **{**make_world(tmp_path), **options})
