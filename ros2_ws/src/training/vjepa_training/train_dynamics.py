@@ -6,9 +6,7 @@ control steps ahead against what happened, in states and, through a linear probe
 beside it.
 """
 
-import hashlib
 import math
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from vjepa_interfaces.errors import VjepaError
@@ -24,12 +22,11 @@ from vjepa_planner.models.conditioning import ConditioningConfig
 from vjepa_planner.models.dynamics import Dynamics, preset, save_dynamics
 from vjepa_training.dataset import Dataset
 from vjepa_training.fit_conditioning import fit_conditioning
-from vjepa_training.optimiser import adamw, set_cosine_rate
+from vjepa_training.optimiser import adamw
 from vjepa_training.probe import fit_ridge
-from vjepa_training.training_run import TrainingRun, require_finite
+from vjepa_training.training_run import TrainingRun, fit, identity_of
 from vjepa_training.transitions import Transitions, open_transitions, split_episodes
 
-LOG_EVERY = 50
 OPEN_LOOP_STEPS = 20
 """Control steps ahead of which the open-loop error is measured, at most; fewer where episodes are shorter."""
 
@@ -136,61 +133,38 @@ def train_dynamics(
         joint_state=training.joint_state,
         joints=len(dataset.info.joint_names),
     )
-    fit, held = split_episodes(len(dataset.episodes), training.validation_share, training.seed)
+    fitted, held = split_episodes(len(dataset.episodes), training.validation_share, training.seed)
     model = Dynamics(config, conditioning)
-    model.conditioning = fit_conditioning(dataset, conditioning, training.conditioning, fit, training.seed, work)
+    model.conditioning = fit_conditioning(dataset, conditioning, training.conditioning, fitted, training.seed, work)
     data = open_transitions(dataset, model.conditioning, work)
     span = config.action_repeat * training.horizon
-    train, validation = (data.rows(episodes, config.history, span) for episodes in (fit, held))
+    train, validation = (data.rows(episodes, config.history, span) for episodes in (fitted, held))
     if not len(train) or not len(validation):
         raise VjepaError(f"{dataset.folder} has too few episodes of more than {span} steps to train on")
     if config.residual and training.components:
         model.delta_scale.copy_(_delta_scale(data, train, config.action_repeat))
     model.to(training.device)
-    parameters = list(model.parameters())
-    optimiser = adamw(parameters, training.learning_rate, training.weight_decay)
-    identity = {**asdict(training), "data": [len(dataset), _digest(dataset)]}
+    optimiser = adamw(model.parameters(), training.learning_rate, training.weight_decay)
+    identity = {**asdict(training), "data": identity_of(dataset)}
     run = TrainingRun(work, identity, {"model": model, "optimiser": optimiser}, training.device)
-    step, curve = run.resume()
-    curve = curve or {"train": [], "validation": []}
     steps = training.epochs * math.ceil(len(train) / training.batch_size)
-    began, since = time.monotonic(), step
-    with run.events(step) as log:
-        while step < steps:
-            set_cosine_rate(optimiser, training.learning_rate, step, steps)
-            torch.manual_seed(training.seed * 1_000_003 + step)  # Of dropout: the same after a kill.
-            drawn = _draw(train, (config.members, training.batch_size), training.seed, step)
-            loss = _loss(model, data, drawn, training)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(parameters, 10.0)
-            optimiser.step()
-            step += 1
-            if step % LOG_EVERY == 0 or step == steps:
-                figures = {"loss": float(loss.detach())}
-                require_finite(figures, step)
-                curve["train"].append([step, figures["loss"]])
-                figures["steps_per_s"] = (step - since) / (time.monotonic() - began)
-                for name, value in figures.items():
-                    log.add_scalar(f"train/{name}", value, step)
-                if on_step:
-                    on_step(step, steps, figures)
-            if step % training.checkpoint_every == 0 or step == steps:
-                error = validation_loss(model, data, validation, training)
-                curve["validation"].append([step, error])
-                log.add_scalar("validation/loss", error, step)
-                if on_step:
-                    on_step(step, steps, {"validation": error})
-                run.save(step, curve)
+
+    def loss_of(step: int) -> Tensor:
+        return _loss(model, data, _draw(train, (config.members, training.batch_size), training.seed, step), training)
+
+    def validate() -> dict[str, float]:
+        return {"loss": validation_loss(model, data, validation, training)}
+
+    curve = fit(run, optimiser, training, steps, loss_of, validate, on_step)
     model.eval().requires_grad_(False).cpu()
     facts = {
         "dataset": list(dataset.info.sources),
         "training": asdict(training),
         "command": command,
-        "parameters": sum(parameter.numel() for parameter in parameters),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "transitions": len(train),
         "validation": curve["validation"][-1][1],
-        "open_loop": open_loop(model, data, fit, held),
+        "open_loop": open_loop(model, data, fitted, held),
     }
     fingerprint = (dataset.info.encoder or {}).get("fingerprint", "")
     save_dynamics(out, model, fingerprint, _card(Path(out).name, fingerprint, facts), facts)
@@ -252,11 +226,6 @@ def validation_loss(model: Dynamics, data: Transitions, rows: np.ndarray, traini
     return total / len(rows)
 
 
-def sha256_of(path: Path) -> str:
-    """Return the hash of a file, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _changes(training: DynamicsTraining) -> dict[str, int]:
     given = {name: getattr(training, name) for name in ("members", "action_repeat", "history")}
     return {name: value for name, value in given.items() if value}
@@ -305,10 +274,6 @@ def _offset_probe(data: Transitions, episodes: np.ndarray):
         return None
     held = np.random.default_rng(4).random(len(rows)) < 0.2
     return fit_ridge(np.asarray(data.states[rows], np.float32), data.offsets[rows], held)
-
-
-def _digest(dataset: Dataset) -> str:
-    return hashlib.sha256(repr(dataset.info.sources).encode()).hexdigest()[:16]
 
 
 def _card(name: str, fingerprint: str, facts: dict[str, Any]) -> str:

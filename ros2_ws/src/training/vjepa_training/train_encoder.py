@@ -4,7 +4,6 @@ Everything is drawn from the seed and the number of the step, so a run that was 
 gives what it would have given, and two runs on one machine and thread count are equal.
 """
 
-import json
 import time
 import types
 from collections.abc import Callable
@@ -26,7 +25,7 @@ from vjepa_perception.weights import place_weights
 from vjepa_training.dataset import IMAGE, Dataset
 from vjepa_training.encoder_objectives import FUTURE_STEPS, Clips, JointEmbedding, MaskedPrediction
 from vjepa_training.optimiser import adamw, set_cosine_rate
-from vjepa_training.training_run import TrainingRun, require_finite
+from vjepa_training.training_run import TrainingRun, identity_of, require_finite
 
 OBJECTIVES = ("joint-embedding", "masked")
 STATISTICS_BATCHES = 16
@@ -184,7 +183,7 @@ def train_encoder(
     objective = _objective(training, encoder, dataset).to(training.device)
     parameters = [*encoder.parameters(), *(p for p in objective.parameters() if p.requires_grad)]
     optimiser = adamw(parameters, training.learning_rate, training.weight_decay, betas=(0.9, 0.98))
-    identity = {**asdict(training), "data": [len(dataset), _digest(dataset)]}
+    identity = {**asdict(training), "data": identity_of(dataset)}
     parts = {"encoder": encoder, "objective": objective, "optimiser": optimiser}
     run = TrainingRun(work, identity, parts, training.device)
     step, _ = run.resume()
@@ -320,10 +319,6 @@ def _require_spread(rank: float, step: int) -> None:
             f"the latents collapsed by step {step}: their effective rank is {rank:.1f}, at least {LEAST_RANK:g} is "
             "expected; use the objective joint-embedding, a lower learning rate or more varied data"
         )
-
-
-def _digest(dataset: Dataset) -> str:
-    return json.dumps(dataset.info.sources, sort_keys=True)
 
 
 @dataclass(frozen=True)

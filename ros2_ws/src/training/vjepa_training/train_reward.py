@@ -15,17 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vjepa_interfaces.bundle import WEIGHTS_FILE
 from vjepa_interfaces.errors import VjepaError
 from vjepa_planner.models.dynamics import load_dynamics
 from vjepa_planner.models.reward import OFFSET_UNIT, RewardConfig, RewardModel, save_reward
 from vjepa_training.dataset import Dataset
-from vjepa_training.optimiser import adamw, set_cosine_rate
-from vjepa_training.train_dynamics import _digest, sha256_of
-from vjepa_training.training_run import TrainingRun, require_finite
+from vjepa_training.optimiser import adamw
+from vjepa_training.training_run import TrainingRun, fit, identity_of
 from vjepa_training.transitions import Transitions, open_transitions, split_episodes
 
-LOG_EVERY = 50
 VALIDATION_BATCH = 4096
 
 
@@ -98,8 +95,8 @@ def train_reward(
     repeat = model_of_states.config.action_repeat
     torch.manual_seed(training.seed)
     data = open_transitions(dataset, conditioning, work)
-    fit, held = split_episodes(len(dataset.episodes), training.validation_share, training.seed)
-    train, validation = (_labelled(data, episodes, repeat, training.distance) for episodes in (fit, held))
+    fitted, held = split_episodes(len(dataset.episodes), training.validation_share, training.seed)
+    train, validation = (_labelled(data, episodes, repeat, training.distance) for episodes in (fitted, held))
     if not len(train) or not len(validation):
         raise VjepaError(
             f"{dataset.folder} has too few rows with {repeat} steps of known reward"
@@ -113,41 +110,22 @@ def train_reward(
     )
     model = RewardModel(sizes).to(training.device)
     optimiser = adamw(model.parameters(), training.learning_rate, training.weight_decay)
-    weights = sha256_of(bundle.path / WEIGHTS_FILE)
-    identity = {**asdict(training), "dynamics": weights, "data": [len(dataset), _digest(dataset)]}
+    weights = bundle.weights_sha256
+    identity = {**asdict(training), "dynamics": weights, "data": identity_of(dataset)}
     run = TrainingRun(work, identity, {"model": model, "optimiser": optimiser}, training.device)
-    step, curve = run.resume()
-    curve = curve or {"train": [], "validation": []}
     steps = training.epochs * math.ceil(len(train) / training.batch_size)
-    with run.events(step) as log:
-        while step < steps:
-            set_cosine_rate(optimiser, training.learning_rate, step, steps)
-            torch.manual_seed(training.seed * 1_000_003 + step)  # Of the noise: the same after a kill.
-            drawn = train[
-                np.random.default_rng((training.seed, 9, step)).integers(len(train), size=training.batch_size)
-            ]
-            errors = _errors(model, data, drawn, repeat, training)
-            loss = torch.stack([error.mean() for error in errors.values()]).sum()
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            step += 1
-            if step % LOG_EVERY == 0 or step == steps:
-                figures = {"loss": float(loss.detach())}
-                require_finite(figures, step)
-                curve["train"].append([step, figures["loss"]])
-                log.add_scalar("train/loss", figures["loss"], step)
-                if on_step:
-                    on_step(step, steps, figures)
-            if step % training.checkpoint_every == 0 or step == steps:
-                figures = validation_figures(model, data, validation, repeat, training)
-                curve["validation"].append([step, figures["loss"]])
-                for name, value in figures.items():
-                    log.add_scalar(f"validation/{name}", value, step)
-                if on_step:
-                    on_step(step, steps, {f"validation_{name}": value for name, value in figures.items()})
-                run.save(step, curve)
-    figures = validation_figures(model, data, validation, repeat, training)
+
+    def loss_of(step: int) -> Tensor:
+        rng = np.random.default_rng((training.seed, 9, step))
+        drawn = train[rng.integers(len(train), size=training.batch_size)]
+        errors = _errors(model, data, drawn, repeat, training)
+        return torch.stack([error.mean() for error in errors.values()]).sum()
+
+    def validate() -> dict[str, float]:
+        return validation_figures(model, data, validation, repeat, training)
+
+    curve = fit(run, optimiser, training, steps, loss_of, validate, on_step)
+    figures = validate()
     facts = {
         "encoder_fingerprint": fingerprint,
         "dynamics_sha256": weights,
@@ -175,10 +153,9 @@ def validation_figures(
     """Return `loss`, `reward_mse`, what always saying the mean reward would have, and the distance's error, m."""
     sums: dict[str, float] = {}
     model.eval()
-    quiet = training.noise * 0
     with torch.inference_mode():
         for part in np.split(rows, range(VALIDATION_BATCH, len(rows), VALIDATION_BATCH)):
-            for name, error in _errors(model, data, part, repeat, training, quiet).items():
+            for name, error in _errors(model, data, part, repeat, training, 0.0).items():
                 sums[name] = sums.get(name, 0.0) + float(error.sum())
     model.train()
     means = {name: value / len(rows) for name, value in sums.items()}

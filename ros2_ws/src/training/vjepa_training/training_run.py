@@ -1,17 +1,25 @@
 """What every trainer needs to be killed at any moment and go on: a checkpoint, and TensorBoard's events beside it."""
 
 import contextlib
+import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor, nn
 
 from vjepa_interfaces.errors import VjepaError
+from vjepa_training.dataset import Dataset
+from vjepa_training.optimiser import set_cosine_rate
 
 CHECKPOINT_FILE = "checkpoint.pt"
+LOG_EVERY = 50
+LARGEST_GRADIENT = 10.0
+"""Norm that gradients are scaled down to where they are larger."""
 
 
 class Stateful(Protocol):
@@ -23,6 +31,25 @@ class Stateful(Protocol):
 
     def load_state_dict(self, state: Any, /) -> Any:
         """Take it back."""
+        ...
+
+
+class Schedule(Protocol):
+    """What `fit` reads of a trainer's settings."""
+
+    @property
+    def learning_rate(self) -> float:
+        """At its highest; it falls to 0 along a cosine."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Of all that is drawn."""
+        ...
+
+    @property
+    def checkpoint_every(self) -> int:
+        """Steps."""
         ...
 
 
@@ -80,6 +107,68 @@ class TrainingRun:
 
         with SummaryWriter(str(self.work / "events"), purge_step=step or None) as writer:
             yield writer
+
+
+def fit(
+    run: TrainingRun,
+    optimiser: torch.optim.Optimizer,
+    training: Schedule,
+    steps: int,
+    loss_of: Callable[[int], Tensor],
+    validate: Callable[[], dict[str, float]],
+    on_step: Callable[[int, int, dict[str, float]], None] | None = None,
+) -> dict[str, list[list[float]]]:
+    """Take the steps that are left of `run` and return the learning curve: `train` and `validation`, (step, loss) each.
+
+    Args:
+        run: checkpoint and events.
+        optimiser: of the parameters that are trained.
+        training: highest learning rate, seed, and steps between checkpoints.
+        steps: in all.
+        loss_of: returns the loss of the step of a number; what it draws with torch is the same for the same number.
+        validate: returns figures on what was kept for validation, the one named `loss` among them.
+        on_step: called now and then with the steps done, those there are, and the latest figures.
+
+    Raises:
+        VjepaError: the loss is not a number any more, or the checkpoint is of another run.
+    """
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    step, curve = run.resume()
+    curve = curve or {"train": [], "validation": []}
+    began, since = time.monotonic(), step
+
+    def say(part: str, figures: dict[str, float], prefix: str = "") -> None:
+        for name, value in figures.items():
+            log.add_scalar(f"{part}/{name}", value, step)
+        if on_step:
+            on_step(step, steps, {f"{prefix}{name}": value for name, value in figures.items()})
+
+    with run.events(step) as log:
+        while step < steps:
+            set_cosine_rate(optimiser, training.learning_rate, step, steps)
+            torch.manual_seed(training.seed * 1_000_003 + step)
+            loss = loss_of(step)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT)
+            optimiser.step()
+            step += 1
+            if step % LOG_EVERY == 0 or step == steps:
+                figures = {"loss": float(loss.detach())}
+                require_finite(figures, step)
+                curve["train"].append([step, figures["loss"]])
+                say("train", figures | {"steps_per_s": (step - since) / (time.monotonic() - began)})
+            if step % training.checkpoint_every == 0 or step == steps:
+                figures = validate()
+                curve["validation"].append([step, figures["loss"]])
+                say("validation", figures, "validation_")
+                run.save(step, curve)
+    return curve
+
+
+def identity_of(dataset: Dataset) -> list[Any]:
+    """Return what tells a dataset from another one in a training's identity: its rows, and how they came about."""
+    return [len(dataset), hashlib.sha256(repr(dataset.info.sources).encode()).hexdigest()]
 
 
 def require_finite(figures: Mapping[str, float], step: int) -> None:

@@ -1,7 +1,6 @@
 """`vjepa run` and `vjepa eval`: episodes through the ROS graph or in one process, and their scores."""
 
 import argparse
-import hashlib
 import re
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ from vjepa_bringup.graph import LOG_LEVELS, StackOptions, merged_parameters, sha
 from vjepa_bringup.options import replace
 from vjepa_bringup.run_graph import print_progress, run_graph
 from vjepa_bringup.scoreboard import progress_line, require_writable, result_json, scoreboard, write_json
-from vjepa_interfaces.bundle import WEIGHTS_FILE
+from vjepa_interfaces.bundle import Bundle
 from vjepa_interfaces.errors import VjepaError
 from vjepa_training.catalogue import refuse_unknown_names
 from vjepa_training.score import PROTOCOLS, protocol_named, summarise
@@ -185,8 +184,8 @@ def _policy(parameters: dict[str, dict[str, Any]], planner: str) -> dict[str, st
     folder = parameters["vjepa_planner"].get(f"{planner}.bundle")
     if not folder:
         return {}
-    weights = Path(folder).expanduser() / WEIGHTS_FILE
-    return {"policy": Path(folder).name, "policy_sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+    bundle = Bundle(Path(folder).expanduser(), {})
+    return {"policy": bundle.path.name, "policy_sha256": bundle.weights_sha256}
 
 
 def _report(arguments: argparse.Namespace, result: dict[str, Any]) -> int:

@@ -4,6 +4,7 @@
 latents also has `encoder_fingerprint` and `latent_rows`. Only JSON and safetensors are ever read: no pickle.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,11 @@ class Bundle:
     def weights(self) -> Path:
         """Path of `model.safetensors`, which need not exist for every kind."""
         return self.path / WEIGHTS_FILE
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hash of the weights' file, in hexadecimal, by which other bundles and results name these weights."""
+        return hashlib.sha256(self.weights.read_bytes()).hexdigest()
 
     def require(self, key: str, kind: type | tuple[type, ...]) -> Any:
         """Return `config[key]`, refused with a BundleError where it is missing or not of the type `kind`."""

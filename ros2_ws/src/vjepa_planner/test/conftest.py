@@ -1,6 +1,5 @@
 """The planners that setup.py declares, findable as if the package were installed, with no build needed; and worlds."""
 
-import hashlib
 import runpy
 from pathlib import Path
 
@@ -69,7 +68,7 @@ def save_world(folder: Path, dynamics: Dynamics, heads: RewardModel, encoder: st
     """Write both bundles under `folder` and return the options that name them."""
     paths = {name: str(folder / name) for name in ("dynamics", "reward")}
     bundle = save_dynamics(paths["dynamics"], dynamics, encoder, "# Of a test")
-    facts = {"encoder_fingerprint": encoder, "dynamics_sha256": hashlib.sha256(bundle.weights.read_bytes()).hexdigest()}
+    facts = {"encoder_fingerprint": encoder, "dynamics_sha256": bundle.weights_sha256}
     save_reward(paths["reward"], heads, dynamics.conditioning.config, facts, "# Of a test")
     return paths
 

@@ -1,6 +1,5 @@
 """The world as planners imagine it: dynamics, reward and distance heads, and a cloned policy, loaded from bundles."""
 
-import hashlib
 from dataclasses import dataclass
 
 import torch
@@ -101,7 +100,7 @@ def load_world(dynamics: str, reward: str, policy: str, context: PlannerContext,
     heads = None
     if reward:
         heads, about = load_reward(reward, device)
-        weights = hashlib.sha256(bundle.weights.read_bytes()).hexdigest()
+        weights = bundle.weights_sha256
         if about.require("dynamics_sha256", str) != weights:
             raise BundleError(
                 f"{reward} reads the states of the dynamics model with weights {about.config['dynamics_sha256'][:16]}, "
