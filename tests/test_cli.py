@@ -141,7 +141,7 @@ def stack(vjepa, domain):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--planner", "unknown planner 'nope'; valid are: .*expert, expert-p, random"),
+        ("--planner", "unknown planner 'nope'; valid are: .*expert, expert-p, .*random"),
         ("--encoder", "unknown encoder 'nope'; valid are: encoder-small, a folder .* or a hub id"),
         ("--task", "unknown task 'nope'; valid are: .*reacher-easy, reacher-hard"),
         ("--params-file", "parameter file nope is not readable"),
@@ -395,7 +395,7 @@ def test_without_a_stack_commands_say_so(vjepa):
         assert command.complained.startswith("vjepa: no stack is running here; start one with: vjepa run")
     listing = vjepa("planner", "list").wait(20)
     assert listing.status == 0
-    assert listing.said.startswith("installed: bc, expert, expert-p, random")
+    assert re.match("installed: .*expert, expert-p, .*random", listing.said)
 
 
 def test_a_stack_elsewhere_that_does_not_answer_is_reported(vjepa, domain):

@@ -48,7 +48,7 @@ def test_a_third_partys_planner_is_found_and_takes_options(install_planners):
 
 
 def test_an_unknown_planner_is_refused_with_the_valid_names():
-    with pytest.raises(VjepaError, match=r"unknown planner 'expart'.*bc, expert, expert-p, random"):
+    with pytest.raises(VjepaError, match=r"unknown planner 'expart'.*expert, expert-p, .*random"):
         load_planner("expart", {}, CONTEXT)
 
 
