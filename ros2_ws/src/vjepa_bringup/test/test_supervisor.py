@@ -164,11 +164,12 @@ def test_in_a_hurry_everything_is_ended_by_force_at_once(supervisor, logs):
     assert not any(map(alive, pids))
 
 
-def test_what_a_node_started_itself_goes_with_a_node_that_does_not_end(supervisor, logs):
+@pytest.mark.parametrize("in_a_hurry", [True, False])
+def test_what_a_node_started_itself_goes_with_it(supervisor, logs, in_a_hurry):
     start(supervisor, logs, "parent")
     child = int((logs / "parent.child").read_text())
     assert alive(child)
-    supervisor.stop(hurry=lambda: True)
+    supervisor.stop(hurry=lambda: in_a_hurry)
     wait_for(lambda: not alive(child), "the node's own child to end")
 
 

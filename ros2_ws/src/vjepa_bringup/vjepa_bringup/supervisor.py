@@ -134,11 +134,14 @@ class Supervisor:
             hurry: what is still running once this is true is ended by force at once.
         """
         managers = [child for child in self.children if not child.node.lifecycle]
+        groups = [process.pid for process in _running(self.children)]
         for children, patience_s in ((managers, MANAGER_DOWN_S), (self.children, NODE_DOWN_S)):
             # Not SIGINT: a node that is still importing would end in a traceback.
             _signal(children, signal.SIGTERM)
             _wait(children, patience_s, hurry)
-        _signal(self.children, signal.SIGKILL)
+        for group in groups:  # Of those that have ended as well: what they started may not have.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
         _wait(self.children, KILL_S, lambda: False)
         self.children.clear()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -149,13 +152,10 @@ def _running(children: list[Child]) -> list[subprocess.Popen]:
 
 
 def _signal(children: list[Child], number: int) -> None:
-    """Send a signal to those that run; SIGKILL also to whatever they started themselves."""
+    """Send a signal to those that run."""
     for process in _running(children):
         with contextlib.suppress(ProcessLookupError):
-            if number == signal.SIGKILL:
-                os.killpg(process.pid, number)
-            else:
-                process.send_signal(number)
+            process.send_signal(number)
 
 
 def _wait(children: list[Child], patience_s: float, hurry: Callable[[], bool]) -> None:
