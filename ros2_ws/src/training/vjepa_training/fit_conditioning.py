@@ -66,9 +66,9 @@ def fit_conditioning(
         model.velocity_scale.copy_(torch.from_numpy(velocity.std(0)).clamp(min=1e-3))
     if config.size:
         read = _Latents(dataset, config)
-        origin = read(chosen[: BLOCK_ROWS * 4]).mean(0)
-        layer = _probe_layer(dataset, read, rows, chosen, config, seed) if method == "probe" else None
-        _whiten(model, read, chosen, origin, layer)
+        sample = read(chosen[: BLOCK_ROWS * 4])
+        layer = _probe_layer(dataset, read, rows, sample, config, seed) if method == "probe" else None
+        _whiten(model, read, chosen, sample.mean(0), layer)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     save_file(model.state_dict(), temporary)
@@ -122,12 +122,11 @@ def _whiten(model: Conditioning, read: _Latents, rows: np.ndarray, origin: Tenso
 
 
 def _probe_layer(
-    dataset: Dataset, read: _Latents, rows: np.ndarray, chosen: np.ndarray, config: ConditioningConfig, seed: int
+    dataset: Dataset, read: _Latents, rows: np.ndarray, sample: Tensor, config: ConditioningConfig, seed: int
 ) -> Tensor:
     """Return a linear layer (latent_size, size) through which arm and target can be read off."""
     labels = _labels(dataset)
-    latents = read(chosen[: BLOCK_ROWS * 4])
-    mean, std = latents.mean(0), latents.std(0).clamp(min=1e-3)
+    mean, std = sample.mean(0), sample.std(0).clamp(min=1e-3)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         layer = nn.Linear(config.latent_size, config.size)

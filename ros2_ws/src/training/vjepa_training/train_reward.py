@@ -118,7 +118,7 @@ def train_reward(
     def loss_of(step: int) -> Tensor:
         rng = np.random.default_rng((training.seed, 9, step))
         drawn = train[rng.integers(len(train), size=training.batch_size)]
-        errors = _errors(model, data, drawn, repeat, training)
+        errors = _errors(model, data, drawn, repeat, training, training.noise)
         return torch.stack([error.mean() for error in errors.values()]).sum()
 
     def validate() -> dict[str, float]:
@@ -181,7 +181,7 @@ def _errors(
     rows: np.ndarray,
     repeat: int,
     training: RewardTraining,
-    noise: float | None = None,
+    noise: float,
 ) -> dict[str, Tensor]:
     """Return the squared errors, (B,), of each head; the distance's in its own unit, added over x and y."""
     arrays = (
@@ -193,9 +193,8 @@ def _errors(
     states, actions, rewards, offsets = (
         torch.from_numpy(array.astype(np.float32)).to(training.device) for array in arrays
     )
-    scale = training.noise if noise is None else noise
-    if scale:
-        states = states + torch.randn_like(states) * scale
+    if noise:
+        states = states + torch.randn_like(states) * noise
     found = {"reward": functional.mse_loss(model.reward(states, actions), rewards, reduction="none")}
     if training.distance:
         found["distance"] = (model.distance_head(states) - offsets).square().sum(-1)

@@ -123,13 +123,7 @@ def encoder_command(arguments: argparse.Namespace) -> int:
     with tqdm(total=training.steps, unit="step", dynamic_ncols=True, disable=None) as bar:
 
         def on_step(step: int, figures: dict[str, float]) -> None:
-            bar.update(step - bar.n)
-            text = "  ".join(f"{name} {value:.3g}" for name, value in figures.items())
-            if any(name.startswith("validation") for name in figures):
-                tqdm.write(f"step {step}: {text}", file=sys.stdout)
-                sys.stdout.flush()
-            else:
-                bar.set_postfix_str(text)
+            _show(bar, step, figures, 3)
 
         train_encoder(Dataset(arguments.data), training, arguments.out, work, _command(), on_step)
     print(f"encoder written to {arguments.out}; its training can be looked at with: tensorboard --logdir {work}")
@@ -219,13 +213,7 @@ def _trained(arguments: argparse.Namespace, train: Callable[..., dict[str, Any]]
 
         def on_step(step: int, steps: int, figures: dict[str, float]) -> None:
             bar.total = steps
-            bar.update(step - bar.n)
-            text = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-            if any(name.startswith("validation") for name in figures):
-                tqdm.write(f"step {step}: {text}", file=sys.stdout)
-                sys.stdout.flush()
-            else:
-                bar.set_postfix_str(text)
+            _show(bar, step, figures, 4)
 
         facts = train(arguments.out, work, on_step)
     print(f"written to {arguments.out}; its training can be looked at with: tensorboard --logdir {work}")
@@ -236,6 +224,17 @@ def _trained(arguments: argparse.Namespace, train: Callable[..., dict[str, Any]]
     if arguments.picture:
         draw_training(arguments.picture, facts)
     return 0
+
+
+def _show(bar, step: int, figures: dict[str, float], digits: int) -> None:
+    """Move a progress bar to `step`, with figures behind it; those of a validation get a line of their own."""
+    bar.update(step - bar.n)
+    text = "  ".join(f"{name} {value:.{digits}g}" for name, value in figures.items())
+    if any(name.startswith("validation") for name in figures):
+        bar.write(f"step {step}: {text}", file=sys.stdout)
+        sys.stdout.flush()
+    else:
+        bar.set_postfix_str(text)
 
 
 def _command() -> str:

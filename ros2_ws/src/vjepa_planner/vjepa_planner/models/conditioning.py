@@ -1,7 +1,7 @@
 """Latent conditioning: from a latent and the joints to the state in which world models predict.
 
 Consecutive latents are nearly alike (a cosine of about 0.998), so what moves in them has to be brought out: they are
-centred, projected on their principal components and whitened. Joint angles stand beside them as sine and cosine, joint
+centred, projected on a few dozen directions and whitened. Joint angles stand beside them as sine and cosine, joint
 velocities in units of their standard deviation. Earlier work on this design conditioned nothing: `size` 0.
 """
 

@@ -16,8 +16,8 @@ from vjepa_planner.contract import (
     PlannerContext,
     require_joints,
 )
+from vjepa_planner.device import usable_device
 from vjepa_planner.models.policy import KIND, load_policy
-from vjepa_planner.planners.world import usable_device
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from torch import Tensor
 from vjepa_interfaces.bundle import Bundle, BundleError, read_bundle
 from vjepa_interfaces.errors import VjepaError
 from vjepa_planner.contract import Observation, ObservationRefusedError, PlannerContext, require_joints
+from vjepa_planner.device import usable_device
 from vjepa_planner.models.dynamics import Dynamics, load_dynamics
 from vjepa_planner.models.policy import KIND as POLICY
 from vjepa_planner.models.policy import Policy, load_policy
@@ -121,17 +122,3 @@ def load_world(dynamics: str, reward: str, policy: str, context: PlannerContext,
         if proposing.config.joint_state and not model.conditioning.config.joint_state:
             raise BundleError(f"{policy} reads joints, which the states of {dynamics} lack; train dynamics on joints")
     return World(bundle, model, heads, proposing, device)
-
-
-def usable_device(name: str) -> torch.device:
-    """Return the torch device `name`.
-
-    Raises:
-        VjepaError: torch cannot use it here.
-    """
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError) as error:
-        raise VjepaError(f"device '{name}' cannot be used: {error}; choose 'cpu' or a device torch has here") from error
-    return device

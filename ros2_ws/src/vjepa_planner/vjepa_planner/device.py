@@ -1,0 +1,19 @@
+"""The device that planners compute on."""
+
+import torch
+
+from vjepa_interfaces.errors import VjepaError
+
+
+def usable_device(name: str) -> torch.device:
+    """Return the torch device `name`.
+
+    Raises:
+        VjepaError: torch cannot use it here.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError) as error:
+        raise VjepaError(f"device '{name}' cannot be used: {error}; choose 'cpu' or a device torch has here") from error
+    return device
