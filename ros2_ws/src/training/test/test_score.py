@@ -106,13 +106,14 @@ def test_a_simulation_that_starts_again_is_scored_from_its_first_episode(keeper)
 def test_an_unknown_task_or_protocol_is_refused_with_the_valid_ones():
     with pytest.raises(VjepaError, match=r"unknown task 'reacher'; valid are: .*reacher-easy"):
         ScoreKeeper("reacher")
-    with pytest.raises(VjepaError, match="unknown protocol 'long'; valid are: full, short"):
+    with pytest.raises(VjepaError, match="unknown protocol 'long'; valid are: full, old, short"):
         protocol_named("long")
 
 
 def test_the_protocols_are_those_of_the_earlier_work_and_of_the_literature():
     assert protocol_named("short") == Protocol("short", 200, 150.0)
     assert protocol_named("full") == Protocol("full", 1000, None)
+    assert protocol_named("old") == Protocol("old", 100, None)
 
 
 def test_the_interval_holds_the_mean_and_shrinks_with_more_episodes():
@@ -169,3 +170,19 @@ def test_success_is_not_defined_where_there_is_no_target():
     summary = summarise([Episode(10.0, 1000, None, None, True)], PROTOCOLS["full"])
     assert summary["success"] == [None]
     assert math.isnan(summary["success_rate"])
+
+
+def test_an_approach_is_measured_by_the_distances_at_the_start_at_the_least_and_at_the_end():
+    ways = ([4.0, 1.0, 3.0], [2.0, 2.5, 1.0])
+    episodes = [Episode(0.0, 2, False, False, True, way) for way in ways]
+    summary = summarise(episodes, PROTOCOLS["old"])
+    assert summary["goal_distance"] == {"start": [4.0, 2.0], "least": [1.0, 1.0], "end": [3.0, 1.0]}
+    assert summary["closer"] == pytest.approx((0.25 + 0.5) / 2)
+
+
+def test_an_approach_that_starts_at_the_goal_has_no_figure():
+    assert math.isnan(summarise([Episode(0.0, 1, False, False, True, [0.0, 1.0])], PROTOCOLS["old"])["closer"])
+
+
+def test_without_a_goal_no_approach_is_measured():
+    assert not {"goal_distance", "closer"} & summarise([Episode(0.0, 1, False, False, True)], PROTOCOLS["old"]).keys()

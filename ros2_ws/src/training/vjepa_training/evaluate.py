@@ -22,6 +22,9 @@ NODES_OWN = {
     "vjepa_planner": {
         "planners",
         "planner",
+        "fallbacks",
+        "fallback_steps",
+        "disagreement_limit",
         "seed",
         "lockstep",
         "joint_names",
@@ -43,6 +46,7 @@ def evaluate(
     batch_size: int = 1,
     on_progress: Callable[[int, float], None] | None = None,
     on_step: Callable[[int, Any], None] | None = None,
+    goal: str | None = None,
 ) -> tuple[list[Episode], Encoder, Durations]:
     """Evaluate the planner that `parameters` name, on the encoder they name, and return scores, encoder and timing.
 
@@ -54,6 +58,7 @@ def evaluate(
         batch_size: episodes side by side.
         on_progress: called with the number of finished episodes and their mean return.
         on_step: called with an episode's number and each of its `SimStep`s.
+        goal: `same` or `other`: the goal latent of planners that seek one, see `goals.goal_latent`; None for none.
 
     Raises:
         VjepaError: an unknown task, planner, encoder or option; the message lists the valid ones.
@@ -74,6 +79,7 @@ def evaluate(
         episodes=episodes,
         batch_size=batch_size,
         device=planner.get("device", "cpu"),
+        goal=goal,
     )
     encoder = load_encoder(read_parameters(EncoderConfig, perception, of="vjepa_perception"))
     returns: list[float] = []

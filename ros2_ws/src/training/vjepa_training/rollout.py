@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from sim_bridge.env import SimConfig, SimEnv, SimStep
-from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.messages import LAST
 from vjepa_interfaces.statistics import Durations
 from vjepa_perception.clip import ClipBuffer
 from vjepa_perception.encoder import Encoder
-from vjepa_planner.contract import Observation, Planner, PlannerContext
+from vjepa_planner.contract import GOAL, Observation, Planner, PlannerContext
 from vjepa_planner.registry import load_planner
+from vjepa_training.goals import GOALS, goal_latent
 from vjepa_training.score import Episode, ScoreKeeper
 
 
@@ -33,6 +34,7 @@ class RolloutConfig:
         episodes: how many.
         batch_size: episodes that run side by side.
         device: where the planner's networks run.
+        goal: what a planner that seeks a goal latent is given, `same` or `other`, see `goal_latent`; None for none.
     """
 
     planner: str
@@ -41,12 +43,15 @@ class RolloutConfig:
     episodes: int = 20
     batch_size: int = 1
     device: str = "cpu"
+    goal: str | None = None
 
     def __post_init__(self):
         """Refuse what cannot be run, with a VjepaError."""
         for name in ("episodes", "batch_size"):
             if getattr(self, name) < 1:
                 raise VjepaError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if self.goal not in (None, *GOALS):
+            raise unknown_name("goal", self.goal, GOALS)
 
 
 class Lane:
@@ -64,17 +69,26 @@ class Lane:
         self.planner: Planner = load_planner(config.planner, config.options, context)
         if self.planner.encoder_fingerprint is not None:
             self.planner.check_encoder(encoder.fingerprint)
+        if GOAL in self.planner.needs and config.goal is None:
+            raise VjepaError(
+                f"planner '{config.planner}' seeks a goal latent, and none is given; add --goal same or --goal other "
+                f"to vjepa eval --through process, or give the planner another objective"
+            )
         self.step: SimStep
+        self.goal: np.ndarray | None = None
 
     def begin(self, episode: int) -> None:
         """Begin the episode of this number with a fresh clip and the planner reset to its seed."""
         self.clip = ClipBuffer(self._encoder.clip_frames)
         self.score = ScoreKeeper(self._config.sim.task)
         self.planner.reset(self._config.sim.seed + episode)
+        if self._config.goal is not None:
+            self.goal = goal_latent(self._config.sim, self._encoder, episode, self._config.goal)
         self._arrive(self.env.reset(episode))
 
     def act(self, latent: np.ndarray) -> float:
         """Plan from the latent (rows, dimension) of the present frame and step; return the seconds planned."""
+        self._measure(latent)
         step = self.step
         observation = Observation(
             stamp_ns=step.stamp_ns,
@@ -82,13 +96,21 @@ class Lane:
             joint_position=step.joint_position,
             joint_velocity=step.joint_velocity,
             target=step.target if "target" in self.planner.needs else None,
+            goal=self.goal,
         )
         started = time.monotonic()
         plan = self.planner.plan(observation, None)
         planned_s = time.monotonic() - started
         effort, _ = self.env.limits.checked(None, self.env.limits.to_effort(plan.action))
         self._arrive(self.env.step(effort))
+        if self.goal is not None and self.step.step_type == LAST:
+            self._measure(self._encoder.encode([self.frames])[0])
         return planned_s
+
+    def _measure(self, latent: np.ndarray) -> None:
+        """Keep the distance of the present frame's latent to the goal latent: Euclidean, of their mean rows."""
+        if self.goal is not None:
+            self.score.episodes[-1].goal_distances.append(float(np.linalg.norm(latent[0] - self.goal[0])))
 
     def _arrive(self, step: SimStep) -> None:
         self.step = step

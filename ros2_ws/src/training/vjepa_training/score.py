@@ -17,7 +17,7 @@ class Protocol:
     """How long an episode is and what counts as success in it.
 
     Attributes:
-        name: `short` or `full`.
+        name: `short`, `full` or `old`.
         episode_steps: control steps.
         success_return: success is a return above this; None: success is being in the target at the end, which is
             not defined for a task without a target.
@@ -28,7 +28,14 @@ class Protocol:
     success_return: float | None
 
 
-PROTOCOLS = {"short": Protocol("short", 200, 150.0), "full": Protocol("full", 1000, None)}
+PROTOCOLS = {
+    "short": Protocol("short", 200, 150.0),
+    "full": Protocol("full", 1000, None),
+    "old": Protocol("old", 100, None),
+}
+"""`short` is the earlier work's for policies, `full` that of the literature. `old` is the earlier work's for planners,
+which gave returns and distances to the goal latent alone; success is here, as in `full`, the target at the end.
+"""
 
 
 def protocol_named(name: str) -> Protocol:
@@ -40,13 +47,18 @@ def protocol_named(name: str) -> Protocol:
 
 @dataclass
 class Episode:
-    """One episode as it goes: its rewards so far, and whether its ends lie in the target."""
+    """One episode as it goes: its rewards so far, and whether its ends lie in the target.
+
+    Attributes:
+        goal_distances: of each frame's latent to the goal latent, where there is one.
+    """
 
     episode_return: float = 0.0
     steps: int = 0
     started_in_target: bool | None = None
     in_target_at_end: bool | None = None
     done: bool = False
+    goal_distances: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -137,4 +149,17 @@ def summarise(episodes: list[Episode], protocol: Protocol) -> dict[str, Any]:
         "interval_95": [low, high],
         "success": successes,
         "success_rate": float(np.mean(defined)) if defined else float("nan"),
+        **_approach([episode.goal_distances for episode in episodes]),
+    }
+
+
+def _approach(distances: list[list[float]]) -> dict[str, Any]:
+    """Return how near the goal latent episodes came, by their distances to it; nothing where there was none."""
+    if not distances or not all(distances):
+        return {}
+    start, end = [way[0] for way in distances], [way[-1] for way in distances]
+    closer = [1 - after / before if before else float("nan") for before, after in zip(start, end, strict=True)]
+    return {
+        "goal_distance": {"start": start, "least": [min(way) for way in distances], "end": end},
+        "closer": float(np.mean(closer)),
     }

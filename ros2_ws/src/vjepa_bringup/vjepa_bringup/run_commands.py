@@ -34,7 +34,18 @@ def add_parsers(commands) -> None:
     evaluate.add_argument(
         "--batch-size", type=types.positive, help="episodes side by side, with --through process (default 1)"
     )
+    evaluate.add_argument(
+        "--goal",
+        choices=("same", "other"),
+        help="with --through process, for planners that seek a goal latent: that of a frame which the expert reached "
+        "in an environment of its own, with the same target or another; distances to it are in the result",
+    )
     evaluate.set_defaults(function=eval_command)
+
+
+def _steps_of_protocols() -> str:
+    steps = ", ".join(f"{name} {protocol.episode_steps}" for name, protocol in PROTOCOLS.items())
+    return f"control steps of an episode: {steps} (default %(default)s)"
 
 
 def _add_common(parser: argparse.ArgumentParser, command: str) -> None:
@@ -46,7 +57,7 @@ def _add_common(parser: argparse.ArgumentParser, command: str) -> None:
     count = types.amount if command == "eval" else types.positive
     parser.add_argument("--episodes", type=count, default=DEFAULT_EPISODES[command], help="default %(default)s")
     parser.add_argument("--seed", type=types.seed, help="episode i uses seed + i (default: the parameters', else 0)")
-    parser.add_argument("--protocol", choices=sorted(PROTOCOLS), default="short", help="200 or 1000 steps an episode")
+    parser.add_argument("--protocol", choices=list(PROTOCOLS), default="short", help=_steps_of_protocols())
     parser.add_argument("--params-file", default="", help="YAML of ROS parameters over the defaults")
     parser.add_argument("--json", metavar="FILE", help="write the result as JSON")
     parser.add_argument("--domain", type=types.domain, help="ROS domain (default: a free one)")
@@ -88,6 +99,10 @@ def eval_command(arguments: argparse.Namespace) -> int:
         return _in_process(arguments)
     if arguments.batch_size is not None:
         raise VjepaError("--batch-size is for --through process; the ROS graph runs one episode at a time")
+    if arguments.goal is not None:
+        raise VjepaError(
+            "--goal is for --through process; in the ROS graph publish a goal latent on vjepa_planner/goal"
+        )
     return _through_ros(arguments, replace(_options(arguments), lockstep=True))
 
 
@@ -125,9 +140,8 @@ def _through_ros(arguments: argparse.Namespace, options: StackOptions) -> int:
         graph = run_graph(options, task, protocol.episode_steps, arguments.domain, progress)
     finally:
         print_progress("")
-    planner = graph.planners[-1] if graph.planners else ""
     result = result_json(
-        planner=planner,
+        planner=graph.planner,
         encoder=graph.encoder_info,
         through="ros",
         seed=seed,
@@ -138,7 +152,7 @@ def _through_ros(arguments: argparse.Namespace, options: StackOptions) -> int:
         lockstep=bool(options.lockstep or sim.get("lockstep", False)),
         planners=graph.planners,
         restarts=graph.restarts,
-        **_policy(parameters, planner),
+        **_policy(parameters, graph.planner),
         loop=graph.loop,
         wall_s=time.monotonic() - started,
     )
@@ -159,7 +173,9 @@ def _in_process(arguments: argparse.Namespace) -> int:
         print_progress(f"episode {done}/{arguments.episodes}  mean {mean_return:.1f}  {rate:.0f} steps/s")
 
     try:
-        episodes, encoder, durations = evaluate(parameters, protocol, arguments.episodes, seed, batch_size, progress)
+        episodes, encoder, durations = evaluate(
+            parameters, protocol, arguments.episodes, seed, batch_size, progress, goal=arguments.goal
+        )
     finally:
         print_progress("")
     p50, p99 = durations.percentiles(50, 99)
@@ -173,19 +189,26 @@ def _in_process(arguments: argparse.Namespace) -> int:
         versions=versions(),
         task=parameters["sim_bridge"]["task"],
         batch_size=batch_size,
+        **({"goal": arguments.goal} if arguments.goal else {}),
         **_policy(parameters, parameters["vjepa_planner"]["planner"]),
         wall_s=time.monotonic() - started,
     )
     return _report(arguments, result)
 
 
-def _policy(parameters: dict[str, dict[str, Any]], planner: str) -> dict[str, str]:
-    """Return which trained bundle `planner` drove with, so that a result says what it is the result of."""
+def _policy(parameters: dict[str, dict[str, Any]], planner: str) -> dict[str, Any]:
+    """Return which options and which trained policy `planner` drove with, so that a result says what it is of."""
+    shipped = str(share("models"))
+    options = {
+        name.partition(".")[2]: Path(value).name if str(value).startswith(shipped) else value
+        for name, value in parameters["vjepa_planner"].items()
+        if name.startswith(f"{planner}.")
+    }
     folder = parameters["vjepa_planner"].get(f"{planner}.bundle")
     if not folder:
-        return {}
+        return {"options": options}
     bundle = Bundle(Path(folder).expanduser(), {})
-    return {"policy": bundle.path.name, "policy_sha256": bundle.weights_sha256}
+    return {"options": options, "policy": bundle.path.name, "policy_sha256": bundle.weights_sha256}
 
 
 def _report(arguments: argparse.Namespace, result: dict[str, Any]) -> int:

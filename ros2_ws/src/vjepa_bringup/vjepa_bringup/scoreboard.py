@@ -104,6 +104,8 @@ def scoreboard(result: dict[str, Any]) -> str:
         ("started in target", _count(result["started_in_target"])),
         ("mean return", f"{result['mean_return']:.1f} (95 % interval {low:.1f} to {high:.1f})"),
     ]
+    if "closer" in result:
+        rows.append((f"goal: {result['goal']} target", f"{100 * result['closer']:.1f} % closer at the end"))
     latency = result["latency_ms"]
     name = "frame to torque" if result["through"] == "ros" else "encode and plan"
     rows.append((name, f"p50 {_number(latency['p50'])} ms, p99 {_number(latency['p99'])} ms"))
@@ -111,6 +113,9 @@ def scoreboard(result: dict[str, Any]) -> str:
     if loop:
         rows.append(("achieved rate", f"{_number(loop['achieved_rate_hz'])} Hz"))
         rows.append(("dropped frames", f"{_number(loop['dropped_frames'], 0)} of {_number(loop['frames'], 0)}"))
+        if loop.get("fallback_commands", 0) > 0:
+            times, commands, frames = (loop[name] for name in ("fallbacks", "fallback_commands", "answered_frames"))
+            rows.append(("FALLBACKS", f"{times:.0f}: {commands:.0f} of {frames:.0f} commands not the chosen planner's"))
     if result.get("restarts"):
         restarts = ", ".join(f"{node} {times}" for node, times in result["restarts"].items())
         rows.append(("RESTARTED NODES", f"{restarts}: not what an undisturbed run would give"))
