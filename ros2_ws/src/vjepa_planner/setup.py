@@ -26,6 +26,7 @@ setup(
             "shooting = vjepa_planner.planners.shooting:ShootingPlanner",
             "cem = vjepa_planner.planners.cem:CemPlanner",
             "mppi = vjepa_planner.planners.mppi:MppiPlanner",
+            "dreamer = vjepa_planner.planners.dreamer:DreamerPlanner",
         ],
     },
 )

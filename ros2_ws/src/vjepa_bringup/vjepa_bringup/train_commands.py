@@ -16,13 +16,14 @@ from vjepa_bringup.training_picture import draw_training
 
 
 def add_parsers(commands) -> None:
-    """Add `train` with `encoder`, `bc`, `dynamics` and `reward`."""
+    """Add `train` with `encoder`, `bc`, `dynamics`, `reward` and `dreamer`."""
     train = commands.add_parser("train", help="train an encoder, a policy or a model of the world on a dataset")
     kinds = train.add_subparsers(title="what to train", required=True, metavar="WHAT")
     _add_encoder(kinds)
     _add_bc(kinds)
     _add_dynamics(kinds)
     _add_reward(kinds)
+    _add_dreamer(kinds)
 
 
 def _add_encoder(kinds) -> None:
@@ -94,14 +95,39 @@ def _add_reward(kinds) -> None:
     parser.set_defaults(function=reward_command)
 
 
+def _add_dreamer(kinds) -> None:
+    parser = kinds.add_parser("dreamer", help="an actor, trained in what a dynamics model imagines")
+    parser.add_argument("--dynamics", required=True, metavar="BUNDLE", help="the dynamics model to dream in")
+    parser.add_argument("--reward", default="", metavar="BUNDLE", help="heads on its states")
+    parser.add_argument("--policy", default="", metavar="BUNDLE", help="policy to start from and to stay near")
+    parser.add_argument("--start", default="", metavar="BUNDLE", help="actor to start from instead")
+    parser.add_argument(
+        "--preset", default="dreamer", help="dreamer, or dreamer-old and dreamer-hybrid of earlier work"
+    )
+    parser.add_argument("--horizon", type=types.positive, help="predictions in a dream")
+    parser.add_argument("--dreams", type=types.positive, help="at once, in a step")
+    parser.add_argument("--steps", type=types.amount, help="of the optimiser")
+    parser.add_argument("--entropy", type=float, help="weight of the actions' entropy")
+    parser.add_argument("--distance-weight", type=float, help="cost of a metre between fingertip and target")
+    parser.add_argument("--disagreement-weight", type=float, help="cost of the ensemble's standard deviation")
+    parser.add_argument("--cloning-steps", type=types.whole, help="first steps that only clone the policy")
+    parser.add_argument("--cloning-weight", type=float, help="how much staying near the policy counts; 2.5 the return")
+    _add_run(parser)
+    parser.set_defaults(function=dreamer_command)
+
+
 def _add_training(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--epochs", type=types.amount)
+    parser.add_argument("--batch-size", type=types.positive)
+    parser.add_argument("--weight-decay", type=float)
+    _add_run(parser)
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, metavar="DS", help="dataset with latents")
     parser.add_argument("--out", required=True, metavar="BUNDLE", help="folder of the bundle")
     parser.add_argument("--work", metavar="DIR", help="folder of checkpoint and events (default: OUT.training)")
-    parser.add_argument("--epochs", type=types.amount)
-    parser.add_argument("--batch-size", type=types.positive)
     parser.add_argument("--learning-rate", type=float)
-    parser.add_argument("--weight-decay", type=float)
     parser.add_argument("--checkpoint-every", type=types.amount, help="steps")
     parser.add_argument("--seed", type=types.seed)
     parser.add_argument("--device", help="cpu, cuda or cuda:N")
@@ -191,6 +217,23 @@ def reward_command(arguments: argparse.Namespace) -> int:
     def train(out: str, work: Path, on_step) -> dict[str, Any]:
         dynamics = find_bundle(arguments.dynamics)
         return train_reward(Dataset(arguments.data), dynamics, training, out, work, _command(), on_step)
+
+    return _trained(arguments, train)
+
+
+def dreamer_command(arguments: argparse.Namespace) -> int:
+    """`vjepa train dreamer`."""
+    from vjepa_training.dataset import Dataset
+    from vjepa_training.train_dreamer import DreamerTraining, dreamer_preset, train_dreamer
+
+    training = dreamer_preset(arguments.preset, **_given(arguments, DreamerTraining))
+
+    def train(out: str, work: Path, on_step) -> dict[str, Any]:
+        parts = {name: find_bundle(getattr(arguments, name)) for name in ("dynamics", "reward", "policy", "start")}
+        dataset = Dataset(arguments.data)
+        return train_dreamer(
+            dataset, training=training, out=out, work=work, command=_command(), on_step=on_step, **parts
+        )
 
     return _trained(arguments, train)
 

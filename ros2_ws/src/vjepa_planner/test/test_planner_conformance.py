@@ -86,6 +86,33 @@ class TestMppi(OfAWorld):
     members = 3
 
 
+class TestDreamer(OfAWorld):
+    name = "dreamer"
+
+    @pytest.fixture(autouse=True)
+    def _actor(self, tmp_path, _world):
+        from vjepa_planner.models.actor import Actor, ActorConfig, save_actor
+        from vjepa_planner.models.dynamics import load_dynamics
+
+        model, _ = load_dynamics(self.given["dynamics"])
+        actor = Actor(ActorConfig(hidden=16), model.conditioning.config)
+        actor.conditioning.load_state_dict(model.conditioning.state_dict())
+        save_actor(tmp_path / "actor", actor, "an-encoder", "# Untrained")
+        self.given = {"bundle": str(tmp_path / "actor")}
+
+
+class TestDreamerThatSaysWhatItsEnsembleThinks(TestDreamer):
+    members, joint_state = 3, True
+
+    @pytest.fixture(autouse=True)
+    def _dynamics(self, tmp_path, _actor):
+        self.given["dynamics"] = str(tmp_path / "dynamics")
+
+    def test_it_says_how_much_the_ensemble_disagrees(self):
+        planner, observations = self.begun()
+        assert planner.plan(observations[0]).disagreement > 0
+
+
 CONFORMANCE = {
     "random": TestRandom,
     "expert-p": TestExpertP,
@@ -94,6 +121,7 @@ CONFORMANCE = {
     "cem": TestCem,
     "shooting": TestShooting,
     "mppi": TestMppi,
+    "dreamer": TestDreamer,
 }
 
 

@@ -7,6 +7,7 @@ import torch
 
 from vjepa_interfaces.bundle import BundleError
 from vjepa_interfaces.errors import VjepaError
+from vjepa_planner.models.actor import Actor, ActorConfig, TwinCritic, load_actor, save_actor, two_hot
 from vjepa_planner.models.conditioning import Conditioning, ConditioningConfig
 from vjepa_planner.models.dynamics import PRESETS, Dynamics, DynamicsConfig, load_dynamics, preset, save_dynamics
 from vjepa_planner.models.reward import RewardConfig, RewardModel, load_reward, save_reward
@@ -155,3 +156,58 @@ def test_a_damaged_dynamics_bundle_is_refused_naming_what_is_wrong(tmp_path, cha
     (tmp_path / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(BundleError, match=message):
         load_dynamics(tmp_path)
+
+
+def test_actor_and_critic_of_earlier_work_have_its_number_of_parameters():
+    assert parameters(Actor(ActorConfig(), OLD_STATE)) == 329_220
+    assert parameters(TwinCritic(1024)) == 656_898
+
+
+def test_an_actor_s_density_is_that_of_its_actions():
+    torch.manual_seed(0)
+    actor = Actor(ActorConfig(hidden=8, action_size=1), ConditioningConfig(latent_dim=4))
+    state = torch.randn(1, 4).expand(200_000, -1)
+    with torch.inference_mode():
+        actions, density = actor.sample(state)
+    assert actions.abs().max() < 1
+    order = actions.squeeze(-1).argsort()
+    below = torch.cumulative_trapezoid(density[order].exp().double(), actions.squeeze(-1)[order].double())
+    torch.testing.assert_close(below, torch.linspace(0, 1, len(below)).double(), rtol=0, atol=0.01)
+
+
+def test_two_hot_values_are_what_was_put_in():
+    critic = TwinCritic(4, bins=41)
+    values = torch.tensor([-150.0, -3.2, 0.0, 0.01, 24.9])
+    weights = two_hot(values, critic.bins)
+    assert torch.equal((weights > 0).sum(-1) <= 2, torch.ones(5, dtype=torch.bool))
+    logarithms = weights @ critic.bins
+    torch.testing.assert_close(logarithms.sign() * logarithms.abs().expm1(), values, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("bins", [0, 41])
+def test_a_critic_learns_the_values_it_is_given(bins):
+    torch.manual_seed(0)
+    critic = TwinCritic(2, hidden=32, bins=bins)
+    optimiser = torch.optim.Adam(critic.parameters(), 3e-3)
+    for _ in range(600):
+        state = torch.rand(256, 2) * 2 - 1
+        optimiser.zero_grad()
+        critic.loss(state, 10 * state[:, 0]).backward()
+        optimiser.step()
+    state = torch.rand(256, 2) * 2 - 1
+    assert critic(state).shape == (2, 256)
+    assert (critic(state) - 10 * state[:, 0]).abs().mean() < 0.5
+
+
+def test_an_actor_comes_back_from_its_bundle(tmp_path):
+    actor = Actor(ActorConfig(hidden=16), SMALL)
+    save_actor(tmp_path, actor, "an-encoder", "# Card")
+    found, bundle = load_actor(tmp_path)
+    state = torch.randn(3, SMALL.state_size)
+    assert torch.equal(found(state), actor(state))
+    assert bundle.config["latent_rows"] == [0, 1, 2]
+    (tmp_path / "config.json").write_text(
+        json.dumps(json.loads((tmp_path / "config.json").read_text()) | {"hidden": 17})
+    )
+    with pytest.raises(BundleError, match="the configuration asks for"):
+        load_actor(tmp_path)

@@ -179,6 +179,23 @@ class Dynamics(nn.Module):
             states = torch.cat([rest, following[:, :, None]], dim=2)
         return torch.stack(found, dim=2)
 
+    def spread(self, states: Tensor) -> Tensor:
+        """Return how much the members disagree, (...), about predictions (members, ..., S).
+
+        Their standard deviation in units of the usual change, averaged over the components of a state.
+        """
+        return (states / self.delta_scale).std(dim=0).mean(dim=-1)
+
+    def disagreement(self, state: Tensor, action: Tensor) -> float | None:
+        """Return how much the members disagree about the next state after `action`, (n,), in `state`, (S,).
+
+        None of a single network, and where a prediction starts from more than the present state.
+        """
+        if self.config.members == 1 or self.config.history > 1:
+            return None
+        actions = action.expand(1, 1, self.config.action_repeat, -1)
+        return float(self.spread(self(state[None, None, None], actions)))
+
 
 def save_dynamics(
     path: Path | str, model: Dynamics, encoder_fingerprint: str, card: str, provenance: Mapping[str, Any] | None = None

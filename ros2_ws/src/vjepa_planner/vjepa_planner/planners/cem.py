@@ -152,7 +152,7 @@ class CemPlanner(Planner):
         costs, states = self._imagined(history, actions[None], goal)
         if len(states) == 1:
             return costs[0], torch.zeros_like(costs[0])
-        spread = (states / self._world.dynamics.delta_scale).std(dim=0).mean(dim=(1, 2))
+        spread = self._world.dynamics.spread(states).mean(dim=-1)
         return costs.mean(0) + self.config.disagreement_weight * spread, spread
 
     def _imagined(self, history: Tensor, actions: Tensor, goal: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -40,10 +40,8 @@ class World:
         return policy or self.dynamics.conditioning.config.joint_state
 
     def tensors(self, observation: Observation) -> list[Tensor]:
-        """Return latent, joint position and velocity, as far as there are any, as float32 on the device."""
-        arrays = (observation.latent, observation.joint_position, observation.joint_velocity)
-        # torch.tensor copies: an observation's arrays may be read-only, which torch.from_numpy warns of.
-        return [torch.tensor(a, dtype=torch.float32, device=self.device) for a in arrays if a is not None]
+        """Return what `tensors_of` does, on the world's device."""
+        return tensors_of(observation, self.device)
 
     def state(self, tensors: list[Tensor]) -> Tensor:
         """Return the state (S,) of what `tensors` returned.
@@ -75,6 +73,13 @@ class World:
             latent, position, velocity = self.dynamics.conditioning.invert(following[0, 0])
             observed = [latent] if position is None or velocity is None else [latent, position, velocity]
         return torch.stack(actions)
+
+
+def tensors_of(observation: Observation, device: torch.device) -> list[Tensor]:
+    """Return latent, joint position and velocity, as far as there are any, as float32 on `device`."""
+    arrays = (observation.latent, observation.joint_position, observation.joint_velocity)
+    # torch.tensor copies: an observation's arrays may be read-only, which torch.from_numpy warns of.
+    return [torch.tensor(array, dtype=torch.float32, device=device) for array in arrays if array is not None]
 
 
 def load_world(dynamics: str, reward: str, policy: str, context: PlannerContext, planner: str) -> World:

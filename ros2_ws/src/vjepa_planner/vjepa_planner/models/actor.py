@@ -1,0 +1,168 @@
+"""Actor and critic on the states of a world model, and the actor's bundle.
+
+Both are two hidden layers of 256 with ELU, as earlier work on this design had them. The actor is a Gaussian squashed by
+tanh (Haarnoja et al., Soft Actor-Critic, 2018). The critic is a twin, the lesser of whose values counts (Fujimoto et
+al., TD3, 2018); each gives a number or, two-hot, weights of bins evenly spaced behind a symmetric logarithm (Hafner et
+al., DreamerV3, 2023). The bundle holds the actor with the conditioning whose states it reads, and no critic.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vjepa_interfaces.bundle import Bundle, read_bundle
+from vjepa_interfaces.errors import VjepaError
+from vjepa_planner.models.conditioning import Conditioning, ConditioningConfig
+from vjepa_planner.models.module_bundle import config_from, load_weights, require_sizes, save_module
+
+KIND = "actor"
+ARCHITECTURE = "actor-gaussian"
+LEAST_LOG_STD, LARGEST_LOG_STD = -5.0, 1.0
+LARGEST_VALUE = 200.0
+"""Values between this and its negative have bins of their own."""
+
+
+@dataclass(frozen=True)
+class ActorConfig:
+    """Sizes of an actor.
+
+    Attributes:
+        hidden: width of the two hidden layers.
+        action_size: number of joints, n.
+
+    Raises:
+        VjepaError: a value is of a wrong type or out of range; it is named.
+    """
+
+    hidden: int = 256
+    action_size: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "action_size"):
+            require_sizes(name, [getattr(self, name)], 1)
+
+
+class Actor(nn.Module):
+    """States to a distribution of actions in [-1, 1]^n."""
+
+    def __init__(self, config: ActorConfig, conditioning: ConditioningConfig):
+        super().__init__()
+        self.config = config
+        self.conditioning = Conditioning(conditioning)
+        self.layers = _layers(conditioning.state_size, config.hidden, 2 * config.action_size)
+
+    def forward(self, state: Tensor) -> Tensor:
+        """Return the mode of the actions (..., n) in states (..., S)."""
+        return self.layers(state).chunk(2, dim=-1)[0].tanh()
+
+    def sample(self, state: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Return actions (..., n) drawn in states (..., S), through which gradients flow, and their log density (...,).
+
+        Args:
+            state: (..., S).
+            generator: draws the noise; None for torch's own.
+        """
+        mean, spread = self.layers(state).chunk(2, dim=-1)
+        log_std = LEAST_LOG_STD + (LARGEST_LOG_STD - LEAST_LOG_STD) * spread.sigmoid()
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        before = mean + log_std.exp() * noise
+        gaussian = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
+        squashed = 2 * (math.log(2) - before - functional.softplus(-2 * before))  # log(1 - tanh²), stable.
+        return before.tanh(), (gaussian - squashed).sum(-1)
+
+
+class TwinCritic(nn.Module):
+    """States to values, by two networks."""
+
+    bins: Tensor
+
+    def __init__(self, state_size: int, hidden: int = 256, bins: int = 0):
+        """Make both.
+
+        Args:
+            state_size: S.
+            hidden: width of the two hidden layers.
+            bins: of the two-hot values; 0 for plain numbers.
+
+        Raises:
+            VjepaError: a single bin, between which and no other a value could lie.
+        """
+        super().__init__()
+        if bins == 1:
+            raise VjepaError("bins is 1; expected 0 for plain numbers, or at least 2")
+        self.networks = nn.ModuleList(_layers(state_size, hidden, bins or 1) for _ in range(2))
+        if bins:
+            largest = math.log1p(LARGEST_VALUE)
+            self.register_buffer("bins", torch.linspace(-largest, largest, bins), persistent=False)
+        self._two_hot = bool(bins)
+
+    def forward(self, state: Tensor) -> Tensor:
+        """Return both networks' values, (2, ...), of states (..., S)."""
+        out = torch.stack([network(state) for network in self.networks])
+        return _symexp(out.softmax(-1) @ self.bins) if self._two_hot else out.squeeze(-1)
+
+    def loss(self, state: Tensor, value: Tensor) -> Tensor:
+        """Return the mean loss of both networks: cross-entropy of two-hot values, or squared error.
+
+        Args:
+            state: (..., S).
+            value: (...,), what they should have said.
+        """
+        if not self._two_hot:
+            return (self(state) - value).square().mean()
+        wanted = two_hot(value, self.bins)
+        return -torch.stack([(wanted * network(state).log_softmax(-1)).sum(-1) for network in self.networks]).mean()
+
+
+def two_hot(value: Tensor, bins: Tensor) -> Tensor:
+    """Return weights (..., K) of the two of `bins`, (K,), between which the symmetric logarithm of `value` lies."""
+    logarithm = (value.sign() * value.abs().log1p()).clamp(bins[0], bins[-1])
+    place = (logarithm - bins[0]) / (bins[1] - bins[0])
+    return (1 - (place[..., None] - torch.arange(len(bins), device=bins.device)).abs()).clamp(min=0)
+
+
+def save_actor(
+    path: Path | str, actor: Actor, encoder_fingerprint: str, card: str, provenance: Mapping[str, Any] | None = None
+) -> Bundle:
+    """Write `actor` as a bundle into the folder `path`, as `save_policy` does a policy."""
+    config = {
+        "kind": KIND,
+        "architecture": ARCHITECTURE,
+        **asdict(actor.config),
+        "conditioning": asdict(actor.conditioning.config),
+        "encoder_fingerprint": encoder_fingerprint,
+        "latent_rows": list(actor.conditioning.config.latent_rows),
+    }
+    return save_module(path, actor, config, card, provenance)
+
+
+def load_actor(path: Path | str, device: str | torch.device = "cpu") -> tuple[Actor, Bundle]:
+    """Return the actor in the bundle `path`, in evaluation mode, on `device`, and the bundle.
+
+    Raises:
+        BundleError: no such bundle, a configuration out of range, or weights that do not fit it; what is named.
+    """
+    bundle = read_bundle(path, KIND)
+    bundle.require("encoder_fingerprint", str)
+    conditioning = config_from(bundle, ConditioningConfig, bundle.require("conditioning", dict))
+    config = config_from(bundle, ActorConfig, bundle.config)
+    with torch.device("meta"):
+        actor = Actor(config, conditioning)
+    load_weights(bundle, actor)
+    return actor.eval().requires_grad_(False).to(device), bundle
+
+
+def _layers(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(inputs, hidden), nn.ELU(), nn.Linear(hidden, hidden), nn.ELU(), nn.Linear(hidden, outputs)
+    )
+
+
+def _symexp(value: Tensor) -> Tensor:
+    return value.sign() * value.abs().expm1()

@@ -1,0 +1,86 @@
+"""`dreamer`: an actor trained in imagination, one forward pass a plan."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from vjepa_interfaces.bundle import BundleError
+from vjepa_interfaces.errors import VjepaError
+from vjepa_planner.contract import (
+    JOINT_STATE,
+    Observation,
+    ObservationRefusedError,
+    Plan,
+    Planner,
+    PlannerContext,
+    require_joints,
+)
+from vjepa_planner.device import usable_device
+from vjepa_planner.models.actor import load_actor
+from vjepa_planner.models.dynamics import load_dynamics
+from vjepa_planner.planners.world import tensors_of
+
+
+@dataclass(frozen=True)
+class DreamerConfig:
+    """Options of `dreamer`.
+
+    Attributes:
+        bundle: folder of an actor's bundle; required.
+        dynamics: folder of the bundle of the ensemble it was trained in, which then says with each plan how much its
+            members disagree about what the action will do; empty for none.
+    """
+
+    bundle: str = ""
+    dynamics: str = ""
+
+
+class DreamerPlanner(Planner):
+    """Acts by the mode of its actor, with no search and no state."""
+
+    Config = DreamerConfig
+
+    def __init__(self, config: DreamerConfig, context: PlannerContext):
+        super().__init__(config, context)
+        name = type(self).__name__
+        if not config.bundle:
+            raise VjepaError(f"{name} has no actor; set its option 'bundle' to the folder of a trained one")
+        self._device = usable_device(context.device)
+        self._actor, self._bundle = load_actor(config.bundle, self._device)
+        require_joints(f"{name} ({config.bundle})", self._actor.config.action_size, context)
+        self._dynamics = load_dynamics(config.dynamics, self._device)[0] if config.dynamics else None
+        if self._dynamics is not None and not _alike(self._dynamics.conditioning, self._actor.conditioning):
+            raise BundleError(
+                f"{config.dynamics} predicts other states than those that {config.bundle} reads; give the dynamics "
+                "model that this actor was trained in"
+            )
+        joints = self._actor.conditioning.config.joint_state
+        self.needs = frozenset({JOINT_STATE}) if joints else frozenset()
+        self.encoder_fingerprint = self._bundle.require("encoder_fingerprint", str)
+        self._warm_up()
+
+    def check_encoder(self, fingerprint: str) -> None:
+        """Refuse latents of another encoder than the actor's, as `Bundle.check_encoder` does."""
+        self._bundle.check_encoder(fingerprint)
+
+    @torch.inference_mode()
+    def _act(self, observation: Observation, deadline_s: float | None) -> Plan:
+        try:
+            state = self._actor.conditioning(*tensors_of(observation, self._device))
+        except VjepaError as error:
+            raise ObservationRefusedError(str(error)) from error
+        action = self._actor(state)
+        disagreement = None if self._dynamics is None else self._dynamics.disagreement(state, action)
+        return Plan(action.cpu().numpy().astype(np.float64), disagreement=disagreement)
+
+    def _warm_up(self) -> None:
+        config = self._actor.conditioning.config
+        joints = np.zeros(config.joints)
+        latent = np.zeros((max(config.latent_rows) + 1, config.latent_dim), np.float32)
+        self._act(Observation(0, latent, joints, joints), None)
+
+
+def _alike(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    mine, theirs = one.state_dict(), other.state_dict()
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
