@@ -26,7 +26,14 @@ from vjepa_bringup.graph import LIFECYCLE_ORDER, StackOptions, option_names
 from vjepa_interfaces import topics
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ["README.md", "docs/tasks.md", "docs/datasets.md", "docs/tutorial.md", "docs/world-models.md"]
+PAGES = [
+    "README.md",
+    "docs/tasks.md",
+    "docs/datasets.md",
+    "docs/tutorial.md",
+    "docs/world-models.md",
+    "docs/reproduce.md",
+]
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 REASONS = {"ros": "needs a sourced ROS 2", "network": "downloads from the Hugging Face hub", "docker": "needs Docker"}
 NOT_RUN = {"make test": "it runs every test, this one included"}

@@ -1,3 +1,5 @@
+from glob import glob
+
 from setuptools import find_packages, setup
 
 setup(
@@ -7,6 +9,8 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/vjepa_training"]),
         ("share/vjepa_training", ["package.xml"]),
+        ("share/vjepa_training/config", glob("config/*.yaml")),
+        ("share/vjepa_training/experiments", glob("experiments/*.yaml")),
     ],
     install_requires=["setuptools"],
     zip_safe=True,

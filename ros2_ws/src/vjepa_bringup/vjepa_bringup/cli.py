@@ -7,7 +7,14 @@ from collections.abc import Sequence
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; each sets `function`, which takes the arguments and returns a status."""
-    from vjepa_bringup import dataset_commands, graph_commands, probe_commands, run_commands, train_commands
+    from vjepa_bringup import (
+        dataset_commands,
+        graph_commands,
+        probe_commands,
+        reproduce_commands,
+        run_commands,
+        train_commands,
+    )
 
     parser = argparse.ArgumentParser(
         prog="vjepa", description="A camera frame becomes a V-JEPA 2 latent becomes a torque."
@@ -18,6 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     dataset_commands.add_parsers(commands)
     train_commands.add_parsers(commands)
     probe_commands.add_parsers(commands)
+    reproduce_commands.add_parsers(commands)
     return parser
 
 
