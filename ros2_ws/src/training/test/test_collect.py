@@ -18,6 +18,7 @@ from vjepa_perception.encoder import EncoderConfig, load_encoder
 from vjepa_training.collect import CollectConfig, Collector, collect
 from vjepa_training.dataset import IMAGE, LATENT, Dataset, DatasetError, EpisodeWriter
 from vjepa_training.ray_collect import collect_on_ray
+from vjepa_training.rollout import RolloutConfig, rollout
 
 choose_gl_backend()  # Before any other test's module, read after this one, imports mujoco without it.
 
@@ -63,6 +64,31 @@ def test_latents_are_those_of_one_process_whatever_the_number_of_workers(tmp_pat
         np.testing.assert_array_equal(dataset[LATENT][start:stop], latents)
     collector.close()
     assert IMAGE not in dataset.info.columns()
+
+
+def test_a_learned_policy_is_recorded_as_it_is_evaluated(tmp_path):
+    sim = replace(CONFIG.sim, image_size=(64, 64))
+    options = {"bundle": str(MODELS / "bc-small")}
+    config = CollectConfig(sim, policy="bc", options=options)
+    dataset = collect(tmp_path / "ds", config, ENCODER, 2, 1, {})
+    steps: dict[int, list] = {}
+    latents: dict[int, list] = {}
+    rollout(
+        RolloutConfig("bc", sim, options, episodes=2),
+        load_encoder(ENCODER),
+        on_step=lambda episode, step: steps.setdefault(episode, []).append(step),
+        on_latent=lambda episode, step, latent: latents.setdefault(episode, []).append(latent),
+    )
+    for episode, (start, stop) in enumerate(dataset.episodes):
+        rows = dataset["observation.joint_position"][start:stop]
+        np.testing.assert_array_equal(rows, [step.joint_position for step in steps[episode]])
+        np.testing.assert_array_equal(dataset[LATENT][start : stop - 1], np.float16(latents[episode]))
+
+
+def test_a_learned_policy_without_latents_is_refused():
+    config = replace(FRAMES_ALONE, policy="bc", options={"bundle": str(MODELS / "bc-small")})
+    with pytest.raises(VjepaError, match="policy 'bc' acts on latents, but there is no encoder"):
+        Collector(config, None)
 
 
 def test_rows_are_the_steps_of_the_simulation_of_each_seed(undisturbed):
@@ -138,7 +164,7 @@ def test_what_is_drawn_anew_each_episode_can_be_asked_for(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"policy": "best"}, "unknown policy 'best'; valid are: expert, expert-p, mix, random"),
+        ({"policy": "best"}, "unknown policy 'best'; valid are: bc, cem, .*expert, expert-p, mix"),
         ({"epsilon": 1.5}, "epsilon is 1.5"),
         ({"epsilon": float("nan")}, "epsilon is nan"),
         ({"hold": 0}, "hold is 0"),

@@ -171,6 +171,18 @@ def test_episodes_shorter_than_the_unrolled_loss_are_refused(small_data, tmp_pat
         train_dynamics(small_data, training, tmp_path / "out", tmp_path / "work", "x")
 
 
+def test_with_a_start_it_goes_on_in_the_same_states(small_data, dynamics, tmp_path):
+    folder, facts = dynamics
+    one_step = dataclasses.replace(QUICK, epochs=1, learning_rate=1e-6)
+    again = train_dynamics(small_data, one_step, tmp_path / "out", tmp_path / "work", "x", start=folder)
+    assert again["validation"] == pytest.approx(facts["validation"], rel=1e-2)
+    first, second = (load_dynamics(path)[0].conditioning.state_dict() for path in (folder, tmp_path / "out"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    other = dataclasses.replace(one_step, members=3)
+    with pytest.raises(VjepaError, match="a model of other sizes or states than this training's"):
+        train_dynamics(small_data, other, tmp_path / "other", tmp_path / "other.work", "x", start=folder)
+
+
 # Heads.
 
 
@@ -184,6 +196,19 @@ def test_heads_read_the_reward_and_the_distance_off_states(small_data, dynamics,
     model, bundle = load_reward(tmp_path / "out")
     assert bundle.config["dynamics_sha256"] == json.loads((tmp_path / "out/config.json").read_text())["dynamics_sha256"]
     assert model.config.action_values == 4
+
+
+def test_heads_with_a_start_go_on_from_it(small_data, dynamics, tmp_path):
+    folder, _ = dynamics
+    training = RewardTraining(hidden=32, epochs=20, batch_size=64, noise=0.0)
+    first = train_reward(small_data, folder, training, tmp_path / "out", tmp_path / "work", "x")
+    little = dataclasses.replace(training, epochs=1, learning_rate=1e-6)
+    start = tmp_path / "out"
+    second = train_reward(small_data, folder, little, tmp_path / "more", tmp_path / "more.work", "x", start=start)
+    assert second["validation"] == pytest.approx(first["validation"], rel=1e-2)
+    bigger = dataclasses.replace(training, hidden=64)
+    with pytest.raises(VjepaError, match="heads of other sizes"):
+        train_reward(small_data, folder, bigger, tmp_path / "big", tmp_path / "big.work", "x", start=start)
 
 
 def test_heads_of_a_dynamics_model_of_another_encoder_are_refused(small_data, dynamics, tmp_path):

@@ -8,7 +8,7 @@ import multiprocessing
 import signal
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, cast
@@ -18,9 +18,10 @@ import numpy as np
 from sim_bridge.env import SimConfig, SimEnv, SimStep
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.messages import LAST
+from vjepa_perception.clip import ClipBuffer
 from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
 from vjepa_planner.contract import Observation, Planner, PlannerContext
-from vjepa_planner.registry import load_planner
+from vjepa_planner.registry import available, load_planner
 from vjepa_training.dataset import IMAGE, LATENT, Dataset, DatasetInfo, EpisodeWriter, finish_dataset, whole_episodes
 from vjepa_training.encode import encode_frames
 
@@ -38,7 +39,8 @@ class CollectConfig:
 
     Attributes:
         sim: the simulation; episode i uses `sim.seed + i`.
-        policy: `expert`, `expert-p`, `random`, or `mix`: one of the three, drawn anew each episode.
+        policy: a planner, or `mix`: `expert`, `expert-p` or `random`, drawn anew each episode.
+        options: of the planner, as `load_planner` takes them.
         epsilon: share of control steps in which a uniformly random action is taken instead of the policy's.
         hold: control steps that a random action of `epsilon` is held, so that the arm gets somewhere.
         plain_share: share of the episodes that look as the task does, whatever `sim` says is drawn at random.
@@ -48,6 +50,7 @@ class CollectConfig:
 
     sim: SimConfig
     policy: str = MIX
+    options: dict[str, Any] = field(default_factory=dict)
     epsilon: float = 0.0
     hold: int = 1
     plain_share: float = 0.0
@@ -56,8 +59,8 @@ class CollectConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be collected, with a VjepaError."""
-        if self.policy not in (*POLICIES, MIX):
-            raise unknown_name("policy", self.policy, (*POLICIES, MIX))
+        if self.policy not in (*available(), MIX):
+            raise unknown_name("policy", self.policy, (*available(), MIX))
         for name in ("epsilon", "plain_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise VjepaError(f"{name} is {getattr(self, name)}; expected a share, 0 to 1")
@@ -85,7 +88,13 @@ class Collector:
             action_size=len(self._limits.joint_names), control_period_s=self._env.control_period_ns * 1e-9, device="cpu"
         )
         names = POLICIES if config.policy == MIX else (config.policy,)
-        self._policies: dict[str, Planner] = {name: load_planner(name, {}, context) for name in names}
+        self._policies: dict[str, Planner] = {name: load_planner(name, config.options, context) for name in names}
+        for name, policy in self._policies.items():
+            if policy.encoder_fingerprint is None:
+                continue
+            if encoder is None:
+                raise VjepaError(f"policy '{name}' acts on latents, but there is no encoder; collect with latents")
+            policy.check_encoder(encoder.fingerprint)
 
     def info(self, source: dict) -> DatasetInfo:
         """Return what the rows are; `source` says what made them."""
@@ -103,20 +112,23 @@ class Collector:
 
     def episode(self, number: int) -> dict[str, np.ndarray]:
         """Simulate the episode `number` and return its rows, as `EpisodeWriter.add` takes them."""
-        steps, commands, frames = [], [], []
+        steps, commands, frames, seen = [], [], [], []
         rng = np.random.default_rng((self.config.sim.seed + number, _NOISE_STREAM))
         name = str(rng.choice(POLICIES)) if self.config.policy == MIX else self.config.policy
         policy = self._policies[name]
         policy.reset(self.config.sim.seed + number)
         env = self._plain_env if rng.random() < self.config.plain_share else self._env
+        see = _eye(self._encoder) if self._encoder is not None and policy.encoder_fingerprint is not None else None
         step = env.reset(number)
         held, left = np.zeros(len(self._limits.joint_names)), 0
         while True:
             steps.append(step)
             frames.append(env.render())
+            if see:
+                seen.append(see(step.stamp_ns, frames[-1]))
             if step.step_type == LAST:
                 break
-            action = policy.plan(_observation(step), None).action
+            action = policy.plan(_observation(step, seen[-1] if see else None), None).action
             if left == 0 and rng.random() < self._begin_noise:
                 held, left = rng.uniform(-1, 1, len(held)), self.config.hold
             if left:
@@ -129,7 +141,8 @@ class Collector:
         if self.config.frames:
             rows[IMAGE] = np.stack(frames)
         if self._encoder is not None:
-            latents = encode_frames(self._encoder, zip(rows["stamp_ns"].tolist(), frames, strict=True))
+            stamped = zip(rows["stamp_ns"].tolist(), frames, strict=True)
+            latents = np.stack(seen) if see else encode_frames(self._encoder, stamped)
             rows[LATENT] = latents.astype(np.float16)
         return rows
 
@@ -160,10 +173,16 @@ def transition_rows(steps: list[SimStep], commands: list[np.ndarray]) -> dict[st
     }
 
 
-def _observation(step: SimStep) -> Observation:
+def _eye(encoder: Encoder) -> Callable[[int, np.ndarray], np.ndarray]:
+    """Return a function from stamp and frame to the latent that an episode's planner would get."""
+    clip = ClipBuffer(encoder.clip_frames)
+    return lambda stamp_ns, frame: encoder.encode([clip.push(stamp_ns, encoder.preprocess(frame))])[0]
+
+
+def _observation(step: SimStep, latent: np.ndarray | None) -> Observation:
     return Observation(
         stamp_ns=step.stamp_ns,
-        latent=np.zeros((1, 1), np.float32),
+        latent=np.zeros((1, 1), np.float32) if latent is None else latent,
         joint_position=step.joint_position,
         joint_velocity=step.joint_velocity,
         target=step.target,

@@ -15,6 +15,7 @@ from vjepa_planner.registry import available
 from vjepa_training.catalogue import refuse_unknown_names
 from vjepa_training.rollout import RolloutConfig, rollout
 from vjepa_training.score import Episode, Protocol
+from vjepa_training.settings import options_of
 
 NODES_OWN = {
     "sim_bridge": {"episodes", "lockstep", "lockstep_retry_s", "rate_hz", "command_input", "command_timeout_s"},
@@ -74,7 +75,7 @@ def evaluate(
     sim |= {"seed": seed, "episode_steps": protocol.episode_steps, "effort_limit": sim.get("effort_limit") or None}
     config = RolloutConfig(
         planner=name,
-        options={key.partition(".")[2]: value for key, value in planner.items() if key.startswith(f"{name}.")},
+        options=options_of(name, planner),
         sim=read_parameters(SimConfig, sim, of="sim_bridge"),
         episodes=episodes,
         batch_size=batch_size,

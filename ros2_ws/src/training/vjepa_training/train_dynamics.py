@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from vjepa_interfaces.errors import VjepaError
 from vjepa_planner.models.conditioning import ConditioningConfig
-from vjepa_planner.models.dynamics import Dynamics, preset, save_dynamics
+from vjepa_planner.models.dynamics import Dynamics, load_dynamics, preset, save_dynamics
 from vjepa_training.dataset import Dataset
 from vjepa_training.fit_conditioning import fit_conditioning
 from vjepa_training.optimiser import adamw
@@ -107,6 +107,7 @@ def train_dynamics(
     work: Path | str,
     command: str,
     on_step: Callable[[int, int, dict[str, float]], None] | None = None,
+    start: Path | str = "",
 ) -> dict[str, Any]:
     """Train a dynamics model, write its bundle into the folder `out` and return what its configuration says of it.
 
@@ -117,9 +118,11 @@ def train_dynamics(
         work: folder of states, checkpoint and TensorBoard's events; a run found there goes on.
         command: that the model card names.
         on_step: called now and then with the steps done, those there are, and the latest figures.
+        start: bundle of a model of the same sizes to go on from, in its own states; empty for none.
 
     Raises:
-        VjepaError: data without latents or of too short episodes, or a checkpoint of another run.
+        VjepaError: data without latents or of too short episodes, a `start` of other sizes, or a checkpoint of another
+            run.
     """
     if dataset.info.latent_shape is None:
         raise VjepaError(f"{dataset.folder} has no latents; encode it first: vjepa dataset encode")
@@ -135,17 +138,21 @@ def train_dynamics(
     )
     fitted, held = split_episodes(len(dataset.episodes), training.validation_share, training.seed)
     model = Dynamics(config, conditioning)
-    model.conditioning = fit_conditioning(dataset, conditioning, training.conditioning, fitted, training.seed, work)
+    if start:
+        digest = _go_on_from(start, model, (dataset.info.encoder or {}).get("fingerprint", ""))
+    else:
+        digest = ""
+        model.conditioning = fit_conditioning(dataset, conditioning, training.conditioning, fitted, training.seed, work)
     data = open_transitions(dataset, model.conditioning, work)
     span = config.action_repeat * training.horizon
     train, validation = (data.rows(episodes, config.history, span) for episodes in (fitted, held))
     if not len(train) or not len(validation):
         raise VjepaError(f"{dataset.folder} has too few episodes of more than {span} steps to train on")
-    if config.residual and training.components:
+    if config.residual and training.components and not start:
         model.delta_scale.copy_(_delta_scale(data, train, config.action_repeat))
     model.to(training.device)
     optimiser = adamw(model.parameters(), training.learning_rate, training.weight_decay)
-    identity = {**asdict(training), "data": identity_of(dataset)}
+    identity = {**asdict(training), "start": digest, "data": identity_of(dataset)}
     run = TrainingRun(work, identity, {"model": model, "optimiser": optimiser}, training.device)
     steps = training.epochs * math.ceil(len(train) / training.batch_size)
 
@@ -224,6 +231,16 @@ def validation_loss(model: Dynamics, data: Transitions, rows: np.ndarray, traini
             total += float(_loss(model, data, part[None], training)) * len(part)
     model.train()
     return total / len(rows)
+
+
+def _go_on_from(start: Path | str, model: Dynamics, fingerprint: str) -> str:
+    """Give `model` the weights and the conditioning of the bundle `start`, and return the hash of its weights."""
+    found, bundle = load_dynamics(start)
+    bundle.check_encoder(fingerprint)
+    if found.config != model.config or found.conditioning.config != model.conditioning.config:
+        raise VjepaError(f"{start} is a model of other sizes or states than this training's; give the same settings")
+    model.load_state_dict(found.state_dict())
+    return bundle.weights_sha256
 
 
 def _changes(training: DynamicsTraining) -> dict[str, int]:

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from vjepa_interfaces.errors import VjepaError
 from vjepa_planner.models.dynamics import load_dynamics
-from vjepa_planner.models.reward import OFFSET_UNIT, RewardConfig, RewardModel, save_reward
+from vjepa_planner.models.reward import OFFSET_UNIT, RewardConfig, RewardModel, load_reward, save_reward
 from vjepa_training.dataset import Dataset
 from vjepa_training.optimiser import adamw
 from vjepa_training.training_run import TrainingRun, fit, identity_of
@@ -71,6 +71,7 @@ def train_reward(
     work: Path | str,
     command: str,
     on_step: Callable[[int, int, dict[str, float]], None] | None = None,
+    start: Path | str = "",
 ) -> dict[str, Any]:
     """Train the heads, write their bundle into the folder `out` and return what its configuration says of them.
 
@@ -82,6 +83,7 @@ def train_reward(
         work: folder of states, checkpoint and TensorBoard's events; a run found there goes on.
         command: that the model card names.
         on_step: called now and then with the steps done, those there are, and the latest figures.
+        start: bundle of heads of the same sizes to go on from; empty for none.
 
     Raises:
         VjepaError: data without latents, rewards or, for a distance head, targets; or a checkpoint of another run.
@@ -108,10 +110,17 @@ def train_reward(
         hidden=training.hidden,
         distance=training.distance,
     )
-    model = RewardModel(sizes).to(training.device)
+    model, digest = RewardModel(sizes), ""
+    if start:
+        found, before = load_reward(start)
+        if found.config != sizes:
+            raise VjepaError(f"{start} has heads of other sizes than this training's; give the same settings")
+        model.load_state_dict(found.state_dict())
+        digest = before.weights_sha256
+    model.to(training.device)
     optimiser = adamw(model.parameters(), training.learning_rate, training.weight_decay)
     weights = bundle.weights_sha256
-    identity = {**asdict(training), "dynamics": weights, "data": identity_of(dataset)}
+    identity = {**asdict(training), "dynamics": weights, "start": digest, "data": identity_of(dataset)}
     run = TrainingRun(work, identity, {"model": model, "optimiser": optimiser}, training.device)
     steps = training.epochs * math.ceil(len(train) / training.batch_size)
 

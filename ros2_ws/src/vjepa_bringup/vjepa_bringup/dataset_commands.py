@@ -13,7 +13,6 @@ from vjepa_bringup import arguments as types
 from vjepa_bringup.graph import StackOptions, merged_parameters, versions
 from vjepa_interfaces.errors import VjepaError
 
-POLICIES = ("expert", "expert-p", "random", "mix")
 EPISODE_STEPS = 200
 RANDOMIZED = ("camera", "appearance", "target_size")
 
@@ -73,7 +72,9 @@ def _add_build(actions) -> None:
 def _add_collect(commands) -> None:
     collect = commands.add_parser("collect", help="a dataset of simulated episodes, without ROS in the way")
     collect.add_argument("--out", required=True, metavar="DS", help="folder of the new dataset")
-    collect.add_argument("--policy", choices=POLICIES, default="mix", help="default %(default)s: another each episode")
+    collect.add_argument(
+        "--policy", default="mix", help="a planner, or mix: a scripted one drawn each episode (default %(default)s)"
+    )
     collect.add_argument("--epsilon", type=float, default=0.0, help="share of steps with a random action instead")
     collect.add_argument("--hold", type=types.positive, default=1, help="steps that a random action is held")
     collect.add_argument("--episodes", type=types.amount, default=100, help="default %(default)s")
@@ -213,14 +214,16 @@ def collect_command(arguments: argparse.Namespace) -> int:
     """`vjepa collect`."""
     from vjepa_training.collect import CollectConfig, collect
     from vjepa_training.dataset import claim_parts
-    from vjepa_training.settings import sim_config
+    from vjepa_training.settings import options_of, sim_config
 
     options = StackOptions(task=arguments.task, seed=arguments.seed, params_file=arguments.params_file)
     randomize = {f"randomize_{what}": getattr(arguments, f"randomize_{what}") for what in RANDOMIZED}
-    sim = sim_config(merged_parameters(options)["sim_bridge"], arguments.episode_steps, randomize)
+    parameters = merged_parameters(options)
+    sim = sim_config(parameters["sim_bridge"], arguments.episode_steps, randomize)
     config = CollectConfig(
         sim=sim,
         policy=arguments.policy,
+        options=options_of(arguments.policy, parameters["vjepa_planner"]),
         epsilon=arguments.epsilon,
         hold=arguments.hold,
         plain_share=arguments.plain_share,
@@ -230,7 +233,11 @@ def collect_command(arguments: argparse.Namespace) -> int:
     workers = arguments.workers or len(os.sched_getaffinity(0))
     encoder = None if arguments.no_latents else _encoder_config(arguments, threads=arguments.threads or 1)
     settings = {"policy": config.policy, "epsilon": config.epsilon, "hold": config.hold, "episodes": arguments.episodes}
-    settings |= {"plain_share": config.plain_share, **asdict(sim)}
+    settings |= {
+        "plain_share": config.plain_share,
+        **asdict(sim),
+        **({"options": config.options} if config.options else {}),
+    }
     claim_parts(arguments.out, {**settings, "encoder": encoder and encoder.encoder, "frames": config.frames})
     source = {**_source("collect"), **settings}
     started = time.monotonic()

@@ -100,7 +100,6 @@ def _add_dreamer(kinds) -> None:
     parser.add_argument("--dynamics", required=True, metavar="BUNDLE", help="the dynamics model to dream in")
     parser.add_argument("--reward", default="", metavar="BUNDLE", help="heads on its states")
     parser.add_argument("--policy", default="", metavar="BUNDLE", help="policy to start from and to stay near")
-    parser.add_argument("--start", default="", metavar="BUNDLE", help="actor to start from instead")
     parser.add_argument(
         "--preset", default="dreamer", help="dreamer, or dreamer-old and dreamer-hybrid of earlier work"
     )
@@ -127,6 +126,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, metavar="DS", help="dataset with latents")
     parser.add_argument("--out", required=True, metavar="BUNDLE", help="folder of the bundle")
     parser.add_argument("--work", metavar="DIR", help="folder of checkpoint and events (default: OUT.training)")
+    parser.add_argument("--start", default="", metavar="BUNDLE", help="a trained one of the same sizes to go on from")
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--checkpoint-every", type=types.amount, help="steps")
     parser.add_argument("--seed", type=types.seed)
@@ -202,7 +202,8 @@ def dynamics_command(arguments: argparse.Namespace) -> int:
     training = DynamicsTraining(**{**(OLD if arguments.old else {}), **_given(arguments, DynamicsTraining)})
 
     def train(out: str, work: Path, on_step) -> dict[str, Any]:
-        return train_dynamics(Dataset(arguments.data), training, out, work, _command(), on_step)
+        start = find_bundle(arguments.start)
+        return train_dynamics(Dataset(arguments.data), training, out, work, _command(), on_step, start)
 
     return _trained(arguments, train)
 
@@ -215,8 +216,8 @@ def reward_command(arguments: argparse.Namespace) -> int:
     training = RewardTraining(**_given(arguments, RewardTraining), distance=not arguments.no_distance)
 
     def train(out: str, work: Path, on_step) -> dict[str, Any]:
-        dynamics = find_bundle(arguments.dynamics)
-        return train_reward(Dataset(arguments.data), dynamics, training, out, work, _command(), on_step)
+        dynamics, start = find_bundle(arguments.dynamics), find_bundle(arguments.start)
+        return train_reward(Dataset(arguments.data), dynamics, training, out, work, _command(), on_step, start)
 
     return _trained(arguments, train)
 
