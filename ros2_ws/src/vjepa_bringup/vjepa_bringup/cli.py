@@ -11,6 +11,7 @@ def build_parser() -> argparse.ArgumentParser:
         dataset_commands,
         graph_commands,
         probe_commands,
+        report_commands,
         reproduce_commands,
         run_commands,
         train_commands,
@@ -26,6 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     train_commands.add_parsers(commands)
     probe_commands.add_parsers(commands)
     reproduce_commands.add_parsers(commands)
+    report_commands.add_parsers(commands)
     return parser
 
 

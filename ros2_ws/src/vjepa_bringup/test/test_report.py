@@ -1,0 +1,145 @@
+"""The page of all results says what the JSON files say, and where there is none that nothing was measured."""
+
+import json
+import re
+import shlex
+
+import pytest
+
+from vjepa_bringup.cli import main
+from vjepa_bringup.experiments import RESULT, read_rows
+from vjepa_training.score import PROTOCOLS, Episode, summarise
+
+ROWS = read_rows()
+
+
+def evaluation(protocol: str, goal: str = "", through: str = "process", returns=(100.0, 180.0)) -> dict:
+    ways = [4.0, 1.0, 3.0] if goal else []
+    episodes = [Episode(value, 200, value < 150, True, True, list(ways)) for value in returns]
+    return {
+        "planner": "p",
+        "encoder": "a-small-one",
+        "encoder_untrained": False,
+        "through": through,
+        "lockstep": False,
+        "seed": 70,
+        "command": "vjepa eval --of a-test",
+        **summarise(episodes, PROTOCOLS[protocol]),
+    }
+
+
+def ahead(steps: int, error: float) -> dict:
+    return {"steps": steps, "state": error, "no_change_state": 0.5, "metres": error / 10, "no_change_metres": 0.05}
+
+
+TRAININGS = {
+    "dynamics": {
+        "command": "vjepa train dynamics --of a-test",
+        "parameters": 1579520,
+        "transitions": 89555,
+        "validation": 0.01234,
+        "open_loop": [ahead(1, 0.125), ahead(10, 0.25), ahead(20, 0.375)],
+    },
+    "reward": {
+        "command": "vjepa train reward --of a-test",
+        "rewarded": 0.276,
+        "figures": {"reward_mse": 0.0153, "reward_variance": 0.21, "loss": 0.0153},
+    },
+}
+
+
+def content_of(step) -> dict:
+    words = shlex.split(step.run)
+    if words[0] == "eval":
+        return evaluation(words[words.index("--protocol") + 1], "goal" if "--goal" in words else "")
+    return TRAININGS[words[1]]
+
+
+@pytest.fixture
+def report(tmp_path, capsys):
+    """Return a function that writes results by file name, reports them and returns the page and what was said."""
+
+    def run(results: dict[str, dict]) -> tuple[str, str]:
+        folder = tmp_path / "results"
+        folder.mkdir(exist_ok=True)
+        for name, content in results.items():
+            (folder / name).write_text(json.dumps(content))
+        page = tmp_path / "docs" / "results.md"
+        with pytest.raises(SystemExit) as ended:
+            main(["report", "--results", str(folder), "--out", str(page)])
+        said = capsys.readouterr()
+        assert ended.value.code == 0, said.err
+        return page.read_text(), said.out
+
+    return run
+
+
+def line_of(page: str, *words: str) -> str:
+    (line,) = [line for line in page.splitlines() if line.startswith("|") and all(word in line for word in words)]
+    return line
+
+
+def test_without_results_every_experiment_is_there_and_none_is_measured(report, tmp_path):
+    page, said = report({})
+    assert f"0 results of {len(ROWS)} experiments" in said
+    for row in ROWS.values():
+        assert f"| `{row.name}` | {row.what} |" in page
+        assert row.old in page
+    assert page.count("not measured") + page.count("Not measured") == sum(len(row.results) for row in ROWS.values())
+    assert [path.name for path in (tmp_path / "docs").iterdir()] == ["results.md"], "no picture of nothing"
+
+
+def test_an_evaluation_is_told_with_its_interval_seeds_and_command(report):
+    page, _ = report({"expert-short.json": evaluation("short")})
+    line = line_of(page, "`expert`", "| short |")
+    assert "| 140.0 (100.0 to 180.0) | 50 % | 2 | 1 | 70 to 71 | lockstep, one process | a-small-one |" in line
+    assert "[expert-short.json](../results/expert-short.json)" in line
+    assert "not measured" in line_of(page, "`expert`", "| full |")
+    assert "](../results/expert-short.json): `vjepa eval --of a-test`" in page
+
+
+def test_the_same_measured_otherwise_stands_behind_it(report):
+    results = {"expert-short.json": evaluation("short"), "expert-short-ros.json": evaluation("short", through="ros")}
+    page, said = report({**results, "expert-p-short-ros.json": evaluation("short", through="ros"), "mine.json": {}})
+    assert "real time, ROS graph" in line_of(page, "`expert`", "expert-short-ros.json")
+    assert "expert-p-short-ros" not in page, "nobody's: what it is another measurement of is not there"
+    assert said.split()[1] == "2"
+
+
+def test_a_search_for_a_goal_is_told_with_its_distances(report):
+    page, _ = report({"cem-old-other.json": evaluation("old", "other")})
+    assert "| 25.0 % | 4, 1, 3 | 140.0 (100.0 to 180.0) | 100 % | 2 |" in line_of(page, "`cem-old`", "| other |")
+
+
+def test_trainings_are_told_with_their_errors(report):
+    page, _ = report({"dynamics-mlp.json": TRAININGS["dynamics"], "reward-old.json": TRAININGS["reward"]})
+    assert (
+        "| 1,579,520 | 89,555 | 0.01234 | 1: 0.125 (0.5); 20: 0.375 (0.5) | 1: 0.0125 (0.05); 20: 0.0375 (0.05) |"
+        in line_of(page, "`dynamics-mlp`", "../results")
+    )
+    assert "| 0.0153 | 0.21 | 27.6 % |  |" in line_of(page, "`reward-old`", "../results")
+
+
+def test_with_all_results_nothing_is_left_to_measure_and_all_is_drawn(report, tmp_path):
+    results = {
+        path.removeprefix(RESULT): content_of(step)
+        for row in ROWS.values()
+        for step in row.steps
+        for path in step.results
+        if row.name != "probe"
+    }
+    page, _ = report(results)
+    assert page.count("not measured") == 0
+    for picture in ("results-returns.png", "results-open-loop.png"):
+        assert f"]({picture})" in page
+        assert 1_000 < (tmp_path / "docs" / picture).stat().st_size < 200_000
+    for name in results:
+        assert re.search(rf"^- \[{re.escape(name)}\]", page, re.MULTILINE), name
+
+
+def test_a_file_that_is_not_json_is_refused_by_name(tmp_path, capsys):
+    (tmp_path / "expert-full.json").write_text("{")
+    with pytest.raises(SystemExit) as ended:
+        main(["report", "--results", str(tmp_path), "--out", str(tmp_path / "page.md")])
+    assert ended.value.code == 1
+    assert "expert-full.json is not JSON" in capsys.readouterr().err

@@ -1,0 +1,289 @@
+"""The page of all results: what every experiment gave, from the JSON files of its results alone."""
+
+import json
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ament_index_python.packages import get_package_share_directory
+
+from vjepa_bringup.experiments import RESULT, Row, Step
+from vjepa_bringup.probe_commands import notes, table
+from vjepa_interfaces.errors import VjepaError
+
+NOT_MEASURED = "not measured"
+
+HEAD = """\
+# Results
+
+Written by `./vjepa report` from the JSON files that are named here; do not edit. Every experiment has a name, by which
+`./vjepa reproduce NAME` runs it, see [reproduce](reproduce.md). "Earlier work" is what a first attempt at this very
+design got, with the large V-JEPA 2 encoder and its mean row alone.
+"""
+EVALUATIONS = """\
+The task is `reacher-easy`: a reward of 1 in each step in which the fingertip is in the target. `short` has 200 steps,
+and success is a return above 150; `full` has 1000 steps, as published results do, and success is to be in the target at
+the end. Intervals are 95 % bootstrap intervals of the mean.
+"""
+GOALS = """\
+100 steps with a goal latent, of the frame that the expert reached in an environment of its own: with the same target,
+or another one. Closer: mean of 1 - end/start of the distance to the goal latent. Success is to be in the target at the
+end.
+"""
+DYNAMICS = """\
+Error in open loop on episodes kept for validation, by control steps ahead, in standard deviations of the states and in
+metres of the way from fingertip to target as a linear probe reads it; in brackets that of saying that nothing changes.
+Validation losses of states of other sizes do not compare.
+"""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One JSON file of an experiment, whether or not it is there.
+
+    Attributes:
+        row: the experiment.
+        step: that makes it.
+        path: of the file.
+        content: of the file; None where it was not measured.
+    """
+
+    row: Row
+    step: Step
+    path: Path
+    content: dict[str, Any] | None
+
+    @property
+    def kind(self) -> str:
+        """What made it: `eval`, `goal` (an evaluation with a goal latent), `dynamics`, `reward`, `probe`, ...
+
+        Of a training it is the word behind `train`.
+        """
+        words = shlex.split(self.step.run)
+        if words[0] == "eval":
+            return "goal" if "--goal" in words else "eval"
+        return words[1] if words[0] == "train" else words[0]
+
+    def option(self, name: str) -> str:
+        """Return what the step's command gives for an option, such as `--protocol`."""
+        words = shlex.split(self.step.run)
+        return words[words.index(name) + 1] if name in words else ""
+
+
+def read_results(rows: Mapping[str, Row], folder: Path) -> list[Result]:
+    """Return the results of all rows; behind one that is there those measured otherwise, in files `ITS_NAME-*.json`.
+
+    Raises:
+        VjepaError: a file that is not JSON.
+    """
+    claimed = {path.removeprefix(RESULT) for row in rows.values() for path in row.results}
+    found = []
+    for row in rows.values():
+        for step in row.steps:
+            for name in (path.removeprefix(RESULT) for path in step.results):
+                path = folder / name
+                found.append(Result(row, step, path, _content(path) if path.is_file() else None))
+                others = sorted(folder.glob(f"{path.stem}-*.json")) if path.is_file() else []
+                found += [Result(row, step, other, _content(other)) for other in others if other.name not in claimed]
+    return found
+
+
+def references() -> list[dict[str, Any]]:
+    """Return the published results: `agent`, `observation`, `returns` in words, and the `last` of these."""
+    path = Path(get_package_share_directory("vjepa_training"), "config", "references.yaml")
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def render(rows: Mapping[str, Row], results: Sequence[Result], page: Path, pictures: Mapping[str, str]) -> str:
+    """Return the page.
+
+    Args:
+        rows: all experiments.
+        results: theirs.
+        page: where it will lie, which links are relative to.
+        pictures: file names, beside the page, by what they show: `returns` and `open-loop`, as far as there are any.
+    """
+    by_kind: dict[str, list[Result]] = {}
+    for result in results:
+        by_kind.setdefault(result.kind, []).append(result)
+
+    def link(result: Result) -> str:
+        return f"[{result.path.name}]({Path(os.path.relpath(result.path, page.parent)).as_posix()})"
+
+    parts = [HEAD, "## Returns\n", EVALUATIONS]
+    if "returns" in pictures:
+        parts.append(f"![Mean returns with their intervals]({pictures['returns']})\n")
+    parts.append(_evaluations(by_kind.get("eval", []), link))
+    published: list[Sequence[str]] = [("published", "observation", "return, 1000 steps")]
+    published += [(entry["agent"], entry["observation"], entry["returns"]) for entry in references()]
+    parts += ["Published, for `full`:\n", _table(published)]
+    parts += ["## Search for a goal latent\n", GOALS, _goals(by_kind.get("goal", []), link)]
+    parts += ["## Dynamics\n", DYNAMICS]
+    if "open-loop" in pictures:
+        parts.append(f"![Error in open loop by steps ahead]({pictures['open-loop']})\n")
+    parts.append(_dynamics(by_kind.get("dynamics", []), link))
+    parts += ["## Reward and distance heads\n", _heads(by_kind.get("reward", []), link)]
+    parts.append("## Probes\n")
+    for result in by_kind.get("probe", []):
+        parts.append(_probe(result, link))
+    data = [("experiment", "earlier work")]
+    data += [(f"`{row.name}`", row.old) for row in rows.values() if not row.results]
+    parts += ["## Data\n", _table(data)]
+    parts += ["## Experiments\n", _table([("experiment", "what"), *((f"`{r.name}`", r.what) for r in rows.values())])]
+    parts.append("## Commands\n")
+    parts += [f"- {link(r)}: `{r.content['command']}`" for r in results if r.content] or ["Nothing has been measured."]
+    return "\n".join(parts) + "\n"
+
+
+def _evaluations(results: Sequence[Result], link) -> str:
+    lines: list[Sequence[str]] = [
+        (
+            "experiment",
+            "earlier work",
+            "protocol",
+            "mean return (95 % interval)",
+            "success",
+            "episodes",
+            "in target at start",
+            "seeds",
+            "how",
+            "encoder",
+            "result",
+        )
+    ]
+    for result in results:
+        head = (f"`{result.row.name}`", result.row.old)
+        found = result.content
+        if found is None:
+            lines.append((*head, result.option("--protocol"), NOT_MEASURED, *[""] * 7))
+            continue
+        started = [flag for flag in found["started_in_target"] if flag is not None]
+        lines.append(
+            (
+                *head,
+                found["protocol"],
+                _mean(found),
+                _share(found["success_rate"]),
+                str(found["episodes"]),
+                str(sum(started)) if started else "",
+                _seeds(found),
+                _how(found),
+                found["encoder"] + (" (untrained)" if found["encoder_untrained"] else ""),
+                link(result),
+            )
+        )
+    return _table(lines)
+
+
+def _goals(results: Sequence[Result], link) -> str:
+    lines: list[Sequence[str]] = [
+        (
+            "experiment",
+            "target",
+            "earlier work",
+            "closer",
+            "distance at start, least, end",
+            "mean return (95 % interval)",
+            "success",
+            "episodes",
+            "seeds",
+            "result",
+        )
+    ]
+    for result in results:
+        head, found = (f"`{result.row.name}`", result.option("--goal"), result.row.old), result.content
+        if found is None:
+            lines.append((*head, NOT_MEASURED, *[""] * 6))
+            continue
+        ways = [found["goal_distance"][name] for name in ("start", "least", "end")]
+        lines.append(
+            (
+                *head,
+                f"{100 * found['closer']:.1f} %",
+                ", ".join(f"{sum(way) / len(way):.3g}" for way in ways),
+                _mean(found),
+                _share(found["success_rate"]),
+                str(found["episodes"]),
+                _seeds(found),
+                link(result),
+            )
+        )
+    return _table(lines)
+
+
+def _dynamics(results: Sequence[Result], link) -> str:
+    heads = ("experiment", "earlier work", "parameters", "transitions", "validation loss")
+    lines: list[Sequence[str]] = [(*heads, "open loop, standard deviations", "open loop, m", "result")]
+    for result in results:
+        head, found = (f"`{result.row.name}`", result.row.old), result.content
+        if found is None:
+            lines.append((*head, NOT_MEASURED, *[""] * 5))
+            continue
+        sizes = (f"{found['parameters']:,}", f"{found['transitions']:,}", f"{found['validation']:.4g}")
+        lines.append((*head, *sizes, _ahead(found, "state"), _ahead(found, "metres"), link(result)))
+    return _table(lines)
+
+
+def _heads(results: Sequence[Result], link) -> str:
+    heads = ("experiment", "earlier work", "mean squared error of the reward", "variance of the reward")
+    lines: list[Sequence[str]] = [(*heads, "frames with a reward", "error of the distance, m", "result")]
+    for result in results:
+        head, found = (f"`{result.row.name}`", result.row.old), result.content
+        if found is None:
+            lines.append((*head, NOT_MEASURED, *[""] * 4))
+            continue
+        figures = found["figures"]
+        errors = (f"{figures['reward_mse']:.4g}", f"{figures['reward_variance']:.4g}")
+        distance = f"{figures['distance_rmse_m']:.3g}" if "distance_rmse_m" in figures else ""
+        lines.append((*head, *errors, f"{100 * found['rewarded']:.1f} %", distance, link(result)))
+    return _table(lines)
+
+
+def _probe(result: Result, link) -> str:
+    head = f"`{result.row.name}`; earlier work, on other targets: {result.row.old}.\n"
+    if result.content is None:
+        return f"{head}\n{NOT_MEASURED.capitalize()}.\n"
+    lines = "\n".join(f"- {note}" for note in notes(result.content))
+    return f"{head}\n{table(result.content, intervals=True)}\n\n{lines}\n- {link(result)}\n"
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise VjepaError(f"{path} is not JSON: {error}; remove it, and reproduce what it is the result of") from error
+
+
+def _table(lines: Sequence[Sequence[str]]) -> str:
+    head, *rest = (f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+    return "\n".join([head, f"|{' --- |' * len(lines[0])}", *rest, ""])
+
+
+def _mean(found: Mapping[str, Any]) -> str:
+    low, high = found["interval_95"]
+    return f"{found['mean_return']:.1f} ({low:.1f} to {high:.1f})"
+
+
+def _share(value: float | None) -> str:
+    return "not defined" if value is None else f"{100 * value:.0f} %"
+
+
+def _seeds(found: Mapping[str, Any]) -> str:
+    return f"{found['seed']} to {found['seed'] + found['episodes'] - 1}"
+
+
+def _how(found: Mapping[str, Any]) -> str:
+    if found["through"] == "process":
+        return "lockstep, one process"
+    return f"{'lockstep' if found['lockstep'] else 'real time'}, ROS graph"
+
+
+def _ahead(found: Mapping[str, Any], unit: str) -> str:
+    """Return the first and the last error in open loop, each with that of saying that nothing changes."""
+    ahead = [entry for entry in found["open_loop"] if unit in entry]
+    shown = [ahead[0], ahead[-1]] if len(ahead) > 1 else ahead
+    return "; ".join(f"{e['steps']}: {e[unit]:.3g} ({e[f'no_change_{unit}']:.3g})" for e in shown)

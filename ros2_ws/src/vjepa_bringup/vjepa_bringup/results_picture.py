@@ -1,0 +1,67 @@
+"""Pictures of all results: returns with their intervals, and the error of dynamics by steps ahead."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vjepa_bringup.results_page import Result, references
+
+DPI = 80
+
+
+def draw_returns(path: Path, results: Sequence[Result]) -> bool:
+    """Write a picture of the mean returns of evaluations, a part for each protocol; return whether there are any."""
+    found = [(result.path.stem, result.content) for result in results if result.kind == "eval" and result.content]
+    protocols = sorted({content["protocol"]: content["episode_steps"] for _, content in found}.items())
+    if not found:
+        return False
+    rows = max(sum(content["protocol"] == name for _, content in found) for name, _ in protocols)
+    figure = _figure(5.5 * len(protocols), 1.4 + 0.3 * rows)
+    for plot, (protocol, steps) in zip(figure.subplots(1, len(protocols), squeeze=False)[0], protocols, strict=True):
+        own = [(name, content) for name, content in reversed(found) if content["protocol"] == protocol]
+        means = [content["mean_return"] for _, content in own]
+        ends = zip(means, (content["interval_95"] for _, content in own), strict=True)
+        errors = [[max(mean - low, 0.0), max(high - mean, 0.0)] for mean, (low, high) in ends]
+        plot.barh([name for name, _ in own], means, color="tab:blue", alpha=0.6)
+        plot.errorbar(means, range(len(own)), xerr=list(zip(*errors, strict=True)), fmt="none", ecolor="black")
+        if protocol == "full":
+            for entry in references():
+                plot.axvline(entry["last"], linestyle=":", color="tab:red", linewidth=1)
+            plot.plot([], linestyle=":", color="tab:red", label="published, after all its training")
+            plot.legend(fontsize="small", loc="lower left")
+        plot.set(title=f"{protocol}: {steps} steps", xlabel="mean return, 95 % interval", xlim=(0, steps))
+    figure.savefig(path, dpi=DPI)
+    return True
+
+
+def draw_open_loop(path: Path, results: Sequence[Result]) -> bool:
+    """Write a picture of the error of dynamics in open loop against no change; return whether there are any."""
+    models: list[tuple[str, Sequence[Mapping[str, Any]]]] = [
+        (result.path.stem, result.content["open_loop"])
+        for result in results
+        if result.kind == "dynamics" and result.content and result.content["open_loop"]
+    ]
+    if not models:
+        return False
+    figure = _figure(11.0, 4.0)
+    titles = {"state": "standard deviations", "metres": "metres, way from fingertip to target"}
+    for plot, (unit, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
+        for i, (name, ahead) in enumerate(models):
+            shown = [entry for entry in ahead if unit in entry]
+            steps = [entry["steps"] for entry in shown]
+            plot.plot(steps, [entry[unit] for entry in shown], color=f"C{i}", marker=".", label=name)
+            plot.plot(steps, [entry[f"no_change_{unit}"] for entry in shown], color=f"C{i}", linestyle=":")
+        plot.set(title=title, xlabel="control steps ahead (dotted: nothing changes)")
+        plot.set_ylim(bottom=0)
+        plot.legend(fontsize="small")
+    figure.savefig(path, dpi=DPI)
+    return True
+
+
+def _figure(width: float, height: float):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
