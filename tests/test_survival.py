@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from lifecycle_msgs.msg import Transition
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import Image, JointState
 
 from vjepa_interfaces import topics
 from vjepa_interfaces.messages import fill_latent
@@ -41,19 +41,23 @@ def test_several_nodes_killed_at_once_come_back(lockstep_stack):
 
 
 def test_a_refused_latent_is_answered_with_zero_torque_and_its_stamp(lockstep_stack):
-    """A stamp no frame ever has, so that the real latent of no frame is in its way."""
+    """A stamp no frame ever has, so that the real latent of no frame is in its way; the fallback refuses it as well."""
     stack = lockstep_stack(planner="random", episode_steps=1000)
-    latents = stack.publisher(topics.LATENT)
+    latents, joints = stack.publisher(topics.LATENT), stack.publisher(topics.JOINT_STATES)
     commands = stack.tap(topics.JOINT_COMMAND)
     stack.wait_for_steps(10)
     bad = Image()
     fill_latent(bad, np.full((17, 8), np.nan, np.float32))
     stamp = 999_999_999_999
+    state = JointState(name=["shoulder", "wrist"], position=[0.0, 0.0], velocity=[0.0, 0.0])
+    joints.publish(stack.stamped(state, stamp))
     latents.publish(stack.stamped(bad, stamp))
     stack.wait_for(lambda: stamp in commands.stamps, "an answer to the NaN latent")
     assert list(commands.by_stamp()[stamp].effort) == [0.0, 0.0]
     stack.wait_for_value("vjepa_planner", "refused_latents", lambda count: count >= 1)
     stack.wait_for_steps(50)
+    assert stack.driver == "random"
+    assert stack.monitor.value("vjepa_planner", "fallbacks") == 0
 
 
 def test_a_node_that_keeps_dying_is_given_up_with_its_name(lockstep_stack):

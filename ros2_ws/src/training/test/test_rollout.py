@@ -202,6 +202,7 @@ def test_an_evaluation_follows_the_stacks_parameters(parameters):
         ("vjepa_perception", "grid", "4", r"'grid' of vjepa_perception is '4'; expected a value of type int"),
         ("vjepa_planner", "planner", "nope", r"unknown planner 'nope'; valid are: .*expert"),
         ("vjepa_planner", "planners", ["nope"], r"unknown planner 'nope'; valid are: .*expert"),
+        ("vjepa_planner", "fallbacks", ["nope"], r"unknown planner 'nope'; valid are: .*expert"),
         ("vjepa_planner", "plannr", "x", r"unknown parameter of vjepa_planner: 'plannr'; valid are: .*planner"),
         ("vjepa_planner", "nope.kp", 1.0, r"unknown parameter of vjepa_planner: 'nope.kp'"),
         ("vjepa_planner", "expert.kq", 1.0, r"unknown option of planner 'expert': 'kq'; valid are: .*kd, kp"),

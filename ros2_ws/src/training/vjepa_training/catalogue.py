@@ -24,7 +24,7 @@ def refuse_unknown_names(parameters: Mapping[str, Mapping[str, Any]]) -> None:
     """
     task_named(parameters["sim_bridge"]["task"])
     planner = parameters["vjepa_planner"]
-    for name in (planner["planner"], *planner.get("planners", ())):
+    for name in (planner["planner"], *planner.get("planners", ()), *planner.get("fallbacks", ())):
         if name not in available():
             raise unknown_name("planner", name, available())
 

@@ -65,7 +65,11 @@ def test_what_drives_behind_a_camera_is_chosen_by_its_user(params_file):
     with pytest.raises(VjepaError, match="no planner is chosen"):
         graph(source="camera")
     file = params_file(vjepa_planner={"planner": "random"})
-    assert graph(source="camera", params_file=file)["vjepa_planner"].parameters["planner"] == "random"
+    parameters = graph(source="camera", params_file=file)["vjepa_planner"].parameters
+    assert parameters["planner"] == "random"
+    assert "fallbacks" not in parameters, "the default one knows the simulated arm alone"
+    file = params_file(vjepa_planner={"planner": "random", "fallbacks": ["bc"]})
+    assert graph(source="camera", params_file=file)["vjepa_planner"].parameters["fallbacks"] == ["bc"]
 
 
 @pytest.mark.parametrize(("source", "expected"), [("sim", True), ("camera", False)])

@@ -147,6 +147,15 @@ def test_the_scoreboard_of_a_task_without_target_claims_no_success():
     assert "in target at end   not defined for this task" in lines
 
 
+def test_commands_of_a_fallback_are_not_hidden():
+    loop = {"achieved_rate_hz": 50.0, "dropped_frames": 0.0, "frames": 402.0, "answered_frames": 402.0}
+    lines = scoreboard(result(loop={**loop, "fallbacks": 3.0, "fallback_commands": 75.0}, planners=["cem", "bc"]))
+    assert "cem then bc" in lines
+    assert "3: 75 of 402 commands not the chosen planner's" in lines
+    for none in ({"fallbacks": 0.0, "fallback_commands": 0.0}, {"fallbacks": NAN, "fallback_commands": NAN}, {}):
+        assert "FALLBACKS" not in scoreboard(result(loop={**loop, **none}))
+
+
 def test_restarts_and_swaps_are_not_hidden():
     lines = scoreboard(result(restarts={"vjepa_planner": 2}, planners=["expert", "random"]))
     assert "vjepa_planner 2" in lines

@@ -153,7 +153,8 @@ def merged_parameters(options: StackOptions) -> dict[str, dict[str, Any]]:
     """
     merged = default_parameters()
     if options.source == "camera":
-        del merged["vjepa_planner"]["planner"]
+        for name in ("planner", "fallbacks"):
+            del merged["vjepa_planner"][name]
     if options.params_file:
         for node, values in read_parameter_file(Path(options.params_file)).items():
             meant = _nodes_meant(node, options.namespace, merged)

@@ -136,6 +136,12 @@ class Monitor:
         """Return what nodes report as errors, by node."""
         return {name: message for name, (level, message, _) in self.diagnostics.items() if level == ERROR}
 
+    @property
+    def chosen_planner(self) -> str:
+        """The planner that was chosen last, also while a fallback drives; empty where none is known yet."""
+        values = self.diagnostics.get("vjepa_planner", (b"", "", {}))[2]
+        return values.get("planner", "".join(self.drivers[-1:]))
+
     def close(self) -> None:
         """Leave the graph."""
         self._executor.shutdown()

@@ -120,7 +120,7 @@ class RecorderNode(ManagedNode):
         text = deserialize_message(data, String).data
         known = self._provenance.get(key, "")
         if key == "planners" and known:
-            text = known if known.split(", ")[-1] == text else f"{known}, {text}"
+            text = known if text in known.split(", ") else f"{known}, {text}"
         self._provenance[key] = text
         if key == "encoder_info":
             self._provenance["encoder_fingerprint"] = str(json.loads(text).get("fingerprint", ""))

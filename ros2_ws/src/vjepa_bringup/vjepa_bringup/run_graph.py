@@ -34,13 +34,16 @@ class GraphResult:
     Attributes:
         episodes: the finished ones, in order.
         encoder_info: what the encoder said of itself.
-        planners: those that drove, in order: several, where one was swapped for another.
+        planner: the one chosen to drive, at the end.
+        planners: those that drove, in the order in which they first did: several, where one was swapped for another or
+            a fallback drove.
         restarts: how often nodes died and were started again, by name, for those that were.
         loop: figures of the loop: latency percentiles (ms), achieved rate (Hz), counts of frames and commands.
     """
 
     episodes: list[Episode]
     encoder_info: dict[str, Any]
+    planner: str
     planners: list[str]
     restarts: dict[str, int]
     loop: dict[str, float]
@@ -121,7 +124,8 @@ def run_graph(
         return GraphResult(
             episodes=keeper.finished[:wanted],
             encoder_info=monitor.encoder_info,
-            planners=monitor.drivers,
+            planner=monitor.chosen_planner,
+            planners=list(dict.fromkeys(monitor.drivers)),
             restarts=supervisor.restarts(),
             loop=_loop_figures(monitor),
         )
@@ -156,7 +160,7 @@ def _loop_figures(monitor: Monitor) -> dict[str, float]:
     sim = {name: monitor.value("sim_bridge", name) for name in _SIM_FIGURES}
     sim["dropped_frames"] = sim["frames"] - sim["answered_frames"]
     perception = {name: monitor.value("vjepa_perception", name) for name in ("encode_p50_ms", "encode_p99_ms")}
-    planner = {name: monitor.value("vjepa_planner", name) for name in ("plan_p50_ms", "plan_p99_ms")}
+    planner = {name: monitor.value("vjepa_planner", name) for name in _PLANNER_FIGURES}
     return {**sim, **perception, **planner}
 
 
@@ -177,6 +181,9 @@ _SIM_FIGURES = (
     "refused_commands",
     "clamped_commands",
 )
+
+
+_PLANNER_FIGURES = ("plan_p50_ms", "plan_p99_ms", "fallbacks", "fallback_commands", "missed_deadlines")
 
 
 def print_progress(line: str) -> None:

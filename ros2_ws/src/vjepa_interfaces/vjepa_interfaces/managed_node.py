@@ -136,9 +136,11 @@ class ManagedNode(LifecycleNode):
         """Read the parameters and call `setup`."""
 
         def configure():
-            names = [field.name for field in dataclasses.fields(self.Parameters)]
-            values = {name: self.get_parameter(name).value for name in names}
-            self.parameters = read_parameters(self.Parameters, values)
+            fields = dataclasses.fields(self.Parameters)
+            values = {field.name: self.get_parameter(field.name).value for field in fields}
+            # An empty list in a parameter file has no type to ROS, which leaves such a parameter without a value.
+            empty = {f.name: () for f in fields if isinstance(f.default, tuple) and values[f.name] is None}
+            self.parameters = read_parameters(self.Parameters, values | empty)
             self.setup()
 
         result = self._transition("configure", configure)

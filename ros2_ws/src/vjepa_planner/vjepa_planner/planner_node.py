@@ -8,8 +8,8 @@ import json
 import math
 import sys
 import time
-import traceback
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import PointStamped
@@ -24,7 +24,8 @@ from vjepa_interfaces.managed_node import ERROR, OK, STEADY, WARN, ManagedNode, 
 from vjepa_interfaces.messages import latent_of
 from vjepa_interfaces.stamps import begins_episode, set_stamp, to_nanoseconds
 from vjepa_interfaces.statistics import Counts, Durations, RateMeter
-from vjepa_planner.contract import Observation, Plan, Planner, PlannerContext
+from vjepa_planner.contract import JOINT_STATE, TARGET, Observation, Plan, Planner, PlannerContext
+from vjepa_planner.fallback import Decision, FallbackConfig, PlannerSupervisor
 from vjepa_planner.registry import available, load_planner
 
 WATCHDOG_PERIOD_S = 0.05
@@ -37,6 +38,9 @@ class PlannerParameters:
     Attributes:
         planners: names of the planners to load; options of one are the parameters `NAME.OPTION`.
         planner: the one that drives; setting it swaps.
+        fallbacks: names of planners that drive, in this order, when the chosen one cannot.
+        fallback_steps: latents for which they drive before the chosen one is tried again.
+        disagreement_limit: a plan whose ensemble disagrees by more is not sent; 0 for no limit.
         seed: episode i resets the planner with seed + i.
         lockstep: join joint states and target by equal stamp, without a deadline.
         joint_names: joints of the arm, in the order of an action.
@@ -49,6 +53,9 @@ class PlannerParameters:
 
     planners: tuple[str, ...] = ("random", "expert-p", "expert")
     planner: str = "expert"
+    fallbacks: tuple[str, ...] = ()
+    fallback_steps: int = 25
+    disagreement_limit: float = 0.0
     seed: int = 0
     lockstep: bool = False
     joint_names: tuple[str, ...] = ("shoulder", "wrist")
@@ -81,9 +88,10 @@ class PlannerNode(ManagedNode):
             if not getattr(parameters, name) > 0:
                 raise VjepaError(f"{name} is {getattr(parameters, name)}; expected more than 0")
         self._limits = EffortLimits(parameters.joint_names, parameters.effort_limit)
+        fallback = FallbackConfig(parameters.fallbacks, parameters.fallback_steps, parameters.disagreement_limit)
         self._load_planners()
-        self._active_name = parameters.planner
-        self._next_name = parameters.planner
+        self._supervisor = PlannerSupervisor(self._planners, parameters.planner, fallback, self._limits)
+        self._driver = parameters.planner
         self._encoder_info = None
         self._command = self.publisher(JointState, topics.JOINT_COMMAND)
         self._active_planner = self.publisher(String, topics.ACTIVE_PLANNER)
@@ -93,14 +101,14 @@ class PlannerNode(ManagedNode):
             self.subscribe(JointState, topics.JOINT_STATES, self._on_joint_state),
             self.subscribe(Image, topics.GOAL, self._on_goal),
         ]
-        if any("target" in planner.needs for planner in self._planners.values()):
+        if any(TARGET in planner.needs for planner in self._planners.values()):
             self._subscriptions_made.append(self.subscribe(PointStamped, topics.TARGET, self._on_target))
         self._subscriptions_made.append(self.subscribe(Image, topics.LATENT, self._on_latent))
 
     def _load_planners(self) -> None:
         parameters = self.parameters
         names = dict.fromkeys((*parameters.planners, parameters.planner))
-        for name in names:
+        for name in (*names, *parameters.fallbacks):
             if name not in available():
                 raise unknown_name("planner", name, available())
         context = PlannerContext(
@@ -117,6 +125,10 @@ class PlannerNode(ManagedNode):
                     raise
                 self._unready[name] = str(error)
                 self.get_logger().warning(f"planner '{name}' is not ready: {error}")
+        for name in parameters.fallbacks:
+            if name not in self._planners:
+                reason = self._unready.get(name, "it is not loaded; name it in 'planners' too")
+                self.get_logger().warning(f"fallback '{name}' is left out: {reason}")
 
     def start(self) -> None:
         """Wait for the first latent."""
@@ -131,7 +143,8 @@ class PlannerNode(ManagedNode):
         self._latent_arrived_s = math.inf
         self._episode = -1
         self._failure = ""
-        self._active_planner.publish(String(data=self._active_name))
+        self._supervisor.begin()
+        self._announce(self._supervisor.chosen)
         self._timer = self.create_timer(WATCHDOG_PERIOD_S, self._watch_latents, clock=STEADY)
 
     def stop(self) -> None:
@@ -143,7 +156,8 @@ class PlannerNode(ManagedNode):
 
     def teardown(self) -> None:
         """Forget the planners, so that their device memory is freed."""
-        self._planners, self._unready = {}, {}
+        self._planners.clear()  # In place: the supervisor has them too.
+        self._unready.clear()
         for subscription in self._subscriptions_made:
             self.destroy_subscription(subscription)
         if self._subscriptions_made:
@@ -160,21 +174,16 @@ class PlannerNode(ManagedNode):
             raise VjepaError(f"{unknown_name('planner', str(value), self._planners)}{reason}")
         if self._encoder_info is not None:
             self._planners[value].check_encoder(self._encoder_info["fingerprint"])
-        self._next_name = value
+        self._supervisor.choose(value)
         if not self.active:
-            self._active_name = value
+            self._supervisor.begin()
 
-    def _swap_if_asked(self) -> None:
-        if self._next_name == self._active_name:
-            return
-        self._planners[self._next_name].reset(self._seed())
-        self.get_logger().info(f"planner '{self._next_name}' drives, '{self._active_name}' drove")
-        self._active_name = self._next_name
-        self._counts["swaps"] += 1
-        self._active_planner.publish(String(data=self._active_name))
-
-    def _seed(self) -> int:
-        return self.parameters.seed + max(self._episode, 0)
+    def _announce(self, name: str) -> None:
+        """Say who drives, at once: a fallback may be shorter than the second between two diagnostics."""
+        self._driver = name
+        self._active_planner.publish(String(data=name))
+        if self.active:
+            self.publish_diagnostics()
 
     # Inputs.
 
@@ -246,13 +255,11 @@ class PlannerNode(ManagedNode):
         if self._waiting is None:
             return
         stamp_ns, latent = self._waiting
-        planner = self._planners[self._next_name]
         joints, target = self._joined(stamp_ns)
         if self.parameters.lockstep:
-            missing = ("joint_state" in planner.needs and joints is None) or (
-                "target" in planner.needs and target is None
-            )
-            if missing or (planner.encoder_fingerprint is not None and self._encoder_info is None):
+            needs = self._supervisor.needs
+            missing = (JOINT_STATE in needs and joints is None) or (TARGET in needs and target is None)
+            if missing or (self._supervisor.reads_latents and self._encoder_info is None):
                 return
         self._waiting = None
         self._begin_tick(stamp_ns)
@@ -262,7 +269,7 @@ class PlannerNode(ManagedNode):
             latent=latent,
             joint_position=position,
             joint_velocity=velocity,
-            target=target if "target" in planner.needs else None,
+            target=target,
             goal=self._goal,
         )
         self._plan_and_send(observation)
@@ -274,38 +281,32 @@ class PlannerNode(ManagedNode):
         return self._joints.at_or_before(stamp_ns, max_age_ns), self._targets.at_or_before(stamp_ns, max_age_ns)
 
     def _begin_tick(self, stamp_ns: int) -> None:
-        if begins_episode(self._latent_ns, stamp_ns):
-            self._episode += 1
-            self._planners[self._active_name].reset(self._seed())
+        begins = begins_episode(self._latent_ns, stamp_ns)
+        self._episode += begins
         self._latent_ns = stamp_ns
-        self._swap_if_asked()
+        if self._supervisor.begin_tick(self.parameters.seed + self._episode, begins):
+            self._counts["swaps"] += 1
+            self.get_logger().info(f"planner '{self._supervisor.chosen}' drives, '{self._driver}' drove")
+            self._announce(self._supervisor.chosen)
 
     def _plan_and_send(self, observation: Observation) -> None:
-        planner = self._planners[self._active_name]
         deadline_s = None if self.parameters.lockstep else self.parameters.control_period_s
-        started = time.monotonic()
-        try:
-            if planner.encoder_fingerprint is not None:
-                self._check_encoder(planner)
-            plan = planner.plan(observation, deadline_s)
-            effort, _ = self._limits.checked(None, self._limits.to_effort(plan.action))
-        except VjepaError as error:
-            self._refuse(observation.stamp_ns, str(error))
+        fingerprint = self._encoder_info["fingerprint"] if self._encoder_info is not None else None
+        decision = self._supervisor.plan(observation, deadline_s, fingerprint)
+        for raised in decision.tracebacks:
+            self.get_logger().error(raised, throttle_duration_sec=1.0)
+        if decision.refused:
+            self._refuse(observation.stamp_ns, decision.refused)
             return
-        except Exception as error:
-            self.get_logger().error(traceback.format_exc(), throttle_duration_sec=1.0)
-            self._refuse(observation.stamp_ns, f"planner '{self._active_name}' raised {type(error).__name__}: {error}")
-            return
-        elapsed = time.monotonic() - started
-        self._plan_time.add(elapsed)
+        self._plan_time.add(decision.planning_time_s)
         self._failure = ""
-        self._send(effort, observation.stamp_ns)
-        self._publish_plan(observation.stamp_ns, plan, elapsed, "")
-
-    def _check_encoder(self, planner: Planner) -> None:
-        if self._encoder_info is None:
-            raise VjepaError(f"no message on {topics.LATENT_INFO.name} yet, so whose latents these are is unknown")
-        planner.check_encoder(self._encoder_info["fingerprint"])
+        self._send(decision.effort, observation.stamp_ns)
+        self._publish_plan(observation.stamp_ns, decision)
+        if decision.planner != self._driver:
+            if decision.fallback:
+                change = f"{decision.fallback}: '{decision.planner}' drives"
+                self.get_logger().warning(change, throttle_duration_sec=1.0)
+            self._announce(decision.planner)
 
     def _refuse(self, stamp_ns: int, reason: str) -> None:
         """Answer a latent that no plan came of with zero torque, so that no stamp goes unanswered."""
@@ -314,7 +315,7 @@ class PlannerNode(ManagedNode):
         self.get_logger().error(f"latent refused: {reason}", throttle_duration_sec=1.0)
         zero = np.zeros(len(self._limits.joint_names))
         self._send(zero, stamp_ns)
-        self._publish_plan(stamp_ns, Plan(action=zero), 0.0, reason)
+        self._publish_plan(stamp_ns, Decision(self._supervisor.chosen, Plan(zero), zero, refused=reason))
 
     def _send(self, effort: np.ndarray, stamp_ns: int) -> None:
         command = JointState(name=list(self._limits.joint_names), effort=effort.tolist())
@@ -325,17 +326,17 @@ class PlannerNode(ManagedNode):
             self._counts["commands"] += 1
             self._rate.tick(time.monotonic())
 
-    def _publish_plan(self, stamp_ns: int, plan: Plan, planning_time_s: float, refused: str) -> None:
+    def _publish_plan(self, stamp_ns: int, decision: Decision) -> None:
         thought = {
             "stamp": stamp_ns,
-            "planner": self._active_name,
-            "cost": plan.cost,
-            "iterations": plan.iterations,
-            "planning_time_s": planning_time_s,
-            "disagreement": plan.disagreement,
+            "planner": decision.planner,
+            "cost": decision.plan.cost,
+            "iterations": decision.plan.iterations,
+            "planning_time_s": decision.planning_time_s,
+            "disagreement": decision.plan.disagreement,
         }
-        if refused:
-            thought["refused"] = refused
+        reasons = {"fallback": decision.fallback, "refused": decision.refused}
+        thought |= {key: reason for key, reason in reasons.items() if reason}
         self._plan.publish(String(data=json.dumps(thought)))
 
     def _watch_latents(self) -> None:
@@ -349,7 +350,9 @@ class PlannerNode(ManagedNode):
 
     def diagnose(self):
         """Say who drives, how long plans take, and what was refused."""
-        values = {"planner": self._active_name, "ready": ", ".join(sorted(self._planners))}
+        supervisor = self._supervisor
+        values: dict[str, Any] = {"planner": supervisor.chosen, "driving": supervisor.driving}
+        values["ready"] = ", ".join(sorted(self._planners))
         values |= {f"not ready: {name}": reason for name, reason in self._unready.items()}
         if not self.active:
             return OK, "configured", values
@@ -357,10 +360,15 @@ class PlannerNode(ManagedNode):
         values |= {"rate_hz": self._rate.rate(time.monotonic()), "plan_p50_ms": p50, "plan_p99_ms": p99}
         names = ("commands", "swaps", "repeated_latents", "refused_latents", "refused_joint_states", "latent_timeouts")
         values |= {name: self._counts[name] for name in names}
+        values |= {name: supervisor.counts[name] for name in ("fallbacks", "fallback_commands", "missed_deadlines")}
+        if supervisor.last_fallback:
+            values["last_fallback"] = supervisor.last_fallback
         if self._failure:
             return ERROR, self._failure, values
         if self._latent_ns is None:
             return WARN, "no latent yet", values
+        if supervisor.message:
+            return WARN, supervisor.message, values
         return OK, "planning", values
 
 
