@@ -128,6 +128,16 @@ def test_killed_between_rounds_it_goes_on_and_ends_in_the_same_policy(small_data
         train_bc(frames, dataclasses.replace(training, seed=1), encoder, work=tmp_path)
 
 
+def test_dagger_sees_frames_of_the_size_that_it_is_given(small_data, tiny_encoder, monkeypatch):
+    encoder = load_encoder(EncoderConfig(str(tiny_encoder), clip_frames=4, grid=2))
+    preprocess, sizes = encoder.preprocess, set()
+    monkeypatch.setattr(encoder, "preprocess", lambda rgb: sizes.add(rgb.shape) or preprocess(rgb))
+    changes = {"epochs": 1, "dagger": 1, "dagger_episodes": 1, "dagger_steps": 2, "image_size": (48, 40)}
+    training = dataclasses.replace(QUICK, **changes)
+    train_bc(labelled_frames(small_data, training), training, encoder)
+    assert sizes == {(40, 48, 3)}
+
+
 def test_dagger_without_an_encoder_is_refused(small_data):
     training = dataclasses.replace(QUICK, dagger=1)
     with pytest.raises(VjepaError, match="--encoder"):

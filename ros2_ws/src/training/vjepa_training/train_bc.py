@@ -54,6 +54,7 @@ class BcTraining:
         dagger_steps: control steps of each of those.
         batch_lanes: episodes rolled out side by side.
         task: of DAgger's episodes.
+        image_size: of their frames, width and height in pixels.
         seed: of weights and batches; DAgger's episodes have seeds of their own behind it.
         device: where it trains.
     """
@@ -74,6 +75,7 @@ class BcTraining:
     dagger_steps: int = 200
     batch_lanes: int = 25
     task: str = "reacher-easy"
+    image_size: tuple[int, int] = (64, 64)
     seed: int = 0
     device: str = "cpu"
 
@@ -408,7 +410,12 @@ def _dagger_frames(
     """Roll the policy out; return the fields of `Frames` of what it saw, and the returns of the episodes."""
     seen: list[tuple[int, Any, np.ndarray]] = []
     rows = slice(0, 1) if training.rows == "mean" else slice(None)
-    sim = SimConfig(task=training.task, seed=dagger_seed(training, number), episode_steps=training.dagger_steps)
+    sim = SimConfig(
+        task=training.task,
+        seed=dagger_seed(training, number),
+        episode_steps=training.dagger_steps,
+        image_size=training.image_size,
+    )
 
     def on_latent(episode: int, step, latent: np.ndarray) -> None:
         seen.append((episode, step, latent[rows].astype(np.float16)))

@@ -167,6 +167,9 @@ def bc_command(arguments: argparse.Namespace) -> int:
     dataset = Dataset(arguments.data)
     if dataset.info.task:
         changes["task"] = dataset.info.task
+    sizes = {tuple(source["image_size"]) for source in dataset.info.sources if source.get("image_size")}
+    if len(sizes) == 1:
+        (changes["image_size"],) = sizes
     training = dataclasses.replace(OLD if arguments.old else BcTraining(), **changes)
     encoder = encoder_of(dataset, find_bundle(arguments.encoder), training.device) if arguments.encoder else None
     started = time.monotonic()
