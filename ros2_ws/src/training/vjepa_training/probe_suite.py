@@ -251,7 +251,7 @@ def _data(config: ProbeConfig, encoder: Encoder | None, say: Callable[[str], Non
         randomize_appearance=config.randomize,
         randomize_target_size=config.randomize,
     )
-    what = CollectConfig(sim, POLICY, EPSILON, HOLD, latents=False, frames=True)
+    what = CollectConfig(sim, POLICY, epsilon=EPSILON, hold=HOLD, latents=False, frames=True)
     with (
         tempfile.TemporaryDirectory(prefix="vjepa-probe-") as folder,
         tqdm(total=config.episodes, desc="simulating", unit="episode", disable=None, leave=False) as bar,

@@ -25,7 +25,7 @@ from vjepa_planner.models.policy import load_policy
 from vjepa_planner.models.reward import RewardModel, load_reward
 from vjepa_training.dataset import LATENT, Dataset
 from vjepa_training.optimiser import adamw
-from vjepa_training.training_run import TrainingRun, fit, identity_of
+from vjepa_training.training_run import Stateful, TrainingRun, fit, identity_of
 from vjepa_training.transitions import BLOCK_ROWS, Transitions, open_transitions, split_episodes
 
 REWARD, DISTANCE, HYBRID = "reward", "goal-distance", "hybrid"
@@ -173,7 +173,7 @@ def train_dreamer(
     optimiser = adamw([*actor.parameters(), *critic.parameters()], training.learning_rate, 0.0)
     weights = {"dynamics": bundle.weights_sha256, "reward": _sha256(reward), "policy": _sha256(policy)}
     identity = {**asdict(training), **weights, "start": _sha256(start), "data": identity_of(dataset)}
-    parts = {"actor": actor, "critic": critic, "slow": slow, "optimiser": optimiser}
+    parts: dict[str, Stateful] = {"actor": actor, "critic": critic, "slow": slow, "optimiser": optimiser}
     run = TrainingRun(work, identity, parts, training.device)
 
     def drawn(among: np.ndarray, count: int, key: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
@@ -215,7 +215,7 @@ def train_dreamer(
         return figures
 
     curve = fit(run, optimiser, training, training.steps, loss_of, validate, on_step)
-    facts = {
+    facts: dict[str, Any] = {
         "dataset": list(dataset.info.sources),
         "training": asdict(training),
         "command": command,
