@@ -2,8 +2,8 @@
 
 Sequences of actions are drawn, imagined and ranked; the best of them make the next distribution to draw from
 (Rubinstein 1999; in learned models Chua et al. 2018, in latents of V-JEPA 2 Assran et al. 2025). Each sample is
-imagined by one member of the ensemble; the best are judged again by all, who must not disagree. A cloned policy may
-propose (Hansen et al., TD-MPC, 2022). It answers by its deadline with the best so far.
+imagined by one member of the ensemble; the best of the last round are judged by all, who must not disagree. A cloned
+policy may propose (Hansen et al., TD-MPC, 2022). It answers by its deadline with the best so far.
 """
 
 import time
@@ -101,18 +101,24 @@ class CemPlanner(Planner):
         while done < config.iterations:
             began = time.monotonic()
             drawn = self._draw(mean, std, proposed)  # (B, horizon, n)
-            best = self._costs(history, drawn, goal).topk(min(2 * config.elites, len(drawn)), largest=False).indices
-            best = best if world.dynamics.config.members > 1 else best[: config.elites]
-            cost, disagreement = self._judged(history, drawn[best], goal)
-            elite = cost.topk(config.elites, largest=False).indices
-            actions, cost = drawn[best[elite]], cost[elite]
-            weights = self._weights(cost)[:, None, None]
-            mean = (weights * actions).sum(0)
-            std = (weights * (actions - mean).square()).sum(0).sqrt().clamp(min=config.min_std)
+            costs = self._costs(history, drawn, goal)
+            elite = costs.topk(config.elites, largest=False).indices
+            weights = self._weights(costs[elite])[:, None, None]
+            mean = (weights * drawn[elite]).sum(0)
+            std = (weights * (drawn[elite] - mean).square()).sum(0).sqrt().clamp(min=config.min_std)
             done += 1
             slowest_s = max(slowest_s, time.monotonic() - began)
-            if deadline_s is not None and time.monotonic() - started + slowest_s > deadline_s:
+            # The judging that follows takes about as long as a round.
+            if deadline_s is not None and time.monotonic() - started + 2 * slowest_s > deadline_s:
                 break
+        cost, disagreement = costs[elite], None
+        if world.dynamics.config.members > 1:
+            best = drawn[costs.topk(min(2 * config.elites, len(drawn)), largest=False).indices]
+            judged, spread = self._judged(history, best, goal)
+            elite = judged.topk(config.elites, largest=False).indices
+            cost, disagreement = judged[elite], float(spread[elite].mean())
+            weights = self._weights(cost)[:, None, None]
+            mean = (weights * best[elite]).sum(0)
         self._history = history
         share = 1 / world.dynamics.config.action_repeat  # By the next frame so much of the first action has passed.
         self._mean = torch.lerp(mean, torch.cat([mean[1:], mean[-1:]]), share)
@@ -120,7 +126,7 @@ class CemPlanner(Planner):
             action=mean[0].clamp(-1, 1).cpu().numpy().astype(np.float64),
             cost=float(weights.flatten() @ cost),
             iterations=done,
-            disagreement=float(disagreement[elite].mean()) if world.dynamics.config.members > 1 else None,
+            disagreement=disagreement,
         )
 
     def _draw(self, mean: Tensor, std: Tensor, proposed: Tensor | None) -> Tensor:
@@ -150,8 +156,6 @@ class CemPlanner(Planner):
     def _judged(self, history: Tensor, actions: Tensor, goal: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return cost (B,), disagreement penalised, and disagreement (B,) of sequences imagined by all members."""
         costs, states = self._imagined(history, actions[None], goal)
-        if len(states) == 1:
-            return costs[0], torch.zeros_like(costs[0])
         spread = self._world.dynamics.spread(states).mean(dim=-1)
         return costs.mean(0) + self.config.disagreement_weight * spread, spread
 
