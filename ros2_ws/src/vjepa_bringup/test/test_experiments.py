@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vjepa_bringup import reproduce_commands
+from vjepa_bringup import reproduce_commands, steps
 from vjepa_bringup.cli import build_parser, main
-from vjepa_bringup.experiments import is_whole, place_of, read_rows, to_do
+from vjepa_bringup.experiments import place_of, read_rows, to_do
+from vjepa_bringup.steps import is_whole
 from vjepa_interfaces.errors import VjepaError
 
 LARGE = "facebook/vjepa2-vitl-fpc64-256"
@@ -233,7 +234,7 @@ def test_a_step_that_fails_ends_it_and_one_that_makes_something_else_does_too(wr
 def test_the_parameter_file_is_written_for_the_command_that_names_it(write_rows, place, monkeypatch):
     row = write_rows()["score"]
     make(place.results / "s.json")
-    monkeypatch.setattr(reproduce_commands, "_run", lambda command: 0)
+    monkeypatch.setattr(steps, "run_command", lambda command: 0)
     reproduce_commands.take(row, row.steps[1], place)
     written = yaml.safe_load(place.params_file(row, row.steps[1]).read_text())
     assert json.dumps(written) == json.dumps(place.parameters(row.steps[1]), sort_keys=True)

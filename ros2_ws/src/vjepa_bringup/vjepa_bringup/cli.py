@@ -10,6 +10,7 @@ def build_parser() -> argparse.ArgumentParser:
     from vjepa_bringup import (
         dataset_commands,
         graph_commands,
+        improve_commands,
         probe_commands,
         report_commands,
         reproduce_commands,
@@ -26,6 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     dataset_commands.add_parsers(commands)
     train_commands.add_parsers(commands)
     probe_commands.add_parsers(commands)
+    improve_commands.add_parsers(commands)
     reproduce_commands.add_parsers(commands)
     report_commands.add_parsers(commands)
     return parser

@@ -3,7 +3,6 @@
 A row's steps are command lines of `vjepa` with names in braces, which a `Place` fills in for an encoder.
 """
 
-import json
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import yaml
 from ament_index_python.packages import get_package_share_directory
 
 from vjepa_bringup.graph import default_parameters, find_bundle
+from vjepa_bringup.steps import is_whole
 from vjepa_interfaces.errors import VjepaError, unknown_name
 
 WORK, RESULTS = Path("reproductions"), Path("results")
@@ -87,12 +87,13 @@ class Place:
 
     def values(self) -> dict[str, str]:
         """Return what the names in braces stand for, but for `makes` and `params`, which each step has of its own."""
+        models = str(self.work / "models")
         return {
-            **{name: str(value) for name, value in self.settings.items()},
+            **{name: str(value).format(models=models) for name, value in self.settings.items()},
             "encoder": self.encoder,
             "device": self.device,
             "data": str(self.work / "datasets"),
-            "models": str(self.work / "models"),
+            "models": models,
             "results": str(self.results),
         }
 
@@ -186,16 +187,6 @@ def to_do(rows: Mapping[str, Row], wanted: Iterable[str], place: Place) -> list[
         for step in place.missing(rows[name]) if name in asked else ():
             left.setdefault(tuple(place.made_by(step)), (rows[name], step))
     return list(left.values())
-
-
-def is_whole(path: Path) -> bool:
-    """Return whether a dataset, a bundle or a JSON result is there: each is written so that it is whole once it is."""
-    if path.suffix != ".json":
-        return any((path / file).is_file() for file in ("info.json", "config.json"))
-    try:
-        return isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
-    except (OSError, ValueError):
-        return False
 
 
 def _in_order(rows: Mapping[str, Row], wanted: Iterable[str]) -> list[str]:

@@ -2,18 +2,15 @@
 
 import argparse
 import shlex
-import subprocess
-import sys
 from collections.abc import Mapping
 
 import yaml
 
-from vjepa_bringup.experiments import Place, Row, Step, is_whole, place_of, read_rows, to_do
-from vjepa_bringup.interrupts import interruptible
+from vjepa_bringup.experiments import Place, Row, Step, place_of, read_rows, to_do
+from vjepa_bringup.steps import take_step
 from vjepa_interfaces.errors import VjepaError, unknown_name
 
 ALL = "all"
-INTERRUPTED = 130
 
 
 def add_parsers(commands) -> None:
@@ -90,36 +87,7 @@ def take(row: Row, step: Step, place: Place) -> None:
     if str(file) in arguments:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(yaml.safe_dump(place.parameters(step)), encoding="utf-8")
-    command = shlex.join(["vjepa", *arguments])
-    print(command, flush=True)
-    status = _run([sys.executable, "-P", "-m", "vjepa_bringup.cli", *arguments])
-    if status == INTERRUPTED:
-        raise KeyboardInterrupt
-    if status:
-        raise VjepaError(
-            f"experiment {row.name} ended at this command, with status {status}; its message is above. Once the cause "
-            f"is gone the same vjepa reproduce goes on from here: {command}"
-        )
-    absent = [str(path) for path in place.made_by(step) if not is_whole(path)]
-    if absent:
-        raise VjepaError(f"experiment {row.name} says that this command makes {', '.join(absent)}: {command}")
-
-
-def _run(command: list[str]) -> int:
-    """Run a command and return its status; it ends with this process, however that ends.
-
-    Raises:
-        KeyboardInterrupt: this process was interrupted; the command has ended.
-    """
-    with interruptible() as interrupts:
-        process = subprocess.Popen(["setpriv", "--pdeathsig", "TERM", "--", *command], stdin=subprocess.DEVNULL)
-        try:
-            with interrupts.let_in():
-                return process.wait()
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
+    take_step(arguments, place.made_by(step), f"experiment {row.name}", "vjepa reproduce")
 
 
 def _device(name: str) -> str:

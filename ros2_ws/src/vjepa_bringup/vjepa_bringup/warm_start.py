@@ -1,0 +1,184 @@
+"""What a planner was trained as: its bundles, and the options of `vjepa train` with which their training goes on."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from vjepa_bringup.graph import StackOptions, find_bundle, merged_parameters, read_parameter_file
+from vjepa_interfaces.bundle import Bundle, read_bundle
+from vjepa_interfaces.errors import VjepaError
+
+SEARCHES = ("cem", "mppi", "shooting")
+DREAMER = "dreamer"
+DYNAMICS, REWARD, ACTOR, POLICY = "dynamics", "reward", "actor", "policy"
+"""Kinds of bundles, as their config.json has them."""
+
+_PRESETS = {"reward": "dreamer", "goal-distance": "dreamer-old", "hybrid": "dreamer-hybrid"}
+"""The preset of `vjepa train dreamer` that an objective is of."""
+
+_KEPT = {
+    DYNAMICS: ("preset", "horizon", "batch_size", "weight_decay", "dtype", "seed"),
+    REWARD: ("hidden", "noise", "batch_size", "weight_decay", "seed"),
+    ACTOR: (
+        "horizon",
+        "dreams",
+        "entropy",
+        "distance_weight",
+        "disagreement_weight",
+        "cloning_weight",
+        "seed",
+    ),
+}
+"""Settings of a training that are options of `vjepa train` of the same name, by kind."""
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """What a planner acts with, and its training goes on from.
+
+    Attributes:
+        planner: its name.
+        bundles: folders of the bundles that are trained, by kind, in the order of training: `dynamics`, `reward`
+            and, of `dreamer`, `actor`.
+        named_by: which of them are options of the planner: the parameter of `vjepa_planner`, by kind.
+        policy: the policy that an actor stays near; empty for none.
+        parameters: of the user's parameter file, by node, flat.
+    """
+
+    planner: str
+    bundles: Mapping[str, str]
+    named_by: Mapping[str, str]
+    policy: str
+    parameters: Mapping[str, Mapping[str, Any]]
+
+    def parameter_file(self, bundles: Mapping[str, str]) -> dict[str, Any]:
+        """Return what a parameter file holds with which the planner drives, on other `bundles` of the same kinds."""
+        changed = {"planner": self.planner} | {name: bundles[kind] for kind, name in self.named_by.items()}
+        nodes = {name: dict(values) for name, values in self.parameters.items() if name != "vjepa_planner"}
+        # The last of a file's entries counts most, also where one of them means every node.
+        nodes["vjepa_planner"] = {**self.parameters.get("vjepa_planner", {}), **changed}
+        return {name: {"ros__parameters": values} for name, values in nodes.items()}
+
+
+def warm_start(planner: str, params_file: str, given: Mapping[str, str]) -> WarmStart:
+    """Find what `planner` acts with.
+
+    Args:
+        planner: `cem`, `mppi`, `shooting` or `dreamer`.
+        params_file: parameters over the stack's own, or empty.
+        given: bundles named otherwise, by kind; for `dreamer`, of whose training its options say nothing.
+
+    Raises:
+        VjepaError: another planner, or a bundle that is not named, not there, or not of the others; what to do is said.
+    """
+    parameters = read_parameter_file(Path(params_file)) if params_file else {}
+    options = merged_parameters(StackOptions(params_file=params_file))["vjepa_planner"]
+    given = {kind: path for kind, path in given.items() if path}
+    if planner in SEARCHES:
+        if given:
+            raise VjepaError(f"{planner} is trained with the bundles of its options; give --{min(given)} for dreamer")
+        found = _of_search(planner, options)
+        return WarmStart(planner, *found, policy="", parameters=parameters)
+    if planner == DREAMER:
+        bundles, named_by, policy = _of_dreamer(options, given)
+        return WarmStart(planner, bundles, named_by, policy, parameters)
+    hint = "; a cloned policy improves by DAgger: vjepa train bc --dagger N" if planner == "bc" else ""
+    valid = ", ".join((*SEARCHES, DREAMER))
+    raise VjepaError(f"'{planner}' has no bundles that rounds could train anew; expected one of {valid}{hint}")
+
+
+def training_options(kind: str, bundle: str) -> list[str]:
+    """Return the options of `vjepa train` that make the same network as `bundle` has, on the same objective.
+
+    Raises:
+        VjepaError: its config.json does not say how it was trained.
+    """
+    training = read_bundle(find_bundle(bundle), kind).config.get("training")
+    if not isinstance(training, dict):
+        raise VjepaError(f"{bundle} does not say how it was trained; rounds go on from bundles of vjepa train {kind}")
+    options = []
+    names = list(_KEPT[kind])
+    if kind == DYNAMICS:
+        if training.get("rows") == "mean":
+            options.append("--old")
+        names.append("components")
+        names += [name for name in ("members", "action_repeat", "history") if training.get(name)]
+    if kind == REWARD and training.get("distance") is False:
+        options.append("--no-distance")
+    if kind == ACTOR:
+        options += ["--preset", _PRESETS.get(training.get("objective", "reward"), "dreamer"), "--cloning-steps", "0"]
+    for name in names:
+        if name in training:
+            options += [f"--{name.replace('_', '-')}", str(training[name])]
+    return options
+
+
+def weights_of(kind: str, bundle: str) -> str:
+    """Return the hash of the weights of `bundle`.
+
+    Raises:
+        VjepaError: no such bundle, or one of another kind.
+    """
+    found = read_bundle(find_bundle(bundle), kind)
+    try:
+        return found.weights_sha256
+    except OSError as error:
+        raise VjepaError(
+            f"{found.weights} cannot be read: {error.strerror}; expected the weights of the bundle"
+        ) from error
+
+
+def _of_search(planner: str, options: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    if options.get(f"{planner}.objective", "reward") != "reward":
+        raise VjepaError(
+            f"{planner}.objective is '{options[f'{planner}.objective']}'; rounds compare returns, so expected reward"
+        )
+    named_by = {kind: f"{planner}.{kind}" for kind in (DYNAMICS, REWARD)}
+    bundles = {kind: options.get(name, "") for kind, name in named_by.items()}
+    for kind, name in named_by.items():
+        if not bundles[kind]:
+            raise VjepaError(f"{name} names no bundle; set it to the one to start from in a file for --params-file")
+    _require_heads_of(bundles)
+    return bundles, named_by
+
+
+def _of_dreamer(options: Mapping[str, Any], given: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str], str]:
+    actor = options.get("dreamer.bundle", "")
+    if not actor:
+        raise VjepaError("dreamer.bundle names no actor; set it to the one to start from in a file for --params-file")
+    bundle = read_bundle(actor, ACTOR)
+    known = {kind: _trained_with(bundle, kind) for kind in (DYNAMICS, REWARD, POLICY)}
+    if watching := options.get("dreamer.dynamics", ""):
+        known[DYNAMICS] = watching
+    known |= given
+    for kind in (DYNAMICS, REWARD, POLICY):
+        if not known[kind] and (kind != POLICY or f"{kind}_sha256" in bundle.config):
+            raise VjepaError(
+                f"with which {kind} {actor} was trained is not known any more; say so with --{kind} BUNDLE"
+            )
+    bundles = {DYNAMICS: known[DYNAMICS], REWARD: known[REWARD], ACTOR: actor}
+    _require_heads_of(bundles)
+    named_by = {ACTOR: "dreamer.bundle"} | ({DYNAMICS: "dreamer.dynamics"} if watching else {})
+    return bundles, named_by, known[POLICY]
+
+
+def _trained_with(actor: Bundle, kind: str) -> str:
+    """Return the bundle of `kind` in the command that trained `actor`, or '' where it has other weights by now."""
+    for option, path in pairwise(shlex.split(str(actor.config.get("command", "")))):
+        if option == f"--{kind}":
+            weights = Bundle(Path(find_bundle(path)).expanduser(), {})
+            if weights.weights.is_file() and weights.weights_sha256 == actor.config.get(f"{kind}_sha256"):
+                return path
+    return ""
+
+
+def _require_heads_of(bundles: Mapping[str, str]) -> None:
+    """Refuse heads that read the states of another dynamics model."""
+    of, dynamics = read_bundle(find_bundle(bundles[REWARD]), REWARD), weights_of(DYNAMICS, bundles[DYNAMICS])
+    if of.require("dynamics_sha256", str) != dynamics:
+        raise VjepaError(
+            f"{bundles[REWARD]} reads the states of other dynamics than {bundles[DYNAMICS]}; train heads on these first"
+        )

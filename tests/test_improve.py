@@ -1,0 +1,149 @@
+"""`vjepa improve` as people run it: real rounds of a tiny world, killed on the way."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sim_bridge.env import SimConfig
+from vjepa_perception.encoder import EncoderConfig
+from vjepa_training.collect import CollectConfig, collect
+from vjepa_training.train_dynamics import DynamicsTraining, train_dynamics
+from vjepa_training.train_reward import RewardTraining, train_reward
+
+TINY = {
+    "kind": "encoder",
+    "architecture": "vjepa2",
+    "clip_frames": 4,
+    "init_seed": 5,
+    "preprocessing": {"resize": 32, "crop": 32},
+    "model": {
+        "crop_size": 32,
+        "patch_size": 8,
+        "tubelet_size": 2,
+        "frames_per_clip": 4,
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "mlp_ratio": 2.0,
+        "pred_hidden_size": 32,
+        "pred_num_hidden_layers": 1,
+        "pred_num_attention_heads": 2,
+        "pred_num_mask_tokens": 2,
+    },
+}
+NODES = {
+    "sim_bridge": {"image_size": [32, 32]},
+    "vjepa_perception": {"encoder": "tiny", "clip_frames": 4, "grid": 2},
+    "vjepa_planner": {
+        "cem.dynamics": "dynamics",
+        "cem.reward": "reward",
+        "cem.samples": 8,
+        "cem.elites": 2,
+        "cem.iterations": 1,
+        "cem.horizon": 2,
+        "cem.proposals": 0,
+    },
+}
+ROOT = Path(__file__).resolve().parents[1]
+LIMIT_S = 240.0
+FEW = ["--episodes", "2", "--eval-episodes", "1", "--protocol", "old", "--epochs", "1"]
+
+
+@pytest.fixture
+def world(tmp_path) -> Path:
+    """A folder with a tiny encoder, data, dynamics and heads, and a parameter file by which `cem` searches in them."""
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny/config.json").write_text(json.dumps(TINY))
+    sim = SimConfig(episode_steps=15, image_size=(32, 32), seed=500)
+    encoder = EncoderConfig(str(tmp_path / "tiny"), clip_frames=4, grid=2)
+    data = collect(tmp_path / "data", CollectConfig(sim, policy="random"), encoder, 10, 1, {"made": "by a test"})
+    dynamics, reward = tmp_path / "dynamics", tmp_path / "reward"
+    training = DynamicsTraining(members=2, action_repeat=2, horizon=2, components=8, conditioning="pca", epochs=1)
+    train_dynamics(data, training, dynamics, tmp_path / "work.dynamics", "x")
+    train_reward(data, dynamics, RewardTraining(hidden=16, epochs=1), reward, tmp_path / "work.reward", "x")
+    parameters = yaml.safe_dump({node: {"ros__parameters": NODES[node]} for node in NODES})
+    (tmp_path / "cem.yaml").write_text(parameters)
+    return tmp_path
+
+
+@pytest.fixture
+def start(world):
+    """Return a function that starts `vjepa improve` there."""
+    started = []
+
+    def improve(*arguments: str) -> subprocess.Popen:
+        command = [sys.executable, "-P", "-m", "vjepa_bringup.cli", "improve", "--planner", "cem", *arguments]
+        command += ["--data", "data", "--params-file", "cem.yaml", "--out", "out", *FEW]
+        with (world / "said").open("a") as said:
+            started.append(subprocess.Popen(command, cwd=world, stdout=said, stderr=said))
+        return started[-1]
+
+    yield improve
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def processes_in(folder: Path) -> list[int]:
+    """The processes whose working folder this is."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if (entry / "cwd").resolve() == folder and (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def wait_for(condition, what: str) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {LIMIT_S} s"
+        time.sleep(0.02)
+
+
+@pytest.mark.timeout(900)
+def test_a_round_is_taken_even_where_it_is_killed_and_ends_in_a_planner_that_drives(start, world):
+    out, said = world / "out", world / "said"
+    killed = start("--rounds", "1", "--episode-steps", "15")
+    parts = out / "round-1/recorded/parts"
+    wait_for(lambda: parts.exists() or killed.poll() is not None, "the first round")
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    wait_for(lambda: not processes_in(world), "the end of what it had started")
+    assert not (out / "round-1/recorded/info.json").exists(), said.read_text()
+    evaluated = (out / "start.json").stat().st_mtime_ns
+
+    assert start("--rounds", "1", "--episode-steps", "15").wait(LIMIT_S) == 0, said.read_text()
+    assert (out / "start.json").stat().st_mtime_ns == evaluated
+    (entry,) = json.loads((out / "rounds.json").read_text())["rounds"]
+    before, after = (json.loads((out / name).read_text()) for name in ("start.json", "round-1/candidate.json"))
+    assert before["options"]["dynamics"] == "dynamics"
+    assert after["options"]["dynamics"] == "out/round-1/dynamics"
+    assert entry["difference"] == after["mean_return"] - before["mean_return"]
+    section = (ROOT / "docs/interface.md").read_text().partition("## The JSON of rounds\n")[2]
+    assert set(entry) == set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`[^|]+) \|", section, re.MULTILINE))))
+    assert entry["recorded"]["episodes"] == 2
+    assert entry["data"]["episodes"] == 12
+    current = yaml.safe_load((out / "current.yaml").read_text())["vjepa_planner"]["ros__parameters"]
+    assert current["cem.dynamics"] == ("out/round-1/dynamics" if entry["accepted"] else "dynamics")
+    trained = json.loads((out / "round-1/dynamics/config.json").read_text())["training"]
+    assert (trained["components"], trained["members"], trained["epochs"]) == (8, 2, 1)
+
+
+@pytest.mark.timeout(900)
+def test_through_ros_a_round_is_recorded_built_and_evaluated_in_the_graph(start, world):
+    assert start("--rounds", "1", "--through", "ros").wait(2 * LIMIT_S) == 0, (world / "said").read_text()
+    (entry,) = json.loads((world / "out/rounds.json").read_text())["rounds"]
+    assert [entry[name]["episodes"] for name in ("recorded", "data")] == [2, 12]
+    results = [json.loads((world / "out" / name).read_text()) for name in ("start.json", "round-1/candidate.json")]
+    assert [(result["through"], result["lockstep"]) for result in results] == [("ros", True)] * 2
+    assert list((world / "out/round-1/bags").iterdir())
