@@ -147,3 +147,43 @@ def test_through_ros_a_round_is_recorded_built_and_evaluated_in_the_graph(start,
     results = [json.loads((world / "out" / name).read_text()) for name in ("start.json", "round-1/candidate.json")]
     assert [(result["through"], result["lockstep"]) for result in results] == [("ros", True)] * 2
     assert list((world / "out/round-1/bags").iterdir())
+
+
+def run_beside(stack, world: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """Run a command of `vjepa` while the stack is listened to."""
+    command = [sys.executable, "-P", "-m", "vjepa_bringup.cli", *arguments, "--domain", str(stack.domain)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=world, **pipes) as process:
+        stack.wait_for(lambda: process.poll() is not None, arguments[0], LIMIT_S)
+        said, complained = process.communicate()
+    return subprocess.CompletedProcess(command, process.returncode, said, complained)
+
+
+@pytest.mark.timeout(900)
+def test_a_running_stack_is_recorded_and_given_what_is_new_while_it_runs(world, start_stack):
+    planner = NODES["vjepa_planner"] | {"cem.dynamics": str(world / "dynamics"), "cem.reward": str(world / "reward")}
+    perception = NODES["vjepa_perception"] | {"encoder": str(world / "tiny")}
+    nodes = NODES | {"vjepa_planner": planner, "vjepa_perception": perception}
+    file = world / "stack.yaml"
+    file.write_text(yaml.safe_dump({node: {"ros__parameters": nodes[node]} for node in nodes}))
+    options = {"lockstep": True, "episode_steps": 20, "episodes": 0, "bag_dir": str(world / "bags")}
+    stack = start_stack(planner="cem", params_file=str(file), **options)
+    stack.wait_for_steps(1)
+
+    given = ["--planner", "cem", "--params-file", "cem.yaml", "--data", "data", "--out", "out", *FEW]
+    done = run_beside(stack, world, "improve", "--rounds", "1", "--through", "stack", *given)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (entry,) = json.loads((world / "out/rounds.json").read_text())["rounds"]
+    assert entry["recorded"]["episodes"] >= 2
+    assert entry["data"]["episodes"] == 10 + entry["recorded"]["episodes"]
+
+    swapped = run_beside(stack, world, "planner", "set", "cem", "--params-file", "out/round-1/candidate.yaml")
+    assert swapped.returncode == 0, swapped.stderr
+    stack.wait_for_value("vjepa_planner", "swaps", lambda count: count == 1)
+    (world / "gone.yaml").write_text("vjepa_planner: {ros__parameters: {cem.dynamics: /nowhere}}\n")
+    refused = run_beside(stack, world, "planner", "set", "cem", "--params-file", "gone.yaml")
+    assert refused.returncode == 1
+    assert "no bundle at '/nowhere'" in refused.stderr
+    stack.wait_for_steps(5)
+    assert stack.driver == "cem"
+    assert stack.monitor.value("vjepa_planner", "refused_latents") == 0

@@ -68,3 +68,39 @@ def test_other_parameters_cannot_be_changed_while_running(lockstep_stack):
     result = stack.call(SetParametersAtomically, "vjepa_planner/set_parameters_atomically", request).result
     assert not result.successful
     assert "configure" in result.reason
+
+
+def set_gain(stack, value: float) -> None:
+    from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+    from rcl_interfaces.srv import SetParametersAtomically
+
+    gain = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value)
+    request = SetParametersAtomically.Request(parameters=[Parameter(name="expert-p.gain", value=gain)])
+    result = stack.call(SetParametersAtomically, "vjepa_planner/set_parameters_atomically", request).result
+    assert result.successful, result.reason
+
+
+def loading_ended(stack) -> bool:
+    values = stack.monitor.diagnostics.get("vjepa_planner", ("", "", {}))[2]
+    return values.get("new options: expert-p", "loading") != "loading"
+
+
+def test_a_planner_with_new_options_takes_its_own_place_while_it_drives(lockstep_stack, tmp_path):
+    file = tmp_path / "gain.yaml"
+    file.write_text("vjepa_planner: {ros__parameters: {expert-p.gain: 5.0}}\n")
+    stack = lockstep_stack(planner="expert-p", params_file=str(file), episode_steps=100_000)
+    frames, commands = stack.tap(topics.IMAGE), stack.tap(topics.JOINT_COMMAND)
+    stack.wait_for_steps(5)
+    assert any(any(message.effort) for message in commands.messages)
+    set_gain(stack, 0.0)
+    stack.wait_for(lambda: loading_ended(stack), "the new options to be loaded")
+    assert any(commands.messages[-1].effort), "it drives as it was until it is set"
+    assert stack.set_planner("expert-p").successful
+    stack.wait_for(lambda: not any(commands.messages[-1].effort), "a command of the new gain")
+    since = commands.stamps[-1]
+    stack.wait_for_steps(5)
+    assert not any(any(message.effort) for stamp, message in commands.by_stamp().items() if stamp >= since)
+    assert stack.driver == "expert-p"
+    assert stack.wait_for_value("vjepa_planner", "swaps", lambda count: count > 0) == 1
+    answered, asked = set(commands.stamps), frames.stamps[:-1]
+    assert set(asked) <= answered, "no latent went unanswered"

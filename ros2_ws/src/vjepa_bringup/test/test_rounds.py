@@ -58,6 +58,7 @@ class Commands:
     Attributes:
         returns: of evaluations, by the bundle of the dynamics.
         ran: the commands, in order.
+        swapped_in: bundles of the dynamics that a running stack was given, in order.
         ends_before: is killed before it makes anything of the command of this number; None: never.
         ends_after: is killed behind it.
     """
@@ -65,6 +66,7 @@ class Commands:
     def __init__(self):
         self.returns: dict[str, list[float]] = {}
         self.ran: list[list[str]] = []
+        self.swapped_in: list[str] = []
         self.ends_before: int | None = None
         self.ends_after: int | None = None
 
@@ -74,7 +76,7 @@ class Commands:
         self.ran.append(arguments)
         if len(self.ran) - 1 == self.ends_before:
             raise KeyboardInterrupt
-        getattr(self, f"_{parsed.function.__name__}")(parsed)
+        getattr(self, f"_{parsed.function.__name__.removeprefix('_')}")(parsed)
         if len(self.ran) - 1 == self.ends_after:
             raise KeyboardInterrupt
         return 0
@@ -93,6 +95,15 @@ class Commands:
         seed, episodes = map(int, (bag / "seed").read_text().split())
         write_data(Path(parsed.out), episodes, seed)
 
+    def _record_command(self, parsed) -> None:
+        bag = Path("bags-of-the-stack") / f"bag-{len(self.ran)}"
+        bag.mkdir(parents=True)
+        (bag / "seed").write_text(f"0 {parsed.episodes}")
+        write_json(parsed.json, {"bag": str(bag), "episodes": parsed.episodes, "namespace": "left"})
+
+    def _planner_set(self, parsed) -> None:
+        self.swapped_in.append(options_in(Path(parsed.params_file))["cem.dynamics"])
+
     def _merge_command(self, parsed) -> None:
         merge_datasets([Dataset(folder) for folder in parsed.datasets], parsed.out)
 
@@ -107,8 +118,7 @@ class Commands:
         write_trained(Path(parsed.out), "actor")
 
     def _eval_command(self, parsed) -> None:
-        planner = yaml.safe_load(Path(parsed.params_file).read_text())["vjepa_planner"]["ros__parameters"]
-        bundle = planner["cem.dynamics" if parsed.planner == "cem" else "dreamer.bundle"]
+        bundle = options_in(Path(parsed.params_file))["cem.dynamics" if parsed.planner == "cem" else "dreamer.bundle"]
         returns = self.returns[bundle]
         result = {"returns": returns, "mean_return": float(np.mean(returns)), "interval_95": [0.0, 1.0]}
         write_json(parsed.json, {**result, "seed": parsed.seed, "episodes": parsed.episodes})
@@ -117,6 +127,10 @@ class Commands:
     def names(self) -> list[str]:
         """What was run, each with what it makes."""
         return [f"{' '.join(arguments[:2])} {Path(made_by(arguments))}" for arguments in self.ran]
+
+
+def options_in(file: Path) -> dict:
+    return yaml.safe_load(file.read_text())["vjepa_planner"]["ros__parameters"]
 
 
 def made_by(arguments: list[str]) -> str:
@@ -163,8 +177,8 @@ def rounds_of(folder: str = "out") -> list[dict]:
     return json.loads(Path(folder, "rounds.json").read_text())["rounds"]
 
 
-def current(folder: str = "out") -> dict:
-    return yaml.safe_load(Path(folder, "current.yaml").read_text())["vjepa_planner"]["ros__parameters"]
+def current() -> dict:
+    return options_in(Path("out/current.yaml"))
 
 
 ROUND = ["collect --out", "dataset merge", "train dynamics", "train reward", "eval --through"]
@@ -317,6 +331,22 @@ def test_through_ros_bags_are_recorded_and_built_and_evaluated_there_too(command
     assert rounds_of()[0]["accepted"]
 
 
+def test_with_a_running_stack_it_records_that_and_swaps_in_there_what_is_better_and_nothing_else(commands, improve):
+    commands.returns |= {"out/round-1/dynamics": [0.0] * 3, "out/round-2/dynamics": [5.0] * 3}
+    assert improve(2, "--through", "stack", "--domain", "7")[0] == 0
+    assert commands.swapped_in == ["dynamics", "out/round-2/dynamics"]
+    swaps = [arguments for arguments in commands.ran if arguments[:2] == ["planner", "set"]]
+    records = [arguments for arguments in commands.ran if arguments[0] == "record"]
+    assert {option(arguments, "--domain") for arguments in [*swaps, *records]} == {"7"}
+    builds = [arguments for arguments in commands.ran if arguments[:2] == ["dataset", "build"]]
+    assert {option(arguments, "--namespace") for arguments in builds} == {"left"}
+    evaluations = [arguments for arguments in commands.ran if arguments[0] == "eval"]
+    assert {option(arguments, "--through") for arguments in evaluations} == {"process"}
+    assert [entry["recorded"]["seed"] for entry in rounds_of()] == [None, None]
+    assert improve(2, "--through", "stack")[0] == 0
+    assert commands.swapped_in[2:] == ["out/round-2/dynamics"], "to a stack that was started anew, too"
+
+
 # What it starts from.
 
 
@@ -386,6 +416,7 @@ def test_what_no_rounds_can_start_from_is_refused_before_anything_runs(commands,
     assert "episodes of the seeds 101 to 103" in refused("--seed", "101")
     assert "would have seeds beyond" in refused("--seed", "2147483000")
     assert "--epsilon is 2.0; expected a share" in refused("--epsilon", "2")
+    assert "--domain is of a running stack" in refused("--domain", "7")
     assert "--hold is for --through process" in refused("--through", "ros", "--hold", "2")
     write_trained(Path("others"), "reward", dynamics_sha256="0123")
     changed(**{"cem.reward": "others"})

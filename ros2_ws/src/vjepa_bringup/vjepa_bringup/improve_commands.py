@@ -26,11 +26,13 @@ def add_parsers(commands) -> None:
     parser.add_argument("--episodes", type=types.amount, default="200", help="recorded a round (default %(default)s)")
     parser.add_argument(
         "--through",
-        choices=("process", "ros"),
+        choices=("process", "ros", "stack"),
         default="process",
-        help="record and evaluate in one process, or in the ROS graph in lockstep, where recorded episodes are the "
-        "protocol's, with no random actions (default %(default)s)",
+        help="record and evaluate in one process; or in the ROS graph in lockstep, where recorded episodes are the "
+        "protocol's, with no random actions; or record the stack that runs, evaluate in process, and swap in what is "
+        "better while it runs (default %(default)s)",
     )
+    parser.add_argument("--domain", type=types.domain, help="with --through stack: its ROS domain, if several run here")
     parser.add_argument("--episode-steps", type=types.positive, help="of each of them, in process (default 50)")
     parser.add_argument("--epsilon", type=float, help="share of random actions there, in process (default 0.1)")
     parser.add_argument("--hold", type=types.positive, help="steps that such an action is held (default 4)")
@@ -72,26 +74,33 @@ def improve_command(arguments: argparse.Namespace) -> int:
         steps=arguments.steps,
         learning_rate=arguments.learning_rate,
     )
-    rounds = Rounds(Path(arguments.out), start, settings, arguments.device)
+    stack = ["--domain", str(arguments.domain)] if arguments.domain is not None else []
+    if stack and arguments.through != "stack":
+        raise VjepaError("--domain is of a running stack; give --through stack too")
+    rounds = Rounds(Path(arguments.out), start, settings, arguments.device, stack)
     rounds.open()
     rounds.evaluate_start()
+    rounds.swap_in()
     for number in range(len(rounds.done) + 1, arguments.rounds + 1):
         print(f"# round {number} of {arguments.rounds}", flush=True)
-        print(said(rounds.take(number)), flush=True)
+        entry = rounds.take(number)
+        print(said(entry), flush=True)
+        if entry["accepted"]:
+            rounds.swap_in()
     print(table(rounds.done))
     print(f"what was accepted last drives with: vjepa run --params-file {rounds.current}")
     return 0
 
 
 def _recording(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return how episodes are recorded in process; None for each of it through ROS, where it is not to be chosen."""
+    """Return how episodes are recorded in process; None for each of it in the graph, where it is not to be chosen."""
     defaults = {"episode_steps": 50, "epsilon": 0.1, "hold": 4}
     given = {name: getattr(arguments, name) for name in defaults if getattr(arguments, name) is not None}
-    if arguments.through == "ros":
+    if arguments.through != "process":
         if given:
             option = min(given).replace("_", "-")
             raise VjepaError(
-                f"--{option} is for --through process; through ros the planner alone acts, as --protocol says"
+                f"--{option} is for --through process; in the graph the planner alone acts, in its episodes"
             )
         return dict.fromkeys(defaults)
     if not 0 <= given.get("epsilon", 0) <= 1:

@@ -31,6 +31,7 @@ class Monitor:
 
     Attributes:
         node: for further clients.
+        namespace: of the stack.
         diagnostics: by node name: (level, message, values), the latest.
         encoder_info: what the encoder says of itself, once it has.
         drivers: the planners that have driven, in order; the last one drives.
@@ -44,6 +45,7 @@ class Monitor:
             namespace: ROS namespace of the stack.
             keeper: gets every step that the sim publishes.
         """
+        self.namespace = namespace
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
         self.node = Node("vjepa_cli", context=self._context, namespace=namespace)

@@ -7,7 +7,7 @@ import json
 import shlex
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from vjepa_training.training_run import identity_of
 ROUND_SEEDS = 1_000_000
 """Seeds from one round's first to the next one's; evaluation has the ones before the first round's."""
 
-PROCESS, ROS = "process", "ros"
+PROCESS, ROS, STACK = "process", "ros", "stack"
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,13 @@ class RoundSettings:
 
     Attributes:
         data: the dataset that there was before, which stays as it is.
-        through: `process`, or `ros`: episodes are recorded and evaluated in the graph, in lockstep.
+        through: `process`; `ros`: episodes are recorded and evaluated in the graph, in lockstep; or `stack`: they are
+            recorded by the stack that runs, and evaluated in process.
         protocol: of evaluation and, through `ros`, of recorded episodes.
         seed: of the first episode of evaluation; round k records from seed + k x `ROUND_SEEDS`.
         episodes: recorded in a round.
-        episode_steps: control steps of each; None through `ros`, where the protocol says it.
-        epsilon: share of them with a random action; None through `ros`, where there are none.
+        episode_steps: control steps of each; None elsewhere than in process: the graph says it.
+        epsilon: share of them with a random action; None likewise: there are none.
         hold: control steps that such an action is held; None likewise.
         eval_episodes: of each evaluation.
         epochs: of dynamics and heads in a round.
@@ -80,6 +81,7 @@ class Rounds:
         start: what they start from.
         settings: how they are made.
         device: where it trains, as trainers name it.
+        stack: the options that name the running stack, through `stack`; empty for the one that runs here.
         done: an entry of `rounds.json` for each round that is done.
     """
 
@@ -87,6 +89,7 @@ class Rounds:
     start: WarmStart
     settings: RoundSettings
     device: str
+    stack: Sequence[str] = ()
     done: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -176,6 +179,12 @@ class Rounds:
             states.unlink()
         return entry
 
+    def swap_in(self) -> None:
+        """Through `stack`: have it driven by the planner that was accepted last, swapped in while it runs."""
+        if self.settings.through == STACK:
+            swap = ["planner", "set", self.start.planner, "--params-file", str(self.current), *self.stack]
+            take_step(swap, [], "the swap", "vjepa improve")
+
     def round_folder(self, number: int) -> Path:
         """Return the folder of a round."""
         return self.folder / f"round-{number}"
@@ -199,22 +208,29 @@ class Rounds:
         yield self._evaluation(file, self._evaluated(number))
 
     def _recording(self, number: int, out: Path) -> Iterator[RoundStep]:
-        settings = self.settings
+        """Yield the commands that record a round's episodes into the dataset `out`."""
+        settings, planner = self.settings, self.start.planner
         parameters, kept = ["--params-file", str(self.current)], ["--frames"] if self._frames else []
-        episodes = ["--episodes", str(settings.episodes), "--seed", str(self._seed(number))]
+        episodes = ["--episodes", str(settings.episodes)]
+        seed = ["--seed", str(self._seed(number))]
         if settings.through == PROCESS:
-            collecting = ["collect", "--out", str(out), "--policy", self.start.planner, *kept, *parameters, *episodes]
+            collecting = ["collect", "--out", str(out), "--policy", planner, *kept, *parameters, *episodes, *seed]
             for name in ("episode_steps", "epsilon", "hold"):
                 collecting += [f"--{name.replace('_', '-')}", str(getattr(settings, name))]
             yield RoundStep(collecting, out)
             return
         bags, result = out.with_name("bags"), out.with_name("recorded.json")
-        if not is_whole(result) and bags.exists():  # Of a run that was killed, whose episodes are run anew.
-            shutil.rmtree(bags)
-        running = ["run", "--lockstep", "--record", str(bags), "--planner", self.start.planner, *parameters, *episodes]
-        yield RoundStep([*running, "--protocol", settings.protocol, "--json", str(result)], result)
-        found = sorted(str(path) for path in bags.iterdir()) if bags.exists() else []
-        yield RoundStep(["dataset", "build", *found, "--out", str(out), *kept, *parameters], out)
+        if settings.through == STACK:
+            yield RoundStep(["record", *episodes, "--json", str(result), *self.stack], result)
+            found = _read(result)
+            recorded = [found["bag"], *(["--namespace", found["namespace"]] if found["namespace"] else [])]
+        else:
+            if not is_whole(result) and bags.exists():  # Of a run that was killed, whose episodes are run anew.
+                shutil.rmtree(bags)
+            running = ["run", "--lockstep", "--record", str(bags), "--planner", planner, *parameters, *episodes, *seed]
+            yield RoundStep([*running, "--protocol", settings.protocol, "--json", str(result)], result)
+            recorded = sorted(str(path) for path in bags.iterdir()) if bags.exists() else []
+        yield RoundStep(["dataset", "build", *recorded, "--out", str(out), *kept, *parameters], out)
 
     def _training(self, kind: str, start: str, data: Path, candidate: Mapping[str, str]) -> list[str]:
         settings = self.settings
@@ -231,7 +247,8 @@ class Rounds:
 
     def _evaluation(self, parameters: Path, out: Path) -> RoundStep:
         settings = self.settings
-        arguments = ["eval", "--through", settings.through, "--planner", self.start.planner]
+        through = ROS if settings.through == ROS else PROCESS
+        arguments = ["eval", "--through", through, "--planner", self.start.planner]
         arguments += ["--params-file", str(parameters), "--protocol", settings.protocol]
         arguments += ["--episodes", str(settings.eval_episodes), "--seed", str(settings.seed), "--json", str(out)]
         return RoundStep(arguments, out)
@@ -246,8 +263,9 @@ class Rounds:
         """Return the result of a round's candidate; of the start for 0."""
         return self.round_folder(number) / "candidate.json" if number else self.folder / "start.json"
 
-    def _seed(self, number: int) -> int:
-        return self.settings.seed + number * ROUND_SEEDS
+    def _seed(self, number: int) -> int | None:
+        """Return the seed of a round's first episode; None where a running stack has seeds of its own."""
+        return None if self.settings.through == STACK else self.settings.seed + number * ROUND_SEEDS
 
     def _keep(self) -> None:
         """Write what is done, and the parameter file of the planner that was accepted last."""

@@ -20,7 +20,7 @@ _PRESETS = {"reward": "dreamer", "goal-distance": "dreamer-old", "hybrid": "drea
 """The preset of `vjepa train dreamer` that an objective is of."""
 
 _KEPT = {
-    DYNAMICS: ("preset", "horizon", "batch_size", "weight_decay", "dtype", "seed"),
+    DYNAMICS: ("preset", "conditioning", "horizon", "batch_size", "weight_decay", "dtype", "seed"),
     REWARD: ("hidden", "noise", "batch_size", "weight_decay", "seed"),
     ACTOR: (
         "horizon",

@@ -64,6 +64,7 @@ class ManagedNode(LifecycleNode):
         Parameters: a frozen dataclass; its fields, types and defaults are the node's ROS parameters.
         live_parameters: names of those that may be set while the node is configured; the others are refused then.
         option_prefixes: names `NAME` whose parameters `NAME.OPTION` are taken as given, for plug-ins to check.
+            They may be set at any time; see `set_live_options`.
 
     `self.parameters` holds the instance read at *configure*.
     """
@@ -111,6 +112,12 @@ class ManagedNode(LifecycleNode):
     def set_live_parameter(self, name: str, value: Any) -> None:
         """Take a new `value` of a live parameter, or refuse it by raising VjepaError."""
         raise NotImplementedError(name)
+
+    def set_live_options(self, prefix: str, options: dict[str, Any]) -> None:
+        """Take new `options` of the plug-in `prefix`, all of them, or refuse by raising VjepaError.
+
+        Unless a subclass does more with them, they count from the next *configure* on.
+        """
 
     def options(self, prefix: str) -> dict[str, Any]:
         """Return the parameters `prefix.OPTION` by option name."""
@@ -240,9 +247,18 @@ class ManagedNode(LifecycleNode):
                         f" (settable while running: {', '.join(sorted(self.live_parameters)) or 'none'})"
                     )
                 self.set_live_parameter(parameter.name, parameter.value)
+            if self.parameters is not None:
+                self._set_live_options({parameter.name: parameter.value for parameter in parameters})
         except VjepaError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
+
+    def _set_live_options(self, values: dict[str, Any]) -> None:
+        for prefix in self.option_prefixes:
+            start = f"{prefix}."
+            changed = {name.removeprefix(start): value for name, value in values.items() if name.startswith(start)}
+            if changed:
+                self.set_live_options(prefix, self.options(prefix) | changed)
 
 
 def _text(value: Any) -> str:

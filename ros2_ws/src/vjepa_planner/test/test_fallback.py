@@ -372,3 +372,16 @@ def test_a_fallback_must_be_made_for_the_latents_too(fingerprint, message):
 def test_settings_that_make_no_sense_are_refused(settings, message):
     with pytest.raises(VjepaError, match=message):
         FallbackConfig(**settings)
+
+
+def test_a_new_instance_of_a_planner_is_reset_before_it_plans():
+    loop = Loop()
+    loop.tick()
+    new = Scripted(0.75, loop["cem"].clock)
+    loop.planners["cem"] = new
+    loop.supervisor.renew("cem")
+    decision = loop.tick()
+    assert (decision.planner, new.seeds) == ("cem", [7])
+    assert decision.effort.tolist() == (LIMITS.limit * new.action).tolist()
+    loop.tick()
+    assert new.seeds == [7]

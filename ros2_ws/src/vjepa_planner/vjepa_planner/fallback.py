@@ -140,6 +140,10 @@ class PlannerSupervisor:
         self._asked = name
         self._retry_in = 0
 
+    def renew(self, name: str) -> None:
+        """Note that planner `name` is another instance by now, which is reset before it plans its first latent."""
+        self._begun.discard(name)
+
     def begin_tick(self, seed: int, begins_episode: bool) -> bool:
         """Settle who plans the next latent, and return whether that is a newly chosen planner.
 

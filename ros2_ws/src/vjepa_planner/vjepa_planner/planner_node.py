@@ -27,6 +27,7 @@ from vjepa_interfaces.statistics import Counts, Durations, RateMeter
 from vjepa_planner.contract import JOINT_STATE, TARGET, Observation, Plan, Planner, PlannerContext
 from vjepa_planner.fallback import Decision, FallbackConfig, PlannerSupervisor
 from vjepa_planner.registry import available, load_planner
+from vjepa_planner.reloading import Reloader
 
 WATCHDOG_PERIOD_S = 0.05
 
@@ -36,7 +37,8 @@ class PlannerParameters:
     """Parameters of `vjepa_planner`.
 
     Attributes:
-        planners: names of the planners to load; options of one are the parameters `NAME.OPTION`.
+        planners: names of the planners to load; options of one are the parameters `NAME.OPTION`. Where these are set
+            while the node runs, it is loaded anew, and setting `planner` to its name swaps the new one in.
         planner: the one that drives; setting it swaps.
         fallbacks: names of planners that drive, in this order, when the chosen one cannot.
         fallback_steps: latents for which they drive before the chosen one is tried again.
@@ -77,6 +79,7 @@ class PlannerNode(ManagedNode):
         super().__init__("vjepa_planner")
         self._planners: dict[str, Planner] = {}
         self._unready: dict[str, str] = {}
+        self._reloader = Reloader()
         self._subscriptions_made: list = []
         self._timer = None
         self._encoder_info: dict | None = None
@@ -111,7 +114,8 @@ class PlannerNode(ManagedNode):
         for name in (*names, *parameters.fallbacks):
             if name not in available():
                 raise unknown_name("planner", name, available())
-        context = PlannerContext(
+        self._reloader = Reloader()
+        self._planner_context = PlannerContext(
             action_size=len(parameters.joint_names),
             control_period_s=parameters.control_period_s,
             device=parameters.device,
@@ -119,7 +123,7 @@ class PlannerNode(ManagedNode):
         self._planners, self._unready = {}, {}
         for name in names:
             try:
-                self._planners[name] = load_planner(name, self.options(name), context)
+                self._planners[name] = load_planner(name, self.options(name), self._planner_context)
             except VjepaError as error:
                 if name == parameters.planner:
                     raise
@@ -156,6 +160,7 @@ class PlannerNode(ManagedNode):
 
     def teardown(self) -> None:
         """Forget the planners, so that their device memory is freed."""
+        self._reloader.close()
         self._planners.clear()  # In place: the supervisor has them too.
         self._unready.clear()
         for subscription in self._subscriptions_made:
@@ -169,14 +174,32 @@ class PlannerNode(ManagedNode):
 
     def set_live_parameter(self, name: str, value) -> None:
         """Choose the planner that drives from the next tick on; the present one drives until then."""
-        if value not in self._planners:
+        renewed = self._reloader.ready(value)
+        planner = self._planners.get(value) if renewed is None else renewed
+        if planner is None:
             reason = f" ('{value}' is not ready: {self._unready[value]})" if value in self._unready else ""
             raise VjepaError(f"{unknown_name('planner', str(value), self._planners)}{reason}")
         if self._encoder_info is not None:
-            self._planners[value].check_encoder(self._encoder_info["fingerprint"])
+            planner.check_encoder(self._encoder_info["fingerprint"])
+        if renewed is not None:
+            self._renew(value, renewed)
         self._supervisor.choose(value)
         if not self.active:
             self._supervisor.begin()
+
+    def set_live_options(self, prefix: str, options: dict[str, Any]) -> None:
+        """Begin to load a planner anew with other options; it drives as it is until it is set again."""
+        if prefix in self._planners:
+            self._reloader.begin(prefix, options, self._planner_context)
+
+    def _renew(self, name: str, planner: Planner) -> None:
+        """Put a new instance in the place of planner `name`: no latent is being planned just now, one is at a time."""
+        self._planners[name] = planner
+        self._reloader.taken(name)
+        self._supervisor.renew(name)
+        if self.active and name == self._supervisor.chosen:
+            self._counts["swaps"] += 1
+            self.get_logger().info(f"planner '{name}' drives with its new options")
 
     def _announce(self, name: str) -> None:
         """Say who drives, at once: a fallback may be shorter than the second between two diagnostics."""
@@ -354,6 +377,7 @@ class PlannerNode(ManagedNode):
         values: dict[str, Any] = {"planner": supervisor.chosen, "driving": supervisor.driving}
         values["ready"] = ", ".join(sorted(self._planners))
         values |= {f"not ready: {name}": reason for name, reason in self._unready.items()}
+        values |= {f"new options: {name}": status for name, status in self._reloader.status().items()}
         if not self.active:
             return OK, "configured", values
         p50, p99 = self._plan_time.percentiles(50, 99)
