@@ -92,7 +92,7 @@ def test_without_results_every_experiment_is_there_and_none_is_measured(report, 
 def test_an_evaluation_is_told_with_its_interval_seeds_and_command(report):
     page, _ = report({"expert-short.json": evaluation("short")})
     line = line_of(page, "`expert`", "| short |")
-    assert "| 140.0 (100.0 to 180.0) | 50 % | 2 | 1 | 70 to 71 | lockstep, one process | a-small-one |" in line
+    assert "| 140.0 (100.0 to 180.0) |  | 50 % | 2 | 1 | 70 to 71 | lockstep, one process | a-small-one |" in line
     assert "[expert-short.json](../results/expert-short.json)" in line
     assert "not measured" in line_of(page, "`expert`", "| full |")
     assert "](../results/expert-short.json): `vjepa eval --of a-test`" in page
@@ -104,6 +104,18 @@ def test_the_same_measured_otherwise_stands_behind_it(report):
     assert "real time, ROS graph" in line_of(page, "`expert`", "expert-short-ros.json")
     assert "expert-p-short-ros" not in page, "nobody's: what it is another measurement of is not there"
     assert said.split()[1] == "2"
+
+
+def test_a_planner_is_compared_with_the_cloned_policy_on_the_same_episodes(report):
+    page, _ = report(
+        {
+            "bc-full.json": evaluation("full", returns=(900.0, 950.0)),
+            "cem-full.json": evaluation("full", returns=(910.0, 970.0)),
+            "shooting-full.json": {**evaluation("full", returns=(910.0, 970.0)), "seed": 71},
+        }
+    )
+    assert "| +15.0 (+10.0 to +20.0) |" in line_of(page, "`cem`", "cem-full.json")
+    assert "+15.0" not in line_of(page, "`shooting`", "shooting-full.json")
 
 
 def test_a_search_for_a_goal_is_told_with_its_distances(report):

@@ -14,8 +14,11 @@ from ament_index_python.packages import get_package_share_directory
 from vjepa_bringup.experiments import RESULT, Row, Step
 from vjepa_bringup.probe_commands import notes, table
 from vjepa_interfaces.errors import VjepaError
+from vjepa_training.comparison import SAME, compare
 
 NOT_MEASURED = "not measured"
+CLONED = "bc-grid"
+"""The experiment of the policy that planners are compared with."""
 
 HEAD = """\
 # Results
@@ -27,7 +30,8 @@ design got, with the large V-JEPA 2 encoder and its mean row alone.
 EVALUATIONS = """\
 The task is `reacher-easy`: a reward of 1 in each step in which the fingertip is in the target. `short` has 200 steps,
 and success is a return above 150; `full` has 1000 steps, as published results do, and success is to be in the target at
-the end. Intervals are 95 % bootstrap intervals of the mean.
+the end. Intervals are 95 % bootstrap intervals of the mean. "Less bc-grid" is the return less that of the cloned policy
+on the same episodes, paired: a planner that begins with that policy has to be more than it to be worth its thinking.
 """
 GOALS = """\
 100 steps with a goal latent, of the frame that the expert reached in an environment of its own: with the same target,
@@ -146,6 +150,7 @@ def _evaluations(results: Sequence[Result], link) -> str:
             "earlier work",
             "protocol",
             "mean return (95 % interval)",
+            f"less {CLONED}",
             "success",
             "episodes",
             "in target at start",
@@ -155,11 +160,12 @@ def _evaluations(results: Sequence[Result], link) -> str:
             "result",
         )
     ]
+    cloned = [result.content for result in results if result.row.name == CLONED and result.content]
     for result in results:
         head = (f"`{result.row.name}`", result.row.old)
         found = result.content
         if found is None:
-            lines.append((*head, result.option("--protocol"), NOT_MEASURED, *[""] * 7))
+            lines.append((*head, result.option("--protocol"), NOT_MEASURED, *[""] * 8))
             continue
         started = [flag for flag in found["started_in_target"] if flag is not None]
         lines.append(
@@ -167,6 +173,7 @@ def _evaluations(results: Sequence[Result], link) -> str:
                 *head,
                 found["protocol"],
                 _mean(found),
+                "" if result.row.name == CLONED else _beyond(cloned, found),
                 _share(found["success_rate"]),
                 str(found["episodes"]),
                 str(sum(started)) if started else "",
@@ -177,6 +184,16 @@ def _evaluations(results: Sequence[Result], link) -> str:
             )
         )
     return _table(lines)
+
+
+def _beyond(cloned: Sequence[dict[str, Any]], found: dict[str, Any]) -> str:
+    """Return the result less the one among `cloned` that is of the same episodes; nothing where none is."""
+    for other in cloned:
+        if all(other.get(name) == found.get(name) for name in SAME):
+            comparison = compare(other, found)
+            low, high = comparison.interval_95
+            return f"{comparison.difference:+.1f} ({low:+.1f} to {high:+.1f})"
+    return ""
 
 
 def _goals(results: Sequence[Result], link) -> str:

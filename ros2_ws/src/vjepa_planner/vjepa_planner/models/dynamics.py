@@ -175,8 +175,11 @@ class Dynamics(nn.Module):
         for step in range(actions.shape[2]):
             following = self(states, actions[:, :, step])
             found.append(following)
-            rest = states[:, :, 1:].expand(len(following), -1, -1, -1)
-            states = torch.cat([rest, following[:, :, None]], dim=2)
+            newest = following[:, :, None]
+            if self.config.history > 1:
+                rest = states[:, :, 1:].expand(len(following), -1, -1, -1)
+                newest = torch.cat([rest, newest], dim=2)
+            states = newest
         return torch.stack(found, dim=2)
 
     def spread(self, states: Tensor) -> Tensor:

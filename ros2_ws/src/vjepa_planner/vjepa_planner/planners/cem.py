@@ -47,10 +47,10 @@ class CemConfig:
     policy: str = ""
     objective: str = "reward"
     horizon: int = 5
-    samples: int = 120
-    elites: int = 12
-    iterations: int = 3
-    proposals: int = 20
+    samples: int = 60
+    elites: int = 6
+    iterations: int = 2
+    proposals: int = 15
     proposal_std: float = 0.2
     initial_std: float = 0.5
     min_std: float = 0.05

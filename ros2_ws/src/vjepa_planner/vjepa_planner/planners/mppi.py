@@ -18,7 +18,7 @@ class MppiConfig(CemConfig):
         temperature: difference in cost by which a weight falls to a share of 1/e.
     """
 
-    elites: int = 24
+    elites: int = 12
     temperature: float = 0.05
 
 
