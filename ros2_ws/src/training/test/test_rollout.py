@@ -12,11 +12,11 @@ from sim_bridge.gl import choose_gl_backend
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.messages import FIRST, LAST
 from vjepa_perception.encoder import EncoderConfig, load_encoder
-from vjepa_planner.contract import Plan, Planner
+from vjepa_planner.contract import Imagined, Plan, Planner
 from vjepa_training import rollout as module
 from vjepa_training.evaluate import evaluate
 from vjepa_training.rollout import RolloutConfig, rollout
-from vjepa_training.score import Protocol
+from vjepa_training.score import Protocol, summarise
 
 choose_gl_backend()  # Before any other test's module, read after this one, imports mujoco without it.
 
@@ -135,6 +135,28 @@ def test_every_step_and_every_episode_is_told(planners):
     assert sorted(number for number, _ in ended) == [0, 1, 2]
     assert [score for _, score in sorted(ended, key=lambda e: e[0])] == scores
     assert len(durations) == 3 * STEPS
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_what_is_imagined_at_a_frame_is_compared_with_what_happens_from_that_frame_on(planners, monkeypatch, late):
+    """Plans that know what will happen are off by nothing, and those that tell it a frame late are not."""
+    ways: dict[int, list] = {}
+    offset = lambda step: np.linalg.norm((step.target - step.fingertip)[:2])  # noqa: E731
+    rollout(CONFIG, Brightness(), lambda episode, step: ways.setdefault(episode, []).append(offset(step)))
+
+    def foresee(planner, observation, deadline_s):
+        planner.frame = 0 if planner.seeds != getattr(planner, "known", None) else planner.frame + 1
+        planner.known = list(planner.seeds)
+        way = np.pad(ways[planner.seeds[-1] - CONFIG.sim.seed], (0, 9), mode="edge")
+        return replace(act(planner, observation, deadline_s), imagined=Imagined(way[planner.frame + late :][:9:4], 4))
+
+    act = ByLatent._act
+    monkeypatch.setattr(ByLatent, "_act", foresee)
+    scores, _ = rollout(replace(CONFIG, batch_size=2), Brightness())
+    found = summarise(scores, Protocol("test", STEPS, None))["imagined"]["ahead"]
+    assert [(entry["steps"], entry["count"]) for entry in found] == [(0, 36), (4, 27), (8, 15)]
+    for entry in found:
+        assert (entry["rmse"] < 1e-9) == (late == 0)
 
 
 def test_a_planner_made_for_another_encoder_is_refused_before_the_first_step(planners, monkeypatch):

@@ -102,6 +102,7 @@ class Lane:
         plan = self.planner.plan(observation, None)
         planned_s = time.monotonic() - started
         effort, _ = self.env.limits.checked(None, self.env.limits.to_effort(plan.action))
+        self.score.episodes[-1].imagined.append(plan.imagined)
         self._arrive(self.env.step(effort))
         if self.goal is not None and self.step.step_type == LAST:
             self._measure(self._encoder.encode([self.frames])[0])
@@ -116,6 +117,8 @@ class Lane:
         self.step = step
         self.frames = self.clip.push(step.stamp_ns, self._encoder.preprocess(self.env.render()))
         self.score.add(step.stamp_ns, step.reward, step.step_type, step.target, step.fingertip)
+        to_target = (step.target - step.fingertip)[:2]  # In the plane, as distance heads learn it.
+        self.score.episodes[-1].distances.append(float(np.linalg.norm(to_target)))
 
 
 def rollout(

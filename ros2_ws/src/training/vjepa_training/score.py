@@ -8,6 +8,8 @@ import numpy as np
 from sim_bridge.tasks import task_named
 from vjepa_interfaces.errors import unknown_name
 from vjepa_interfaces.messages import FIRST, LAST
+from vjepa_planner.contract import Imagined
+from vjepa_training.imagination import compare_with_what_happened
 
 BOOTSTRAP_RESAMPLES = 10_000
 
@@ -51,6 +53,8 @@ class Episode:
 
     Attributes:
         goal_distances: of each frame's latent to the goal latent, where there is one.
+        distances: in one process, from fingertip to target at each frame, m in the plane.
+        imagined: in one process, what the planner expected at each frame that it planned from, or None.
     """
 
     episode_return: float = 0.0
@@ -59,6 +63,8 @@ class Episode:
     in_target_at_end: bool | None = None
     done: bool = False
     goal_distances: list[float] = field(default_factory=list)
+    distances: list[float] = field(default_factory=list)
+    imagined: list[Imagined | None] = field(default_factory=list)
 
 
 @dataclass
@@ -150,6 +156,7 @@ def summarise(episodes: list[Episode], protocol: Protocol) -> dict[str, Any]:
         "success": successes,
         "success_rate": float(np.mean(defined)) if defined else float("nan"),
         **_approach([episode.goal_distances for episode in episodes]),
+        **_imagination(episodes),
     }
 
 
@@ -163,3 +170,9 @@ def _approach(distances: list[list[float]]) -> dict[str, Any]:
         "goal_distance": {"start": start, "least": [min(way) for way in distances], "end": end},
         "closer": float(np.mean(closer)),
     }
+
+
+def _imagination(episodes: list[Episode]) -> dict[str, Any]:
+    """Return what was imagined against what happened; nothing where nothing was imagined."""
+    found = compare_with_what_happened([(episode.distances, episode.imagined) for episode in episodes])
+    return {"imagined": found} if found else {}

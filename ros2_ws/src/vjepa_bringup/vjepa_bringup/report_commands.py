@@ -5,7 +5,7 @@ from pathlib import Path
 
 from vjepa_bringup.experiments import RESULTS, read_rows
 from vjepa_bringup.results_page import NOT_MEASURED, read_results, render
-from vjepa_bringup.results_picture import draw_open_loop, draw_returns
+from vjepa_bringup.results_picture import draw_imagined, draw_open_loop, draw_returns
 from vjepa_bringup.scoreboard import require_writable
 
 PAGE = Path("docs/results.md")
@@ -26,7 +26,7 @@ def report_command(arguments: argparse.Namespace) -> int:
     rows = read_rows()
     results = read_results(rows, arguments.results)
     pictures = {}
-    for what, draw in (("returns", draw_returns), ("open-loop", draw_open_loop)):
+    for what, draw in (("returns", draw_returns), ("imagined", draw_imagined), ("open-loop", draw_open_loop)):
         picture = page.with_name(f"{page.stem}-{what}.png")
         if draw(picture, results):
             pictures[what] = picture.name

@@ -38,6 +38,12 @@ GOALS = """\
 or another one. Closer: mean of 1 - end/start of the distance to the goal latent. Success is to be in the target at the
 end.
 """
+IMAGINED = """\
+The distance from fingertip to target, in metres, that a search expects of the actions it chose, against the true one so
+many control steps later; 0 steps ahead is the present as it sees it. In brackets the difference of saying that this
+stays. "Of the middle episode" is the median of the episodes' own differences, which a few that went wrong do not carry
+off. A search plans anew at each step, so that what happened is not of the imagined actions alone.
+"""
 DYNAMICS = """\
 Error in open loop on episodes kept for validation, by control steps ahead, in standard deviations of the states and in
 metres of the way from fingertip to target as a linear probe reads it; in brackets that of saying that nothing changes.
@@ -109,7 +115,8 @@ def render(rows: Mapping[str, Row], results: Sequence[Result], page: Path, pictu
         rows: all experiments.
         results: theirs.
         page: where it will lie, which links are relative to.
-        pictures: file names, beside the page, by what they show: `returns` and `open-loop`, as far as there are any.
+        pictures: file names, beside the page, by what they show: `returns`, `imagined` and `open-loop`, as far as there
+            are any.
     """
     by_kind: dict[str, list[Result]] = {}
     for result in results:
@@ -126,6 +133,10 @@ def render(rows: Mapping[str, Row], results: Sequence[Result], page: Path, pictu
     published += [(entry["agent"], entry["observation"], entry["returns"]) for entry in references()]
     parts += ["Published, for `full`:\n", _table(published)]
     parts += ["## Search for a goal latent\n", GOALS, _goals(by_kind.get("goal", []), link)]
+    parts += ["## What a search imagined, against what happened\n", IMAGINED]
+    if "imagined" in pictures:
+        parts.append(f"![Imagined distances against those that happened]({pictures['imagined']})\n")
+    parts.append(_imagined(by_kind.get("eval", []), link))
     parts += ["## Dynamics\n", DYNAMICS]
     if "open-loop" in pictures:
         parts.append(f"![Error in open loop by steps ahead]({pictures['open-loop']})\n")
@@ -229,6 +240,19 @@ def _goals(results: Sequence[Result], link) -> str:
                 link(result),
             )
         )
+    return _table(lines)
+
+
+def _imagined(results: Sequence[Result], link) -> str:
+    heads = ("experiment", "steps ahead", "imagined", "happened", "root mean square difference")
+    lines: list[Sequence[str]] = [(*heads, "of the middle episode", "plans", "result")]
+    for result in results:
+        for entry in result.content.get("imagined", {"ahead": []})["ahead"] if result.content else ():
+            figures = [f"{entry[name]:.4f}" for name in ("imagined", "happened")]
+            off = [f"{entry[name]:.4f} ({entry[f'no_change_{name}']:.4f})" for name in ("rmse", "median_rmse")]
+            lines.append(
+                (f"`{result.row.name}`", str(entry["steps"]), *figures, *off, f"{entry['count']:,}", link(result))
+            )
     return _table(lines)
 
 

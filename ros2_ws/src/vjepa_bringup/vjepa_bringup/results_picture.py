@@ -1,4 +1,4 @@
-"""Pictures of all results: returns with their intervals, and the error of dynamics by steps ahead."""
+"""Pictures of all results: returns with intervals, errors of dynamics, and what was imagined against what happened."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -56,6 +56,46 @@ def draw_open_loop(path: Path, results: Sequence[Result]) -> bool:
         plot.legend(fontsize="small")
     figure.savefig(path, dpi=DPI)
     return True
+
+
+def draw_imagined(path: Path, results: Sequence[Result]) -> bool:
+    """Write a picture of what planners imagined against what happened, a row for each; return whether there are any."""
+    found = [(result.path.stem, result.content) for result in results if result.content]
+    shown = [(name, content["seed"], content["imagined"]) for name, content in found if "imagined" in content]
+    if not shown:
+        return False
+    figure = _figure(14.0, 4.0 * len(shown))
+    for plots, (name, seed, imagined) in zip(figure.subplots(len(shown), 3, squeeze=False), shown, strict=True):
+        ahead = imagined["ahead"]
+        steps = [entry["steps"] for entry in ahead]
+        for i, (which, label) in enumerate((("rmse", "all episodes"), ("median_rmse", "middle episode"))):
+            plots[0].plot(steps, [entry[which] for entry in ahead], color=f"C{i}", marker=".", label=label)
+            plots[0].plot(steps, [entry[f"no_change_{which}"] for entry in ahead], color=f"C{i}", linestyle=":")
+        plots[0].set(title=f"{name}: off by, m", xlabel="control steps ahead (dotted: nothing changes)", xticks=steps)
+        for plot, example in zip(plots[1:], imagined["examples"], strict=False):
+            _draw_example(plot, example)
+            plot.set_title(f"{name}, seed {seed + example['episode']}: {example['which']} difference")
+        for plot in plots[1 + len(imagined["examples"]) :]:
+            plot.remove()
+        for plot in plots[: 1 + len(imagined["examples"])]:
+            plot.set_ylim(bottom=0)
+            plot.legend(fontsize="small")
+    figure.savefig(path, dpi=DPI)
+    return True
+
+
+def _draw_example(plot, example: Mapping[str, Any]) -> None:
+    steps, every = example["steps"], example["every"]
+    happened = example["happened"]
+    plot.plot([i * steps for i in range(len(happened))], happened, color="black", linewidth=2, label="happened")
+    label: str | None = "imagined, from the dot on"
+    for i, distances in enumerate(example["imagined"]):
+        if distances is not None:
+            begins = i * every
+            plot.plot([begins + j * steps for j in range(len(distances))], distances, color="C1", linewidth=1)
+            plot.plot([begins], distances[:1], color="C1", marker=".", linewidth=1, label=label)
+            label = None
+    plot.set(xlabel="control step", ylabel="from fingertip to target, m")
 
 
 def _figure(width: float, height: float):

@@ -72,6 +72,50 @@ def test_driven_step_by_step_it_arrives_and_stays(plane, write_world):
     assert max(distances[-10:]) < 0.15
 
 
+@pytest.mark.parametrize("name", SEARCHES)
+def test_what_it_imagines_of_its_action_is_what_happens_where_the_model_is_right(plane, write_world, name):
+    planner = load_for_test(name, **write_world(*plane), **THOROUGH[name], imagine=True)
+    for place in (np.array([1.5, -1.2]), np.array([-1.0, 0.8])):
+        planner.reset(0)
+        plan = planner.plan(at(place))
+        passed = [place, place + plan.imagined.steps * 0.1 * plan.action]
+        happened = OFFSET_UNIT * np.linalg.norm(passed, axis=1)
+        assert happened[1] < happened[0] - 0.01, "or imagining that nothing changes would do"
+        np.testing.assert_allclose(plan.imagined.distance[:2], happened, atol=0.005)
+
+
+def test_it_imagines_each_prediction_from_the_one_before_and_averages_the_members(plane, write_world, tmp_path):
+    """Members whose states drift, whatever the action, each in a way of its own."""
+    dynamics = Dynamics(
+        DynamicsConfig(hidden=8, layers=1, members=2, action_repeat=2), ConditioningConfig(latent_dim=2)
+    )
+    last = dynamics.layers[-1]
+    torch.nn.init.zeros_(last.weight)
+    drifts = torch.tensor([[0.3, -0.1], [-0.2, 0.4]])
+    last.bias.data = drifts[:, None]
+    heads, place = plane[2], torch.tensor([1.0, -0.5])
+    planner = load_for_test("cem", **write_world(tmp_path, dynamics, heads), imagine=True)
+    planner.reset(0)
+    imagined = planner.plan(at(place.tolist())).imagined
+    assert (imagined.steps, imagined.distance.dtype) == (2, np.float64)
+    with torch.inference_mode():
+        passed = place + torch.arange(planner.config.horizon + 1)[:, None, None] * drifts
+        expected = heads.distance(passed).mean(dim=1)
+    np.testing.assert_allclose(imagined.distance, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_imagining_changes_no_plan_and_is_left_out_unless_asked_for(plane, write_world, name):
+    silent, telling = (load_for_test(name, **write_world(*plane), imagine=imagine) for imagine in (False, True))
+    for planner in (silent, telling):
+        planner.reset(0)
+    for place in ([1.0, -1.0], [0.9, -0.9]):
+        plan, told = silent.plan(at(place)), telling.plan(at(place))
+        assert plan.action.tolist() == told.action.tolist()
+        assert plan.imagined is None
+        assert told.imagined.distance.shape == (1 + telling.config.horizon,)
+
+
 def test_the_cost_of_a_plan_falls_with_the_iterations(plane, write_world):
     costs = []
     for iterations in (1, 4):
@@ -132,6 +176,10 @@ def test_heads_of_other_dynamics_are_refused(make_world, tmp_path):
         ({"objective": "fame"}, "objective is 'fame'; expected reward or goal"),
         ({"elites": 61}, "elites is 61; expected a number from 1 to 60"),
         ({"iterations": 0}, "iterations is 0"),
+        (
+            {"imagine": True, "objective": "goal", "reward": ""},
+            "imagine is true, but there is no distance head; expected the objective",
+        ),
         ({"min_std": -1.0}, "min_std is -1.0"),
     ],
 )

@@ -50,6 +50,20 @@ class Observation:
 
 
 @dataclass(frozen=True, eq=False)
+class Imagined:
+    """What a planner expects of the actions it chose.
+
+    Attributes:
+        distance: (1 + predictions,) float64, from fingertip to target, m: in the present state as the planner sees it,
+            then after each of its predictions.
+        steps: control steps that one prediction spans.
+    """
+
+    distance: np.ndarray
+    steps: int
+
+
+@dataclass(frozen=True, eq=False)
 class Plan:
     """What a planner decided. The caller measures how long that took.
 
@@ -58,6 +72,7 @@ class Plan:
         cost: predicted cost of the plan in the planner's own units, or None where it predicts none.
         iterations: rounds of search made; 0 for a planner that does not search.
         disagreement: spread among the members of an ensemble, or None where there is none.
+        imagined: what the planner expects to come of its plan, or None where it does not say.
 
     Raises:
         PlanRefusedError: the action is not a finite float64 vector in [-1, 1].
@@ -67,6 +82,7 @@ class Plan:
     cost: float | None = None
     iterations: int = 0
     disagreement: float | None = None
+    imagined: Imagined | None = None
 
     def __post_init__(self) -> None:
         action = self.action

@@ -14,7 +14,16 @@ import torch
 from torch import Tensor
 
 from vjepa_interfaces.errors import VjepaError
-from vjepa_planner.contract import GOAL, JOINT_STATE, Observation, Plan, Planner, PlannerContext, require_in_range
+from vjepa_planner.contract import (
+    GOAL,
+    JOINT_STATE,
+    Imagined,
+    Observation,
+    Plan,
+    Planner,
+    PlannerContext,
+    require_in_range,
+)
 from vjepa_planner.planners.world import load_world
 
 OBJECTIVES = ("reward", "goal")
@@ -40,6 +49,8 @@ class CemConfig:
         min_std: least standard deviation.
         distance_weight: cost of a metre between fingertip and target; a step's reward costs -1.
         disagreement_weight: cost of the ensemble's standard deviation, in the model's units of change.
+        imagine: whether each plan says what distance from fingertip to target it expects, which takes a distance head
+            and as long as `horizon` more predictions.
     """
 
     dynamics: str = ""
@@ -56,6 +67,7 @@ class CemConfig:
     min_std: float = 0.05
     distance_weight: float = 5.0
     disagreement_weight: float = 0.1
+    imagine: bool = False
 
 
 class CemPlanner(Planner):
@@ -77,6 +89,11 @@ class CemPlanner(Planner):
         self._world = load_world(config.dynamics, config.reward, config.policy, context, name)
         if config.objective == "reward" and self._world.heads is None:
             raise VjepaError(f"{name} maximises reward, but has no heads; set its option 'reward' to a trained bundle")
+        if config.imagine and (self._world.heads is None or not self._world.heads.config.distance):
+            raise VjepaError(
+                f"{name}: imagine is true, but there is no distance head; expected the objective 'reward' and a bundle "
+                "'reward' with one, or imagine false"
+            )
         self.encoder_fingerprint = self._world.bundle.require("encoder_fingerprint", str)
         needs = {JOINT_STATE} if self._world.needs_joint_state else set()
         self.needs = frozenset(needs | ({GOAL} if config.objective == "goal" else set()))
@@ -127,6 +144,7 @@ class CemPlanner(Planner):
             cost=float(weights.flatten() @ cost),
             iterations=done,
             disagreement=disagreement,
+            imagined=self._expected(history, mean) if config.imagine else None,
         )
 
     def _draw(self, mean: Tensor, std: Tensor, proposed: Tensor | None) -> Tensor:
@@ -172,6 +190,15 @@ class CemPlanner(Planner):
         if world.heads.config.distance:
             costs = costs + self.config.distance_weight * world.heads.distance(states)
         return costs.sum(-1) / horizon, states
+
+    def _expected(self, history: Tensor, mean: Tensor) -> Imagined:
+        """Return the distances that the members expect, averaged, of the sequence `mean` (horizon, n)."""
+        dynamics, heads = self._world.dynamics, self._world.heads
+        assert heads is not None
+        _, states = self._imagined(history, mean[None, None], None)
+        passed = torch.cat([history[-1].expand(len(states), 1, -1), states[:, 0]], dim=1)
+        distance = heads.distance(passed).mean(0).cpu().numpy().astype(np.float64)
+        return Imagined(distance, dynamics.config.action_repeat)
 
     def _proposed(self, history: Tensor, tensors: list[Tensor]) -> Tensor | None:
         if self._world.policy is None or not self.config.proposals:
