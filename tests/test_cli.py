@@ -364,7 +364,7 @@ def test_commands_talk_to_the_stack_that_runs(vjepa, stack, tmp_path):
 
     refused = vjepa("planner", "set", "nope").wait()
     assert refused.status == 1
-    assert re.match(r"vjepa: unknown planner 'nope'; valid are: bc, expert, expert-p, random", refused.complained)
+    assert re.match(r"vjepa: unknown planner 'nope'; valid are: bc, cem, dreamer, expert, .*random", refused.complained)
     assert stack.monitor.wait_until(lambda: stack.monitor.drivers[-1] == "random", 10)
     assert [command.processes() for command in (status, swap, listing, refused)] == [{}] * 4
 

@@ -123,7 +123,10 @@ def test_without_file_and_options_the_defaults_hold():
     merged, defaults = merged_parameters(StackOptions()), default_parameters()
     assert set(merged) == set(defaults) == {*LIFECYCLE_ORDER, "stack_manager"}
     assert merged["sim_bridge"] == defaults["sim_bridge"]
-    expected = defaults["vjepa_planner"] | {"bc.bundle": str(share("models", "bc-small"))}
+    options = {name: value for name, value in defaults["vjepa_planner"].items() if "." in name}
+    bundles = {name: str(share("models", value)) for name, value in options.items()}
+    assert all(Path(bundle, "config.json").is_file() for bundle in bundles.values())
+    expected = defaults["vjepa_planner"] | bundles
     assert part(merged["vjepa_planner"], expected) == expected
 
 

@@ -86,7 +86,9 @@ class CemPlanner(Planner):
         require_in_range(name, {"proposals": config.proposals}, 0, config.samples - 1)
         spreads = {field: getattr(config, field) for field in ("proposal_std", "initial_std", "min_std")}
         require_in_range(name, spreads, 0, 10)
-        self._world = load_world(config.dynamics, config.reward, config.policy, context, name)
+        # A goal may be anywhere; heads and policy know the target alone.
+        heads, policy = (config.reward, config.policy) if config.objective == "reward" else ("", "")
+        self._world = load_world(config.dynamics, heads, policy, context, name)
         if config.objective == "reward" and self._world.heads is None:
             raise VjepaError(f"{name} maximises reward, but has no heads; set its option 'reward' to a trained bundle")
         if config.imagine and (self._world.heads is None or not self._world.heads.config.distance):

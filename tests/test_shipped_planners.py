@@ -1,0 +1,36 @@
+"""The planners that ship, with the weights that ship, in the graph: each drives, and a search reaches the target."""
+
+import json
+
+from vjepa_interfaces import topics
+
+LEARNED = ("bc", "cem", "mppi", "shooting", "dreamer")
+
+
+def test_every_learned_planner_drives_when_it_is_chosen(lockstep_stack):
+    stack = lockstep_stack(planner="expert", episode_steps=1000)
+    plans = stack.tap(topics.PLAN)
+    stack.wait_for_steps(5)
+    for name in LEARNED:
+        result = stack.set_planner(name)
+        assert result.successful, result.reason
+        stack.wait_for(lambda name=name: stack.driver == name, f"{name} to drive")
+        stack.wait_for_steps(10)
+    assert stack.monitor.value("vjepa_planner", "refused_latents") == 0
+    assert stack.monitor.value("vjepa_planner", "fallbacks") == 0
+    thoughts = [json.loads(message.data) for message in plans.messages]
+    for name in LEARNED:
+        own = [thought for thought in thoughts if thought["planner"] == name]
+        assert len(own) >= 10
+        searches = name in ("cem", "mppi", "shooting")
+        assert all((thought["iterations"] > 0) == searches for thought in own)
+        assert all((thought["disagreement"] is not None) == searches for thought in own)
+
+
+def test_a_search_reaches_the_target_and_stays(lockstep_stack):
+    stack = lockstep_stack(planner="cem", episodes=1, episode_steps=200)
+    stack.wait_finished()
+    (episode,) = stack.keeper.finished
+    assert episode.in_target_at_end
+    assert episode.episode_return > 150
+    assert stack.monitor.value("vjepa_planner", "fallbacks") == 0
