@@ -44,6 +44,7 @@ NODES = {
     "vjepa_planner": {
         "cem.dynamics": "dynamics",
         "cem.reward": "reward",
+        "cem.policy": "",
         "cem.samples": 8,
         "cem.elites": 2,
         "cem.iterations": 1,
