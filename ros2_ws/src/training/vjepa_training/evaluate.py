@@ -34,6 +34,7 @@ NODES_OWN = {
         "latent_timeout_s",
         "joint_state_max_age_s",
         "device",
+        "threads",
     },
 }
 """Parameters of the nodes that are no field of what they wrap: known, and mostly without meaning in one process."""

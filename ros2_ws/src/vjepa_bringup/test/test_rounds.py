@@ -411,6 +411,7 @@ def test_what_no_rounds_can_start_from_is_refused_before_anything_runs(commands,
 
     assert "improves by DAgger: vjepa train bc --dagger N" in refused("--planner", "bc")
     assert "'random' has no bundles that rounds could train anew; expected one of cem" in refused("--planner", "random")
+    changed(**{"shooting.dynamics": ""})
     assert "shooting.dynamics names no bundle" in refused("--planner", "shooting")
     assert "with the bundles of its options; give --reward for dreamer" in refused("--reward", "reward")
     assert "episodes of the seeds 101 to 103" in refused("--seed", "101")

@@ -51,6 +51,7 @@ class PlannerParameters:
         latent_timeout_s: in real time, silence of latents longer than this means zero torque.
         joint_state_max_age_s: in real time, the oldest joint state that may be joined to a latent.
         device: where a planner's networks run.
+        threads: processor threads of a planner's networks; 0 leaves it to torch.
     """
 
     planners: tuple[str, ...] = ("random", "expert-p", "expert")
@@ -66,6 +67,7 @@ class PlannerParameters:
     latent_timeout_s: float = 0.5
     joint_state_max_age_s: float = 0.1
     device: str = "cpu"
+    threads: int = 1
 
 
 class PlannerNode(ManagedNode):
@@ -133,6 +135,9 @@ class PlannerNode(ManagedNode):
             if name not in self._planners:
                 reason = self._unready.get(name, "it is not loaded; name it in 'planners' too")
                 self.get_logger().warning(f"fallback '{name}' is left out: {reason}")
+        torch = sys.modules.get("torch")  # Only where a planner brought it.
+        if torch and parameters.threads:  # Networks this small are slower by threads that wait for the encoder's.
+            torch.set_num_threads(parameters.threads)
 
     def start(self) -> None:
         """Wait for the first latent."""
