@@ -41,3 +41,8 @@ def arm_of(task: str) -> dict[str, Any]:
         "effort_limit": arm.effort_limit,
         "control_period_s": arm.control_period_s,
     }
+
+
+def options_of(planner: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a planner among the `parameters` of `vjepa_planner`, flat, where they are `NAME.OPTION`."""
+    return {name.partition(".")[2]: value for name, value in parameters.items() if name.startswith(f"{planner}.")}

@@ -12,10 +12,9 @@ from vjepa_interfaces.parameters import read_parameters
 from vjepa_interfaces.statistics import Durations
 from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
 from vjepa_planner.registry import available
-from vjepa_training.catalogue import refuse_unknown_names
+from vjepa_training.catalogue import options_of, refuse_unknown_names
 from vjepa_training.rollout import RolloutConfig, rollout
 from vjepa_training.score import Episode, Protocol
-from vjepa_training.settings import options_of
 
 NODES_OWN = {
     "sim_bridge": {"episodes", "lockstep", "lockstep_retry_s", "rate_hz", "command_input", "command_timeout_s"},

@@ -8,7 +8,7 @@ from sim_bridge.env import SimConfig
 from vjepa_interfaces.parameters import read_parameters
 from vjepa_perception.encoder import EncoderConfig, load_encoder
 
-__all__ = ["encoder_config", "load_encoder", "options_of", "sim_config"]
+__all__ = ["encoder_config", "load_encoder", "sim_config"]
 
 
 def encoder_config(perception: Mapping[str, Any], threads: int) -> EncoderConfig:
@@ -34,11 +34,6 @@ def sim_config(sim: Mapping[str, Any], episode_steps: int, randomize: Mapping[st
     values = _fields_of(SimConfig, sim) | {name: True for name, on in randomize.items() if on}
     values |= {"episode_steps": episode_steps, "effort_limit": sim.get("effort_limit") or None}
     return read_parameters(SimConfig, values)
-
-
-def options_of(planner: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a planner among the `parameters` of `vjepa_planner`, flat, where they are `NAME.OPTION`."""
-    return {name.partition(".")[2]: value for name, value in parameters.items() if name.startswith(f"{planner}.")}
 
 
 def _fields_of(config_class: type, parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,10 +23,10 @@ from vjepa_planner.models.dynamics import Dynamics, load_dynamics
 from vjepa_planner.models.policy import KIND as POLICY
 from vjepa_planner.models.policy import load_policy
 from vjepa_planner.models.reward import RewardModel, load_reward
-from vjepa_training.dataset import LATENT, Dataset
+from vjepa_training.dataset import Dataset
 from vjepa_training.optimiser import adamw
 from vjepa_training.training_run import Stateful, TrainingRun, fit, identity_of
-from vjepa_training.transitions import BLOCK_ROWS, Transitions, open_transitions, split_episodes
+from vjepa_training.transitions import BLOCK_ROWS, Transitions, observed_blocks, open_transitions, split_episodes
 
 REWARD, DISTANCE, HYBRID = "reward", "goal-distance", "hybrid"
 BEST_STATES = 500
@@ -149,11 +149,10 @@ def train_dreamer(
     """
     if dataset.info.latent_shape is None:
         raise VjepaError(f"{dataset.folder} has no latents; encode it first: vjepa dataset encode")
-    model, bundle = load_dynamics(dynamics, training.device)
+    model, bundle = load_dynamics(dynamics)
     fingerprint = (dataset.info.encoder or {}).get("fingerprint", "")
     bundle.check_encoder(fingerprint)
     heads = _heads(reward, bundle, training)
-    model.cpu()
     data = open_transitions(dataset, model.conditioning, work)
     model.to(training.device)
     labels = _labels(dataset, policy, work) if policy else None
@@ -163,7 +162,7 @@ def train_dreamer(
     actor = Actor(ActorConfig(action_size=model.conditioning.config.joints), model.conditioning.config)
     actor.conditioning.load_state_dict(model.conditioning.state_dict())
     if start:
-        actor.load_state_dict(_started(start, actor).state_dict())
+        actor.layers.load_state_dict(_started(start, actor).layers.state_dict())
     size = model.conditioning.config.state_size
     critic, slow = (TwinCritic(size, bins=training.bins).to(training.device) for _ in range(2))
     slow.load_state_dict(critic.state_dict())
@@ -340,10 +339,7 @@ def _labels(dataset: Dataset, policy: Path | str, work: Path | str) -> np.ndarra
     if path.exists():
         return np.load(path)
     network, found = load_policy(bundle), []
-    columns = [dataset[LATENT], dataset["observation.joint_position"], dataset["observation.joint_velocity"]]
-    for start in range(0, len(dataset), BLOCK_ROWS):
-        block = slice(start, start + BLOCK_ROWS)
-        arrays = [torch.from_numpy(column[block].astype(np.float32)) for column in columns]
+    for _, arrays in observed_blocks(dataset):
         with torch.inference_mode():
             found.append(network(network.inputs(*arrays)).numpy())
     labels = np.concatenate(found)
@@ -358,7 +354,6 @@ def _started(start: Path | str, actor: Actor) -> Actor:
     found, _ = load_actor(start)
     if found.config != actor.config or found.conditioning.config != actor.conditioning.config:
         raise VjepaError(f"{start} is an actor of other sizes or other states; start from one of this dynamics model")
-    found.conditioning.load_state_dict(actor.conditioning.state_dict())
     return found
 
 

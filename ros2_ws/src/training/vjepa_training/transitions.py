@@ -1,6 +1,7 @@
 """A dataset's rows as a world model reads them: states on disk, actions in [-1, 1], and runs of rows in an episode."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -71,6 +72,14 @@ def open_transitions(dataset: Dataset, conditioning: Conditioning, work: Path | 
     )
 
 
+def observed_blocks(dataset: Dataset) -> Iterator[tuple[slice, list[torch.Tensor]]]:
+    """Yield the rows of `dataset` some thousands at a time: which, and latents, joint positions and velocities."""
+    columns = [dataset[LATENT], dataset["observation.joint_position"], dataset["observation.joint_velocity"]]
+    for start in range(0, len(dataset), BLOCK_ROWS):
+        block = slice(start, start + BLOCK_ROWS)
+        yield block, [torch.from_numpy(column[block].astype(np.float32)) for column in columns]
+
+
 def _states(dataset: Dataset, conditioning: Conditioning, work: Path) -> np.ndarray:
     digest = hashlib.sha256(repr((asdict(conditioning.config), dataset.info.sources)).encode())
     for tensor in conditioning.state_dict().values():
@@ -82,10 +91,7 @@ def _states(dataset: Dataset, conditioning: Conditioning, work: Path) -> np.ndar
     kind = np.float32 if conditioning.config.size else np.float16
     shape = (len(dataset), conditioning.config.state_size)
     states = np.lib.format.open_memmap(temporary, mode="w+", dtype=kind, shape=shape)
-    columns = [dataset[LATENT], dataset["observation.joint_position"], dataset["observation.joint_velocity"]]
-    for start in range(0, len(dataset), BLOCK_ROWS):
-        block = slice(start, start + BLOCK_ROWS)
-        arrays = [torch.from_numpy(column[block].astype(np.float32)) for column in columns]
+    for block, arrays in observed_blocks(dataset):
         with torch.inference_mode():
             states[block] = conditioning(*arrays).numpy()
     states.flush()

@@ -212,9 +212,10 @@ def push_command(arguments: argparse.Namespace) -> int:
 
 def collect_command(arguments: argparse.Namespace) -> int:
     """`vjepa collect`."""
+    from vjepa_training.catalogue import options_of
     from vjepa_training.collect import CollectConfig, collect
     from vjepa_training.dataset import claim_parts
-    from vjepa_training.settings import options_of, sim_config
+    from vjepa_training.settings import sim_config
 
     options = StackOptions(task=arguments.task, seed=arguments.seed, params_file=arguments.params_file)
     randomize = {f"randomize_{what}": getattr(arguments, f"randomize_{what}") for what in RANDOMIZED}

@@ -13,7 +13,7 @@ from vjepa_bringup.run_graph import print_progress, run_graph
 from vjepa_bringup.scoreboard import progress_line, require_writable, result_json, scoreboard, write_json
 from vjepa_interfaces.bundle import Bundle
 from vjepa_interfaces.errors import VjepaError
-from vjepa_training.catalogue import refuse_unknown_names
+from vjepa_training.catalogue import options_of, refuse_unknown_names
 from vjepa_training.score import PROTOCOLS, protocol_named, summarise
 
 DEFAULT_EPISODES = {"run": 5, "eval": 20}
@@ -200,9 +200,8 @@ def _policy(parameters: dict[str, dict[str, Any]], planner: str) -> dict[str, An
     """Return which options and which trained policy `planner` drove with, so that a result says what it is of."""
     shipped = str(share("models"))
     options = {
-        name.partition(".")[2]: Path(value).name if str(value).startswith(shipped) else value
-        for name, value in parameters["vjepa_planner"].items()
-        if name.startswith(f"{planner}.")
+        name: Path(value).name if str(value).startswith(shipped) else value
+        for name, value in options_of(planner, parameters["vjepa_planner"]).items()
     }
     folder = parameters["vjepa_planner"].get(f"{planner}.bundle")
     if not folder:
