@@ -187,7 +187,10 @@ class Dynamics(nn.Module):
 
         Their standard deviation in units of the usual change, averaged over the components of a state.
         """
-        return (states / self.delta_scale).std(dim=0).mean(dim=-1)
+        scaled = states / self.delta_scale
+        # Over the first dimension torch.std takes 20 times as long.
+        variance = (scaled - scaled.mean(dim=0)).square().sum(dim=0) / (len(states) - 1)
+        return variance.sqrt().mean(dim=-1)
 
     def disagreement(self, state: Tensor, action: Tensor) -> float | None:
         """Return how much the members disagree about the next state after `action`, (n,), in `state`, (S,).

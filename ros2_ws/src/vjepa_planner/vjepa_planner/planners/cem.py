@@ -140,7 +140,7 @@ class CemPlanner(Planner):
             mean = (weights * best[elite]).sum(0)
         self._history = history
         share = 1 / world.dynamics.config.action_repeat  # By the next frame so much of the first action has passed.
-        self._mean = torch.lerp(mean, torch.cat([mean[1:], mean[-1:]]), share)
+        self._mean = mean + share * (torch.cat([mean[1:], mean[-1:]]) - mean)
         return Plan(
             action=mean[0].clamp(-1, 1).cpu().numpy().astype(np.float64),
             cost=float(weights.flatten() @ cost),
@@ -176,31 +176,22 @@ class CemPlanner(Planner):
     def _judged(self, history: Tensor, actions: Tensor, goal: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return cost (B,), disagreement penalised, and disagreement (B,) of sequences imagined by all members."""
         costs, states = self._imagined(history, actions[None], goal)
-        spread = self._world.dynamics.spread(states).mean(dim=-1)
+        spread = self._world.dynamics.spread(states[1:].transpose(0, 1)).mean(dim=0)
         return costs.mean(0) + self.config.disagreement_weight * spread, spread
 
     def _imagined(self, history: Tensor, actions: Tensor, goal: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return costs (members, B) of actions (members or 1, B, horizon, n), and states (members, B, horizon, S)."""
-        world, horizon = self._world, self.config.horizon
-        repeated = actions[:, :, :, None].expand(-1, -1, -1, world.dynamics.config.action_repeat, -1)
-        states = world.dynamics.unroll(history.expand(1, actions.shape[1], -1, -1), repeated)
+        """Return costs (members, B) of actions (members or 1, B, horizon, n), and states as `World.imagine` does."""
+        states = self._world.imagine(history, actions)
         if goal is not None:
-            return torch.linalg.vector_norm(states[:, :, -1, : len(goal)] - goal, dim=-1), states
-        assert world.heads is not None
-        before = torch.cat([history[-1].expand(*states.shape[:2], 1, -1), states[:, :, :-1]], dim=2)
-        costs = -world.heads.reward(before, repeated.expand(*states.shape[:3], -1, -1))
-        if world.heads.config.distance:
-            costs = costs + self.config.distance_weight * world.heads.distance(states)
-        return costs.sum(-1) / horizon, states
+            return torch.linalg.vector_norm(states[-1, ..., : len(goal)] - goal, dim=-1), states
+        return self._world.costs(states, actions, self.config.distance_weight), states
 
     def _expected(self, history: Tensor, mean: Tensor) -> Imagined:
         """Return the distances that the members expect, averaged, of the sequence `mean` (horizon, n)."""
-        dynamics, heads = self._world.dynamics, self._world.heads
+        heads = self._world.heads
         assert heads is not None
-        _, states = self._imagined(history, mean[None, None], None)
-        passed = torch.cat([history[-1].expand(len(states), 1, -1), states[:, 0]], dim=1)
-        distance = heads.distance(passed).mean(0).cpu().numpy().astype(np.float64)
-        return Imagined(distance, dynamics.config.action_repeat)
+        distance = heads.distance(self._world.imagine(history, mean[None, None])[:, :, 0]).mean(1)
+        return Imagined(distance.cpu().numpy().astype(np.float64), self._world.dynamics.config.action_repeat)
 
     def _proposed(self, history: Tensor, tensors: list[Tensor]) -> Tensor | None:
         if self._world.policy is None or not self.config.proposals:

@@ -1,6 +1,7 @@
 """The world as planners imagine it: dynamics, reward and distance heads, and a cloned policy, loaded from bundles."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from vjepa_interfaces.errors import VjepaError
 from vjepa_planner.contract import Observation, ObservationRefusedError, PlannerContext, require_joints
 from vjepa_planner.device import usable_device
 from vjepa_planner.models.dynamics import Dynamics, load_dynamics
+from vjepa_planner.models.fused import FusedDynamics, FusedHeads, FusedPolicy
 from vjepa_planner.models.policy import KIND as POLICY
 from vjepa_planner.models.policy import Policy, load_policy
 from vjepa_planner.models.reward import RewardModel, load_reward
@@ -54,6 +56,45 @@ class World:
         except VjepaError as error:
             raise ObservationRefusedError(str(error)) from error
 
+    @cached_property
+    def _dynamics(self) -> FusedDynamics:
+        return FusedDynamics(self.dynamics)
+
+    @cached_property
+    def _heads(self) -> FusedHeads:
+        assert self.heads is not None
+        return FusedHeads(self.heads, self.dynamics.conditioning.config.joints)
+
+    @cached_property
+    def _policy(self) -> FusedPolicy:
+        assert self.policy is not None
+        return FusedPolicy(self.policy, self.dynamics.conditioning)
+
+    def imagine(self, history: Tensor, actions: Tensor) -> Tensor:
+        """Return the states (H + 1, members, B, S) of sequences of actions: the present one, then those that follow.
+
+        Args:
+            history: (history, S), the present state last.
+            actions: (members or 1, B, H, n) in [-1, 1], each held over a whole prediction.
+        """
+        return self._dynamics.unroll(history, actions)
+
+    def costs(self, states: Tensor, actions: Tensor, distance_weight: float) -> Tensor:
+        """Return what sequences cost a prediction, (members, B): minus the reward, and the distance times a weight.
+
+        Args:
+            states: (H + 1, members, B, S), as `imagine` gives them.
+            actions: (members or 1, B, H, n), that led there.
+            distance_weight: cost of a metre; 0 where there is no distance head.
+        """
+        assert self.heads is not None
+        horizon, members, batch, size = len(states) - 1, *states.shape[1:]
+        in_time = actions.movedim(2, 0).expand(-1, members, -1, -1)
+        costs = -self._heads.reward(states[:-1].reshape(-1, size), in_time.reshape(-1, actions.shape[-1]))
+        if self.heads.config.distance:
+            costs = costs + distance_weight * self._heads.distance(states[1:].reshape(-1, size))
+        return costs.view(horizon, members, batch).mean(0)
+
     def proposal(self, history: Tensor, tensors: list[Tensor], horizon: int) -> Tensor:
         """Return the actions (horizon, n) of the policy, acting on the states that the model predicts of them.
 
@@ -63,15 +104,11 @@ class World:
             horizon: predictions ahead; the policy acts once in each.
         """
         assert self.policy is not None
-        repeat, states = self.dynamics.config.action_repeat, history[None, None]
-        observed, actions = tensors, []
-        for _ in range(horizon):
-            action = self.policy(self.policy.inputs(*observed))
-            actions.append(action)
-            following = self.dynamics(states, action.expand(1, 1, repeat, -1)).mean(0, keepdim=True)
-            states = torch.cat([states[:, :, 1:], following[:, :, None]], dim=2)
-            latent, position, velocity = self.dynamics.conditioning.invert(following[0, 0])
-            observed = [latent] if position is None or velocity is None else [latent, position, velocity]
+        actions = [self.policy(self.policy.inputs(*tensors))]
+        while len(actions) < horizon:
+            state = self.imagine(history, actions[-1][None, None, None])[1].mean(0)
+            history = torch.cat([history[1:], state])
+            actions.append(self._policy(state[0]))
         return torch.stack(actions)
 
 
