@@ -58,8 +58,8 @@ class CemConfig:
     policy: str = ""
     objective: str = "reward"
     horizon: int = 5
-    samples: int = 60
-    elites: int = 6
+    samples: int = 50
+    elites: int = 5
     iterations: int = 2
     proposals: int = 15
     proposal_std: float = 0.2
