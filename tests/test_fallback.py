@@ -11,7 +11,10 @@ from vjepa_interfaces import topics
 from vjepa_interfaces.managed_node import OK, WARN
 
 FAILS_AT = 20
+FAILURES = 3
 FALLBACK_STEPS = 10
+SIDELINED = 1 + 2 + 4
+"""Latents that the next planner drives for while the chosen one fails so often."""
 MOODY = '''
 import time
 from dataclasses import dataclass
@@ -109,14 +112,15 @@ class Watch:
 def test_in_lockstep_the_next_planner_answers_the_very_frame_that_the_chosen_one_failed_on(
     lockstep_stack, moody, mood, reason
 ):
-    stack = lockstep_stack(**moody(mood), episodes=1, episode_steps=60)
+    until = FAILS_AT + FAILURES - 1
+    stack = lockstep_stack(**moody(mood, until), episodes=1, episode_steps=60)
     watch, frames, commands = Watch(stack), stack.tap(topics.IMAGE), stack.tap(topics.JOINT_COMMAND)
     stack.wait_finished()
     stack.wait_for(lambda: set(frames.stamps) <= set(commands.stamps), "an answer to every frame")
     stack.wait_for(lambda: len(watch.plans) == 61, "what was planned at every frame")
     assert stack.monitor.value("sim_bridge", "resent_frames") == 0, "no frame had to be sent again"
     planners = [plan["planner"] for plan in watch.plans]
-    before, during = FAILS_AT - 1, FALLBACK_STEPS
+    before, during = FAILS_AT - 1, SIDELINED
     assert planners == ["moody"] * before + ["expert"] * during + ["moody"] * (61 - before - during)
     fallbacks = [plan.get("fallback") for plan in watch.plans]
     assert fallbacks == [None] * before + [reason] * during + [None] * (61 - before - during)
@@ -124,11 +128,11 @@ def test_in_lockstep_the_next_planner_answers_the_very_frame_that_the_chosen_one
     assert any(efforts[watch.plans[before]["stamp"]].effort), "the expert's torque, where moody's is zero"
     assert watch.drivers == ["moody", "expert", "moody"]
     assert (WARN, f"{reason}: 'expert' drives") in watch.said
-    stack.wait_for_value("vjepa_planner", "fallback_commands", lambda count: count == FALLBACK_STEPS)
+    stack.wait_for_value("vjepa_planner", "fallback_commands", lambda count: count == SIDELINED)
     level, message, values = stack.monitor.diagnostics["vjepa_planner"]
     assert (level, message) == (OK, "planning")
     assert (values["planner"], values["driving"]) == ("moody", "moody")
-    assert (values["fallbacks"], values["refused_latents"], values["missed_deadlines"]) == ("1", "0", "0")
+    assert (values["fallbacks"], values["refused_latents"], values["missed_deadlines"]) == (str(FAILURES), "0", "0")
     assert values["last_fallback"] == f"{reason}: 'expert' drives"
 
 
@@ -141,7 +145,7 @@ def test_in_lockstep_a_slow_planner_drives_on(lockstep_stack, moody):
     assert {plan["planner"] for plan in watch.plans} == {"moody"}
 
 
-def test_in_real_time_a_late_plan_is_sent_and_the_next_planner_drives_for_a_while(start_stack, moody):
+def test_in_real_time_a_late_plan_is_sent_and_the_next_planner_drives_once(start_stack, moody):
     period_s = 0.1  # Slow, so that on a busy machine no other plan is late.
     stack = start_stack(**moody("slow", sim={"rate_hz": 1 / period_s}), episode_steps=10_000)
     watch, commands = Watch(stack), stack.tap(topics.JOINT_COMMAND)
@@ -151,10 +155,10 @@ def test_in_real_time_a_late_plan_is_sent_and_the_next_planner_drives_for_a_whil
     assert watch.plans[late]["planner"] == "moody"
     assert "fallback" not in watch.plans[late]
     assert watch.plans[late]["stamp"] in commands.stamps
-    stood_in = watch.plans[late + 1 : late + 1 + FALLBACK_STEPS]
-    assert {plan["planner"] for plan in stood_in} == {"expert"}
-    assert all(f"with {1e3 * period_s:.1f} ms to plan in" in plan["fallback"] for plan in stood_in)
-    assert watch.plans[late + 1 + FALLBACK_STEPS]["planner"] == "moody"
+    stood_in = watch.plans[late + 1]
+    assert stood_in["planner"] == "expert"
+    assert f"with {1e3 * period_s:.1f} ms to plan in" in stood_in["fallback"]
+    assert watch.plans[late + 2]["planner"] == "moody"
     assert any(level == WARN and message.endswith(": 'expert' drives") for level, message in watch.said)
     stack.wait_for_value("vjepa_planner", "missed_deadlines", lambda count: count >= 1)
 

@@ -2,9 +2,10 @@
 
 A planner fails by raising, by a plan whose ensemble disagrees beyond a limit, or by missing its deadline. Of the first
 two no action comes, so the next planner plans from the same observation at once; a late plan is still the newest there
-is, so it is sent, and the next planner drives from the next latent on. Where nobody is left torque is zero, and the
-chosen planner is tried on the next latent. All is counted in latents, never in seconds, so that lockstep gives the same
-on any machine.
+is, so it is sent, and the next planner drives from the next latent on. The chosen one is tried again after one latent,
+and each time it fails again after twice as many, up to a limit. Where nobody is left torque is zero, and the chosen
+planner is tried on the next latent. All is counted in latents, never in seconds, so that lockstep gives the same on any
+machine.
 """
 
 import math
@@ -28,7 +29,8 @@ class FallbackConfig:
 
     Attributes:
         fallbacks: names of the planners that drive, in this order, when the chosen one cannot.
-        fallback_steps: latents for which they drive before the chosen one is tried again.
+        fallback_steps: latents for which they drive at most before the chosen one is tried again; as many that the
+            chosen one drives without failing make it fail for the first time again.
         disagreement_limit: the largest `Plan.disagreement` that may move the arm; 0 for no limit.
 
     Raises:
@@ -112,6 +114,7 @@ class PlannerSupervisor:
         self.chosen = self._asked
         self._seed = 0
         self._begun: set[str] = set()
+        self._recover()
         self._try_chosen()
 
     @property
@@ -139,6 +142,7 @@ class PlannerSupervisor:
         """Have planner `name` drive from the next latent on, whoever drives until then."""
         self._asked = name
         self._retry_in = 0
+        self._recover()
 
     def renew(self, name: str) -> None:
         """Note that planner `name` is another instance by now, which is reset before it plans its first latent."""
@@ -156,6 +160,7 @@ class PlannerSupervisor:
         self.chosen = self._asked
         if begins_episode:
             self._begun.clear()
+            self._recover()
         if swapped:
             self._begun.discard(self.chosen)
         if begins_episode or self._retry_in <= 0:
@@ -223,6 +228,7 @@ class PlannerSupervisor:
             self._retry_in -= 1
             self.counts["fallback_commands"] += 1
         if deadline_s is None or elapsed_s <= deadline_s:
+            self._in_time(name)
             return
         self.counts["missed_deadlines"] += 1
         later = self.order[self.order.index(name) + 1 :]
@@ -230,9 +236,20 @@ class PlannerSupervisor:
             late = f"planner '{name}' took {elapsed_s * 1e3:.1f} ms, with {deadline_s * 1e3:.1f} ms to plan in"
             self._give_way(later[0], [late])
 
+    def _in_time(self, name: str) -> None:
+        if name == self.chosen:
+            self._steady += 1
+            if self._steady >= self._config.fallback_steps:
+                self._recover()
+
+    def _recover(self) -> None:
+        """Let the next failure of the chosen planner be its first."""
+        self._sidelined, self._steady = 1, 0
+
     def _give_way(self, successor: str, reasons: list[str]) -> None:
         if self.driving == self.chosen:
-            self._retry_in = self._config.fallback_steps
+            self._retry_in, self._steady = self._sidelined, 0
+            self._sidelined = min(2 * self._sidelined, self._config.fallback_steps)
         self.driving = successor
         self._reason = "; ".join(filter(None, [self._reason, *reasons]))
         self.last_fallback = self.message

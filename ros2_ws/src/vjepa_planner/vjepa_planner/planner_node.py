@@ -41,7 +41,7 @@ class PlannerParameters:
             while the node runs, it is loaded anew, and setting `planner` to its name swaps the new one in.
         planner: the one that drives; setting it swaps.
         fallbacks: names of planners that drive, in this order, when the chosen one cannot.
-        fallback_steps: latents for which they drive before the chosen one is tried again.
+        fallback_steps: latents for which they drive at most before the chosen one is tried again.
         disagreement_limit: a plan whose ensemble disagrees by more is not sent; 0 for no limit.
         seed: episode i resets the planner with seed + i.
         lockstep: join joint states and target by equal stamp, without a deadline.
