@@ -35,6 +35,11 @@ RUN_COLUMNS = {
         ("planner p50, ms", "plan_p50_ms", 2),
         ("left for transport, ms", "transport_ms", 2),
     ),
+    "memory": (
+        ("transitions", "transitions", 0),
+        ("memory at its peak, GiB", "peak_gib", 2),
+        ("wall time, s", "wall_s", 0),
+    ),
 }
 PING_COLUMNS = (
     ("round trips", "count", 0),
@@ -55,6 +60,9 @@ the mean of the two pings around it.""",
 Short episodes in real time at 50 Hz with the small encoder and the scripted expert. A step is stale when it applies no
 newer command than the step before. Frame to torque begins before the simulation step and so includes physics and
 rendering.""",
+    "memory": """\
+A dataset of random latents in the small encoder's shape, written for the purpose. What counts is memory of the
+process's own, which the system cannot drop; pages of the dataset, mapped from disk, it can.""",
     "expert": """\
 The scripted expert sees target and joints, so it shows what the loop itself costs: nothing may be lost between planner
 and arm.""",

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import expert, real_time, report, transport
+from benchmarks import expert, memory, real_time, report, transport
 from benchmarks.figures import write_record
 from benchmarks.stack import ROOT
 from vjepa_bringup.interrupts import interruptible
 from vjepa_interfaces.errors import VjepaError
 
-BENCHMARKS = ("transport", "real-time", "expert")
+BENCHMARKS = ("transport", "real-time", "expert", "memory")
 QUIET_LOAD = 0.5
 
 
@@ -30,6 +30,7 @@ class Sizes:
         rounds: runs of the stack between pings.
         run_episodes: short episodes in each of those runs.
         pings: round trips in a ping run.
+        transitions: in the larger dataset that a trainer is given.
         seed: of the first episode of every benchmark.
     """
 
@@ -39,10 +40,11 @@ class Sizes:
     rounds: int = 3
     run_episodes: int = 10
     pings: int = 1000
+    transitions: int = 1_000_000
     seed: int = 0
 
 
-QUICK = Sizes(expert_episodes=1, expert_protocol="short", runs=1, rounds=1, run_episodes=1, pings=50)
+QUICK = Sizes(expert_episodes=1, expert_protocol="short", runs=1, rounds=1, run_episodes=1, pings=50, transitions=2000)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -56,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, help=f"runs of the stack between pings (default {Sizes.rounds})")
     parser.add_argument("--run-episodes", type=int, help=f"short episodes in a run (default {Sizes.run_episodes})")
     parser.add_argument("--pings", type=int, help=f"round trips in a ping run (default {Sizes.pings})")
+    parser.add_argument("--transitions", type=int, help=f"for a trainer (default {Sizes.transitions})")
     parser.add_argument("--seed", type=int, help=f"default {Sizes.seed}")
     parser.add_argument("--results", type=Path, help="folder for the JSON files (default: results)")
     parser.add_argument("--document", type=Path, help="the document to write (default: docs/benchmarks.md)")
@@ -75,6 +78,7 @@ def measurements(sizes: Sizes, say: Callable[[str], None]) -> dict[str, Callable
         "transport": lambda: transport.measure(sizes.rounds, sizes.run_episodes, sizes.pings, sizes.seed, say),
         "real-time": lambda: real_time.measure(sizes.runs, sizes.run_episodes, sizes.seed, say),
         "expert": lambda: expert.measure(sizes.expert_episodes, sizes.expert_protocol, sizes.seed),
+        "memory": lambda: memory.measure(sizes.transitions, sizes.seed),
     }
 
 

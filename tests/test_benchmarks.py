@@ -92,6 +92,18 @@ def test_the_experts_figures_are_those_of_its_evaluation():
     assert (at_end.value, at_end.met) == (0.75, False)
 
 
+def test_memory_is_what_a_process_keeps_for_itself_and_a_failure_is_told(tmp_path):
+    from benchmarks.memory import figures, peak_private_gib
+    from vjepa_interfaces.errors import VjepaError
+
+    keep = "import time; kept = bytearray(200 << 20); kept[::4096] = bytes([1]) * len(kept[::4096]); time.sleep(1)"
+    assert 0.19 < peak_private_gib([sys.executable, "-c", keep], tmp_path / "said") < 0.3
+    with pytest.raises(VjepaError, match="ended with 3: out of cheese"):
+        peak_private_gib([sys.executable, "-c", "import sys; print('out of cheese'); sys.exit(3)"], tmp_path / "said")
+    runs = [{"transitions": count, "peak_gib": peak} for count, peak in ((100, 0.5), (1000, 0.9))]
+    assert [(figure.value, figure.met) for figure in figures(runs)] == [(0.9, True), (1.8, False)]
+
+
 def test_a_ping_leaves_out_its_warm_up_and_counts_what_stayed_unanswered():
     from benchmarks.ping import WARM_UP, summarise
 
@@ -148,7 +160,7 @@ def test_a_quick_run_measures_and_documents_everything(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     records = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
-    assert set(records) == {"benchmark-expert", "benchmark-real-time", "benchmark-transport"}
+    assert set(records) == {"benchmark-expert", "benchmark-memory", "benchmark-real-time", "benchmark-transport"}
     for content in records.values():
         assert all(math.isfinite(figure["value"]) for figure in content["figures"])
         assert content["seeds"] == [0]
@@ -158,5 +170,6 @@ def test_a_quick_run_measures_and_documents_everything(tmp_path):
         assert content["command"].startswith("./vjepa ")
     assert records["benchmark-expert"]["result"]["in_target_at_end"] == [True]
     assert records["benchmark-transport"]["pings"][0]["count"] == 50
+    assert [run["transitions"] for run in records["benchmark-memory"]["runs"]] == [200, 2000]
     document = (tmp_path / "benchmarks.md").read_text()
     assert all(figure["what"] in document for content in records.values() for figure in content["figures"])

@@ -1,0 +1,116 @@
+"""What a trainer holds in memory as its dataset grows to a million transitions, of synthetic latents."""
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.figures import Figure, command_of, record
+from benchmarks.stack import ROOT
+from vjepa_interfaces.errors import VjepaError
+from vjepa_training.dataset import LATENT, DatasetInfo, EpisodeWriter, finish_dataset
+
+LIMIT_GIB = 2.0
+EPISODE_ROWS = 26
+EPISODES_MADE = 64
+"""Different episodes; more are those again, scaled."""
+
+PERIOD_NS = 20_000_000
+EVERY_S = 0.1
+
+
+def measure(transitions: int, seed: int) -> dict[str, Any]:
+    """Train dynamics for one epoch on a tenth of `transitions` and on all, and return the record of the peaks."""
+    runs = []
+    for count in (transitions // 10, transitions):
+        with tempfile.TemporaryDirectory(prefix="vjepa-bench-") as folder:
+            write_synthetic(Path(folder) / "data", count, seed)
+            command = [sys.executable, "-P", "-m", "vjepa_bringup.cli", "train", "dynamics"]
+            command += ["--data", f"{folder}/data", "--out", f"{folder}/model", "--epochs", "1", "--device", "cpu"]
+            started = time.monotonic()
+            peak = peak_private_gib(command, Path(folder) / "said")
+            runs.append({"transitions": count, "peak_gib": peak, "wall_s": time.monotonic() - started})
+    command_line = command_of("memory", transitions=transitions, seed=seed)
+    return record("memory", figures(runs), command_line, [seed], runs=runs)
+
+
+def figures(runs: list[dict[str, Any]]) -> list[Figure]:
+    """Return the figures of `runs`, the smaller dataset first."""
+    small, large = runs
+    sample = f"one epoch of `vjepa train dynamics` on {large['transitions']} transitions"
+    return [
+        Figure("memory of a trainer's own at its peak", large["peak_gib"], "GiB", sample, LIMIT_GIB),
+        Figure(
+            "the same over that on a tenth of the transitions",
+            large["peak_gib"] / small["peak_gib"],
+            "times",
+            sample,
+            1.5,
+        ),
+    ]
+
+
+def write_synthetic(folder: Path, transitions: int, seed: int) -> None:
+    """Write a dataset of at least so many transitions with latents of the small encoder's shape, drawn at random."""
+    encoder = {"model": "synthetic", "fingerprint": "0" * 16, "shape": [17, 128], "untrained": True}
+    info = DatasetInfo(
+        joint_names=("shoulder", "wrist"),
+        effort_limit=0.05,
+        control_period_ns=PERIOD_NS,
+        latent_shape=(17, 128),
+        image_shape=None,
+        encoder=encoder,
+        task="reacher-easy",
+        sources=({"made": "at random", "seed": seed},),
+    )
+    rng = np.random.default_rng(seed)
+    made = [_episode(rng, info) for _ in range(EPISODES_MADE)]
+    with EpisodeWriter(folder, info) as writer:
+        for number in range(-(-transitions // (EPISODE_ROWS - 1))):
+            rows = made[number % EPISODES_MADE]
+            scale = np.float16(1 + number // EPISODES_MADE / 1000)
+            writer.add(number, rows | {LATENT: rows[LATENT] * scale})
+    finish_dataset(folder, info)
+
+
+def _episode(rng: np.random.Generator, info: DatasetInfo) -> dict[str, np.ndarray]:
+    """Return rows with the columns of `info`, numbers at random but for those that say where the episode ends."""
+    rows = {
+        name: rng.standard_normal((EPISODE_ROWS, *shape)).astype(kind)
+        for name, (kind, shape) in info.columns().items()
+        if name != "episode_index"
+    }
+    number = np.arange(EPISODE_ROWS)
+    has_next = number < EPISODE_ROWS - 1
+    rows |= {"frame_index": number, "stamp_ns": number * PERIOD_NS, "has_next": has_next, "next.done": ~has_next}
+    return rows | {"action": np.where(has_next[:, None], np.clip(0.05 * rows["action"], -0.05, 0.05), np.nan)}
+
+
+def peak_private_gib(command: list[str], said: Path) -> float:
+    """Run `command` and return the most memory it had of its own: what the system cannot drop, as it can mapped files.
+
+    Raises:
+        VjepaError: it failed; what it said is quoted.
+    """
+    peak = 0
+    with said.open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, cwd=ROOT)
+        while process.poll() is None:
+            peak = max(peak, _private_bytes(process.pid))
+            time.sleep(EVERY_S)
+    if process.returncode:
+        raise VjepaError(f"{' '.join(command)} ended with {process.returncode}: {said.read_text()[-2000:]}")
+    return peak / 2**30
+
+
+def _private_bytes(pid: int) -> int:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    kept = [int(line.split()[1]) for line in status.splitlines() if line.startswith(("RssAnon", "RssShmem", "VmSwap"))]
+    return 1024 * sum(kept)
