@@ -18,3 +18,4 @@ lint:
 	./vjepa --exec ruff check .
 	./vjepa --exec ruff format --check .
 	./vjepa --exec mypy $(addprefix -p ,vjepa_interfaces sim_bridge vjepa_perception vjepa_planner vjepa_training vjepa_bringup)
+	./vjepa --exec hadolint docker/Dockerfile

@@ -11,6 +11,7 @@ def build_parser() -> argparse.ArgumentParser:
         dataset_commands,
         graph_commands,
         improve_commands,
+        node_command,
         probe_commands,
         report_commands,
         reproduce_commands,
@@ -24,6 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     run_commands.add_parsers(commands)
     graph_commands.add_parsers(commands)
+    node_command.add_parsers(commands)
     dataset_commands.add_parsers(commands)
     train_commands.add_parsers(commands)
     probe_commands.add_parsers(commands)

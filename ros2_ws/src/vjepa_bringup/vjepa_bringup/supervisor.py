@@ -29,6 +29,32 @@ STDERR = 2
 _BUILD = "build the workspace with: ./vjepa --setup-only"
 
 
+def parameters_as_yaml(node: NodeSpec) -> str:
+    """Return the parameter file of a node, as ROS reads it."""
+    return yaml.safe_dump({"/**": {"ros__parameters": node.parameters}})
+
+
+def command_of(node: NodeSpec, parameter_file: str, namespace: str, log_level: str) -> list[str]:
+    """Return the words that start a node: the executable that the workspace installs, and its ROS arguments.
+
+    Raises:
+        VjepaError: the executable or its package is not installed.
+    """
+    try:
+        executable = Path(get_package_prefix(node.package)) / "lib" / node.package / node.executable
+    except PackageNotFoundError as error:
+        raise VjepaError(f"package '{node.package}' is not installed; {_BUILD}") from error
+    if not executable.is_file():
+        raise VjepaError(f"no executable at {executable}; {_BUILD}")
+    command = [str(executable), "--ros-args", "-r", f"__node:={node.name}"]
+    command += ["--params-file", parameter_file, "--log-level", log_level]
+    if namespace:
+        command += ["-r", f"__ns:=/{namespace.strip('/')}"]
+    for topic, other in node.remappings.items():
+        command += ["-r", f"{topic}:={other}"]
+    return command
+
+
 @dataclass
 class Child:
     """One node's process, and how often it was started again."""
@@ -72,21 +98,9 @@ class Supervisor:
             self._spawn(child)
 
     def _command(self, node: NodeSpec) -> list[str]:
-        try:
-            executable = Path(get_package_prefix(node.package)) / "lib" / node.package / node.executable
-        except PackageNotFoundError as error:
-            raise VjepaError(f"package '{node.package}' is not installed; {_BUILD}") from error
-        if not executable.is_file():
-            raise VjepaError(f"no executable at {executable}; {_BUILD}")
         file = self._folder / f"{node.name}.yaml"
-        file.write_text(yaml.safe_dump({"/**": {"ros__parameters": node.parameters}}), encoding="utf-8")
-        command = ["setpriv", "--pdeathsig", "TERM", "--", str(executable), "--ros-args"]
-        command += ["-r", f"__node:={node.name}", "--params-file", str(file), "--log-level", self.log_level]
-        if self.namespace:
-            command += ["-r", f"__ns:=/{self.namespace.strip('/')}"]
-        for topic, other in node.remappings.items():
-            command += ["-r", f"{topic}:={other}"]
-        return command
+        file.write_text(parameters_as_yaml(node), encoding="utf-8")
+        return ["setpriv", "--pdeathsig", "TERM", "--", *command_of(node, str(file), self.namespace, self.log_level)]
 
     def _spawn(self, child: Child) -> None:
         child.restart_at_s = None

@@ -1,0 +1,46 @@
+"""`vjepa node`: one node of the stack in the place of this process, for containers, which run one process each."""
+
+import argparse
+import os
+
+from vjepa_bringup.graph import StackOptions, build_graph, environment
+from vjepa_bringup.options import parse_option
+from vjepa_bringup.supervisor import command_of, parameters_as_yaml
+from vjepa_interfaces.errors import VjepaError, unknown_name
+
+
+def add_parsers(commands) -> None:
+    """Add `node`."""
+    node = commands.add_parser("node", help="become one node of the stack, for a container that runs it alone")
+    node.add_argument("node", help="such as sim_bridge or stack_manager")
+    node.add_argument(
+        "options", nargs="*", metavar="NAME:=VALUE", help="launch arguments, the same for each node of one stack"
+    )
+    node.set_defaults(function=become_node)
+
+
+def become_node(arguments: argparse.Namespace) -> int:
+    """`vjepa node`: does not return, since the node takes over this process and its signals.
+
+    Raises:
+        VjepaError: no such node or launch argument, or a node that is not installed.
+    """
+    options = _options_of(arguments.options)
+    nodes = {node.name: node for node in build_graph(options)}
+    if arguments.node not in nodes:
+        raise unknown_name("node", arguments.node, nodes)
+    node = nodes[arguments.node]
+    file = os.memfd_create(node.name, 0)  # Outlives this program and ends with the node's: no file is left behind.
+    os.write(file, parameters_as_yaml(node).encode())
+    command = command_of(node, f"/dev/fd/{file}", options.namespace, options.log_level)
+    os.execve(command[0], command, {**os.environ, **environment(options)})
+
+
+def _options_of(words: list[str]) -> StackOptions:
+    values = {}
+    for word in words:
+        name, assigned, text = word.partition(":=")
+        if not assigned:
+            raise VjepaError(f"'{word}' is not a launch argument; expected NAME:=VALUE, such as planner:=cem")
+        values[name] = parse_option(name, text)
+    return StackOptions(**values)
