@@ -3,9 +3,14 @@
 import contextlib
 import importlib
 import json
+import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +30,7 @@ from vjepa_training.score import ScoreKeeper
 
 START_TIMEOUT_S = 90.0
 EVENT_TIMEOUT_S = 60.0
+COMMAND_TIMEOUT_S = 240.0
 
 
 @dataclass
@@ -149,3 +155,58 @@ def start_stack():
 def lockstep_stack(start_stack):
     """Return a function that starts a lockstep stack with a short episode and waits for nothing."""
     return lambda **options: start_stack(**{"lockstep": True, "episode_steps": 100, **options})
+
+
+class Commands:
+    """`vjepa` commands started in a folder, what they said, and what of them runs."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._started: list[subprocess.Popen] = []
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen:
+        command = [sys.executable, "-P", "-m", "vjepa_bringup.cli", *arguments]
+        with (self.folder / "said").open("a") as said:
+            process = subprocess.Popen(
+                command, cwd=self.folder, env={**os.environ, **environment}, stdout=said, stderr=said
+            )
+        self._started.append(process)
+        return process
+
+    def finish(self, process: subprocess.Popen, timeout_s: float = COMMAND_TIMEOUT_S) -> None:
+        """Wait until a command has ended well."""
+        assert process.wait(timeout_s) == 0, self.said
+
+    @property
+    def said(self) -> str:
+        return (self.folder / "said").read_text()
+
+    def running(self) -> list[int]:
+        """The processes whose working folder this is: the commands, and whatever they have started."""
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                if (entry / "cwd").resolve() == self.folder and (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+        return found
+
+    def wait_for(self, condition: Callable[[], object], what: str) -> None:
+        deadline = time.monotonic() + COMMAND_TIMEOUT_S
+        while not condition():
+            assert time.monotonic() < deadline, f"{what}: not within {COMMAND_TIMEOUT_S} s; said: {self.said}"
+            time.sleep(0.02)
+
+    def end(self) -> None:
+        for process in self._started:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def commands(tmp_path):
+    """Commands in the test's own folder; none outlives the test."""
+    commands = Commands(tmp_path)
+    yield commands
+    commands.end()

@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -75,55 +74,25 @@ def world(tmp_path) -> Path:
 
 
 @pytest.fixture
-def start(world):
+def start(world, commands):
     """Return a function that starts `vjepa improve` there."""
-    started = []
-
-    def improve(*arguments: str) -> subprocess.Popen:
-        command = [sys.executable, "-P", "-m", "vjepa_bringup.cli", "improve", "--planner", "cem", *arguments]
-        command += ["--data", "data", "--params-file", "cem.yaml", "--out", "out", *FEW]
-        with (world / "said").open("a") as said:
-            started.append(subprocess.Popen(command, cwd=world, stdout=said, stderr=said))
-        return started[-1]
-
-    yield improve
-    for process in started:
-        process.kill()
-        process.wait()
-
-
-def processes_in(folder: Path) -> list[int]:
-    """The processes whose working folder this is."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if (entry / "cwd").resolve() == folder and (entry / "cmdline").read_bytes():
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return found
-
-
-def wait_for(condition, what: str) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {LIMIT_S} s"
-        time.sleep(0.02)
+    settings = ["--data", "data", "--params-file", "cem.yaml", "--out", "out", *FEW]
+    return lambda *arguments: commands.start("improve", "--planner", "cem", *arguments, *settings)
 
 
 @pytest.mark.timeout(900)
-def test_a_round_is_taken_even_where_it_is_killed_and_ends_in_a_planner_that_drives(start, world):
-    out, said = world / "out", world / "said"
+def test_a_round_is_taken_even_where_it_is_killed_and_ends_in_a_planner_that_drives(start, world, commands):
+    out = world / "out"
     killed = start("--rounds", "1", "--episode-steps", "15")
     parts = out / "round-1/recorded/parts"
-    wait_for(lambda: parts.exists() or killed.poll() is not None, "the first round")
+    commands.wait_for(lambda: parts.exists() or killed.poll() is not None, "the first round")
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    wait_for(lambda: not processes_in(world), "the end of what it had started")
-    assert not (out / "round-1/recorded/info.json").exists(), said.read_text()
+    commands.wait_for(lambda: not commands.running(), "the end of what it had started")
+    assert not (out / "round-1/recorded/info.json").exists(), commands.said
     evaluated = (out / "start.json").stat().st_mtime_ns
 
-    assert start("--rounds", "1", "--episode-steps", "15").wait(LIMIT_S) == 0, said.read_text()
+    commands.finish(start("--rounds", "1", "--episode-steps", "15"))
     assert (out / "start.json").stat().st_mtime_ns == evaluated
     (entry,) = json.loads((out / "rounds.json").read_text())["rounds"]
     before, after = (json.loads((out / name).read_text()) for name in ("start.json", "round-1/candidate.json"))
@@ -141,8 +110,8 @@ def test_a_round_is_taken_even_where_it_is_killed_and_ends_in_a_planner_that_dri
 
 
 @pytest.mark.timeout(900)
-def test_through_ros_a_round_is_recorded_built_and_evaluated_in_the_graph(start, world):
-    assert start("--rounds", "1", "--through", "ros").wait(2 * LIMIT_S) == 0, (world / "said").read_text()
+def test_through_ros_a_round_is_recorded_built_and_evaluated_in_the_graph(start, world, commands):
+    commands.finish(start("--rounds", "1", "--through", "ros"), 2 * LIMIT_S)
     (entry,) = json.loads((world / "out/rounds.json").read_text())["rounds"]
     assert [entry[name]["episodes"] for name in ("recorded", "data")] == [2, 12]
     results = [json.loads((world / "out" / name).read_text()) for name in ("start.json", "round-1/candidate.json")]
