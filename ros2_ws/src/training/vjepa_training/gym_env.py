@@ -28,13 +28,13 @@ Observed = dict[str, np.ndarray]
 class ReacherLatents(gymnasium.Env[Observed, np.ndarray]):
     """An arm of n joints behind a camera and a frozen encoder.
 
-    Observations: `latent` (rows, dimension) float32, `joint_position` (n,) rad and `joint_velocity` (n,) rad/s, float64.
-    Actions: (n,) in [-1, 1], shares of the effort limit; what lies beyond is clipped. Rewards are the task's. An episode
-    is truncated after `sim.episode_steps`, and terminated where the task itself ends it. `info` is always empty.
+    Observations: `latent` (rows, dimension) float32; `joint_position` (n,) rad and `joint_velocity` (n,) rad/s, both
+    float64. Actions: (n,) in [-1, 1], shares of the effort limit; what lies beyond is clipped. Rewards are the task's.
+    An episode is truncated after `sim.episode_steps`, and terminated where the task itself ends it. `info` is empty.
 
     `reset(seed=s)` begins the episode of seed s, the very one that `vjepa eval --seed s` begins with; `reset()` that of
-    s + 1, and `sim.seed` the first time. `begin` and `advance` are `reset` and `step` without the encoder, for those who
-    encode the clips of several environments at once.
+    s + 1, and of `sim.seed` the first time. `begin` and `advance` are `reset` and `step` without the encoder, for those
+    who encode the clips of several environments at once.
 
     Attributes:
         clip: the frames to encode for the present observation, oldest first, as `Encoder.preprocess` returns them.

@@ -284,8 +284,8 @@ def _card(name: str, fingerprint: str, facts: dict[str, Any]) -> str:
     training, figures = facts["training"], facts["figures"]
     earned = f"{figures['return']:.1f}" if figures else "not known"
     return (
-        f"# {name}\n\nAn actor trained by soft actor-critic in the simulator (`{training['sim']['task']}`), on states made of "
-        f"latents of encoder `{fingerprint}`: by reward alone, with no expert, no data and no model's predictions.\n\n"
+        f"# {name}\n\nAn actor trained by soft actor-critic in the simulator (`{training['sim']['task']}`), on states "
+        f"made of latents of encoder `{fingerprint}`: by reward alone, with no expert and no model's predictions.\n\n"
         f"    {facts['command']}\n\nMean return of the last episodes of its training, of {training['episode_steps']} "
         f"steps each and with the noise that it explores by: {earned}. `vjepa eval` says what it is worth without.\n"
     )

@@ -16,7 +16,7 @@ class SideBySide(DummyVecEnv):
     """K environments of one encoder, each of which begins a new episode where one ends.
 
     Episodes take seeds in the order they begin, whichever environment they run in: no two are alike. Observations are
-    states (K, S); that of an episode's end is `terminal_observation` in its environment's info, as the base class has it.
+    states (K, S); that of an episode's end is `terminal_observation` in its environment's info, as in the base class.
 
     Attributes:
         next_seed: of the episode that begins next.
