@@ -25,7 +25,7 @@ from vjepa_planner.models.conditioning import Conditioning
 Observed = dict[str, np.ndarray]
 
 
-class ReacherLatents(gymnasium.Env[Observed, np.ndarray]):
+class ReacherLatents(gymnasium.Env):
     """An arm of n joints behind a camera and a frozen encoder.
 
     Observations: `latent` (rows, dimension) float32; `joint_position` (n,) rad and `joint_velocity` (n,) rad/s, both
@@ -41,6 +41,7 @@ class ReacherLatents(gymnasium.Env[Observed, np.ndarray]):
         encoder: as given.
     """
 
+    action_space: spaces.Box
     metadata = {"render_modes": ["rgb_array"], "render_fps": 50}
     render_mode = "rgb_array"
 
@@ -132,7 +133,7 @@ class ReacherLatents(gymnasium.Env[Observed, np.ndarray]):
         return self.encoder.encode([self.clip])[0]
 
 
-class ConditionedStates(gymnasium.ObservationWrapper[np.ndarray, np.ndarray, Observed]):
+class ConditionedStates(gymnasium.ObservationWrapper):
     """Shows a `ReacherLatents` in the states of a world model, (S,) float32, as its conditioning makes them.
 
     That is a frozen projection of the latent, then sine, cosine and velocity of the joints where the model reads them.

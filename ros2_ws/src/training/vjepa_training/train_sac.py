@@ -5,6 +5,7 @@ learned temperature of their Soft Actor-Critic Algorithms and Applications, 2018
 Stable-Baselines3. Encoder and conditioning stay frozen, so the actor reads what a dreamer's reads, and is its bundle.
 """
 
+import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -30,6 +31,9 @@ from vjepa_training.vec_env import SideBySide
 MOST_SEED = 6000
 RECENT_EPISODES = 100
 """Episodes whose mean return is reported."""
+
+SHOWN = ("return", "ent_coef", "critic_loss")
+"""Figures beside the progress bar; TensorBoard has all of them."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ def train_sac(
         with run.events(done) as log:
             progress = _Progress(run, training, log, environments, beside.get("curve", []), on_step)
             if done < training.steps:
-                sac.learn(training.steps - done, progress, log_interval=None, reset_num_timesteps=False)
+                sac.learn(training.steps - done, progress, log_interval=sys.maxsize, reset_num_timesteps=False)
                 progress.save()
     finally:
         environments.close()
@@ -276,8 +280,8 @@ class _Progress(BaseCallback):
         for name, value in figures.items():
             self._log.add_scalar(f"train/{name}", value, step)
         if self._report:
-            shown = {name: figures[name] for name in ("return", "ent_coef", "critic_loss") if name in figures}
-            self._report(min(step, self._training.steps), self._training.steps, shown)
+            told = {name: value for name, value in figures.items() if name in SHOWN}
+            self._report(min(step, self._training.steps), self._training.steps, told)
 
 
 def _card(name: str, fingerprint: str, facts: dict[str, Any]) -> str:

@@ -24,7 +24,8 @@ class SideBySide(DummyVecEnv):
 
     def __init__(self, environments: Sequence[ConditionedStates], seed: int):
         """Take the environments, whose first episode is that of `seed`. What the base class' `seed` says is ignored."""
-        super().__init__([lambda environment=environment: environment for environment in environments])
+        waiting = iter(environments)
+        super().__init__([lambda: next(waiting)] * len(environments))
         self._environments = environments
         self.next_seed = seed
 
