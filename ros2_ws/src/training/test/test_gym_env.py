@@ -122,29 +122,28 @@ def test_what_the_simulation_cannot_do_is_refused(env, encoder):
         ConditionedStates(env, Conditioning(ConditioningConfig(latent_dim=32, joints=3)))
 
 
-def test_side_by_side_each_sees_what_it_would_see_alone(env, encoder, conditioning):
+@pytest.mark.parametrize("held", [(1, 1, 1, 1, 1, 1), (4, 2)])
+def test_side_by_side_each_sees_what_it_would_see_alone(env, encoder, conditioning, held):
     """At other batch sizes the encoder sums in another order, hence not to the bit."""
-    several = SideBySide([ConditionedStates(ReacherLatents(SIM, encoder), conditioning) for _ in range(3)], seed=40)
-    alone = ConditionedStates(env, conditioning)
-    actions = np.random.default_rng(0).uniform(-1, 1, (2, SIM.episode_steps, 3, 2))
-    found = [several.reset()]
-    ends, rewards = [], []
-    for action in actions.reshape(-1, 3, 2):
-        states, reward, ended, infos = several.step(action)
-        found.append(states.copy())
-        rewards.append(reward)
-        assert ended.all() == ended.any() == (len(rewards) % SIM.episode_steps == 0)
-        assert all(info["TimeLimit.truncated"] == ended[0] for info in infos)
-        if ended.all():
-            ends.append([info["terminal_observation"] for info in infos])
+    made = [ConditionedStates(ReacherLatents(SIM, encoder), conditioning) for _ in range(3)]
+    several, alone = SideBySide(made, seed=40, action_repeat=held[0]), ConditionedStates(env, conditioning)
+    found, states = [], several.reset()
+    for action in np.random.default_rng(0).uniform(-1, 1, (2, len(held), 3, 2)).reshape(-1, 3, 2):
+        found.append((states.copy(), action, *several.step(action)))
+        states = found[-1][2]
     several.close()
+    assert several.next_seed == 40 + 9
     for number in range(3):
+        rows = iter(found)
         for part in range(2):
             state, _ = alone.reset(seed=40 + 3 * part + number)
-            for step in range(SIM.episode_steps):
-                row = part * SIM.episode_steps + step
-                np.testing.assert_allclose(found[row][number], state, rtol=0, atol=1e-4)
-                state, reward, *_ = alone.step(actions[part, step, number])
-                assert rewards[row][number] == np.float32(reward)
-            np.testing.assert_allclose(ends[part][number], state, rtol=0, atol=1e-4)
-    assert several.next_seed == 40 + 9
+            for steps in held:
+                shown, action, following, rewards, ended, infos = next(rows)
+                np.testing.assert_allclose(shown[number], state, rtol=0, atol=1e-4)
+                outcomes = [alone.step(action[number]) for _ in range(steps)]
+                state, over = outcomes[-1][0], outcomes[-1][3]
+                assert rewards[number] == sum(outcome[1] for outcome in outcomes)
+                assert ended[number] == infos[number]["TimeLimit.truncated"] == over
+                last = infos[number]["terminal_observation"] if over else following[number]
+                np.testing.assert_allclose(last, state, rtol=0, atol=1e-4)
+            assert over

@@ -5,6 +5,7 @@ learned temperature of their Soft Actor-Critic Algorithms and Applications, 2018
 Stable-Baselines3. Encoder and conditioning stay frozen, so the actor reads what a dreamer's reads, and is its bundle.
 """
 
+import math
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -44,11 +45,14 @@ class SacTraining:
         steps: control steps in all environments together; the last step of all of them may go beyond.
         episode_steps: of an episode. Short ones begin often, and a target is learned wherever one was.
         envs: environments side by side, K.
+        action_repeat: control steps that an action is held in training: so noise gets the arm somewhere, and fewer
+            clips are encoded. One that an episode's end cuts short counts whole. What is learned acts at every step.
         random_steps: first control steps, whose actions are drawn uniformly and which nothing is learned between.
-        updates: gradient steps a control step.
+        updates: gradient steps an action.
         batch_size: transitions a gradient step, drawn from all there were.
         hidden: width of the two hidden layers of actor and critics.
         discount: of a control step.
+        temperature: weight of the actions' entropy at first; it is learned.
         learning_rate: of actor, critics and temperature.
         checkpoint_every: control steps.
         seed: of weights, draws and episodes.
@@ -58,11 +62,13 @@ class SacTraining:
     steps: int = 100_000
     episode_steps: int = 100
     envs: int = 16
+    action_repeat: int = 4
     random_steps: int = 2000
-    updates: float = 0.5
+    updates: float = 1.0
     batch_size: int = 256
     hidden: int = 256
     discount: float = 0.99
+    temperature: float = 0.1
     learning_rate: float = 5e-4
     checkpoint_every: int = 5000
     seed: int = 0
@@ -70,7 +76,7 @@ class SacTraining:
 
     def __post_init__(self) -> None:
         """Refuse values that no training can have, with a VjepaError."""
-        for name in ("steps", "envs", "batch_size", "checkpoint_every"):
+        for name in ("steps", "envs", "action_repeat", "batch_size", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise VjepaError(f"{name} is {getattr(self, name)}; expected at least 1")
         if not self.updates * self.envs >= 1:
@@ -114,7 +120,7 @@ def train_sac(
     conditioning = model.conditioning
     sim = replace(sim, seed=sac_seed(training), episode_steps=training.episode_steps)
     made = [ConditionedStates(ReacherLatents(sim, encoder), conditioning) for _ in range(training.envs)]
-    environments = SideBySide(made, sim.seed)
+    environments = SideBySide(made, sim.seed, training.action_repeat)
     settings = {**asdict(training), "sim": asdict(sim)}
     try:
         sac = _soft_actor_critic(environments, training)
@@ -122,14 +128,15 @@ def train_sac(
         parts: dict[str, Stateful] = {"networks": _Networks(sac), "replay": _Replay(sac)}
         run = TrainingRun(work, {**settings, **weights}, parts, "cpu")
         done, beside = run.resume()
-        sac.num_timesteps = done
         if done:
+            sac.num_timesteps = done // training.action_repeat  # It counts actions.
             sac.set_random_seed(training.seed + done)
             environments.next_seed = sim.seed + beside["episodes"]
         with run.events(done) as log:
             progress = _Progress(run, training, log, environments, beside.get("curve", []), on_step)
             if done < training.steps:
-                sac.learn(training.steps - done, progress, log_interval=sys.maxsize, reset_num_timesteps=False)
+                left = math.ceil((training.steps - done) / training.action_repeat)
+                sac.learn(left, progress, log_interval=sys.maxsize, reset_num_timesteps=False)
                 progress.save()
     finally:
         environments.close()
@@ -176,10 +183,11 @@ def _soft_actor_critic(environments: SideBySide, training: SacTraining) -> SAC:
         "MlpPolicy",
         environments,
         learning_rate=training.learning_rate,
-        buffer_size=training.steps + 2 * training.envs,  # More than there will be.
-        learning_starts=training.random_steps,
+        buffer_size=training.steps // training.action_repeat + 3 * training.envs,  # More than there will be.
+        learning_starts=training.random_steps // training.action_repeat,
         batch_size=training.batch_size,
-        gamma=training.discount,
+        gamma=training.discount**training.action_repeat,
+        ent_coef=f"auto_{training.temperature}",
         train_freq=1,  # Of all environments at once.
         gradient_steps=round(training.updates * training.envs),
         policy_kwargs={"net_arch": [training.hidden] * 2, "activation_fn": nn.ELU},  # As `Actor` has them.
@@ -252,14 +260,19 @@ class _Progress(BaseCallback):
     def save(self) -> None:
         """Write the checkpoint."""
         episodes = self._environments.next_seed - sac_seed(self._training)
-        self._run.save(self.model.num_timesteps, {"curve": self.curve, "episodes": episodes})
-        self._saved = self.model.num_timesteps
+        self._run.save(self._steps, {"curve": self.curve, "episodes": episodes})
+        self._saved = self._steps
+
+    @property
+    def _steps(self) -> int:
+        """Control steps done."""
+        return self.model.num_timesteps * self._training.action_repeat
 
     def _on_training_start(self) -> None:
-        self._saved = self.model.num_timesteps
+        self._saved = self._steps
 
-    def _on_rollout_start(self) -> None:  # Between two steps, when all transitions are stored and learned from.
-        if self.model.num_timesteps >= self._saved + self._training.checkpoint_every:
+    def _on_rollout_start(self) -> None:  # Between two actions, when all transitions are stored and learned from.
+        if self._steps >= self._saved + self._training.checkpoint_every:
             self.save()
 
     def _on_step(self) -> bool:
@@ -272,7 +285,7 @@ class _Progress(BaseCallback):
         return True
 
     def _say(self) -> None:
-        step = self.model.num_timesteps
+        step = self._steps
         learned = {name.removeprefix("train/"): float(value) for name, value in self.logger.name_to_value.items()}
         figures = {"return": float(np.mean(self._ended)), **learned}
         require_finite(figures, step)

@@ -1,7 +1,4 @@
-"""Environments side by side, for Stable-Baselines3: the frames of all of them pass the encoder at once.
-
-A batch costs much less than its clips one by one, and the encoder is what a step mostly costs.
-"""
+"""Environments side by side, for Stable-Baselines3: the clips of all of them pass the encoder at once."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,11 +6,13 @@ import numpy as np
 from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
-from vjepa_training.gym_env import ConditionedStates
+from vjepa_training.gym_env import ConditionedStates, ReacherLatents
 
 
 class SideBySide(DummyVecEnv):
     """K environments of one encoder, each of which begins a new episode where one ends.
+
+    An action is held for some control steps, whose rewards are added up; only then the clip is encoded.
 
     Episodes take seeds in the order they begin, whichever environment they run in: no two are alike. Observations are
     states (K, S); that of an episode's end is `terminal_observation` in its environment's info, as in the base class.
@@ -22,12 +21,19 @@ class SideBySide(DummyVecEnv):
         next_seed: of the episode that begins next.
     """
 
-    def __init__(self, environments: Sequence[ConditionedStates], seed: int):
-        """Take the environments, whose first episode is that of `seed`. What the base class' `seed` says is ignored."""
+    def __init__(self, environments: Sequence[ConditionedStates], seed: int, action_repeat: int = 1):
+        """Take the environments.
+
+        Args:
+            environments: of one encoder and one conditioning.
+            seed: of the first episode; what the base class' `seed` is given does not matter.
+            action_repeat: control steps that an action is held, less where an episode ends meanwhile.
+        """
         waiting = iter(environments)
         super().__init__([lambda: next(waiting)] * len(environments))
         self._environments = environments
         self.next_seed = seed
+        self._action_repeat = action_repeat
 
     def reset(self) -> np.ndarray:
         """Begin an episode in every environment and return the states, (K, S) float32."""
@@ -35,7 +41,7 @@ class SideBySide(DummyVecEnv):
 
     def step_wait(self) -> VecEnvStepReturn:
         """Act in every environment; return states (K, S), rewards (K,), whether an episode ended (K,), and infos."""
-        outcomes = [env.env.advance(action) for env, action in zip(self._environments, self.actions, strict=True)]
+        outcomes = [self._held(env.env, action) for env, action in zip(self._environments, self.actions, strict=True)]
         rewards, terminated, truncated = (np.array(part) for part in zip(*outcomes, strict=True))
         states = self._states(range(self.num_envs))
         infos: list[dict] = [{"TimeLimit.truncated": bool(cut)} for cut in truncated]
@@ -45,6 +51,16 @@ class SideBySide(DummyVecEnv):
         if len(ended):
             states[ended] = self._begun(ended)
         return states, rewards.astype(np.float32), terminated | truncated, infos
+
+    def _held(self, environment: ReacherLatents, action: np.ndarray) -> tuple[float, bool, bool]:
+        """Hold an action; return the sum of the rewards, and whether the episode was terminated or truncated."""
+        earned, over = 0.0, (False, False)
+        for _ in range(self._action_repeat):
+            reward, *over = environment.advance(action)
+            earned += reward
+            if any(over):
+                break
+        return earned, *over
 
     def _begun(self, numbers: Iterable[int]) -> np.ndarray:
         """Begin an episode in the environments of these numbers and return their states."""
