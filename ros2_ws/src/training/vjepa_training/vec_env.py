@@ -54,13 +54,13 @@ class SideBySide(DummyVecEnv):
 
     def _held(self, environment: ReacherLatents, action: np.ndarray) -> tuple[float, bool, bool]:
         """Hold an action; return the sum of the rewards, and whether the episode was terminated or truncated."""
-        earned, over = 0.0, (False, False)
+        earned = 0.0
         for _ in range(self._action_repeat):
-            reward, *over = environment.advance(action)
+            reward, terminated, truncated = environment.advance(action)
             earned += reward
-            if any(over):
+            if terminated or truncated:
                 break
-        return earned, *over
+        return earned, terminated, truncated
 
     def _begun(self, numbers: Iterable[int]) -> np.ndarray:
         """Begin an episode in the environments of these numbers and return their states."""
