@@ -40,6 +40,7 @@ ROSDEP_KEYS = {
 # Imported modules that only pip brings, with the distribution that holds each. rosdep has no pinned key for any.
 FROM_PIP = {
     "dm_control": "dm_control",
+    "gymnasium": "gymnasium",
     "huggingface_hub": "huggingface_hub",
     "matplotlib": "matplotlib",
     "mcap": "mcap",
@@ -47,6 +48,7 @@ FROM_PIP = {
     "pyarrow": "pyarrow",
     "rosbags": "rosbags",
     "safetensors": "safetensors",
+    "stable_baselines3": "stable-baselines3",
     "torch": "torch",
     "tqdm": "tqdm",
     "transformers": "transformers",

@@ -27,6 +27,7 @@ setup(
             "cem = vjepa_planner.planners.cem:CemPlanner",
             "mppi = vjepa_planner.planners.mppi:MppiPlanner",
             "dreamer = vjepa_planner.planners.dreamer:DreamerPlanner",
+            "sac = vjepa_planner.planners.sac:SacPlanner",
         ],
     },
 )

@@ -10,20 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from vjepa_bringup import arguments as types
-from vjepa_bringup.graph import find_bundle, versions
+from vjepa_bringup.graph import StackOptions, find_bundle, merged_parameters, versions
 from vjepa_bringup.scoreboard import require_writable, write_json
 from vjepa_bringup.training_picture import draw_training
 
 
 def add_parsers(commands) -> None:
-    """Add `train` with `encoder`, `bc`, `dynamics`, `reward` and `dreamer`."""
-    train = commands.add_parser("train", help="train an encoder, a policy or a model of the world on a dataset")
+    """Add `train` with `encoder`, `bc`, `dynamics`, `reward`, `dreamer` and `sac`."""
+    train = commands.add_parser("train", help="train an encoder, a policy or a model of the world")
     kinds = train.add_subparsers(title="what to train", required=True, metavar="WHAT")
     _add_encoder(kinds)
     _add_bc(kinds)
     _add_dynamics(kinds)
     _add_reward(kinds)
     _add_dreamer(kinds)
+    _add_sac(kinds)
 
 
 def _add_encoder(kinds) -> None:
@@ -115,6 +116,23 @@ def _add_dreamer(kinds) -> None:
     parser.set_defaults(function=dreamer_command)
 
 
+def _add_sac(kinds) -> None:
+    parser = kinds.add_parser("sac", help="an actor, by soft actor-critic in the simulator, with no data and no model")
+    parser.add_argument("--dynamics", required=True, metavar="BUNDLE", help="the dynamics model whose states it reads")
+    parser.add_argument("--encoder", help="whose latents those are made of (default: the parameters')")
+    parser.add_argument("--task", help="dm_control task, such as reacher-easy")
+    parser.add_argument("--params-file", default="", help="YAML of ROS parameters over the defaults")
+    parser.add_argument("--steps", type=types.amount, help="control steps in all")
+    parser.add_argument("--episode-steps", type=types.amount, help="control steps of an episode")
+    parser.add_argument("--envs", type=types.positive, help="environments side by side")
+    parser.add_argument("--random-steps", type=types.whole, help="first control steps, of random actions")
+    parser.add_argument("--action-repeat", type=types.positive, help="control steps that an action is held meanwhile")
+    parser.add_argument("--updates", type=float, help="gradient steps an action")
+    parser.add_argument("--batch-size", type=types.positive, help="transitions a gradient step")
+    _add_outcome(parser)
+    parser.set_defaults(function=sac_command)
+
+
 def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=types.amount)
     parser.add_argument("--batch-size", type=types.positive)
@@ -124,15 +142,19 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, metavar="DS", help="dataset with latents")
+    parser.add_argument("--start", default="", metavar="BUNDLE", help="a trained one of the same sizes to go on from")
+    parser.add_argument("--picture", metavar="FILE.png", help="draw the learning curve and, of dynamics, open loop")
+    _add_outcome(parser)
+
+
+def _add_outcome(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="BUNDLE", help="folder of the bundle")
     parser.add_argument("--work", metavar="DIR", help="folder of checkpoint and events (default: OUT.training)")
-    parser.add_argument("--start", default="", metavar="BUNDLE", help="a trained one of the same sizes to go on from")
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--checkpoint-every", type=types.amount, help="steps")
     parser.add_argument("--seed", type=types.seed)
     parser.add_argument("--device", help="cpu, cuda or cuda:N")
     parser.add_argument("--json", metavar="FILE", help="write the learning curve and the settings")
-    parser.add_argument("--picture", metavar="FILE.png", help="draw the learning curve and, of dynamics, open loop")
 
 
 def encoder_command(arguments: argparse.Namespace) -> int:
@@ -242,6 +264,25 @@ def dreamer_command(arguments: argparse.Namespace) -> int:
     return _trained(arguments, train)
 
 
+def sac_command(arguments: argparse.Namespace) -> int:
+    """`vjepa train sac`."""
+    from vjepa_training.settings import encoder_config, load_encoder, sim_config
+    from vjepa_training.train_sac import SacTraining, train_sac
+
+    training = SacTraining(**_given(arguments, SacTraining))
+    options = StackOptions(
+        encoder=arguments.encoder, device=training.device, task=arguments.task, params_file=arguments.params_file
+    )
+    parameters = merged_parameters(options)
+    sim = sim_config(parameters["sim_bridge"], training.episode_steps, {})
+    encoder = load_encoder(encoder_config(parameters["vjepa_perception"], threads=0))
+
+    def train(out: str, work: Path, on_step) -> dict[str, Any]:
+        return train_sac(encoder, sim, find_bundle(arguments.dynamics), training, out, work, _command(), on_step)
+
+    return _trained(arguments, train)
+
+
 def _given(arguments: argparse.Namespace, training: type) -> dict[str, Any]:
     """Return those options that are fields of `training` and were given."""
     values = {field.name: getattr(arguments, field.name, None) for field in dataclasses.fields(training)}
@@ -268,7 +309,7 @@ def _trained(arguments: argparse.Namespace, train: Callable[..., dict[str, Any]]
         print("  ".join(f"{name} {value:.4g}" for name, value in entry.items()))
     if arguments.json:
         write_json(arguments.json, {**facts, "wall_s": time.monotonic() - started, "versions": versions()})
-    if arguments.picture:
+    if getattr(arguments, "picture", None):
         draw_training(arguments.picture, facts)
     return 0
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from vjepa_interfaces.errors import VjepaError
 from vjepa_planner.conformance import PlannerConformance, load_for_test
 
 
@@ -113,6 +114,15 @@ class TestDreamerThatSaysWhatItsEnsembleThinks(TestDreamer):
         assert planner.plan(observations[0]).disagreement > 0
 
 
+class TestSac(TestDreamer):
+    name = "sac"
+    joint_state = True
+
+    def test_without_a_bundle_it_says_which_option_to_set(self):
+        with pytest.raises(VjepaError, match="SacPlanner has no actor; set its option 'bundle'"):
+            load_for_test("sac")
+
+
 CONFORMANCE = {
     "random": TestRandom,
     "expert-p": TestExpertP,
@@ -122,6 +132,7 @@ CONFORMANCE = {
     "shooting": TestShooting,
     "mppi": TestMppi,
     "dreamer": TestDreamer,
+    "sac": TestSac,
 }
 
 

@@ -1,6 +1,7 @@
 """`dreamer`: an actor trained in imagination, one forward pass a plan."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ class DreamerConfig:
 class DreamerPlanner(Planner):
     """Acts by the mode of its actor, with no search and no state."""
 
-    Config = DreamerConfig
+    Config: ClassVar[type] = DreamerConfig
 
     def __init__(self, config: DreamerConfig, context: PlannerContext):
         super().__init__(config, context)

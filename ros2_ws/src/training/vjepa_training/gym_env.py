@@ -1,0 +1,168 @@
+"""The simulation as a Gymnasium environment that shows latents, for reinforcement learning by any library.
+
+    env = ReacherLatents(SimConfig(episode_steps=100), load_encoder(EncoderConfig("models/encoder-small")))
+    observation, _ = env.reset(seed=7)
+    observation, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+
+It shows what a planner sees, and in the same numbers: never target or fingertip.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from sim_bridge.env import MAX_SEED, SimConfig, SimEnv, SimStep
+from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.messages import LAST
+from vjepa_perception.clip import ClipBuffer
+from vjepa_perception.encoder import Encoder
+from vjepa_planner.models.conditioning import Conditioning
+
+Observed = dict[str, np.ndarray]
+
+
+class ReacherLatents(gymnasium.Env):
+    """An arm of n joints behind a camera and a frozen encoder.
+
+    Observations: `latent` (rows, dimension) float32; `joint_position` (n,) rad and `joint_velocity` (n,) rad/s, both
+    float64. Actions: (n,) in [-1, 1], shares of the effort limit; what lies beyond is clipped. Rewards are the task's.
+    An episode is truncated after `sim.episode_steps`, and terminated where the task itself ends it. `info` is empty.
+
+    `reset(seed=s)` begins the episode of seed s, the very one that `vjepa eval --seed s` begins with; `reset()` that of
+    s + 1, and of `sim.seed` the first time. `begin` and `advance` are `reset` and `step` without the encoder, for those
+    who encode the clips of several environments at once.
+
+    Attributes:
+        clip: the frames to encode for the present observation, oldest first, as `Encoder.preprocess` returns them.
+        encoder: as given.
+    """
+
+    action_space: spaces.Box
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 50}
+    render_mode = "rgb_array"
+
+    def __init__(self, sim: SimConfig, encoder: Encoder):
+        """Compile the task's model.
+
+        Args:
+            sim: the simulation.
+            encoder: it may serve several environments.
+
+        Raises:
+            VjepaError: as `SimEnv`.
+        """
+        self.encoder = encoder
+        self._env = SimEnv(replace(sim, seed=0))  # So that an episode's number is its seed.
+        self._next_seed = sim.seed
+        self._step: SimStep | None = None
+        self.metadata = {**self.metadata, "render_fps": round(1e9 / self._env.control_period_ns)}
+        joints = (len(self._env.limits.joint_names),)
+        self.action_space = spaces.Box(-1.0, 1.0, joints, np.float32)
+        self.observation_space = spaces.Dict(
+            {
+                "latent": spaces.Box(-np.inf, np.inf, encoder.shape, np.float32),
+                "joint_position": spaces.Box(-np.inf, np.inf, joints, np.float64),
+                "joint_velocity": spaces.Box(-np.inf, np.inf, joints, np.float64),
+            }
+        )
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observed, dict]:
+        """Begin an episode and return its first observation; there are no options.
+
+        Raises:
+            VjepaError: the simulation takes no such seed.
+        """
+        super().reset(seed=seed)
+        self.begin(seed)
+        return self.observed(self._encoded()), {}
+
+    def step(self, action: np.ndarray) -> tuple[Observed, float, bool, bool, dict]:
+        """Act for one control period; return observation, reward, terminated, truncated and an empty dictionary.
+
+        Raises:
+            VjepaError: the action is not finite or not of shape (n,), or no episode runs.
+        """
+        reward, terminated, truncated = self.advance(action)
+        return self.observed(self._encoded()), reward, terminated, truncated, {}
+
+    def begin(self, seed: int | None = None) -> None:
+        """Begin the episode of `seed`, or None for the one after the last; its first `clip` is then to be encoded."""
+        seed = self._next_seed if seed is None else seed
+        if not 0 <= seed <= MAX_SEED:
+            raise VjepaError(f"seed is {seed}; the simulation takes 0 to {MAX_SEED}")
+        self._next_seed = seed + 1
+        self._frames = ClipBuffer(self.encoder.clip_frames)
+        self._arrive(self._env.reset(seed))
+
+    def advance(self, action: np.ndarray) -> tuple[float, bool, bool]:
+        """Act, (n,) in [-1, 1]; return reward, terminated and truncated. The new `clip` is then to be encoded."""
+        limits = self._env.limits
+        effort, _ = limits.checked(None, limits.to_effort(action))
+        step = self._env.step(effort)
+        self._arrive(step)
+        terminated = step.step_type == LAST and step.discount == 0
+        return step.reward, terminated, step.step_type == LAST and not terminated
+
+    def observed(self, latent: np.ndarray) -> Observed:
+        """Return the observation of the present step, whose `clip` encodes to `latent` (rows, dimension)."""
+        assert self._step is not None
+        return {
+            "latent": latent,
+            "joint_position": self._step.joint_position,
+            "joint_velocity": self._step.joint_velocity,
+        }
+
+    def render(self) -> np.ndarray:
+        """Return the camera's view that the encoder last saw: (height, width, 3) uint8 RGB."""
+        return self._view
+
+    def close(self) -> None:
+        """Free renderer and physics, not the encoder."""
+        self._env.close()
+
+    def _arrive(self, step: SimStep) -> None:
+        self._step = step
+        self._view = self._env.render()
+        self.clip = self._frames.push(step.stamp_ns, self.encoder.preprocess(self._view))
+
+    def _encoded(self) -> np.ndarray:
+        return self.encoder.encode([self.clip])[0]
+
+
+class ConditionedStates(gymnasium.ObservationWrapper):
+    """Shows a `ReacherLatents` in the states of a world model, (S,) float32, as its conditioning makes them.
+
+    That is a frozen projection of the latent, then sine, cosine and velocity of the joints where the model reads them.
+    """
+
+    env: ReacherLatents
+
+    def __init__(self, env: ReacherLatents, conditioning: Conditioning):
+        """Wrap `env`.
+
+        Raises:
+            VjepaError: `conditioning` is for an arm of another number of joints.
+        """
+        super().__init__(env)
+        config, joints = conditioning.config, env.action_space.shape[0]
+        if config.joints != joints:
+            raise VjepaError(
+                f"the states are those of an arm of {config.joints} joints, but this one has {joints}; "
+                "give a dynamics model of this arm"
+            )
+        self._conditioning = conditioning
+        self.observation_space = spaces.Box(-np.inf, np.inf, (config.state_size,), np.float32)
+
+    @torch.inference_mode()
+    def observation(self, observation: Observed) -> np.ndarray:
+        """Return the state of an observation.
+
+        Raises:
+            VjepaError: the latent is of another dimension, or has too few rows.
+        """
+        parts = (observation[name] for name in ("latent", "joint_position", "joint_velocity"))
+        return self._conditioning(*(torch.tensor(part, dtype=torch.float32) for part in parts)).numpy()
