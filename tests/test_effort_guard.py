@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from time import monotonic as now
 
 import pytest
@@ -17,6 +18,7 @@ from vjepa_bringup import run_graph
 from vjepa_bringup.graph import build_graph
 from vjepa_interfaces import topics
 
+ROOT = Path(__file__).resolve().parents[1]
 TORQUE, ZERO = [0.02, -0.01], [0.0, 0.0]
 COMMAND_TIMEOUT_S = 0.2
 SLACK_S = 0.15
@@ -96,6 +98,8 @@ def test_the_arm_moves_only_while_enabled_not_dry_and_commanded_by_one(arm):
     arm.holding = True
     shown = arm.wait_for_message("dry run")
     arm.stack.wait_for(lambda: arm.wait_for_message("dry run")["computed_efforts"] == "0.0200, -0.0100", "the torque")
+    documented = (ROOT / "docs/interface.md").read_text().partition("### `effort_guard`")[2].partition("\n### ")[0]
+    assert [key for key in shown if f"`{key}`" not in documented] == []
     assert shown["output_efforts"] == "0.0000, 0.0000"
     assert {tuple(effort) for _, effort in arm.outputs} == {tuple(ZERO)}
 
