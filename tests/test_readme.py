@@ -23,6 +23,7 @@ import yaml
 
 from vjepa_bringup import domains
 from vjepa_bringup.graph import LIFECYCLE_ORDER, StackOptions, option_names
+from vjepa_bringup.options import option_default
 from vjepa_interfaces import topics
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,6 +34,7 @@ PAGES = [
     "docs/tutorial.md",
     "docs/world-models.md",
     "docs/reproduce.md",
+    "docs/real-arm.md",
 ]
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 REASONS = {"ros": "needs a sourced ROS 2", "network": "downloads from the Hugging Face hub", "docker": "needs Docker"}
@@ -42,6 +44,7 @@ PARAMETERS = {
     "vjepa_perception": "vjepa_perception.perception_node:PerceptionParameters",
     "vjepa_planner": "vjepa_planner.planner_node:PlannerParameters",
     "episode_recorder": "vjepa_bringup.recorder_node:RecorderParameters",
+    "effort_guard": "vjepa_interfaces.effort_guard:GuardParameters",
 }
 RUN_TIMEOUT_S = 420.0
 
@@ -256,5 +259,5 @@ def test_every_launch_argument_is_documented_with_its_default(interface):
     assert list(documented) == option_names()
     for option in dataclasses.fields(StackOptions):
         if option.default != "":
-            expected = ("*files*", "with the sim") if option.default is None else (f"`{option.default}`",)
+            expected = ("*files*", "with the sim") if option.default is None else (f"`{option_default(option.name)}`",)
             assert documented[option.name] in expected, option.name

@@ -15,6 +15,8 @@ setup(
     description="The vocabulary all nodes share: topics, QoS, codecs, alignment, the managed-node base.",
     license="Apache-2.0",
     entry_points={
-        "console_scripts": [],
+        "console_scripts": [
+            "effort_guard = vjepa_interfaces.effort_guard_node:main",
+        ],
     },
 )

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from vjepa_bringup.graph import (
+    GUARD,
     LIFECYCLE_ORDER,
     OPTION_PARAMETERS,
     NodeSpec,
@@ -59,6 +60,17 @@ def test_a_camera_takes_the_place_of_the_simulation():
     nodes = graph(source="camera", planner="random")
     assert set(nodes) == {"vjepa_perception", "vjepa_planner", "episode_recorder", "stack_manager"}
     assert "sim_bridge" not in nodes["stack_manager"].parameters["managed_nodes"]
+
+
+@pytest.mark.parametrize("source", ["sim", "camera"])
+def test_a_guard_is_there_where_it_is_asked_for_and_is_the_first_to_be_taken_down(source):
+    assert GUARD not in graph(source=source, planner="random")
+    nodes = graph(source=source, planner="random", guard=True, command_topic="torques")
+    assert nodes["stack_manager"].parameters["managed_nodes"][-1] == GUARD
+    assert nodes[GUARD].parameters["dry_run"] is True
+    assert nodes[GUARD].remappings == {"joint_command": "torques"}
+    if source == "sim":
+        assert nodes["sim_bridge"].parameters["command_input"] == "effort_array"
 
 
 def test_what_drives_behind_a_camera_is_chosen_by_its_user(params_file):
@@ -121,7 +133,7 @@ def test_the_stack_is_visible_on_this_host_alone_unless_it_is_opened():
 
 def test_without_file_and_options_the_defaults_hold():
     merged, defaults = merged_parameters(StackOptions()), default_parameters()
-    assert set(merged) == set(defaults) == {*LIFECYCLE_ORDER, "stack_manager"}
+    assert set(merged) == set(defaults) == {*LIFECYCLE_ORDER, GUARD, "stack_manager"}
     assert merged["sim_bridge"] == defaults["sim_bridge"]
     options = {name: value for name, value in defaults["vjepa_planner"].items() if "." in name}
     bundles = {name: str(share("models", value)) for name, value in options.items()}
@@ -218,7 +230,7 @@ def test_a_node_is_named_with_or_without_its_namespace(key, params_file):
 @pytest.mark.parametrize("key", ["planner", "/right/vjepa_planner"])
 def test_a_node_that_is_not_in_the_stack_is_refused_with_those_that_are(key, params_file):
     file = params_file(**{key: {"planner": "random"}})
-    valid = ", ".join(sorted((*LIFECYCLE_ORDER, "stack_manager")))
+    valid = ", ".join(sorted((*LIFECYCLE_ORDER, GUARD, "stack_manager")))
     with pytest.raises(VjepaError, match=rf"parameters\.yaml: unknown node '{key.strip('/')}'; valid are: {valid}"):
         merged_parameters(StackOptions(params_file=file, namespace="left"))
 

@@ -25,6 +25,9 @@ LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 LIFECYCLE_ORDER = ("vjepa_perception", "vjepa_planner", "episode_recorder", "sim_bridge")
 """Order of activation: every consumer before the source of what it consumes."""
 
+GUARD = "effort_guard"
+"""The last to be activated, where it is asked for, so that it is the first to be taken down: with zero torque."""
+
 OPTION_PARAMETERS = {
     "sim_bridge": ("task", "seed", "episodes", "episode_steps", "lockstep"),
     "vjepa_perception": ("encoder", "device"),
@@ -47,6 +50,7 @@ class StackOptions:
         image_topic: topic of the frames, where it is not `camera/image_raw`.
         joint_states_topic: topic of the joint states, where it is not `joint_states`.
         command_topic: topic of the torque commands, where it is not `joint_command`.
+        guard: put `effort_guard` between the torque commands and the arm; it starts with a dry run.
         planner: the planner that drives.
         policy: bundle name or folder of the policy that the planner `bc` runs.
         encoder: bundle name, folder or hub id.
@@ -70,6 +74,7 @@ class StackOptions:
     image_topic: str = ""
     joint_states_topic: str = ""
     command_topic: str = ""
+    guard: bool = False
     planner: str | None = None
     policy: str | None = None
     encoder: str | None = None
@@ -131,8 +136,10 @@ def build_graph(options: StackOptions) -> list[NodeSpec]:
         "vjepa_planner": ("vjepa_planner", "vjepa_planner"),
         "episode_recorder": ("vjepa_bringup", "episode_recorder"),
         "sim_bridge": ("sim_bridge", "sim_bridge"),
+        GUARD: ("vjepa_interfaces", GUARD),
     }
     names = [name for name in LIFECYCLE_ORDER if name != "sim_bridge" or options.source == "sim"]
+    names += [GUARD] if options.guard else []
     nodes = [NodeSpec(*executables[name], name, clock | parameters[name] | asked, remappings) for name in names]
     manager = {"managed_nodes": names, **parameters["stack_manager"]}
     nodes.append(NodeSpec("vjepa_bringup", "stack_manager", "stack_manager", manager, lifecycle=False))
@@ -176,6 +183,8 @@ def merged_parameters(options: StackOptions) -> dict[str, dict[str, Any]]:
             planner[name] = find_bundle(value)
     if options.source == "sim":
         merged["vjepa_planner"] = _arm_of(merged["sim_bridge"]) | merged["vjepa_planner"]
+        if options.guard:
+            merged["sim_bridge"]["command_input"] = "effort_array"
     merged["episode_recorder"]["provenance"] = json.dumps(_provenance(merged))
     return merged
 
