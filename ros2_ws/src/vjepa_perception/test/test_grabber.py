@@ -181,6 +181,18 @@ def test_a_source_that_is_unplugged_is_opened_again_when_it_is_back(grabbing):
     assert (source.opened, grabber.failure, grabber.counts["reconnects"]) == (2, "", 1)
 
 
+def test_an_error_while_capturing_is_a_reason_and_the_source_is_opened_again(grabbing, monkeypatch):
+    source = Scripted()
+    grabber = grabbing(source.open)
+    with monkeypatch.context() as broken:
+        broken.setattr(source, "retrieve", lambda: 1 / 0)
+        source.permits.release()
+        wait_for(lambda: "failed: ZeroDivisionError" in grabber.failure, "the reason")
+    source.permits.release()
+    assert grabber.newest(DEADLINE_S) is not None
+    assert (source.closed, grabber.failure) == (1, "")
+
+
 def test_stopping_wakes_who_waits_and_lets_the_source_go(grabbing):
     source = Scripted()
     grabber = grabbing(source.open)

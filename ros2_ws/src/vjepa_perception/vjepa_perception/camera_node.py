@@ -81,7 +81,7 @@ class CameraNode(ManagedNode):
         with self._open() as video:
             picture = video.first_frame()
         height, width = self._view.apply(picture).shape[:2]
-        self._size = (width, height)
+        self._size, self._raw_shape = (width, height), picture.shape
         self._calibration, self._calibrated = self._read_calibration(picture.shape[1], picture.shape[0])
         self._image = self.publisher(Image, topics.IMAGE)
         self._info = self.publisher(CameraInfo, topics.CAMERA_INFO)
@@ -151,9 +151,9 @@ class CameraNode(ManagedNode):
         set_stamp(image.header.stamp, frame.stamp_ns)
         fill_image(image, picture)
         info = CameraInfo(header=image.header, height=height, width=width)
-        if (width, height) != self._size:  # A stream may change it; what was calibrated was another picture.
-            self._size, self._calibration = (width, height), None
-            self._calibrated = "left out: the size of the picture has changed"
+        self._size = (width, height)
+        if self._calibration is not None and frame.rgb.shape != self._raw_shape:
+            self._calibration, self._calibrated = None, "left out: the camera's picture has changed its size"
         if (calibration := self._calibration) is not None:
             info.distortion_model = calibration.distortion_model
             info.d, info.k, info.r, info.p = map(list, (calibration.d, calibration.k, calibration.r, calibration.p))

@@ -111,6 +111,10 @@ class Grabber:
                 continue
             try:
                 captured = self._capture(source)
+            except Exception as error:  # OpenCV's own, for one: the thread must outlive it.
+                self._fail(f"{described(self._name)} failed: {type(error).__name__}: {error}; trying to open it again")
+                self._stopping.wait(self._reconnect_s)
+                continue
             finally:
                 source.close()
             if not (self._is_file and captured and self._loop):
