@@ -41,6 +41,7 @@ REASONS = {"ros": "needs a sourced ROS 2", "network": "downloads from the Huggin
 NOT_RUN = {"make test": "it runs every test, this one included"}
 PARAMETERS = {
     "sim_bridge": "sim_bridge.sim_node:SimParameters",
+    "camera": "vjepa_perception.camera_node:CameraParameters",
     "vjepa_perception": "vjepa_perception.perception_node:PerceptionParameters",
     "vjepa_planner": "vjepa_planner.planner_node:PlannerParameters",
     "episode_recorder": "vjepa_bringup.recorder_node:RecorderParameters",

@@ -16,6 +16,7 @@ setup(
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
+            "camera = vjepa_perception.camera_node:main",
             "vjepa_perception = vjepa_perception.perception_node:main",
         ],
     },

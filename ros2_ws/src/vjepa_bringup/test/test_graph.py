@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from vjepa_bringup.graph import (
+    CONSUMERS,
     GUARD,
     LIFECYCLE_ORDER,
     OPTION_PARAMETERS,
@@ -51,9 +52,9 @@ def part(values: dict, names: Iterable[str]) -> dict:
 
 def test_consumers_come_before_the_simulation_and_the_manager_last():
     nodes = build_graph(StackOptions())
-    assert tuple(node.name for node in nodes) == (*LIFECYCLE_ORDER, "stack_manager")
+    assert [node.name for node in nodes] == [*CONSUMERS, "sim_bridge", "stack_manager"]
     assert [node.name for node in nodes if not node.lifecycle] == ["stack_manager"]
-    assert nodes[-1].parameters["managed_nodes"] == list(LIFECYCLE_ORDER)
+    assert nodes[-1].parameters["managed_nodes"] == [*CONSUMERS, "sim_bridge"]
 
 
 def test_a_camera_takes_the_place_of_the_simulation():
@@ -71,6 +72,32 @@ def test_a_guard_is_there_where_it_is_asked_for_and_is_the_first_to_be_taken_dow
     assert nodes[GUARD].remappings == {"joint_command": "torques"}
     if source == "sim":
         assert nodes["sim_bridge"].parameters["command_input"] == "effort_array"
+
+
+def test_the_camera_node_is_activated_last_and_opens_what_the_argument_names(params_file):
+    file = params_file(camera={"source": "other.avi", "loop": True}, vjepa_planner={"control_period_s": 0.1})
+    *_, camera, manager = build_graph(
+        StackOptions(source="camera", camera="/dev/video0", planner="random", params_file=file)
+    )
+    assert (camera.package, camera.executable, camera.name) == ("vjepa_perception", "camera", "camera")
+    assert manager.parameters["managed_nodes"] == [*CONSUMERS, "camera"]
+    assert part(camera.parameters, ["source", "loop", "use_sim_time", "expected_rate_hz"]) == {
+        "source": "/dev/video0",
+        "loop": True,
+        "use_sim_time": False,
+        "expected_rate_hz": 10.0,
+    }
+
+
+def test_no_rate_is_expected_of_a_camera_unless_a_file_says_the_control_period():
+    camera = graph(source="camera", camera="0", planner="random")["camera"]
+    assert "expected_rate_hz" not in camera.parameters
+    assert "camera" not in graph(source="camera", planner="random")
+
+
+def test_a_camera_beside_the_simulation_is_refused():
+    with pytest.raises(VjepaError, match="camera is '0', but source is 'sim'; set source:=camera"):
+        graph(camera="0")
 
 
 def test_what_drives_behind_a_camera_is_chosen_by_its_user(params_file):

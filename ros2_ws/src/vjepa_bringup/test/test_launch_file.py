@@ -124,10 +124,11 @@ def spec_of(event, lifecycle: set[str]) -> tuple[NodeSpec, str, str]:
     [
         {},
         {"source": "camera", "planner": "random", "image_topic": "/my/cam", "command_topic": "torques"},
+        {"source": "camera", "camera": "0", "planner": "random"},
         {"joint_states_topic": "/arm/joints"},
         {"lockstep": "true", "namespace": "left", "log_level": "warn", "record": "true", "bag_dir": "7", "seed": "3"},
     ],
-    ids=["defaults", "camera", "simulation"],
+    ids=["defaults", "driver", "camera", "joint states", "simulation"],
 )
 def test_the_processes_are_those_of_the_graph(started, arguments):
     options = StackOptions(**{name: parse_option(name, text) for name, text in arguments.items()})

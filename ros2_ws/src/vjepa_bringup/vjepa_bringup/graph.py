@@ -22,8 +22,9 @@ from vjepa_training.catalogue import arm_of
 SOURCES = ("sim", "camera")
 DISCOVERIES = {"localhost": "LOCALHOST", "subnet": "SUBNET", "system_default": "SYSTEM_DEFAULT"}
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
-LIFECYCLE_ORDER = ("vjepa_perception", "vjepa_planner", "episode_recorder", "sim_bridge")
-"""Order of activation: every consumer before the source of what it consumes."""
+CONSUMERS = ("vjepa_perception", "vjepa_planner", "episode_recorder")
+LIFECYCLE_ORDER = (*CONSUMERS, "camera", "sim_bridge")
+"""Order of activation: every consumer before the source of what it consumes, of which a stack has one at most."""
 
 GUARD = "effort_guard"
 """The last to be activated, where it is asked for, so that it is the first to be taken down: with zero torque."""
@@ -46,7 +47,8 @@ class StackOptions:
     """The launch arguments. None leaves a choice to the parameter files.
 
     Attributes:
-        source: `sim`, or `camera` where frames come from a camera driver on `image_topic`.
+        source: `sim`, or `camera` where frames come from a camera.
+        camera: device, video file or rtsp:// address that the camera node opens; empty where a driver of yours runs.
         image_topic: topic of the frames, where it is not `camera/image_raw`.
         joint_states_topic: topic of the joint states, where it is not `joint_states`.
         command_topic: topic of the torque commands, where it is not `joint_command`.
@@ -71,6 +73,7 @@ class StackOptions:
     """
 
     source: str = "sim"
+    camera: str = ""
     image_topic: str = ""
     joint_states_topic: str = ""
     command_topic: str = ""
@@ -114,11 +117,14 @@ def build_graph(options: StackOptions) -> list[NodeSpec]:
     """
     if options.source not in SOURCES:
         raise unknown_name("source", options.source, SOURCES)
+    if options.camera and options.source != "camera":
+        raise VjepaError(f"camera is '{options.camera}', but source is '{options.source}'; set source:=camera with it")
     if options.discovery not in DISCOVERIES:
         raise unknown_name("discovery", options.discovery, DISCOVERIES)
     if options.log_level not in LOG_LEVELS:
         raise unknown_name("log_level", options.log_level, LOG_LEVELS)
     parameters = merged_parameters(options)
+    sources = {"sim_bridge": options.source == "sim", "camera": bool(options.camera)}
     clock = {"use_sim_time": options.source == "sim"}
     asked = {"use_sim_time": options.use_sim_time} if options.use_sim_time is not None else {}
     remappings = {
@@ -135,10 +141,11 @@ def build_graph(options: StackOptions) -> list[NodeSpec]:
         "vjepa_perception": ("vjepa_perception", "vjepa_perception"),
         "vjepa_planner": ("vjepa_planner", "vjepa_planner"),
         "episode_recorder": ("vjepa_bringup", "episode_recorder"),
+        "camera": ("vjepa_perception", "camera"),
         "sim_bridge": ("sim_bridge", "sim_bridge"),
         GUARD: ("vjepa_interfaces", GUARD),
     }
-    names = [name for name in LIFECYCLE_ORDER if name != "sim_bridge" or options.source == "sim"]
+    names = [name for name in LIFECYCLE_ORDER if sources.get(name, True)]
     names += [GUARD] if options.guard else []
     nodes = [NodeSpec(*executables[name], name, clock | parameters[name] | asked, remappings) for name in names]
     manager = {"managed_nodes": names, **parameters["stack_manager"]}
@@ -172,6 +179,8 @@ def merged_parameters(options: StackOptions) -> dict[str, dict[str, Any]]:
     for node, names in OPTION_PARAMETERS.items():
         explicit = {name: getattr(options, name) for name in names}
         merged[node] |= {name: value for name, value in explicit.items() if value is not None}
+    if options.camera:
+        merged["camera"] = _expected_rate(merged["vjepa_planner"]) | merged["camera"] | {"source": options.camera}
     merged["vjepa_perception"]["encoder"] = find_bundle(merged["vjepa_perception"].get("encoder", ""))
     planner = merged["vjepa_planner"]
     if "planner" not in planner:
@@ -209,6 +218,12 @@ def _arm_of(sim: dict[str, Any]) -> dict[str, Any]:
     if sim.get("rate_hz") and not sim.get("lockstep"):
         arm["control_period_s"] = 1.0 / sim["rate_hz"]
     return arm
+
+
+def _expected_rate(planner: dict[str, Any]) -> dict[str, float]:
+    """Return the rate that a camera should have where a parameter file says the planner's control period."""
+    period_s = planner.get("control_period_s")
+    return {"expected_rate_hz": 1.0 / period_s} if period_s else {}
 
 
 def _provenance(merged: dict[str, dict[str, Any]]) -> dict[str, str]:

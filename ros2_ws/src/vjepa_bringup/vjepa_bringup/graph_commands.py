@@ -16,7 +16,7 @@ from std_srvs.srv import SetBool
 from vjepa_bringup import arguments as types
 from vjepa_bringup.domains import running_stacks
 from vjepa_bringup.graph import (
-    LIFECYCLE_ORDER,
+    CONSUMERS,
     StackOptions,
     default_parameters,
     environment,
@@ -245,8 +245,9 @@ def _record(monitor: Monitor, on: bool) -> str:
 
 def status_command(arguments: argparse.Namespace) -> int:
     """`vjepa status`: exit status 0 when every node is active and none reports an error."""
+    expected = len(CONSUMERS) + 2  # With the source of frames and the stack manager.
     with _stack(arguments) as monitor:
-        monitor.wait_until(lambda: len(monitor.diagnostics) > len(LIFECYCLE_ORDER), DIAGNOSTICS_TIMEOUT_S)
+        monitor.wait_until(lambda: len(monitor.diagnostics) >= expected, DIAGNOSTICS_TIMEOUT_S)
         if not monitor.diagnostics:
             raise VjepaError("no node of a stack says anything in this domain")
         active = monitor.is_active()

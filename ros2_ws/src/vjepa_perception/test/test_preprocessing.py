@@ -158,3 +158,9 @@ def test_a_processor_that_is_not_v_jepa_2s_is_refused(fields):
 def test_a_bundles_preprocessing_that_makes_no_sense_is_refused(fields, match):
     with pytest.raises(PreprocessingError, match=match):
         Preprocessing.from_bundle(fields)
+
+
+def test_a_preprocessed_frame_can_be_looked_at():
+    rgb = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    preprocessing = Preprocessing(resize=32, crop=32)
+    np.testing.assert_array_equal(preprocessing.picture(preprocessing.apply(rgb)), rgb)

@@ -127,6 +127,11 @@ class Preprocessing:
         image = image[:, top : top + self.crop, left : left + self.crop]
         return image.to(torch.float32).sub_(self._scaled_mean).div_(self._scaled_std)
 
+    def picture(self, frame: torch.Tensor) -> np.ndarray:
+        """Return what `apply` made of a frame as a picture to look at: uint8 of shape (crop, crop, 3)."""
+        samples = frame * self._scaled_std + self._scaled_mean
+        return samples.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+
     def _size(self, height: int, width: int) -> tuple[int, int]:
         longer = int(self.resize * max(height, width) / min(height, width))
         return (longer, self.resize) if width <= height else (self.resize, longer)

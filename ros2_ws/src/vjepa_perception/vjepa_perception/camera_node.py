@@ -1,0 +1,189 @@
+"""A camera, a video file or a network stream as ROS topics: the node that takes the simulation's place.
+
+One thread captures and stamps, another publishes the newest frame, so that neither a slow subscriber nor a dead cable
+stops the node. OpenCV reads; torch is not needed.
+"""
+
+import math
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from sensor_msgs.msg import CameraInfo, Image
+
+from vjepa_interfaces import topics
+from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.image_codec import fill_image
+from vjepa_interfaces.managed_node import OK, WARN, ManagedNode, run
+from vjepa_interfaces.stamps import set_stamp
+from vjepa_perception.calibration import Calibration, read_calibration
+from vjepa_perception.grabber import Frame, Grabber
+from vjepa_perception.video import Video, described
+from vjepa_perception.view import View
+
+RATE_TOLERANCE = 0.1
+RATE_WINDOW_S, RATE_FRAMES = 5.0, 50
+"""The rate is measured over so many seconds, and longer where they hold too few frames to tell ten per cent."""
+SILENCE_S = 2.0
+
+
+@dataclass(frozen=True)
+class CameraParameters:
+    """Parameters of `camera`.
+
+    Attributes:
+        source: a device (`0` or `/dev/video0`), a video file or an address such as `rtsp://HOST/PATH`.
+        fps: frames a second, asked of a device, or a file's in place of its own; 0 asks for nothing.
+        crop: x, y, width and height in pixels of the camera's picture; empty for all of it.
+        rotate: degrees clockwise, after the crop: 0, 90, 180 or 270.
+        flip: after the rotation: `horizontal`, `vertical`, `both` or empty.
+        frame_id: the frame in the messages' headers.
+        loop: play a file again and again.
+        calibration: YAML file as ROS's camera calibration writes it; empty for an uncalibrated camera.
+        reconnect_s: seconds between attempts to open a source that was lost.
+        expected_rate_hz: a measured rate that differs from it by more than a tenth is a warning; 0 expects nothing.
+    """
+
+    source: str = ""
+    fps: float = 0.0
+    crop: tuple[int, ...] = ()
+    rotate: int = 0
+    flip: str = ""
+    frame_id: str = topics.CAMERA_FRAME
+    loop: bool = False
+    calibration: str = ""
+    reconnect_s: float = 1.0
+    expected_rate_hz: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, least in (("fps", 0.0), ("reconnect_s", 0.01), ("expected_rate_hz", 0.0)):
+            value = getattr(self, name)
+            if not least <= value < math.inf:
+                raise VjepaError(f"{name} is {value}; expected a finite number of at least {least:g}")
+
+
+class CameraNode(ManagedNode):
+    """`camera`: one source, one thread that captures, one that publishes."""
+
+    Parameters = CameraParameters
+
+    def __init__(self):
+        super().__init__("camera")
+        self._grabber: Grabber | None = None
+        self._outputs: tuple = ()
+
+    def setup(self) -> None:
+        """See that the source gives frames and that view and calibration fit them; then let it go until activation."""
+        parameters = self.parameters
+        self._view = View(parameters.crop, parameters.rotate, parameters.flip)
+        with self._open() as video:
+            picture = video.first_frame()
+        height, width = self._view.apply(picture).shape[:2]
+        self._size, self._raw_shape = (width, height), picture.shape
+        self._calibration, self._calibrated = self._read_calibration(picture.shape[1], picture.shape[0])
+        self._image = self.publisher(Image, topics.IMAGE)
+        self._info = self.publisher(CameraInfo, topics.CAMERA_INFO)
+        self._outputs = (self._image, self._info)
+
+    def _open(self) -> Video:
+        return Video(self.parameters.source, self.parameters.fps)
+
+    def _read_calibration(self, width: int, height: int) -> tuple[Calibration | None, str]:
+        """Return the calibration of the view, and what to say of it."""
+        if not self.parameters.calibration:
+            return None, "none"
+        whole = read_calibration(self.parameters.calibration, width, height)
+        if self._view.turned:
+            return None, "left out: it does not hold for a picture that is rotated or flipped"
+        return whole.cropped(self._view.crop), self.parameters.calibration
+
+    def start(self) -> None:
+        """Open the source and publish what it gives."""
+        parameters = self.parameters
+        self._refusal = ""
+        self._started_s = time.monotonic()
+        self._window_s = RATE_WINDOW_S
+        if parameters.expected_rate_hz:
+            self._window_s = max(RATE_WINDOW_S, RATE_FRAMES / parameters.expected_rate_hz)
+        self._grabber = Grabber(
+            self._open,
+            parameters.source,
+            lambda: self.get_clock().now().nanoseconds,
+            loop=parameters.loop,
+            reconnect_s=parameters.reconnect_s,
+            rate_window_s=self._window_s,
+        )
+        self._grabber.start()
+        self._publisher = threading.Thread(target=self._publish_newest, name="publish", daemon=True)
+        self._publisher.start()
+
+    def stop(self) -> None:
+        """Let the source go."""
+        if self._grabber is not None:
+            self._grabber.stop()
+            self._publisher.join()
+            self._grabber = None
+
+    def teardown(self) -> None:
+        """Free the publishers."""
+        for output in self._outputs:
+            self.destroy_lifecycle_publisher(output)
+        self._outputs = ()
+
+    def _publish_newest(self) -> None:
+        grabber = self._grabber
+        while grabber is not None and (frame := grabber.newest()) is not None:
+            try:
+                self._publish(frame)
+                self._refusal = ""
+            except VjepaError as error:
+                self._refusal = f"frame refused: {error}"
+                grabber.counts["refused_frames"] += 1
+
+    def _publish(self, frame: Frame) -> None:
+        """Publish a frame's view with what is known of the camera, under one stamp."""
+        picture = self._view.apply(frame.rgb)
+        height, width = picture.shape[:2]
+        image = Image()
+        image.header.frame_id = self.parameters.frame_id
+        set_stamp(image.header.stamp, frame.stamp_ns)
+        fill_image(image, picture)
+        info = CameraInfo(header=image.header, height=height, width=width)
+        self._size = (width, height)
+        if self._calibration is not None and frame.rgb.shape != self._raw_shape:
+            self._calibration, self._calibrated = None, "left out: the camera's picture has changed its size"
+        if (calibration := self._calibration) is not None:
+            info.distortion_model = calibration.distortion_model
+            info.d, info.k, info.r, info.p = map(list, (calibration.d, calibration.k, calibration.r, calibration.p))
+        self._image.publish(image)
+        self._info.publish(info)
+
+    def diagnose(self):
+        """Say how many frames come, how fast, and what is wrong with the source."""
+        values: dict[str, Any] = {"source": described(self.parameters.source), "calibration": self._calibrated}
+        values["size"] = "{} x {}".format(*self._size)
+        grabber = self._grabber
+        if not self.active or grabber is None:
+            return OK, "configured", values
+        now = time.monotonic()
+        rate_hz = grabber.rate.rate(now)
+        names = ("frames", "dropped_frames", "undecoded_frames", "refused_frames", "reconnects")
+        values |= {name: grabber.counts[name] for name in names}
+        silence_s = now - (grabber.seen_s or self._started_s)
+        values |= {"rate_hz": rate_hz, "frame_age_s": silence_s}
+        if grabber.failure or self._refusal:
+            return WARN, grabber.failure or self._refusal, values
+        if silence_s > SILENCE_S:
+            return WARN, f"no frame for {silence_s:.0f} s from {values['source']}", values
+        expected = self.parameters.expected_rate_hz
+        measured = grabber.since_s and now - grabber.since_s > self._window_s
+        if expected and measured and abs(rate_hz - expected) > RATE_TOLERANCE * expected:
+            return WARN, f"{rate_hz:.1f} frames a second; expected_rate_hz says {expected:g}", values
+        return OK, "capturing", values
+
+
+def main() -> None:
+    """Run `camera` until it is told to stop."""
+    sys.exit(run(CameraNode))

@@ -1,0 +1,148 @@
+"""A camera, a video file or a network stream, opened by OpenCV: frames one after the other. No ROS, no torch."""
+
+import contextlib
+import math
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from vjepa_interfaces.errors import VjepaError
+
+DEVICE, FILE, STREAM = "device", "file", "stream"
+STREAM_TIMEOUT_MS = 5000
+MAX_FILE_RATE_HZ = 1000.0
+"""A file that claims more than this does not know its rate: OpenCV gives such numbers for still pictures."""
+
+
+class VideoError(VjepaError):
+    """A source that cannot be opened, or that gives no frame."""
+
+
+def kind_of(source: str) -> str:
+    """Say what `source` names: `DEVICE` (a number or a path in /dev), `STREAM` (an address) or `FILE`."""
+    if source.isdigit() or source.startswith("/dev/"):
+        return DEVICE
+    return STREAM if "://" in source else FILE
+
+
+class Video:
+    """An opened source; `grab` waits for the next frame and `retrieve` decodes it.
+
+    A file is played in real time: at its own rate, or at `fps` where that is above 0. A camera is asked for `fps` and
+    does what it can.
+
+    Attributes:
+        kind: `DEVICE`, `FILE` or `STREAM`.
+        fps: frames a second, as asked of a file or as the source says; 0 where it does not say.
+
+    Raises:
+        VideoError: the source cannot be opened, with what was tried and what to do.
+    """
+
+    def __init__(self, source: str, fps: float = 0.0):
+        if not source:
+            raise VideoError("no source; expected a device such as /dev/video0, a video file or an rtsp:// address")
+        self.kind = kind_of(source)
+        self._source = source
+        self._capture = _opened(source, self.kind)
+        if fps and self.kind == DEVICE:
+            self._capture.set(cv2.CAP_PROP_FPS, fps)
+        said = self._capture.get(cv2.CAP_PROP_FPS)
+        self.fps = fps if fps and self.kind == FILE else said if math.isfinite(said) and said > 0 else 0.0
+        if self.kind == FILE and not 0 < self.fps <= MAX_FILE_RATE_HZ:
+            self.close()
+            raise VideoError(f"video file {source} does not say how many frames a second it has; set 'fps' above 0")
+        self._due_s = time.monotonic()
+
+    def grab(self) -> bool:
+        """Wait for the next frame and take it, not decoded yet; False where there is none, or none any more."""
+        if not self._capture.grab():
+            return False
+        if self.kind == FILE:
+            self._wait_for_its_time()
+        return True
+
+    def _wait_for_its_time(self) -> None:
+        """Wait until the frame in hand is to be shown; after a standstill play on, rather than catch up."""
+        now = time.monotonic()
+        self._due_s += 1.0 / self.fps
+        if now - self._due_s > 0.5:
+            self._due_s = now
+        time.sleep(max(self._due_s - now, 0.0))
+
+    def retrieve(self) -> np.ndarray | None:
+        """Return the frame last grabbed, uint8 of shape (height, width, 3), red first; None if it does not decode."""
+        decoded, bgr = self._capture.retrieve()
+        if not decoded or bgr is None or not bgr.size:
+            return None
+        return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+    def first_frame(self) -> np.ndarray:
+        """Return the next frame, or raise VideoError where there is none: to look at what a source gives."""
+        rgb = self.retrieve() if self.grab() else None
+        if rgb is None:
+            raise VideoError(f"{described(self._source)} was opened but gave no frame; {_ADVICE[self.kind]}")
+        return rgb
+
+    def close(self) -> None:
+        """Let the source go."""
+        self._capture.release()
+
+    def __enter__(self) -> "Video":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def described(source: str) -> str:
+    """Return a source with what it was taken for, for messages; passwords in addresses are left out."""
+    kind = kind_of(source)
+    name = f"/dev/video{source}" if source.isdigit() else source
+    if kind == STREAM:
+        scheme, _, rest = source.partition("://")
+        _, at, host = rest.rpartition("@")
+        name = f"{scheme}://***@{host}" if at else source
+    return f"video {kind} {name}"
+
+
+_ADVICE = {
+    DEVICE: "see that it is plugged in, that no other program has it, that it is the camera's picture device "
+    "(v4l2-ctl --list-devices) and that you may read it (group video)",
+    FILE: "see that the path is right and that the file plays",
+    STREAM: "see that the address is right and that its host answers",
+}
+
+
+def _opened(source: str, kind: str) -> cv2.VideoCapture:
+    if kind == FILE and not Path(source).expanduser().is_file():
+        raise VideoError(f"no {described(source)}; {_ADVICE[FILE]}")
+    with _quiet():
+        if kind == DEVICE:
+            capture = cv2.VideoCapture(int(source) if source.isdigit() else source, cv2.CAP_V4L2)
+        elif kind == STREAM:
+            limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, STREAM_TIMEOUT_MS]
+            limits += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, STREAM_TIMEOUT_MS]
+            capture = cv2.VideoCapture(source, cv2.CAP_FFMPEG, limits)
+        else:
+            capture = cv2.VideoCapture(str(Path(source).expanduser()))
+    if not capture.isOpened():
+        raise VideoError(f"{described(source)} cannot be opened by OpenCV {cv2.__version__}; {_ADVICE[kind]}")
+    return capture
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Keep OpenCV from writing warnings of its own about a source that does not open: the error says it."""
+    logging = getattr(getattr(cv2, "utils", None), "logging", None)
+    if logging is None:
+        yield
+        return
+    level = logging.getLogLevel()
+    logging.setLogLevel(logging.LOG_LEVEL_ERROR)
+    try:
+        yield
+    finally:
+        logging.setLogLevel(level)

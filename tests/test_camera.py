@@ -1,0 +1,172 @@
+"""The camera node in real processes: a video file becomes frames, frames become latents. No camera is needed."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from vjepa_interfaces import topics
+from vjepa_interfaces.image_codec import image_to_rgb
+
+ENCODER = {
+    "kind": "encoder",
+    "architecture": "vjepa2",
+    "clip_frames": 4,
+    "init_seed": 0,
+    "model": {
+        "crop_size": 32,
+        "patch_size": 8,
+        "tubelet_size": 2,
+        "frames_per_clip": 4,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "mlp_ratio": 2.0,
+    },
+    "preprocessing": {"resize": 36, "crop": 32},
+}
+STEP = 16
+"""Levels of grey between two frames: more than JPEG loses."""
+FRAMES, RATE_HZ = 10, 20.0
+K = [50.0, 0.0, 32.0, 0.0, 50.0, 24.0, 0.0, 0.0, 1.0]
+CALIBRATION = {
+    "image_width": 64,
+    "image_height": 48,
+    "distortion_model": "plumb_bob",
+    "camera_matrix": {"rows": 3, "cols": 3, "data": K},
+    "distortion_coefficients": {"rows": 1, "cols": 5, "data": [0.1, 0.0, 0.0, 0.0, 0.0]},
+    "rectification_matrix": {"rows": 3, "cols": 3, "data": [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]},
+    "projection_matrix": {"rows": 3, "cols": 4, "data": [50.0, 0, 32.0, 0, 0, 50.0, 24.0, 0, 0, 0, 1.0, 0]},
+}
+
+
+@pytest.fixture
+def encoder(tmp_path) -> Path:
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(ENCODER))
+    return folder
+
+
+@pytest.fixture
+def video(tmp_path) -> Path:
+    """Frame i of 64 x 48 pixels is grey of level i * STEP."""
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), RATE_HZ, (64, 48))
+    for number in range(FRAMES):
+        writer.write(np.full((48, 64, 3), number * STEP, np.uint8))
+    writer.release()
+    return path
+
+
+@pytest.fixture
+def play(start_stack, encoder, video, tmp_path):
+    """Return a function that starts a stack whose camera plays the video with the given parameters."""
+
+    def start(**camera):
+        file = tmp_path / "parameters.yaml"
+        nodes = {"camera": camera, "vjepa_perception": {"clip_frames": 4, "grid": 2}}
+        file.write_text(yaml.safe_dump({name: {"ros__parameters": values} for name, values in nodes.items()}))
+        return start_stack(
+            source="camera", camera=str(video), planner="random", encoder=str(encoder), params_file=str(file)
+        )
+
+    return start
+
+
+def said(stack) -> tuple[str, dict]:
+    """What the camera says of itself: message and values."""
+    _, message, values = stack.monitor.diagnostics.get("camera", ("", "", {}))
+    return message, values
+
+
+def test_a_video_in_a_loop_becomes_frames_in_order_and_latents_with_their_stamps(play):
+    stack = play(loop=True, expected_rate_hz=RATE_HZ)
+    images, infos, latents = (stack.tap(topic) for topic in (topics.IMAGE, topics.CAMERA_INFO, topics.LATENT))
+    stack.wait_for(lambda: len(latents.messages) >= 3 * FRAMES, "latents of three rounds")
+    stack.wait_for(lambda: set(latents.stamps) <= set(images.stamps), "the frame of every latent")
+    assert images.stamps == sorted(set(images.stamps)), "stamps rise strictly"
+    numbers = [round(float(image_to_rgb(message).mean()) / STEP) for message in images.messages]
+    following = np.diff(numbers) % FRAMES
+    assert set(numbers) == set(range(FRAMES))
+    assert np.mean(following == 1) > 0.8, "one after the other, but for those that a busy machine drops"
+    now_ns = stack.node.get_clock().now().nanoseconds
+    assert 0 < now_ns - images.stamps[-1] < 60e9, "the time of the wall clock"
+
+    assert {message.header.frame_id for message in images.messages} == {"camera_optical_frame"}
+    assert {(message.width, message.height, message.encoding) for message in images.messages} == {(64, 48, "rgb8")}
+    stack.wait_for(lambda: len(infos.messages) > 3, "camera info")
+    assert set(infos.stamps[:3]) <= set(images.stamps)
+    assert set(infos.messages[0].k) == {0.0}, "uncalibrated, as the message's definition has it"
+    stack.wait_for(lambda: stack.monitor.value("camera", "rate_hz") > RATE_HZ / 2, "a rate")
+    _, values = said(stack)
+    assert values["size"] == "64 x 48"
+    assert values["reconnects"] == "0"
+    assert values["calibration"] == "none"
+
+
+def test_crop_and_calibration_reach_the_topics_and_an_unexpected_rate_is_a_warning(play, tmp_path):
+    (tmp_path / "camera.yaml").write_text(yaml.safe_dump(CALIBRATION))
+    stack = play(
+        loop=True,
+        crop=[8, 4, 40, 30],
+        frame_id="wrist_camera",
+        calibration=str(tmp_path / "camera.yaml"),
+        expected_rate_hz=50.0,
+    )
+    images, infos = stack.tap(topics.IMAGE), stack.tap(topics.CAMERA_INFO)
+    stack.wait_for(lambda: images.messages and infos.messages, "frames")
+    assert (images.messages[0].width, images.messages[0].height) == (40, 30)
+    info = infos.messages[0]
+    assert (info.width, info.height, info.header.frame_id) == (40, 30, "wrist_camera")
+    assert list(info.k) == [50.0, 0.0, 24.0, 0.0, 50.0, 20.0, 0.0, 0.0, 1.0]
+    assert (info.p[2], info.p[6], info.d[0], info.distortion_model) == (24.0, 20.0, 0.1, "plumb_bob")
+    stack.wait_for(lambda: "frames a second; expected_rate_hz says 50" in said(stack)[0], "a warning")
+    assert said(stack)[1]["calibration"].endswith("camera.yaml")
+
+
+def test_a_rotated_camera_is_uncalibrated_and_the_end_of_a_file_is_a_warning(play, tmp_path):
+    (tmp_path / "camera.yaml").write_text(yaml.safe_dump(CALIBRATION))
+    stack = play(rotate=90, calibration=str(tmp_path / "camera.yaml"))
+    infos = stack.tap(topics.CAMERA_INFO)
+    stack.wait_for(lambda: f"has ended after {FRAMES} frames; set 'loop'" in said(stack)[0], "a warning")
+    assert said(stack)[1]["calibration"].startswith("left out: ")
+    assert said(stack)[1]["frames"] == str(FRAMES)
+    assert {(info.width, info.height, info.k[0]) for info in infos.messages} <= {(48, 64, 0.0)}
+
+
+def test_a_source_that_is_not_there_is_refused_at_configure_with_what_to_do(play, video):
+    video.unlink()
+    stack = play()
+    stack.wait_for(
+        lambda: f"configure refused: no video file {video}; see that the path is right" in said(stack)[0], "the reason"
+    )
+
+
+def test_a_check_shows_size_rate_and_what_the_encoder_sees(commands, encoder, tmp_path):
+    """On a picture whose left half is red, flipped and cropped to the half that is then right."""
+    writer = cv2.VideoWriter(str(tmp_path / "red.avi"), cv2.VideoWriter_fourcc(*"MJPG"), RATE_HZ, (64, 48))
+    bgr = np.zeros((48, 64, 3), np.uint8)
+    bgr[:, :32] = (0, 0, 255)
+    for _ in range(FRAMES):
+        writer.write(bgr)
+    writer.release()
+    options = ["--encoder", str(encoder), "--crop", "8", "0", "48", "48", "--flip", "horizontal"]
+    commands.finish(commands.start("camera", "check", "red.avi", *options, "--out", "preview.png"))
+    assert "size      64 x 48 pixels\n" in commands.said
+    assert f", over {FRAMES} frames\n" in commands.said
+    assert "tiny sees 32 x 32 pixels of it\n" in commands.said
+    rate_hz = float(commands.said.partition("rate")[2].split()[0])
+    assert RATE_HZ / 2 < rate_hz < RATE_HZ * 1.5
+    rgb = cv2.imread(str(tmp_path / "preview.png"))[..., ::-1].astype(int)
+    assert rgb.shape == (48, 64 + 8 + 48, 3)
+    for column, red in ((5, 255), (60, 0), (72 + 5, 0), (72 + 42, 255)):
+        np.testing.assert_allclose(rgb[24, column], [red, 0, 0], atol=12, err_msg=f"column {column}")
+
+
+def test_a_check_of_no_source_says_what_to_do(commands):
+    assert commands.start("camera", "check", "none.avi").wait(60.0) == 1
+    assert "vjepa: no video file none.avi; see that the path is right" in commands.said
