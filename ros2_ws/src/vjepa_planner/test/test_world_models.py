@@ -67,6 +67,20 @@ def test_unrolled_each_member_goes_on_from_its_own_predictions():
         states = torch.cat([states[:, :, 1:], following[:, :, None]], dim=2)
 
 
+def test_disagreement_is_the_deviation_of_the_members_and_can_be_trained_against_where_they_agree():
+    model = Dynamics(DynamicsConfig(hidden=8, layers=1, members=3), ConditioningConfig(latent_dim=4))
+    model.delta_scale.copy_(torch.tensor([0.5, 1.0, 2.0, 4.0]))
+    states = torch.randn(3, 5, 4)
+    states[:, 0, 1] = 0.25
+    states.requires_grad_()
+    spread = model.spread(states)
+    expected = (states / model.delta_scale).std(dim=0).mean(dim=-1)
+    torch.testing.assert_close(spread, expected, rtol=1e-5, atol=1e-6)
+    spread.sum().backward()
+    assert torch.isfinite(states.grad).all()
+    assert states.grad[:, 1:].abs().min() > 0
+
+
 def test_a_residual_model_with_silent_layers_predicts_no_change():
     model = Dynamics(DynamicsConfig(hidden=16), SMALL).eval()
     for parameter in model.layers[-1].parameters():

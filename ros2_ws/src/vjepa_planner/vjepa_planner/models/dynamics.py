@@ -22,6 +22,8 @@ from vjepa_planner.models.module_bundle import config_from, load_weights, requir
 
 KIND = "dynamics"
 MLP, RESBLOCK = "dynamics-mlp", "dynamics-resblock"
+LEAST_VARIANCE = 1e-12
+"""Where members agree to the bit, a square root would have an infinite gradient."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,7 @@ class Dynamics(nn.Module):
         scaled = states / self.delta_scale
         # Over the first dimension torch.std takes 20 times as long.
         variance = (scaled - scaled.mean(dim=0)).square().sum(dim=0) / (len(states) - 1)
-        return variance.sqrt().mean(dim=-1)
+        return variance.clamp(min=LEAST_VARIANCE).sqrt().mean(dim=-1)
 
     def disagreement(self, state: Tensor, action: Tensor) -> float | None:
         """Return how much the members disagree about the next state after `action`, (n,), in `state`, (S,).
