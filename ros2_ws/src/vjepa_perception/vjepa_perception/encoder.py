@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_perception.checkpoint import Checkpoint, CheckpointError, find_checkpoint
+from vjepa_perception.engine import Engine
 from vjepa_perception.preprocessing import Preprocessing
-from vjepa_perception.rotary import share_rotary_tables
 from vjepa_perception.weights import explained_shortage, place_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -69,7 +69,7 @@ class Encoder:
     """
 
     def __init__(self, module, checkpoint: Checkpoint, weights_digest: str, config: EncoderConfig):
-        self._module = module
+        self._engine: Engine | None = Engine(module, config.clip_frames)
         self._preprocessing: Preprocessing = checkpoint.preprocessing
         self._side = module.config.crop_size // module.config.patch_size
         weight = next(module.parameters())
@@ -82,7 +82,7 @@ class Encoder:
         self.shape = (1 + (tokens if self.grid == ALL_TOKENS else self.grid**2), module.config.hidden_size)
         self.untrained = checkpoint.init_seed is not None
         self.parameters = sum(parameter.numel() for parameter in module.parameters())
-        self.fingerprint = self._fingerprint(weights_digest)
+        self.fingerprint = self._fingerprint(weights_digest, module.config)
 
     def preprocess(self, rgb: np.ndarray) -> torch.Tensor:
         """Return a frame, uint8 of shape (height, width, 3), as the encoder takes it: float32, (3, side, side).
@@ -102,15 +102,16 @@ class Encoder:
         the top left (or all tokens, tubelet by tubelet).
 
         Args:
-            clips: B clips of `clip_frames` frames each, oldest first, as `preprocess` returns them.
+            clips: B clips of `clip_frames` frames each, oldest first, as `preprocess` returns them; not to be changed
+                afterwards.
 
         Raises:
             EncoderError: no clips, or clips of another length or of frames of another shape.
             MemoryShortageError: the batch does not fit into memory.
         """
-        video = self._stacked(clips)
+        engine = self._check(clips)
         with explained_shortage(f"encoding {len(clips)} clips on {self.device}"), torch.inference_mode():
-            tokens = self._module(video.to(self.device)).last_hidden_state.to(torch.float32)
+            tokens = engine(clips).to(torch.float32)
             return pooled(tokens, self._side, self.grid).cpu().numpy()
 
     def info(self) -> dict[str, Any]:
@@ -143,30 +144,29 @@ class Encoder:
 
     def close(self) -> None:
         """Free the weights' memory; the encoder cannot be used afterwards."""
-        self._module = None
+        self._engine = None
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _stacked(self, clips) -> torch.Tensor:
-        """Return the clips as one video tensor (B, frames, 3, side, side)."""
+    def _check(self, clips) -> Engine:
+        """Return the engine, for clips that are what it takes."""
         shape = (3, self._preprocessing.crop, self._preprocessing.crop)
-        if self._module is None:
+        if self._engine is None:
             raise EncoderError(f"{self.name} was closed; load it again")
         lengths = {len(clip) for clip in clips}
         if lengths != {self.clip_frames}:
             raise EncoderError(
                 f"clips have {sorted(lengths) or 'no'} frames; expected one clip or more of {self.clip_frames}"
             )
-        frames = [frame for clip in clips for frame in clip]
-        wrong = next((frame for frame in frames if tuple(frame.shape) != shape), None)
+        wrong = next((frame for clip in clips for frame in clip if tuple(frame.shape) != shape), None)
         if wrong is not None:
             raise EncoderError(f"a clip has a frame of shape {tuple(wrong.shape)}; expected {shape}, from preprocess()")
-        return torch.stack(frames).unflatten(0, (len(clips), self.clip_frames))
+        return self._engine
 
-    def _fingerprint(self, weights_digest: str) -> str:
+    def _fingerprint(self, weights_digest: str, model) -> str:
         facts = {
             "weights": weights_digest,
-            "model": {name: getattr(self._module.config, name) for name in _MEANT_BY_WEIGHTS},
+            "model": {name: getattr(model, name) for name in _MEANT_BY_WEIGHTS},
             "preprocessing": asdict(self._preprocessing),
             "clip_frames": self.clip_frames,
             "grid": self.grid,
@@ -193,7 +193,6 @@ def load_encoder(config: EncoderConfig) -> Encoder:
     if config.threads:
         torch.set_num_threads(config.threads)
     digest = place_weights(module, checkpoint, device, dtype)
-    share_rotary_tables(module)
     return Encoder(module.eval().requires_grad_(False), checkpoint, digest, config)
 
 

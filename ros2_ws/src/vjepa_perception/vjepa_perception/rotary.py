@@ -21,7 +21,7 @@ class RotaryTables:
         """Return cosines and sines, each (N, head size), for `hidden`, (B, N, D), entering the layer `attention`."""
         key = (hidden.size(1), hidden.dtype, hidden.device)
         if self._tables is None or key != self._key:
-            self._key, self._tables = key, _tables(attention, hidden)
+            self._key, self._tables = key, rotary_tables(attention, *key)
         return self._tables
 
 
@@ -41,17 +41,26 @@ def _rotate(x: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor]) -> torch
     return x * cosines + torch.stack((-second, first), dim=-1).flatten(-2) * sines
 
 
-def _tables(attention, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute what `rotate_queries_or_keys` of transformers computes, for depth, height and width side by side."""
-    positions = type(attention).get_position_ids(attention, hidden)
+def rotary_tables(attention, tokens: int, dtype: torch.dtype, device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return cosines and sines, each (N, head size), of so many tokens' positions in depth, height and width.
+
+    The arithmetic is that of transformers' `rotate_queries_or_keys`.
+
+    Args:
+        attention: any attention layer of the encoder.
+        tokens: N.
+        dtype: of queries and keys.
+        device: where the tables shall be.
+    """
+    positions = type(attention).get_position_ids(attention, torch.empty(1, tokens, 0, device=device))
     cosines, sines = [], []
     for size, position in zip((attention.d_dim, attention.h_dim, attention.w_dim), positions, strict=True):
-        omega = torch.arange(size // 2, dtype=hidden.dtype, device=hidden.device)
+        omega = torch.arange(size // 2, dtype=dtype, device=device)
         omega /= size / 2.0
         angle = position.unsqueeze(-1) * (1.0 / 10000**omega)
         cosines.append(angle.cos().repeat(1, 2))
         sines.append(angle.sin().repeat(1, 2))
     rest = attention.attention_head_size - sum(table.size(-1) for table in cosines)
-    cosines.append(torch.ones(hidden.size(1), rest, dtype=hidden.dtype, device=hidden.device))
-    sines.append(torch.zeros(hidden.size(1), rest, dtype=hidden.dtype, device=hidden.device))
+    cosines.append(torch.ones(tokens, rest, dtype=dtype, device=device))
+    sines.append(torch.zeros(tokens, rest, dtype=dtype, device=device))
     return torch.cat(cosines, dim=-1), torch.cat(sines, dim=-1)

@@ -1,0 +1,182 @@
+"""A frozen V-JEPA 2 encoder's forward pass, made for speed: the weights and the tokens are transformers'.
+
+What differs from transformers' module: one product gives queries, keys and values; their rotary tables are computed
+once, and lie so that a rotation is three passes over memory; the attention's scale is in the weights; patch embedding
+is a product; a tubelet that the last clips had is not embedded again; a batch on a processor is done in pieces that
+stay in its cache; and on a GPU the launches of a small batch are replayed as one graph.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vjepa_interfaces.errors import VjepaError
+from vjepa_perception.rotary import rotary_tables
+
+CACHE_BYTES = {torch.float32: 2**20}
+CACHE_BYTES_NARROW = 2**21
+"""Of the widest activations, the hidden ones of an MLP, in the pieces that a processor works through. Measured."""
+
+MOST_PLAIN_TOKENS = 1024
+"""With more of them the attention's matrix is too large to be written down."""
+
+MOST_GRAPHED_CLIPS = 4
+"""A larger batch keeps a GPU busy by itself."""
+
+
+class Engine:
+    """The forward pass of a transformers `VJEPA2Encoder`, which is not needed afterwards; not for training.
+
+    One thread at a time. Frames must not be changed after they were given: a tubelet is known again by its frames'
+    identity.
+    """
+
+    def __init__(self, module, clip_frames: int):
+        """Take over the weights of `module`, for clips of `clip_frames` frames.
+
+        Raises:
+            VjepaError: heads of an odd size, which cannot be rotated by pairs.
+        """
+        config = module.config
+        patches = module.embeddings.patch_embeddings.proj
+        self._device, self._dtype = patches.weight.device, patches.weight.dtype
+        self._heads = config.num_attention_heads
+        self._size = config.hidden_size // self._heads
+        if self._size % 2:
+            raise VjepaError(
+                f"attention heads have {self._size} values ({config.hidden_size} in {self._heads} heads); "
+                "expected an even number, as positions rotate pairs"
+            )
+        self._tubelet, self._patch = config.tubelet_size, config.patch_size
+        self._tokens = clip_frames // config.tubelet_size * (config.crop_size // config.patch_size) ** 2
+        self._eps = config.layer_norm_eps
+        self._embedding = (patches.weight.flatten(1), patches.bias)
+        self._last_norm = (module.layernorm.weight, module.layernorm.bias)
+        self._activation = module.layer[0].mlp.activation
+        self._tables = self._halved_tables(module.layer[0].attention)
+        self._layers = [self._layer(layer) for layer in module.layer]
+        self._plain = (self._device.type, self._dtype) == ("cpu", torch.bfloat16) and self._tokens <= MOST_PLAIN_TOKENS
+        self._seen: dict[tuple[int, ...], tuple[tuple[Tensor, ...], Tensor]] = {}
+        self._seen_before: dict[tuple[int, ...], tuple[tuple[Tensor, ...], Tensor]] = {}
+        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
+        self._piece = self._clips_in_cache(config.hidden_size * config.mlp_ratio)
+
+    def __call__(self, clips: Sequence[Sequence[Tensor]]) -> Tensor:
+        """Return the tokens of `clips`: shape (B, N, D), in the module's own type.
+
+        Args:
+            clips: B clips of frames (3, side, side) each, oldest first, on the module's device.
+        """
+        embedded = self.embed(clips)
+        if self._device.type == "cuda" and len(clips) <= MOST_GRAPHED_CLIPS:
+            return self._replayed(embedded)
+        return torch.cat([self._attended(piece) for piece in embedded.split(self._piece)])
+
+    def embed(self, clips: Sequence[Sequence[Tensor]]) -> Tensor:
+        """Return the patches of `clips` as they enter the first layer: shape (B, N, D).
+
+        Tubelets of this call and of the two before it are kept: as a window slides by a frame, every other one has the
+        same tubelets but for the newest.
+        """
+        step = self._tubelet
+        tubelets = [tuple(clip[start : start + step]) for clip in clips for start in range(0, len(clip), step)]
+        keys = [tuple(map(id, tubelet)) for tubelet in tubelets]
+        known = self._seen_before | self._seen
+        new = {key: tubelet for key, tubelet in zip(keys, tubelets, strict=True) if key not in known}
+        if new:
+            frames = torch.stack([frame for tubelet in new.values() for frame in tubelet])
+            rows = functional.linear(self._patches(frames.to(self._device, self._dtype)), *self._embedding)
+            # The frames are kept as well, so that nothing else takes their identity.
+            known |= {key: (new[key], row) for key, row in zip(new, rows, strict=True)}
+        self._seen_before, self._seen = self._seen, {key: known[key] for key in keys}
+        return torch.stack([known[key][1] for key in keys]).unflatten(0, (len(clips), -1)).flatten(1, 2)
+
+    def _patches(self, frames: Tensor) -> Tensor:
+        """Return the values of each patch, (T, patches of one, values), of T tubelets (T x frames, 3, side, side)."""
+        patch = self._patch
+        split = frames.unflatten(0, (-1, self._tubelet)).unflatten(3, (-1, patch)).unflatten(5, (-1, patch))
+        return split.permute(0, 3, 5, 2, 1, 4, 6).flatten(3).flatten(1, 2)
+
+    def _attended(self, x: Tensor) -> Tensor:
+        """Return what the layers make of the tokens `x`, (B, N, D), which it changes."""
+        batch, tokens, width = x.shape
+        heads, size = self._heads, self._size
+        cosines, first_sines, second_sines = self._tables
+        turned = x.new_empty(batch, tokens, 2 * heads, size)
+        first, second = turned[..., : size // 2], turned[..., size // 2 :]
+        queries, keys = turned[:, :, :heads].transpose(1, 2), turned[:, :, heads:].transpose(1, 2)
+        for norm1, qkv, project, norm2, widen, narrow in self._layers:
+            product = functional.linear(functional.layer_norm(x, (width,), *norm1, self._eps), *qkv)
+            product = product.view(batch, tokens, 3 * heads, size)
+            straight = product[:, :, : 2 * heads]
+            torch.mul(straight, cosines, out=turned)
+            first.addcmul_(straight[..., size // 2 :], first_sines)
+            second.addcmul_(straight[..., : size // 2], second_sines)
+            mixed = self._attention(queries, keys, product[:, :, 2 * heads :].transpose(1, 2))
+            x += functional.linear(mixed.transpose(1, 2).reshape(batch, tokens, width), *project)
+            hidden = functional.linear(functional.layer_norm(x, (width,), *norm2, self._eps), *widen)
+            x += functional.linear(self._activation(hidden), *narrow)
+        return functional.layer_norm(x, (width,), *self._last_norm, self._eps)
+
+    def _attention(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        if self._plain:  # A fifth faster there than the fused kernel, which computes in float32.
+            return (queries @ keys.transpose(-1, -2)).softmax(-1) @ values
+        return functional.scaled_dot_product_attention(queries, keys, values, scale=1.0)
+
+    def _replayed(self, embedded: Tensor) -> Tensor:
+        """Return what the layers make of `embedded` on a GPU, as a graph recorded at the first batch of its size."""
+        if len(embedded) not in self._graphs:
+            given = embedded.clone()
+            aside = torch.cuda.Stream(self._device)
+            aside.wait_stream(torch.cuda.current_stream(self._device))
+            with torch.cuda.stream(aside):
+                for _ in range(3):  # Libraries choose their kernels before the recording.
+                    self._attended(given.clone())
+            torch.cuda.current_stream(self._device).wait_stream(aside)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                made = self._attended(given.clone())
+            self._graphs[len(embedded)] = (graph, given, made)
+        graph, given, made = self._graphs[len(embedded)]
+        given.copy_(embedded)
+        graph.replay()
+        return made.clone()
+
+    def _layer(self, layer) -> tuple[tuple[Tensor, Tensor | None], ...]:
+        """Return the weights and biases of one layer, in the order of their use."""
+        attention = layer.attention
+        order = torch.cat([torch.arange(0, self._size, 2), torch.arange(1, self._size, 2)]).to(self._device)
+        rows = (torch.arange(self._heads, device=self._device)[:, None] * self._size + order).flatten()
+        queries, keys = _rows(attention.query, rows, attention.scaling), _rows(attention.key, rows)
+        weight = torch.cat([queries[0], keys[0], attention.value.weight])
+        bias = None if attention.query.bias is None else torch.cat([queries[1], keys[1], attention.value.bias])
+        after = (attention.proj, layer.norm2, layer.mlp.fc1, layer.mlp.fc2)
+        norm = (layer.norm1.weight, layer.norm1.bias)
+        return (norm, (weight, bias), *((part.weight, part.bias) for part in after))
+
+    def _halved_tables(self, attention) -> tuple[Tensor, Tensor, Tensor]:
+        """Return cosines, and sines of the first and of the second of each pair, for queries and keys of all heads.
+
+        In each head the first values of all pairs come first, then the second ones: so they are two halves to rotate.
+        Shapes (N, 2 x heads, head size), and of the sines half a head.
+        """
+        cosines, sines = rotary_tables(attention, self._tokens, self._dtype, self._device)
+        halved = torch.cat([cosines[:, 0::2], cosines[:, 1::2]], dim=1)
+        tables = (halved, -sines[:, 0::2], sines[:, 1::2])
+        cosines, first, second = (table[:, None].repeat(1, 2 * self._heads, 1).contiguous() for table in tables)
+        return cosines, first, second
+
+    def _clips_in_cache(self, hidden: float) -> int:
+        """Return how many clips are worked through at a time, given the width of an MLP's `hidden` values."""
+        if self._device.type != "cpu":
+            return 2**20
+        one = self._tokens * hidden * self._dtype.itemsize
+        return max(1, int(CACHE_BYTES.get(self._dtype, CACHE_BYTES_NARROW) / one))
+
+
+def _rows(linear, rows: Tensor, scale: float = 1.0) -> tuple[Any, Any]:
+    """Return weight and bias of a linear layer with its outputs in the order `rows`, times `scale`."""
+    return linear.weight[rows] * scale, None if linear.bias is None else linear.bias[rows] * scale
