@@ -4,10 +4,10 @@
 run:
 	./vjepa run $(ARGS)
 
-test: .vjepa/torchvision
+test: .vjepa/torchvision .vjepa/lerobot
 	./vjepa --exec python -P -m pytest $(ARGS)
 
-.vjepa/torchvision: requirements-torchvision.txt
+.vjepa/torchvision .vjepa/lerobot: .vjepa/%: requirements-%.txt
 	./vjepa --exec python -P -m pip install --quiet --no-deps --upgrade --target $@ -r $<
 	touch $@
 

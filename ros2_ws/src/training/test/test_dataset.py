@@ -7,9 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
-from vjepa_interfaces.errors import VjepaError
 from vjepa_training import dataset as module
 from vjepa_training.dataset import (
     IMAGE,
@@ -25,7 +23,6 @@ from vjepa_training.dataset import (
     whole_episodes,
 )
 from vjepa_training.dataset_tools import encode_dataset, merge_datasets
-from vjepa_training.hub import push_dataset
 
 INFO = DatasetInfo(
     joint_names=("shoulder", "wrist"),
@@ -307,7 +304,7 @@ def test_a_file_cut_short_is_refused(tmp_path):
         Dataset(tmp_path / "ds")
 
 
-# -------------------------------------------------------------------------------------------- merge, encode and push
+# -------------------------------------------------------------------------------------------------- merge and encode
 
 
 def test_merging_puts_episodes_behind_one_another_and_keeps_all_sources(tmp_path):
@@ -369,67 +366,3 @@ def test_a_dataset_that_kept_its_frames_is_encoded_by_another_encoder(tmp_path):
     np.testing.assert_array_equal(np.asarray(kept[IMAGE]), np.asarray(dataset[IMAGE]))
     with pytest.raises(DatasetError, match="build it with frames kept"):
         encode_dataset(encoded, tmp_path / "again", Brightness(), {})
-
-
-class LocalHub:
-    """The Hub's interface, with its files in a folder."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.calls: list[tuple] = []
-
-    def create_repo(self, repo, *, repo_type, private, exist_ok):
-        self.calls.append((repo, repo_type, private, exist_ok))
-        return f"https://huggingface.co/datasets/{repo}"
-
-    def upload_folder(self, *, repo_id, repo_type, folder_path, delete_patterns, commit_message):
-        assert (repo_type, delete_patterns) == ("dataset", "data/*.parquet")
-        for file in (self.folder / repo_id).glob(delete_patterns):
-            file.unlink()
-        shutil.copytree(folder_path, self.folder / repo_id, dirs_exist_ok=True)
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    import huggingface_hub
-
-    hub = LocalHub(tmp_path / "hub")
-    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: hub)
-    return hub
-
-
-def test_what_is_pushed_is_what_load_dataset_reads(tmp_path, hub, monkeypatch):
-    datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr("vjepa_training.hub.SHARD_BYTES", 2000)
-    dataset = write(tmp_path / "ds")
-    (hub.folder / "me" / "arm" / "data").mkdir(parents=True)
-    (hub.folder / "me" / "arm" / "data" / "train-00000-of-00099.parquet").touch()
-    assert push_dataset(dataset, "me/arm", private=True) == "https://huggingface.co/datasets/me/arm"
-    assert hub.calls == [("me/arm", "dataset", True, True)]
-    repository = hub.folder / "me" / "arm"
-    assert {file.name for file in (repository / "data").iterdir()} == {
-        f"train-0000{i}-of-00002.parquet" for i in range(2)
-    }
-    theirs = datasets.load_dataset(str(repository), split="train", cache_dir=str(tmp_path / "cache"))
-    assert_same_values(theirs, dataset)
-    _, front, text = (repository / "README.md").read_text().split("---\n", 2)
-    assert yaml.safe_load(front)["configs"][0]["data_files"] == [{"split": "train", "path": "data/train-*"}]
-    for name in INFO.columns():
-        assert f"`{name}`" in text
-    assert json.loads((repository / INFO_FILE).read_text())["sources"] == [{"command": "test"}]
-    assert not list(dataset.folder.glob(".push-*"))
-
-
-def test_a_push_that_is_refused_says_what_to_do(tmp_path, hub, monkeypatch):
-    from huggingface_hub.errors import LocalTokenNotFoundError
-
-    dataset = write(tmp_path / "ds")
-    with pytest.raises(VjepaError, match="expected owner/name"):
-        push_dataset(dataset, "arm")
-
-    def nobody(*_, **__):
-        raise LocalTokenNotFoundError("no token")
-
-    monkeypatch.setattr(hub, "create_repo", nobody)
-    with pytest.raises(VjepaError, match="hf auth login"):
-        push_dataset(dataset, "me/arm")

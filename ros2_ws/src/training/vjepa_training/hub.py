@@ -1,81 +1,128 @@
-"""A dataset on the Hugging Face Hub: Parquet shards, which `datasets.load_dataset` reads, and a card about them."""
+"""A dataset on the Hugging Face Hub: our rows as Parquet shards or a LeRobot dataset, and a card about them."""
 
+import contextlib
 import json
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as parquet
-import yaml
 
 from vjepa_interfaces.errors import VjepaError
 from vjepa_training.dataset import INFO_FILE, Dataset, arrow_schema, hub_features
+from vjepa_training.dataset_card import LEROBOT, NATIVE, UNKNOWN_LICENSE, dataset_card
+from vjepa_training.lerobot_export import CODEBASE_VERSION, export_lerobot
+from vjepa_training.new_folder import new_folder
 
 SHARD_BYTES = 400 * 2**20
 """Uncompressed size from which on the next episode goes into another shard."""
-
-CARD = """---
-{front}---
-
-# {title}
-
-{rows} rows in {episodes} episodes of a robot arm with {joints} joints ({names}), made by `vjepa` of the V-JEPA 2 robot
-stack for ROS 2. One row is one control step of {period_ms:g} ms. `info.json` says what made it.
-
-{latent}
-
-An action is the torque applied from this row to the next, N·m; {limit:g} N·m is an action of 1. Where `has_next` is
-false the row's next control step is not in the dataset, and `action`, `command` and `next.*` are NaN or false.
-
-| column | type | shape of a row |
-| --- | --- | --- |
-{columns}
-"""
+REPLACED = ["data/*", "meta/*", "videos/*", INFO_FILE]
+"""What an update deletes of the repository where the new files do not replace it."""
 
 
-def push_dataset(dataset: Dataset, repo: str, private: bool = False) -> str:
-    """Upload `dataset` to the dataset repository `repo`, made if need be, in one commit, and return its address.
+@dataclass(frozen=True)
+class PushConfig:
+    """What is pushed, and where to.
 
-    Shards that lie there already are replaced.
+    Attributes:
+        repo: `owner/name` of the dataset repository.
+        format: `native`, our columns as Parquet, or `lerobot`.
+        license: identifier that the Hub knows, such as `apache-2.0`; it is for the owner of the data to say.
+        private: whether only the owner sees the repository, which this push makes.
+        update: whether the repository may exist, and its data are replaced.
+    """
 
-    Args:
-        dataset: what to upload.
-        repo: `owner/name`.
-        private: whether a repository that is made is private.
+    repo: str
+    format: str = NATIVE
+    license: str = UNKNOWN_LICENSE
+    private: bool = False
+    update: bool = False
+
+    def __post_init__(self):
+        if self.repo.count("/") != 1 or not all(self.repo.split("/")):
+            raise VjepaError(f"'{self.repo}' is no repository; expected owner/name")
+        if self.format not in (NATIVE, LEROBOT):
+            raise VjepaError(f"unknown format '{self.format}'; valid are: {NATIVE}, {LEROBOT}")
+
+
+def push_dataset(dataset: Dataset, config: PushConfig) -> str:
+    """Upload `dataset` to the Hub and return the address of its repository.
+
+    The files are written into the dataset's folder first, and deleted there at the end. A LeRobot dataset gets the tag
+    of its format, by which LeRobot finds it.
 
     Raises:
-        VjepaError: `repo` is no such name, nobody is logged in, or the Hub refused.
+        VjepaError: nobody is logged in, the repository exists and is not to be updated, or the Hub refused or cannot be
+            reached; the message says which and what to do.
     """
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, RevisionNotFoundError
 
-    if repo.count("/") != 1:
-        raise VjepaError(f"'{repo}' is no repository; expected owner/name")
+    if huggingface_hub.get_token() is None:
+        raise VjepaError("nobody is logged in to the Hugging Face Hub; run: hf auth login")
     api = huggingface_hub.HfApi()
     with tempfile.TemporaryDirectory(prefix=".push-", dir=dataset.folder) as temporary:
-        folder = Path(temporary)
-        write_hub_files(dataset, folder, title=repo.partition("/")[2])
+        folder = Path(temporary) / "files"
+        write_hub_files(dataset, folder, config)
         try:
-            address = api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
+            address = api.create_repo(config.repo, repo_type="dataset", private=config.private, exist_ok=config.update)
             api.upload_folder(
-                repo_id=repo,
+                repo_id=config.repo,
                 repo_type="dataset",
                 folder_path=folder,
-                delete_patterns="data/*.parquet",
+                delete_patterns=REPLACED if config.update else None,
                 commit_message=f"{len(dataset)} rows in {len(dataset.episodes)} episodes",
             )
+            if config.format == LEROBOT:
+                with contextlib.suppress(RevisionNotFoundError):
+                    api.delete_tag(config.repo, tag=CODEBASE_VERSION, repo_type="dataset")
+                api.create_tag(config.repo, tag=CODEBASE_VERSION, repo_type="dataset")
         except HFValidationError as error:
-            raise VjepaError(f"'{repo}' is no repository: {error}") from error
-        except LocalTokenNotFoundError as error:
-            raise VjepaError("nobody is logged in to the Hugging Face Hub; run: hf auth login") from error
-        except (HfHubHTTPError, OSError) as error:
-            raise VjepaError(f"the Hugging Face Hub refused '{repo}': {error}; see: hf auth whoami") from error
+            raise VjepaError(f"'{config.repo}' is no repository: {error}") from error
+        except HfHubHTTPError as error:
+            raise VjepaError(_refusal(config, error)) from error
+        except (HTTPError, OSError) as error:
+            raise VjepaError(
+                f"the Hugging Face Hub at {api.endpoint} cannot be reached: {error}; try again once there is a "
+                "network, or write the files into a folder with --dry-run"
+            ) from error
     return str(address)
 
 
-def write_hub_files(dataset: Dataset, folder: Path, title: str) -> None:
-    """Write what a repository of the Hub holds of `dataset`: `data/train-*.parquet`, `README.md` and `info.json`."""
+def _refusal(config: PushConfig, error) -> str:
+    status = error.response.status_code if error.response is not None else None
+    if status == 409 and not config.update:
+        return f"the repository '{config.repo}' exists; choose another name, or replace its data with --update"
+    if status == 401:
+        return "the Hugging Face Hub does not know this token; run: hf auth login"
+    if status == 403:
+        owner = config.repo.partition("/")[0]
+        return (
+            f"this token may not write to repositories of '{owner}'; see: hf auth whoami, or log in with one that may"
+        )
+    return f"the Hugging Face Hub refused '{config.repo}': {error}; see: hf auth whoami"
+
+
+def write_hub_files(dataset: Dataset, folder: Path | str, config: PushConfig) -> None:
+    """Write what a repository of the Hub holds of `dataset` into the new folder `folder`.
+
+    That is `README.md`, and `data/train-*.parquet` with `info.json`, or a LeRobot dataset.
+
+    Raises:
+        VjepaError: `folder` exists or cannot be written, or a dataset cannot become one of LeRobot.
+    """
+    with new_folder(folder) as making:
+        if config.format == LEROBOT:
+            export_lerobot(dataset, making)
+        else:
+            _write_shards(dataset, making)
+        card = dataset_card(dataset, config.repo, config.format, config.license)
+        (making / "README.md").write_text(card, encoding="utf-8")
+
+
+def _write_shards(dataset: Dataset, folder: Path) -> None:
     (folder / "data").mkdir(parents=True)
     features = {"info": {"features": hub_features(dataset.info)}}
     schema = arrow_schema(dataset.info).with_metadata({"huggingface": json.dumps(features)})
@@ -91,34 +138,4 @@ def write_hub_files(dataset: Dataset, folder: Path, title: str) -> None:
         table = pa.Table.from_batches(batches).replace_schema_metadata(schema.metadata)
         name = f"train-{number:05d}-of-{len(shards):05d}.parquet"
         parquet.write_table(table, folder / "data" / name, compression="zstd")
-    (folder / "README.md").write_text(_card(dataset, title), encoding="utf-8")
     shutil.copyfile(dataset.folder / INFO_FILE, folder / INFO_FILE)
-
-
-def _card(dataset: Dataset, title: str) -> str:
-    info = dataset.info
-    front = {
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*"}]}],
-        "tags": ["robotics", "v-jepa-2", "ros2"],
-        "task_categories": ["robotics"],
-    }
-    latent = "It has no latents."
-    if info.encoder is not None and info.latent_shape is not None:
-        latent = (
-            f"`observation.latent` is the latent of {info.encoder.get('model')} (fingerprint "
-            f"{info.encoder['fingerprint']}), {info.latent_shape[0]} x {info.latent_shape[1]} float16, as a flat list."
-        )
-    return CARD.format(
-        front=yaml.safe_dump(front, sort_keys=False),
-        title=title,
-        rows=len(dataset),
-        episodes=len(dataset.episodes),
-        joints=len(info.joint_names),
-        names=", ".join(info.joint_names),
-        period_ms=info.control_period_ns * 1e-6,
-        limit=info.effort_limit,
-        latent=latent,
-        columns="\n".join(
-            f"| `{n}` | {kind.name} | {shape or 'scalar'} |" for n, (kind, shape) in info.columns().items()
-        ),
-    )

@@ -36,12 +36,27 @@ def add_parsers(commands) -> None:
     encode.add_argument("--frames", action="store_true", help="keep the frames there too")
     _add_encoder(encode)
     encode.set_defaults(function=encode_command)
-    push = actions.add_parser("push", help="upload a dataset to the Hugging Face Hub, as Parquet")
-    push.add_argument("dataset", metavar="DS")
-    push.add_argument("--repo", required=True, metavar="OWNER/NAME")
-    push.add_argument("--private", action="store_true", help="where the repository is made: for you alone")
-    push.set_defaults(function=push_command)
+    export = actions.add_parser("export", help="a dataset in the format of other tools")
+    export.add_argument("dataset", metavar="DS")
+    export.add_argument("--format", choices=["lerobot"], default="lerobot", help="LeRobot v3.0 (default)")
+    export.add_argument("--out", required=True, metavar="FOLDER", help="new folder")
+    export.set_defaults(function=export_command)
+    _add_push(actions)
     _add_collect(commands)
+
+
+def _add_push(actions) -> None:
+    push = actions.add_parser("push", help="upload a dataset to the Hugging Face Hub, with a card")
+    push.add_argument("dataset", metavar="DS")
+    push.add_argument("repo", metavar="OWNER/NAME")
+    push.add_argument(
+        "--format", choices=["native", "lerobot"], default="native", help="our columns, or LeRobot v3.0 (default: ours)"
+    )
+    push.add_argument("--license", metavar="ID", default="unknown", help="such as apache-2.0 (default %(default)s)")
+    push.add_argument("--private", action="store_true", help="for you alone")
+    push.add_argument("--update", action="store_true", help="replace the data of a repository that exists")
+    push.add_argument("--dry-run", metavar="FOLDER", help="write what would be uploaded into this new folder instead")
+    push.set_defaults(function=push_command)
 
 
 def _add_build(actions) -> None:
@@ -201,12 +216,29 @@ def encode_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def export_command(arguments: argparse.Namespace) -> int:
+    """`vjepa dataset export`."""
+    from vjepa_training.dataset import Dataset
+    from vjepa_training.lerobot_export import export_lerobot
+
+    dataset = Dataset(arguments.dataset)
+    with _bar(len(dataset), "row") as bar:
+        print(export_lerobot(dataset, arguments.out, bar.update))
+    return 0
+
+
 def push_command(arguments: argparse.Namespace) -> int:
     """`vjepa dataset push`."""
     from vjepa_training.dataset import Dataset
-    from vjepa_training.hub import push_dataset
+    from vjepa_training.hub import PushConfig, push_dataset, write_hub_files
 
-    print(push_dataset(Dataset(arguments.dataset), arguments.repo, arguments.private))
+    dataset = Dataset(arguments.dataset)
+    config = PushConfig(arguments.repo, arguments.format, arguments.license, arguments.private, arguments.update)
+    if arguments.dry_run:
+        write_hub_files(dataset, arguments.dry_run, config)
+        print(f"{arguments.dry_run}: what would be uploaded to {config.repo}; its card is README.md")
+    else:
+        print(push_dataset(dataset, config))
     return 0
 
 
