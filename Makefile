@@ -1,5 +1,5 @@
 # Thin on purpose: ./vjepa sets everything up on first use. ARGS passes options on, as in `make run ARGS=--help`.
-.PHONY: run test bench lint
+.PHONY: run test bench bench-check lint
 
 run:
 	./vjepa run $(ARGS)
@@ -13,6 +13,9 @@ test: .vjepa/torchvision .vjepa/lerobot
 
 bench:
 	./vjepa --exec python -m benchmarks.run $(ARGS)
+
+bench-check:
+	./vjepa --exec python -m benchmarks.run --check $(ARGS)
 
 lint:
 	./vjepa --exec ruff check .

@@ -1,1 +1,1 @@
-"""What `make bench` runs: each measurement against its aim, into results/*.json and docs/benchmarks.md."""
+"""What `make bench` runs: each measurement against its aim, into results/*.json and docs/performance.md."""

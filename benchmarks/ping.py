@@ -1,8 +1,8 @@
 """The bare ping: three plain rclpy nodes in three processes that relay messages of the stack's types and sizes.
 
-`source` sends a 64 x 64 rgb8 image at 50 Hz, `latent` answers it with a 32FC1 image of 17 x 128, `command` answers that
-with a joint state of two efforts, and `source` takes the time from image to command on its steady clock. Messages are
-made once and only stamped anew; the nodes have the default executor and the stack's qualities of service.
+`source` sends an rgb8 image, of 64 x 64 at 50 Hz, `latent` answers it with a 32FC1 image of 17 x 128, `command` answers
+that with a joint state of two efforts, and `source` takes the time from image to command on its steady clock. Messages
+are made once and only stamped anew; the nodes have the default executor and the stack's qualities of service.
 """
 
 import argparse
@@ -11,6 +11,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -53,18 +55,18 @@ class Relay(Node):
 
 
 class Source(Node):
-    """Sends images at `RATE_HZ` and times the commands that answer them: `round_trips_s`, by stamp."""
+    """Sends images at a rate and times the commands that answer them: `round_trips_s`, by stamp."""
 
-    def __init__(self):
+    def __init__(self, image_shape: tuple[int, ...], rate_hz: float):
         super().__init__("ping_source")
         self.round_trips_s: dict[int, float] = {}
         self._sent_s: dict[int, float] = {}
         self._image = Image()
-        fill_image(self._image, np.zeros(IMAGE_SHAPE, np.uint8))
+        fill_image(self._image, np.zeros(image_shape, np.uint8))
         self._output = self.create_publisher(Image, topics.IMAGE.name, qos_profile(topics.IMAGE))
         command = topics.JOINT_COMMAND
         self.create_subscription(JointState, command.name, self._receive, qos_profile(command))
-        self.create_timer(1.0 / RATE_HZ, self._send)
+        self.create_timer(1.0 / rate_hz, self._send)
 
     def _send(self) -> None:
         stamp_ns = len(self._sent_s) + 1
@@ -90,15 +92,15 @@ def relay(role: str) -> None:
     rclpy.spin(node)
 
 
-def send(count: int) -> dict[int, float]:
+def send(count: int, image_shape: tuple[int, ...], rate_hz: float) -> dict[int, float]:
     """Be the source until `count` round trips beyond the warm-up are made, and return them in seconds, by stamp.
 
     Raises:
         VjepaError: they took far longer than their rate allows.
     """
-    node = Source()
+    node = Source(image_shape, rate_hz)
     wanted = WARM_UP + count
-    deadline = time.monotonic() + START_TIMEOUT_S + 2 * wanted / RATE_HZ
+    deadline = time.monotonic() + START_TIMEOUT_S + 2 * wanted / rate_hz
     while len(node.round_trips_s) < wanted:
         rclpy.spin_once(node)
         if time.monotonic() > deadline:
@@ -106,8 +108,19 @@ def send(count: int) -> dict[int, float]:
     return node.round_trips_s
 
 
-def measure_ping(count: int) -> dict[str, Any]:
+def measure_ping(
+    count: int,
+    image_shape: tuple[int, ...] = IMAGE_SHAPE,
+    rate_hz: float = RATE_HZ,
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Run the three processes in a ROS domain of their own and return the round trips they made.
+
+    Args:
+        count: round trips that count.
+        image_shape: height, width and channels of the images.
+        rate_hz: at which they are sent.
+        variables: of the processes' environment, beyond the domain and that it is of this host alone.
 
     Returns:
         `p50_ms` and `p99_ms` of `count` round trips, and how many stamps among them stayed `unanswered`.
@@ -116,13 +129,17 @@ def measure_ping(count: int) -> dict[str, Any]:
         VjepaError: a process failed; the message has what it printed.
     """
     with hold_domain(None, {"planner": "(bare ping)"}) as domain:
-        variables = {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+        local = {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
         command = ["setpriv", "--pdeathsig", "TERM", "--", sys.executable, "-m", "benchmarks.ping"]
-        options: dict[str, Any] = {"cwd": ROOT, "env": {**os.environ, **variables}}
+        options: dict[str, Any] = {"cwd": ROOT, "env": {**os.environ, **local, **variables}}
         relays = [subprocess.Popen([*command, role], **options) for role in RELAYS]
         try:
             source = subprocess.run(
-                [*command, "source", "--count", str(count)], **options, capture_output=True, text=True, check=False
+                [*command, "source", "--count", str(count), "--rate", str(rate_hz), "--shape", *map(str, image_shape)],
+                **options,
+                capture_output=True,
+                text=True,
+                check=False,
             )
         finally:
             for process in relays:
@@ -159,11 +176,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("role", choices=("source", *RELAYS))
     parser.add_argument("--count", type=int, default=1000, help="round trips beyond the warm-up (default %(default)s)")
+    parser.add_argument("--rate", type=float, default=RATE_HZ, help="of images, Hz (default %(default)s)")
+    parser.add_argument("--shape", type=int, nargs=3, default=IMAGE_SHAPE, help="height, width and channels of images")
     arguments = parser.parse_args()
     rclpy.init()
     try:
         if arguments.role == "source":
-            print(json.dumps(send(arguments.count)))
+            print(json.dumps(send(arguments.count, tuple(arguments.shape), arguments.rate)))
         else:
             relay(arguments.role)
     except (KeyboardInterrupt, ExternalShutdownException):

@@ -1,4 +1,7 @@
-"""Measure the stack against its aims: `make bench`, or `./vjepa --exec python -m benchmarks.run --help`."""
+"""Measure the stack against its aims: `make bench`, or `./vjepa --exec python -m benchmarks.run --help`.
+
+`make bench-check` measures the ratios again and fails where one is worse than the committed one by more than noise.
+"""
 
 import argparse
 import os
@@ -9,13 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import expert, memory, real_time, report, transport
-from benchmarks.figures import write_record
+import torch
+
+from benchmarks import encoder, expert, images, memory, planning, real_time, report, transport
+from benchmarks.figures import read_records, write_record
 from benchmarks.stack import ROOT
 from vjepa_bringup.interrupts import interruptible
 from vjepa_interfaces.errors import VjepaError
 
-BENCHMARKS = ("transport", "real-time", "expert", "memory")
+BENCHMARKS = ("encoder", "encoder-gpu", "planning", "images", "transport", "real-time", "expert", "memory")
+CHECKED = ("encoder", "planning", "images")
+NOISE = 1.25
+"""A ratio that is worse than the committed one by more than this factor is a regression."""
+
 QUIET_LOAD = 0.5
 
 
@@ -27,6 +36,7 @@ class Sizes:
         expert_episodes: episodes of the expert in lockstep.
         expert_protocol: `full` or `short`.
         runs: runs of the loop in real time.
+        turns: rounds in which contenders take turns.
         rounds: runs of the stack between pings.
         run_episodes: short episodes in each of those runs.
         pings: round trips in a ping run.
@@ -36,6 +46,7 @@ class Sizes:
 
     expert_episodes: int = 20
     expert_protocol: str = "full"
+    turns: int = 10
     runs: int = 5
     rounds: int = 3
     run_episodes: int = 10
@@ -44,7 +55,9 @@ class Sizes:
     seed: int = 0
 
 
-QUICK = Sizes(expert_episodes=1, expert_protocol="short", runs=1, rounds=1, run_episodes=1, pings=50, transitions=2000)
+QUICK = Sizes(
+    expert_episodes=1, expert_protocol="short", turns=1, runs=1, rounds=1, run_episodes=1, pings=50, transitions=2000
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -52,8 +65,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="try everything out in a minute, into a temporary folder")
     parser.add_argument("--only", choices=BENCHMARKS, help="run one benchmark")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help=f"measure {', '.join(CHECKED)} again and compare them with what is committed",
+    )
     parser.add_argument("--cores", type=int, default=2, help="processor cores to use (default %(default)s)")
     parser.add_argument("--expert-episodes", type=int, help=f"default {Sizes.expert_episodes}")
+    parser.add_argument("--turns", type=int, help=f"rounds of contenders in turns (default {Sizes.turns})")
     parser.add_argument("--runs", type=int, help=f"real-time runs (default {Sizes.runs})")
     parser.add_argument("--rounds", type=int, help=f"runs of the stack between pings (default {Sizes.rounds})")
     parser.add_argument("--run-episodes", type=int, help=f"short episodes in a run (default {Sizes.run_episodes})")
@@ -61,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--transitions", type=int, help=f"for a trainer (default {Sizes.transitions})")
     parser.add_argument("--seed", type=int, help=f"default {Sizes.seed}")
     parser.add_argument("--results", type=Path, help="folder for the JSON files (default: results)")
-    parser.add_argument("--document", type=Path, help="the document to write (default: docs/benchmarks.md)")
+    parser.add_argument("--document", type=Path, help="the document to write (default: docs/performance.md)")
     return parser
 
 
@@ -75,6 +94,10 @@ def sizes_of(arguments: argparse.Namespace) -> Sizes:
 def measurements(sizes: Sizes, say: Callable[[str], None]) -> dict[str, Callable[[], dict[str, Any]]]:
     """Return what measures each benchmark, by name."""
     return {
+        "encoder": lambda: encoder.measure(sizes.turns, sizes.seed, compiled=sizes.turns > 1),
+        "encoder-gpu": lambda: encoder.measure_gpu(sizes.turns, sizes.seed),
+        "planning": lambda: planning.measure(sizes.turns, sizes.seed),
+        "images": lambda: images.measure(sizes.rounds, sizes.pings, say),
         "transport": lambda: transport.measure(sizes.rounds, sizes.run_episodes, sizes.pings, sizes.seed, say),
         "real-time": lambda: real_time.measure(sizes.runs, sizes.run_episodes, sizes.seed, say),
         "expert": lambda: expert.measure(sizes.expert_episodes, sizes.expert_protocol, sizes.seed),
@@ -88,12 +111,34 @@ def use_cores(count: int) -> None:
     os.sched_setaffinity(0, allowed[:count])
 
 
+def names_of(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """Return the benchmarks that the command line asks for; without a GPU there are none of it."""
+    if arguments.only is not None:
+        return (arguments.only,)
+    if arguments.check:
+        return CHECKED
+    return tuple(name for name in BENCHMARKS if name != "encoder-gpu" or torch.cuda.is_available())
+
+
+def regressions(committed: dict[str, dict[str, Any]], measured: dict[str, dict[str, Any]]) -> list[str]:
+    """Return a line for each ratio in the records `measured` that is worse than the `committed` one beyond noise."""
+    known = {figure["what"]: figure for content in committed.values() for figure in content["figures"]}
+    lines = []
+    for figure in (figure for content in measured.values() for figure in content["figures"]):
+        if figure["unit"] != "times" or figure["what"] not in known:
+            continue
+        before, now = known[figure["what"]]["value"], figure["value"]
+        if (before / now if figure["at_least"] else now / before) > NOISE:
+            lines.append(f"{figure['what']}: {now:.3g} times, committed is {before:.3g}")
+    return lines
+
+
 def destinations(arguments: argparse.Namespace) -> tuple[Path, Path]:
     """Return the folder for the records and the file for the document; a quick run never touches the committed ones."""
-    if arguments.quick:
+    if arguments.quick or arguments.check:
         results = arguments.results or Path(tempfile.mkdtemp(prefix="vjepa-bench-"))
-        return results, arguments.document or results / "benchmarks.md"
-    return arguments.results or ROOT / "results", arguments.document or ROOT / "docs" / "benchmarks.md"
+        return results, arguments.document or results / "performance.md"
+    return arguments.results or ROOT / "results", arguments.document or ROOT / "docs" / "performance.md"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -108,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = measurements(sizes, lambda line: print(f"  {line}", flush=True))
     try:
         with interruptible() as interrupts, interrupts.let_in():
-            for name in BENCHMARKS if arguments.only is None else (arguments.only,):
+            for name in names_of(arguments):
                 print(f"{name} ...", flush=True)
                 path = write_record(results, {**chosen[name](), "load_average_at_start": load})
                 print(f"  written to {path}", flush=True)
@@ -120,6 +165,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     report.write(results, document)
     print(f"\n{report.table(report.rows(results))}\n\nThe document is {document}")
+    if arguments.check:
+        worse = regressions(read_records(ROOT / "results"), read_records(results))
+        print("\n".join(worse) if worse else f"no ratio is worse than the committed one by more than {NOISE} times")
+        return 1 if worse else 0
     return 0
 
 

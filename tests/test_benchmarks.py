@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -104,6 +105,36 @@ def test_memory_is_what_a_process_keeps_for_itself_and_a_failure_is_told(tmp_pat
     assert [(figure.value, figure.met) for figure in figures(runs)] == [(0.9, True), (1.8, False)]
 
 
+def test_a_check_names_the_ratios_that_are_worse_than_the_committed_ones_beyond_noise():
+    from benchmarks.figures import Figure, record
+    from benchmarks.run import regressions
+
+    def records(speed_up, cost, error):
+        figures = [
+            Figure("speed-up", speed_up, "times", "", 2.0, at_least=True),
+            Figure("cost", cost, "times", "", 1.0),
+            Figure("time", error, "ms", "", 1.0),
+        ]
+        return {"one": record("one", figures, "./vjepa", [0])}
+
+    assert regressions(records(2.0, 1.0, 5.0), records(1.7, 1.2, 50.0)) == []
+    assert regressions(records(2.0, 1.0, 5.0), records(1.5, 1.3, 5.0)) == [
+        "speed-up: 1.5 times, committed is 2",
+        "cost: 1.3 times, committed is 1",
+    ]
+
+
+def test_both_searches_of_the_benchmark_choose_the_same_action():
+    from benchmarks.planning import _observations, planner
+
+    plans = []
+    for plain in (False, True):
+        search = planner(plain)
+        search.reset(0)
+        plans.append([search.plan(observation, None).action for observation in _observations(0)[:3]])
+    assert np.allclose(*plans, atol=1e-3)
+
+
 def test_a_ping_leaves_out_its_warm_up_and_counts_what_stayed_unanswered():
     from benchmarks.ping import WARM_UP, summarise
 
@@ -150,8 +181,8 @@ def test_the_document_shows_every_figure_against_its_aim_and_every_run(tmp_path)
 def test_the_committed_document_is_that_of_the_committed_results():
     from benchmarks.report import render
 
-    assert (ROOT / "docs/benchmarks.md").read_text(encoding="utf-8") == render(ROOT / "results"), (
-        "docs/benchmarks.md is out of date; run: ./vjepa --exec python -m benchmarks.report"
+    assert (ROOT / "docs/performance.md").read_text(encoding="utf-8") == render(ROOT / "results"), (
+        "docs/performance.md is out of date; run: ./vjepa --exec python -m benchmarks.report"
     )
 
 
@@ -160,7 +191,8 @@ def test_a_quick_run_measures_and_documents_everything(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     records = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
-    assert set(records) == {"benchmark-expert", "benchmark-memory", "benchmark-real-time", "benchmark-transport"}
+    names = ("encoder", "expert", "images", "memory", "planning", "real-time", "transport")
+    assert set(records) - {"benchmark-encoder-gpu"} == {f"benchmark-{name}" for name in names}
     for content in records.values():
         assert all(math.isfinite(figure["value"]) for figure in content["figures"])
         assert content["seeds"] == [0]
@@ -170,6 +202,9 @@ def test_a_quick_run_measures_and_documents_everything(tmp_path):
         assert content["command"].startswith("./vjepa ")
     assert records["benchmark-expert"]["result"]["in_target_at_end"] == [True]
     assert records["benchmark-transport"]["pings"][0]["count"] == 50
+    by_name = {figure["what"]: figure for figure in records["benchmark-encoder"]["figures"]}
+    assert by_name["relative error of the tokens in float32"]["met"]
+    assert by_name["least cosine of a token in bfloat16"]["met"]
     assert [run["transitions"] for run in records["benchmark-memory"]["runs"]] == [200, 2000]
-    document = (tmp_path / "benchmarks.md").read_text()
+    document = (tmp_path / "performance.md").read_text()
     assert all(figure["what"] in document for content in records.values() for figure in content["figures"])

@@ -5,6 +5,7 @@
 
 import contextlib
 import json
+import os
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
@@ -20,6 +21,12 @@ from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_training.catalogue import arm_of
 
 SOURCES = ("sim", "camera")
+VERSIONED = ("rclpy", "torch", "transformers", "mujoco", "dm_control", "stable-baselines3", "numpy", "vjepa_bringup")
+"""The distributions whose versions stand in results."""
+
+FAST_DDS_PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+"""Variables by which Fast DDS finds a file of profiles; the first is the one that Jazzy's version reads."""
+
 DISCOVERIES = {"localhost": "LOCALHOST", "subnet": "SUBNET", "system_default": "SYSTEM_DEFAULT"}
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 CONSUMERS = ("vjepa_perception", "vjepa_planner", "episode_recorder")
@@ -154,8 +161,15 @@ def build_graph(options: StackOptions) -> list[NodeSpec]:
 
 
 def environment(options: StackOptions) -> dict[str, str]:
-    """Return the environment variables every node of the stack needs: who may discover it."""
-    return {"ROS_AUTOMATIC_DISCOVERY_RANGE": DISCOVERIES[options.discovery]}
+    """Return the environment variables every node of the stack needs.
+
+    They say who may discover it, and give Fast DDS a shared memory that frames fit into, unless it has a profile of the
+    user's own.
+    """
+    variables = {"ROS_AUTOMATIC_DISCOVERY_RANGE": DISCOVERIES[options.discovery]}
+    if not any(os.environ.get(name) for name in FAST_DDS_PROFILES):
+        variables[FAST_DDS_PROFILES[0]] = str(share("config") / "fastdds.xml")
+    return variables
 
 
 def merged_parameters(options: StackOptions) -> dict[str, dict[str, Any]]:
@@ -241,7 +255,7 @@ def _provenance(merged: dict[str, dict[str, Any]]) -> dict[str, str]:
 def versions() -> dict[str, str]:
     """Return the versions that a result depends on, by distribution name."""
     found = {"python": platform.python_version()}
-    for name in ("rclpy", "torch", "transformers", "mujoco", "dm_control", "numpy", "vjepa_bringup"):
+    for name in VERSIONED:
         for distribution in (f"ros-jazzy-{name}", name):  # A ROS wheel's own version is that of its ros-jazzy name.
             with contextlib.suppress(metadata.PackageNotFoundError):
                 found[name] = metadata.version(distribution)

@@ -1,0 +1,122 @@
+"""A plan of the default search beside the same search written plainly, and beside the rate of matrix products here."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.figures import Figure, command_of, record
+from benchmarks.timing import in_turns, product_rate, ratio
+from vjepa_bringup.graph import default_parameters, find_bundle
+from vjepa_planner.contract import Observation, PlannerContext
+from vjepa_planner.planners.cem import CemConfig, CemPlanner
+from vjepa_planner.planners.world import World
+from vjepa_training.catalogue import options_of
+
+LATENT_SHAPE = (17, 128)
+PERIOD_S = 0.02
+OBSERVATIONS = 32
+SPEED_UP_AIM = 3.0
+PLAN_AIM_MS = 6.0
+OWN, PLAIN = "cem", "the same, by its modules"
+
+
+class PlainWorld(World):
+    """The world as its modules have it: what is alike for all samples is computed for each."""
+
+    def imagine(self, history: Tensor, actions: Tensor) -> Tensor:
+        """As `World.imagine`."""
+        members, batch = self.dynamics.config.members, actions.shape[1]
+        held = actions[:, :, :, None].expand(-1, -1, -1, self.dynamics.config.action_repeat, -1)
+        following = self.dynamics.unroll(history.expand(1, batch, -1, -1), held)
+        return torch.cat([history[-1].expand(1, members, batch, -1), following.movedim(2, 0)])
+
+    def costs(self, states: Tensor, actions: Tensor, distance_weight: float) -> Tensor:
+        """As `World.costs`."""
+        assert self.heads is not None
+        costs = []
+        for step in range(actions.shape[2]):
+            held = actions[:, :, step, None].expand(states.shape[1], -1, self.dynamics.config.action_repeat, -1)
+            reward = self.heads.reward(states[step], held)
+            costs.append(distance_weight * self.heads.distance(states[step + 1]) - reward)
+        return torch.stack(costs).mean(0)
+
+    def proposal(self, history: Tensor, tensors: list[Tensor], horizon: int) -> Tensor:
+        """As `World.proposal`."""
+        assert self.policy is not None
+        actions = [self.policy(self.policy.inputs(*tensors))]
+        while len(actions) < horizon:
+            state = self.imagine(history, actions[-1][None, None, None])[1].mean(0)
+            history = torch.cat([history[1:], state])
+            actions.append(self.policy(self.policy.inputs(*self.dynamics.conditioning.invert(state[0]))))
+        return torch.stack(actions)
+
+
+def measure(rounds: int, seed: int) -> dict[str, Any]:
+    """Measure plans of both on one core and return the record."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # As the planner's node has it.
+    try:
+        planners = {OWN: planner(), PLAIN: planner(plain=True)}
+        observations = _observations(seed)
+        turn = dict.fromkeys(planners, 0)
+
+        def plan(name: str) -> None:
+            planners[name].plan(observations[turn[name] % OBSERVATIONS], None)
+            turn[name] += 1
+
+        for one in planners.values():
+            one.reset(seed)
+        timed = in_turns({name: (lambda name=name: plan(name)) for name in planners}, rounds)
+        rate = product_rate(torch.float32) / 1e9
+    finally:
+        torch.set_num_threads(threads)
+    runs = [
+        {"what": name, "median_ms": 1e3 * float(np.median(times)), "rounds_ms": times} for name, times in timed.items()
+    ]
+    command = command_of("planning", turns=rounds, seed=seed)
+    return record("planning", figures(timed), command, [seed], runs=runs, product_gflops={"float32": rate})
+
+
+def figures(timed: dict[str, list[float]]) -> list[Figure]:
+    """Return the time of a plan, and how many times as long the plain search takes."""
+    sample = f"{len(timed[OWN])} rounds in turns, one core, no deadline"
+    value, interval = ratio(timed[PLAIN], timed[OWN])
+    between = {"interval_95": interval, "interval_of": "bootstrap over rounds"}
+    return [
+        Figure("a plan of `cem`", 1e3 * float(np.median(timed[OWN])), "ms", sample, PLAN_AIM_MS),
+        Figure(
+            "a plan of the same search by its modules, over one of `cem`",
+            value,
+            "times",
+            sample,
+            SPEED_UP_AIM,
+            True,
+            **between,
+        ),
+    ]
+
+
+def planner(plain: bool = False) -> CemPlanner:
+    """Return the stack's default `cem`, on one core; `plain` by its modules."""
+    options = options_of("cem", default_parameters()["vjepa_planner"])
+    bundles = {name: find_bundle(value) for name, value in options.items() if isinstance(value, str)}
+    made = CemPlanner(CemConfig(**{**options, **bundles}), PlannerContext(action_size=2, control_period_s=PERIOD_S))
+    if plain:
+        world = made._world
+        made._world = PlainWorld(world.bundle, world.dynamics, world.heads, world.policy, world.device)
+    return made
+
+
+def _observations(seed: int) -> list[Observation]:
+    rng = np.random.default_rng(seed)
+    return [
+        Observation(
+            stamp_ns=i,
+            latent=rng.standard_normal(LATENT_SHAPE).astype(np.float32),
+            joint_position=rng.uniform(-1, 1, 2),
+            joint_velocity=rng.uniform(-1, 1, 2),
+        )
+        for i in range(OBSERVATIONS)
+    ]

@@ -1,0 +1,57 @@
+"""Timing of contenders that take turns, so that what else the machine does meets all of them alike."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+from benchmarks.figures import mean_with_interval
+
+WARM_UP_CALLS = 3
+LEAST_CALLS = 3
+ROUND_S = 0.3
+"""Time that a contender has in a round, for as many calls as fit in."""
+
+
+def in_turns(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Return the median time of a call in each round, s, by contender."""
+    for call in contenders.values():
+        for _ in range(WARM_UP_CALLS):
+            call()
+    medians: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, call in contenders.items():
+            medians[name].append(_median(call))
+    return medians
+
+
+def ratio(slow: Sequence[float], fast: Sequence[float]) -> tuple[float, tuple[float, float]]:
+    """Return the mean of the rounds' ratios and its 95 % bootstrap interval."""
+    return mean_with_interval([above / below for above, below in zip(slow, fast, strict=True)])
+
+
+def product_rate(dtype: torch.dtype, device: str = "cpu", side: int = 1024) -> float:
+    """Return the rate of large matrix products, FLOP/s: the best of several, as a floor for other times needs it."""
+    if device == "cuda":
+        side *= 8
+    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    times = in_turns({"product": lambda: finish(left @ right)}, 5)["product"]
+    return 2 * side**3 / min(times)
+
+
+def finish(result: torch.Tensor) -> torch.Tensor:
+    """Return `result` when it has been computed: a GPU computes while Python goes on."""
+    if result.device.type == "cuda":
+        torch.cuda.synchronize()
+    return result
+
+
+def _median(call: Callable[[], object]) -> float:
+    times: list[float] = []
+    began = time.perf_counter()
+    while len(times) < LEAST_CALLS or time.perf_counter() - began < ROUND_S:
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
