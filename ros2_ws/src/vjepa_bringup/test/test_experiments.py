@@ -213,7 +213,7 @@ def test_the_list_says_what_is_done(capsys):
 def test_an_unknown_row_is_refused_with_those_there_are(capsys):
     status, _, complained = run(capsys, "bcc", "--device", "cpu")
     assert status == 1
-    assert complained.startswith("vjepa: unknown experiment 'bcc'; valid are: all, bc, bc-grid, ")
+    assert complained.startswith("vjepa: unknown experiment 'bcc'; valid are: all, bc, bc-bfloat16, bc-grid, ")
     status, _, complained = run(capsys, "--device", "cpu")
     assert (status, "give names, or all" in complained) == (1, True)
 

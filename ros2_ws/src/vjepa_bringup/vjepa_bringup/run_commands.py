@@ -53,6 +53,7 @@ def _add_common(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("--policy", help="bundle of the policy that the planner bc runs")
     parser.add_argument("--encoder", help="bundle, checkpoint folder or hub id")
     parser.add_argument("--device", help="auto, cpu or cuda")
+    parser.add_argument("--dtype", help="of the encoder: auto, float32, bfloat16 or float16")
     parser.add_argument("--task", help="dm_control task, such as reacher-easy")
     count = types.amount if command == "eval" else types.positive
     parser.add_argument("--episodes", type=count, default=DEFAULT_EPISODES[command], help="default %(default)s")
@@ -73,6 +74,7 @@ def _options(arguments: argparse.Namespace) -> StackOptions:
         policy=arguments.policy,
         encoder=arguments.encoder,
         device=arguments.device,
+        dtype=arguments.dtype,
         task=arguments.task,
         episodes=arguments.episodes,
         seed=arguments.seed,
