@@ -64,8 +64,8 @@ class StackOptions:
         policy: bundle name or folder of the policy that the planner `bc` runs.
         encoder: bundle name, folder or hub id.
         device: where the encoder runs, as torch names it; `auto` takes a GPU where there is one.
-        dtype: in which type the encoder computes: `auto` (float32 on a CPU, bfloat16 on a GPU), `float32`, `bfloat16` or
-            `float16`.
+        dtype: in which type the encoder computes: `auto` (float32 on a CPU, bfloat16 on a GPU), `float32`,
+            `bfloat16` or `float16`.
         lockstep: one simulation step per answered frame, instead of real time.
         params_file: YAML of parameters over the defaults of `config/stack.yaml`.
         use_sim_time: follow `/clock`; unset: with the sim, not with a camera.
