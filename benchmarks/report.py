@@ -51,6 +51,7 @@ RUN_COLUMNS = {
         ("p99", "p99_ms", 2),
         ("unanswered", "unanswered", 0),
     ),
+    "start-up": (("first torque command, s", "first_torque_s", 2),),
     "memory": (
         ("transitions", "transitions", 0),
         ("memory at its peak, GiB", "peak_gib", 2),
@@ -82,6 +83,9 @@ The same with a ViT-L of random weights, whose values do not change how long it 
 The default `cem`, proposals included, beside the same search with the modules as they were trained. Both are batched
 over samples, so what is left to gain is what the search computes more than once: it is far less than the arithmetic
 that both have in common.""",
+    "start-up": """\
+From the start of the process `vjepa run` to the first torque command that another process hears, environment and caches
+warm: six processes start side by side, and the encoder's node imports torch and transformers.""",
     "images": """\
 The bare ping of three rclpy nodes with images of several sizes, with the shared memory of the stack's Fast DDS profile
 (`config/fastdds.xml`) and with Fast DDS's own, in which a frame of 640 x 480 has no room.""",

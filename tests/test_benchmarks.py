@@ -191,7 +191,7 @@ def test_a_quick_run_measures_and_documents_everything(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     records = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
-    names = ("encoder", "expert", "images", "memory", "planning", "real-time", "transport")
+    names = ("encoder", "expert", "images", "memory", "planning", "real-time", "start-up", "transport")
     assert set(records) - {"benchmark-encoder-gpu"} == {f"benchmark-{name}" for name in names}
     for content in records.values():
         assert all(math.isfinite(figure["value"]) for figure in content["figures"])

@@ -180,9 +180,24 @@ def test_an_approach_is_measured_by_the_distances_at_the_start_at_the_least_and_
     assert summary["closer"] == pytest.approx((0.25 + 0.5) / 2)
 
 
+def test_an_approach_is_set_against_the_fingertips_way_to_the_target():
+    ways = [([3.0, 2.0, 1.0], [0.3, 0.2, 0.1]), ([3.0, 2.0, 1.0], [0.1, 0.2, 0.2])]
+    episodes = [Episode(0.0, 2, False, False, True, to_goal, metres) for to_goal, metres in ways]
+    summary = summarise(episodes, PROTOCOLS["old"])
+    assert summary["target_distance"] == {"start": [0.3, 0.1], "end": [0.1, 0.2]}
+    assert summary["goal_correlation"] == pytest.approx(
+        np.corrcoef([3, 2, 1, 3, 2, 1], [0.3, 0.2, 0.1, 0.1, 0.2, 0.2])[0, 1]
+    )
+    still = Episode(0.0, 1, False, False, True, [1.0, 1.0], [0.1, 0.1])
+    assert math.isnan(summarise([still], PROTOCOLS["old"])["goal_correlation"])
+
+
 def test_an_approach_that_starts_at_the_goal_has_no_figure():
     assert math.isnan(summarise([Episode(0.0, 1, False, False, True, [0.0, 1.0])], PROTOCOLS["old"])["closer"])
 
 
 def test_without_a_goal_no_approach_is_measured():
-    assert not {"goal_distance", "closer"} & summarise([Episode(0.0, 1, False, False, True)], PROTOCOLS["old"]).keys()
+    assert (
+        not {"goal_distance", "closer", "target_distance"}
+        & summarise([Episode(0.0, 1, False, False, True)], PROTOCOLS["old"]).keys()
+    )

@@ -156,6 +156,7 @@ def summarise(episodes: list[Episode], protocol: Protocol) -> dict[str, Any]:
         "success": successes,
         "success_rate": float(np.mean(defined)) if defined else float("nan"),
         **_approach([episode.goal_distances for episode in episodes]),
+        **_meaning(episodes),
         **_imagination(episodes),
     }
 
@@ -169,6 +170,19 @@ def _approach(distances: list[list[float]]) -> dict[str, Any]:
     return {
         "goal_distance": {"start": start, "least": [min(way) for way in distances], "end": end},
         "closer": float(np.mean(closer)),
+    }
+
+
+def _meaning(episodes: list[Episode]) -> dict[str, Any]:
+    """Return what nearness to the goal latent was worth in metres; nothing where there was no goal or no target."""
+    ways = [(episode.goal_distances, episode.distances) for episode in episodes]
+    if not ways or any(len(to_goal) != len(metres) or not metres for to_goal, metres in ways):
+        return {}
+    to_goal, metres = (np.concatenate([way[i] for way in ways]) for i in range(2))
+    varies = to_goal.std() > 0 and metres.std() > 0
+    return {
+        "target_distance": {"start": [way[0] for _, way in ways], "end": [way[-1] for _, way in ways]},
+        "goal_correlation": float(np.corrcoef(to_goal, metres)[0, 1]) if varies else float("nan"),
     }
 
 

@@ -129,8 +129,17 @@ def test_a_planner_is_compared_with_the_cloned_policy_on_the_same_episodes(repor
 
 
 def test_a_search_for_a_goal_is_told_with_its_distances(report):
-    page, _ = report({"cem-old-other.json": evaluation("old", "other")})
-    assert "| 25.0 % | 4, 1, 3 | 140.0 (100.0 to 180.0) | 100 % | 2 |" in line_of(page, "`cem-old`", "| other |")
+    meaning = {"target_distance": {"start": [0.2, 0.1], "end": [0.05, 0.15]}, "goal_correlation": 0.123}
+    others, same = evaluation("old", "other"), {**evaluation("old", "same"), **meaning}
+    page, _ = report({"cem-old-other.json": others, "cem-old-same.json": same})
+    assert "| 25.0 % | 4, 1, 3 |  |  | 140.0 (100.0 to 180.0) | 100 % | 2 |" in line_of(page, "`cem-old`", "| other |")
+    assert "| 4, 1, 3 | 0.150, 0.100 | 0.12 | 140.0 (" in line_of(page, "`cem-old`", "| same |")
+
+
+def test_a_row_that_says_why_says_it_once_it_is_measured(report):
+    said = "- `cem-old`: "
+    assert said in report({"cem-old-same.json": evaluation("old", "same")})[0]
+    assert said not in report({})[0]
 
 
 def test_what_was_imagined_is_told_beside_what_happened(report):

@@ -52,6 +52,7 @@ class Row:
         steps: its commands, in order.
         needs: rows whose steps come first.
         only_by_name: whether `all` leaves it out, for what takes very long.
+        why: its result came out as it did, for the page of results.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Row:
     steps: tuple[Step, ...]
     needs: tuple[str, ...] = ()
     only_by_name: bool = False
+    why: str = ""
 
     @property
     def results(self) -> list[str]:
@@ -218,7 +220,7 @@ def _row(path: Path) -> Row:
     except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         raise VjepaError(
             f"{path} is no experiment ({type(error).__name__}: {error}); expected what, old and steps of makes and "
-            "run, and at most needs, only_by_name and, in a step, params"
+            "run, and at most needs, only_by_name, why and, in a step, params"
         ) from error
 
 

@@ -36,7 +36,8 @@ on the same episodes, paired: a planner that begins with that policy has to be m
 GOALS = """\
 100 steps with a goal latent, of the frame that the expert reached in an environment of its own: with the same target,
 or another one. Closer: mean of 1 - end/start of the distance to the goal latent. Success is to be in the target at the
-end.
+end. The correlation is that of the distance to the goal latent, which was sought, with the fingertip's to the target,
+which was meant, over all frames: where it is small, success in the one says nothing of the other.
 """
 IMAGINED = """\
 The distance from fingertip to target, in metres, that a search expects of the actions it chose, against the true one so
@@ -133,6 +134,7 @@ def render(rows: Mapping[str, Row], results: Sequence[Result], page: Path, pictu
     published += [(entry["agent"], entry["observation"], entry["returns"]) for entry in references()]
     parts += ["Published, for `full`:\n", _table(published)]
     parts += ["## Search for a goal latent\n", GOALS, _goals(by_kind.get("goal", []), link)]
+    parts.append(_reasons(by_kind.get("goal", [])))
     parts += ["## What a search imagined, against what happened\n", IMAGINED]
     if "imagined" in pictures:
         parts.append(f"![Imagined distances against those that happened]({pictures['imagined']})\n")
@@ -215,6 +217,8 @@ def _goals(results: Sequence[Result], link) -> str:
             "earlier work",
             "closer",
             "distance at start, least, end",
+            "fingertip to target at start, end, m",
+            "correlation of the two distances",
             "mean return (95 % interval)",
             "success",
             "episodes",
@@ -225,7 +229,7 @@ def _goals(results: Sequence[Result], link) -> str:
     for result in results:
         head, found = (f"`{result.row.name}`", result.option("--goal"), result.row.old), result.content
         if found is None:
-            lines.append((*head, NOT_MEASURED, *[""] * 6))
+            lines.append((*head, NOT_MEASURED, *[""] * 8))
             continue
         ways = [found["goal_distance"][name] for name in ("start", "least", "end")]
         lines.append(
@@ -233,6 +237,7 @@ def _goals(results: Sequence[Result], link) -> str:
                 *head,
                 f"{100 * found['closer']:.1f} %",
                 ", ".join(f"{sum(way) / len(way):.3g}" for way in ways),
+                *_meaning(found),
                 _mean(found),
                 _share(found["success_rate"]),
                 str(found["episodes"]),
@@ -241,6 +246,21 @@ def _goals(results: Sequence[Result], link) -> str:
             )
         )
     return _table(lines)
+
+
+def _meaning(found: dict[str, Any]) -> tuple[str, str]:
+    """Return the fingertip's distances to the target, and how they go with those to the goal latent."""
+    if "target_distance" not in found:
+        return "", ""
+    ways = [found["target_distance"][name] for name in ("start", "end")]
+    correlation = found["goal_correlation"]
+    return ", ".join(f"{sum(way) / len(way):.3f}" for way in ways), "" if correlation is None else f"{correlation:.2f}"
+
+
+def _reasons(results: Sequence[Result]) -> str:
+    """Return why the measured ones among `results` came out as they did, as far as their rows say."""
+    whys = {result.row.name: result.row.why for result in results if result.content and result.row.why}
+    return "".join(f"- `{name}`: {why}\n" for name, why in whys.items())
 
 
 def _imagined(results: Sequence[Result], link) -> str:

@@ -1,0 +1,69 @@
+"""How long `vjepa run` takes from its start to the first torque command, with everything installed."""
+
+import subprocess
+import time
+from typing import Any
+
+from sensor_msgs.msg import JointState
+
+from benchmarks.figures import Figure, command_of, mean_with_interval, record
+from benchmarks.stack import ROOT
+from vjepa_bringup.domains import hold_domain
+from vjepa_bringup.graph import StackOptions, environment
+from vjepa_bringup.monitor import Monitor
+from vjepa_bringup.run_graph import environment_of
+from vjepa_interfaces import topics
+from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.managed_node import qos_profile
+
+AIM_S = 6.0
+TIMEOUT_S = 120.0
+END_S = 30.0
+
+
+def measure(runs: int, seed: int) -> dict[str, Any]:
+    """Start the stack so many times with its defaults and return the record."""
+    times = [first_torque_s(seed + i) for i in range(runs)]
+    mean, interval = mean_with_interval(times)
+    figure = Figure(
+        "`vjepa run` to its first torque command",
+        mean,
+        "s",
+        f"{runs} starts, the default planner",
+        AIM_S,
+        interval_95=interval,
+        interval_of="bootstrap over starts",
+    )
+    command = command_of("start-up", runs=runs, seed=seed)
+    return record("start-up", [figure], command, range(seed, seed + runs), runs=[{"first_torque_s": t} for t in times])
+
+
+def first_torque_s(seed: int) -> float:
+    """Return the seconds from the start of `vjepa run` to the first torque command on its topic.
+
+    Raises:
+        VjepaError: none came, or the command failed.
+    """
+    with hold_domain(None, {"planner": "(start-up)"}) as domain:
+        pass  # It was free just now; `vjepa run` takes it.
+    heard: list[float] = []
+    with environment_of(environment(StackOptions())), Monitor(domain) as monitor:
+        topic = topics.JOINT_COMMAND
+        monitor.node.create_subscription(
+            JointState, topic.name, lambda _: heard.append(time.monotonic()), qos_profile(topic)
+        )
+        command = [str(ROOT / "vjepa"), "run", "--episodes", "1", "--seed", str(seed), "--domain", str(domain)]
+        started = time.monotonic()
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            monitor.wait_until(lambda: bool(heard) or process.poll() is not None, TIMEOUT_S)
+        finally:
+            process.terminate()
+            try:
+                said, _ = process.communicate(timeout=END_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                said, _ = process.communicate()
+    if not heard:
+        raise VjepaError(f"no torque command came from {' '.join(command)}; it said: {said[-2000:]}")
+    return heard[0] - started
