@@ -138,8 +138,8 @@ def test_a_search_for_a_goal_is_told_with_its_distances(report):
 
 def test_a_row_that_says_why_says_it_once_it_is_measured(report):
     said = "- `cem-old`: "
-    assert said in report({"cem-old-same.json": evaluation("old", "same")})[0]
     assert said not in report({})[0]
+    assert said in report({"cem-old-same.json": evaluation("old", "same")})[0]
 
 
 def test_what_was_imagined_is_told_beside_what_happened(report):
