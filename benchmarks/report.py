@@ -51,6 +51,7 @@ RUN_COLUMNS = {
         ("p99", "p99_ms", 2),
         ("unanswered", "unanswered", 0),
     ),
+    "data": (("what", "what", None), ("ms", "stage_ms", 2), ("of its floor", "floor_ms", 2)),
     "start-up": (("first torque command, s", "first_torque_s", 2),),
     "memory": (
         ("transitions", "transitions", 0),
@@ -83,6 +84,10 @@ The same with a ViT-L of random weights, whose values do not change how long it 
 The default `cem`, proposals included, beside the same search with the modules as they were trained. Both are batched
 over samples, so what is left to gain is what the search computes more than once: it is far less than the arithmetic
 that both have in common.""",
+    "data": """\
+On one core, in turns: a frame of `vjepa collect` beside the same simulation with nothing kept, a frame of a bag in
+`vjepa dataset build` beside the encoder's part of it, a step of `vjepa train dynamics`, its checkpoints, validation and
+TensorBoard included, beside the same network on tensors in memory. ms are of a frame, or of a step.""",
     "start-up": """\
 From the start of the process `vjepa run` to the first torque command that another process hears, environment and caches
 warm: six processes start side by side, and the encoder's node imports torch and transformers.""",

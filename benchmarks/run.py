@@ -14,13 +14,24 @@ from typing import Any
 
 import torch
 
-from benchmarks import encoder, expert, images, memory, planning, real_time, report, start_up, transport
+from benchmarks import data, encoder, expert, images, memory, planning, real_time, report, start_up, transport
 from benchmarks.figures import read_records, write_record
 from benchmarks.stack import ROOT
 from vjepa_bringup.interrupts import interruptible
 from vjepa_interfaces.errors import VjepaError
 
-BENCHMARKS = ("encoder", "encoder-gpu", "planning", "images", "start-up", "transport", "real-time", "expert", "memory")
+BENCHMARKS = (
+    "encoder",
+    "encoder-gpu",
+    "planning",
+    "images",
+    "data",
+    "start-up",
+    "transport",
+    "real-time",
+    "expert",
+    "memory",
+)
 CHECKED = ("encoder", "planning", "images")
 NOISE = 1.25
 """A ratio that is worse than the committed one by more than this factor is a regression."""
@@ -98,6 +109,7 @@ def measurements(sizes: Sizes, say: Callable[[str], None]) -> dict[str, Callable
         "encoder-gpu": lambda: encoder.measure_gpu(sizes.turns, sizes.seed),
         "planning": lambda: planning.measure(sizes.turns, sizes.seed),
         "images": lambda: images.measure(sizes.rounds, sizes.pings, say),
+        "data": lambda: data.measure(sizes.runs, sizes.run_episodes, sizes.transitions, sizes.seed),
         "start-up": lambda: start_up.measure(sizes.runs, sizes.seed),
         "transport": lambda: transport.measure(sizes.rounds, sizes.run_episodes, sizes.pings, sizes.seed, say),
         "real-time": lambda: real_time.measure(sizes.runs, sizes.run_episodes, sizes.seed, say),

@@ -124,6 +124,13 @@ def test_a_check_names_the_ratios_that_are_worse_than_the_committed_ones_beyond_
     ]
 
 
+def test_a_stages_figure_is_its_time_over_that_of_its_floor():
+    from benchmarks.data import FLOORS, figures
+
+    runs = [{"what": what, "stage_ms": stage, "floor_ms": 10.0} for what in FLOORS for stage in (11.0, 13.0)]
+    assert [(figure.value, figure.met) for figure in figures(runs)] == [(pytest.approx(1.2), False)] * len(FLOORS)
+
+
 def test_both_searches_of_the_benchmark_choose_the_same_action():
     from benchmarks.planning import _observations, planner
 
@@ -191,7 +198,7 @@ def test_a_quick_run_measures_and_documents_everything(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     records = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
-    names = ("encoder", "expert", "images", "memory", "planning", "real-time", "start-up", "transport")
+    names = ("data", "encoder", "expert", "images", "memory", "planning", "real-time", "start-up", "transport")
     assert set(records) - {"benchmark-encoder-gpu"} == {f"benchmark-{name}" for name in names}
     for content in records.values():
         assert all(math.isfinite(figure["value"]) for figure in content["figures"])
