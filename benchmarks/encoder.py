@@ -200,7 +200,7 @@ def _contenders(
     calls: dict[str, Callable[[], object]] = {
         name: lambda module=module: finish(module(video).last_hidden_state) for name, module in modules.items()
     }
-    engine, sliding = (Engine(_module(setting, dtype), CLIP_FRAMES) for _ in range(2))
+    engine, sliding = (_engine(setting, dtype) for _ in range(2))
     windows = _windows(frames, batch)
 
     def fresh() -> Tensor:
@@ -225,6 +225,11 @@ def _module(setting: Setting, dtype: torch.dtype, attention: str = "sdpa"):
     return module.eval().requires_grad_(False)
 
 
+def _engine(setting: Setting, dtype: torch.dtype) -> Engine:
+    module = _module(setting, dtype)
+    return Engine(module.config, module.state_dict(), CLIP_FRAMES)
+
+
 def _frames(setting: Setting, count: int, seed: int) -> list[Tensor]:
     """Return frames of the arm moving at random, as the encoder takes them."""
     encoder = load_encoder(EncoderConfig(setting.folder, device=setting.device, clip_frames=CLIP_FRAMES))
@@ -247,9 +252,9 @@ def _accuracy(setting: Setting, frames: list[Tensor]) -> dict[str, float]:
     clips = [frames[start : start + CLIP_FRAMES] for start in range(0, len(frames) - CLIP_FRAMES, 4)]
     exact = _module(setting, torch.float32)
     expected = torch.cat([exact(torch.stack(clip)[None]).last_hidden_state for clip in clips])
-    narrow = Engine(_module(setting, NARROW), CLIP_FRAMES)(clips).float()
+    narrow = _engine(setting, NARROW)(clips).float()
     found = {"cosine": torch.nn.functional.cosine_similarity(narrow, expected, dim=-1).min().item()}
     if torch.float32 in setting.dtypes:
-        wide = Engine(_module(setting, torch.float32), CLIP_FRAMES)(clips)
+        wide = _engine(setting, torch.float32)(clips)
         found["relative"] = ((wide - expected).norm() / expected.norm()).item()
     return found

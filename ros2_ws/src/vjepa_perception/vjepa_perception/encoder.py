@@ -1,8 +1,10 @@
 """The frozen V-JEPA 2 encoder: clips of frames in, latents out. No ROS."""
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,13 +14,15 @@ from torch.nn import functional
 
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_perception.checkpoint import Checkpoint, CheckpointError, find_checkpoint
-from vjepa_perception.engine import Engine
+from vjepa_perception.engine import Engine, activation, weight_shapes
 from vjepa_perception.preprocessing import Preprocessing
-from vjepa_perception.weights import explained_shortage, place_weights
+from vjepa_perception.weights import explained_shortage, read_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MEAN_ONLY = 0
 ALL_TOKENS = -1
+
+_SIZES = ("crop_size", "patch_size", "tubelet_size", "hidden_size", "num_attention_heads")
 
 _MEANT_BY_WEIGHTS = ("patch_size", "tubelet_size", "num_attention_heads", "layer_norm_eps", "hidden_act")
 """The fields of a model's configuration that change its latents and do not show in its weights' shapes."""
@@ -68,21 +72,28 @@ class Encoder:
         dtype: in which type it computes.
     """
 
-    def __init__(self, module, checkpoint: Checkpoint, weights_digest: str, config: EncoderConfig):
-        self._engine: Engine | None = Engine(module, config.clip_frames)
+    def __init__(
+        self,
+        model,
+        weights: dict[str, torch.Tensor],
+        checkpoint: Checkpoint,
+        weights_digest: str,
+        config: EncoderConfig,
+    ):
+        self._engine: Engine | None = Engine(model, weights, config.clip_frames)
         self._preprocessing: Preprocessing = checkpoint.preprocessing
-        self._side = module.config.crop_size // module.config.patch_size
-        weight = next(module.parameters())
+        self._side = model.crop_size // model.patch_size
+        weight = next(iter(weights.values()))
         self.device: torch.device = weight.device
         self.dtype: torch.dtype = weight.dtype
         self.name = checkpoint.name
         self.clip_frames = config.clip_frames
         self.grid = config.grid
-        tokens = config.clip_frames // module.config.tubelet_size * self._side**2
-        self.shape = (1 + (tokens if self.grid == ALL_TOKENS else self.grid**2), module.config.hidden_size)
+        tokens = config.clip_frames // model.tubelet_size * self._side**2
+        self.shape = (1 + (tokens if self.grid == ALL_TOKENS else self.grid**2), model.hidden_size)
         self.untrained = checkpoint.init_seed is not None
-        self.parameters = sum(parameter.numel() for parameter in module.parameters())
-        self.fingerprint = self._fingerprint(weights_digest, module.config)
+        self.parameters = sum(weight.numel() for weight in weights.values())
+        self.fingerprint = self._fingerprint(weights_digest, model)
 
     def preprocess(self, rgb: np.ndarray) -> torch.Tensor:
         """Return a frame, uint8 of shape (height, width, 3), as the encoder takes it: float32, (3, side, side).
@@ -188,12 +199,12 @@ def load_encoder(config: EncoderConfig) -> Encoder:
     if config.threads < 0:
         raise EncoderError(f"threads is {config.threads}; expected a number of threads, or 0 to leave it to torch")
     checkpoint = find_checkpoint(config.encoder)
-    module = empty_module(checkpoint)
-    _check_fit(module.config, checkpoint, config)
+    model = model_config(checkpoint)
+    _check_fit(model, checkpoint, config)
     if config.threads:
         torch.set_num_threads(config.threads)
-    digest = place_weights(module, checkpoint, device, dtype)
-    return Encoder(module.eval().requires_grad_(False), checkpoint, digest, config)
+    weights, digest = read_weights(weight_shapes(model), checkpoint, device, dtype)
+    return Encoder(model, weights, checkpoint, digest, config)
 
 
 def pooled(tokens: torch.Tensor, side: int, grid: int) -> torch.Tensor:
@@ -216,15 +227,21 @@ def pooled(tokens: torch.Tensor, side: int, grid: int) -> torch.Tensor:
 
 def empty_module(checkpoint: Checkpoint):
     """Return transformers' encoder module without weights (on the meta device) and without a predictor."""
-    try:
-        # Imported here: it takes seconds, and a wrong parameter should be told at once.
-        from transformers.models.vjepa2.configuration_vjepa2 import VJEPA2Config
+    model = model_config(checkpoint)
+    with _explained_import():
         from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2Encoder
-    except (ImportError, RuntimeError) as error:
-        raise EncoderError(
-            f"transformers' V-JEPA 2 does not import: {error}; if the reason is a torchvision made for another torch "
-            f"than {torch.__version__}, uninstall it (it is not needed here) or install the one that matches"
-        ) from error
+    with torch.device("meta"):
+        return VJEPA2Encoder(model)
+
+
+def model_config(checkpoint: Checkpoint):
+    """Return transformers' configuration of a checkpoint's encoder.
+
+    Raises:
+        CheckpointError: it has unknown fields, or values that no encoder can have.
+    """
+    with _explained_import():
+        from transformers.models.vjepa2.configuration_vjepa2 import VJEPA2Config
     unknown = sorted(checkpoint.model.keys() - VJEPA2Config.__dataclass_fields__.keys())
     if checkpoint.clip_frames is not None and unknown:
         raise CheckpointError(
@@ -234,11 +251,33 @@ def empty_module(checkpoint: Checkpoint):
         model = VJEPA2Config.from_dict(dict(checkpoint.model), attn_implementation="sdpa")
         if not isinstance(model.patch_size, int) or model.in_chans != 3:
             raise ValueError(f"patch_size {model.patch_size} and in_chans {model.in_chans}; expected one side and 3")
-        with torch.device("meta"):
-            return VJEPA2Encoder(model)
+        for name in _SIZES:
+            if getattr(model, name) < 1:
+                raise ValueError(f"{name} is {getattr(model, name)}; expected at least 1")
+        activation(model.hidden_act)
+        if not 1 <= model.hidden_size * model.mlp_ratio < math.inf:
+            raise ValueError(f"mlp_ratio is {model.mlp_ratio}; expected at least one value in an MLP")
+        if model.hidden_size % (2 * model.num_attention_heads):
+            raise ValueError(
+                f"hidden_size {model.hidden_size} and num_attention_heads {model.num_attention_heads}; expected "
+                "attention heads of an even number of values, as positions rotate pairs"
+            )
     except Exception as error:
         # transformers checks field by field and raises classes of its own, of torch's and of the language.
         raise CheckpointError(f"{checkpoint.path}: the model's configuration is not V-JEPA 2's: {error}") from error
+    return model
+
+
+@contextlib.contextmanager
+def _explained_import() -> Iterator[None]:
+    """Import parts of transformers, which takes seconds, and tell what is the matter where that fails."""
+    try:
+        yield
+    except (ImportError, RuntimeError) as error:
+        raise EncoderError(
+            f"transformers' V-JEPA 2 does not import: {error}; if the reason is a torchvision made for another torch "
+            f"than {torch.__version__}, uninstall it (it is not needed here) or install the one that matches"
+        ) from error
 
 
 def _check_fit(model, checkpoint: Checkpoint, config: EncoderConfig) -> None:

@@ -1,13 +1,13 @@
 """A frozen V-JEPA 2 encoder's forward pass, made for speed: the weights and the tokens are transformers'.
 
-What differs from transformers' module: one product gives queries, keys and values; their rotary tables are computed
+It takes a configuration and weights by their names in transformers' module, which itself takes seconds to import. What
+differs from transformers' module: one product gives queries, keys and values; their rotary tables are computed
 once, and lie so that a rotation is three passes over memory; the attention's scale is in the weights; patch embedding
 is a product; a tubelet that the last clips had is not embedded again; a batch on a processor is done in pieces that
 stay in its cache; and on a GPU the launches of a small batch are replayed as one graph.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from torch.nn import functional
 
 from vjepa_interfaces.errors import VjepaError
 from vjepa_perception.rotary import rotary_tables
+
+Linear = tuple[Tensor, Tensor | None]
+"""Weight and bias."""
 
 CACHE_BYTES = {torch.float32: 2**20}
 CACHE_BYTES_NARROW = 2**21
@@ -28,21 +31,25 @@ MOST_GRAPHED_CLIPS = 4
 
 
 class Engine:
-    """The forward pass of a transformers `VJEPA2Encoder`, which is not needed afterwards; not for training.
+    """The forward pass of a transformers `VJEPA2Encoder`; not for training.
 
     One thread at a time. Frames must not be changed after they were given: a tubelet is known again by its frames'
     identity.
     """
 
-    def __init__(self, module, clip_frames: int):
-        """Take over the weights of `module`, for clips of `clip_frames` frames.
+    def __init__(self, config, weights: Mapping[str, Tensor], clip_frames: int):
+        """Take over `weights` for clips of `clip_frames` frames.
+
+        Args:
+            config: transformers' `VJEPA2Config`.
+            weights: all tensors of `weight_shapes(config)`, on one device and of one type.
+            clip_frames: a multiple of the tubelet size.
 
         Raises:
             VjepaError: heads of an odd size, which cannot be rotated by pairs.
         """
-        config = module.config
-        patches = module.embeddings.patch_embeddings.proj
-        self._device, self._dtype = patches.weight.device, patches.weight.dtype
+        patches = weights["embeddings.patch_embeddings.proj.weight"]
+        self._device, self._dtype = patches.device, patches.dtype
         self._heads = config.num_attention_heads
         self._size = config.hidden_size // self._heads
         if self._size % 2:
@@ -53,11 +60,11 @@ class Engine:
         self._tubelet, self._patch = config.tubelet_size, config.patch_size
         self._tokens = clip_frames // config.tubelet_size * (config.crop_size // config.patch_size) ** 2
         self._eps = config.layer_norm_eps
-        self._embedding = (patches.weight.flatten(1), patches.bias)
-        self._last_norm = (module.layernorm.weight, module.layernorm.bias)
-        self._activation = module.layer[0].mlp.activation
-        self._tables = self._halved_tables(module.layer[0].attention)
-        self._layers = [self._layer(layer) for layer in module.layer]
+        self._embedding = (patches.flatten(1), weights["embeddings.patch_embeddings.proj.bias"])
+        self._last_norm = (weights["layernorm.weight"], weights["layernorm.bias"])
+        self._activation = activation(config.hidden_act)
+        self._tables = self._halved_tables(config)
+        self._layers = [self._layer(weights, f"layer.{i}.") for i in range(config.num_hidden_layers)]
         self._plain = (self._device.type, self._dtype) == ("cpu", torch.bfloat16) and self._tokens <= MOST_PLAIN_TOKENS
         self._seen: dict[tuple[int, ...], tuple[tuple[Tensor, ...], Tensor]] = {}
         self._seen_before: dict[tuple[int, ...], tuple[tuple[Tensor, ...], Tensor]] = {}
@@ -145,25 +152,27 @@ class Engine:
         graph.replay()
         return made.clone()
 
-    def _layer(self, layer) -> tuple[tuple[Tensor, Tensor | None], ...]:
+    def _layer(self, weights: Mapping[str, Tensor], prefix: str) -> tuple[Linear, ...]:
         """Return the weights and biases of one layer, in the order of their use."""
-        attention = layer.attention
+
+        def named(name: str) -> Linear:
+            return weights[f"{prefix}{name}.weight"], weights.get(f"{prefix}{name}.bias")
+
         order = torch.cat([torch.arange(0, self._size, 2), torch.arange(1, self._size, 2)]).to(self._device)
         rows = (torch.arange(self._heads, device=self._device)[:, None] * self._size + order).flatten()
-        queries, keys = _rows(attention.query, rows, attention.scaling), _rows(attention.key, rows)
-        weight = torch.cat([queries[0], keys[0], attention.value.weight])
-        bias = None if attention.query.bias is None else torch.cat([queries[1], keys[1], attention.value.bias])
-        after = (attention.proj, layer.norm2, layer.mlp.fc1, layer.mlp.fc2)
-        norm = (layer.norm1.weight, layer.norm1.bias)
-        return (norm, (weight, bias), *((part.weight, part.bias) for part in after))
+        queries = _rows(named("attention.query"), rows, self._size**-0.5)
+        parts = (queries, _rows(named("attention.key"), rows), named("attention.value"))
+        biases = [bias for _, bias in parts if bias is not None]
+        qkv = (torch.cat([weight for weight, _ in parts]), torch.cat(biases) if biases else None)
+        return (named("norm1"), qkv, *map(named, ("attention.proj", "norm2", "mlp.fc1", "mlp.fc2")))
 
-    def _halved_tables(self, attention) -> tuple[Tensor, Tensor, Tensor]:
+    def _halved_tables(self, config) -> tuple[Tensor, Tensor, Tensor]:
         """Return cosines, and sines of the first and of the second of each pair, for queries and keys of all heads.
 
         In each head the first values of all pairs come first, then the second ones: so they are two halves to rotate.
         Shapes (N, 2 x heads, head size), and of the sines half a head.
         """
-        cosines, sines = rotary_tables(attention, self._tokens, self._dtype, self._device)
+        cosines, sines = rotary_tables(config, self._tokens, self._dtype, self._device)
         halved = torch.cat([cosines[:, 0::2], cosines[:, 1::2]], dim=1)
         tables = (halved, -sines[:, 0::2], sines[:, 1::2])
         cosines, first, second = (table[:, None].repeat(1, 2 * self._heads, 1).contiguous() for table in tables)
@@ -177,6 +186,36 @@ class Engine:
         return max(1, int(CACHE_BYTES.get(self._dtype, CACHE_BYTES_NARROW) / one))
 
 
-def _rows(linear, rows: Tensor, scale: float = 1.0) -> tuple[Any, Any]:
+def weight_shapes(config) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of an encoder's weights by their names in transformers' `VJEPA2Encoder`."""
+    width, hidden = config.hidden_size, int(config.hidden_size * config.mlp_ratio)
+    patches = "embeddings.patch_embeddings.proj"
+    shapes: dict[str, tuple[int, ...]] = {
+        f"{patches}.weight": (width, config.in_chans, config.tubelet_size, config.patch_size, config.patch_size),
+        f"{patches}.bias": (width,),
+    }
+    linears = {f"attention.{name}": (width, width) for name in ("query", "key", "value", "proj")}
+    linears |= {"mlp.fc1": (hidden, width), "mlp.fc2": (width, hidden)}
+    for layer in range(config.num_hidden_layers):
+        for name, shape in linears.items():
+            shapes[f"layer.{layer}.{name}.weight"] = shape
+            if config.qkv_bias or name in ("attention.proj", "mlp.fc1", "mlp.fc2"):
+                shapes[f"layer.{layer}.{name}.bias"] = shape[:1]
+    for norm in (*(f"layer.{i}.norm{k}" for i in range(config.num_hidden_layers) for k in (1, 2)), "layernorm"):
+        shapes[f"{norm}.weight"] = shapes[f"{norm}.bias"] = (width,)
+    return shapes
+
+
+def _rows(linear: Linear, rows: Tensor, scale: float = 1.0) -> Linear:
     """Return weight and bias of a linear layer with its outputs in the order `rows`, times `scale`."""
-    return linear.weight[rows] * scale, None if linear.bias is None else linear.bias[rows] * scale
+    weight, bias = linear
+    return weight[rows] * scale, None if bias is None else bias[rows] * scale
+
+
+def activation(name: str) -> Callable[[Tensor], Tensor]:
+    """Return transformers' activation function of a name; a KeyError where it has none."""
+    if name == "gelu":
+        return functional.gelu
+    from transformers.activations import ACT2FN  # Imported here, as it takes seconds.
+
+    return ACT2FN[name]

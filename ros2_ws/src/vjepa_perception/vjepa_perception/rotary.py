@@ -21,7 +21,7 @@ class RotaryTables:
         """Return cosines and sines, each (N, head size), for `hidden`, (B, N, D), entering the layer `attention`."""
         key = (hidden.size(1), hidden.dtype, hidden.device)
         if self._tables is None or key != self._key:
-            self._key, self._tables = key, rotary_tables(attention, *key)
+            self._key, self._tables = key, rotary_tables(attention.config, *key)
         return self._tables
 
 
@@ -41,26 +41,27 @@ def _rotate(x: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor]) -> torch
     return x * cosines + torch.stack((-second, first), dim=-1).flatten(-2) * sines
 
 
-def rotary_tables(attention, tokens: int, dtype: torch.dtype, device) -> tuple[torch.Tensor, torch.Tensor]:
+def rotary_tables(model, tokens: int, dtype: torch.dtype, device) -> tuple[torch.Tensor, torch.Tensor]:
     """Return cosines and sines, each (N, head size), of so many tokens' positions in depth, height and width.
 
     The arithmetic is that of transformers' `rotate_queries_or_keys`.
 
     Args:
-        attention: any attention layer of the encoder.
-        tokens: N.
+        model: configuration of the encoder, transformers' `VJEPA2Config`.
+        tokens: N, in the order of tubelet, row and column.
         dtype: of queries and keys.
         device: where the tables shall be.
     """
-    positions = type(attention).get_position_ids(attention, torch.empty(1, tokens, 0, device=device))
+    side, head = model.crop_size // model.patch_size, model.hidden_size // model.num_attention_heads
+    number = torch.arange(tokens, device=device)
+    size = 2 * (head // 3 // 2)  # A third of a head for each axis, in pairs; what is left over is not rotated.
+    omega = torch.arange(size // 2, dtype=dtype, device=device)
+    omega /= size / 2.0
     cosines, sines = [], []
-    for size, position in zip((attention.d_dim, attention.h_dim, attention.w_dim), positions, strict=True):
-        omega = torch.arange(size // 2, dtype=dtype, device=device)
-        omega /= size / 2.0
+    for position in (number // side**2, number % side**2 // side, number % side):
         angle = position.unsqueeze(-1) * (1.0 / 10000**omega)
         cosines.append(angle.cos().repeat(1, 2))
         sines.append(angle.sin().repeat(1, 2))
-    rest = attention.attention_head_size - sum(table.size(-1) for table in cosines)
-    cosines.append(torch.ones(tokens, rest, dtype=dtype, device=device))
-    sines.append(torch.zeros(tokens, rest, dtype=dtype, device=device))
+    cosines.append(torch.ones(tokens, head - 3 * size, dtype=dtype, device=device))
+    sines.append(torch.zeros(tokens, head - 3 * size, dtype=dtype, device=device))
     return torch.cat(cosines, dim=-1), torch.cat(sines, dim=-1)

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,20 +23,39 @@ class MemoryShortageError(VjepaError):
 
 
 def place_weights(encoder: nn.Module, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> str:
-    """Put the checkpoint's encoder weights into `encoder`, a module on the meta device; predictors stay on disk.
+    """Put the checkpoint's encoder weights into `encoder`, a module on the meta device, and return their sha256.
+
+    Raises:
+        CheckpointError, MemoryShortageError: as `read_weights` does.
+    """
+    shapes = {name: tuple(parameter.shape) for name, parameter in encoder.named_parameters()}
+    weights, digest = read_weights(shapes, checkpoint, device, dtype)
+    encoder.load_state_dict(weights, assign=True)
+    return digest
+
+
+def read_weights(
+    shapes: dict[str, tuple[int, ...]], checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
+) -> tuple[dict[str, torch.Tensor], str]:
+    """Read the checkpoint's encoder weights by name; predictors stay on disk.
 
     Weights are handled one at a time, so the peak is the encoder in `dtype` and one tensor in float32.
 
+    Args:
+        shapes: of the weights that the configuration asks for.
+        checkpoint: where they are.
+        device: where they shall be.
+        dtype: in which type.
+
     Returns:
-        The sha256 of the weights as float32, with names and shapes, in the order of their names: the same whatever
-        the device, the dtype or the kind of file.
+        The weights, and the sha256 of them as float32, with names and shapes, in the order of their names: the same
+        whatever the device, the dtype or the kind of file.
 
     Raises:
         CheckpointError: a file is truncated or corrupt, or its tensors are not those of the configuration.
         MemoryShortageError: the weights do not fit.
     """
-    shapes = {name: tuple(parameter.shape) for name, parameter in encoder.named_parameters()}
-    count = sum(parameter.numel() for parameter in encoder.parameters())
+    count = sum(math.prod(shape) for shape in shapes.values())
     _check_memory(f"{checkpoint.name} ({count / 1e6:.0f}M parameters, {dtype})", count * dtype.itemsize, device)
     digest = hashlib.sha256()
     placed = {}
@@ -51,8 +71,7 @@ def place_weights(encoder: nn.Module, checkpoint: Checkpoint, device: torch.devi
             digest.update(weight.numpy().data)
             # A copy, since the tensor just read may be a view of the file.
             placed[name] = weight.to(device, dtype, copy=True)
-    encoder.load_state_dict(placed, assign=True)
-    return digest.hexdigest()
+    return placed, digest.hexdigest()
 
 
 @contextlib.contextmanager
