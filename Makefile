@@ -4,10 +4,10 @@
 run:
 	./vjepa run $(ARGS)
 
-test: .vjepa/torchvision .vjepa/lerobot
+test: .vjepa/torchvision .vjepa/lerobot .vjepa/rerun
 	./vjepa --exec python -P -m pytest $(ARGS)
 
-.vjepa/torchvision .vjepa/lerobot: .vjepa/%: requirements-%.txt
+.vjepa/torchvision .vjepa/lerobot .vjepa/rerun: .vjepa/%: requirements-%.txt
 	./vjepa --exec python -P -m pip install --quiet --no-deps --upgrade --target $@ -r $<
 	touch $@
 

@@ -53,6 +53,7 @@ FROM_PIP = {
     "tqdm": "tqdm",
     "transformers": "transformers",
 }
+OPTIONAL = {"rerun"}  # In a requirements file of its own; the one command that imports it says how to install it.
 WITHOUT_WHEELS = {"cv_bridge", "launch", "launch_ros"}
 
 
@@ -114,7 +115,7 @@ def test_setup_and_manifest_agree(folder, manifest):
 
 def test_a_package_declares_what_it_imports(folder, manifest):
     declared = {dependency.name for dependency in [*manifest.exec_depends, *manifest.test_depends]}
-    needed = {ROSDEP_KEYS.get(module, module) for module in third_party_modules(folder) - set(FROM_PIP)}
+    needed = {ROSDEP_KEYS.get(module, module) for module in third_party_modules(folder) - set(FROM_PIP) - OPTIONAL}
     assert needed - declared == set(), f"missing in {folder.name}/package.xml"
 
 
@@ -144,7 +145,7 @@ def test_colcon_sees_six_ament_python_packages():
 def test_every_imported_distribution_is_required_directly():
     imported = set().union(*(third_party_modules(SOURCE / folder) for folder in MODULES)) - set(MODULES.values())
     required = {normalized(name) for name in [*pins("requirements.txt"), *pins("requirements-common.txt")]}
-    for module in sorted(imported - WITHOUT_WHEELS):
+    for module in sorted(imported - WITHOUT_WHEELS - OPTIONAL):
         distribution = FROM_PIP.get(module) or {"cv2": "opencv-python-headless", "yaml": "PyYAML"}.get(module, module)
         candidates = {normalized(f"{prefix}{distribution}") for prefix in ("", "ros-", "ros-jazzy-")}
         assert candidates & required, f"{module} is imported, but no requirements file pins it"

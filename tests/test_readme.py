@@ -37,7 +37,14 @@ PAGES = [
     "docs/real-arm.md",
 ]
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-REASONS = {"ros": "needs a sourced ROS 2", "network": "downloads from the Hugging Face hub", "docker": "needs Docker"}
+RERUN = ROOT / ".vjepa" / "rerun"
+REASONS = {
+    "ros": "needs a sourced ROS 2",
+    "network": "downloads much",
+    "docker": "needs Docker",
+    "screen": "opens a window",
+    "rerun": "needs rerun; run where `make test` has installed it",
+}
 NOT_RUN = {"make test": "it runs every test, this one included"}
 PARAMETERS = {
     "sim_bridge": "sim_bridge.sim_node:SimParameters",
@@ -67,7 +74,8 @@ def blocks(page: str) -> list[tuple[str, str]]:
 
 
 def script(page: str) -> str:
-    lines = "\n".join(content for info, content in blocks(page) if info == "bash").splitlines()
+    run = ("bash", "sh rerun") if RERUN.is_dir() else ("bash",)
+    lines = "\n".join(content for info, content in blocks(page) if info in run).splitlines()
     return "\n".join(f": {line}" if line in NOT_RUN else line for line in lines) + "\n"
 
 
@@ -98,7 +106,8 @@ def own_domain(tmp_path_factory):
         for domain in {*range(domains.FIRST_DOMAIN, domains.LAST_DOMAIN + 1)} - {held}:
             file = stack.enter_context(open(private / f"domain-{domain}.json", "w"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield {**os.environ, "TMPDIR": str(temporary), "VJEPA_TEST_DIVISOR": "1000"}
+        path = os.pathsep.join([os.environ["PYTHONPATH"], str(RERUN)])
+        yield {**os.environ, "PYTHONPATH": path, "TMPDIR": str(temporary), "VJEPA_TEST_DIVISOR": "1000"}
 
 
 def processes_of(environment: dict[str, str]) -> dict[int, str]:

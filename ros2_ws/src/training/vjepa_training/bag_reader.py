@@ -125,12 +125,10 @@ class Bag:
         """
         self.path = Path(path).expanduser()
         self.faults: Counter[str] = Counter()
-        if not self.path.exists():
-            raise BagError(f"no bag at '{path}'; expected a rosbag2 folder, or an .mcap or .db3 file")
+        self._sources = _sources(self.path, self.faults)
         self.about = _custom_data(self.path)
         if self.about.get("closed") == "false":
             self.faults["recorder killed before it closed the bag"] += 1
-        self._sources = _sources(self.path, self.faults)
         counts = Counter({topic: n for source in self._sources for topic, (_, n) in source.counts.items() if n})
         names = dict(names)
         compressed = f"{names[IMAGE]}/compressed"
@@ -139,7 +137,7 @@ class Bag:
         self._names = {topic: name for name, topic in names.items() if counts[topic]}
         self.present = frozenset(self._names.values())
         self.frame_count = sum(source.counts.get(names[IMAGE], ("", 0))[1] for source in self._sources)
-        self._types = {t: kind for source in self._sources for t, (kind, n) in source.counts.items() if n}
+        self._types = _types(self._sources)
         for topic, name in self._names.items():
             if self._types[topic] not in TYPES[name]:
                 valid = " or ".join(TYPES[name])
@@ -177,7 +175,7 @@ class Bag:
                 command=rings[JOINT_COMMAND].at(stamp_ns),
             )
 
-        for name, arrived_ns, message in self._messages(faults):
+        for name, arrived_ns, message in _messages(self._sources, self._names, self._types, faults):
             stamp_ns = to_nanoseconds(message.header.stamp)
             if stamp_ns == 0:  # As on the zeros of a planner that is switched off.
                 if name == IMAGE:
@@ -202,26 +200,59 @@ class Bag:
         while waiting:
             yield settle()
 
-    def _messages(self, faults: Counter[str]) -> Iterator[tuple[str, int, Any]]:
-        """Yield topic (our name), time of arrival (ns) and message, as far as each file of the bag can be read."""
-        store = get_typestore(Stores.ROS2_JAZZY)
-        for source in self._sources:
-            messages = source.read(self._names)
-            while True:
-                try:
-                    topic, arrived_ns, data = next(messages)
-                except StopIteration:
-                    break
-                except Exception as error:  # rosbags, its decompressors and its databases raise many kinds
-                    faults[f"damaged: nothing read from there on ({_first_line(error)})"] += 1
-                    break
-                name = self._names[topic]
-                try:
-                    message = store.deserialize_cdr(data, self._types[topic])
-                except Exception:  # rosbags raises many kinds on bytes that are no such message
-                    faults[f"unreadable message on {name}"] += 1
-                    continue
-                yield name, arrived_ns, message
+
+def messages_of(
+    path: Path | str, wanted: Mapping[str, topics.Topic], faults: Counter[str]
+) -> Iterator[tuple[topics.Topic, int, Any]]:
+    """Open a bag and return topic, time of arrival (ns) and message of what it has of some topics, as they arrived.
+
+    Args:
+        path: the bag: a folder, or a single `.mcap` or `.db3` file.
+        wanted: the topics to read, by their absolute names in the bag.
+        faults: is counted up by what was wrong on the way, in words.
+
+    Raises:
+        BagError: there is no bag.
+    """
+    sources = _sources(Path(path).expanduser(), faults)
+    types = _types(sources)
+    names = {}
+    for name in wanted.keys() & types.keys():
+        if types[name] == wanted[name].type:
+            names[name] = name
+        else:
+            faults[f"topic '{name}' is a {types[name]}; expected {wanted[name].type}"] += 1
+    found = _messages(sources, names, types, faults)
+    return ((wanted[name], arrived_ns, message) for name, arrived_ns, message in found)
+
+
+def _types(sources: Iterable[_Source]) -> dict[str, str]:
+    """Return the type of each topic that has messages."""
+    return {topic: kind for source in sources for topic, (kind, count) in source.counts.items() if count}
+
+
+def _messages(
+    sources: Iterable[_Source], names: Mapping[str, str], types: Mapping[str, str], faults: Counter[str]
+) -> Iterator[tuple[str, int, Any]]:
+    """Yield topic (our name), time of arrival (ns) and message, as far as each file of the bag can be read."""
+    store = get_typestore(Stores.ROS2_JAZZY)
+    for source in sources:
+        messages = source.read(names)
+        while True:
+            try:
+                topic, arrived_ns, data = next(messages)
+            except StopIteration:
+                break
+            except Exception as error:  # rosbags, its decompressors and its databases raise many kinds
+                faults[f"damaged: nothing read from there on ({_first_line(error)})"] += 1
+                break
+            name = names[topic]
+            try:
+                message = store.deserialize_cdr(data, types[topic])
+            except Exception:  # rosbags raises many kinds on bytes that are no such message
+                faults[f"unreadable message on {name}"] += 1
+                continue
+            yield name, arrived_ns, message
 
 
 def _value(name: str, message) -> Any:
@@ -242,12 +273,14 @@ def _custom_data(path: Path) -> dict[str, str]:
 
 def _sources(path: Path, faults: Counter[str]) -> list[_Source]:
     """Return what a bag consists of: itself where rosbags opens it, else its files, each as far as it is whole."""
+    if not path.exists():
+        raise BagError(f"no bag at '{path}'; expected a rosbag2 folder, or an .mcap or .db3 file")
     folder = path.is_dir()
     files = sorted((f for f in path.iterdir() if f.suffix in (".mcap", ".db3")), key=_part) if folder else [path]
     if not any(file.with_name(file.name + "-wal").exists() for file in files):
         try:
             return [_whole(path)]
-        except Exception as error:  # see `Bag._messages`
+        except Exception as error:  # see `_messages`
             if not files or (not folder and path.suffix not in (".mcap", ".db3")):
                 raise BagError(f"'{path}' is no rosbag2 bag: {_first_line(error)}") from error
     if folder and not (path / "metadata.yaml").exists():
@@ -258,7 +291,7 @@ def _sources(path: Path, faults: Counter[str]) -> list[_Source]:
             if file.with_name(file.name + "-wal").exists():
                 raise BagError(f"{file} has a write-ahead log")
             found.append(_whole(file))
-        except Exception:  # see `Bag._messages`
+        except Exception:  # see `_messages`
             faults["truncated file, read as far as it is whole"] += 1
             found.append(_scanned(file))
     return found

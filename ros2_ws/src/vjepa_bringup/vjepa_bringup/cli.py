@@ -18,6 +18,7 @@ def build_parser() -> argparse.ArgumentParser:
         reproduce_commands,
         run_commands,
         train_commands,
+        view_commands,
     )
 
     parser = argparse.ArgumentParser(
@@ -26,6 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     run_commands.add_parsers(commands)
     graph_commands.add_parsers(commands)
+    view_commands.add_parsers(commands)
     node_command.add_parsers(commands)
     camera_commands.add_parsers(commands)
     dataset_commands.add_parsers(commands)

@@ -363,6 +363,8 @@ class PlannerNode(ManagedNode):
             "planning_time_s": decision.planning_time_s,
             "disagreement": decision.plan.disagreement,
         }
+        if (imagined := decision.plan.imagined) is not None:
+            thought["imagined"] = {"distance": imagined.distance.tolist(), "steps": imagined.steps}
         reasons = {"fallback": decision.fallback, "refused": decision.refused}
         thought |= {key: reason for key, reason in reasons.items() if reason}
         self._plan.publish(String(data=json.dumps(thought)))
