@@ -7,6 +7,7 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/sim_bridge"]),
         ("share/sim_bridge", ["package.xml"]),
+        ("share/sim_bridge/urdf", ["urdf/reacher.urdf"]),
     ],
     install_requires=["setuptools"],
     zip_safe=True,
