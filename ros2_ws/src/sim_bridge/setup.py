@@ -18,6 +18,7 @@ setup(
     entry_points={
         "console_scripts": [
             "sim_bridge = sim_bridge.sim_node:main",
+            "arm_stand_in = sim_bridge.arm_stand_in_node:main",
         ],
     },
 )

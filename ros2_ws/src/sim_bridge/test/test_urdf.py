@@ -1,4 +1,4 @@
-"""The URDF that RViz shows is the arm that is simulated: where its links are, how they move, and what they look like."""
+"""The URDF that RViz shows is the arm that is simulated: where its links are, how they move, what they look like."""
 
 from pathlib import Path
 from xml.etree import ElementTree
