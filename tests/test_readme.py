@@ -48,7 +48,7 @@ PARAMETERS = {
     "effort_guard": "vjepa_interfaces.effort_guard:GuardParameters",
     "arm_stand_in": "sim_bridge.arm_stand_in:ArmStandInParameters",
 }
-RUN_TIMEOUT_S = 420.0
+RUN_TIMEOUT_S = 600.0
 
 
 @dataclass
