@@ -9,8 +9,6 @@ from time import monotonic as now
 
 import pytest
 from lifecycle_msgs.msg import Transition
-from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
-from rcl_interfaces.srv import SetParametersAtomically
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Float64MultiArray
 
@@ -61,9 +59,7 @@ class Arm:
         self._switch.publish(Bool(data=False))
 
     def set_dry_run(self, dry_run):
-        value = ParameterValue(type=ParameterType.PARAMETER_BOOL, bool_value=dry_run)
-        request = SetParametersAtomically.Request(parameters=[Parameter(name="dry_run", value=value)])
-        assert self.stack.call(SetParametersAtomically, "effort_guard/set_parameters_atomically", request).result
+        assert self.stack.set_parameter("effort_guard", "dry_run", dry_run).successful
 
     def wait_for_output(self, expected):
         """Wait for a torque that is sent from now on."""

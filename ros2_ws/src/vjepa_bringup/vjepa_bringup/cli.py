@@ -10,6 +10,7 @@ def build_parser() -> argparse.ArgumentParser:
     from vjepa_bringup import (
         camera_commands,
         dataset_commands,
+        goal_commands,
         graph_commands,
         improve_commands,
         node_command,
@@ -26,6 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     run_commands.add_parsers(commands)
     graph_commands.add_parsers(commands)
+    goal_commands.add_parsers(commands)
     node_command.add_parsers(commands)
     camera_commands.add_parsers(commands)
     dataset_commands.add_parsers(commands)

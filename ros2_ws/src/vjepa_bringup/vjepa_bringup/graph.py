@@ -137,16 +137,7 @@ def build_graph(options: StackOptions) -> list[NodeSpec]:
     sources = {"sim_bridge": options.source == "sim", "camera": bool(options.camera)}
     clock = {"use_sim_time": options.source == "sim"}
     asked = {"use_sim_time": options.use_sim_time} if options.use_sim_time is not None else {}
-    remappings = {
-        topic.name: other
-        for topic, other in (
-            (topics.IMAGE, options.image_topic),
-            (topics.COMPRESSED_IMAGE, f"{options.image_topic}/compressed" if options.image_topic else ""),
-            (topics.JOINT_STATES, options.joint_states_topic),
-            (topics.JOINT_COMMAND, options.command_topic),
-        )
-        if other
-    }
+    remappings = _remappings(options)
     executables = {
         "vjepa_perception": ("vjepa_perception", "vjepa_perception"),
         "vjepa_planner": ("vjepa_planner", "vjepa_planner"),
@@ -161,6 +152,24 @@ def build_graph(options: StackOptions) -> list[NodeSpec]:
     manager = {"managed_nodes": names, **parameters["stack_manager"]}
     nodes.append(NodeSpec("vjepa_bringup", "stack_manager", "stack_manager", manager, lifecycle=False))
     return nodes
+
+
+def arm_stand_in(options: StackOptions) -> NodeSpec:
+    """Return the stand-in for a real arm, which is no part of the stack, on the topics that `options` name."""
+    return NodeSpec("sim_bridge", "arm_stand_in", "arm_stand_in", {}, _remappings(options), lifecycle=False)
+
+
+def _remappings(options: StackOptions) -> dict[str, str]:
+    return {
+        topic.name: other
+        for topic, other in (
+            (topics.IMAGE, options.image_topic),
+            (topics.COMPRESSED_IMAGE, f"{options.image_topic}/compressed" if options.image_topic else ""),
+            (topics.JOINT_STATES, options.joint_states_topic),
+            (topics.JOINT_COMMAND, options.command_topic),
+        )
+        if other
+    }
 
 
 def environment(options: StackOptions) -> dict[str, str]:

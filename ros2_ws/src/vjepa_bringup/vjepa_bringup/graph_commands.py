@@ -59,10 +59,13 @@ def add_parsers(commands) -> None:
     status = commands.add_parser("status", help="what a running stack says of itself")
     status.set_defaults(function=status_command)
     for parser in (listing, setting, record, status):
-        parser.add_argument(
-            "--domain", type=types.domain, help="ROS domain of the stack (default: the one that runs here)"
-        )
-        parser.add_argument("--namespace", type=types.namespace, help="ROS namespace of the stack")
+        add_stack_arguments(parser)
+
+
+def add_stack_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what says which running stack is meant; see `joined_stack`."""
+    parser.add_argument("--domain", type=types.domain, help="ROS domain of the stack (default: the one that runs here)")
+    parser.add_argument("--namespace", type=types.namespace, help="ROS namespace of the stack")
 
 
 def _find_stack(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -85,7 +88,8 @@ def _find_stack(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _stack(arguments: argparse.Namespace, keeper: ScoreKeeper | None = None) -> Iterator[Monitor]:
+def joined_stack(arguments: argparse.Namespace, keeper: ScoreKeeper | None = None) -> Iterator[Monitor]:
+    """Listen to the stack that `add_stack_arguments` names, else the only one running, while the context lasts."""
     stack = _find_stack(arguments)
     with (
         interruptible() as interrupts,
@@ -109,7 +113,7 @@ def planner_list(arguments: argparse.Namespace) -> int:
         print("installed: " + ", ".join(installed_planners()))
         print("no stack is running here")
         return 0
-    with _stack(arguments) as monitor:
+    with joined_stack(arguments) as monitor:
         if not monitor.wait_until(lambda: "ready" in monitor.diagnostics.get("vjepa_planner", ("", "", {}))[2], 5.0):
             raise VjepaError("vjepa_planner says nothing; is the stack up? see: vjepa status")
         values = monitor.diagnostics["vjepa_planner"][2]
@@ -124,7 +128,7 @@ def planner_list(arguments: argparse.Namespace) -> int:
 def planner_set(arguments: argparse.Namespace) -> int:
     """`vjepa planner set NAME`: the exit status says whether the swap was accepted."""
     options = _options_of(arguments.name, arguments.params_file) if arguments.params_file else {}
-    with _stack(arguments) as monitor:
+    with joined_stack(arguments) as monitor:
         changed = _changed(monitor, options)
         if changed:
             _set_parameters(monitor, changed)
@@ -193,7 +197,7 @@ def record_command(arguments: argparse.Namespace) -> int:
     if arguments.json:
         require_writable(arguments.json)
     keeper = ScoreKeeper(default_parameters()["sim_bridge"]["task"])  # Whatever the task is: episodes are counted.
-    with _stack(arguments, keeper) as monitor:
+    with joined_stack(arguments, keeper) as monitor:
         interrupted = False
         said = _record(monitor, True)
         first = len(keeper.episodes)
@@ -246,7 +250,7 @@ def _record(monitor: Monitor, on: bool) -> str:
 def status_command(arguments: argparse.Namespace) -> int:
     """`vjepa status`: exit status 0 when every node is active and none reports an error."""
     expected = len(CONSUMERS) + 2  # With the source of frames and the stack manager.
-    with _stack(arguments) as monitor:
+    with joined_stack(arguments) as monitor:
         monitor.wait_until(lambda: len(monitor.diagnostics) >= expected, DIAGNOSTICS_TIMEOUT_S)
         if not monitor.diagnostics:
             raise VjepaError("no node of a stack says anything in this domain")
