@@ -52,6 +52,15 @@ RUN_COLUMNS = {
         ("unanswered", "unanswered", 0),
     ),
     "data": (("what", "what", None), ("ms", "stage_ms", 2), ("of its floor", "floor_ms", 2)),
+    "stages": (
+        ("rate, Hz", "rate_hz", 0),
+        ("stage", "what", None),
+        ("p50, ms", "p50_ms", 2),
+        ("p90", "p90_ms", 2),
+        ("p99", "p99_ms", 2),
+        ("messages", "count", 0),
+        ("frames answered", "answered", 4),
+    ),
     "start-up": (("first torque command, s", "first_torque_s", 2),),
     "memory": (
         ("transitions", "transitions", 0),
@@ -88,6 +97,10 @@ that both have in common.""",
 On one core, in turns: a frame of `vjepa collect` beside the same simulation with nothing kept, a frame of a bag in
 `vjepa dataset build` beside the encoder's part of it, a step of `vjepa train dynamics`, its checkpoints, validation and
 TensorBoard included, beside the same network on tensors in memory. ms are of a frame, or of a step.""",
+    "stages": """\
+By the middleware's own times of each message, of an observer beside the stack: when it took a message from its
+publisher, and when it gave it to the observer, which stands for the node that it is meant for. Rates rise until one
+does not hold. What the simulation does before a frame is sent, physics and rendering, is not in it; see real-time.""",
     "start-up": """\
 From the start of the process `vjepa run` to the first torque command that another process hears, environment and caches
 warm: six processes start side by side, and the encoder's node imports torch and transformers.""",
