@@ -111,7 +111,7 @@ def measurements(sizes: Sizes, say: Callable[[str], None]) -> dict[str, Callable
         "planning": lambda: planning.measure(sizes.turns, sizes.seed),
         "images": lambda: images.measure(sizes.rounds, sizes.pings, say),
         "data": lambda: data.measure(sizes.runs, sizes.run_episodes, sizes.transitions, sizes.seed),
-        "stages": lambda: stages.measure(sizes.run_episodes, sizes.seed),
+        "stages": lambda: stages.measure(sizes.turns, sizes.run_episodes, sizes.seed),
         "start-up": lambda: start_up.measure(sizes.runs, sizes.seed),
         "transport": lambda: transport.measure(sizes.rounds, sizes.run_episodes, sizes.pings, sizes.seed, say),
         "real-time": lambda: real_time.measure(sizes.runs, sizes.run_episodes, sizes.seed, say),

@@ -52,19 +52,20 @@ Times = Mapping[str, Mapping[int, tuple[float, float]]]
 """By message and stamp: when it was sent and when it was heard, ms."""
 
 
-def measure(episodes: int, seed: int) -> dict[str, Any]:
-    """Run the stack at rising rates until one does not hold, and return the record."""
+def measure(turns: int, episodes: int, seed: int) -> dict[str, Any]:
+    """Run the stack at rising rates, at most `turns`, until one does not hold, and return the record."""
     runs: list[dict[str, Any]] = []
     held = 0.0
-    for rate_hz in RATES_HZ:
+    for rate_hz in RATES_HZ[:turns]:
         times = observed(episodes, seed, rate_hz)
         answered = answered_share(times)
         runs += [{"rate_hz": rate_hz, "answered": answered, **stage} for stage in stages(times)]
         if answered < LEAST_ANSWERED:
             break
         held = rate_hz
-    command = command_of("stages", run_episodes=episodes, seed=seed)
-    sample = f"{episodes} short episodes of `bc`, small encoder, rates {', '.join(f'{rate:g}' for rate in RATES_HZ)} Hz"
+    command = command_of("stages", turns=turns, run_episodes=episodes, seed=seed)
+    rates = ", ".join(f"{rate:g}" for rate in RATES_HZ[:turns])
+    sample = f"{episodes} short episodes of `bc`, small encoder, rates {rates} Hz"
     figure = Figure("highest rate tried at which 99 % of the frames get a command", held, "Hz", sample, 50.0, True)
     return record("stages", [figure], command, range(seed, seed + episodes), runs=runs)
 

@@ -209,7 +209,7 @@ def test_the_committed_document_is_that_of_the_committed_results():
 
 def test_a_quick_run_measures_and_documents_everything(tmp_path):
     command = [sys.executable, "-m", "benchmarks.run", "--quick", "--results", tmp_path]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=480, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     records = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
     names = (
