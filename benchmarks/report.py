@@ -202,17 +202,17 @@ def _billion(data: dict[str, Any]) -> str:
 Nobody has run this. It is arithmetic on the figures of `data` above, with the small encoder, for a Ray cluster of
 {workers} cores like this one's.
 
-- **Collect**: `vjepa collect --ray-address ADDRESS`. A frame takes {collected_ms:.1f} ms of a core, so 10^9 take
-  {core_hours:,.0f} core-hours: {wall_hours:.1f} hours on all cores. An actor of the cluster simulates the episodes of its
-  own seeds, and one that dies costs its open episode.
-- **Write**: a row has {row:,} bytes, all of them {total_tb:.1f} TB. They come back to one machine, which writes them: at
-  {rate:.0f} MB/s, which takes a network of {rate * 8 / 1000:.0f} Gbit/s and a disk as fast. With less, collect into several
-  datasets with seeds far apart, from as many machines.
-- **Condition**: states of {mean_size} numbers are {frames * mean_size * 4 / 1e9:.0f} GB as float32, mapped from disk; a
-  trainer's own memory stays what `memory` says, as it holds batches alone.
-- **Train**: an epoch of `vjepa train dynamics` is {steps / 1e6:.1f} million steps of {batch} transitions for each member,
-  {steps * step_ms / 3.6e6:,.0f} core-hours at {step_ms:.0f} ms a step, and its rows are read at random: states belong on a
-  disk of the machine that trains.
+- **Collect**: `vjepa collect --ray-address ADDRESS`. A frame takes {collected_ms:.1f} ms of a core, so 10^9
+  take {core_hours:,.0f} core-hours: {wall_hours:.1f} hours on all cores. An actor of the cluster simulates the
+  episodes of its own seeds, and one that dies costs its open episode.
+- **Write**: a row has {row:,} bytes, all of them {total_tb:.1f} TB. They come back to one machine, which writes
+  them: at {rate:.0f} MB/s, which takes a network of {rate * 8 / 1000:.0f} Gbit/s and a disk as fast. With less,
+  collect into several datasets with seeds far apart, from as many machines.
+- **Condition**: states of {mean_size} numbers are {frames * mean_size * 4 / 1e9:.0f} GB as float32, mapped from
+  disk; a trainer's own memory stays what `memory` says, as it holds batches alone.
+- **Train**: an epoch of `vjepa train dynamics` is {steps / 1e6:.1f} million steps of {batch} transitions for each
+  member, {steps * step_ms / 3.6e6:,.0f} core-hours at {step_ms:.0f} ms a step. Its rows are read at random, so
+  states belong on a disk of the machine that trains.
 """
 
 
