@@ -18,6 +18,8 @@ from vjepa_perception.weights import explained_shortage, place_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MEAN_ONLY = 0
+MAX_LAYERS = 1000
+"""Each is a module of its own, which takes time to make before the weights are looked at."""
 ALL_TOKENS = -1
 
 _MEANT_BY_WEIGHTS = ("patch_size", "tubelet_size", "num_attention_heads", "layer_norm_eps", "hidden_act")
@@ -234,6 +236,9 @@ def empty_module(checkpoint: Checkpoint):
         model = VJEPA2Config.from_dict(dict(checkpoint.model), attn_implementation="sdpa")
         if not isinstance(model.patch_size, int) or model.in_chans != 3:
             raise ValueError(f"patch_size {model.patch_size} and in_chans {model.in_chans}; expected one side and 3")
+        for name in ("num_hidden_layers", "num_attention_heads"):
+            if not 1 <= getattr(model, name) <= MAX_LAYERS:
+                raise ValueError(f"{name} is {getattr(model, name)}; expected a number from 1 to {MAX_LAYERS}")
         with torch.device("meta"):
             return VJEPA2Encoder(model)
     except Exception as error:
