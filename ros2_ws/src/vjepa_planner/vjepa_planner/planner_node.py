@@ -270,7 +270,7 @@ class PlannerNode(ManagedNode):
         try:
             info = json.loads(message.data)
             info["fingerprint"]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             self._failure = f"latent_info is not JSON with a fingerprint: {message.data[:80]!r}"
             return
         self._encoder_info = info
