@@ -16,6 +16,8 @@ from vjepa_bringup import run_graph
 from vjepa_bringup.graph import build_graph
 from vjepa_interfaces import topics
 
+pytestmark = pytest.mark.faults
+
 ROOT = Path(__file__).resolve().parents[1]
 TORQUE, ZERO = [0.02, -0.01], [0.0, 0.0]
 COMMAND_TIMEOUT_S = 0.2
@@ -143,3 +145,10 @@ def test_the_last_word_of_a_guard_that_ends_is_zero_and_a_new_one_begins_with_a_
         assert child.process.returncode == 0
         arm.stack.monitor.spin(0.2)
         assert arm.outputs[-1][1] == ZERO
+
+    arm.wait_for_message("dry run")
+    arm.set_dry_run(False)
+    arm.wait_for_output(TORQUE)
+    child.process.kill()  # It has no last word then: the simulated arm's own watchdog has.
+    child.process.wait()
+    arm.stack.wait_for(lambda: list(arm.joints.messages[-1].effort) == ZERO, "zero torque at the arm")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; each sets `function`, which takes the arguments and returns a status."""
     from vjepa_bringup import (
+        bag_commands,
         camera_commands,
         dataset_commands,
         goal_commands,
@@ -30,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     goal_commands.add_parsers(commands)
     node_command.add_parsers(commands)
     camera_commands.add_parsers(commands)
+    bag_commands.add_parsers(commands)
     dataset_commands.add_parsers(commands)
     train_commands.add_parsers(commands)
     probe_commands.add_parsers(commands)

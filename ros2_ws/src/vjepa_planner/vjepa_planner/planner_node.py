@@ -279,7 +279,7 @@ class PlannerNode(ManagedNode):
         try:
             info = json.loads(message.data)
             fingerprint, _ = info["fingerprint"], info["shape"]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             self._failure = f"latent_info is not JSON with fingerprint and shape: {message.data[:80]!r}"
             return
         if self.active and self._encoder_info is not None and self._encoder_info["fingerprint"] != fingerprint:
