@@ -62,8 +62,14 @@ class Setting:
 
 
 def measure(rounds: int, seed: int, compiled: bool = True) -> dict[str, Any]:
-    """Measure the small encoder on the processor and return the record."""
-    setting = Setting(SMALL, "cpu", (1, 32), (torch.float32, NARROW), compiled)
+    """Measure the small encoder on the processor and return the record.
+
+    Args:
+        rounds: in which contenders take turns.
+        seed: of the frames.
+        compiled: measure transformers' module compiled as well; otherwise smaller batches, as a trial.
+    """
+    setting = Setting(SMALL, "cpu", (1, 32) if compiled else (1, 4), (torch.float32, NARROW), compiled)
     runs, rates, accuracy = _measured(setting, rounds, seed)
     return record(
         "encoder",

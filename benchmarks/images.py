@@ -10,7 +10,7 @@ from vjepa_bringup.graph import FAST_DDS_PROFILES, share
 
 SHAPES = ((64, 64, 3), (480, 640, 3), (720, 1280, 3))
 RATE_HZ = 20.0
-PROFILES = {"the stack's profile": str(share("config") / "fastdds.xml"), "Fast DDS's own": ""}
+PROFILES = {"the stack's profile": str(share("config") / "fastdds.xml"), "Fast DDS's own": None}
 
 
 def measure(rounds: int, pings: int, say: Callable[[str], None]) -> dict[str, Any]:

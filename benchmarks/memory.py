@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,23 @@ from vjepa_interfaces.errors import VjepaError
 from vjepa_training.dataset import LATENT, DatasetInfo, EpisodeWriter, finish_dataset
 
 LIMIT_GIB = 2.0
+PERIOD_NS = 20_000_000
+SMALL_ROWS = DatasetInfo(
+    joint_names=("shoulder", "wrist"),
+    effort_limit=0.05,
+    control_period_ns=PERIOD_NS,
+    latent_shape=(17, 128),
+    image_shape=None,
+    encoder=None,
+    task="reacher-easy",
+    sources=(),
+)
+"""Rows with latents of the small encoder."""
+
 EPISODE_ROWS = 26
 EPISODES_MADE = 64
 """Different episodes; more are those again, scaled."""
 
-PERIOD_NS = 20_000_000
 EVERY_S = 0.1
 
 
@@ -57,16 +70,7 @@ def figures(runs: list[dict[str, Any]]) -> list[Figure]:
 def write_synthetic(folder: Path, transitions: int, seed: int) -> None:
     """Write a dataset of at least so many transitions with latents of the small encoder's shape, drawn at random."""
     encoder = {"model": "synthetic", "fingerprint": "0" * 16, "shape": [17, 128], "untrained": True}
-    info = DatasetInfo(
-        joint_names=("shoulder", "wrist"),
-        effort_limit=0.05,
-        control_period_ns=PERIOD_NS,
-        latent_shape=(17, 128),
-        image_shape=None,
-        encoder=encoder,
-        task="reacher-easy",
-        sources=({"made": "at random", "seed": seed},),
-    )
+    info = replace(SMALL_ROWS, encoder=encoder, sources=({"made": "at random", "seed": seed},))
     rng = np.random.default_rng(seed)
     made = [_episode(rng, info) for _ in range(EPISODES_MADE)]
     with EpisodeWriter(folder, info) as writer:

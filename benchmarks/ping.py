@@ -112,7 +112,7 @@ def measure_ping(
     count: int,
     image_shape: tuple[int, ...] = IMAGE_SHAPE,
     rate_hz: float = RATE_HZ,
-    variables: Mapping[str, str] = MappingProxyType({}),
+    variables: Mapping[str, str | None] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Run the three processes in a ROS domain of their own and return the round trips they made.
 
@@ -120,7 +120,8 @@ def measure_ping(
         count: round trips that count.
         image_shape: height, width and channels of the images.
         rate_hz: at which they are sent.
-        variables: of the processes' environment, beyond the domain and that it is of this host alone.
+        variables: of the processes' environment, beyond the domain and that it is of this host alone; None takes one
+            away.
 
     Returns:
         `p50_ms` and `p99_ms` of `count` round trips, and how many stamps among them stayed `unanswered`.
@@ -130,8 +131,10 @@ def measure_ping(
     """
     with hold_domain(None, {"planner": "(bare ping)"}) as domain:
         local = {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+        merged: dict[str, str | None] = {**os.environ, **local, **variables}
+        environment = {name: value for name, value in merged.items() if value is not None}
         command = ["setpriv", "--pdeathsig", "TERM", "--", sys.executable, "-m", "benchmarks.ping"]
-        options: dict[str, Any] = {"cwd": ROOT, "env": {**os.environ, **local, **variables}}
+        options: dict[str, Any] = {"cwd": ROOT, "env": environment}
         relays = [subprocess.Popen([*command, role], **options) for role in RELAYS]
         try:
             source = subprocess.run(

@@ -1,11 +1,13 @@
 """Writes docs/performance.md from results/benchmark-*.json: `./vjepa --exec python -m benchmarks.report`."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import read_records
+from benchmarks.memory import SMALL_ROWS
 from benchmarks.stack import ROOT
 
 HEAD = """\
@@ -52,6 +54,15 @@ RUN_COLUMNS = {
         ("unanswered", "unanswered", 0),
     ),
     "data": (("what", "what", None), ("ms", "stage_ms", 2), ("of its floor", "floor_ms", 2)),
+    "stages": (
+        ("rate, Hz", "rate_hz", 0),
+        ("stage", "what", None),
+        ("p50, ms", "p50_ms", 2),
+        ("p90", "p90_ms", 2),
+        ("p99", "p99_ms", 2),
+        ("messages", "count", 0),
+        ("frames answered", "answered", 4),
+    ),
     "start-up": (("first torque command, s", "first_torque_s", 2),),
     "memory": (
         ("transitions", "transitions", 0),
@@ -88,6 +99,10 @@ that both have in common.""",
 On one core, in turns: a frame of `vjepa collect` beside the same simulation with nothing kept, a frame of a bag in
 `vjepa dataset build` beside the encoder's part of it, a step of `vjepa train dynamics`, its checkpoints, validation and
 TensorBoard included, beside the same network on tensors in memory. ms are of a frame, or of a step.""",
+    "stages": """\
+By the middleware's own times of each message, of an observer beside the stack: when it took a message from its
+publisher, and when it gave it to the observer, which stands for the node that it is meant for. Rates rise until one
+does not hold. What the simulation does before a frame is sent, physics and rendering, is not in it; see real-time.""",
     "start-up": """\
 From the start of the process `vjepa run` to the first torque command that another process hears, environment and caches
 warm: six processes start side by side, and the encoder's node imports torch and transformers.""",
@@ -138,6 +153,8 @@ def render(folder: Path) -> str:
     records = read_records(folder)
     parts += [f"{said}\n" for name, said in NOT_MEASURED.items() if records and name not in records]
     parts += [_section(content) for content in records.values()]
+    if "data" in records:
+        parts.append(_billion(records["data"]))
     return "\n".join(parts)
 
 
@@ -163,6 +180,40 @@ def _section(content: dict[str, Any]) -> str:
     if "pings" in content:
         lines += ["Every ping:", "", _runs(PING_COLUMNS, content["pings"]), ""]
     return "\n".join(lines)
+
+
+def _billion(data: dict[str, Any]) -> str:
+    """Return what 10^9 frames would take on a Ray cluster, reckoned from the record `data`."""
+
+    def usual(what: str) -> float:
+        return statistics.median(run["stage_ms"] for run in data["runs"] if run["what"] == what)
+
+    frames, workers, batch, mean_size = 10**9, 1024, 256, 38
+    collected_ms, step_ms = usual("collection, latents"), usual("training dynamics")
+    row = sum(kind.itemsize * math.prod(shape) for kind, shape in SMALL_ROWS.columns().values())
+    core_hours = frames * collected_ms / 3.6e6
+    wall_hours = core_hours / workers
+    total_tb = frames * row / 1e12
+    rate = total_tb * 1e6 / (wall_hours * 3600)
+    steps = frames / batch
+    return f"""\
+## 10^9 frames, on paper
+
+Nobody has run this. It is arithmetic on the figures of `data` above, with the small encoder, for a Ray cluster of
+{workers} cores like this one's.
+
+- **Collect**: `vjepa collect --ray-address ADDRESS`. A frame takes {collected_ms:.1f} ms of a core, so 10^9
+  take {core_hours:,.0f} core-hours: {wall_hours:.1f} hours on all cores. An actor of the cluster simulates the
+  episodes of its own seeds, and one that dies costs its open episode.
+- **Write**: a row has {row:,} bytes, all of them {total_tb:.1f} TB. They come back to one machine, which writes
+  them: at {rate:.0f} MB/s, which takes a network of {rate * 8 / 1000:.0f} Gbit/s and a disk as fast. With less,
+  collect into several datasets with seeds far apart, from as many machines.
+- **Condition**: states of {mean_size} numbers are {frames * mean_size * 4 / 1e9:.0f} GB as float32, mapped from
+  disk; a trainer's own memory stays what `memory` says, as it holds batches alone.
+- **Train**: an epoch of `vjepa train dynamics` is {steps / 1e6:.1f} million steps of {batch} transitions for each
+  member, {steps * step_ms / 3.6e6:,.0f} core-hours at {step_ms:.0f} ms a step. Its rows are read at random, so
+  states belong on a disk of the machine that trains.
+"""
 
 
 def _runs(columns: Sequence[tuple[str, str, int | None]], runs: Sequence[dict[str, Any]]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import data, encoder, expert, images, memory, planning, real_time, report, start_up, transport
+from benchmarks import data, encoder, expert, images, memory, planning, real_time, report, stages, start_up, transport
 from benchmarks.figures import read_records, write_record
 from benchmarks.stack import ROOT
 from vjepa_bringup.interrupts import interruptible
@@ -26,6 +26,7 @@ BENCHMARKS = (
     "planning",
     "images",
     "data",
+    "stages",
     "start-up",
     "transport",
     "real-time",
@@ -110,6 +111,7 @@ def measurements(sizes: Sizes, say: Callable[[str], None]) -> dict[str, Callable
         "planning": lambda: planning.measure(sizes.turns, sizes.seed),
         "images": lambda: images.measure(sizes.rounds, sizes.pings, say),
         "data": lambda: data.measure(sizes.runs, sizes.run_episodes, sizes.transitions, sizes.seed),
+        "stages": lambda: stages.measure(sizes.turns, sizes.run_episodes, sizes.seed),
         "start-up": lambda: start_up.measure(sizes.runs, sizes.seed),
         "transport": lambda: transport.measure(sizes.rounds, sizes.run_episodes, sizes.pings, sizes.seed, say),
         "real-time": lambda: real_time.measure(sizes.runs, sizes.run_episodes, sizes.seed, say),

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParametersAtomically
+from rclpy.parameter import Parameter
 
 from vjepa_bringup.graph import StackOptions
 from vjepa_bringup.monitor import Monitor
@@ -112,10 +112,12 @@ class Stack:
         set_stamp(message.header.stamp, stamp_ns)
         return message
 
+    def set_parameter(self, node: str, name: str, value):
+        request = SetParametersAtomically.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+        return self.call(SetParametersAtomically, f"{node}/set_parameters_atomically", request).result
+
     def set_planner(self, name: str):
-        value = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=name)
-        request = SetParametersAtomically.Request(parameters=[Parameter(name="planner", value=value)])
-        return self.call(SetParametersAtomically, "vjepa_planner/set_parameters_atomically", request).result
+        return self.set_parameter("vjepa_planner", "planner", name)
 
     def transition(self, node: str, transition: int) -> bool:
         request = ChangeState.Request(transition=Transition(id=transition))

@@ -131,6 +131,20 @@ def test_a_stages_figure_is_its_time_over_that_of_its_floor():
     assert [(figure.value, figure.met) for figure in figures(runs)] == [(pytest.approx(1.2), False)] * len(FLOORS)
 
 
+def test_stages_are_told_apart_by_when_each_message_was_sent_and_heard():
+    from benchmarks.stages import WARM_UP, answered_share, stages
+
+    begins = {20 * i: 20.0 * i for i in range(WARM_UP + 5)}
+    times = {
+        "frame": {stamp: (at, at + 1) for stamp, at in begins.items()},
+        "latent": {stamp: (at + 9, at + 10) for stamp, at in begins.items()},
+        "command": {stamp: (at + 11, at + 13) for stamp, at in list(begins.items())[:-1]},
+    }
+    assert answered_share(times) == pytest.approx(4 / 5)
+    assert [stage["p50_ms"] for stage in stages(times)] == pytest.approx([1, 9, 1, 2, 2, 13, 0])
+    assert stages(times)[1]["count"] == 5
+
+
 def test_both_searches_of_the_benchmark_choose_the_same_action():
     from benchmarks.planning import _observations, planner
 
@@ -195,10 +209,21 @@ def test_the_committed_document_is_that_of_the_committed_results():
 
 def test_a_quick_run_measures_and_documents_everything(tmp_path):
     command = [sys.executable, "-m", "benchmarks.run", "--quick", "--results", tmp_path]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=480, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     records = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
-    names = ("data", "encoder", "expert", "images", "memory", "planning", "real-time", "start-up", "transport")
+    names = (
+        "data",
+        "encoder",
+        "expert",
+        "images",
+        "memory",
+        "planning",
+        "real-time",
+        "stages",
+        "start-up",
+        "transport",
+    )
     assert set(records) - {"benchmark-encoder-gpu"} == {f"benchmark-{name}" for name in names}
     for content in records.values():
         assert all(math.isfinite(figure["value"]) for figure in content["figures"])

@@ -9,6 +9,8 @@ from std_srvs.srv import SetBool, Trigger
 
 from vjepa_interfaces import topics
 
+pytestmark = pytest.mark.faults
+
 JOINTS = ["shoulder", "wrist"]
 
 

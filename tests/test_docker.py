@@ -154,7 +154,7 @@ def test_the_services_are_the_nodes_of_the_graph_with_its_parameters(words, opti
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("node sim", "unknown node 'sim'; valid are: episode_recorder"),
+        ("node sim", "unknown node 'sim'; valid are: arm_stand_in, episode_recorder"),
         ("node sim_bridge speed:=2", "unknown launch argument 'speed'"),
         ("node sim_bridge lockstep", "'lockstep' is not a launch argument; expected NAME:=VALUE"),
     ],

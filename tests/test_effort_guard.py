@@ -9,14 +9,14 @@ from time import monotonic as now
 
 import pytest
 from lifecycle_msgs.msg import Transition
-from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
-from rcl_interfaces.srv import SetParametersAtomically
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Float64MultiArray
 
 from vjepa_bringup import run_graph
 from vjepa_bringup.graph import build_graph
 from vjepa_interfaces import topics
+
+pytestmark = pytest.mark.faults
 
 ROOT = Path(__file__).resolve().parents[1]
 TORQUE, ZERO = [0.02, -0.01], [0.0, 0.0]
@@ -61,9 +61,7 @@ class Arm:
         self._switch.publish(Bool(data=False))
 
     def set_dry_run(self, dry_run):
-        value = ParameterValue(type=ParameterType.PARAMETER_BOOL, bool_value=dry_run)
-        request = SetParametersAtomically.Request(parameters=[Parameter(name="dry_run", value=value)])
-        assert self.stack.call(SetParametersAtomically, "effort_guard/set_parameters_atomically", request).result
+        assert self.stack.set_parameter("effort_guard", "dry_run", dry_run).successful
 
     def wait_for_output(self, expected):
         """Wait for a torque that is sent from now on."""
@@ -147,3 +145,10 @@ def test_the_last_word_of_a_guard_that_ends_is_zero_and_a_new_one_begins_with_a_
         assert child.process.returncode == 0
         arm.stack.monitor.spin(0.2)
         assert arm.outputs[-1][1] == ZERO
+
+    arm.wait_for_message("dry run")
+    arm.set_dry_run(False)
+    arm.wait_for_output(TORQUE)
+    child.process.kill()  # It has no last word then: the simulated arm's own watchdog has.
+    child.process.wait()
+    arm.stack.wait_for(lambda: list(arm.joints.messages[-1].effort) == ZERO, "zero torque at the arm")

@@ -10,6 +10,8 @@ from std_srvs.srv import SetBool
 from vjepa_interfaces import topics
 from vjepa_interfaces.managed_node import OK, WARN
 
+pytestmark = pytest.mark.faults
+
 FAILS_AT = 20
 FAILURES = 3
 FALLBACK_STEPS = 10

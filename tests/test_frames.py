@@ -8,6 +8,8 @@ from vjepa_interfaces import topics
 from vjepa_interfaces.image_codec import fill_image
 from vjepa_interfaces.messages import latent_of
 
+pytestmark = pytest.mark.faults
+
 
 class Camera:
     """A stack whose frames come from the test."""

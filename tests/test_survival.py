@@ -8,6 +8,8 @@ from sensor_msgs.msg import Image, JointState
 from vjepa_interfaces import topics
 from vjepa_interfaces.messages import fill_latent
 
+pytestmark = pytest.mark.faults
+
 
 def test_a_dropped_frame_is_sent_again(lockstep_stack):
     stack = lockstep_stack(planner="expert", episode_steps=1000)

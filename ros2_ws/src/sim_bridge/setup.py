@@ -7,6 +7,7 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/sim_bridge"]),
         ("share/sim_bridge", ["package.xml"]),
+        ("share/sim_bridge/urdf", ["urdf/reacher.urdf"]),
     ],
     install_requires=["setuptools"],
     zip_safe=True,
@@ -17,6 +18,7 @@ setup(
     entry_points={
         "console_scripts": [
             "sim_bridge = sim_bridge.sim_node:main",
+            "arm_stand_in = sim_bridge.arm_stand_in_node:main",
         ],
     },
 )

@@ -4,6 +4,7 @@ Two clocks: in real time a steady timer steps the simulation whatever the planne
 answers the latest frame steps it. See docs/interface.md.
 """
 
+import math
 import sys
 import time
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from vjepa_interfaces.statistics import Counts, Durations, RateMeter
 
 ENDPOINT_POLL_S = 0.02
 MATCH_PATIENCE_S = 3.0
+REFUSAL_SHOWN_S = 2.0
+"""How long diagnostics, which come once a second, show why a command was refused."""
 COUNTED = (
     "episodes",
     "frames",
@@ -159,6 +162,8 @@ class SimNode(ManagedNode):
         self._finished = False
         self._answered_ns = 0
         self._applied_ns = 0
+        self._heard_s = math.inf
+        self._refusal, self._refused_s = "", -math.inf
         self._frame_times: dict[int, tuple[float, float]] = {}
         self._closable_s = time.monotonic()
         self._waiting = self.create_timer(ENDPOINT_POLL_S, self._begin_when_matched, clock=STEADY)
@@ -201,6 +206,7 @@ class SimNode(ManagedNode):
             return
         self.destroy_timer(self._waiting)
         self._waiting = None
+        self._heard_s = now
         if self.parameters.lockstep:
             self._timer = self.create_timer(self.parameters.lockstep_retry_s / 4, self._resend, clock=STEADY)
             self._begin_episode()
@@ -330,8 +336,11 @@ class SimNode(ManagedNode):
         self._counts["commands"] += 1
         try:
             effort, clamped = self._env.limits.checked(names, values)
+            if stamp_ns == 0 and effort.any():
+                raise CommandRefusedError("command has torque and stamp 0; expected the stamp of the frame it answers")
         except CommandRefusedError as error:
             self._counts["refused_commands"] += 1
+            self._refusal, self._refused_s = str(error), now
             self.get_logger().warning(str(error), throttle_duration_sec=1.0)
             return
         self._counts["clamped_commands"] += clamped
@@ -350,6 +359,7 @@ class SimNode(ManagedNode):
             self._counts["old_commands"] += 1
             return
         self._answered_ns = stamp_ns
+        self._heard_s = time.monotonic()
         if self._paused:
             self._pending = effort
         else:
@@ -360,6 +370,7 @@ class SimNode(ManagedNode):
             self._command = (effort, 0, now)
         elif max(self._command[1], self._episode_ns) <= stamp_ns <= self._step.stamp_ns:
             self._command = (effort, stamp_ns, now)
+            self._heard_s = now
         else:
             self._counts["old_commands"] += 1
 
@@ -392,6 +403,24 @@ class SimNode(ManagedNode):
 
     # Diagnostics.
 
+    def _state(self, now: float) -> tuple[bytes, str]:
+        """Return what the simulation does, as level and message: a warning where commands fail to come."""
+        if self._waiting is not None:
+            return OK, "waiting for a camera subscriber and a command publisher"
+        if self._finished:
+            return OK, "finished"
+        if self._paused:
+            return OK, "paused"
+        refusal = f"refused: {self._refusal}" if now - self._refused_s < REFUSAL_SHOWN_S else ""
+        silence_s = now - self._heard_s
+        silence = ""
+        if self.parameters.lockstep and silence_s > self.parameters.lockstep_retry_s:
+            silence = f"no answer to the latest frame for {silence_s:.1f} s: it is sent again and again"
+        elif not self.parameters.lockstep and silence_s > self.parameters.command_timeout_s:
+            silence = f"no command for {silence_s:.1f} s: torque is zero"
+        troubles = "; ".join(filter(None, (silence, refusal)))
+        return (WARN, troubles) if troubles else (OK, "running")
+
     def diagnose(self):
         """Say how the loop does: rates, latencies, and what was refused, clamped, stale or never answered."""
         if self._counts is None:
@@ -401,16 +430,11 @@ class SimNode(ManagedNode):
         response_p50, response_p99 = self._response.percentiles(50, 99)
         age_p50, age_p99 = self._command_age.percentiles(50, 99)
         period_ms = 1e3 / self._rate_hz
-        level, message = OK, "running"
+        level, message = self._state(now)
         publishers = self.count_publishers(self._commands.topic_name)
-        if self._waiting is not None:
-            message = "waiting for a camera subscriber and a command publisher"
-        elif self._finished:
-            message = "finished"
-        elif self._paused:
-            message = "paused"
         if publishers > 1:
-            level, message = WARN, f"{publishers} publishers on {self._commands.topic_name}; expected one"
+            rivals = f"{publishers} publishers on {self._commands.topic_name}; expected one"
+            level, message = WARN, rivals if level == OK else f"{rivals}; {message}"
         values = {
             "lockstep": self.parameters.lockstep,
             "gl_backend": self._gl_backend,

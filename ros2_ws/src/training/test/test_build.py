@@ -589,7 +589,7 @@ def test_compressed_images_are_read_under_their_usual_name(tmp_path):
         ("camera: /eye", "unknown topic 'camera'; valid are: .*camera/image_raw"),
         ("- a", "expected lines such as"),
         ("camera/image_raw: 5", "expected lines such as"),
-        ("camera/image_raw: [", "cannot be read"),
+        ("camera/image_raw: [", "is not readable YAML"),
     ],
 )
 def test_a_mapping_that_is_none_is_refused(tmp_path, text, message):

@@ -25,6 +25,7 @@ from vjepa_interfaces.alignment import StampRing
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.messages import Timestep, timestep_of
 from vjepa_interfaces.stamps import to_nanoseconds
+from vjepa_interfaces.yaml_file import read_yaml
 
 IMAGE, JOINT_STATES, JOINT_COMMAND = topics.IMAGE.name, topics.JOINT_STATES.name, topics.JOINT_COMMAND.name
 TIMESTEP, TARGET, FINGERTIP = topics.TIMESTEP.name, topics.TARGET.name, topics.FINGERTIP.name
@@ -92,10 +93,7 @@ def topic_names(namespace: str = "", mapping: Path | None = None) -> dict[str, s
     names = {name: f"{prefix}/{name}" for name in TYPES}
     if mapping is None:
         return names
-    try:
-        theirs = yaml.safe_load(mapping.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise BagError(f"topic mapping '{mapping}' cannot be read: {error}") from error
+    theirs = read_yaml(mapping, "topic mapping", BagError)
     if not isinstance(theirs, Mapping) or not all(isinstance(name, str) and name for name in theirs.values()):
         raise BagError(f"topic mapping '{mapping}' is not one; expected lines such as: {IMAGE}: /my_camera/image_raw")
     for name, other in theirs.items():
@@ -265,7 +263,7 @@ def _value(name: str, message) -> Any:
 
 
 def _custom_data(path: Path) -> dict[str, str]:
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError):
         metadata = yaml.safe_load((path / "metadata.yaml").read_text(encoding="utf-8"))
         return {str(k): str(v) for k, v in (metadata["rosbag2_bagfile_information"]["custom_data"] or {}).items()}
     return {}
@@ -276,7 +274,13 @@ def _sources(path: Path, faults: Counter[str]) -> list[_Source]:
     if not path.exists():
         raise BagError(f"no bag at '{path}'; expected a rosbag2 folder, or an .mcap or .db3 file")
     folder = path.is_dir()
-    files = sorted((f for f in path.iterdir() if f.suffix in (".mcap", ".db3")), key=_part) if folder else [path]
+    files = (
+        sorted((f for f in path.iterdir() if f.suffix in (".mcap", ".db3") and f.is_file()), key=_part)
+        if folder
+        else [path]
+    )
+    if folder:
+        _refuse_files_elsewhere(path)
     if not any(file.with_name(file.name + "-wal").exists() for file in files):
         try:
             return [_whole(path)]
@@ -295,6 +299,17 @@ def _sources(path: Path, faults: Counter[str]) -> list[_Source]:
             faults["truncated file, read as far as it is whole"] += 1
             found.append(_scanned(file))
     return found
+
+
+def _refuse_files_elsewhere(path: Path) -> None:
+    """Refuse the bag in the folder `path` whose metadata leads out of it."""
+    names: list = []
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError):
+        metadata = yaml.safe_load((path / "metadata.yaml").read_text(encoding="utf-8"))
+        names = list(metadata["rosbag2_bagfile_information"]["relative_file_paths"])
+    for name in map(str, names):
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise BagError(f"{path / 'metadata.yaml'} names the file '{name}'; expected files in the bag's own folder")
 
 
 def _part(file: Path) -> tuple[int, str]:

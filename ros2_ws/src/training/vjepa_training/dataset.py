@@ -335,7 +335,7 @@ class Dataset:
             self._files = [str(name) for name in description.pop("files")]
             rows = int(description.pop("rows"))
             self.info = _info_of(description)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             raise DatasetError(f"{file} does not describe a dataset: {type(error).__name__} {error}") from error
         if version != FORMAT_VERSION:
             raise DatasetError(f"{file} has format_version {version}; this release reads {FORMAT_VERSION}")
@@ -432,19 +432,22 @@ def _open_batches(path: Path, schema: pa.Schema) -> list[pa.RecordBatch]:
                 raise DatasetError(f"{path} has columns {stream.schema}; {INFO_FILE} describes {schema}")
             while True:
                 batches.append(stream.read_next_batch())
+                batches[-1].validate()  # Of sizes alone, no row is read: damaged ones would be read beyond the file.
     except StopIteration:
         return batches
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise DatasetError(f"{path} is not a readable Arrow stream: {error}") from error
 
 
 def _numpy(array: pa.Array, kind: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
     """Return an Arrow array without nulls as numpy, in place (booleans, which Arrow packs, are copied)."""
-    if array.null_count:
-        raise DatasetError("a column has nulls; expected NaN for values that are not known")
     flat = array.flatten() if shape else array
-    values = flat.to_numpy(zero_copy_only=kind != np.bool_)
-    return values.reshape(len(array), *shape)
+    if array.null_count or flat.null_count:
+        raise DatasetError("a column has nulls; expected NaN for values that are not known")
+    try:
+        return flat.to_numpy(zero_copy_only=kind != np.bool_).reshape(len(array), *shape)
+    except (pa.ArrowException, ValueError) as error:
+        raise DatasetError(f"a column is damaged: {error}; make the dataset anew") from error
 
 
 def hub_features(info: DatasetInfo) -> dict[str, Any]:

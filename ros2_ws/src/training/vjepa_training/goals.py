@@ -1,13 +1,18 @@
-"""Goal latents: of a frame that the expert reached in an environment of its own, with the same target or another."""
+"""Goal latents: of a picture, or of a frame that the expert reached in an environment of its own."""
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
 from sim_bridge.env import SimConfig, SimEnv
+from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.image_codec import compressed_to_rgb
 from vjepa_interfaces.messages import LAST
 from vjepa_perception.clip import ClipBuffer
-from vjepa_perception.encoder import Encoder
+from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
 from vjepa_planner.contract import Observation, PlannerContext
 from vjepa_planner.registry import load_planner
 
@@ -47,3 +52,33 @@ def goal_latent(sim: SimConfig, encoder: Encoder, episode: int, goal: str) -> np
             seen = Observation(step.stamp_ns, nothing, step.joint_position, step.joint_velocity, step.target)
             effort, _ = env.limits.checked(None, env.limits.to_effort(expert.plan(seen).action))
             step = env.step(effort)
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """Return the picture in a PNG or JPEG file: uint8 of shape (height, width, 3), red first.
+
+    Raises:
+        VjepaError: there is no such file, or it is no picture.
+    """
+    try:
+        return compressed_to_rgb(SimpleNamespace(format="", data=path.read_bytes()))
+    except (OSError, VjepaError) as error:
+        raise VjepaError(f"picture {path} cannot be read: {error}") from error
+
+
+def picture_latent(picture: np.ndarray, encoder: dict[str, Any]) -> tuple[np.ndarray, str]:
+    """Return the latent of a picture that stands still for a whole clip, and the fingerprint of its encoder.
+
+    Args:
+        picture: uint8 of shape (height, width, 3), red first, as the camera would show it.
+        encoder: fields of `EncoderConfig`.
+
+    Returns:
+        The latent, float32 of (rows, dimension), and the fingerprint.
+
+    Raises:
+        VjepaError: there is no such encoder, or it cannot be run.
+    """
+    loaded = load_encoder(EncoderConfig(**encoder))
+    frame = loaded.preprocess(picture)
+    return loaded.encode([[frame] * loaded.clip_frames])[0], loaded.fingerprint

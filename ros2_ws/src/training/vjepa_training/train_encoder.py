@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -337,7 +337,7 @@ class _Card:
         trained = objective.teacher if isinstance(objective, MaskedPrediction) else encoder
         tensors = {f"encoder.{name}": value.detach().cpu().contiguous() for name, value in trained.state_dict().items()}
         temporary = self.out / (WEIGHTS_FILE + ".tmp")
-        save_file(tensors, temporary)
+        temporary.write_bytes(save(tensors))
         temporary.replace(self.out / WEIGHTS_FILE)
         training = {name: value for name, value in asdict(self.training).items() if name != "encoder"}
         config = {

@@ -76,11 +76,20 @@ class TrainingRun:
         """Load the checkpoint, if there is one; return the steps done and what `save` was given beside.
 
         Raises:
-            VjepaError: it is of a run with other settings or data; which, is named.
+            VjepaError: it is damaged, or of a run with other settings or data; which, is named.
         """
         path = self.work / CHECKPOINT_FILE
         if not path.exists():
             return 0, {}
+        try:
+            return self._restored(path)
+        except VjepaError:
+            raise
+        except Exception as error:  # torch raises many kinds
+            what = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise VjepaError(f"{path} is damaged ({what}); remove it, and training begins anew") from error
+
+    def _restored(self, path: Path) -> tuple[int, dict[str, Any]]:
         state = torch.load(path, map_location=self._device, weights_only=True)
         found, expected = json.loads(state["identity"]), json.loads(self._identity)
         differing = [name for name in expected if found.get(name) != expected[name]]

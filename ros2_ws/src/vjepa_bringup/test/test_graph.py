@@ -15,6 +15,7 @@ from vjepa_bringup.graph import (
     OPTION_PARAMETERS,
     NodeSpec,
     StackOptions,
+    arm_stand_in,
     build_graph,
     default_parameters,
     environment,
@@ -136,6 +137,13 @@ def test_topics_that_are_elsewhere_are_remapped_in_every_node_that_uses_them():
     }
     assert all(node.remappings == remappings for node in nodes.values() if node.lifecycle)
     assert all(node.remappings == {} for node in graph().values())
+
+
+def test_the_stand_in_for_an_arm_is_where_the_options_say_and_no_part_of_the_stack():
+    node = arm_stand_in(StackOptions(image_topic="/my/cam", joint_states_topic="/arm/joints"))
+    assert (node.package, node.executable, node.parameters) == ("sim_bridge", "arm_stand_in", {})
+    assert node.remappings.items() >= {"camera/image_raw": "/my/cam", "joint_states": "/arm/joints"}.items()
+    assert node.name not in graph()
 
 
 @pytest.mark.parametrize(

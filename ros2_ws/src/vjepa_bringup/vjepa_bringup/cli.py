@@ -8,8 +8,10 @@ from collections.abc import Sequence
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; each sets `function`, which takes the arguments and returns a status."""
     from vjepa_bringup import (
+        bag_commands,
         camera_commands,
         dataset_commands,
+        goal_commands,
         graph_commands,
         improve_commands,
         node_command,
@@ -28,8 +30,10 @@ def build_parser() -> argparse.ArgumentParser:
     run_commands.add_parsers(commands)
     graph_commands.add_parsers(commands)
     view_commands.add_parsers(commands)
+    goal_commands.add_parsers(commands)
     node_command.add_parsers(commands)
     camera_commands.add_parsers(commands)
+    bag_commands.add_parsers(commands)
     dataset_commands.add_parsers(commands)
     train_commands.add_parsers(commands)
     probe_commands.add_parsers(commands)

@@ -16,6 +16,7 @@ from ament_index_python.packages import get_package_share_directory
 from vjepa_bringup.graph import default_parameters, find_bundle
 from vjepa_bringup.steps import is_whole
 from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_interfaces.yaml_file import read_yaml
 
 WORK, RESULTS = Path("reproductions"), Path("results")
 RESULT = "{results}/"
@@ -209,15 +210,15 @@ def _in_order(rows: Mapping[str, Row], wanted: Iterable[str]) -> list[str]:
 
 
 def _row(path: Path) -> Row:
+    content = read_yaml(path, "experiment", aliases=True)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
         steps = []
         for step in content.pop("steps"):
             makes = step.pop("makes")
             steps.append(Step(makes=tuple([makes] if isinstance(makes, str) else makes), **step))
-        needs = tuple(content.pop("needs", ()))
+        needs = tuple(map(str, content.pop("needs", ())))
         return Row(name=path.stem, steps=tuple(steps), needs=needs, **content)
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise VjepaError(
             f"{path} is no experiment ({type(error).__name__}: {error}); expected what, old and steps of makes and "
             "run, and at most needs, only_by_name, why and, in a step, params"

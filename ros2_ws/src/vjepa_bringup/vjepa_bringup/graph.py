@@ -13,11 +13,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ament_index_python.packages import get_package_share_directory
 
 from vjepa_interfaces import topics
 from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_interfaces.yaml_file import read_yaml
 from vjepa_training.catalogue import arm_of
 
 SOURCES = ("sim", "camera")
@@ -137,16 +137,7 @@ def build_graph(options: StackOptions) -> list[NodeSpec]:
     sources = {"sim_bridge": options.source == "sim", "camera": bool(options.camera)}
     clock = {"use_sim_time": options.source == "sim"}
     asked = {"use_sim_time": options.use_sim_time} if options.use_sim_time is not None else {}
-    remappings = {
-        topic.name: other
-        for topic, other in (
-            (topics.IMAGE, options.image_topic),
-            (topics.COMPRESSED_IMAGE, f"{options.image_topic}/compressed" if options.image_topic else ""),
-            (topics.JOINT_STATES, options.joint_states_topic),
-            (topics.JOINT_COMMAND, options.command_topic),
-        )
-        if other
-    }
+    remappings = _remappings(options)
     executables = {
         "vjepa_perception": ("vjepa_perception", "vjepa_perception"),
         "vjepa_planner": ("vjepa_planner", "vjepa_planner"),
@@ -161,6 +152,24 @@ def build_graph(options: StackOptions) -> list[NodeSpec]:
     manager = {"managed_nodes": names, **parameters["stack_manager"]}
     nodes.append(NodeSpec("vjepa_bringup", "stack_manager", "stack_manager", manager, lifecycle=False))
     return nodes
+
+
+def arm_stand_in(options: StackOptions) -> NodeSpec:
+    """Return the stand-in for a real arm, which is no part of the stack, on the topics that `options` name."""
+    return NodeSpec("sim_bridge", "arm_stand_in", "arm_stand_in", {}, _remappings(options), lifecycle=False)
+
+
+def _remappings(options: StackOptions) -> dict[str, str]:
+    return {
+        topic.name: other
+        for topic, other in (
+            (topics.IMAGE, options.image_topic),
+            (topics.COMPRESSED_IMAGE, f"{options.image_topic}/compressed" if options.image_topic else ""),
+            (topics.JOINT_STATES, options.joint_states_topic),
+            (topics.JOINT_COMMAND, options.command_topic),
+        )
+        if other
+    }
 
 
 def environment(options: StackOptions) -> dict[str, str]:
@@ -198,7 +207,10 @@ def merged_parameters(options: StackOptions) -> dict[str, dict[str, Any]]:
         merged[node] |= {name: value for name, value in explicit.items() if value is not None}
     if options.camera:
         merged["camera"] = _expected_rate(merged["vjepa_planner"]) | merged["camera"] | {"source": options.camera}
-    merged["vjepa_perception"]["encoder"] = find_bundle(merged["vjepa_perception"].get("encoder", ""))
+    encoder = merged["vjepa_perception"].get("encoder", "")
+    if not isinstance(encoder, str):
+        raise VjepaError(f"parameter 'encoder' of vjepa_perception is {encoder!r}; expected the name of a bundle")
+    merged["vjepa_perception"]["encoder"] = find_bundle(encoder)
     planner = merged["vjepa_planner"]
     if "planner" not in planner:
         raise VjepaError("no planner is chosen, and the default one knows the simulated arm alone; set planner:=NAME")
@@ -229,18 +241,25 @@ def _nodes_meant(key: str, namespace: str, nodes: Iterable[str]) -> list[str]:
 
 def _arm_of(sim: dict[str, Any]) -> dict[str, Any]:
     """Return what the planner must know of the simulated arm: what its task says, and what is set for the sim alone."""
+    if not isinstance(sim["task"], str):
+        raise VjepaError(f"parameter 'task' of sim_bridge is {sim['task']!r}; expected the name of a task")
     arm = arm_of(sim["task"]) | {name: sim[name] for name in ("seed", "lockstep") if name in sim}
     if sim.get("effort_limit"):
         arm["effort_limit"] = sim["effort_limit"]
-    if sim.get("rate_hz") and not sim.get("lockstep"):
+    if _is_positive(sim.get("rate_hz")) and not sim.get("lockstep"):
         arm["control_period_s"] = 1.0 / sim["rate_hz"]
     return arm
 
 
 def _expected_rate(planner: dict[str, Any]) -> dict[str, float]:
     """Return the rate that a camera should have where a parameter file says the planner's control period."""
-    period_s = planner.get("control_period_s")
-    return {"expected_rate_hz": 1.0 / period_s} if period_s else {}
+    period_s: Any = planner.get("control_period_s")
+    return {"expected_rate_hz": 1.0 / period_s} if _is_positive(period_s) else {}
+
+
+def _is_positive(value: Any) -> bool:
+    """Say whether a parameter is a number above 0; of what is no number, the node that it is for says so."""
+    return isinstance(value, int | float) and value > 0
 
 
 def _provenance(merged: dict[str, dict[str, Any]]) -> dict[str, str]:
@@ -274,16 +293,13 @@ def read_parameter_file(path: Path) -> dict[str, dict[str, Any]]:
     Raises:
         VjepaError: no such file, or not `NODE: {ros__parameters: {...}}`.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise VjepaError(f"parameter file {path} is not readable YAML: {error}") from error
+    content = read_yaml(path, "parameter file")
     valid = isinstance(content, dict) and all(
         isinstance(value, dict) and isinstance(value.get("ros__parameters"), dict) for value in content.values()
     )
     if not valid:
         raise VjepaError(f"parameter file {path} is not of the form NODE: {{ros__parameters: {{NAME: VALUE}}}}")
-    return {node.strip("/"): flatten(value["ros__parameters"]) for node, value in content.items()}
+    return {str(node).strip("/"): flatten(value["ros__parameters"]) for node, value in content.items()}
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -63,7 +63,7 @@ def add_parsers(commands) -> None:
 
 
 def add_stack_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say which stack is meant."""
+    """Add what says which running stack is meant; see `joined_stack`."""
     parser.add_argument("--domain", type=types.domain, help="ROS domain of the stack (default: the one that runs here)")
     parser.add_argument("--namespace", type=types.namespace, help="ROS namespace of the stack")
 
@@ -89,7 +89,7 @@ def _find_stack(arguments: argparse.Namespace) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def joined_stack(arguments: argparse.Namespace, keeper: ScoreKeeper | None = None) -> Iterator[Monitor]:
-    """Join the running stack that is meant while the context lasts; Ctrl-C raises KeyboardInterrupt in it."""
+    """Listen to the stack that `add_stack_arguments` names, else the only one running, while the context lasts."""
     stack = _find_stack(arguments)
     with (
         interruptible() as interrupts,

@@ -1,5 +1,6 @@
 """What a command sees of a running stack: scores from the ground-truth topics, and every node's last diagnostics."""
 
+import contextlib
 import json
 import time
 from typing import Any
@@ -85,7 +86,8 @@ class Monitor:
                 self.diagnostics[name] = (status.level, status.message, values)
 
     def _on_latent_info(self, message: String) -> None:
-        self.encoder_info = json.loads(message.data)
+        with contextlib.suppress(ValueError, RecursionError):  # Anybody may publish there.
+            self.encoder_info = json.loads(message.data)
 
     def _on_active_planner(self, message: String) -> None:
         if self.drivers[-1:] != [message.data]:

@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from vjepa_bringup.graph import StackOptions, build_graph, environment
+from vjepa_bringup.graph import StackOptions, arm_stand_in, build_graph, environment
 from vjepa_bringup.options import parse_option
 from vjepa_bringup.supervisor import command_of, parameters_as_yaml
 from vjepa_interfaces.errors import VjepaError, unknown_name
@@ -12,7 +12,9 @@ from vjepa_interfaces.errors import VjepaError, unknown_name
 def add_parsers(commands) -> None:
     """Add `node`."""
     node = commands.add_parser("node", help="become one node of the stack, for a container that runs it alone")
-    node.add_argument("node", help="such as sim_bridge or stack_manager")
+    node.add_argument(
+        "node", help="such as sim_bridge or stack_manager; or arm_stand_in, to rehearse without a real arm"
+    )
     node.add_argument(
         "options", nargs="*", metavar="NAME:=VALUE", help="launch arguments, the same for each node of one stack"
     )
@@ -26,7 +28,10 @@ def become_node(arguments: argparse.Namespace) -> int:
         VjepaError: no such node or launch argument, or a node that is not installed.
     """
     options = _options_of(arguments.options)
-    nodes = {node.name: node for node in build_graph(options)}
+    stand_in = arm_stand_in(options)
+    # It needs no planner, which `build_graph` asks for beside a camera.
+    nodes = {node.name: node for node in ([] if arguments.node == stand_in.name else build_graph(options))}
+    nodes[stand_in.name] = stand_in
     if arguments.node not in nodes:
         raise unknown_name("node", arguments.node, nodes)
     node = nodes[arguments.node]

@@ -117,13 +117,19 @@ class RecorderNode(ManagedNode):
 
     def _note(self, writer: BagWriter, key: str, data: bytes) -> None:
         """Keep in the metadata what latched topics say of the encoder and of who drove."""
-        text = deserialize_message(data, String).data
+        try:
+            text = deserialize_message(data, String).data
+            info = json.loads(text) if key == "encoder_info" else {}
+            fingerprint = str(info.get("fingerprint", ""))
+        except (RuntimeError, ValueError, AttributeError, RecursionError) as error:  # Anybody may publish there.
+            self.get_logger().warning(f"{key} is left out of the bag's metadata: {error}", throttle_duration_sec=1.0)
+            return
         known = self._provenance.get(key, "")
         if key == "planners" and known:
             text = known if text in known.split(", ") else f"{known}, {text}"
         self._provenance[key] = text
         if key == "encoder_info":
-            self._provenance["encoder_fingerprint"] = str(json.loads(text).get("fingerprint", ""))
+            self._provenance["encoder_fingerprint"] = fingerprint
         writer.annotate(self._provenance)
 
     def _flush(self) -> None:
@@ -147,7 +153,7 @@ class RecorderNode(ManagedNode):
             return ""
         writer, self._writer = self._writer, None
         audit = writer.close()
-        if audit.error:
+        if audit.error and not self._failure:  # What to do about it has been said already.
             self._failure = f"{writer.path}: {audit.error}"
         self._last_audit = str(audit)
         self.get_logger().info(f"closed {writer.path}: {audit}")

@@ -103,7 +103,7 @@ def eval_command(arguments: argparse.Namespace) -> int:
         raise VjepaError("--batch-size is for --through process; the ROS graph runs one episode at a time")
     if arguments.goal is not None:
         raise VjepaError(
-            "--goal is for --through process; in the ROS graph publish a goal latent on vjepa_planner/goal"
+            "--goal is for --through process; in a running stack set one with: vjepa goal set --image FILE, or --live"
         )
     return _through_ros(arguments, replace(_options(arguments), lockstep=True))
 

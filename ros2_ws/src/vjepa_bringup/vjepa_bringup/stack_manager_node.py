@@ -157,7 +157,8 @@ class StackManagerNode(Node):
 
     def publish_diagnostics(self) -> None:
         """Publish which nodes are in which state."""
-        level, message = (OK, "active") if self.active else (WARN, "not all nodes are active")
+        idle = [f"{n.name} ({_label(n.state)})" for n in self.nodes if n.state != State.PRIMARY_STATE_ACTIVE]
+        level, message = (WARN, f"not active: {', '.join(idle)}") if idle else (OK, "active")
         if self.failures:
             level, message = ERROR, "; ".join(self.failures)
         values: dict[str, Any] = {node.name: _label(node.state) for node in self.nodes}

@@ -1,4 +1,4 @@
-"""Latents and timesteps survive the way into a message and back, and what is no latent is refused."""
+"""Latents, goals and timesteps survive the way into a message and back, and what is no latent is refused."""
 
 import array
 from types import SimpleNamespace
@@ -13,8 +13,10 @@ from vjepa_interfaces.messages import (
     MID,
     Timestep,
     as_message_bytes,
+    fill_goal,
     fill_latent,
     fill_timestep,
+    goal_of,
     latent_of,
     timestep_of,
 )
@@ -108,3 +110,25 @@ def test_message_bytes_are_the_arrays_own():
     values = np.arange(12, dtype=np.uint16).reshape(3, 4)
     assert as_message_bytes(values[:, ::2]).tobytes() == values[:, ::2].tobytes()
     assert as_message_bytes(values).typecode == "B"
+
+
+def goal_message(latent: np.ndarray, fingerprint: str) -> SimpleNamespace:
+    message = SimpleNamespace(header=SimpleNamespace(frame_id=""))
+    fill_goal(message, latent, fingerprint)
+    return message
+
+
+def test_a_goal_says_whose_latent_it_is(latent):
+    read = goal_of(goal_message(latent, "ours"), {"fingerprint": "ours", "shape": [17, 8]})
+    assert np.array_equal(read, latent)
+
+
+def test_a_goal_of_another_encoder_or_shape_or_not_finite_is_refused_with_what_was_expected(latent):
+    info = {"fingerprint": "ours", "shape": [17, 8]}
+    with pytest.raises(VjepaError, match=r"goal is of encoder 'theirs'; expected .* 'ours'"):
+        goal_of(goal_message(latent, "theirs"), info)
+    with pytest.raises(VjepaError, match=r"goal has shape \[16, 8\]; expected that of the latents, \[17, 8\]"):
+        goal_of(goal_message(latent[1:], "ours"), info)
+    latent[3, 2] = np.nan
+    with pytest.raises(VjepaError, match="not finite"):
+        goal_of(goal_message(latent, "ours"), info)

@@ -1,4 +1,4 @@
-"""Codecs of latents and timesteps: arrays and named values on one side, standard messages on the other.
+"""Codecs of latents, goals and timesteps: arrays and named values on one side, standard messages on the other.
 
 The functions read and fill message objects given to them and create none, so they serve rclpy's classes live and
 rosbags' classes offline alike.
@@ -6,7 +6,7 @@ rosbags' classes offline alike.
 
 import array
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -73,6 +73,35 @@ def fill_latent(message, latent: np.ndarray) -> None:
     message.is_bigendian = sys.byteorder == "big"
     message.step = latent.shape[1] * 4
     message.data = as_message_bytes(latent)
+
+
+def goal_of(message, info: dict[str, Any]) -> np.ndarray:
+    """Return the goal latent in a `sensor_msgs/Image`: float32, shape (rows, dimension), finite.
+
+    Args:
+        message: a latent as `latent_of` reads it, whose header's `frame_id` is the fingerprint of its encoder.
+        info: what the encoder says of the latents that are to reach it: `fingerprint`, and `shape` (rows, dimension).
+
+    Raises:
+        VjepaError: no such latent, one of another encoder or shape, or one with values that are not finite.
+    """
+    if message.header.frame_id != info["fingerprint"]:
+        raise VjepaError(
+            f"goal is of encoder '{message.header.frame_id}'; expected the fingerprint of the one that runs, "
+            f"'{info['fingerprint']}', in frame_id"
+        )
+    goal = latent_of(message)
+    if list(goal.shape) != list(info["shape"]):
+        raise VjepaError(f"goal has shape {list(goal.shape)}; expected that of the latents, {list(info['shape'])}")
+    if not np.isfinite(goal).all():
+        raise VjepaError("goal has values that are not finite")
+    return goal
+
+
+def fill_goal(message, goal: np.ndarray, fingerprint: str) -> None:
+    """Write a `goal` latent, (rows, dimension) float32, and its encoder's fingerprint into a `sensor_msgs/Image`."""
+    fill_latent(message, goal)
+    message.header.frame_id = fingerprint
 
 
 def as_message_bytes(values: np.ndarray) -> array.array:

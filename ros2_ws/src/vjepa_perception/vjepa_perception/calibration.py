@@ -3,12 +3,10 @@
 import dataclasses
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import yaml
-
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.yaml_file import read_yaml
 
 
 class CalibrationError(VjepaError):
@@ -64,10 +62,7 @@ def read_calibration(path: str, width: int, height: int) -> Calibration:
     Raises:
         CalibrationError: no such file, a field missing or of another size, or a calibration of another picture size.
     """
-    try:
-        fields = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise CalibrationError(f"calibration {path} is not readable YAML: {error}") from error
+    fields = read_yaml(path, "calibration", CalibrationError)
     if not isinstance(fields, dict):
         raise CalibrationError(f"calibration {path} has no fields; expected a file as ROS's camera_calibration writes")
     size = (fields.get("image_width"), fields.get("image_height"))

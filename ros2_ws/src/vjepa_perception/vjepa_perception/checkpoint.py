@@ -86,6 +86,8 @@ def _open_bundle(folder: Path, name: str) -> Checkpoint:
     if architecture != ARCHITECTURE:
         raise CheckpointError(f"{folder / CONFIG_FILE} has architecture '{architecture}'; expected '{ARCHITECTURE}'")
     seed = bundle.require("init_seed", int) if "init_seed" in bundle.config else None
+    if seed is not None and not 0 <= seed < 2**63:
+        raise CheckpointError(f"{folder / CONFIG_FILE} has init_seed {seed}; expected a number from 0 to below 2^63")
     if seed is not None and bundle.weights.exists():
         raise CheckpointError(f"{folder} has {WEIGHTS_FILE} and an init_seed; expected one of them: remove the other")
     return Checkpoint(
@@ -164,7 +166,7 @@ def _read_json(file: Path) -> dict[str, Any]:
         raise CheckpointError(f"{file} has {file.stat().st_size} bytes; expected at most {MAX_CONFIG_BYTES}")
     try:
         fields = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise CheckpointError(f"{file} is not readable JSON: {error}") from error
     if not isinstance(fields, dict):
         raise CheckpointError(f"{file} holds a {type(fields).__name__}; expected a JSON object")

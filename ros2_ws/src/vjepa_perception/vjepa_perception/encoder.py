@@ -20,9 +20,11 @@ from vjepa_perception.weights import explained_shortage, read_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MEAN_ONLY = 0
+MAX_LAYERS = 1000
+"""More are a mistake, and would be counted one by one before the weights are looked at."""
 ALL_TOKENS = -1
 
-_SIZES = ("crop_size", "patch_size", "tubelet_size", "hidden_size", "num_attention_heads")
+_SIZES = ("crop_size", "patch_size", "tubelet_size", "hidden_size")
 
 _MEANT_BY_WEIGHTS = ("patch_size", "tubelet_size", "num_attention_heads", "layer_norm_eps", "hidden_act")
 """The fields of a model's configuration that change its latents and do not show in its weights' shapes."""
@@ -254,6 +256,9 @@ def model_config(checkpoint: Checkpoint):
         for name in _SIZES:
             if getattr(model, name) < 1:
                 raise ValueError(f"{name} is {getattr(model, name)}; expected at least 1")
+        for name in ("num_hidden_layers", "num_attention_heads"):
+            if not 1 <= getattr(model, name) <= MAX_LAYERS:
+                raise ValueError(f"{name} is {getattr(model, name)}; expected a number from 1 to {MAX_LAYERS}")
         activation(model.hidden_act)
         if not 1 <= model.hidden_size * model.mlp_ratio < math.inf:
             raise ValueError(f"mlp_ratio is {model.mlp_ratio}; expected at least one value in an MLP")

@@ -26,6 +26,8 @@ from vjepa_interfaces.statistics import Counts, Durations, RateMeter
 from vjepa_perception.clip import ClipBuffer
 
 TRANSPORTS = ("raw", "compressed")
+FRAME_SILENCE_S = 2.0
+"""Without a frame for longer, diagnostics say so."""
 
 
 @dataclass(frozen=True)
@@ -209,6 +211,8 @@ class PerceptionNode(ManagedNode):
             return ERROR, self._failure, values
         if not self._arrived_s:
             return WARN, f"no frame yet on {self._frames.topic_name}", values
+        if now - self._arrived_s > FRAME_SILENCE_S:
+            return WARN, f"no frame for {now - self._arrived_s:.1f} s on {self._frames.topic_name}", values
         return OK, "encoding", values
 
 

@@ -25,6 +25,10 @@ _BILINEAR = 2
 _UINT8_ON_CPU = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") or platform.machine() == "aarch64"
 
 
+MAX_SIDE = 4096
+"""Of a preprocessed frame, pixels: a larger one is a damaged file, and would be allocated."""
+
+
 class FrameError(VjepaError):
     """A frame that cannot be preprocessed: not a picture of the kind the camera topics carry."""
 
@@ -54,8 +58,10 @@ class Preprocessing:
     def __post_init__(self) -> None:
         for name in ("resize", "crop"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise PreprocessingError(f"preprocessing has {name} {value!r}; expected a whole number of pixels")
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_SIDE:
+                raise PreprocessingError(
+                    f"preprocessing has {name} {value!r}; expected a whole number of pixels, at most {MAX_SIDE}"
+                )
         if self.crop > self.resize:
             raise PreprocessingError(f"preprocessing crops {self.crop} pixels out of {self.resize}; expected no more")
 

@@ -55,6 +55,12 @@ def test_a_bundle_says_where_it_came_from(saved):
     assert sorted(file.name for file in bundle.path.iterdir()) == ["MODEL_CARD.md", "config.json", "model.safetensors"]
 
 
+def test_whoever_may_read_the_configuration_may_read_the_weights(saved):
+    bundle, _ = saved
+    modes = {file.stat().st_mode & 0o777 for file in bundle.path.iterdir()}
+    assert len(modes) == 1
+
+
 def test_provenance_cannot_overwrite_what_loading_relies_on(tmp_path):
     with pytest.raises(VjepaError, match="kind"):
         save_policy(tmp_path, Policy(SMALL), "fp", "card", {"kind": "encoder"})

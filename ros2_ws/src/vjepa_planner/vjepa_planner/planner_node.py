@@ -21,10 +21,10 @@ from vjepa_interfaces.alignment import StampRing
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.managed_node import ERROR, OK, STEADY, WARN, ManagedNode, run
-from vjepa_interfaces.messages import latent_of
+from vjepa_interfaces.messages import goal_of, latent_of
 from vjepa_interfaces.stamps import begins_episode, set_stamp, to_nanoseconds
 from vjepa_interfaces.statistics import Counts, Durations, RateMeter
-from vjepa_planner.contract import JOINT_STATE, TARGET, Observation, Plan, Planner, PlannerContext
+from vjepa_planner.contract import GOAL, JOINT_STATE, TARGET, Observation, Plan, Planner, PlannerContext
 from vjepa_planner.fallback import Decision, FallbackConfig, PlannerSupervisor
 from vjepa_planner.registry import available, load_planner
 from vjepa_planner.reloading import Reloader
@@ -146,6 +146,8 @@ class PlannerNode(ManagedNode):
         self._rate = RateMeter()
         self._joints, self._targets = StampRing(), StampRing()
         self._goal: np.ndarray | None = None
+        self._goal_ns = 0
+        self._refused_goal = ""
         self._waiting: tuple[int, np.ndarray] | None = None
         self._answered: JointState | None = None
         self._latent_ns: int | None = None
@@ -258,21 +260,30 @@ class PlannerNode(ManagedNode):
         self._plan_if_complete()
 
     def _on_goal(self, message: Image) -> None:
+        """Seek another goal from the next latent on; one that is refused leaves the goal as it is."""
         if not self.active:
             return
+        stamp_ns = to_nanoseconds(message.header.stamp)
         try:
-            self._goal = latent_of(message)
+            if self._encoder_info is None:
+                raise VjepaError(f"no message on {topics.LATENT_INFO.name} yet, so the goal's encoder is not checked")
+            self._goal, self._goal_ns = goal_of(message, self._encoder_info), stamp_ns
+            self._refused_goal = ""
         except VjepaError as error:
             self._counts["refused_goals"] += 1
-            self._failure = f"goal refused: {error}"
+            self._refused_goal = f"{stamp_ns}: {error}"
+            self.get_logger().warning(f"goal refused: {error}")
+        self.publish_diagnostics()
 
     def _on_latent_info(self, message: String) -> None:
         try:
             info = json.loads(message.data)
-            info["fingerprint"]
-        except (ValueError, TypeError, KeyError):
-            self._failure = f"latent_info is not JSON with a fingerprint: {message.data[:80]!r}"
+            fingerprint, _ = info["fingerprint"], info["shape"]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            self._failure = f"latent_info is not JSON with fingerprint and shape: {message.data[:80]!r}"
             return
+        if self.active and self._encoder_info is not None and self._encoder_info["fingerprint"] != fingerprint:
+            self._goal = None  # It is the former encoder's.
         self._encoder_info = info
         if self.active:
             self._plan_if_complete()
@@ -367,6 +378,8 @@ class PlannerNode(ManagedNode):
             thought["imagined"] = {"distance": imagined.distance.tolist(), "steps": imagined.steps}
         reasons = {"fallback": decision.fallback, "refused": decision.refused}
         thought |= {key: reason for key, reason in reasons.items() if reason}
+        if self._goal is not None and GOAL in self._planners[decision.planner].needs:
+            thought["goal"] = self._goal_ns
         self._plan.publish(String(data=json.dumps(thought)))
 
     def _watch_latents(self) -> None:
@@ -377,6 +390,10 @@ class PlannerNode(ManagedNode):
             self._latent_arrived_s = math.inf
             self._failure = f"no latent for {self.parameters.latent_timeout_s} s: torque is zero until one comes"
             self._send(np.zeros(len(self._limits.joint_names)), 0)
+
+    @property
+    def _seeks_goal(self) -> bool:
+        return GOAL in self._planners[self._supervisor.chosen].needs
 
     def diagnose(self):
         """Say who drives, how long plans take, and what was refused."""
@@ -392,6 +409,8 @@ class PlannerNode(ManagedNode):
         names = ("commands", "swaps", "repeated_latents", "refused_latents", "refused_joint_states", "latent_timeouts")
         values |= {name: self._counts[name] for name in names}
         values |= {name: supervisor.counts[name] for name in ("fallbacks", "fallback_commands", "missed_deadlines")}
+        values |= {"goal": "none" if self._goal is None else self._goal_ns, "seeks_goal": self._seeks_goal}
+        values |= {"refused_goals": self._counts["refused_goals"], "refused_goal": self._refused_goal}
         if supervisor.last_fallback:
             values["last_fallback"] = supervisor.last_fallback
         if self._failure:
@@ -400,6 +419,8 @@ class PlannerNode(ManagedNode):
             return WARN, "no latent yet", values
         if supervisor.message:
             return WARN, supervisor.message, values
+        if self._refused_goal:
+            return WARN, f"goal refused: {self._refused_goal}", values
         return OK, "planning", values
 
 

@@ -22,6 +22,8 @@ from vjepa_planner.models.module_bundle import config_from, load_weights, requir
 
 KIND = "dynamics"
 MLP, RESBLOCK = "dynamics-mlp", "dynamics-resblock"
+MAX_LAYERS = 1000
+"""Each is a module of its own, which takes time to make before a bundle's weights are looked at."""
 LEAST_VARIANCE = 1e-12
 """Where members agree to the bit, a square root would have an infinite gradient."""
 
@@ -58,6 +60,8 @@ class DynamicsConfig:
             raise VjepaError(f"'architecture' is {self.architecture!r}; expected '{MLP}' or '{RESBLOCK}'")
         for name in ("hidden", "layers", "members", "history", "action_repeat"):
             require_sizes(name, [getattr(self, name)], 1)
+        if self.layers > MAX_LAYERS:
+            raise VjepaError(f"'layers' is {self.layers}; expected at most {MAX_LAYERS}")
         if isinstance(self.dropout, bool) or not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
             raise VjepaError(f"'dropout' is {self.dropout!r}; expected a number from 0 to below 1")
         if not isinstance(self.residual, bool):

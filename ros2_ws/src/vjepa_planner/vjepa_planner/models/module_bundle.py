@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from vjepa_interfaces.bundle import WEIGHTS_FILE, Bundle, BundleError, write_bundle
@@ -37,7 +37,8 @@ def save_module(
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     temporary = path / (WEIGHTS_FILE + ".tmp")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}, temporary)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    temporary.write_bytes(save(tensors))  # As any other file: save_file makes one that its owner alone may read.
     temporary.replace(path / WEIGHTS_FILE)
     return write_bundle(path, {**config, **provenance}, card)
 

@@ -1,0 +1,80 @@
+"""A stand-in for a real arm's side of the topics: to rehearse docs/real-arm.md without an arm.
+
+As there, nothing is in step: joint states come at a rate and with stamps of their own, frames at another, both of the
+wall clock, and efforts arrive whenever they do. It is no part of the stack, so no stack manager brings it up.
+"""
+
+import dataclasses
+import sys
+from typing import Any
+
+import rclpy
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Float64MultiArray
+
+from sim_bridge.arm_stand_in import ArmStandIn, ArmStandInParameters
+from vjepa_interfaces import topics
+from vjepa_interfaces.effort import CommandRefusedError
+from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.image_codec import fill_image
+from vjepa_interfaces.managed_node import STEADY, qos_profile
+from vjepa_interfaces.parameters import read_parameters
+
+
+class ArmStandInNode(Node):
+    """`arm_stand_in`: one `ArmStandIn` behind an effort controller's topic, joint states and a camera."""
+
+    def __init__(self):
+        super().__init__("arm_stand_in")
+        parameters = read_parameters(ArmStandInParameters, self._values())
+        self._arm = ArmStandIn(parameters)
+        self._arm.render()
+        self._joint_states = self.create_publisher(
+            JointState, topics.JOINT_STATES.name, qos_profile(topics.JOINT_STATES)
+        )
+        self._images = self.create_publisher(Image, topics.IMAGE.name, qos_profile(topics.IMAGE))
+        self.create_subscription(
+            Float64MultiArray, topics.EFFORT_ARRAY.name, self._on_efforts, qos_profile(topics.EFFORT_ARRAY)
+        )
+        self.create_timer(1.0 / parameters.rate_hz, self._move, clock=STEADY)
+        self.create_timer(1.0 / parameters.camera_rate_hz, self._look, clock=STEADY)
+
+    def _values(self) -> dict[str, Any]:
+        """Declare the parameters and return their values by name."""
+        fields = dataclasses.fields(ArmStandInParameters)
+        defaults = {f.name: list(f.default) if isinstance(f.default, tuple) else f.default for f in fields}
+        return {name: self.declare_parameter(name, default).value for name, default in defaults.items()}
+
+    def _move(self) -> None:
+        reading = self._arm.advance()
+        message = JointState(name=list(self._arm.limits.joint_names))
+        message.header.stamp = self.get_clock().now().to_msg()
+        message.position, message.velocity = reading.position.tolist(), reading.velocity.tolist()
+        message.effort = reading.effort.tolist()
+        self._joint_states.publish(message)
+
+    def _look(self) -> None:
+        image = Image()
+        image.header.frame_id = topics.CAMERA_FRAME
+        image.header.stamp = self.get_clock().now().to_msg()
+        fill_image(image, self._arm.render())
+        self._images.publish(image)
+
+    def _on_efforts(self, message: Float64MultiArray) -> None:
+        try:
+            self._arm.command(message.data)
+        except CommandRefusedError as error:
+            self.get_logger().warning(str(error), throttle_duration_sec=1.0)
+
+
+def main() -> None:
+    """Run `arm_stand_in` until it is told to stop."""
+    rclpy.init()
+    try:
+        rclpy.spin(ArmStandInNode())
+    except VjepaError as error:
+        sys.exit(f"arm_stand_in: {error}")
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass

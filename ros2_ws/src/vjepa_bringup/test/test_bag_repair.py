@@ -1,0 +1,152 @@
+"""`vjepa bag repair` saves every message in a whole chunk, and never calls a bag whole that cannot be read."""
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from rosbags.rosbag2 import Reader
+
+from vjepa_bringup import bag_repair
+from vjepa_bringup.bag_repair import RepairError, repair_bag
+from vjepa_bringup.bag_writer import BagWriter
+from vjepa_bringup.cli import main
+
+pytestmark = pytest.mark.faults
+
+CHUNKS, PER_CHUNK = 5, 20
+
+
+def message(number: int) -> bytes:
+    return b"\0\1\0\0\x0c\0\0\0" + f"number {number:4}".encode() + b"\0\0"
+
+
+@pytest.fixture
+def bag(tmp_path) -> Path:
+    """A recording of a hundred messages on two topics, in five chunks, that its recorder did not close."""
+    writer = BagWriter(tmp_path / "run", {"seed": "7"}, clock=lambda: 0.0)
+    for topic in ("/a", "/b"):
+        writer.add_topic(topic, "std_msgs/msg/String", 3, latched=topic == "/b")
+    for number in range(CHUNKS * PER_CHUNK):
+        writer.write("/a" if number % 2 else "/b", message(number), 1000 + number, 500 + number, number + 1)
+        if number % PER_CHUNK == PER_CHUNK - 1:
+            writer.flush()
+    return writer.path
+
+
+def file_of(bag: Path) -> Path:
+    (file,) = bag.glob("*.mcap")
+    return file
+
+
+def read(bag: Path) -> list[tuple[str, int, bytes]]:
+    with Reader(bag) as reader:
+        return [(connection.topic, time_ns, bytes(data)) for connection, time_ns, data in reader.messages()]
+
+
+def test_a_bag_cut_anywhere_gives_all_its_whole_chunks(bag, tmp_path):
+    whole, content = read(bag), file_of(bag).read_bytes()
+    saved = []
+    for number, end in enumerate(range(0, len(content), 297)):
+        file_of(bag).write_bytes(content[:end])
+        out = tmp_path / f"out{number}"
+        try:
+            repair = repair_bag(bag, out)
+        except RepairError:
+            saved.append(0)
+            assert not out.exists()
+            continue
+        assert read(out) == whole[: len(read(out))]
+        assert repair.cut_short == 1
+        saved.append(sum(repair.counts.values()))
+    assert sorted(saved) == saved
+    assert set(saved) == {PER_CHUNK * chunks for chunks in range(CHUNKS + 1)}
+
+
+def test_a_damaged_chunk_costs_its_own_messages_alone(bag, tmp_path):
+    whole, content = read(bag), bytearray(file_of(bag).read_bytes())
+    content[content.index(b"number   45")] ^= 1
+    file_of(bag).write_bytes(content)
+    repair = repair_bag(bag, tmp_path / "out")
+    assert repair.damaged_chunks == 1
+    assert read(tmp_path / "out") == whole[: 2 * PER_CHUNK] + whole[3 * PER_CHUNK :]
+
+
+def test_the_repaired_bag_keeps_qualities_of_service_times_and_provenance(bag, tmp_path):
+    content = file_of(bag).read_bytes()
+    file_of(bag).write_bytes(content[: len(content) // 2])
+    repair_bag(bag, tmp_path / "out")
+    about = yaml.safe_load((tmp_path / "out/metadata.yaml").read_text())["rosbag2_bagfile_information"]
+    original = yaml.safe_load((bag / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+
+    def described(information):
+        return {e["topic_metadata"]["name"]: e["topic_metadata"] for e in information["topics_with_message_count"]}
+
+    assert described(about) == described(original)
+    assert about["custom_data"]["seed"] == "7"
+    assert about["custom_data"]["repaired_from"] == str(bag)
+
+
+def test_the_original_stays_as_it_was_and_a_bag_without_metadata_is_no_trouble(bag, tmp_path):
+    (bag / "metadata.yaml").unlink()
+    content = file_of(bag).read_bytes()[:-1]
+    file_of(bag).write_bytes(content)
+    repair_bag(bag, tmp_path / "out")
+    assert file_of(bag).read_bytes() == content
+    assert [entry.name for entry in bag.iterdir()] == [file_of(bag).name]
+
+
+def test_no_success_over_a_bag_that_does_not_read_back(bag, tmp_path, monkeypatch):
+    class OnABadDisk(bag_repair.McapFile):
+        def close(self):
+            super().close()
+            file = tmp_path / "out" / "out_0.mcap"
+            content = bytearray(file.read_bytes())
+            content[content.index(b"number   45")] ^= 1
+            file.write_bytes(content)
+
+    monkeypatch.setattr(bag_repair, "McapFile", OnABadDisk)
+    with pytest.raises(RepairError, match=r"cannot be read back|does not give back"):
+        repair_bag(bag, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_success_where_the_disk_is_full(bag, tmp_path):
+    command = [sys.executable, "-P", "-m", "vjepa_bringup.cli", "bag", "repair", str(bag), "--out", "out"]
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))  # noqa: E731
+    done = subprocess.run(command, cwd=tmp_path, preexec_fn=limit, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done
+    assert "vjepa: 'out' could not be written: File too large" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_says_what_it_saved(bag, capsys):
+    content = file_of(bag).read_bytes()
+    file_of(bag).write_bytes(content[: len(content) // 2])
+    with pytest.raises(SystemExit) as ended:
+        main(["bag", "repair", str(bag)])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert str(bag.with_name("run_repaired")) in said
+    assert f"{len(read(bag.with_name('run_repaired')))} messages saved" in said
+
+
+@pytest.mark.parametrize("what", ["nothing", "database", "text"])
+def test_what_is_no_mcap_bag_is_refused(tmp_path, what):
+    if what == "database":
+        (tmp_path / "bag.db3").write_bytes(b"SQLite")
+    if what == "text":
+        (tmp_path / "bag.mcap").write_text("no bag")
+    with pytest.raises(RepairError):
+        repair_bag(tmp_path / {"nothing": "bag", "database": "bag.db3", "text": "bag.mcap"}[what], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_existing_folder_is_left_alone(bag, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine").touch()
+    with pytest.raises(RepairError, match="exists already"):
+        repair_bag(bag, tmp_path / "out")
+    assert (tmp_path / "out/mine").exists()

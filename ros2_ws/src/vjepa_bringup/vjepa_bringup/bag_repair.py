@@ -1,0 +1,216 @@
+"""Makes a whole rosbag2 bag of what can still be read of an MCAP bag that was cut short or damaged.
+
+The original is never touched. What is written is read back from the disk, message by message, before it counts as done.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import textwrap
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from mcap.records import Channel, Chunk, Message, Schema
+from mcap.stream_reader import StreamReader, breakup_chunk
+from rosbags.rosbag2 import Reader
+
+from vjepa_bringup.bag_metadata import BagTopic, bag_metadata, to_yaml
+from vjepa_bringup.mcap_file import McapFile
+from vjepa_interfaces.errors import VjepaError
+
+MAX_RECORD_BYTES = 2**30
+"""A longer record is damage: no recorder writes one, and its length would be allocated."""
+COMMIT_BYTES = 8 * 2**20
+
+
+class RepairError(VjepaError):
+    """A bag of which nothing can be read, or a copy that did not become a whole bag."""
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What was saved.
+
+    Attributes:
+        path: the new bag.
+        counts: messages in it by topic.
+        damaged_chunks: chunks that were left out, each with all its messages.
+        cut_short: files of the bag that end early.
+    """
+
+    path: Path
+    counts: dict[str, int]
+    damaged_chunks: int
+    cut_short: int
+
+
+class _Digest:
+    """Messages as they went in or came out, in any order within a topic: counts, and a sum of hashes."""
+
+    def __init__(self):
+        self.counts: Counter[str] = Counter()
+        self.sums: Counter[str] = Counter()
+
+    def add(self, topic: str, time_ns: int, data: bytes) -> None:
+        self.counts[topic] += 1
+        content = hashlib.blake2b(time_ns.to_bytes(8, "little") + bytes(data), digest_size=8).digest()
+        self.sums[topic] = (self.sums[topic] + int.from_bytes(content, "little")) % 2**64
+
+
+class _Scan:
+    """The messages of MCAP files in whole chunks, and what stood in the way of the others."""
+
+    def __init__(self, files: list[Path]):
+        self._files = files
+        self.damaged_chunks = 0
+        self.cut_short = 0
+
+    def messages(self) -> Iterator[tuple[Channel, Schema | None, Message]]:
+        for file in self._files:
+            schemas: dict[int, Schema] = {}
+            channels: dict[int, Channel] = {}
+            for record in self._records(file):
+                if isinstance(record, Schema):
+                    schemas[record.id] = record
+                elif isinstance(record, Channel):
+                    channels[record.id] = record
+                elif isinstance(record, Message) and record.channel_id in channels:
+                    channel = channels[record.channel_id]
+                    yield channel, schemas.get(channel.schema_id), record
+
+    def _records(self, file: Path) -> Iterator:
+        """Yield the records of a file up to its end or to where no record can be made out any more."""
+        with open(file, "rb") as stream:
+            reader = iter(StreamReader(stream, emit_chunks=True, record_size_limit=MAX_RECORD_BYTES).records)
+            while True:
+                try:
+                    record = next(reader)
+                except StopIteration:
+                    return
+                except Exception:  # The library has no one error for a record that is torn.
+                    self.cut_short += 1
+                    return
+                if not isinstance(record, Chunk):
+                    yield record
+                    continue
+                try:
+                    records = breakup_chunk(record, validate_crc=True)
+                except Exception:  # Nor for one whose contents are damaged.
+                    self.damaged_chunks += 1
+                    continue
+                yield from records
+
+
+def repair_bag(path: Path, out: Path) -> Repair:
+    """Copy all messages in whole chunks of the bag `path` into a new bag `out`, and read that back.
+
+    Args:
+        path: a rosbag2 folder of MCAP files, or one such file; it is only read.
+        out: folder of the new bag, which must not exist.
+
+    Raises:
+        RepairError: there is no such bag, `out` exists, no message can be read, or the new bag could not be written or
+            does not give back every message; nothing is then left at `out`.
+    """
+    files = _mcap_files(path)
+    try:
+        out.mkdir(parents=True)
+    except FileExistsError:
+        raise RepairError(f"'{out}' exists already; choose another name with --out, or move it away") from None
+    except OSError as error:
+        raise RepairError(f"'{out}' cannot be created: {error.strerror}") from error
+    try:
+        repair = _copy(_Scan(files), path, out)
+    except BaseException as error:
+        shutil.rmtree(out, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise RepairError(f"'{out}' could not be written: {error.strerror}; free some space") from error
+        raise
+    return repair
+
+
+def _mcap_files(path: Path) -> list[Path]:
+    files = sorted(path.glob("*.mcap")) if path.is_dir() else [path]
+    if not files or not all(file.suffix == ".mcap" and file.is_file() for file in files):
+        raise RepairError(f"no MCAP bag at '{path}'; expected a folder with .mcap files, or one such file")
+    return files
+
+
+def _copy(scan: _Scan, path: Path, out: Path) -> Repair:
+    name = f"{out.name}_0.mcap"
+    file = McapFile(out / name, "vjepa bag repair")
+    topics: dict[str, BagTopic] = {}
+    written = _Digest()
+    custom_data = {**_custom_data(path), "repaired_from": str(path)}
+
+    def describe(statistics) -> str:
+        return to_yaml(bag_metadata(name, list(topics.values()), statistics, custom_data))
+
+    try:
+        for channel, schema, message in scan.messages():
+            if channel.topic not in topics:
+                topics[channel.topic] = _topic(file, channel, schema)
+            number = topics[channel.topic].channel
+            file.add_message(number, message.sequence, message.log_time, message.publish_time, message.data)
+            written.add(channel.topic, message.log_time, message.data)
+            if file.pending_bytes >= COMMIT_BYTES:
+                file.commit(describe)
+        if not topics:
+            raise RepairError(f"'{path}' has no message in a whole chunk: nothing can be saved")
+        custom_data |= {"damaged_chunks": str(scan.damaged_chunks), "cut_short": json.dumps(scan.cut_short > 0)}
+        description = file.commit(describe)
+    finally:
+        file.close()
+    text = "rosbag2_bagfile_information:\n" + textwrap.indent(description, "  ")
+    with open(out / "metadata.yaml", "w", encoding="utf-8") as metadata:
+        metadata.write(text)
+        metadata.flush()
+        os.fsync(metadata.fileno())
+    _verify(out, written)
+    return Repair(out, dict(written.counts), scan.damaged_chunks, scan.cut_short)
+
+
+def _topic(file: McapFile, channel: Channel, schema: Schema | None) -> BagTopic:
+    """Add a channel like the one read, and return it as rosbag2 describes it."""
+    if schema is None:
+        raise RepairError(f"topic '{channel.topic}' has no message definition; its messages mean nothing without")
+    number = file.add_channel(channel.topic, schema.name, schema.data.decode(errors="replace"), channel.metadata)
+    quality: dict = {}
+    with suppress(yaml.YAMLError, RecursionError, TypeError, LookupError):
+        offered = yaml.safe_load(channel.metadata.get("offered_qos_profiles", ""))[0]
+        quality = offered if isinstance(offered, dict) else {}
+    depth = quality.get("depth")
+    return BagTopic(
+        name=channel.topic,
+        type=schema.name,
+        type_hash=channel.metadata.get("topic_type_hash", ""),
+        depth=depth if isinstance(depth, int) else 10,
+        latched=quality.get("durability") in ("transient_local", 1),
+        channel=number,
+    )
+
+
+def _custom_data(path: Path) -> dict[str, str]:
+    """Return what the recorder said of itself, as far as it can be read."""
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError):
+        about = yaml.safe_load((path / "metadata.yaml").read_text(encoding="utf-8"))["rosbag2_bagfile_information"]
+        return {str(key): str(value) for key, value in (about["custom_data"] or {}).items()}
+    return {}
+
+
+def _verify(out: Path, written: _Digest) -> None:
+    """Read the new bag from its first to its last message as everybody else would, and compare."""
+    found = _Digest()
+    try:
+        with Reader(out) as reader:
+            for connection, time_ns, data in reader.messages():
+                found.add(connection.topic, time_ns, data)
+    except Exception as error:  # rosbags raises many kinds
+        raise RepairError(f"the repaired bag '{out}' cannot be read back: {error}; is the disk sound?") from error
+    if found.counts != written.counts or found.sums != written.sums:
+        raise RepairError(f"the repaired bag '{out}' does not give back what was written into it; is the disk sound?")

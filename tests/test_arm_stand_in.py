@@ -1,0 +1,193 @@
+"""The steps of docs/real-arm.md on a stand-in for the arm, in real processes: what moves it, and what stops it.
+
+Joint states and frames of the stand-in have clocks of their own, as those of a real arm do: no stamp is shared.
+"""
+
+from time import monotonic as now
+
+import numpy as np
+import pytest
+import yaml
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool, Float64MultiArray
+
+from vjepa_bringup.graph import find_bundle
+from vjepa_interfaces import topics
+from vjepa_interfaces.messages import latent_of
+from vjepa_planner.contract import Observation, PlannerContext
+from vjepa_planner.registry import load_planner
+
+LIMITS, SLEW_RATES, DAMPING = np.array([0.03, 0.02]), np.array([0.5, 0.4]), np.array([0.005, 0.005])
+COMMAND_TIMEOUT_S = ENABLE_TIMEOUT_S = 0.2
+ARMS_OWN_TIMEOUT_S = 0.1
+MAX_AGE_NS = 100_000_000
+SLACK_S = 0.25
+"""Of a busy machine."""
+
+PARAMETERS = {
+    "vjepa_planner": {"planners": ["bc"], "bc.bundle": "bc-small", "joint_state_max_age_s": MAX_AGE_NS * 1e-9},
+    "effort_guard": {
+        "effort_limits": LIMITS.tolist(),
+        "slew_rates": SLEW_RATES.tolist(),
+        "on_timeout": "damp",
+        "damping": DAMPING.tolist(),
+        "command_timeout_s": COMMAND_TIMEOUT_S,
+        "enable_timeout_s": ENABLE_TIMEOUT_S,
+    },
+}
+
+
+class Rehearsal:
+    """A stack with a guard as for a real arm, the stand-in in a process of its own, and a hand on the switch."""
+
+    def __init__(self, stack, commands):
+        self.stack = stack
+        self.holding = False
+        self.joints, self.latents, self.commands = (
+            stack.tap(topic) for topic in (topics.JOINT_STATES, topics.LATENT, topics.JOINT_COMMAND)
+        )
+        self.outputs: list[tuple[float, np.ndarray]] = []
+        self.commanded_s = 0.0
+        node = stack.node
+        node.create_subscription(Float64MultiArray, topics.EFFORT_ARRAY.name, self._on_output, 1000)
+        node.create_subscription(JointState, topics.JOINT_COMMAND.name, self._on_command, 1000)
+        self._switch = stack.publisher(topics.ENABLE)
+        node.create_timer(0.05, lambda: self.holding and self._switch.publish(Bool(data=True)))
+        self.arm = commands.start("node", "arm_stand_in", ROS_DOMAIN_ID=str(stack.domain))
+        stack.wait_for(lambda: self.commands.messages and self.outputs, "the planner and the guard")
+
+    def _on_output(self, message):
+        self.outputs.append((now(), np.array(message.data)))
+
+    def _on_command(self, message):
+        self.commanded_s = now()
+
+    @property
+    def torque(self) -> np.ndarray:
+        """What the arm's motors did last, N·m."""
+        return np.array(self.joints.messages[-1].effort)
+
+    def let_go(self):
+        self.holding = False
+        self._switch.publish(Bool(data=False))
+
+    def end_dry_run(self):
+        assert self.stack.set_parameter("effort_guard", "dry_run", False).successful
+
+    def diagnostics(self) -> dict[str, str]:
+        return self.stack.monitor.diagnostics.get("effort_guard", ("", "", {}))[2]
+
+    def wait_for_torque(self):
+        self.stack.wait_for(lambda: self.torque.any(), "torque at the arm")
+
+    def wait_for_rest(self) -> float:
+        """Wait until the motors are off, and return when that was seen."""
+        self.stack.wait_for(lambda: not self.torque.any(), "motors off")
+        return now()
+
+
+@pytest.fixture
+def rehearse(start_stack, commands, tmp_path):
+    def start() -> Rehearsal:
+        file = tmp_path / "arm.yaml"
+        file.write_text(yaml.safe_dump({name: {"ros__parameters": values} for name, values in PARAMETERS.items()}))
+        return Rehearsal(start_stack(source="camera", planner="bc", guard=True, params_file=str(file)), commands)
+
+    return start
+
+
+def test_a_latent_is_joined_with_the_newest_joint_state_before_its_frame_and_never_one_after(rehearse):
+    arm = rehearse()
+    arm.holding = True
+    arm.end_dry_run()
+    arm.wait_for_torque()
+    first = len(arm.commands.messages)
+    arm.stack.wait_for(lambda: len(arm.commands.messages) > first + 100, "100 commands")
+    joints, latents = arm.joints.by_stamp(), arm.latents.by_stamp()
+    stamps = np.array(sorted(joints))
+    assert not joints.keys() & latents.keys(), "nothing is in step"
+    planner = load_planner("bc", {"bundle": find_bundle("bc-small")}, PlannerContext(2, 0.02))
+    planner.reset(0)
+
+    def effort(stamp_ns: int, joint_stamp_ns: int) -> np.ndarray:
+        state, latent = joints[joint_stamp_ns], latent_of(latents[stamp_ns])
+        position, velocity = np.array(state.position), np.array(state.velocity)
+        return 0.05 * planner.plan(Observation(stamp_ns, latent, position, velocity), None).action
+
+    newest, told_apart, compared = 0, 0, 0
+    for stamp_ns, command in arm.commands.by_stamp().items():
+        before = stamps[(stamps <= stamp_ns) & (stamps >= stamp_ns - MAX_AGE_NS)][::-1]
+        after = stamps[stamps > stamp_ns]
+        if stamp_ns not in latents or not len(before) or not len(after) or not any(command.effort):
+            continue
+        sent = np.array(command.effort)
+        close = [np.abs(effort(stamp_ns, joint_ns) - sent).max() < 1e-7 for joint_ns in before]
+        assert any(close), f"the command at {stamp_ns} is of no joint state before it"
+        compared += 1
+        newest += close[0]
+        told_apart += np.abs(effort(stamp_ns, after[0]) - sent).max() > 1e-7
+    assert compared > 50
+    assert newest > 0.9 * compared, "but for those that were still on their way"
+    assert told_apart > 0.5 * compared, "the next one, nearer or not, would have given another torque"
+
+
+def test_the_whole_guide_on_the_stand_in(rehearse):
+    arm = rehearse()
+    stack = arm.stack
+    # Step 3: a dry run, also with the switch held.
+    arm.holding = True
+    stack.wait_for(
+        lambda: any(float(t) for t in arm.diagnostics().get("computed_efforts", "0").split(", ")), "a torque"
+    )
+    assert arm.diagnostics()["output_efforts"] == "0.0000, 0.0000"
+    assert arm.diagnostics()["refused_commands"] == "0"
+    assert not any(effort.any() for _, effort in arm.outputs), "zeros arrive at the controller, and nothing else"
+
+    # Step 5: with the switch released the dry run ends; the arm moves once it is held.
+    arm.let_go()
+    stack.wait_for(lambda: arm.diagnostics()["enabled"] == "False", "the switch to be released")
+    arm.end_dry_run()
+    count = len(arm.outputs)
+    stack.wait_for(lambda: len(arm.outputs) > count + 20, "more of the guard's torques")
+    assert not any(effort.any() for _, effort in arm.outputs)
+    pose = np.array(arm.joints.messages[-1].position)
+    arm.holding = True
+    stack.wait_for(lambda: np.abs(np.array(arm.joints.messages[-1].position) - pose).max() > 0.05, "the arm to move")
+    efforts = np.array([effort for _, effort in arm.outputs])
+    assert (np.abs(efforts) <= LIMITS).all()
+    steps, towards_zero = np.abs(np.diff(efforts, axis=0)), (efforts[1:] == 0).all(axis=1)
+    assert (steps[~towards_zero] <= SLEW_RATES / 100.0 + 1e-12).all(), "slew"
+
+    # Silence of the switch stops it, too: a hand that has gone says nothing.
+    arm.holding = False
+    released_s = now()
+    assert arm.wait_for_rest() - released_s < ENABLE_TIMEOUT_S + SLACK_S
+    arm.holding = True
+    arm.wait_for_torque()
+
+    # A guard that was killed sends nothing more: the arm's own timeout stops it. A new one begins with a dry run.
+    stack.kill("effort_guard")
+    killed_s = now()
+    assert arm.wait_for_rest() - killed_s < ARMS_OWN_TIMEOUT_S + SLACK_S
+    count = len(arm.outputs)
+    stack.wait_for(lambda: len(arm.outputs) > count + 20, "a guard that was started again")
+    assert not any(effort.any() for _, effort in arm.outputs[count:])
+    arm.end_dry_run()
+    arm.wait_for_torque()
+
+    # A planner that was killed: at once no torque, then damping while there is something to damp.
+    stack.kill("vjepa_planner")
+    stack.wait_for(lambda: now() - arm.commanded_s > COMMAND_TIMEOUT_S + SLACK_S, "silence")
+    silent_s = arm.commanded_s
+    ended = [at for at, effort in arm.outputs if at > silent_s and not effort.any()]
+    assert ended, "no torque at once"
+    assert ended[0] - silent_s < COMMAND_TIMEOUT_S + SLACK_S
+    states = arm.joints.messages[-20:]
+    assert len(states) == 20
+    for state in states:
+        effort, velocity = np.array(state.effort), np.array(state.velocity)
+        assert (np.abs(effort) <= LIMITS).all()
+        assert (effort * velocity <= 1e-6).all(), "whatever torque there is takes energy out"
+    assert arm.arm.poll() is None
+    arm.arm.terminate()
+    assert arm.arm.wait(10.0) == 0
