@@ -170,24 +170,29 @@ def clip_flop(model: Any) -> float:
 def _measured(setting: Setting, rounds: int, seed: int) -> tuple[list[dict[str, Any]], dict[str, float], dict]:
     runs, rates = [], {}
     frames = _frames(setting, CLIP_FRAMES + max(setting.batches) + 16, seed)
-    for dtype in setting.dtypes:
-        name = str(dtype).removeprefix("torch.")
+    names = {dtype: str(dtype).removeprefix("torch.") for dtype in setting.dtypes}
+    flop = clip_flop(_module(setting, setting.dtypes[0]).config)
+    for dtype, name in names.items():
         rates[name] = product_rate(dtype, setting.device) / 1e9
-        for batch in setting.batches:
-            for what, times in in_turns(_contenders(setting, dtype, batch, frames), rounds).items():
-                median = float(np.median(times))
-                gflops = batch * clip_flop(_module(setting, dtype).config) / median / 1e9
-                runs.append(
-                    {
-                        "what": what,
-                        "dtype": name,
-                        "batch": batch,
-                        "median_ms": 1e3 * median,
-                        "clip_ms": 1e3 * median / batch,
-                        "share": gflops / rates[name],
-                        "rounds_ms": [1e3 * time for time in times],
-                    }
-                )
+    for batch in setting.batches:
+        calls = {
+            (what, name): call
+            for dtype, name in names.items()
+            for what, call in _contenders(setting, dtype, batch, frames).items()
+        }
+        for (what, name), times in in_turns(calls, rounds).items():
+            median = float(np.median(times))
+            runs.append(
+                {
+                    "what": what,
+                    "dtype": name,
+                    "batch": batch,
+                    "median_ms": 1e3 * median,
+                    "clip_ms": 1e3 * median / batch,
+                    "share": batch * flop / median / 1e9 / rates[name],
+                    "rounds_ms": [1e3 * time for time in times],
+                }
+            )
     return runs, rates, _accuracy(setting, frames)
 
 

@@ -2,7 +2,8 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 
@@ -14,12 +15,15 @@ ROUND_S = 0.3
 """Time that a contender has in a round, for as many calls as fit in."""
 
 
-def in_turns(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+Name = TypeVar("Name", bound=Hashable)
+
+
+def in_turns(contenders: Mapping[Name, Callable[[], object]], rounds: int) -> dict[Name, list[float]]:
     """Return the median time of a call in each round, s, by contender."""
     for call in contenders.values():
         for _ in range(WARM_UP_CALLS):
             call()
-    medians: dict[str, list[float]] = {name: [] for name in contenders}
+    medians: dict[Name, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, call in contenders.items():
             medians[name].append(_median(call))
