@@ -129,7 +129,7 @@ def render(rows: Mapping[str, Row], results: Sequence[Result], page: Path, pictu
     parts = [HEAD, "## Returns\n", EVALUATIONS]
     if "returns" in pictures:
         parts.append(f"![Mean returns with their intervals]({pictures['returns']})\n")
-    parts.append(_evaluations(by_kind.get("eval", []), link))
+    parts += [_evaluations(by_kind.get("eval", []), link), _reasons(by_kind.get("eval", []))]
     published: list[Sequence[str]] = [("published", "observation", "return, 1000 steps")]
     published += [(entry["agent"], entry["observation"], entry["returns"]) for entry in references()]
     parts += ["Published, for `full`:\n", _table(published)]
