@@ -10,6 +10,7 @@ from typing import Any
 
 import rclpy
 from rclpy.executors import ExternalShutdownException
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64MultiArray
@@ -78,3 +79,6 @@ def main() -> None:
         sys.exit(f"arm_stand_in: {error}")
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except rclpy_implementation.RCLError:
+        if rclpy.ok():  # Otherwise it was told to stop in the middle of a callback, which can publish no more.
+            raise
