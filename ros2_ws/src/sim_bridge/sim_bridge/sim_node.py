@@ -28,6 +28,8 @@ from vjepa_interfaces.statistics import Counts, Durations, RateMeter
 
 ENDPOINT_POLL_S = 0.02
 MATCH_PATIENCE_S = 3.0
+DISCOVERY_S = 3.5
+"""Until then the node may not know of everybody: Fast DDS repeats what is lost of discovery after 3 s."""
 REFUSAL_SHOWN_S = 2.0
 """How long diagnostics, which come once a second, show why a command was refused."""
 COUNTED = (
@@ -90,6 +92,7 @@ class SimNode(ManagedNode):
 
     def __init__(self):
         super().__init__("sim_bridge")
+        self._discovered_s = time.monotonic() + DISCOVERY_S
         self._env: Any = None  # A SimEnv, whose import waits for the choice of an OpenGL backend.
         self._timer: Any = None
         self._waiting: Any = None
@@ -194,11 +197,13 @@ class SimNode(ManagedNode):
     def _begin_when_matched(self) -> None:
         """Wait until nobody would miss the first frame: DDS drops what is sent before endpoints have matched.
 
-        The graph still counts the subscriptions of a process that was killed until its lease ends, and they never
-        match: so once the loop can close, the rest is waited for only for a while.
+        Whom the node does not know of yet it cannot wait for, so discovery must have had its time. The graph still
+        counts the subscriptions of a process that was killed until its lease ends, and they never match: so once the
+        loop can close, the rest is waited for only for a while.
         """
         now = time.monotonic()
-        if self._image.get_subscription_count() < 1 or self.count_publishers(self._commands.topic_name) < 1:
+        closable = self._image.get_subscription_count() >= 1 and self.count_publishers(self._commands.topic_name) >= 1
+        if not closable or now < self._discovered_s:
             self._closable_s = now
             return
         unmatched = any(p.get_subscription_count() < self.count_subscribers(p.topic_name) for p in self._outputs)

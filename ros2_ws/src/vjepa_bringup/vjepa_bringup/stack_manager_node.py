@@ -36,6 +36,7 @@ POLL_S = 0.1
 STATE_POLL_S = 0.5
 CALL_TIMEOUT_S = 2.0
 DOWN_TIMEOUT_S = 5.0
+SETTLED = (State.PRIMARY_STATE_UNCONFIGURED, State.PRIMARY_STATE_INACTIVE, State.PRIMARY_STATE_ACTIVE)
 
 
 @dataclass
@@ -48,6 +49,8 @@ class Managed:
     call: Any = None
     call_kind: str = ""
     call_deadline_s: float = 0.0
+    check: Any = None
+    settled: int = 0
     was_active: bool = False
     attempts: int = 0
     failure: str = ""
@@ -90,38 +93,42 @@ class StackManagerNode(Node):
             self._finish_call(node, now)
             if node.call is None and not node.failure:
                 if self._autostart and node.state == State.PRIMARY_STATE_UNCONFIGURED:
-                    self._request(node, Transition.TRANSITION_CONFIGURE, now)
+                    self._request(node, Transition.TRANSITION_CONFIGURE)
                 elif self._autostart and node.state == State.PRIMARY_STATE_INACTIVE and before_active:
-                    self._request(node, Transition.TRANSITION_ACTIVATE, now)
+                    self._request(node, Transition.TRANSITION_ACTIVATE)
                 elif now - node.polled_s >= STATE_POLL_S:
-                    self._ask_state(node, now)
+                    self._ask_state(node)
             before_active = before_active and node.state == State.PRIMARY_STATE_ACTIVE
 
-    def _ask_state(self, node: Managed, now: float) -> None:
+    def _ask_state(self, node: Managed) -> None:
         if self._get[node.name].service_is_ready():
-            self._call(node, "state", self._get[node.name].call_async(GetState.Request()), now + CALL_TIMEOUT_S)
-            node.polled_s = now
+            self._call(node, "state", self._get[node.name].call_async(GetState.Request()), CALL_TIMEOUT_S)
         else:
             node.state = State.PRIMARY_STATE_UNKNOWN
 
-    def _request(self, node: Managed, transition: int, now: float) -> None:
+    def _request(self, node: Managed, transition: int) -> None:
         request = ChangeState.Request(transition=Transition(id=transition))
         kind = "configure" if transition == Transition.TRANSITION_CONFIGURE else "activate"
-        self._call(node, kind, self._change[node.name].call_async(request), now + self._transition_timeout_s)
+        self._call(node, kind, self._change[node.name].call_async(request), self._transition_timeout_s)
 
     @staticmethod
-    def _call(node: Managed, kind: str, future, deadline_s: float) -> None:
-        node.call, node.call_kind, node.call_deadline_s = future, kind, deadline_s
+    def _call(node: Managed, kind: str, future, timeout_s: float) -> None:
+        node.call, node.call_kind, node.polled_s = future, kind, time.monotonic()
+        node.call_deadline_s = node.polled_s + timeout_s
+        node.check, node.settled = None, 0
 
     def _finish_call(self, node: Managed, now: float) -> None:
         if node.call is None:
             return
         if not node.call.done():
             gone = node.call_kind != "state" and not self._change[node.name].service_is_ready()
-            if now < node.call_deadline_s and not gone:
+            lost = node.call_kind != "state" and not gone and self._seems_lost(node, now)
+            if now < node.call_deadline_s and not gone and not lost:
                 return
             node.call.cancel()
-            if node.call_kind != "state" and not gone:
+            if lost:
+                self.get_logger().warning(f"{node.name} did not answer to {node.call_kind}: asking again")
+            elif node.call_kind != "state" and not gone:
                 self._failed(node, f"{node.call_kind} of {node.name} took longer than {self._transition_timeout_s} s")
             node.state = State.PRIMARY_STATE_UNKNOWN
         elif node.call_kind == "state":
@@ -133,6 +140,18 @@ class StackManagerNode(Node):
             node.state = State.PRIMARY_STATE_UNKNOWN
             node.polled_s = 0.0
         node.call = None
+
+    def _seems_lost(self, node: Managed, now: float) -> bool:
+        """Ask a node that is long in a transition for its state; true once it has said twice that it is in none.
+
+        DDS loses a request, or its answer, while one end has not discovered the other.
+        """
+        if node.check is not None and node.check.done():
+            settled = node.check.result().current_state.id in SETTLED
+            node.check, node.settled = None, node.settled + 1 if settled else 0
+        if now - node.polled_s >= CALL_TIMEOUT_S:
+            node.check, node.polled_s = self._get[node.name].call_async(GetState.Request()), now
+        return node.settled == 2
 
     def _saw_state(self, node: Managed, state: int) -> None:
         if state == State.PRIMARY_STATE_ACTIVE and node.state != State.PRIMARY_STATE_ACTIVE:

@@ -1,0 +1,79 @@
+"""The stack manager brings a node up although DDS lost one of their messages."""
+
+import contextlib
+import subprocess
+import sys
+import time
+
+import pytest
+import rclpy
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+from vjepa_bringup.domains import hold_domain
+
+TIMEOUT_S = 60.0
+BECOMES = {
+    Transition.TRANSITION_CONFIGURE: State.PRIMARY_STATE_INACTIVE,
+    Transition.TRANSITION_ACTIVATE: State.PRIMARY_STATE_ACTIVE,
+}
+
+
+class LostError(Exception):
+    """An answer never leaves."""
+
+
+class Forgetful(Node):
+    """A lifecycle node to which a first transition never gets through, or of whose the answer never does."""
+
+    def __init__(self, context: Context, loses: str):
+        super().__init__("forgetful", context=context)
+        self.state = State.PRIMARY_STATE_UNCONFIGURED
+        self.requests: list[int] = []
+        self._loses = loses
+        self.create_service(GetState, "~/get_state", self._on_get_state)
+        self.create_service(ChangeState, "~/change_state", self._on_change_state)
+
+    def _on_get_state(self, request, response):
+        response.current_state.id = self.state
+        return response
+
+    def _on_change_state(self, request, response):
+        self.requests.append(request.transition.id)
+        if len(self.requests) > 1 or self._loses == "answer":
+            self.state = BECOMES[request.transition.id]
+        if len(self.requests) == 1:
+            raise LostError
+        response.success = True
+        return response
+
+
+@pytest.mark.parametrize("loses", ["request", "answer"])
+def test_a_transition_whose_request_or_answer_was_lost_is_asked_for_again(loses, monkeypatch, tmp_path):
+    with hold_domain(None, {}) as domain, contextlib.ExitStack() as exits:
+        monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+        monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        context = Context()
+        rclpy.init(context=context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
+        exits.callback(context.try_shutdown)
+        node = Forgetful(context, loses)
+        exits.callback(node.destroy_node)
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(node)
+        code = "from vjepa_bringup.stack_manager_node import main; main()"
+        run = [sys.executable, "-P", "-c", code, "--ros-args", "-p", "managed_nodes:=[forgetful]"]
+        with (tmp_path / "said").open("w") as said:
+            manager = exits.enter_context(subprocess.Popen(run, stdout=said, stderr=said))
+        exits.callback(manager.terminate)
+        deadline = time.monotonic() + TIMEOUT_S
+        while node.state != State.PRIMARY_STATE_ACTIVE and time.monotonic() < deadline:
+            with contextlib.suppress(LostError):
+                executor.spin_once(0.1)
+    assert node.state == State.PRIMARY_STATE_ACTIVE, (tmp_path / "said").read_text()
+    configure, activate = BECOMES
+    assert node.requests == ([configure] * 2 if loses == "request" else [configure]) + [activate]
+    assert "forgetful did not answer to configure: asking again" in (tmp_path / "said").read_text()
