@@ -6,13 +6,10 @@ from typing import Any
 
 from benchmarks.figures import Figure, command_of, mean_with_interval, record
 from benchmarks.ping import measure_ping
-from vjepa_bringup.graph import share
+from vjepa_bringup.graph import FAST_DDS_PROFILES, share
 
 SHAPES = ((64, 64, 3), (480, 640, 3), (720, 1280, 3))
 RATE_HZ = 20.0
-FAST_DDS_PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-"""Variables by which Fast DDS finds a file of profiles; the first is the one that Jazzy's version reads."""
-
 PROFILES = {"the stack's profile": str(share("config") / "fastdds.xml"), "Fast DDS's own": None}
 
 

@@ -108,8 +108,7 @@ From the start of the process `vjepa run` to the first torque command that anoth
 warm: six processes start side by side, and the encoder's node imports torch and transformers.""",
     "images": """\
 The bare ping of three rclpy nodes with images of several sizes, with the shared memory of the stack's Fast DDS profile
-(`config/fastdds.xml`) and with Fast DDS's own, in which a frame of 640 x 480 has no room. The stack does not set it by
-itself: with it, observers missed first messages now and then. `FASTRTPS_DEFAULT_PROFILES_FILE` names it to Fast DDS.""",
+(`config/fastdds.xml`) and with Fast DDS's own, in which a frame of 640 x 480 has no room.""",
     "transport": """\
 Bare ping and stack take turns: ping, stack, ping, ..., ping. The bare ping is three plain rclpy nodes in three
 processes that relay messages of the same types and sizes (64 x 64 rgb8 image, 17 x 128 32FC1 image, joint state) at

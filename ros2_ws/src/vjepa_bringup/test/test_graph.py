@@ -9,6 +9,7 @@ import yaml
 
 from vjepa_bringup.graph import (
     CONSUMERS,
+    FAST_DDS_PROFILES,
     GUARD,
     LIFECYCLE_ORDER,
     OPTION_PARAMETERS,
@@ -161,6 +162,14 @@ def test_an_unknown_choice_is_refused_with_the_valid_ones(option, value, valid):
 def test_the_stack_is_visible_on_this_host_alone_unless_it_is_opened():
     assert environment(StackOptions())["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
     assert environment(StackOptions(discovery="subnet"))["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "SUBNET"
+
+
+def test_fast_dds_gets_the_stacks_profile_unless_the_user_has_one(monkeypatch):
+    for name in FAST_DDS_PROFILES:
+        monkeypatch.delenv(name, raising=False)
+    assert Path(environment(StackOptions())["FASTRTPS_DEFAULT_PROFILES_FILE"]).is_file()
+    monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", "/of/mine.xml")
+    assert "FASTRTPS_DEFAULT_PROFILES_FILE" not in environment(StackOptions())
 
 
 # Which parameters: defaults, then the user's file, then explicit options.

@@ -5,6 +5,7 @@
 
 import contextlib
 import json
+import os
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
@@ -22,6 +23,9 @@ from vjepa_training.catalogue import arm_of
 SOURCES = ("sim", "camera")
 VERSIONED = ("rclpy", "torch", "transformers", "mujoco", "dm_control", "stable-baselines3", "numpy", "vjepa_bringup")
 """The distributions whose versions stand in results."""
+
+FAST_DDS_PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+"""Variables by which Fast DDS finds a file of profiles; the first is the one that Jazzy's version reads."""
 
 DISCOVERIES = {"localhost": "LOCALHOST", "subnet": "SUBNET", "system_default": "SYSTEM_DEFAULT"}
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
@@ -169,8 +173,15 @@ def _remappings(options: StackOptions) -> dict[str, str]:
 
 
 def environment(options: StackOptions) -> dict[str, str]:
-    """Return the environment variables every node of the stack needs: who may discover it."""
-    return {"ROS_AUTOMATIC_DISCOVERY_RANGE": DISCOVERIES[options.discovery]}
+    """Return the environment variables every node of the stack needs.
+
+    They say who may discover it, and give Fast DDS a shared memory that frames fit into, unless it has a profile of the
+    user's own.
+    """
+    variables = {"ROS_AUTOMATIC_DISCOVERY_RANGE": DISCOVERIES[options.discovery]}
+    if not any(os.environ.get(name) for name in FAST_DDS_PROFILES):
+        variables[FAST_DDS_PROFILES[0]] = str(share("config") / "fastdds.xml")
+    return variables
 
 
 def merged_parameters(options: StackOptions) -> dict[str, dict[str, Any]]:
