@@ -89,7 +89,7 @@ def arm(start_stack, monkeypatch):
 
 
 def test_the_arm_moves_only_while_enabled_not_dry_and_commanded_by_one(arm):
-    arm.stack.wait_for(lambda: arm.commands, "the commander")
+    arm.stack.wait_for(lambda: arm.commands and arm.joints.messages, "the commander and the arm")
     arm.wait_for_output(ZERO)
     assert arm.wait_for_message("not enabled")["enabled"] == "False"
 
@@ -130,6 +130,7 @@ def test_the_arm_moves_only_while_enabled_not_dry_and_commanded_by_one(arm):
 
 def test_the_last_word_of_a_guard_that_ends_is_zero_and_a_new_one_begins_with_a_dry_run(arm):
     arm.holding = True
+    arm.stack.wait_for(lambda: arm.joints.messages, "the arm")
     (child,) = [c for c in arm.stack.supervisor.children if c.node.name == "effort_guard"]
     for number in (signal.SIGINT, signal.SIGTERM):
         arm.wait_for_message("dry run")

@@ -50,7 +50,7 @@ class Seeker:
 
     @property
     def values(self) -> dict[str, str]:
-        return self.stack.monitor.diagnostics["vjepa_planner"][2]
+        return self.stack.monitor.diagnostics.get("vjepa_planner", (b"", "", {}))[2]
 
     def set_goal(self, *arguments) -> tuple[int, str]:
         """The exit status of `vjepa goal set`, and what it said."""
