@@ -1,18 +1,21 @@
 # Thin on purpose: ./vjepa sets everything up on first use. ARGS passes options on, as in `make run ARGS=--help`.
-.PHONY: run test test-faults bench bench-check lint
+.PHONY: run test test-faults fuzz bench bench-check lint
 
 run:
 	./vjepa run $(ARGS)
 
-test: .vjepa/torchvision .vjepa/lerobot .vjepa/rerun
+test: .vjepa/torchvision .vjepa/lerobot .vjepa/rerun .vjepa/atheris
 	./vjepa --exec python -P -m pytest $(ARGS)
 
 test-faults:
 	./vjepa --exec python -P -m pytest -m faults --full-faults $(ARGS)
 
-.vjepa/torchvision .vjepa/lerobot .vjepa/rerun: .vjepa/%: requirements-%.txt
+.vjepa/torchvision .vjepa/lerobot .vjepa/rerun .vjepa/atheris: .vjepa/%: requirements-%.txt
 	./vjepa --exec python -P -m pip install --quiet --no-deps --upgrade --target $@ -r $<
 	touch $@
+
+fuzz: .vjepa/atheris
+	./vjepa --exec python -m tests.fuzz $(ARGS)
 
 bench:
 	./vjepa --exec python -m benchmarks.run $(ARGS)

@@ -296,6 +296,28 @@ def test_a_description_that_is_not_true_is_refused_with_its_reason(tmp_path, cha
         Dataset(tmp_path / "ds")
 
 
+def test_a_changed_row_is_found_by_the_hash_of_its_file(tmp_path):
+    folder = tmp_path / "ds"
+    write(folder).verify()
+    file = folder / "data-00000.arrow"
+    content = bytearray(file.read_bytes())
+    content[-40] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"data-00000\.arrow has sha256 .* damaged or exchanged"):
+        Dataset(folder).verify()
+
+
+def test_a_dataset_from_before_there_were_hashes_opens_and_cannot_be_verified(tmp_path):
+    write(tmp_path / "ds")
+    file = tmp_path / "ds" / INFO_FILE
+    description = json.loads(file.read_text())
+    del description["sha256"]
+    file.write_text(json.dumps(description))
+    with pytest.raises(DatasetError, match=r"no sha256 of data-00000\.arrow"):
+        Dataset(tmp_path / "ds").verify()
+    merge_datasets([Dataset(tmp_path / "ds")], tmp_path / "new").verify()
+
+
 def test_a_file_cut_short_is_refused(tmp_path):
     write(tmp_path / "ds")
     with open(tmp_path / "ds" / "data-00000.arrow", "r+b") as file:

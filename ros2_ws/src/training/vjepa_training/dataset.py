@@ -1,8 +1,9 @@
 """Datasets on disk: one row a frame, in the Arrow files of Hugging Face `datasets`, read through a memory map.
 
 A dataset is a folder that `datasets.load_from_disk` opens: Arrow stream files, `dataset_info.json` and `state.json`;
-and beside them `info.json`, which says what made it and how wide a latent is. Arrow rather than Parquet on disk, as a
-row of fixed-size lists lies there uncompressed: numpy reads any row of a file larger than memory in place.
+and beside them `info.json`, which says what made it, how wide a latent is, and the sha256 of each file. Arrow rather
+than Parquet on disk, as a row of fixed-size lists lies there uncompressed: numpy reads any row of a file larger than
+memory in place.
 
 While a dataset is being made its episodes lie in `parts/`, one record batch each, flushed to the operating system at
 its end: what is killed loses its open episode and nothing else. `finish_dataset` puts the parts together.
@@ -10,6 +11,7 @@ its end: what is killed loses its open episode and nothing else. `finish_dataset
 
 import dataclasses
 import fcntl
+import hashlib
 import json
 import math
 import shutil
@@ -259,7 +261,9 @@ def write_dataset(folder: Path | str, info: DatasetInfo, episodes: Iterable[pa.R
         raise DatasetError(f"{folder}: no episodes; nothing to make a dataset of")
     _write_json(folder / "dataset_info.json", {"features": hub_features(info)})
     _write_json(folder / "state.json", _state(files))
-    description = {"format_version": FORMAT_VERSION, "rows": rows, "files": files, **dataclasses.asdict(info)}
+    hashes = {name: _sha256(folder / name) for name in files}
+    about = {"format_version": FORMAT_VERSION, "rows": rows, "files": files, "sha256": hashes}
+    description = {**about, **dataclasses.asdict(info)}
     _write_json(folder / INFO_FILE, description)  # The last one: a folder with it is whole.
     return Dataset(folder)
 
@@ -333,6 +337,7 @@ class Dataset:
             description = json.loads(file.read_text(encoding="utf-8"))
             version = description.pop("format_version")
             self._files = [str(name) for name in description.pop("files")]
+            self._sha256 = {str(name): digest for name, digest in dict(description.pop("sha256", {})).items()}
             rows = int(description.pop("rows"))
             self.info = _info_of(description)
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
@@ -375,6 +380,23 @@ class Dataset:
                 offset += batch.num_rows
                 batch = next(batches)
             yield batch.slice(start - offset, stop - start)
+
+    def verify(self) -> None:
+        """Read every file and compare it with the hash that was taken of it when the dataset was made.
+
+        Raises:
+            DatasetError: a file has another hash, which is a damaged or an exchanged one, or none was taken.
+        """
+        for name in self._files:
+            if name not in self._sha256:
+                raise DatasetError(
+                    f"{self.folder / INFO_FILE} has no sha256 of {name}; merge the dataset into a new one"
+                )
+            if (found := _sha256(self._path(name))) != self._sha256[name]:
+                raise DatasetError(
+                    f"{self._path(name)} has sha256 {found}; {INFO_FILE} says {self._sha256[name]}: the file was "
+                    "damaged or exchanged, get it again or make the dataset anew"
+                )
 
     def _path(self, name: str) -> Path:
         if Path(name).name != name:
@@ -504,6 +526,11 @@ def _info_of(description: dict[str, Any]) -> DatasetInfo:
             raise ValueError(f"{name} is {value!r:.100}")
     values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in description.items()}
     return DatasetInfo(**values)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

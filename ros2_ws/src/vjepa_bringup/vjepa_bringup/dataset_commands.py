@@ -26,6 +26,9 @@ def add_parsers(commands) -> None:
     info.add_argument("dataset", metavar="DS")
     info.add_argument("--json", action="store_true", help="as JSON")
     info.set_defaults(function=info_command)
+    verify = actions.add_parser("verify", help="whether the files of a dataset are those that were written")
+    verify.add_argument("dataset", metavar="DS")
+    verify.set_defaults(function=verify_command)
     merge = actions.add_parser("merge", help="several datasets of the same rows made one")
     merge.add_argument("datasets", metavar="DS", nargs="+")
     merge.add_argument("--out", required=True, metavar="DS", help="folder of the new dataset")
@@ -224,6 +227,16 @@ def export_command(arguments: argparse.Namespace) -> int:
     dataset = Dataset(arguments.dataset)
     with _bar(len(dataset), "row") as bar:
         print(export_lerobot(dataset, arguments.out, bar.update))
+    return 0
+
+
+def verify_command(arguments: argparse.Namespace) -> int:
+    """`vjepa dataset verify`."""
+    from vjepa_training.dataset import Dataset
+
+    dataset = Dataset(arguments.dataset)
+    dataset.verify()
+    print(f"{dataset.folder}: every file is the one that was written")
     return 0
 
 

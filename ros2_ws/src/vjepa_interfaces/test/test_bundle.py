@@ -1,5 +1,6 @@
 """Bundles are read whole and of the right kind, or refused; a policy is held to its encoder."""
 
+import hashlib
 import json
 
 import pytest
@@ -91,3 +92,29 @@ def test_latents_of_another_encoder_are_refused_naming_both_fingerprints(tmp_pat
         bundle.check_encoder("ef01")
     with pytest.raises(BundleError, match="'encoder_fingerprint' is nothing"):
         Bundle(tmp_path, {}).check_encoder("abcd")
+
+
+def test_weights_that_were_exchanged_are_refused_with_both_hashes(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"mine")
+    write_bundle(tmp_path, CONFIG, "")
+    bundle = read_bundle(tmp_path, "policy")
+    bundle.check_weights()
+    (tmp_path / "model.safetensors").write_bytes(b"theirs")
+    with pytest.raises(BundleError) as refused:
+        bundle.check_weights()
+    for content in (b"mine", b"theirs"):
+        assert hashlib.sha256(content).hexdigest() in str(refused.value)
+
+
+def test_a_bundle_written_again_has_the_hash_of_its_new_weights(tmp_path):
+    for content in (b"old", b"new"):
+        (tmp_path / "model.safetensors").write_bytes(content)
+        config = {**read_bundle(tmp_path, "policy").config} if content == b"new" else CONFIG
+        write_bundle(tmp_path, config, "").check_weights()
+    assert read_bundle(tmp_path, "policy").config["weights_sha256"] == hashlib.sha256(b"new").hexdigest()
+
+
+def test_a_bundle_from_before_there_were_hashes_is_taken(tmp_path):
+    write_bundle(tmp_path, CONFIG, "")
+    (tmp_path / "model.safetensors").write_bytes(b"any")
+    read_bundle(tmp_path, "policy").check_weights()

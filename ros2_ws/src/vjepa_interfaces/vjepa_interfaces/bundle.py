@@ -1,7 +1,8 @@
 """Bundles: a trained thing as a folder of `config.json`, `model.safetensors` and `MODEL_CARD.md`.
 
 `config.json` has at least `kind` (encoder, policy, dynamics, reward, actor) and `architecture`; a bundle that reads
-latents also has `encoder_fingerprint` and `latent_rows`. Only JSON and safetensors are ever read: no pickle.
+latents also has `encoder_fingerprint` and `latent_rows`, and one with weights their `weights_sha256`. Only JSON and
+safetensors are ever read: no pickle.
 """
 
 import hashlib
@@ -37,7 +38,8 @@ class Bundle:
     @property
     def weights_sha256(self) -> str:
         """Hash of the weights' file, in hexadecimal, by which other bundles and results name these weights."""
-        return hashlib.sha256(self.weights.read_bytes()).hexdigest()
+        with self.weights.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def require(self, key: str, kind: type | tuple[type, ...]) -> Any:
         """Return `config[key]`, refused with a BundleError where it is missing or not of the type `kind`."""
@@ -48,6 +50,19 @@ class Bundle:
             names = " or ".join(k.__name__ for k in kinds)
             raise BundleError(f"{self.path / CONFIG_FILE}: '{key}' is {found}; expected a value of type {names}")
         return value
+
+    def check_weights(self) -> None:
+        """Refuse weights that are not those the bundle was written with; one that has no record of them passes.
+
+        Raises:
+            BundleError: `model.safetensors` has another hash than `config.json` says.
+        """
+        recorded = self.config.get("weights_sha256")
+        if recorded is not None and self.weights.is_file() and recorded != self.weights_sha256:
+            raise BundleError(
+                f"{self.weights} has sha256 {self.weights_sha256}; {CONFIG_FILE} says {recorded!r}: one of the two was "
+                "damaged or exchanged, get the whole bundle again"
+            )
 
     def check_encoder(self, fingerprint: str) -> None:
         """Refuse latents of another encoder than the one this bundle was trained on.
@@ -88,10 +103,12 @@ def read_bundle(path: Path | str, kind: str) -> Bundle:
 def write_bundle(path: Path | str, config: dict[str, Any], card: str) -> Bundle:
     """Write `config.json` and `MODEL_CARD.md` into the folder `path`, made if need be, and return the bundle.
 
-    The caller saves `model.safetensors` beside them first, so that a folder with a config is complete.
+    The caller saves `model.safetensors` beside them first, so that a folder with a config is complete and has its hash.
     """
     path = Path(path).expanduser()
     path.mkdir(parents=True, exist_ok=True)
+    if (path / WEIGHTS_FILE).is_file():
+        config = {**config, "weights_sha256": Bundle(path, config).weights_sha256}
     (path / CARD_FILE).write_text(card, encoding="utf-8")
     temporary = path / (CONFIG_FILE + ".tmp")
     temporary.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

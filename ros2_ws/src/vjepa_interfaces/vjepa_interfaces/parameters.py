@@ -1,5 +1,6 @@
 """Reading a frozen dataclass from named values: ROS parameters, planner options and YAML alike."""
 
+import contextlib
 import dataclasses
 import types
 import typing
@@ -59,7 +60,8 @@ def _convert(what: str, value: Any, hint: Any) -> Any:
     for option in options:
         if option in _SCALARS:
             if option is float and isinstance(value, int | float) and not isinstance(value, bool):
-                return float(value)
+                with contextlib.suppress(OverflowError):
+                    return float(value)
             if type(value) is option:
                 return value
         elif option is type(None):

@@ -55,7 +55,7 @@ def find_checkpoint(encoder: str) -> Checkpoint:
     Raises:
         CheckpointError: no such folder, not in the hub's cache and not downloadable, or not a V-JEPA 2 checkpoint
             whose weights are safetensors.
-        BundleError: a bundle that is not an encoder's or lacks a field.
+        BundleError: a bundle that is not an encoder's, lacks a field, or has other weights than it was written with.
         PreprocessingError: a preprocessing that V-JEPA 2 does not have.
     """
     folder = Path(encoder).expanduser()
@@ -90,6 +90,7 @@ def _open_bundle(folder: Path, name: str) -> Checkpoint:
         raise CheckpointError(f"{folder / CONFIG_FILE} has init_seed {seed}; expected a number from 0 to below 2^63")
     if seed is not None and bundle.weights.exists():
         raise CheckpointError(f"{folder} has {WEIGHTS_FILE} and an init_seed; expected one of them: remove the other")
+    bundle.check_weights()
     return Checkpoint(
         name=name,
         path=folder,

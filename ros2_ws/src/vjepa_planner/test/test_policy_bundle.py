@@ -147,7 +147,7 @@ def test_another_architecture_is_refused(saved, architecture):
     ],
 )
 def test_weights_that_do_not_fit_are_refused_naming_the_tensor(saved, name, tensor, message):
-    bundle, _ = saved
+    bundle = rewrite_config(saved[0], weights_sha256=None)
     tensors = load_file(bundle.weights)
     tensors.pop(name, None)
     save_file(tensors | ({} if tensor is None else {name: tensor}), bundle.weights)
@@ -157,9 +157,19 @@ def test_weights_that_do_not_fit_are_refused_naming_the_tensor(saved, name, tens
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"\xff" * 64])
 def test_a_file_that_is_not_safetensors_is_refused(saved, content):
-    saved[0].weights.write_bytes(content)
+    bundle = rewrite_config(saved[0], weights_sha256=None)
+    bundle.weights.write_bytes(content)
     with pytest.raises(BundleError, match="not a readable safetensors file"):
-        load_policy(saved[0])
+        load_policy(bundle)
+
+
+def test_weights_of_another_training_are_refused_although_they_fit(saved, tmp_path):
+    bundle, policy = saved
+    torch.nn.init.ones_(next(policy.parameters()))
+    other = save_policy(tmp_path / "other", policy, "fp-1", "# card", {})
+    bundle.weights.write_bytes(other.weights.read_bytes())
+    with pytest.raises(BundleError, match="damaged or exchanged"):
+        load_policy(bundle)
 
 
 def test_missing_weights_are_refused(saved):

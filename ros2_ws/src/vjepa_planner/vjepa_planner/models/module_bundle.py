@@ -47,8 +47,10 @@ def load_weights(bundle: Bundle, module: nn.Module) -> None:
     """Give `module`, made on the meta device, the tensors of `bundle`, which must be its own in name, shape and type.
 
     Raises:
-        BundleError: no weights, or weights that are not those of `module` or not finite; the tensor is named.
+        BundleError: no weights, others than the bundle was written with, or weights that are not those of `module` or
+            not finite; the tensor is named.
     """
+    bundle.check_weights()
     module.load_state_dict(_read_tensors(bundle.weights, module.state_dict()), assign=True)
 
 
