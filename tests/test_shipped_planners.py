@@ -4,7 +4,7 @@ import json
 
 from vjepa_interfaces import topics
 
-LEARNED = ("bc", "cem", "mppi", "shooting", "dreamer")
+LEARNED = ("bc", "cem", "mppi", "shooting", "dreamer", "sac")
 
 
 def test_every_learned_planner_drives_when_it_is_chosen(lockstep_stack):
