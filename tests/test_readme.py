@@ -34,7 +34,10 @@ PAGES = [
     "docs/tutorial.md",
     "docs/world-models.md",
     "docs/reproduce.md",
+    "docs/real-camera.md",
     "docs/real-arm.md",
+    "docs/planners.md",
+    "docs/contributing.md",
 ]
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 RERUN = ROOT / ".vjepa" / "rerun"
@@ -43,6 +46,10 @@ REASONS = {
     "network": "downloads much",
     "docker": "needs Docker",
     "screen": "opens a window",
+    "camera": "needs a camera",
+    "root": "installs packages of the system",
+    "stack": "needs a running stack; docs/tasks.md has the same with one",
+    "long": "takes minutes",
     "rerun": "needs rerun; run where `make test` has installed it",
 }
 NOT_RUN = {"make test": "it runs every test, this one included"}
@@ -203,29 +210,14 @@ def test_in_the_rehearsal_only_a_planner_without_a_dry_run_moves_the_arm(session
 
 
 def test_every_block_is_run_or_says_why_not():
-    for page in PAGES:
+    for page in ["README.md", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md"))]:
         for info, content in blocks(page):
+            assert info != "bash" or page in PAGES, f"{page}: {content}"
             language, _, reason = info.partition(" ")
             assert info in ("bash", "text", "mermaid") or (language == "sh" and reason in REASONS), f"{page}: {content}"
     commands = script("README.md").splitlines()
     for command in NOT_RUN:
         assert f": {command}" in commands, f"{command} is excepted for nothing"
-
-
-def test_every_link_between_the_pages_leads_somewhere():
-    for page in [*PAGES, "docs/interface.md", "docs/architecture.md"]:
-        text = (ROOT / page).read_text()
-        for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
-            path, _, anchor = target.partition("#")
-            file = (ROOT / page).parent / path
-            assert file.is_file(), f"{page}: {target}"
-            if not anchor:
-                continue
-            anchors = [
-                re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-")
-                for heading in re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
-            ]
-            assert anchor in anchors, f"{page}: {target}"
 
 
 def test_every_message_in_the_troubleshooting_table_exists():

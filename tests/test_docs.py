@@ -1,0 +1,138 @@
+"""The pages say what the code has: planners, messages and commands; every page is in the index, every link leads on.
+
+That the commands of their `bash` blocks run is tested in `test_readme.py`.
+"""
+
+import contextlib
+import dataclasses
+import io
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vjepa_bringup.cli import build_parser
+from vjepa_planner import registry
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = sorted(ROOT.glob("docs/*.md"))
+PAGES = [ROOT / "README.md", *DOCS]
+FENCED = re.compile(r"^ *```([^\n]*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+SETUP_OPTIONS = ("--setup-only", "--exec", "ARGS...", "COMMAND")
+"""First words after `./vjepa` that are not the command line's."""
+
+VARIABLE = r"\bX\b"
+
+
+def without_blocks(page: Path) -> str:
+    return FENCED.sub("", page.read_text())
+
+
+def headings(page: Path) -> list[str]:
+    return re.findall(r"^#+ (.*)$", without_blocks(page), re.MULTILINE)
+
+
+def sections(page: Path) -> dict[str, str]:
+    """The sections of a page by heading, without the backquotes around it."""
+    parts = re.split(r"^##+ (.*)$", page.read_text(), flags=re.MULTILINE)
+    return dict(zip((heading.strip("`") for heading in parts[1::2]), parts[2::2], strict=True))
+
+
+def inline_code(page: Path) -> list[str]:
+    return [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", without_blocks(page))]
+
+
+def test_every_page_is_in_the_index_and_the_readme_leads_to_it():
+    index = (ROOT / "docs/README.md").read_text()
+    linked = re.findall(r"^- \[[^\]]+\]\(([\w.-]+\.md)\)", index, re.MULTILINE)
+    assert sorted(linked) == sorted(page.name for page in DOCS if page.name != "README.md")
+    assert "](docs/README.md)" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", without_blocks(page)):
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path) if path else page
+        assert file.exists(), target
+        if anchor:
+            anchors = [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings(file)]
+            assert anchor in anchors, target
+
+
+def objection(command: str) -> str:
+    """What the command line has against a command, or nothing."""
+    words = shlex.split(command.removesuffix("&"), comments=True)[1:]
+    if not words or words[0] in SETUP_OPTIONS or "..." in words:
+        return ""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+            build_parser().parse_args(words)
+    except SystemExit:
+        return said.getvalue()
+    return ""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_is_one_that_vjepa_understands(page):
+    """Those in blocks that do not run, and those in the text, which may leave out what does not matter there."""
+    for info, body in FENCED.findall(page.read_text()):
+        for line in body.splitlines() if info.startswith("sh ") else []:
+            if line.strip().startswith("./vjepa "):
+                assert objection(line) == "", line
+    for code in inline_code(page):
+        if re.match(r"(\./)?vjepa [a-z-]", code):
+            against = objection(code)
+            shortened = re.search("(is|are) required|expected one argument", against)
+            assert not against or shortened, f"{code}: {against}"
+
+
+def option_rows(section: str) -> dict[str, str]:
+    """The defaults of a section's table of options, by option."""
+    return dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \| [^|]+ \|$", section, re.MULTILINE))
+
+
+def test_every_planner_is_documented_with_all_its_options():
+    documented = sections(ROOT / "docs/planners.md")
+    planners = registry.available()
+    table = (ROOT / "docs/planners.md").read_text().partition("\n## ")[0]
+    assert sorted(re.findall(r"^\| \[`([\w-]+)`\]", table, re.MULTILINE)) == planners
+    owners = {registry.load_class(name).Config: name for name in planners}
+    for config, name in owners.items():
+        rows: dict[str, str] = {}
+        for base in reversed([base for base in config.__mro__ if base in owners]):
+            rows |= option_rows(documented[owners[base]])
+            assert base is config or f"[`{owners[base]}`](#{owners[base]})" in documented[name]
+        defaults = {field.name: field.default for field in dataclasses.fields(config)}
+        assert rows.keys() == defaults.keys(), name
+        for option, default in defaults.items():
+            if default == "":
+                assert rows[option] in ("required", "*empty*"), f"{name}.{option}"
+            else:
+                assert yaml.safe_load(rows[option].strip("`")) == pytest.approx(default), f"{name}.{option}"
+
+
+def test_every_message_in_troubleshooting_is_in_the_source():
+    """Its fixed parts occur in one source file, in order and close together."""
+    page = ROOT / "docs/troubleshooting.md"
+    listed = subprocess.check_output(["git", "ls-files", "vjepa", "ros2_ws/src/*.py"], cwd=ROOT, text=True).split()
+    # Adjacent string literals are one message, and of a format string two braces are one.
+    sources = {
+        name: re.sub(r"[\"']\s*\n\s*f?[\"']", "", (ROOT / name).read_text()).replace("{{", "{").replace("}}", "}")
+        for name in listed
+        if "/test/" not in name
+    }
+    messages = [heading.strip("`") for heading in headings(page) if heading.startswith("`")]
+    assert len(messages) >= 25
+    assert len(set(messages)) == len(messages)
+    quoted = [code for code in inline_code(page) if re.search(VARIABLE, code) and code != "X"]
+    for message in [*messages, *quoted]:
+        fragments = re.split(VARIABLE, message)
+        assert max(map(len, fragments)) >= 8, f"too little of it is fixed: {message}"
+        pattern = re.compile(r"[^\n]{0,150}?".join(map(re.escape, fragments)))
+        having = [source for source in sources.values() if max(fragments, key=len) in source]
+        assert any(pattern.search(source) for source in having), message
