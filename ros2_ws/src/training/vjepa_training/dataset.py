@@ -11,7 +11,6 @@ its end: what is killed loses its open episode and nothing else. `finish_dataset
 
 import dataclasses
 import fcntl
-import hashlib
 import json
 import math
 import shutil
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from vjepa_interfaces.bundle import file_sha256
 from vjepa_interfaces.errors import VjepaError
 
 INFO_FILE, PARTS, MAKING_FILE = "info.json", "parts", "making.json"
@@ -261,7 +261,7 @@ def write_dataset(folder: Path | str, info: DatasetInfo, episodes: Iterable[pa.R
         raise DatasetError(f"{folder}: no episodes; nothing to make a dataset of")
     _write_json(folder / "dataset_info.json", {"features": hub_features(info)})
     _write_json(folder / "state.json", _state(files))
-    hashes = {name: _sha256(folder / name) for name in files}
+    hashes = {name: file_sha256(folder / name) for name in files}
     about = {"format_version": FORMAT_VERSION, "rows": rows, "files": files, "sha256": hashes}
     description = {**about, **dataclasses.asdict(info)}
     _write_json(folder / INFO_FILE, description)  # The last one: a folder with it is whole.
@@ -392,7 +392,7 @@ class Dataset:
                 raise DatasetError(
                     f"{self.folder / INFO_FILE} has no sha256 of {name}; merge the dataset into a new one"
                 )
-            if (found := _sha256(self._path(name))) != self._sha256[name]:
+            if (found := file_sha256(self._path(name))) != self._sha256[name]:
                 raise DatasetError(
                     f"{self._path(name)} has sha256 {found}; {INFO_FILE} says {self._sha256[name]}: the file was "
                     "damaged or exchanged, get it again or make the dataset anew"
@@ -526,11 +526,6 @@ def _info_of(description: dict[str, Any]) -> DatasetInfo:
             raise ValueError(f"{name} is {value!r:.100}")
     values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in description.items()}
     return DatasetInfo(**values)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -38,8 +38,7 @@ class Bundle:
     @property
     def weights_sha256(self) -> str:
         """Hash of the weights' file, in hexadecimal, by which other bundles and results name these weights."""
-        with self.weights.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(self.weights)
 
     def require(self, key: str, kind: type | tuple[type, ...]) -> Any:
         """Return `config[key]`, refused with a BundleError where it is missing or not of the type `kind`."""
@@ -58,9 +57,9 @@ class Bundle:
             BundleError: `model.safetensors` has another hash than `config.json` says.
         """
         recorded = self.config.get("weights_sha256")
-        if recorded is not None and self.weights.is_file() and recorded != self.weights_sha256:
+        if recorded is not None and self.weights.is_file() and recorded != (found := self.weights_sha256):
             raise BundleError(
-                f"{self.weights} has sha256 {self.weights_sha256}; {CONFIG_FILE} says {recorded!r}: one of the two was "
+                f"{self.weights} has sha256 {found}; {CONFIG_FILE} says {recorded!r}: one of the two was "
                 "damaged or exchanged, get the whole bundle again"
             )
 
@@ -76,6 +75,12 @@ class Bundle:
                 f"{self.path} was trained on latents of encoder {expected}, but these come from {fingerprint}; "
                 "use the encoder it was trained with, or train it again on this one"
             )
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hash of a file, in hexadecimal, read piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_bundle(path: Path | str, kind: str) -> Bundle:
@@ -108,7 +113,7 @@ def write_bundle(path: Path | str, config: dict[str, Any], card: str) -> Bundle:
     path = Path(path).expanduser()
     path.mkdir(parents=True, exist_ok=True)
     if (path / WEIGHTS_FILE).is_file():
-        config = {**config, "weights_sha256": Bundle(path, config).weights_sha256}
+        config = {**config, "weights_sha256": file_sha256(path / WEIGHTS_FILE)}
     (path / CARD_FILE).write_text(card, encoding="utf-8")
     temporary = path / (CONFIG_FILE + ".tmp")
     temporary.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
