@@ -1,5 +1,5 @@
 # Thin on purpose: ./vjepa sets everything up on first use. ARGS passes options on, as in `make run ARGS=--help`.
-.PHONY: run test test-faults fuzz bench bench-check lint
+.PHONY: run test test-faults fuzz soak bench bench-check lint
 
 run:
 	./vjepa run $(ARGS)

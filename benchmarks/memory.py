@@ -104,14 +104,15 @@ def peak_private_gib(command: list[str], said: Path) -> float:
     with said.open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, cwd=ROOT)
         while process.poll() is None:
-            peak = max(peak, _private_bytes(process.pid))
+            peak = max(peak, private_bytes(process.pid))
             time.sleep(EVERY_S)
     if process.returncode:
         raise VjepaError(f"{' '.join(command)} ended with {process.returncode}: {said.read_text()[-2000:]}")
     return peak / 2**30
 
 
-def _private_bytes(pid: int) -> int:
+def private_bytes(pid: int) -> int:
+    """Return the memory of a process's own, which the system cannot drop; 0 of one that has ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:

@@ -10,6 +10,8 @@ from benchmarks.figures import read_records
 from benchmarks.memory import SMALL_ROWS
 from benchmarks.stack import ROOT
 
+SOAK_BEGINS, SOAK_ENDS = "<!-- of results/benchmark-soak.json -->", "<!-- end -->"
+
 HEAD = """\
 # Performance
 
@@ -69,6 +71,17 @@ RUN_COLUMNS = {
         ("memory at its peak, GiB", "peak_gib", 2),
         ("wall time, s", "wall_s", 0),
     ),
+    "soak": (
+        ("node", "what", None),
+        ("own memory, MiB, once settled", "first_mib", 1),
+        ("at the end", "last_mib", 1),
+        ("most", "most_mib", 1),
+        ("growth by least squares", "growth_mib", 2),
+        ("open files, least", "least_files", 0),
+        ("most", "most_files", 0),
+        ("threads, least", "least_threads", 0),
+        ("most", "most_threads", 0),
+    ),
 }
 RUN_COLUMNS["encoder-gpu"] = RUN_COLUMNS["encoder"]
 PING_COLUMNS = (
@@ -123,6 +136,9 @@ rendering.""",
     "memory": """\
 A dataset of random latents in the small encoder's shape, written for the purpose. What counts is memory of the
 process's own, which the system cannot drop; pages of the dataset, mapped from disk, it can.""",
+    "soak": """\
+The full loop in real time at 50 Hz with its defaults, every message recorded to a bag. Memory of each process's own, its
+open files and threads every ten seconds; the first fifth of the time, in which caches and buffers fill, does not count.""",
     "expert": """\
 The scripted expert sees target and joints, so it shows what the loop itself costs: nothing may be lost between planner
 and arm.""",
@@ -162,6 +178,20 @@ def write(folder: Path, document: Path) -> None:
     """Write the document of the records in `folder`."""
     document.parent.mkdir(parents=True, exist_ok=True)
     document.write_text(render(folder), encoding="utf-8")
+
+
+def with_soak(text: str, soak: dict[str, Any]) -> str:
+    """Return `text`, docs/reliability.md, with the figures of the record `soak` between its marks."""
+    counts, figures = soak["counts"], [{**figure, "command": soak["command"]} for figure in soak["figures"]]
+    said = (
+        f"`make soak`, {soak['date'][:10]}, {soak['machine']['cpu']}, {soak['machine']['cores_used']} cores: "
+        f"{counts['steps']:,.0f} control steps, {counts['stale_steps']:,.0f} without a newer command, "
+        f"{counts['frames'] - counts['answered_frames']:,.0f} of {counts['frames']:,.0f} frames without an answer.\n"
+    )
+    between = "\n".join((said, table(figures), "", _runs(RUN_COLUMNS["soak"], soak["runs"])))
+    before, _, rest = text.partition(SOAK_BEGINS)
+    _, _, after = rest.partition(SOAK_ENDS)
+    return f"{before}{SOAK_BEGINS}\n\n{between}\n\n{SOAK_ENDS}{after}"
 
 
 def _section(content: dict[str, Any]) -> str:
@@ -247,10 +277,18 @@ def _interval_of(figure: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Write docs/performance.md."""
+    """Write docs/performance.md, and the soak's figures into docs/reliability.md."""
     document = ROOT / "docs" / "performance.md"
     write(ROOT / "results", document)
+    write_soak()
     print(f"written: {document}")
+
+
+def write_soak() -> None:
+    """Write the figures of the soak into docs/reliability.md, where it was measured."""
+    if soak := read_records(ROOT / "results").get("soak"):
+        page = ROOT / "docs" / "reliability.md"
+        page.write_text(with_soak(page.read_text(encoding="utf-8"), soak), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,20 @@ from typing import Any
 
 import torch
 
-from benchmarks import data, encoder, expert, images, memory, planning, real_time, report, stages, start_up, transport
+from benchmarks import (
+    data,
+    encoder,
+    expert,
+    images,
+    memory,
+    planning,
+    real_time,
+    report,
+    soak,
+    stages,
+    start_up,
+    transport,
+)
 from benchmarks.figures import read_records, write_record
 from benchmarks.stack import ROOT
 from vjepa_bringup.interrupts import interruptible
@@ -32,7 +45,11 @@ BENCHMARKS = (
     "real-time",
     "expert",
     "memory",
+    "soak",
 )
+BY_NAME_ONLY = ("soak",)
+"""Those that take very long: `make soak`."""
+
 CHECKED = ("encoder", "planning", "images")
 NOISE = 1.25
 """A ratio that is worse than the committed one by more than this factor is a regression."""
@@ -53,6 +70,7 @@ class Sizes:
         run_episodes: short episodes in each of those runs.
         pings: round trips in a ping run.
         transitions: in the larger dataset that a trainer is given.
+        minutes: that the loop runs for in a soak.
         seed: of the first episode of every benchmark.
     """
 
@@ -64,11 +82,20 @@ class Sizes:
     run_episodes: int = 10
     pings: int = 1000
     transitions: int = 1_000_000
+    minutes: float = 30.0
     seed: int = 0
 
 
 QUICK = Sizes(
-    expert_episodes=1, expert_protocol="short", turns=1, runs=1, rounds=1, run_episodes=1, pings=50, transitions=2000
+    expert_episodes=1,
+    expert_protocol="short",
+    turns=1,
+    runs=1,
+    rounds=1,
+    run_episodes=1,
+    pings=50,
+    transitions=2000,
+    minutes=0.2,
 )
 
 
@@ -90,6 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--run-episodes", type=int, help=f"short episodes in a run (default {Sizes.run_episodes})")
     parser.add_argument("--pings", type=int, help=f"round trips in a ping run (default {Sizes.pings})")
     parser.add_argument("--transitions", type=int, help=f"for a trainer (default {Sizes.transitions})")
+    parser.add_argument("--minutes", type=float, help=f"of a soak (default {Sizes.minutes:g})")
     parser.add_argument("--seed", type=int, help=f"default {Sizes.seed}")
     parser.add_argument("--results", type=Path, help="folder for the JSON files (default: results)")
     parser.add_argument("--document", type=Path, help="the document to write (default: docs/performance.md)")
@@ -117,6 +145,7 @@ def measurements(sizes: Sizes, say: Callable[[str], None]) -> dict[str, Callable
         "real-time": lambda: real_time.measure(sizes.runs, sizes.run_episodes, sizes.seed, say),
         "expert": lambda: expert.measure(sizes.expert_episodes, sizes.expert_protocol, sizes.seed),
         "memory": lambda: memory.measure(sizes.transitions, sizes.seed),
+        "soak": lambda: soak.measure(sizes.minutes, sizes.seed, say),
     }
 
 
@@ -127,12 +156,13 @@ def use_cores(count: int) -> None:
 
 
 def names_of(arguments: argparse.Namespace) -> tuple[str, ...]:
-    """Return the benchmarks that the command line asks for; without a GPU there are none of it."""
+    """Return the benchmarks that the command line asks for: all but those by name only and, without a GPU, its own."""
     if arguments.only is not None:
         return (arguments.only,)
     if arguments.check:
         return CHECKED
-    return tuple(name for name in BENCHMARKS if name != "encoder-gpu" or torch.cuda.is_available())
+    left_out = BY_NAME_ONLY if torch.cuda.is_available() else (*BY_NAME_ONLY, "encoder-gpu")
+    return tuple(name for name in BENCHMARKS if name not in left_out)
 
 
 def regressions(committed: dict[str, dict[str, Any]], measured: dict[str, dict[str, Any]]) -> list[str]:

@@ -92,9 +92,12 @@ def test_a_round_is_taken_even_where_it_is_killed_and_ends_in_a_planner_that_dri
     assert not (out / "round-1/recorded/info.json").exists(), commands.said
     evaluated = (out / "start.json").stat().st_mtime_ns
 
-    commands.finish(start("--rounds", "1", "--episode-steps", "15"))
+    commands.finish(start("--rounds", "1", "--episode-steps", "15", "--json", "results/rounds.json"))
     assert (out / "start.json").stat().st_mtime_ns == evaluated
     (entry,) = json.loads((out / "rounds.json").read_text())["rounds"]
+    written = json.loads((world / "results/rounds.json").read_text())
+    assert written["rounds"] == [entry]
+    assert written["command"].startswith("vjepa improve --planner cem")
     before, after = (json.loads((out / name).read_text()) for name in ("start.json", "round-1/candidate.json"))
     assert before["options"]["dynamics"] == "dynamics"
     assert after["options"]["dynamics"] == "out/round-1/dynamics"

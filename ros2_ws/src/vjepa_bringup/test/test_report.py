@@ -55,6 +55,24 @@ TRAININGS = {
         "figures": {"reward_mse": 0.0153, "reward_variance": 0.21, "loss": 0.0153},
     },
 }
+ROUNDS = {
+    "command": "vjepa improve --of a-test",
+    "settings": {"eval_episodes": 20, "protocol": "short"},
+    "rounds": [
+        {
+            "round": number,
+            "accepted": accepted,
+            "incumbent_mean_return": 150.0,
+            "incumbent_interval_95": [140.0, 160.0],
+            "candidate_mean_return": 150.0 + difference,
+            "candidate_interval_95": [130.0, 170.0],
+            "difference": difference,
+            "difference_interval_95": [difference - 2.5, difference + 2.5],
+            "data": {"rows": 40000 * number},
+        }
+        for number, accepted, difference in ((1, True, 12.25), (2, False, -3.0))
+    ],
+}
 
 
 def content_of(step) -> dict:
@@ -62,7 +80,7 @@ def content_of(step) -> dict:
     if words[0] == "eval":
         content = evaluation(words[words.index("--protocol") + 1], "goal" if "--goal" in words else "")
         return imagining(content) if any(name.endswith(".imagine") for name in step.params) else content
-    return TRAININGS[words[1]]
+    return ROUNDS if words[0] == "improve" else TRAININGS[words[1]]
 
 
 @pytest.fixture
@@ -156,6 +174,13 @@ def test_trainings_are_told_with_their_errors(report):
         in line_of(page, "`dynamics-mlp`", "../results")
     )
     assert "| 0.0153 | 0.21 | 27.6 % |  |" in line_of(page, "`reward-old`", "../results")
+
+
+def test_rounds_are_told_with_what_was_kept(report):
+    page, _ = report({"cem-rounds.json": ROUNDS})
+    first, second = (line_of(page, "`cem-rounds`", f"| {number} | {number * 40},000 |") for number in (1, 2))
+    assert "| 150.0 (140.0 to 160.0) | 162.2 (130.0 to 170.0) | +12.2 (+9.8 to +14.8) | the new one | 20 |" in first
+    assert "| -3.0 (-5.5 to -0.5) | the old one |" in second
 
 
 def test_with_all_results_nothing_is_left_to_measure_and_all_is_drawn(report, tmp_path):

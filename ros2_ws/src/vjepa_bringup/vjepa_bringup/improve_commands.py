@@ -1,6 +1,8 @@
 """`vjepa improve`: record with the planner, train it further, and keep what evaluation says is better, by rounds."""
 
 import argparse
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +47,18 @@ def add_parsers(commands) -> None:
     parser.add_argument("--steps", type=types.amount, default="2000", help="of an actor (default %(default)s)")
     parser.add_argument("--learning-rate", type=float, default=2e-4, help="default %(default)s")
     parser.add_argument("--device", default="cpu", help="where it trains: cpu, cuda or cuda:N (default %(default)s)")
+    parser.add_argument("--json", metavar="FILE", help="write the rounds as JSON, once all are taken")
     parser.set_defaults(function=improve_command)
 
 
 def improve_command(arguments: argparse.Namespace) -> int:
     """`vjepa improve`: exit status 0 when all rounds were taken, whether or not one was better."""
     from vjepa_bringup.rounds import ROUND_SEEDS, Rounds, RoundSettings
+    from vjepa_bringup.scoreboard import require_writable, write_json
     from vjepa_bringup.warm_start import warm_start
+
+    if arguments.json:
+        require_writable(arguments.json)
 
     if max(arguments.episodes, arguments.eval_episodes) > ROUND_SEEDS:
         raise VjepaError(f"rounds and evaluation have {ROUND_SEEDS} seeds each; ask for fewer episodes")
@@ -88,6 +95,8 @@ def improve_command(arguments: argparse.Namespace) -> int:
         if entry["accepted"]:
             rounds.swap_in()
     print(table(rounds.done))
+    if arguments.json:
+        write_json(arguments.json, {**rounds.content(), "command": shlex.join(["vjepa", *sys.argv[1:]])})
     print(f"what was accepted last drives with: vjepa run --params-file {rounds.current}")
     return 0
 

@@ -45,6 +45,11 @@ many control steps later; 0 steps ahead is the present as it sees it. In bracket
 stays. "Of the middle episode" is the median of the episodes' own differences, which a few that went wrong do not carry
 off. A search plans anew at each step, so that what happened is not of the imagined actions alone.
 """
+ROUNDS = """\
+`vjepa improve`: record with the planner, train its model further on that, evaluate on seeds that are in no data, and keep
+the better one. Rows are those trained on, all before included. The seeds that a candidate is chosen by flatter the one
+chosen; the experiment's line under Returns is of others.
+"""
 DYNAMICS = """\
 Error in open loop on episodes kept for validation, by control steps ahead, in standard deviations of the states and in
 metres of the way from fingertip to target as a linear probe reads it; in brackets that of saying that nothing changes.
@@ -139,6 +144,7 @@ def render(rows: Mapping[str, Row], results: Sequence[Result], page: Path, pictu
     if "imagined" in pictures:
         parts.append(f"![Imagined distances against those that happened]({pictures['imagined']})\n")
     parts.append(_imagined(by_kind.get("eval", []), link))
+    parts += ["## Online rounds\n", ROUNDS, _rounds(by_kind.get("improve", []), link)]
     parts += ["## Dynamics\n", DYNAMICS]
     if "open-loop" in pictures:
         parts.append(f"![Error in open loop by steps ahead]({pictures['open-loop']})\n")
@@ -273,6 +279,30 @@ def _imagined(results: Sequence[Result], link) -> str:
             lines.append(
                 (f"`{result.row.name}`", str(entry["steps"]), *figures, *off, f"{entry['count']:,}", link(result))
             )
+    return _table(lines)
+
+
+def _rounds(results: Sequence[Result], link) -> str:
+    heads = ("experiment", "round", "rows", "mean return before", "after", "difference, paired", "kept", "episodes")
+    lines: list[Sequence[str]] = [(*heads, "protocol", "result")]
+    for result in results:
+        head, found = f"`{result.row.name}`", result.content
+        if found is None:
+            lines.append((head, NOT_MEASURED, *[""] * 8))
+            continue
+        settings = found["settings"]
+        for entry in found["rounds"]:
+            returns = [
+                f"{value:{sign}.1f} ({low:{sign}.1f} to {high:{sign}.1f})"
+                for value, (low, high), sign in (
+                    (entry["incumbent_mean_return"], entry["incumbent_interval_95"], ""),
+                    (entry["candidate_mean_return"], entry["candidate_interval_95"], ""),
+                    (entry["difference"], entry["difference_interval_95"], "+"),
+                )
+            ]
+            kept = "the new one" if entry["accepted"] else "the old one"
+            sample = (str(settings["eval_episodes"]), settings["protocol"], link(result))
+            lines.append((head, str(entry["round"]), f"{entry['data']['rows']:,}", *returns, kept, *sample))
     return _table(lines)
 
 

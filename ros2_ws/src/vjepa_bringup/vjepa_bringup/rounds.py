@@ -135,6 +135,10 @@ class Rounds:
         self._settings, self._frames = begun, dataset.info.image_shape is not None
         self._keep()
 
+    def content(self) -> dict[str, Any]:
+        """Return what `rounds.json` holds: `settings`, and `rounds`, an entry for each that is done."""
+        return {"settings": self._settings, "rounds": self.done}
+
     def evaluate_start(self) -> None:
         """Evaluate what the rounds start from, unless that is done."""
         step = self._evaluation(self.current, self._evaluated(0))
@@ -269,7 +273,7 @@ class Rounds:
 
     def _keep(self) -> None:
         """Write what is done, and the parameter file of the planner that was accepted last."""
-        write_json(str(self.folder / "rounds.json"), {"settings": self._settings, "rounds": self.done})
+        write_json(str(self.folder / "rounds.json"), self.content())
         _write_parameters(self.current, self.start.parameter_file(self._bundles(self.incumbent)))
 
 

@@ -17,9 +17,12 @@ INTERRUPTED = 130
 
 
 def is_whole(path: Path) -> bool:
-    """Return whether a dataset, a bundle or a JSON result is there: each is written so that it is whole once it is."""
+    """Return whether a dataset, a bundle or a JSON result is there: each is written so that it is whole once it is.
+
+    A folder of online rounds is there from its beginning; a result of theirs says that they are done.
+    """
     if path.suffix != ".json":
-        return any((path / file).is_file() for file in ("info.json", "config.json"))
+        return any((path / file).is_file() for file in ("info.json", "config.json", "rounds.json"))
     try:
         return isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
     except (OSError, ValueError):

@@ -1,0 +1,106 @@
+"""The full loop for half an hour in real time, recorder included: does anything grow, or a watchdog bite?"""
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.figures import Figure, command_of, record
+from benchmarks.memory import private_bytes
+from vjepa_bringup.graph import StackOptions
+from vjepa_bringup.monitor import Monitor
+from vjepa_bringup.run_graph import running_graph
+from vjepa_interfaces.errors import VjepaError
+
+EPISODE_STEPS = 1000
+EVERY_S = 10.0
+START_TIMEOUT_S = 120.0
+SETTLED = 0.2
+"""Share of the time until what is measured counts: caches fill and the recorder's buffers reach their size."""
+
+GROWTH_AIM_MIB = 1.0
+COUNTED = ("steps", "timeout_steps", "stale_steps", "frames", "answered_frames", "refused_commands")
+
+Sample = Mapping[str, float]
+"""Of a process: `minutes` since the loop began, `memory_mib` of its own, `files` that are open, and `threads`."""
+
+
+def measure(minutes: float, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Run the loop for so many minutes with its defaults, record all of it, and return the record.
+
+    Raises:
+        VjepaError: it did not come up, or a node died.
+    """
+    with tempfile.TemporaryDirectory(prefix="vjepa-bench-") as folder:
+        samples, counts = watched(minutes, seed, folder, say)
+    processes = [summary(name, samples[name]) for name in sorted(samples)]
+    command = command_of("soak", minutes=minutes, seed=seed)
+    return record("soak", figures(processes, counts, minutes), command, [seed], runs=processes, counts=counts)
+
+
+def watched(
+    minutes: float, seed: int, bags: str, say: Callable[[str], None]
+) -> tuple[dict[str, list[Sample]], dict[str, float]]:
+    """Run the loop and return the samples of every node's process by its name, and the simulation's counts."""
+    options = StackOptions(seed=seed, episode_steps=EPISODE_STEPS, record=True, bag_dir=bags)
+    samples: dict[str, list[Sample]] = {}
+    with running_graph(options, None, {"planner": "(soak)"}) as (supervisor, domain), Monitor(domain) as monitor:
+        if not monitor.wait_until(lambda: monitor.value("sim_bridge", "steps") > 0, START_TIMEOUT_S):
+            raise VjepaError(f"no step within {START_TIMEOUT_S:.0f} s")
+        began = time.monotonic()
+        while (elapsed_s := time.monotonic() - began) < 60 * minutes:
+            for name, pid in supervisor.pids().items():
+                samples.setdefault(name, []).append(sample(pid, elapsed_s / 60))
+            monitor.wait_until(supervisor.poll, min(EVERY_S, 60 * minutes - elapsed_s))
+            if supervisor.poll() or supervisor.restarts():
+                raise VjepaError(f"a node died after {elapsed_s / 60:.1f} minutes: {supervisor.restarts()}")
+            if len(samples["sim_bridge"]) % 30 == 0:
+                say(f"{elapsed_s / 60:.0f} of {minutes:g} minutes")
+        return samples, {name: monitor.value("sim_bridge", name) for name in COUNTED}
+
+
+def sample(pid: int, minutes: float) -> Sample:
+    """Return what a process has now."""
+    folder = Path(f"/proc/{pid}")
+    return {
+        "minutes": minutes,
+        "memory_mib": private_bytes(pid) / 2**20,
+        "files": len(list((folder / "fd").iterdir())),
+        "threads": len(list((folder / "task").iterdir())),
+    }
+
+
+def summary(name: str, samples: Sequence[Sample]) -> dict[str, Any]:
+    """Return what became of a process, once it had settled.
+
+    Growth is that of the line of least squares through its memory, from the first of those samples to the last.
+    """
+    settled = samples[int(SETTLED * len(samples)) :]
+    times, memory = (np.array([each[key] for each in settled]) for key in ("minutes", "memory_mib"))
+    slope = float(np.polyfit(times, memory, 1)[0]) if len(settled) > 1 else float("nan")
+    found: dict[str, Any] = {"what": name, "growth_mib": slope * float(times[-1] - times[0])}
+    found |= {"first_mib": float(memory[0]), "last_mib": float(memory[-1]), "most_mib": float(memory.max())}
+    for key in ("files", "threads"):
+        values = [each[key] for each in settled]
+        found |= {f"least_{key}": min(values), f"most_{key}": max(values)}
+    return found | {"samples": [[round(value, 3) for value in each.values()] for each in samples]}
+
+
+def figures(processes: Sequence[Mapping[str, Any]], counts: Mapping[str, float], minutes: float) -> list[Figure]:
+    """Return the figures of all processes' summaries and the simulation's counts."""
+    ran = f"{minutes:g} minutes, {counts['steps']:.0f} steps, {len(processes)} processes"
+    settled = f"{ran}, from {SETTLED * minutes:g} minutes on"
+
+    def widest(key: str) -> float:
+        return max(each[f"most_{key}"] - each[f"least_{key}"] for each in processes)
+
+    grown = max(each["growth_mib"] for each in processes)
+    return [
+        Figure("soak: growth of the process that grows most", grown, "MiB", settled, GROWTH_AIM_MIB),
+        Figure("soak: open files, most less least of one process", widest("files"), "", settled, 0.0),
+        Figure("soak: threads, most less least of one process", widest("threads"), "", settled, 0.0),
+        Figure("soak: steps without torque, as no command came in time", counts["timeout_steps"], "", ran, 0.0),
+    ]
