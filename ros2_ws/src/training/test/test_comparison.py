@@ -7,7 +7,7 @@ from vjepa_training.comparison import SAME, compare, require_held_out
 
 
 def result(*returns: float, **changed):
-    alike = {name: "the same" for name in SAME}
+    alike = dict.fromkeys(SAME, "the same")
     return {**alike, "episodes": len(returns), "returns": list(returns), **changed}
 
 

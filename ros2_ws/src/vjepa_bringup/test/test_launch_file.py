@@ -27,22 +27,22 @@ from vjepa_training.score import ScoreKeeper
 pytest.importorskip("launch_ros", reason="launch_ros comes with an installed ROS 2; there is no wheel of it")
 pytest.importorskip("ros2launch", reason="ros2launch comes with an installed ROS 2; there is no wheel of it")
 
-from launch.actions import (
+from launch.actions import (  # noqa: E402
     DeclareLaunchArgument,
     EmitEvent,
     GroupAction,
     IncludeLaunchDescription,
     RegisterEventHandler,
 )
-from launch.event_handlers import OnProcessStart
-from launch.events import Shutdown
-from launch.launch_description_sources import (
+from launch.event_handlers import OnProcessStart  # noqa: E402
+from launch.events import Shutdown  # noqa: E402
+from launch.launch_description_sources import (  # noqa: E402
     PythonLaunchDescriptionSource,
     get_launch_description_from_python_launch_file,
 )
-from launch_ros.actions import PushROSNamespace
+from launch_ros.actions import PushROSNamespace  # noqa: E402
 
-from launch import LaunchContext, LaunchDescription, LaunchService
+from launch import LaunchContext, LaunchDescription, LaunchService  # noqa: E402
 
 LAUNCH_FILE = Path(__file__).resolve().parents[1] / "launch" / "stack.launch.py"
 ROS2 = [sys.executable, "-c", "import sys; from ros2cli.cli import main; sys.exit(main())"]
@@ -253,7 +253,8 @@ def test_parameters_that_a_node_refuses_take_the_stack_down_at_once(launch, tmp_
 def test_a_node_that_keeps_dying_is_given_up_with_the_whole_stack(launch):
     running = launch(autostart="false")
     for times in range(1, 5):
-        running.wait(lambda: running.output.count("[episode_recorder-3]: process started") == times, "start", START_S)  # noqa: B023
+        said = "[episode_recorder-3]: process started"
+        running.wait(lambda times=times, said=said: running.output.count(said) == times, "start", START_S)
         running.wait(lambda: "episode_recorder" in running.nodes(), "the process", START_S)
         os.kill(running.nodes()["episode_recorder"], signal.SIGKILL)
     assert running.process.wait(START_S) == 1

@@ -46,9 +46,9 @@ stays. "Of the middle episode" is the median of the episodes' own differences, w
 off. A search plans anew at each step, so that what happened is not of the imagined actions alone.
 """
 ROUNDS = """\
-`vjepa improve`: record with the planner, train its model further on that, evaluate on seeds that are in no data, and keep
-the better one. Rows are those trained on, all before included. The seeds that a candidate is chosen by flatter the one
-chosen; the experiment's line under Returns is of others.
+`vjepa improve`: record with the planner, train its model further on that, evaluate on seeds that are in no data, and
+keep the better one. Rows are those trained on, all before included. The seeds that a candidate is chosen by flatter the
+one chosen; the experiment's line under Returns is of others.
 """
 DYNAMICS = """\
 Error in open loop on episodes kept for validation, by control steps ahead, in standard deviations of the states and in
