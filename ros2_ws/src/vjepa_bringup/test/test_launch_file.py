@@ -27,22 +27,22 @@ from vjepa_training.score import ScoreKeeper
 pytest.importorskip("launch_ros", reason="launch_ros comes with an installed ROS 2; there is no wheel of it")
 pytest.importorskip("ros2launch", reason="ros2launch comes with an installed ROS 2; there is no wheel of it")
 
-from launch.actions import (  # noqa: E402
+from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
     GroupAction,
     IncludeLaunchDescription,
     RegisterEventHandler,
 )
-from launch.event_handlers import OnProcessStart  # noqa: E402
-from launch.events import Shutdown  # noqa: E402
-from launch.launch_description_sources import (  # noqa: E402
+from launch.event_handlers import OnProcessStart
+from launch.events import Shutdown
+from launch.launch_description_sources import (
     PythonLaunchDescriptionSource,
     get_launch_description_from_python_launch_file,
 )
-from launch_ros.actions import PushROSNamespace  # noqa: E402
+from launch_ros.actions import PushROSNamespace
 
-from launch import LaunchContext, LaunchDescription, LaunchService  # noqa: E402
+from launch import LaunchContext, LaunchDescription, LaunchService
 
 LAUNCH_FILE = Path(__file__).resolve().parents[1] / "launch" / "stack.launch.py"
 ROS2 = [sys.executable, "-c", "import sys; from ros2cli.cli import main; sys.exit(main())"]
