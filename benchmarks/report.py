@@ -138,8 +138,8 @@ A dataset of random latents in the small encoder's shape, written for the purpos
 process's own, which the system cannot drop; pages of the dataset, mapped from disk, it can.""",
     "soak": """\
 The full loop in real time at 50 Hz with its defaults, every message recorded to a bag. Memory of each process's own,
-its open files and threads are read every ten seconds; the first fifth of the time, in which caches and buffers fill, does
-not count.""",
+its open files and threads are read every ten seconds; the first fifth of the time, in which caches and buffers fill,
+does not count.""",
     "expert": """\
 The scripted expert sees target and joints, so it shows what the loop itself costs: nothing may be lost between planner
 and arm.""",
