@@ -71,6 +71,7 @@ RUN_COLUMNS = {
         ("memory at its peak, GiB", "peak_gib", 2),
         ("wall time, s", "wall_s", 0),
     ),
+    "recovery": (("killed", "what", None), ("until torque was applied again, s", "still_s", 2)),
     "soak": (
         ("node", "what", None),
         ("own memory, MiB, once settled", "first_mib", 1),
@@ -136,6 +137,9 @@ rendering.""",
     "memory": """\
 A dataset of random latents in the small encoder's shape, written for the purpose. What counts is memory of the
 process's own, which the system cannot drop; pages of the dataset, mapped from disk, it can.""",
+    "recovery": """\
+Killed in real time while the arm is driven, at rest on its target or not; half a second passes before the process is
+started again. It imports, loads and warms up, is found by the others, and drives.""",
     "soak": """\
 The full loop in real time at 50 Hz with its defaults, every message recorded to a bag. Memory of each process's own,
 its open files and threads are read every ten seconds; the first fifth of the time, in which caches and buffers fill,

@@ -22,6 +22,7 @@ from benchmarks import (
     memory,
     planning,
     real_time,
+    recovery,
     report,
     soak,
     stages,
@@ -45,6 +46,7 @@ BENCHMARKS = (
     "real-time",
     "expert",
     "memory",
+    "recovery",
     "soak",
 )
 BY_NAME_ONLY = ("soak",)
@@ -145,6 +147,7 @@ def measurements(sizes: Sizes, say: Callable[[str], None]) -> dict[str, Callable
         "real-time": lambda: real_time.measure(sizes.runs, sizes.run_episodes, sizes.seed, say),
         "expert": lambda: expert.measure(sizes.expert_episodes, sizes.expert_protocol, sizes.seed),
         "memory": lambda: memory.measure(sizes.transitions, sizes.seed),
+        "recovery": lambda: recovery.measure(sizes.runs, sizes.seed),
         "soak": lambda: soak.measure(sizes.minutes, sizes.seed, say),
     }
 
