@@ -77,10 +77,12 @@ class ScoreKeeper:
     Attributes:
         task: dm_control task, which says how near counts as in the target.
         episodes: those begun so far.
+        distance_m: from fingertip to target at the last step, in the plane; NaN for a task without a target.
     """
 
     task: str
     episodes: list[Episode] = field(default_factory=list)
+    distance_m: float = float("nan")
     _last_ns: int = -1
 
     def __post_init__(self) -> None:
@@ -96,8 +98,10 @@ class ScoreKeeper:
         elif stamp_ns <= self._last_ns:
             return
         self._last_ns = stamp_ns
+        if self._radius is not None:
+            self.distance_m = float(np.linalg.norm((target - fingertip)[:2]))
         if step_type == FIRST:
-            self.episodes.append(Episode(started_in_target=self._in_target(target, fingertip)))
+            self.episodes.append(Episode(started_in_target=self._in_target()))
             return
         if not self.episodes or self.episodes[-1].done:
             return
@@ -105,13 +109,11 @@ class ScoreKeeper:
         episode.episode_return += reward
         episode.steps += 1
         if step_type == LAST:
-            episode.in_target_at_end = self._in_target(target, fingertip)
+            episode.in_target_at_end = self._in_target()
             episode.done = True
 
-    def _in_target(self, target: np.ndarray, fingertip: np.ndarray) -> bool | None:
-        if self._radius is None:
-            return None
-        return bool(np.linalg.norm((target - fingertip)[:2]) <= self._radius)
+    def _in_target(self) -> bool | None:
+        return None if self._radius is None else self.distance_m <= self._radius
 
     @property
     def finished(self) -> list[Episode]:

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from vjepa_bringup.scoreboard import progress_line, require_writable, result_json, scoreboard, write_json
+from vjepa_bringup.scoreboard import require_writable, result_json, scoreboard, write_json
 from vjepa_interfaces.errors import VjepaError
 from vjepa_training.score import PROTOCOLS, Episode, summarise
 
@@ -105,14 +105,6 @@ def test_a_place_that_cannot_be_written_is_refused_beforehand(tmp_path):
     for path in (tmp_path, tmp_path / "file" / "result.json"):
         with pytest.raises(VjepaError, match="choose another file"):
             require_writable(str(path))
-
-
-def test_progress_says_what_is_known_so_far():
-    assert progress_line([], 5, NAN, NAN, 2.4) == "starting  2 s"
-    begun = Episode(3.0, 40)
-    assert progress_line([begun], 5, NAN, NAN, 3.0) == "episode 1/5 step 40  return 3  3 s"
-    expected = "episode 3/5 step 40  return 3  mean 87.5  50 Hz  latency p50 12.3 ms  20 s"
-    assert progress_line([*EPISODES, begun], 5, 49.9, 12.34, 20.0) == expected
 
 
 def test_the_scoreboard_says_what_was_measured():

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from vjepa_bringup import arguments as types
+from vjepa_bringup.dashboard import Dashboard, Screen
 from vjepa_bringup.graph import LOG_LEVELS, StackOptions, merged_parameters, share, versions
 from vjepa_bringup.options import replace
-from vjepa_bringup.run_graph import print_progress, run_graph
-from vjepa_bringup.scoreboard import progress_line, require_writable, result_json, scoreboard, write_json
+from vjepa_bringup.run_graph import run_graph
+from vjepa_bringup.scoreboard import require_writable, result_json, scoreboard, write_json
 from vjepa_interfaces.bundle import Bundle
 from vjepa_interfaces.errors import VjepaError
 from vjepa_training.catalogue import options_of, refuse_unknown_names
@@ -132,16 +133,16 @@ def _through_ros(arguments: argparse.Namespace, options: StackOptions) -> int:
     options = replace(options, seed=seed)
     started = time.monotonic()
 
+    dashboard, screen = Dashboard(arguments.episodes, protocol.episode_steps), Screen()
+
     def progress(keeper, monitor):
-        rate_hz = monitor.value("sim_bridge", "achieved_rate_hz")
-        latency_ms = monitor.value("sim_bridge", "latency_p50_ms")
-        elapsed_s = time.monotonic() - started
-        print_progress(progress_line(keeper.episodes, arguments.episodes, rate_hz, latency_ms, elapsed_s))
+        driver = "".join(monitor.drivers[-1:])
+        screen.show(*dashboard.lines(keeper, driver, monitor.diagnostics, time.monotonic() - started))
 
     try:
         graph = run_graph(options, task, protocol.episode_steps, arguments.domain, progress)
     finally:
-        print_progress("")
+        screen.show()
     result = result_json(
         planner=graph.planner,
         encoder=graph.encoder_info,
@@ -168,18 +169,18 @@ def _in_process(arguments: argparse.Namespace) -> int:
     seed, batch_size = parameters["sim_bridge"].get("seed", 0), arguments.batch_size or 1
     from vjepa_training.evaluate import evaluate
 
-    started = time.monotonic()
+    started, screen = time.monotonic(), Screen()
 
     def progress(done: int, mean_return: float):
         rate = done * protocol.episode_steps / (time.monotonic() - started)
-        print_progress(f"episode {done}/{arguments.episodes}  mean {mean_return:.1f}  {rate:.0f} steps/s")
+        screen.show(f"episode {done} of {arguments.episodes}   mean {mean_return:.1f}   {rate:.0f} steps/s")
 
     try:
         episodes, encoder, durations = evaluate(
             parameters, protocol, arguments.episodes, seed, batch_size, progress, goal=arguments.goal
         )
     finally:
-        print_progress("")
+        screen.show()
     p50, p99 = durations.percentiles(50, 99)
     result = result_json(
         planner=parameters["vjepa_planner"]["planner"],

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -184,9 +183,3 @@ _SIM_FIGURES = (
 
 
 _PLANNER_FIGURES = ("plan_p50_ms", "plan_p99_ms", "fallbacks", "fallback_commands", "missed_deadlines")
-
-
-def print_progress(line: str) -> None:
-    """Show `line` in place of the one before it on a terminal, and nothing elsewhere."""
-    if sys.stdout.isatty():
-        print(f"\r\x1b[K{line}", end="", flush=True)

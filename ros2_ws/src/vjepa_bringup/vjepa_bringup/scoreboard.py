@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from vjepa_interfaces.errors import VjepaError
-from vjepa_training.score import Episode
 
 
 def result_json(
@@ -72,19 +71,6 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def progress_line(episodes: list[Episode], wanted: int, rate_hz: float, latency_ms: float, elapsed_s: float) -> str:
-    """Return how far a run is: `episodes` are those begun, and figures not known yet are NaN."""
-    if not episodes:
-        return f"starting  {elapsed_s:.0f} s"
-    parts = [f"episode {len(episodes)}/{wanted} step {episodes[-1].steps}", f"return {episodes[-1].episode_return:.0f}"]
-    returns = [episode.episode_return for episode in episodes if episode.done]
-    if returns:
-        parts.append(f"mean {sum(returns) / len(returns):.1f}")
-    if math.isfinite(rate_hz) and math.isfinite(latency_ms):
-        parts += [f"{rate_hz:.0f} Hz", f"latency p50 {latency_ms:.1f} ms"]
-    return "  ".join([*parts, f"{elapsed_s:.0f} s"])
 
 
 def scoreboard(result: dict[str, Any]) -> str:
