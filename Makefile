@@ -20,6 +20,9 @@ fuzz: .vjepa/atheris
 bench:
 	./vjepa --exec python -m benchmarks.run $(ARGS)
 
+soak:
+	./vjepa --exec python -m benchmarks.run --only soak $(ARGS)
+
 bench-check:
 	./vjepa --exec python -m benchmarks.run --check $(ARGS)
 

@@ -212,6 +212,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("make bench: interrupted", file=sys.stderr)
         return 130
     report.write(results, document)
+    if results == ROOT / "results":
+        report.write_soak()
     print(f"\n{report.table(report.rows(results))}\n\nThe document is {document}")
     if arguments.check:
         worse = regressions(read_records(ROOT / "results"), read_records(results))

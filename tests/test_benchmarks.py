@@ -105,6 +105,46 @@ def test_memory_is_what_a_process_keeps_for_itself_and_a_failure_is_told(tmp_pat
     assert [(figure.value, figure.met) for figure in figures(runs)] == [(0.9, True), (1.8, False)]
 
 
+def test_a_soak_tells_of_the_process_that_grew_most_once_all_had_settled():
+    from benchmarks.soak import figures, summary
+
+    def samples(first_mib: float, last_mib: float, files: float):
+        """Sixty samples: much growth in the first fifth, then a straight line."""
+        settled = np.linspace(first_mib, last_mib, 48)
+        return [
+            {"minutes": i / 2, "memory_mib": 5.0 * i if i < 12 else settled[i - 12], "files": files, "threads": 3}
+            for i in range(60)
+        ]
+
+    leaking = [*samples(100.0, 104.7, 20)[:-1], {"minutes": 29.5, "memory_mib": 104.7, "files": 23, "threads": 3}]
+    processes = [summary("planner", leaking), summary("sim", samples(80.0, 80.0, 9))]
+    assert processes[0]["growth_mib"] == pytest.approx(4.7, rel=1e-3)
+    assert processes[1]["growth_mib"] == pytest.approx(0.0, abs=1e-9)
+    growth, files, threads, unheard = figures(processes, {"steps": 90000, "timeout_steps": 2}, 30.0)
+    assert (growth.value, growth.met) == (pytest.approx(4.7, rel=1e-3), False)
+    assert (files.value, files.met) == (3, False)
+    assert (threads.value, threads.met) == (0, True)
+    assert (unheard.value, unheard.met) == (2, False)
+
+
+def test_the_page_of_reliability_has_the_figures_of_the_committed_soak():
+    from benchmarks.figures import read_records
+    from benchmarks.report import with_soak
+
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    assert with_soak(page, read_records(ROOT / "results")["soak"]) == page, (
+        "run: ./vjepa --exec python -m benchmarks.report"
+    )
+
+
+def test_recovery_is_told_by_node():
+    from benchmarks.recovery import figures
+
+    planner, simulation = figures({"vjepa_planner": [3.0, 4.0], "sim_bridge": [5.0, 6.0]})
+    assert (planner.what, planner.value, planner.met) == ("torque again after a SIGKILL of `vjepa_planner`", 3.5, True)
+    assert (simulation.value, simulation.met, simulation.interval_95) == (5.5, False, (5.0, 6.0))
+
+
 def test_a_check_names_the_ratios_that_are_worse_than_the_committed_ones_beyond_noise():
     from benchmarks.figures import Figure, record
     from benchmarks.run import regressions
