@@ -1,5 +1,6 @@
 """A camera that lies and messages that are lost, late, torn or foreign, at each link of the loop."""
 
+import json
 import math
 import os
 import random
@@ -240,3 +241,18 @@ def shout_nonsense(stack) -> None:
     stack.wait_for_steps(50)
     for publisher in publishers.values():
         stack.node.destroy_publisher(publisher)
+
+
+def test_a_rogue_that_names_another_encoder_stops_the_policy_only_while_it_is_there(start_stack, wait_said):
+    stack = start_stack(planner="bc", episode_steps=10_000)
+    stack.wait_for_steps(50)
+    rogue = stack.publisher(topics.LATENT_INFO)
+    stack.wait_for(lambda: rogue.get_subscription_count() > 0, "somebody to listen")
+    foreign = json.dumps({**stack.monitor.encoder_info, "fingerprint": "0123456789abcdef"})
+    timer = stack.node.create_timer(0.1, lambda: rogue.publish(String(data=foreign)))
+    wait_said(stack, "vjepa_planner", "0123456789abcdef")
+    wait_said(stack, "vjepa_perception", "2 publishers on /vjepa_perception/latent_info")
+    stack.node.destroy_timer(timer)
+    stack.node.destroy_publisher(rogue)
+    moving = stack.tap(topics.JOINT_STATES)
+    stack.wait_for(lambda: any(any(state.effort) for state in moving.messages[-10:]), "torque again", 5.0)

@@ -106,9 +106,22 @@ class PerceptionNode(ManagedNode):
         self._arrived_s = 0.0
         self._failure = ""
         self._running = True
-        self._info.publish(String(data=json.dumps(self._encoder.info())))
+        self._has_rivals = False
+        self._announce()
         self._worker = threading.Thread(target=self._encode_newest, name="encode", daemon=True)
         self._worker.start()
+
+    def _announce(self) -> None:
+        """Say which encoder this is, to those who listen now or later."""
+        self._info.publish(String(data=json.dumps(self._encoder.info())))
+
+    def _announced_elsewhere(self) -> str:
+        """Return who else says which encoder this is, having said it again: they may have said otherwise before."""
+        had_rivals, publishers = self._has_rivals, self.count_publishers(self._info.topic_name)
+        self._has_rivals = publishers > 1
+        if self._has_rivals or had_rivals:
+            self._announce()
+        return f"{publishers} publishers on {self._info.topic_name}; expected one" if self._has_rivals else ""
 
     def stop(self) -> None:
         """Let the worker finish its clip and end."""
@@ -207,8 +220,11 @@ class PerceptionNode(ManagedNode):
             values["frame_age_s"] = now - self._arrived_s
         names = ("frames", "latents", "repeated_frames", "skipped_encodes", "refused_frames", "failed_encodes")
         values |= {name: self._counts[name] for name in names}
+        elsewhere = self._announced_elsewhere()
         if self._failure:
             return ERROR, self._failure, values
+        if elsewhere:
+            return WARN, elsewhere, values
         if not self._arrived_s:
             return WARN, f"no frame yet on {self._frames.topic_name}", values
         if now - self._arrived_s > FRAME_SILENCE_S:
