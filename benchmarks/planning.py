@@ -59,11 +59,11 @@ def measure(rounds: int, seed: int) -> dict[str, Any]:
     torch.set_num_threads(1)  # As the planner's node has it.
     try:
         planners = {OWN: planner(), PLAIN: planner(plain=True)}
-        observations = _observations(seed)
+        seen = observations(LATENT_SHAPE, seed)
         turn = dict.fromkeys(planners, 0)
 
         def plan(name: str) -> None:
-            planners[name].plan(observations[turn[name] % OBSERVATIONS], None)
+            planners[name].plan(seen[turn[name] % OBSERVATIONS], None)
             turn[name] += 1
 
         for one in planners.values():
@@ -109,12 +109,13 @@ def planner(plain: bool = False) -> CemPlanner:
     return made
 
 
-def _observations(seed: int) -> list[Observation]:
+def observations(latent_shape: tuple[int, int], seed: int) -> list[Observation]:
+    """Return observations of noise, to plan in turn in."""
     rng = np.random.default_rng(seed)
     return [
         Observation(
             stamp_ns=i,
-            latent=rng.standard_normal(LATENT_SHAPE).astype(np.float32),
+            latent=rng.standard_normal(latent_shape).astype(np.float32),
             joint_position=rng.uniform(-1, 1, 2),
             joint_velocity=rng.uniform(-1, 1, 2),
         )

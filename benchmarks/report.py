@@ -1,4 +1,7 @@
-"""Writes docs/performance.md from results/benchmark-*.json: `./vjepa --exec python -m benchmarks.report`."""
+"""Writes docs/performance.md and its pictures from results/benchmark-*.json.
+
+By itself: `./vjepa --exec python -m benchmarks.report`.
+"""
 
 import math
 import statistics
@@ -8,7 +11,9 @@ from typing import Any
 
 from benchmarks.figures import read_records
 from benchmarks.memory import SMALL_ROWS
+from benchmarks.pictures import draw_ratios, draw_sweeps
 from benchmarks.stack import ROOT
+from benchmarks.sweeps import FLAT, LINEAR, UNIT, Sweep
 
 HEAD = """\
 # Performance
@@ -16,6 +21,21 @@ HEAD = """\
 Generated from `results/benchmark-*.json` by `./vjepa --exec python -m benchmarks.report`; do not edit.
 `make bench` measures everything anew and writes both. A value meets its aim or not by itself; the interval says how
 far it may be off.
+"""
+
+RATIOS_PICTURE, SWEEPS_PICTURE = "performance-ratios.png", "performance-scale.png"
+"""Beside the document."""
+
+RATIOS = """\
+![Every measured value over its aim](performance-ratios.png)
+
+Every value over its aim, with its interval. The mark points to the better side; green meets the aim, red does not.
+"""
+
+SWEEPS = """\
+![Costs by what they grow with](performance-scale.png)
+
+How costs grow, in logarithms: a dot for each round, the fitted growth x^b as a line, the expected one dotted.
 """
 
 RUN_COLUMNS = {
@@ -123,6 +143,20 @@ rendering.""",
     "memory": """\
 A dataset of random latents in the small encoder's shape, written for the purpose. What counts is memory of the
 process's own, which the system cannot drop; pages of the dataset, mapped from disk, it can.""",
+    "scale": """\
+Encoders like the small one, of other image sizes or widths, and `cem` in worlds of other widths, samples or horizons,
+in turns; all of random weights. The exponent b is that of the fit a x^b. It is to be at most 0.1 above the expected
+one: that of the arithmetic in an encoder, whose attention goes with the square of the tokens, and 1 elsewhere. One
+far below 1 is of sizes at which what does not grow costs most. Memory is what torch has allocated at a call's peak.""",
+    "scale-data": """\
+Whole commands, and the memory of all their processes, that is of their own. From each time that of a run with one
+episode a worker is taken off.""",
+    "scale-trainer": """\
+Dynamics for some steps on synthetic latents of the small encoder's shape, which are first conditioned and written
+anew: that is preparing. The expected exponent of a step and of memory is 0. See `memory` for whole epochs.""",
+    "scale-loop": """\
+Every node's own memory while the stack runs in lockstep and records, read behind an eighth, a quarter, a half and
+nearly all of the steps. The expected exponent is 0.""",
     "expert": """\
 The scripted expert sees target and joints, so it shows what the loop itself costs: nothing may be lost between planner
 and arm.""",
@@ -151,6 +185,8 @@ def render(folder: Path) -> str:
     """Return the document of the records in `folder`."""
     parts = [HEAD, table(rows(folder)) + "\n"]
     records = read_records(folder)
+    parts += [RATIOS] if records else []
+    parts += [SWEEPS] if _sweeps(records) else []
     parts += [f"{said}\n" for name, said in NOT_MEASURED.items() if records and name not in records]
     parts += [_section(content) for content in records.values()]
     if "data" in records:
@@ -159,9 +195,27 @@ def render(folder: Path) -> str:
 
 
 def write(folder: Path, document: Path) -> None:
-    """Write the document of the records in `folder`."""
+    """Write the document of the records in `folder`, and its pictures beside it."""
     document.parent.mkdir(parents=True, exist_ok=True)
     document.write_text(render(folder), encoding="utf-8")
+    figures, sweeps = rows(folder), _sweeps(read_records(folder))
+    if figures:
+        draw_ratios(document.parent / RATIOS_PICTURE, figures)
+    if sweeps:
+        draw_sweeps(document.parent / SWEEPS_PICTURE, sweeps)
+
+
+def _sweeps(records: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the sweeps of all records, with those of whole epochs that the record `memory` holds, if there are any."""
+    found = [sweep for content in records.values() for sweep in content.get("sweeps", [])]
+    if found and "memory" in records:
+        runs, x = records["memory"]["runs"], "transitions"
+        time_s = {float(run[x]): [run["wall_s"]] for run in runs}
+        peak = {float(run[x]): [1024 * run["peak_gib"]] for run in runs}
+        epoch = "`vjepa train dynamics`, an epoch"
+        found.append(Sweep(f"{epoch}, time", "trainer: an epoch", x, "s", LINEAR, time_s).content())
+        found.append(Sweep(f"{epoch}, memory", "trainer: memory", x, "MiB of its own", FLAT, peak).content())
+    return found
 
 
 def _section(content: dict[str, Any]) -> str:
@@ -177,6 +231,8 @@ def _section(content: dict[str, Any]) -> str:
     ]
     if name in RUN_COLUMNS:
         lines += ["Every run:", "", _runs(RUN_COLUMNS[name], content["runs"]), ""]
+    if "sweeps" in content:
+        lines += ["Every sweep, medians of the rounds:", "", _points(content["sweeps"]), ""]
     if "pings" in content:
         lines += ["Every ping:", "", _runs(PING_COLUMNS, content["pings"]), ""]
     return "\n".join(lines)
@@ -227,11 +283,23 @@ def _runs(columns: Sequence[tuple[str, str, int | None]], runs: Sequence[dict[st
     return "\n".join(lines)
 
 
+def _points(sweeps: Sequence[dict[str, Any]]) -> str:
+    lines = ["| what | at | measured | expected exponent |", "| --- | --- | --- | --- |"]
+    for sweep in sweeps:
+        for point in sweep["points"]:
+            median = statistics.median(point["values"])
+            at = f"{point['x']:g} {sweep['x']}"
+            lines.append(f"| {sweep['what']} | {at} | {median:.4g} {sweep['y']} | {sweep['expected']:.3g} |")
+    return "\n".join(lines)
+
+
 def _text(value: float, unit: str) -> str:
     if math.isnan(value):
         return "not measured"
     if unit == "%":
         return f"{value * 100:.4g} %"
+    if unit == UNIT:
+        return f"exponent {value:.3g}"
     return f"{value:.4g} {unit}".strip()
 
 
@@ -239,6 +307,8 @@ def _interval(figure: dict[str, Any]) -> str:
     if figure["interval_95"] is None:
         return ""
     low, high = figure["interval_95"]
+    if figure["unit"] == UNIT:
+        return f"{low:.3g} to {high:.3g}"
     return f"{_text(low, '') if figure['unit'] != '%' else _text(low, '%')} to {_text(high, figure['unit'])}"
 
 

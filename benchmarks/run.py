@@ -14,9 +14,26 @@ from typing import Any
 
 import torch
 
-from benchmarks import data, encoder, expert, images, memory, planning, real_time, report, stages, start_up, transport
+from benchmarks import (
+    data,
+    encoder,
+    expert,
+    images,
+    memory,
+    planning,
+    real_time,
+    report,
+    scale,
+    scale_data,
+    scale_loop,
+    scale_trainer,
+    stages,
+    start_up,
+    transport,
+)
 from benchmarks.figures import read_records, write_record
 from benchmarks.stack import ROOT
+from benchmarks.sweeps import TOLERANCE, UNIT
 from vjepa_bringup.interrupts import interruptible
 from vjepa_interfaces.errors import VjepaError
 
@@ -32,10 +49,15 @@ BENCHMARKS = (
     "real-time",
     "expert",
     "memory",
+    "scale",
+    "scale-data",
+    "scale-trainer",
+    "scale-loop",
 )
-CHECKED = ("encoder", "planning", "images")
+CHECKED = ("encoder", "planning", "images", "scale")
 NOISE = 1.25
-"""A ratio that is worse than the committed one by more than this factor is a regression."""
+"""A ratio that is worse than the committed one by more than this factor is a regression; an exponent, by more than the
+tolerance of its aim."""
 
 QUIET_LOAD = 0.5
 
@@ -47,9 +69,9 @@ class Sizes:
     Attributes:
         expert_episodes: episodes of the expert in lockstep.
         expert_protocol: `full` or `short`.
-        runs: runs of the loop in real time.
+        runs: runs of the loop in real time, of a stage of data, or of a start.
         turns: rounds in which contenders take turns.
-        rounds: runs of the stack between pings.
+        rounds: runs of the stack between pings, and in which the commands of a sweep are run.
         run_episodes: short episodes in each of those runs.
         pings: round trips in a ping run.
         transitions: in the larger dataset that a trainer is given.
@@ -117,6 +139,10 @@ def measurements(sizes: Sizes, say: Callable[[str], None]) -> dict[str, Callable
         "real-time": lambda: real_time.measure(sizes.runs, sizes.run_episodes, sizes.seed, say),
         "expert": lambda: expert.measure(sizes.expert_episodes, sizes.expert_protocol, sizes.seed),
         "memory": lambda: memory.measure(sizes.transitions, sizes.seed),
+        "scale": lambda: scale.measure(sizes.turns, sizes.seed),
+        "scale-data": lambda: scale_data.measure(sizes.rounds, sizes.run_episodes, sizes.seed, say),
+        "scale-trainer": lambda: scale_trainer.measure(sizes.rounds, sizes.transitions, sizes.seed, say),
+        "scale-loop": lambda: scale_loop.measure(sizes.rounds, sizes.run_episodes, sizes.seed, say),
     }
 
 
@@ -136,15 +162,19 @@ def names_of(arguments: argparse.Namespace) -> tuple[str, ...]:
 
 
 def regressions(committed: dict[str, dict[str, Any]], measured: dict[str, dict[str, Any]]) -> list[str]:
-    """Return a line for each ratio in the records `measured` that is worse than the `committed` one beyond noise."""
+    """Return a line for each ratio or exponent in the records `measured` that is worse than the `committed` one.
+
+    Worse is what is so beyond noise.
+    """
     known = {figure["what"]: figure for content in committed.values() for figure in content["figures"]}
     lines = []
     for figure in (figure for content in measured.values() for figure in content["figures"]):
-        if figure["unit"] != "times" or figure["what"] not in known:
+        if figure["unit"] not in ("times", UNIT) or figure["what"] not in known:
             continue
         before, now = known[figure["what"]]["value"], figure["value"]
-        if (before / now if figure["at_least"] else now / before) > NOISE:
-            lines.append(f"{figure['what']}: {now:.3g} times, committed is {before:.3g}")
+        better, worse = (before, now) if figure["at_least"] else (now, before)
+        if (better / worse > NOISE) if figure["unit"] == "times" else (better - worse > TOLERANCE):
+            lines.append(f"{figure['what']}: {now:.3g} {figure['unit']}, committed is {before:.3g}")
     return lines
 
 

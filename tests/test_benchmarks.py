@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -105,12 +106,81 @@ def test_memory_is_what_a_process_keeps_for_itself_and_a_failure_is_told(tmp_pat
     assert [(figure.value, figure.met) for figure in figures(runs)] == [(0.9, True), (1.8, False)]
 
 
+def test_an_exponent_is_that_of_the_growth_and_is_held_to_the_expected_one_within_a_tolerance():
+    from benchmarks.sweeps import FLAT, LINEAR, Sweep, exponent
+
+    assert exponent([1, 10, 100], [3.0, 300.0, 30000.0]) == pytest.approx(2.0)
+    linear = Sweep("x", "p", "n", "s", LINEAR, {2.0: [4.0, 4.0], 8.0: [16.0, 32.0]})
+    value, interval = linear.exponent()
+    assert (value, interval) == (pytest.approx(1.25), pytest.approx((1.0, 1.5)))
+    assert (linear.figure().aim, linear.figure().met) == (1.1, False)
+    flat = Sweep("x", "p", "n", "MiB", FLAT, {1.0: [100.0], 16.0: [110.0]})
+    assert (flat.figure().met, flat.figure().interval_95) == (True, None)
+    rate = Sweep("x", "p", "n", "1/s", LINEAR, {1.0: [1.0], 2.0: [1.7]}, gain=True)
+    assert (rate.figure().aim, rate.figure().at_least, rate.figure().met) == (0.9, True, False)
+
+
+def test_memory_of_tensors_is_that_of_the_peak():
+    import torch
+
+    from benchmarks.sweeps import peak_tensors_mib
+
+    assert 8.0 <= peak_tensors_mib(lambda: torch.zeros(2**20) + torch.zeros(2**20)) <= 13.0
+
+
+def test_the_loops_memory_is_of_all_nodes_but_the_recorder():
+    from benchmarks.scale_loop import sweeps_of
+
+    run = {"episode_recorder": [60.0, 61.0], "vjepa_planner": [200.0, 201.0], "sim_bridge": [100.0, 101.0]}
+    recorder, loop = sweeps_of([run, run], [10.0, 20.0])
+    assert recorder.points == {10.0: [60.0, 60.0], 20.0: [61.0, 61.0]}
+    assert loop.points == {10.0: [300.0, 300.0], 20.0: [302.0, 302.0]}
+
+
+def test_a_familys_memory_is_read_of_every_process_of_it():
+    from benchmarks.memory import family, private_bytes
+
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        assert child.pid in family(os.getpid())
+        assert private_bytes(child.pid) > 0
+    finally:
+        child.communicate(b"\n")
+    assert private_bytes(child.pid) == 0
+
+
+def test_the_pictures_are_of_every_figure_and_every_sweep(tmp_path):
+    from benchmarks import report
+    from benchmarks.figures import Figure, record, write_record
+    from benchmarks.pictures import LEAST, MOST, ratios
+    from benchmarks.sweeps import LINEAR, Sweep
+
+    figures = [
+        Figure("none", 0.0, "", "", 2.0),
+        Figure("missing", math.nan, "", "", 2.0),
+        Figure("speed", 3.0, "times", "", 2.0, at_least=True, interval_95=(2.0, 400.0)),
+    ]
+    made = record("scale", figures, "./vjepa", [0])["figures"]
+    assert ratios(made) == [("none", LEAST, LEAST, LEAST, False, True), ("speed", 1.5, 1.0, MOST, True, True)]
+    sweep = Sweep("a cost", "costs", "sizes", "s", LINEAR, {1.0: [1.0, 2.0], 10.0: [10.0, 20.0]})
+    content = record("scale", [sweep.figure()], "./vjepa", [0], sweeps=[sweep.content()])
+    write_record(tmp_path, {**content, "load_average_at_start": 0.1})
+    report.write(tmp_path, tmp_path / "page.md")
+    page = (tmp_path / "page.md").read_text()
+    assert "| growth of a cost | at most exponent 1.1 | exponent 1 | 1 to 1 | yes |" in page
+    assert "| a cost | 10 sizes | 15 s | 1 |" in page
+    for name in (report.RATIOS_PICTURE, report.SWEEPS_PICTURE):
+        assert f"({name})" in page
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_check_names_the_ratios_that_are_worse_than_the_committed_ones_beyond_noise():
     from benchmarks.figures import Figure, record
     from benchmarks.run import regressions
 
-    def records(speed_up, cost, error):
+    def records(speed_up, cost, error, growth=1.0):
         figures = [
+            Figure("growth", growth, "exponent", "", 1.1),
             Figure("speed-up", speed_up, "times", "", 2.0, at_least=True),
             Figure("cost", cost, "times", "", 1.0),
             Figure("time", error, "ms", "", 1.0),
@@ -121,6 +191,10 @@ def test_a_check_names_the_ratios_that_are_worse_than_the_committed_ones_beyond_
     assert regressions(records(2.0, 1.0, 5.0), records(1.5, 1.3, 5.0)) == [
         "speed-up: 1.5 times, committed is 2",
         "cost: 1.3 times, committed is 1",
+    ]
+    assert regressions(records(2.0, 1.0, 5.0), records(2.0, 1.0, 5.0, growth=1.09)) == []
+    assert regressions(records(2.0, 1.0, 5.0), records(2.0, 1.0, 5.0, growth=1.2)) == [
+        "growth: 1.2 exponent, committed is 1"
     ]
 
 
@@ -146,13 +220,13 @@ def test_stages_are_told_apart_by_when_each_message_was_sent_and_heard():
 
 
 def test_both_searches_of_the_benchmark_choose_the_same_action():
-    from benchmarks.planning import _observations, planner
+    from benchmarks.planning import LATENT_SHAPE, observations, planner
 
     plans = []
     for plain in (False, True):
         search = planner(plain)
         search.reset(0)
-        plans.append([search.plan(observation, None).action for observation in _observations(0)[:3]])
+        plans.append([search.plan(observation, None).action for observation in observations(LATENT_SHAPE, 0)[:3]])
     assert np.allclose(*plans, atol=1e-3)
 
 
@@ -220,6 +294,10 @@ def test_a_quick_run_measures_and_documents_everything(tmp_path):
         "memory",
         "planning",
         "real-time",
+        "scale",
+        "scale-data",
+        "scale-loop",
+        "scale-trainer",
         "stages",
         "start-up",
         "transport",
