@@ -73,6 +73,13 @@ RUN_COLUMNS = {
         ("p99", "p99_ms", 2),
         ("unanswered", "unanswered", 0),
     ),
+    "executors": (
+        ("executor of all three nodes", "what", None),
+        ("round trip p50, ms", "p50_ms", 2),
+        ("p99", "p99_ms", 2),
+        ("ms on processors a message", "cpu_ms", 2),
+        ("unanswered", "unanswered", 0),
+    ),
     "data": (("what", "what", None), ("ms", "stage_ms", 2), ("of its floor", "floor_ms", 2)),
     "stages": (
         ("rate, Hz", "rate_hz", 0),
@@ -129,6 +136,10 @@ warm: six processes start side by side, and the encoder's node imports torch and
     "images": """\
 The bare ping of three rclpy nodes with images of several sizes, with the shared memory of the stack's Fast DDS profile
 (`config/fastdds.xml`) and with Fast DDS's own, in which a frame of 640 x 480 has no room.""",
+    "executors": """\
+The bare ping of three rclpy nodes, each of which spins in the executor named. The stack's nodes spin in the one of
+events, from `rclpy.experimental`. Time on processors is a process's, a message that it gets, sending another included;
+it is of all its threads, Fast DDS's among them.""",
     "transport": """\
 Bare ping and stack take turns: ping, stack, ping, ..., ping. The bare ping is three plain rclpy nodes in three
 processes that relay messages of the same types and sizes (64 x 64 rgb8 image, 17 x 128 32FC1 image, joint state) at

@@ -17,6 +17,7 @@ import torch
 from benchmarks import (
     data,
     encoder,
+    executors,
     expert,
     images,
     memory,
@@ -42,6 +43,7 @@ BENCHMARKS = (
     "encoder-gpu",
     "planning",
     "images",
+    "executors",
     "data",
     "stages",
     "start-up",
@@ -54,7 +56,7 @@ BENCHMARKS = (
     "scale-trainer",
     "scale-loop",
 )
-CHECKED = ("encoder", "planning", "images", "scale")
+CHECKED = ("encoder", "planning", "images", "executors", "scale")
 NOISE = 1.25
 """A ratio that is worse than the committed one by more than this factor is a regression; an exponent, by more than the
 tolerance of its aim."""
@@ -132,6 +134,7 @@ def measurements(sizes: Sizes, say: Callable[[str], None]) -> dict[str, Callable
         "encoder-gpu": lambda: encoder.measure_gpu(sizes.turns, sizes.seed),
         "planning": lambda: planning.measure(sizes.turns, sizes.seed),
         "images": lambda: images.measure(sizes.rounds, sizes.pings, say),
+        "executors": lambda: executors.measure(sizes.rounds, sizes.pings, say),
         "data": lambda: data.measure(sizes.runs, sizes.run_episodes, sizes.transitions, sizes.seed),
         "stages": lambda: stages.measure(sizes.turns, sizes.run_episodes, sizes.seed),
         "start-up": lambda: start_up.measure(sizes.runs, sizes.seed),

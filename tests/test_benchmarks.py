@@ -240,6 +240,30 @@ def test_a_ping_leaves_out_its_warm_up_and_counts_what_stayed_unanswered():
     assert (summary["count"], summary["unanswered"]) == (4, 1)
 
 
+def test_time_on_processors_is_counted_behind_the_warm_up(monkeypatch):
+    from benchmarks import ping
+
+    monkeypatch.setattr(ping.time, "process_time", iter([0.01 * i**2 for i in range(ping.WARM_UP + 2)]).__next__)
+    clock = ping.CpuClock()
+    for _ in range(ping.WARM_UP):
+        clock.tick()
+    assert math.isnan(clock.per_message_ms())
+    clock.tick()
+    clock.tick()
+    begin, end = (0.01 * i**2 for i in (ping.WARM_UP - 1, ping.WARM_UP + 1))
+    assert clock.per_message_ms() == pytest.approx(1e3 * (end - begin) / 2)
+
+
+def test_executors_are_compared_round_by_round():
+    from benchmarks.executors import NAMES, figures
+
+    times = {"single": [2.0, 6.0], "multi": [9.0, 9.0], "events": [1.0, 2.0]}
+    runs = [{"what": NAMES[name], "p50_ms": times[name][i], "cpu_ms": 1.0} for i in (0, 1) for name in NAMES]
+    trip, cpu = figures(runs)
+    assert (trip.value, trip.interval_95, trip.met) == (2.5, pytest.approx((2.0, 3.0)), True)
+    assert cpu.value == 1.0
+
+
 def test_sizes_are_those_of_the_protocol_unless_asked_otherwise():
     from benchmarks.run import QUICK, Sizes, build_parser, sizes_of
 
@@ -289,6 +313,7 @@ def test_a_quick_run_measures_and_documents_everything(tmp_path):
     names = (
         "data",
         "encoder",
+        "executors",
         "expert",
         "images",
         "memory",
