@@ -121,7 +121,11 @@ The same with a ViT-L of random weights, whose values do not change how long it 
     "planning": """\
 The default `cem`, proposals included, beside the same search with the modules as they were trained. Both are batched
 over samples, so what is left to gain is what the search computes more than once: it is far less than the arithmetic
-that both have in common.""",
+that both have in common.
+
+Beside `mppi`, where `make .vjepa/mppi` has installed it, is the published MPPI of pytorch_mppi: the same network,
+heads, samples, horizon and iterations, in the same process. It calls the modules as they were trained. With one network
+`mppi` imagines as many sequences; with its ensemble more than twice as many, as all its networks judge the best.""",
     "data": """\
 On one core, in turns: a frame of `vjepa collect` beside the same simulation with nothing kept, a frame of a bag in
 `vjepa dataset build` beside the encoder's part of it, a step of `vjepa train dynamics`, its checkpoints, validation and
@@ -289,9 +293,15 @@ def _runs(columns: Sequence[tuple[str, str, int | None]], runs: Sequence[dict[st
         f"| --- |{' --- |' * len(columns)}",
     ]
     for number, run in enumerate(runs, 1):
-        cells = (str(run[key]) if digits is None else f"{run[key]:.{digits}f}" for _, key, digits in columns)
+        cells = (_cell(run[key], digits) for _, key, digits in columns)
         lines.append(f"| {number} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _cell(value: Any, digits: int | None) -> str:
+    if value is None:
+        return "not measured"
+    return str(value) if digits is None else f"{value:.{digits}f}"
 
 
 def _points(sweeps: Sequence[dict[str, Any]]) -> str:

@@ -224,10 +224,59 @@ def test_both_searches_of_the_benchmark_choose_the_same_action():
 
     plans = []
     for plain in (False, True):
-        search = planner(plain)
+        search = planner(plain=plain)
         search.reset(0)
         plans.append([search.plan(observation, None).action for observation in observations(LATENT_SHAPE, 0)[:3]])
     assert np.allclose(*plans, atol=1e-3)
+
+
+def test_the_published_search_is_given_our_world_of_one_network():
+    import torch
+
+    from benchmarks import published
+    from benchmarks.planning import LATENT_SHAPE, MPPI, observations, planner, single
+
+    calls = {}
+
+    class Search:
+        def __init__(self, dynamics, cost, size, noise, **options):
+            calls.update(options, dynamics=dynamics, cost=cost)
+
+        def command(self, state, shift_nominal_trajectory):
+            calls.setdefault("states", []).append((state, shift_nominal_trajectory))
+            return torch.tensor([3.0, 0.5])
+
+    ours = single(planner(MPPI))
+    world, config = ours._world, ours.config
+    observation = observations(LATENT_SHAPE, 0)[0]
+    search = published.search(type("package", (), {"MPPI": Search}), world, config)
+    assert search(observation).tolist() == [1.0, 0.5]
+    assert [shift for _, shift in calls["states"]] == [True] + [False] * (config.iterations - 1)
+    assert (calls["num_samples"], calls["horizon"]) == (config.samples, config.horizon)
+    state = calls["states"][0][0]
+    actions = 2 * torch.rand(1, config.samples, config.horizon, 2) - 1
+    with torch.inference_mode():
+        imagined = world.imagine(state[None], actions)
+        expected = world.costs(imagined, actions, config.distance_weight)[0]
+        total, reached = torch.zeros(config.samples), state.expand(config.samples, -1)
+        for step in range(config.horizon):
+            reached = calls["dynamics"](reached, actions[0, :, step])
+            total = total + calls["cost"](reached, actions[0, :, step])
+    assert torch.allclose(total, expected, atol=1e-4)
+    ours.reset(0)
+    assert ours.plan(observation, None).disagreement is None
+
+
+def test_a_planner_that_is_not_installed_is_not_measured():
+    from benchmarks.planning import OWN, PLAIN, PUBLISHED, SINGLE, figures
+    from benchmarks.report import RUN_COLUMNS, _runs
+
+    timed = {OWN: [1.0], PLAIN: [2.0], SINGLE: [1.0]}
+    assert len(figures(timed)) == 2
+    assert figures({**timed, PUBLISHED: [1.5]})[2].value == 1.5
+    assert f"| 1 | {PUBLISHED} | not measured |" in _runs(
+        RUN_COLUMNS["planning"], [{"what": PUBLISHED, "median_ms": None}]
+    )
 
 
 def test_a_ping_leaves_out_its_warm_up_and_counts_what_stayed_unanswered():
