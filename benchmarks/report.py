@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.encoder import COSINE_AIM
 from benchmarks.figures import read_records
 from benchmarks.memory import SMALL_ROWS
 from benchmarks.pictures import draw_ratios, draw_sweeps
@@ -104,6 +105,9 @@ PING_COLUMNS = (
     ("p99", "p99_ms", 2),
     ("unanswered", "unanswered", 0),
 )
+
+WORTH_RATIO = 0.9
+"""Of the time in bfloat16: what a narrower type would have to be below."""
 
 NOT_MEASURED = {
     "encoder-gpu": "ViT-L on a GPU (latency of a clip at most 3 ms, share of the rate of products at least 55 %): not "
@@ -236,6 +240,8 @@ def _sweeps(records: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 def _section(content: dict[str, Any]) -> str:
     name, machine, seeds = content["benchmark"], content["machine"], content["seeds"]
     lines = [f"## {name}", "", EXPLANATIONS[name], ""]
+    if "int8" in content:
+        lines += [_int8(content["int8"]), ""]
     lines += [f"- {figure['what']}: {figure['sample']}{_interval_of(figure)}" for figure in content["figures"]]
     lines += [
         f"- seeds {seeds[0]} to {seeds[-1]}; {content['date']}",
@@ -251,6 +257,17 @@ def _section(content: dict[str, Any]) -> str:
     if "pings" in content:
         lines += ["Every ping:", "", _runs(PING_COLUMNS, content["pings"]), ""]
     return "\n".join(lines)
+
+
+def _int8(found: dict[str, Any]) -> str:
+    """Return what the record `encoder` has of products of 8-bit integers, in words."""
+    low, high = found["interval_95"]
+    worth = high < WORTH_RATIO and found["cosine"] >= COSINE_AIM
+    return (
+        "With its layers' products in 8-bit integers, scaled anew in each call, and float32 between them, a clip takes "
+        f"{found['over_bfloat16']:.2f} times as long as in bfloat16 ({low:.2f} to {high:.2f}; batch 1), and the least "
+        f"cosine of a token is {found['cosine']:.4f}: {'worth having' if worth else 'no part of the stack'}."
+    )
 
 
 def _billion(data: dict[str, Any]) -> str:

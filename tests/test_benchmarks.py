@@ -128,6 +128,20 @@ def test_memory_of_tensors_is_that_of_the_peak():
     assert 8.0 <= peak_tensors_mib(lambda: torch.zeros(2**20) + torch.zeros(2**20)) <= 13.0
 
 
+def test_collection_is_timed_beyond_its_start_and_its_rate_is_of_each_number_of_workers(monkeypatch):
+    from benchmarks import scale_data
+
+    monkeypatch.setattr(
+        scale_data, "collected", lambda episodes, workers, _: (5.0 + episodes / workers, 100.0 * workers)
+    )
+    content = scale_data.measure(2, 3, 0, lambda _: None)
+    assert [figure["value"] for figure in content["figures"]] == pytest.approx([1.0, 0.0, 1.0, 1.0], abs=1e-9)
+    times, _, rates, _ = content["sweeps"]
+    assert [(point["x"], point["values"]) for point in times["points"]] == [(x, [x, x]) for x in (3.0, 6.0, 12.0)]
+    assert [point["values"] for point in rates["points"]] == [[1.0, 1.0], [2.0, 2.0]]
+    assert all(figure["met"] for figure in content["figures"])
+
+
 def test_the_loops_memory_is_of_all_nodes_but_the_recorder():
     from benchmarks.scale_loop import sweeps_of
 
@@ -265,6 +279,33 @@ def test_the_published_search_is_given_our_world_of_one_network():
     assert torch.allclose(total, expected, atol=1e-4)
     ours.reset(0)
     assert ours.plan(observation, None).disagreement is None
+
+
+def test_products_of_8_bit_integers_are_near_those_of_floats():
+    import torch
+    from torch.nn import functional
+
+    from benchmarks.int8 import Int8Weight
+
+    torch.manual_seed(0)
+    inputs, weight, bias = torch.randn(5, 64), torch.randn(32, 64), torch.randn(32)
+    exact, found = (functional.linear(inputs, *linear) for linear in ((weight, bias), (Int8Weight(weight, bias), None)))
+    assert functional.cosine_similarity(found, exact, dim=-1).min() > 0.999
+
+
+def test_the_page_says_whether_8_bit_integers_are_worth_having():
+    from benchmarks.encoder import OWN, int8_beside
+    from benchmarks.report import _int8
+
+    def said(int8_ms, cosine):
+        times = {"int8": int8_ms, "bfloat16": [4.0, 5.0]}
+        runs = [{"what": OWN, "batch": 1, "dtype": name, "rounds_ms": ms} for name, ms in times.items()]
+        return _int8(int8_beside(runs, {"int8_cosine": cosine}))
+
+    assert "takes 1.10 times as long" in said([4.4, 5.5], 0.9995)
+    assert said([4.4, 5.5], 0.9995).endswith("is 0.9995: no part of the stack.")
+    assert said([2.0, 2.5], 0.9995).endswith("worth having.")
+    assert said([2.0, 2.5], 0.99).endswith("no part of the stack.")
 
 
 def test_a_planner_that_is_not_installed_is_not_measured():
