@@ -106,9 +106,13 @@ def peak_private_gib(command: list[str], said: Path) -> float:
     peak = 0
     with said.open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, cwd=ROOT)
-        while process.poll() is None:
-            peak = max(peak, sum(map(private_bytes, family(process.pid))))
-            time.sleep(EVERY_S)
+        try:
+            while process.poll() is None:
+                peak = max(peak, sum(map(private_bytes, family(process.pid))))
+                time.sleep(EVERY_S)
+        finally:
+            process.terminate()
+            process.wait()
     if process.returncode:
         raise VjepaError(f"{' '.join(command)} ended with {process.returncode}: {said.read_text()[-2000:]}")
     return peak / 2**30
