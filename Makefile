@@ -10,7 +10,7 @@ test: .vjepa/torchvision .vjepa/lerobot .vjepa/rerun .vjepa/atheris
 test-faults:
 	./vjepa --exec python -P -m pytest -m faults --full-faults $(ARGS)
 
-.vjepa/torchvision .vjepa/lerobot .vjepa/rerun .vjepa/atheris: .vjepa/%: requirements-%.txt
+.vjepa/torchvision .vjepa/lerobot .vjepa/rerun .vjepa/atheris .vjepa/mppi: .vjepa/%: requirements-%.txt
 	./vjepa --exec python -P -m pip install --quiet --no-deps --upgrade --target $@ -r $<
 	touch $@
 

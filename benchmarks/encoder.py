@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.figures import Figure, command_of, record
+from benchmarks.int8 import to_int8
 from benchmarks.timing import finish, in_turns, product_rate, ratio
 from sim_bridge.env import SimConfig, SimEnv
 from vjepa_interfaces.bundle import write_bundle
@@ -37,6 +38,8 @@ VIT_L = {
 
 NARROW = torch.bfloat16
 OWN, SLIDING = "this engine", "this engine, window sliding by a frame"
+INT8 = "int8"
+"""A type of products alone: what is between them is float32."""
 COSINE_AIM, RELATIVE_AIM = 0.999, 1e-4
 SPEED_UP_AIM = 2.0
 SHARE_AIM, LATENCY_AIM_MS = 0.55, 3.0
@@ -78,6 +81,7 @@ def measure(rounds: int, seed: int, compiled: bool = True) -> dict[str, Any]:
         [seed],
         runs=runs,
         product_gflops=rates,
+        int8=int8_beside(runs, accuracy),
     )
 
 
@@ -127,6 +131,13 @@ def speed_ups(runs: list[dict[str, Any]]) -> list[Figure]:
                 )
             )
     return figures
+
+
+def int8_beside(runs: list[dict[str, Any]], accuracy: dict[str, float]) -> dict[str, Any]:
+    """Return how long products of 8-bit integers take over bfloat16 for one clip, and the least cosine of a token."""
+    timed = {run["dtype"]: run["rounds_ms"] for run in runs if (run["what"], run["batch"]) == (OWN, 1)}
+    value, interval = ratio(timed[INT8], timed["bfloat16"])
+    return {"over_bfloat16": value, "interval_95": interval, "cosine": accuracy["int8_cosine"]}
 
 
 def gpu_figures(runs: list[dict[str, Any]], card: str) -> list[Figure]:
@@ -180,6 +191,8 @@ def _measured(setting: Setting, rounds: int, seed: int) -> tuple[list[dict[str, 
             for dtype, name in names.items()
             for what, call in _contenders(setting, dtype, batch, frames).items()
         }
+        if setting.device == "cpu":
+            calls[OWN, INT8] = _fresh(to_int8(_engine(setting, torch.float32)), frames, batch)
         for (what, name), times in in_turns(calls, rounds).items():
             median = float(np.median(times))
             runs.append(
@@ -189,7 +202,7 @@ def _measured(setting: Setting, rounds: int, seed: int) -> tuple[list[dict[str, 
                     "batch": batch,
                     "median_ms": 1e3 * median,
                     "clip_ms": 1e3 * median / batch,
-                    "share": batch * flop / median / 1e9 / rates[name],
+                    "share": batch * flop / median / 1e9 / rates[name] if name in rates else None,
                     "rounds_ms": [1e3 * time for time in times],
                 }
             )
@@ -200,8 +213,7 @@ def _contenders(
     setting: Setting, dtype: torch.dtype, batch: int, frames: list[Tensor]
 ) -> dict[str, Callable[[], object]]:
     """Return what is timed, by name: each call makes the tokens of `batch` clips."""
-    clips = [frames[start : start + CLIP_FRAMES] for start in range(batch)]
-    video = torch.stack([torch.stack(clip) for clip in clips]).to(dtype)
+    video = torch.stack([torch.stack(clip) for clip in _clips(frames, batch)]).to(dtype)
     modules = {
         "transformers, eager": _module(setting, dtype, "eager"),
         "transformers, SDPA": _module(setting, dtype, "sdpa"),
@@ -213,11 +225,17 @@ def _contenders(
     }
     engine, sliding = (_engine(setting, dtype) for _ in range(2))
     windows = _windows(frames, batch)
+    return {**calls, OWN: _fresh(engine, frames, batch), SLIDING: lambda: finish(sliding(next(windows)))}
 
-    def fresh() -> Tensor:
-        return finish(engine([[frame.view_as(frame) for frame in clip] for clip in clips]))
 
-    return {**calls, OWN: fresh, SLIDING: lambda: finish(sliding(next(windows)))}
+def _clips(frames: list[Tensor], batch: int) -> list[list[Tensor]]:
+    return [frames[start : start + CLIP_FRAMES] for start in range(batch)]
+
+
+def _fresh(engine: Engine, frames: list[Tensor], batch: int) -> Callable[[], Tensor]:
+    """Return a call that makes the tokens of `batch` clips whose frames the engine has not seen."""
+    clips = _clips(frames, batch)
+    return lambda: finish(engine([[frame.view_as(frame) for frame in clip] for clip in clips]))
 
 
 def _windows(frames: list[Tensor], batch: int) -> Iterator[list[list[Tensor]]]:
@@ -263,8 +281,13 @@ def _accuracy(setting: Setting, frames: list[Tensor]) -> dict[str, float]:
     clips = [frames[start : start + CLIP_FRAMES] for start in range(0, len(frames) - CLIP_FRAMES, 4)]
     exact = _module(setting, torch.float32)
     expected = torch.cat([exact(torch.stack(clip)[None]).last_hidden_state for clip in clips])
-    narrow = _engine(setting, NARROW)(clips).float()
-    found = {"cosine": torch.nn.functional.cosine_similarity(narrow, expected, dim=-1).min().item()}
+
+    def least_cosine(engine: Engine) -> float:
+        return torch.nn.functional.cosine_similarity(engine(clips).float(), expected, dim=-1).min().item()
+
+    found = {"cosine": least_cosine(_engine(setting, NARROW))}
+    if setting.device == "cpu":
+        found["int8_cosine"] = least_cosine(to_int8(_engine(setting, torch.float32)))
     if torch.float32 in setting.dtypes:
         wide = _engine(setting, torch.float32)(clips)
         found["relative"] = ((wide - expected).norm() / expected.norm()).item()

@@ -26,7 +26,7 @@ class Figure:
     Attributes:
         what: what it is, in words.
         value: the measured value.
-        unit: its unit; empty for a plain number, `%` for a share (0 to 1).
+        unit: its unit; empty for a plain number, `%` for a share (0 to 1), `exponent` for the b of a growth x^b.
         sample: what it was measured on.
         aim: the bound it is held against.
         at_least: whether the aim is a lower bound; otherwise it is an upper one.

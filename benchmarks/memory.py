@@ -1,5 +1,6 @@
 """What a trainer holds in memory as its dataset grows to a million transitions, of synthetic latents."""
 
+import contextlib
 import subprocess
 import sys
 import tempfile
@@ -95,7 +96,9 @@ def _episode(rng: np.random.Generator, info: DatasetInfo) -> dict[str, np.ndarra
 
 
 def peak_private_gib(command: list[str], said: Path) -> float:
-    """Run `command` and return the most memory it had of its own: what the system cannot drop, as it can mapped files.
+    """Run `command` and return the most memory that it and the processes it starts had of their own.
+
+    That is what the system cannot drop, as it can mapped files. What the command prints goes into the file `said`.
 
     Raises:
         VjepaError: it failed; what it said is quoted.
@@ -103,12 +106,26 @@ def peak_private_gib(command: list[str], said: Path) -> float:
     peak = 0
     with said.open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, cwd=ROOT)
-        while process.poll() is None:
-            peak = max(peak, private_bytes(process.pid))
-            time.sleep(EVERY_S)
+        try:
+            while process.poll() is None:
+                peak = max(peak, sum(map(private_bytes, family(process.pid))))
+                time.sleep(EVERY_S)
+        finally:
+            process.terminate()
+            process.wait()
     if process.returncode:
         raise VjepaError(f"{' '.join(command)} ended with {process.returncode}: {said.read_text()[-2000:]}")
     return peak / 2**30
+
+
+def family(pid: int) -> list[int]:
+    """Return a process and all that it and they have started, as far as they run."""
+    found = [pid]
+    for one in found:
+        with contextlib.suppress(OSError):
+            for children in Path(f"/proc/{one}/task").glob("*/children"):
+                found += map(int, children.read_text().split())
+    return found
 
 
 def private_bytes(pid: int) -> int:

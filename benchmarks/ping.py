@@ -2,22 +2,27 @@
 
 `source` sends an rgb8 image, of 64 x 64 at 50 Hz, `latent` answers it with a 32FC1 image of 17 x 128, `command` answers
 that with a joint state of two efforts, and `source` takes the time from image to command on its steady clock. Messages
-are made once and only stamped anew; the nodes have the default executor and the stack's qualities of service.
+are made once and only stamped anew; the nodes have the default executor, unless told otherwise, and the stack's
+qualities of service.
 """
 
 import argparse
+import contextlib
 import json
+import math
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import rclpy
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.experimental import EventsExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 
@@ -26,7 +31,7 @@ from vjepa_bringup.domains import hold_domain
 from vjepa_interfaces import topics
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.image_codec import fill_image
-from vjepa_interfaces.managed_node import qos_profile
+from vjepa_interfaces.managed_node import SPIN_TIMEOUT_S, qos_profile
 from vjepa_interfaces.messages import fill_latent
 from vjepa_interfaces.stamps import set_stamp, to_nanoseconds
 
@@ -38,6 +43,28 @@ WARM_UP = 50
 START_TIMEOUT_S = 60.0
 END_S = 5.0
 RELAYS = ("latent", "command")
+EXECUTORS = {"single": SingleThreadedExecutor, "multi": MultiThreadedExecutor, "events": EventsExecutor}
+USUAL = ""
+"""rclpy's own `spin`, and `spin_once` in the source."""
+
+
+class CpuClock:
+    """The time that this process spends on processors from the end of the warm-up to the latest message."""
+
+    def __init__(self):
+        self._count, self._began_s, self._last_s = 0, 0.0, 0.0
+
+    def tick(self) -> None:
+        """Note a message."""
+        self._count += 1
+        self._last_s = time.process_time()
+        if self._count == WARM_UP:
+            self._began_s = self._last_s
+
+    def per_message_ms(self) -> float:
+        """Return milliseconds a message behind the warm-up; NaN where there was none."""
+        count = self._count - WARM_UP
+        return 1e3 * (self._last_s - self._began_s) / count if count > 0 else math.nan
 
 
 class Relay(Node):
@@ -45,6 +72,7 @@ class Relay(Node):
 
     def __init__(self, heard: topics.Topic, answer: Image | JointState, answered: topics.Topic):
         super().__init__("ping_relay")
+        self.cpu = CpuClock()
         self._answer = answer
         self._output = self.create_publisher(type(answer), answered.name, qos_profile(answered))
         self.create_subscription(Image, heard.name, self._relay, qos_profile(heard))
@@ -52,6 +80,7 @@ class Relay(Node):
     def _relay(self, message: Image) -> None:
         self._answer.header.stamp = message.header.stamp
         self._output.publish(self._answer)
+        self.cpu.tick()
 
 
 class Source(Node):
@@ -59,6 +88,7 @@ class Source(Node):
 
     def __init__(self, image_shape: tuple[int, ...], rate_hz: float):
         super().__init__("ping_source")
+        self.cpu = CpuClock()
         self.round_trips_s: dict[int, float] = {}
         self._sent_s: dict[int, float] = {}
         self._image = Image()
@@ -78,10 +108,21 @@ class Source(Node):
         now = time.monotonic()
         stamp_ns = to_nanoseconds(message.header.stamp)
         self.round_trips_s[stamp_ns] = now - self._sent_s[stamp_ns]
+        self.cpu.tick()
 
 
-def relay(role: str) -> None:
-    """Be one of the two relays until the process is told to stop."""
+def spin(node: Node, executor: str, condition: Callable[[], bool]) -> None:
+    """Spin `node` in one of `EXECUTORS`, as the stack's nodes do, until `condition()` holds or the process is ended."""
+    spinning = EXECUTORS[executor]()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.getsignal(number))  # As `managed_node.run` does, for the events executor.
+    spinning.add_node(node)
+    while not condition():
+        spinning.spin_once(SPIN_TIMEOUT_S)
+
+
+def relay(role: str, executor: str) -> CpuClock:
+    """Be one of the two relays until the process is told to stop; return its time on processors."""
     if role == "latent":
         latent = Image()
         fill_latent(latent, np.zeros(LATENT_SHAPE, np.float32))
@@ -89,11 +130,18 @@ def relay(role: str) -> None:
     else:
         command = JointState(name=["shoulder", "wrist"], effort=[0.0, 0.0])
         node = Relay(topics.LATENT, command, topics.JOINT_COMMAND)
-    rclpy.spin(node)
+    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
+        if executor == USUAL:
+            rclpy.spin(node)
+        else:
+            stopping = []
+            signal.signal(signal.SIGTERM, lambda *_: stopping.append(True))
+            spin(node, executor, lambda: bool(stopping))
+    return node.cpu
 
 
-def send(count: int, image_shape: tuple[int, ...], rate_hz: float) -> dict[int, float]:
-    """Be the source until `count` round trips beyond the warm-up are made, and return them in seconds, by stamp.
+def send(count: int, image_shape: tuple[int, ...], rate_hz: float, executor: str = USUAL) -> Source:
+    """Be the source until `count` round trips beyond the warm-up are made, and return it.
 
     Raises:
         VjepaError: they took far longer than their rate allows.
@@ -101,11 +149,17 @@ def send(count: int, image_shape: tuple[int, ...], rate_hz: float) -> dict[int, 
     node = Source(image_shape, rate_hz)
     wanted = WARM_UP + count
     deadline = time.monotonic() + START_TIMEOUT_S + 2 * wanted / rate_hz
-    while len(node.round_trips_s) < wanted:
-        rclpy.spin_once(node)
+
+    def done() -> bool:
         if time.monotonic() > deadline:
             raise VjepaError(f"{len(node.round_trips_s)} of {wanted} pings were answered in time")
-    return node.round_trips_s
+        return len(node.round_trips_s) >= wanted
+
+    if executor != USUAL:
+        spin(node, executor, done)
+    while not done():
+        rclpy.spin_once(node)
+    return node
 
 
 def measure_ping(
@@ -113,6 +167,7 @@ def measure_ping(
     image_shape: tuple[int, ...] = IMAGE_SHAPE,
     rate_hz: float = RATE_HZ,
     variables: Mapping[str, str | None] = MappingProxyType({}),
+    executor: str = USUAL,
 ) -> dict[str, Any]:
     """Run the three processes in a ROS domain of their own and return the round trips they made.
 
@@ -122,9 +177,11 @@ def measure_ping(
         rate_hz: at which they are sent.
         variables: of the processes' environment, beyond the domain and that it is of this host alone; None takes one
             away.
+        executor: of all three nodes, one of `EXECUTORS`; `USUAL` for what rclpy takes by itself.
 
     Returns:
-        `p50_ms` and `p99_ms` of `count` round trips, and how many stamps among them stayed `unanswered`.
+        `p50_ms` and `p99_ms` of `count` round trips, how many stamps among them stayed `unanswered`, and `cpu_ms`: a
+        process's time on processors a message that it gets, the answer or the next image included, on average.
 
     Raises:
         VjepaError: a process failed; the message has what it printed.
@@ -134,32 +191,31 @@ def measure_ping(
         merged: dict[str, str | None] = {**os.environ, **local, **variables}
         environment = {name: value for name, value in merged.items() if value is not None}
         command = ["setpriv", "--pdeathsig", "TERM", "--", sys.executable, "-m", "benchmarks.ping"]
-        options: dict[str, Any] = {"cwd": ROOT, "env": environment}
-        relays = [subprocess.Popen([*command, role], **options) for role in RELAYS]
+        options: dict[str, Any] = {"cwd": ROOT, "env": environment, "text": True}
+        spun = ["--executor", executor] if executor != USUAL else []
+        relays = [subprocess.Popen([*command, role, *spun], **options, stdout=subprocess.PIPE) for role in RELAYS]
+        sending = ["--count", str(count), "--rate", str(rate_hz), "--shape", *map(str, image_shape), *spun]
         try:
-            source = subprocess.run(
-                [*command, "source", "--count", str(count), "--rate", str(rate_hz), "--shape", *map(str, image_shape)],
-                **options,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
+            source = subprocess.run([*command, "source", *sending], **options, capture_output=True, check=False)
         finally:
             for process in relays:
                 process.terminate()
-            for process in relays:
-                _wait(process)
+            said = [_end(process) for process in relays]
     if source.returncode != 0:
         raise VjepaError(f"the ping's source ended with {source.returncode}:\n{source.stderr}")
-    return summarise({int(stamp): value for stamp, value in json.loads(source.stdout).items()})
+    found = json.loads(source.stdout)
+    cpu_ms = sum(json.loads(text)["cpu_ms"] for text in (source.stdout, *said)) / (1 + len(said))
+    return {**summarise({int(stamp): value for stamp, value in found["round_trips_s"].items()}), "cpu_ms": cpu_ms}
 
 
-def _wait(process: subprocess.Popen) -> None:
+def _end(process: subprocess.Popen) -> str:
+    """Return what a relay that was told to stop had to say: no time on processors, where it did not stop."""
     try:
-        process.wait(END_S)
+        said, _ = process.communicate(timeout=END_S)
     except subprocess.TimeoutExpired:
         process.kill()
-        process.wait()
+        said, _ = process.communicate()
+    return said or json.dumps({"cpu_ms": math.nan})
 
 
 def summarise(round_trips_s: dict[int, float]) -> dict[str, Any]:
@@ -181,13 +237,15 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1000, help="round trips beyond the warm-up (default %(default)s)")
     parser.add_argument("--rate", type=float, default=RATE_HZ, help="of images, Hz (default %(default)s)")
     parser.add_argument("--shape", type=int, nargs=3, default=IMAGE_SHAPE, help="height, width and channels of images")
+    parser.add_argument("--executor", choices=(USUAL, *EXECUTORS), default=USUAL, help="(default: rclpy's own)")
     arguments = parser.parse_args()
     rclpy.init()
     try:
         if arguments.role == "source":
-            print(json.dumps(send(arguments.count, tuple(arguments.shape), arguments.rate)))
+            source = send(arguments.count, tuple(arguments.shape), arguments.rate, arguments.executor)
+            print(json.dumps({"round_trips_s": source.round_trips_s, "cpu_ms": source.cpu.per_message_ms()}))
         else:
-            relay(arguments.role)
+            print(json.dumps({"cpu_ms": relay(arguments.role, arguments.executor).per_message_ms()}), flush=True)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:

@@ -1,17 +1,22 @@
-"""A plan of the default search beside the same search written plainly, and beside the rate of matrix products here."""
+"""A plan of the default searches beside the same searches written plainly, and beside a published one."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks import published
 from benchmarks.figures import Figure, command_of, record
 from benchmarks.timing import in_turns, product_rate, ratio
 from vjepa_bringup.graph import default_parameters, find_bundle
 from vjepa_planner.contract import Observation, PlannerContext
-from vjepa_planner.planners.cem import CemConfig, CemPlanner
+from vjepa_planner.models.dynamics import Dynamics
+from vjepa_planner.planners.cem import CemPlanner
 from vjepa_planner.planners.world import World
+from vjepa_planner.registry import load_planner
 from vjepa_training.catalogue import options_of
 
 LATENT_SHAPE = (17, 128)
@@ -20,6 +25,8 @@ OBSERVATIONS = 32
 SPEED_UP_AIM = 3.0
 PLAN_AIM_MS = 6.0
 OWN, PLAIN = "cem", "the same, by its modules"
+MPPI, SINGLE = "mppi", "mppi, one network of its ensemble"
+PUBLISHED = f"MPPI of {published.DISTRIBUTION}, the same network"
 
 
 class PlainWorld(World):
@@ -59,62 +66,93 @@ def measure(rounds: int, seed: int) -> dict[str, Any]:
     torch.set_num_threads(1)  # As the planner's node has it.
     try:
         planners = {OWN: planner(), PLAIN: planner(plain=True)}
-        observations = _observations(seed)
-        turn = dict.fromkeys(planners, 0)
-
-        def plan(name: str) -> None:
-            planners[name].plan(observations[turn[name] % OBSERVATIONS], None)
-            turn[name] += 1
-
+        planners |= {MPPI: planner(MPPI), SINGLE: single(planner(MPPI))}
         for one in planners.values():
             one.reset(seed)
-        timed = in_turns({name: (lambda name=name: plan(name)) for name in planners}, rounds)
+        plans: dict[str, Callable[[Observation], object]] = {
+            name: (lambda observation, one=one: one.plan(observation, None)) for name, one in planners.items()
+        }
+        package = published.pytorch_mppi()
+        if package is not None:
+            torch.manual_seed(seed)
+            plans[PUBLISHED] = published.search(package, planners[SINGLE]._world, planners[SINGLE].config)
+        seen = observations(LATENT_SHAPE, seed)
+        turn = dict.fromkeys(plans, 0)
+
+        def plan(name: str) -> None:
+            plans[name](seen[turn[name] % OBSERVATIONS])
+            turn[name] += 1
+
+        timed = in_turns({name: (lambda name=name: plan(name)) for name in plans}, rounds)
         rate = product_rate(torch.float32) / 1e9
     finally:
         torch.set_num_threads(threads)
-    runs = [
+    runs: list[dict[str, Any]] = [
         {"what": name, "median_ms": 1e3 * float(np.median(times)), "rounds_ms": times} for name, times in timed.items()
     ]
+    if package is None:
+        runs.append({"what": PUBLISHED, "median_ms": None, "rounds_ms": []})
     command = command_of("planning", turns=rounds, seed=seed)
-    return record("planning", figures(timed), command, [seed], runs=runs, product_gflops={"float32": rate})
+    rates = {"float32": rate}
+    content = record("planning", figures(timed), command, [seed], runs=runs, product_gflops=rates)
+    if package is not None:
+        content["versions"] |= {published.DISTRIBUTION: published.version()}
+    return content
 
 
 def figures(timed: dict[str, list[float]]) -> list[Figure]:
-    """Return the time of a plan, and how many times as long the plain search takes."""
+    """Return the time of a plan, and how many times as long the plain search and the published one take."""
     sample = f"{len(timed[OWN])} rounds in turns, one core, no deadline"
-    value, interval = ratio(timed[PLAIN], timed[OWN])
-    between = {"interval_95": interval, "interval_of": "bootstrap over rounds"}
-    return [
-        Figure("a plan of `cem`", 1e3 * float(np.median(timed[OWN])), "ms", sample, PLAN_AIM_MS),
-        Figure(
-            "a plan of the same search by its modules, over one of `cem`",
-            value,
-            "times",
-            sample,
-            SPEED_UP_AIM,
-            True,
-            **between,
-        ),
-    ]
+    found = [Figure("a plan of `cem`", 1e3 * float(np.median(timed[OWN])), "ms", sample, PLAN_AIM_MS)]
+    for what, slow, own, aim in (
+        ("a plan of the same search by its modules, over one of `cem`", PLAIN, OWN, SPEED_UP_AIM),
+        (f"a plan by the MPPI of {published.DISTRIBUTION}, over one of `mppi`, one network", PUBLISHED, SINGLE, 1.0),
+    ):
+        if slow in timed:
+            value, interval = ratio(timed[slow], timed[own])
+            over = "bootstrap over rounds"
+            found.append(Figure(what, value, "times", sample, aim, True, interval_95=interval, interval_of=over))
+    return found
 
 
-def planner(plain: bool = False) -> CemPlanner:
-    """Return the stack's default `cem`, on one core; `plain` by its modules."""
-    options = options_of("cem", default_parameters()["vjepa_planner"])
-    bundles = {name: find_bundle(value) for name, value in options.items() if isinstance(value, str)}
-    made = CemPlanner(CemConfig(**{**options, **bundles}), PlannerContext(action_size=2, control_period_s=PERIOD_S))
+def planner(name: str = OWN, plain: bool = False) -> CemPlanner:
+    """Return the stack's default planner `name`, `cem` or one that inherits of it, on one core.
+
+    Args:
+        name: of the planner.
+        plain: whether it imagines by the modules as they were trained.
+    """
+    options = options_of(name, default_parameters()["vjepa_planner"])
+    bundles = {option: find_bundle(value) for option, value in options.items() if isinstance(value, str)}
+    made = load_planner(name, {**options, **bundles}, PlannerContext(action_size=2, control_period_s=PERIOD_S))
+    assert isinstance(made, CemPlanner)
     if plain:
         world = made._world
         made._world = PlainWorld(world.bundle, world.dynamics, world.heads, world.policy, world.device)
     return made
 
 
-def _observations(seed: int) -> list[Observation]:
+def single(made: CemPlanner) -> CemPlanner:
+    """Return the planner `made` with the first network of its ensemble alone, so that nothing is left to be judged."""
+    world = made._world
+    model = Dynamics(replace(world.dynamics.config, members=1), world.dynamics.conditioning.config)
+    wanted = model.state_dict()
+    weights = {
+        name: value if value.shape == wanted[name].shape else value[:1]
+        for name, value in world.dynamics.state_dict().items()
+    }
+    model.load_state_dict(weights)
+    made._world = replace(world, dynamics=model.eval().requires_grad_(False))
+    return made
+
+
+def observations(latent_shape: tuple[int, int], seed: int) -> list[Observation]:
+    """Return observations of noise, to plan in turn in."""
     rng = np.random.default_rng(seed)
     return [
         Observation(
             stamp_ns=i,
-            latent=rng.standard_normal(LATENT_SHAPE).astype(np.float32),
+            latent=rng.standard_normal(latent_shape).astype(np.float32),
             joint_position=rng.uniform(-1, 1, 2),
             joint_velocity=rng.uniform(-1, 1, 2),
         )

@@ -1,4 +1,7 @@
-"""Writes docs/performance.md from results/benchmark-*.json: `./vjepa --exec python -m benchmarks.report`."""
+"""Writes docs/performance.md and its pictures from results/benchmark-*.json.
+
+By itself: `./vjepa --exec python -m benchmarks.report`.
+"""
 
 import math
 import statistics
@@ -6,9 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.encoder import COSINE_AIM
 from benchmarks.figures import read_records
 from benchmarks.memory import SMALL_ROWS
+from benchmarks.pictures import draw_ratios, draw_sweeps
 from benchmarks.stack import ROOT
+from benchmarks.sweeps import FLAT, LINEAR, UNIT, Sweep
 
 SOAK_BEGINS, SOAK_ENDS = "<!-- of results/benchmark-soak.json -->", "<!-- end -->"
 
@@ -18,6 +24,21 @@ HEAD = """\
 Generated from `results/benchmark-*.json` by `./vjepa --exec python -m benchmarks.report`; do not edit.
 `make bench` measures everything anew and writes both. A value meets its aim or not by itself; the interval says how
 far it may be off.
+"""
+
+RATIOS_PICTURE, SWEEPS_PICTURE = "performance-ratios.png", "performance-scale.png"
+"""Beside the document."""
+
+RATIOS = """\
+![Every measured value over its aim](performance-ratios.png)
+
+Every value over its aim, with its interval. The mark points to the better side; green meets the aim, red does not.
+"""
+
+SWEEPS = """\
+![Costs by what they grow with](performance-scale.png)
+
+How costs grow, in logarithms: a dot for each round, the fitted growth x^b as a line, the expected one dotted.
 """
 
 RUN_COLUMNS = {
@@ -53,6 +74,13 @@ RUN_COLUMNS = {
         ("profile", "profile", None),
         ("to the answer p50, ms", "p50_ms", 2),
         ("p99", "p99_ms", 2),
+        ("unanswered", "unanswered", 0),
+    ),
+    "executors": (
+        ("executor of all three nodes", "what", None),
+        ("round trip p50, ms", "p50_ms", 2),
+        ("p99", "p99_ms", 2),
+        ("ms on processors a message", "cpu_ms", 2),
         ("unanswered", "unanswered", 0),
     ),
     "data": (("what", "what", None), ("ms", "stage_ms", 2), ("of its floor", "floor_ms", 2)),
@@ -92,6 +120,9 @@ PING_COLUMNS = (
     ("unanswered", "unanswered", 0),
 )
 
+WORTH_RATIO = 0.9
+"""Of the time in bfloat16: what a narrower type would have to be below."""
+
 NOT_MEASURED = {
     "encoder-gpu": "ViT-L on a GPU (latency of a clip at most 3 ms, share of the rate of products at least 55 %): not "
     "measured, as no GPU was there. `./vjepa --exec python -m benchmarks.run --only encoder-gpu` measures it.",
@@ -108,7 +139,11 @@ The same with a ViT-L of random weights, whose values do not change how long it 
     "planning": """\
 The default `cem`, proposals included, beside the same search with the modules as they were trained. Both are batched
 over samples, so what is left to gain is what the search computes more than once: it is far less than the arithmetic
-that both have in common.""",
+that both have in common.
+
+Beside `mppi`, where `make .vjepa/mppi` has installed it, is the published MPPI of pytorch_mppi: the same network,
+heads, samples, horizon and iterations, in the same process. It calls the modules as they were trained. With one network
+`mppi` imagines as many sequences; with its ensemble more than twice as many, as all its networks judge the best.""",
     "data": """\
 On one core, in turns: a frame of `vjepa collect` beside the same simulation with nothing kept, a frame of a bag in
 `vjepa dataset build` beside the encoder's part of it, a step of `vjepa train dynamics`, its checkpoints, validation and
@@ -123,6 +158,10 @@ warm: six processes start side by side, and the encoder's node imports torch and
     "images": """\
 The bare ping of three rclpy nodes with images of several sizes, with the shared memory of the stack's Fast DDS profile
 (`config/fastdds.xml`) and with Fast DDS's own, in which a frame of 640 x 480 has no room.""",
+    "executors": """\
+The bare ping of three rclpy nodes, each of which spins in the executor named. The stack's nodes spin in the one of
+events, from `rclpy.experimental`. Time on processors is a process's, a message that it gets, sending another included;
+it is of all its threads, Fast DDS's among them.""",
     "transport": """\
 Bare ping and stack take turns: ping, stack, ping, ..., ping. The bare ping is three plain rclpy nodes in three
 processes that relay messages of the same types and sizes (64 x 64 rgb8 image, 17 x 128 32FC1 image, joint state) at
@@ -144,6 +183,20 @@ started again. It imports, loads and warms up, is found by the others, and drive
 The full loop in real time at 50 Hz with its defaults, every message recorded to a bag. Memory of each process's own,
 its open files and threads are read every ten seconds; the first fifth of the time, in which caches and buffers fill,
 does not count.""",
+    "scale": """\
+Encoders like the small one, of other image sizes or widths, and `cem` in worlds of other widths, samples or horizons,
+in turns; all of random weights. The exponent b is that of the fit a x^b. It is to be at most 0.1 above the expected
+one: that of the arithmetic in an encoder, whose attention goes with the square of the tokens, and 1 elsewhere. One
+far below 1 is of sizes at which what does not grow costs most. Memory is what torch has allocated at a call's peak.""",
+    "scale-data": """\
+Whole commands, and the memory of all their processes, that is of their own. From each time that of a run with one
+episode a worker is taken off.""",
+    "scale-trainer": """\
+Dynamics for some steps on synthetic latents of the small encoder's shape, which are first conditioned and written
+anew: that is preparing. The expected exponent of a step and of memory is 0. See `memory` for whole epochs.""",
+    "scale-loop": """\
+Every node's own memory while the stack runs in lockstep and records, read behind an eighth, a quarter, a half and
+nearly all of the steps. The expected exponent is 0.""",
     "expert": """\
 The scripted expert sees target and joints, so it shows what the loop itself costs: nothing may be lost between planner
 and arm.""",
@@ -172,6 +225,8 @@ def render(folder: Path) -> str:
     """Return the document of the records in `folder`."""
     parts = [HEAD, table(rows(folder)) + "\n"]
     records = read_records(folder)
+    parts += [RATIOS] if records else []
+    parts += [SWEEPS] if _sweeps(records) else []
     parts += [f"{said}\n" for name, said in NOT_MEASURED.items() if records and name not in records]
     parts += [_section(content) for content in records.values()]
     if "data" in records:
@@ -180,9 +235,27 @@ def render(folder: Path) -> str:
 
 
 def write(folder: Path, document: Path) -> None:
-    """Write the document of the records in `folder`."""
+    """Write the document of the records in `folder`, and its pictures beside it."""
     document.parent.mkdir(parents=True, exist_ok=True)
     document.write_text(render(folder), encoding="utf-8")
+    figures, sweeps = rows(folder), _sweeps(read_records(folder))
+    if figures:
+        draw_ratios(document.parent / RATIOS_PICTURE, figures)
+    if sweeps:
+        draw_sweeps(document.parent / SWEEPS_PICTURE, sweeps)
+
+
+def _sweeps(records: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the sweeps of all records, with those of whole epochs that the record `memory` holds, if there are any."""
+    found = [sweep for content in records.values() for sweep in content.get("sweeps", [])]
+    if found and "memory" in records:
+        runs, x = records["memory"]["runs"], "transitions"
+        time_s = {float(run[x]): [run["wall_s"]] for run in runs}
+        peak = {float(run[x]): [1024 * run["peak_gib"]] for run in runs}
+        epoch = "`vjepa train dynamics`, an epoch"
+        found.append(Sweep(f"{epoch}, time", "trainer: an epoch", x, "s", LINEAR, time_s).content())
+        found.append(Sweep(f"{epoch}, memory", "trainer: memory", x, "MiB of its own", FLAT, peak).content())
+    return found
 
 
 def with_soak(text: str, soak: dict[str, Any]) -> str:
@@ -202,6 +275,8 @@ def with_soak(text: str, soak: dict[str, Any]) -> str:
 def _section(content: dict[str, Any]) -> str:
     name, machine, seeds = content["benchmark"], content["machine"], content["seeds"]
     lines = [f"## {name}", "", EXPLANATIONS[name], ""]
+    if "int8" in content:
+        lines += [_int8(content["int8"]), ""]
     lines += [f"- {figure['what']}: {figure['sample']}{_interval_of(figure)}" for figure in content["figures"]]
     lines += [
         f"- seeds {seeds[0]} to {seeds[-1]}; {content['date']}",
@@ -212,9 +287,22 @@ def _section(content: dict[str, Any]) -> str:
     ]
     if name in RUN_COLUMNS:
         lines += ["Every run:", "", _runs(RUN_COLUMNS[name], content["runs"]), ""]
+    if "sweeps" in content:
+        lines += ["Every sweep, medians of the rounds:", "", _points(content["sweeps"]), ""]
     if "pings" in content:
         lines += ["Every ping:", "", _runs(PING_COLUMNS, content["pings"]), ""]
     return "\n".join(lines)
+
+
+def _int8(found: dict[str, Any]) -> str:
+    """Return what the record `encoder` has of products of 8-bit integers, in words."""
+    low, high = found["interval_95"]
+    worth = high < WORTH_RATIO and found["cosine"] >= COSINE_AIM
+    return (
+        "With its layers' products in 8-bit integers, scaled anew in each call, and float32 between them, a clip takes "
+        f"{found['over_bfloat16']:.2f} times as long as in bfloat16 ({low:.2f} to {high:.2f}; batch 1), and the least "
+        f"cosine of a token is {found['cosine']:.4f}: {'worth having' if worth else 'no part of the stack'}."
+    )
 
 
 def _billion(data: dict[str, Any]) -> str:
@@ -257,8 +345,24 @@ def _runs(columns: Sequence[tuple[str, str, int | None]], runs: Sequence[dict[st
         f"| --- |{' --- |' * len(columns)}",
     ]
     for number, run in enumerate(runs, 1):
-        cells = (str(run[key]) if digits is None else f"{run[key]:.{digits}f}" for _, key, digits in columns)
+        cells = (_cell(run[key], digits) for _, key, digits in columns)
         lines.append(f"| {number} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(value: Any, digits: int | None) -> str:
+    if value is None:
+        return "not measured"
+    return str(value) if digits is None else f"{value:.{digits}f}"
+
+
+def _points(sweeps: Sequence[dict[str, Any]]) -> str:
+    lines = ["| what | at | measured | expected exponent |", "| --- | --- | --- | --- |"]
+    for sweep in sweeps:
+        for point in sweep["points"]:
+            median = statistics.median(point["values"])
+            at = f"{point['x']:g} {sweep['x']}"
+            lines.append(f"| {sweep['what']} | {at} | {median:.4g} {sweep['y']} | {sweep['expected']:.3g} |")
     return "\n".join(lines)
 
 
@@ -267,6 +371,8 @@ def _text(value: float, unit: str) -> str:
         return "not measured"
     if unit == "%":
         return f"{value * 100:.4g} %"
+    if unit == UNIT:
+        return f"exponent {value:.3g}"
     return f"{value:.4g} {unit}".strip()
 
 
@@ -274,6 +380,8 @@ def _interval(figure: dict[str, Any]) -> str:
     if figure["interval_95"] is None:
         return ""
     low, high = figure["interval_95"]
+    if figure["unit"] == UNIT:
+        return f"{low:.3g} to {high:.3g}"
     return f"{_text(low, '') if figure['unit'] != '%' else _text(low, '%')} to {_text(high, figure['unit'])}"
 
 

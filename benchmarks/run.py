@@ -17,6 +17,7 @@ import torch
 from benchmarks import (
     data,
     encoder,
+    executors,
     expert,
     images,
     memory,
@@ -24,6 +25,10 @@ from benchmarks import (
     real_time,
     recovery,
     report,
+    scale,
+    scale_data,
+    scale_loop,
+    scale_trainer,
     soak,
     stages,
     start_up,
@@ -31,6 +36,7 @@ from benchmarks import (
 )
 from benchmarks.figures import read_records, write_record
 from benchmarks.stack import ROOT
+from benchmarks.sweeps import TOLERANCE, UNIT
 from vjepa_bringup.interrupts import interruptible
 from vjepa_interfaces.errors import VjepaError
 
@@ -39,6 +45,7 @@ BENCHMARKS = (
     "encoder-gpu",
     "planning",
     "images",
+    "executors",
     "data",
     "stages",
     "start-up",
@@ -48,13 +55,18 @@ BENCHMARKS = (
     "memory",
     "recovery",
     "soak",
+    "scale",
+    "scale-data",
+    "scale-trainer",
+    "scale-loop",
 )
 BY_NAME_ONLY = ("soak",)
 """Those that take very long: `make soak`."""
 
-CHECKED = ("encoder", "planning", "images")
+CHECKED = ("encoder", "planning", "images", "executors", "scale")
 NOISE = 1.25
-"""A ratio that is worse than the committed one by more than this factor is a regression."""
+"""A ratio that is worse than the committed one by more than this factor is a regression; an exponent, by more than the
+tolerance of its aim."""
 
 QUIET_LOAD = 0.5
 
@@ -66,9 +78,9 @@ class Sizes:
     Attributes:
         expert_episodes: episodes of the expert in lockstep.
         expert_protocol: `full` or `short`.
-        runs: runs of the loop in real time.
+        runs: runs of the loop in real time, of a stage of data, or of a start.
         turns: rounds in which contenders take turns.
-        rounds: runs of the stack between pings.
+        rounds: runs of the stack between pings, and in which the commands of a sweep are run.
         run_episodes: short episodes in each of those runs.
         pings: round trips in a ping run.
         transitions: in the larger dataset that a trainer is given.
@@ -140,6 +152,7 @@ def measurements(sizes: Sizes, say: Callable[[str], None]) -> dict[str, Callable
         "encoder-gpu": lambda: encoder.measure_gpu(sizes.turns, sizes.seed),
         "planning": lambda: planning.measure(sizes.turns, sizes.seed),
         "images": lambda: images.measure(sizes.rounds, sizes.pings, say),
+        "executors": lambda: executors.measure(sizes.rounds, sizes.pings, say),
         "data": lambda: data.measure(sizes.runs, sizes.run_episodes, sizes.transitions, sizes.seed),
         "stages": lambda: stages.measure(sizes.turns, sizes.run_episodes, sizes.seed),
         "start-up": lambda: start_up.measure(sizes.runs, sizes.seed),
@@ -149,6 +162,10 @@ def measurements(sizes: Sizes, say: Callable[[str], None]) -> dict[str, Callable
         "memory": lambda: memory.measure(sizes.transitions, sizes.seed),
         "recovery": lambda: recovery.measure(sizes.runs, sizes.seed),
         "soak": lambda: soak.measure(sizes.minutes, sizes.seed, say),
+        "scale": lambda: scale.measure(sizes.turns, sizes.seed),
+        "scale-data": lambda: scale_data.measure(sizes.rounds, sizes.run_episodes, sizes.seed, say),
+        "scale-trainer": lambda: scale_trainer.measure(sizes.rounds, sizes.transitions, sizes.seed, say),
+        "scale-loop": lambda: scale_loop.measure(sizes.rounds, sizes.run_episodes, sizes.seed, say),
     }
 
 
@@ -169,15 +186,19 @@ def names_of(arguments: argparse.Namespace) -> tuple[str, ...]:
 
 
 def regressions(committed: dict[str, dict[str, Any]], measured: dict[str, dict[str, Any]]) -> list[str]:
-    """Return a line for each ratio in the records `measured` that is worse than the `committed` one beyond noise."""
+    """Return a line for each ratio or exponent in the records `measured` that is worse than the `committed` one.
+
+    Worse is what is so beyond noise.
+    """
     known = {figure["what"]: figure for content in committed.values() for figure in content["figures"]}
     lines = []
     for figure in (figure for content in measured.values() for figure in content["figures"]):
-        if figure["unit"] != "times" or figure["what"] not in known:
+        if figure["unit"] not in ("times", UNIT) or figure["what"] not in known:
             continue
         before, now = known[figure["what"]]["value"], figure["value"]
-        if (before / now if figure["at_least"] else now / before) > NOISE:
-            lines.append(f"{figure['what']}: {now:.3g} times, committed is {before:.3g}")
+        better, worse = (before, now) if figure["at_least"] else (now, before)
+        if (better / worse > NOISE) if figure["unit"] == "times" else (better - worse > TOLERANCE):
+            lines.append(f"{figure['what']}: {now:.3g} {figure['unit']}, committed is {before:.3g}")
     return lines
 
 

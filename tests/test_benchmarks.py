@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -145,12 +146,95 @@ def test_recovery_is_told_by_node():
     assert (simulation.value, simulation.met, simulation.interval_95) == (5.5, False, (5.0, 6.0))
 
 
+def test_an_exponent_is_that_of_the_growth_and_is_held_to_the_expected_one_within_a_tolerance():
+    from benchmarks.sweeps import FLAT, LINEAR, Sweep, exponent
+
+    assert exponent([1, 10, 100], [3.0, 300.0, 30000.0]) == pytest.approx(2.0)
+    linear = Sweep("x", "p", "n", "s", LINEAR, {2.0: [4.0, 4.0], 8.0: [16.0, 32.0]})
+    value, interval = linear.exponent()
+    assert (value, interval) == (pytest.approx(1.25), pytest.approx((1.0, 1.5)))
+    assert (linear.figure().aim, linear.figure().met) == (1.1, False)
+    flat = Sweep("x", "p", "n", "MiB", FLAT, {1.0: [100.0], 16.0: [110.0]})
+    assert (flat.figure().met, flat.figure().interval_95) == (True, None)
+    rate = Sweep("x", "p", "n", "1/s", LINEAR, {1.0: [1.0], 2.0: [1.7]}, gain=True)
+    assert (rate.figure().aim, rate.figure().at_least, rate.figure().met) == (0.9, True, False)
+
+
+def test_memory_of_tensors_is_that_of_the_peak():
+    import torch
+
+    from benchmarks.sweeps import peak_tensors_mib
+
+    assert 8.0 <= peak_tensors_mib(lambda: torch.zeros(2**20) + torch.zeros(2**20)) <= 13.0
+
+
+def test_collection_is_timed_beyond_its_start_and_its_rate_is_of_each_number_of_workers(monkeypatch):
+    from benchmarks import scale_data
+
+    monkeypatch.setattr(
+        scale_data, "collected", lambda episodes, workers, _: (5.0 + episodes / workers, 100.0 * workers)
+    )
+    content = scale_data.measure(2, 3, 0, lambda _: None)
+    assert [figure["value"] for figure in content["figures"]] == pytest.approx([1.0, 0.0, 1.0, 1.0], abs=1e-9)
+    times, _, rates, _ = content["sweeps"]
+    assert [(point["x"], point["values"]) for point in times["points"]] == [(x, [x, x]) for x in (3.0, 6.0, 12.0)]
+    assert [point["values"] for point in rates["points"]] == [[1.0, 1.0], [2.0, 2.0]]
+    assert all(figure["met"] for figure in content["figures"])
+
+
+def test_the_loops_memory_is_of_all_nodes_but_the_recorder():
+    from benchmarks.scale_loop import sweeps_of
+
+    run = {"episode_recorder": [60.0, 61.0], "vjepa_planner": [200.0, 201.0], "sim_bridge": [100.0, 101.0]}
+    recorder, loop = sweeps_of([run, run], [10.0, 20.0])
+    assert recorder.points == {10.0: [60.0, 60.0], 20.0: [61.0, 61.0]}
+    assert loop.points == {10.0: [300.0, 300.0], 20.0: [302.0, 302.0]}
+
+
+def test_a_familys_memory_is_read_of_every_process_of_it():
+    from benchmarks.memory import family, private_bytes
+
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        assert child.pid in family(os.getpid())
+        assert private_bytes(child.pid) > 0
+    finally:
+        child.communicate(b"\n")
+    assert private_bytes(child.pid) == 0
+
+
+def test_the_pictures_are_of_every_figure_and_every_sweep(tmp_path):
+    from benchmarks import report
+    from benchmarks.figures import Figure, record, write_record
+    from benchmarks.pictures import LEAST, MOST, ratios
+    from benchmarks.sweeps import LINEAR, Sweep
+
+    figures = [
+        Figure("none", 0.0, "", "", 2.0),
+        Figure("missing", math.nan, "", "", 2.0),
+        Figure("speed", 3.0, "times", "", 2.0, at_least=True, interval_95=(2.0, 400.0)),
+    ]
+    made = record("scale", figures, "./vjepa", [0])["figures"]
+    assert ratios(made) == [("none", LEAST, LEAST, LEAST, False, True), ("speed", 1.5, 1.0, MOST, True, True)]
+    sweep = Sweep("a cost", "costs", "sizes", "s", LINEAR, {1.0: [1.0, 2.0], 10.0: [10.0, 20.0]})
+    content = record("scale", [sweep.figure()], "./vjepa", [0], sweeps=[sweep.content()])
+    write_record(tmp_path, {**content, "load_average_at_start": 0.1})
+    report.write(tmp_path, tmp_path / "page.md")
+    page = (tmp_path / "page.md").read_text()
+    assert "| growth of a cost | at most exponent 1.1 | exponent 1 | 1 to 1 | yes |" in page
+    assert "| a cost | 10 sizes | 15 s | 1 |" in page
+    for name in (report.RATIOS_PICTURE, report.SWEEPS_PICTURE):
+        assert f"({name})" in page
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_check_names_the_ratios_that_are_worse_than_the_committed_ones_beyond_noise():
     from benchmarks.figures import Figure, record
     from benchmarks.run import regressions
 
-    def records(speed_up, cost, error):
+    def records(speed_up, cost, error, growth=1.0):
         figures = [
+            Figure("growth", growth, "exponent", "", 1.1),
             Figure("speed-up", speed_up, "times", "", 2.0, at_least=True),
             Figure("cost", cost, "times", "", 1.0),
             Figure("time", error, "ms", "", 1.0),
@@ -161,6 +245,10 @@ def test_a_check_names_the_ratios_that_are_worse_than_the_committed_ones_beyond_
     assert regressions(records(2.0, 1.0, 5.0), records(1.5, 1.3, 5.0)) == [
         "speed-up: 1.5 times, committed is 2",
         "cost: 1.3 times, committed is 1",
+    ]
+    assert regressions(records(2.0, 1.0, 5.0), records(2.0, 1.0, 5.0, growth=1.09)) == []
+    assert regressions(records(2.0, 1.0, 5.0), records(2.0, 1.0, 5.0, growth=1.2)) == [
+        "growth: 1.2 exponent, committed is 1"
     ]
 
 
@@ -186,14 +274,90 @@ def test_stages_are_told_apart_by_when_each_message_was_sent_and_heard():
 
 
 def test_both_searches_of_the_benchmark_choose_the_same_action():
-    from benchmarks.planning import _observations, planner
+    from benchmarks.planning import LATENT_SHAPE, observations, planner
 
     plans = []
     for plain in (False, True):
-        search = planner(plain)
+        search = planner(plain=plain)
         search.reset(0)
-        plans.append([search.plan(observation, None).action for observation in _observations(0)[:3]])
+        plans.append([search.plan(observation, None).action for observation in observations(LATENT_SHAPE, 0)[:3]])
     assert np.allclose(*plans, atol=1e-3)
+
+
+def test_the_published_search_is_given_our_world_of_one_network():
+    import torch
+
+    from benchmarks import published
+    from benchmarks.planning import LATENT_SHAPE, MPPI, observations, planner, single
+
+    calls = {}
+
+    class Search:
+        def __init__(self, dynamics, cost, size, noise, **options):
+            calls.update(options, dynamics=dynamics, cost=cost)
+
+        def command(self, state, shift_nominal_trajectory):
+            calls.setdefault("states", []).append((state, shift_nominal_trajectory))
+            return torch.tensor([3.0, 0.5])
+
+    ours = single(planner(MPPI))
+    world, config = ours._world, ours.config
+    observation = observations(LATENT_SHAPE, 0)[0]
+    search = published.search(type("package", (), {"MPPI": Search}), world, config)
+    assert search(observation).tolist() == [1.0, 0.5]
+    assert [shift for _, shift in calls["states"]] == [True] + [False] * (config.iterations - 1)
+    assert (calls["num_samples"], calls["horizon"]) == (config.samples, config.horizon)
+    state = calls["states"][0][0]
+    actions = 2 * torch.rand(1, config.samples, config.horizon, 2) - 1
+    with torch.inference_mode():
+        imagined = world.imagine(state[None], actions)
+        expected = world.costs(imagined, actions, config.distance_weight)[0]
+        total, reached = torch.zeros(config.samples), state.expand(config.samples, -1)
+        for step in range(config.horizon):
+            reached = calls["dynamics"](reached, actions[0, :, step])
+            total = total + calls["cost"](reached, actions[0, :, step])
+    assert torch.allclose(total, expected, atol=1e-4)
+    ours.reset(0)
+    assert ours.plan(observation, None).disagreement is None
+
+
+def test_products_of_8_bit_integers_are_near_those_of_floats():
+    import torch
+    from torch.nn import functional
+
+    from benchmarks.int8 import Int8Weight
+
+    torch.manual_seed(0)
+    inputs, weight, bias = torch.randn(5, 64), torch.randn(32, 64), torch.randn(32)
+    exact, found = (functional.linear(inputs, *linear) for linear in ((weight, bias), (Int8Weight(weight, bias), None)))
+    assert functional.cosine_similarity(found, exact, dim=-1).min() > 0.999
+
+
+def test_the_page_says_whether_8_bit_integers_are_worth_having():
+    from benchmarks.encoder import OWN, int8_beside
+    from benchmarks.report import _int8
+
+    def said(int8_ms, cosine):
+        times = {"int8": int8_ms, "bfloat16": [4.0, 5.0]}
+        runs = [{"what": OWN, "batch": 1, "dtype": name, "rounds_ms": ms} for name, ms in times.items()]
+        return _int8(int8_beside(runs, {"int8_cosine": cosine}))
+
+    assert "takes 1.10 times as long" in said([4.4, 5.5], 0.9995)
+    assert said([4.4, 5.5], 0.9995).endswith("is 0.9995: no part of the stack.")
+    assert said([2.0, 2.5], 0.9995).endswith("worth having.")
+    assert said([2.0, 2.5], 0.99).endswith("no part of the stack.")
+
+
+def test_a_planner_that_is_not_installed_is_not_measured():
+    from benchmarks.planning import OWN, PLAIN, PUBLISHED, SINGLE, figures
+    from benchmarks.report import RUN_COLUMNS, _runs
+
+    timed = {OWN: [1.0], PLAIN: [2.0], SINGLE: [1.0]}
+    assert len(figures(timed)) == 2
+    assert figures({**timed, PUBLISHED: [1.5]})[2].value == 1.5
+    assert f"| 1 | {PUBLISHED} | not measured |" in _runs(
+        RUN_COLUMNS["planning"], [{"what": PUBLISHED, "median_ms": None}]
+    )
 
 
 def test_a_ping_leaves_out_its_warm_up_and_counts_what_stayed_unanswered():
@@ -204,6 +368,30 @@ def test_a_ping_leaves_out_its_warm_up_and_counts_what_stayed_unanswered():
     summary = summarise(answered)
     assert summary["p50_ms"] == pytest.approx(2.5)
     assert (summary["count"], summary["unanswered"]) == (4, 1)
+
+
+def test_time_on_processors_is_counted_behind_the_warm_up(monkeypatch):
+    from benchmarks import ping
+
+    monkeypatch.setattr(ping.time, "process_time", iter([0.01 * i**2 for i in range(ping.WARM_UP + 2)]).__next__)
+    clock = ping.CpuClock()
+    for _ in range(ping.WARM_UP):
+        clock.tick()
+    assert math.isnan(clock.per_message_ms())
+    clock.tick()
+    clock.tick()
+    begin, end = (0.01 * i**2 for i in (ping.WARM_UP - 1, ping.WARM_UP + 1))
+    assert clock.per_message_ms() == pytest.approx(1e3 * (end - begin) / 2)
+
+
+def test_executors_are_compared_round_by_round():
+    from benchmarks.executors import NAMES, figures
+
+    times = {"single": [2.0, 6.0], "multi": [9.0, 9.0], "events": [1.0, 2.0]}
+    runs = [{"what": NAMES[name], "p50_ms": times[name][i], "cpu_ms": 1.0} for i in (0, 1) for name in NAMES]
+    trip, cpu = figures(runs)
+    assert (trip.value, trip.interval_95, trip.met) == (2.5, pytest.approx((2.0, 3.0)), True)
+    assert cpu.value == 1.0
 
 
 def test_sizes_are_those_of_the_protocol_unless_asked_otherwise():
@@ -247,19 +435,26 @@ def test_the_committed_document_is_that_of_the_committed_results():
     )
 
 
+@pytest.mark.timeout(900)
 def test_a_quick_run_measures_and_documents_everything(tmp_path):
     command = [sys.executable, "-m", "benchmarks.run", "--quick", "--results", tmp_path]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=480, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=840, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     records = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
     names = (
         "data",
         "encoder",
+        "executors",
         "expert",
         "images",
         "memory",
         "planning",
         "real-time",
+        "recovery",
+        "scale",
+        "scale-data",
+        "scale-loop",
+        "scale-trainer",
         "stages",
         "start-up",
         "transport",
@@ -278,5 +473,6 @@ def test_a_quick_run_measures_and_documents_everything(tmp_path):
     assert by_name["relative error of the tokens in float32"]["met"]
     assert by_name["least cosine of a token in bfloat16"]["met"]
     assert [run["transitions"] for run in records["benchmark-memory"]["runs"]] == [200, 2000]
+    assert all(run["cpu_ms"] > 0 for run in records["benchmark-executors"]["runs"])
     document = (tmp_path / "performance.md").read_text()
     assert all(figure["what"] in document for content in records.values() for figure in content["figures"])

@@ -1,0 +1,84 @@
+"""A published planner in our world: the MPPI of `pytorch_mppi`.
+
+`make .vjepa/mppi` installs it beside the environment.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from benchmarks.stack import ROOT
+from vjepa_planner.contract import Observation
+from vjepa_planner.planners.mppi import MppiConfig
+from vjepa_planner.planners.world import World
+
+FOLDER = ROOT / ".vjepa" / "mppi"
+DISTRIBUTION = "pytorch_mppi"
+
+
+def pytorch_mppi() -> ModuleType | None:
+    """Return the package where it is installed, in the environment or in `FOLDER`, else None."""
+    if FOLDER.is_dir() and str(FOLDER) not in sys.path:
+        sys.path.append(str(FOLDER))  # Behind all others: the environment's own packages come first.
+    try:
+        return importlib.import_module(DISTRIBUTION)
+    except ImportError:
+        return None
+
+
+def version() -> str:
+    """Return the version of the package that is installed."""
+    return metadata.version(DISTRIBUTION)
+
+
+def search(package: ModuleType, world: World, config: MppiConfig) -> Callable[[Observation], Tensor]:
+    """Return what plans an action (n,) with the published MPPI, with samples, horizon and iterations of `config`.
+
+    It calls the modules as they were trained, a step of all samples at a time, as its own examples do.
+
+    Args:
+        package: `pytorch_mppi`.
+        world: with a single network as its dynamics.
+        config: of our `mppi`.
+    """
+    assert world.heads is not None
+    heads, repeat = world.heads, world.dynamics.config.action_repeat
+    joints = world.dynamics.conditioning.config.joints
+    before = torch.empty(0)
+
+    def dynamics(state: Tensor, action: Tensor) -> Tensor:
+        nonlocal before
+        before = state
+        held = action[:, None].expand(-1, repeat, -1)
+        return world.dynamics(state[None, :, None], held[None])[0]
+
+    def cost(state: Tensor, action: Tensor) -> Tensor:
+        reward = heads.reward(before, action[:, None].expand(-1, repeat, -1))
+        return (config.distance_weight * heads.distance(state) - reward) / config.horizon
+
+    mppi = package.MPPI(
+        dynamics,
+        cost,
+        world.dynamics.conditioning.config.state_size,
+        config.initial_std**2 * torch.eye(joints),
+        num_samples=config.samples,
+        horizon=config.horizon,
+        lambda_=config.temperature,
+        u_min=-torch.ones(joints),
+        u_max=torch.ones(joints),
+        U_init=torch.zeros(config.horizon, joints),
+    )
+
+    @torch.inference_mode()
+    def plan(observation: Observation) -> Tensor:
+        state = world.state(world.tensors(observation))
+        for iteration in range(config.iterations):
+            action = mppi.command(state, shift_nominal_trajectory=iteration == 0)
+        return action.clamp(-1, 1)
+
+    return plan
