@@ -258,18 +258,22 @@ def _sweeps(records: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def with_soak(text: str, soak: dict[str, Any]) -> str:
-    """Return `text`, docs/reliability.md, with the figures of the record `soak` between its marks."""
+def with_soak(text: str, soak: dict[str, Any] | None) -> str:
+    """Return `text`, docs/reliability.md, with the figures of the record `soak` between its marks; None: of none yet."""
+    before, _, rest = text.partition(SOAK_BEGINS)
+    _, _, after = rest.partition(SOAK_ENDS)
+    between = "Not measured yet." if soak is None else _soak(soak)
+    return f"{before}{SOAK_BEGINS}\n\n{between}\n\n{SOAK_ENDS}{after}"
+
+
+def _soak(soak: dict[str, Any]) -> str:
     counts, figures = soak["counts"], [{**figure, "command": soak["command"]} for figure in soak["figures"]]
     said = (
         f"`make soak`, {soak['date'][:10]}, {soak['machine']['cpu']}, {soak['machine']['cores_used']} cores: "
         f"{counts['steps']:,.0f} control steps, {counts['stale_steps']:,.0f} without a newer command, "
         f"{counts['frames'] - counts['answered_frames']:,.0f} of {counts['frames']:,.0f} frames without an answer.\n"
     )
-    between = "\n".join((said, table(figures), "", _runs(RUN_COLUMNS["soak"], soak["runs"])))
-    before, _, rest = text.partition(SOAK_BEGINS)
-    _, _, after = rest.partition(SOAK_ENDS)
-    return f"{before}{SOAK_BEGINS}\n\n{between}\n\n{SOAK_ENDS}{after}"
+    return "\n".join((said, table(figures), "", _runs(RUN_COLUMNS["soak"], soak["runs"])))
 
 
 def _section(content: dict[str, Any]) -> str:
@@ -398,10 +402,9 @@ def main() -> None:
 
 
 def write_soak() -> None:
-    """Write the figures of the soak into docs/reliability.md, where it was measured."""
-    if soak := read_records(ROOT / "results").get("soak"):
-        page = ROOT / "docs" / "reliability.md"
-        page.write_text(with_soak(page.read_text(encoding="utf-8"), soak), encoding="utf-8")
+    """Write the figures of the soak into docs/reliability.md."""
+    page, soak = ROOT / "docs" / "reliability.md", read_records(ROOT / "results").get("soak")
+    page.write_text(with_soak(page.read_text(encoding="utf-8"), soak), encoding="utf-8")
 
 
 if __name__ == "__main__":

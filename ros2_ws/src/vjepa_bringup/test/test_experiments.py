@@ -155,7 +155,7 @@ def test_every_command_of_the_projects_rows_is_one_that_vjepa_understands(encode
                 assert str(path) in arguments, f"{row.name}: its command does not name {path}"
             for value in [*arguments, *map(str, step.params.values())]:
                 if value.startswith(str(place.work)) and "/params/" not in value:
-                    found = makings & {Path(value), Path(value).parent}
+                    found = makings & {Path(value), *Path(value).parents}
                     assert found, f"{row.name} reads {value}, which no row makes"
 
 
@@ -169,7 +169,7 @@ def test_every_row_makes_all_it_reads_before_it_reads_it():
             planner = place.parameters(step).get("vjepa_planner", {"ros__parameters": {}})["ros__parameters"]
             read = [*place.arguments(row, step), *map(str, planner.values())]
             read = {value for value in read if value.startswith(str(place.work)) and "/params/" not in value}
-            unmade = {value for value in read if not {value, str(Path(value).parent)} & (made | own)}
+            unmade = {value for value in read if not {value, *map(str, Path(value).parents)} & (made | own)}
             assert not unmade, f"{name}: {row.name}"
             made |= own
 
