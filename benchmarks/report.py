@@ -259,7 +259,7 @@ def _sweeps(records: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def with_soak(text: str, soak: dict[str, Any] | None) -> str:
-    """Return `text`, docs/reliability.md, with the figures of the record `soak` between its marks; None: of none yet."""
+    """Return `text`, docs/reliability.md, with the figures of the record `soak`, None for none, between its marks."""
     before, _, rest = text.partition(SOAK_BEGINS)
     _, _, after = rest.partition(SOAK_ENDS)
     between = "Not measured yet." if soak is None else _soak(soak)
