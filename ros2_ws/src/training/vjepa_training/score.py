@@ -9,6 +9,7 @@ from sim_bridge.tasks import task_named
 from vjepa_interfaces.errors import unknown_name
 from vjepa_interfaces.messages import FIRST, LAST
 from vjepa_planner.contract import Imagined
+from vjepa_training.catalogue import plane_of
 from vjepa_training.imagination import compare_with_what_happened
 
 BOOTSTRAP_RESAMPLES = 10_000
@@ -111,7 +112,7 @@ class ScoreKeeper:
     def _in_target(self, target: np.ndarray, fingertip: np.ndarray) -> bool | None:
         if self._radius is None:
             return None
-        return bool(np.linalg.norm((target - fingertip)[:2]) <= self._radius)
+        return bool(np.linalg.norm((target - fingertip)[plane_of(self.task)]) <= self._radius)
 
     @property
     def finished(self) -> list[Episode]:
