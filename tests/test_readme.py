@@ -32,6 +32,7 @@ PAGES = [
     "docs/tasks.md",
     "docs/datasets.md",
     "docs/tutorial.md",
+    "docs/another-arm.md",
     "docs/world-models.md",
     "docs/reproduce.md",
     "docs/real-camera.md",

@@ -23,6 +23,7 @@ setup(
             "expert-p = vjepa_planner.planners.expert_p:ExpertPPlanner",
             "expert = vjepa_planner.planners.expert:ExpertPlanner",
             "bc = vjepa_planner.planners.bc:BcPlanner",
+            "expert-xy = vjepa_planner.planners.expert_xy:ExpertXYPlanner",
             "shooting = vjepa_planner.planners.shooting:ShootingPlanner",
             "cem = vjepa_planner.planners.cem:CemPlanner",
             "mppi = vjepa_planner.planners.mppi:MppiPlanner",

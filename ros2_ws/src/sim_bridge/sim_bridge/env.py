@@ -125,9 +125,10 @@ class SimEnv:
 
     @property
     def target_size(self) -> float:
-        """The target's radius in this episode, m; NaN for a target that has no geometry of its own."""
-        target = self._task.target
-        return float(self._physics.model.geom_size[self._target_geom(), 0]) if target.kind == "geom" else math.nan
+        """The target's radius in this episode, m; NaN for a task that is not about reaching one."""
+        if self._task.target_radius is None:
+            return math.nan
+        return float(self._physics.model.geom_size[self._target_geom(), 0])
 
     def reset(self, episode: int | None = None) -> SimStep:
         """Begin an episode, whether or not the last one is over, and return its FIRST step.
@@ -206,12 +207,11 @@ class SimEnv:
         self.close()
 
     def _target_geom(self) -> int:
-        target = self._task.target
-        if target.kind != "geom":
+        if self._task.target_radius is None:
             raise VjepaError(
                 f"{self.config.task} has no target whose size could be drawn; leave randomize_target_size out"
             )
-        return self._physics.model.name2id(target.name, "geom")
+        return self._physics.model.name2id(self._task.target.name, "geom")
 
     def _effort_limit(self) -> float:
         own = float(self._motors.limits.max())

@@ -40,6 +40,7 @@ class SimTask:
         control_period_s: seconds from one control step to the next.
         target_radius: the reward is full where fingertip and target are at most this far apart in the plane, m; None
             for a task that is not about reaching.
+        plane: numbers of the two world axes in which the arm moves.
     """
 
     domain: str
@@ -51,6 +52,7 @@ class SimTask:
     effort_limit: float
     control_period_s: float = 0.02
     target_radius: float | None = None
+    plane: tuple[int, int] = (0, 1)
 
     def load(self, seed: int):
         """Return a new `dm_control.rl.control.Environment` of this task, without a time limit.
@@ -67,6 +69,7 @@ class SimTask:
         return suite.load(self.domain, self.task, task_kwargs={"random": seed, "time_limit": float("inf")})
 
 
+_UPRIGHT = (0, 2)
 _TARGET = Place("geom", "target")
 _FINGER_RADIUS = 0.01
 _REACHER: dict[str, Any] = {
@@ -82,7 +85,36 @@ TASKS = {
     "reacher-hard": SimTask("reacher", "hard", **_REACHER, target_radius=0.015 + _FINGER_RADIUS),
     # The spinner's free end is what the finger must strike; the task has no target of its own.
     "finger-spin": SimTask(
-        "finger", "spin", "cam0", Place("geom", "fingertip"), Place("site", "tip"), ("proximal", "distal"), 30.0
+        "finger",
+        "spin",
+        "cam0",
+        Place("geom", "fingertip"),
+        Place("site", "tip"),
+        ("proximal", "distal"),
+        30.0,
+        plane=_UPRIGHT,
+    ),
+    "cartpole-swingup": SimTask(
+        "cartpole",
+        "swingup",
+        "fixed",
+        Place("body", "cart"),
+        Place("geom", "pole_1"),
+        ("slider",),
+        10.0,
+        control_period_s=0.01,
+        plane=_UPRIGHT,
+    ),
+    "manipulator-bring_ball": SimTask(
+        "manipulator",
+        "bring_ball",
+        "fixed",
+        Place("site", "grasp"),
+        Place("body", "ball"),
+        ("arm_root", "arm_shoulder", "arm_elbow", "arm_wrist", "grasp"),
+        12.0,
+        control_period_s=0.01,
+        plane=_UPRIGHT,
     ),
     "point_mass-easy": SimTask(
         "point_mass", "easy", "fixed", Place("geom", "pointmass"), _TARGET, ("t1", "t2"), 0.1, target_radius=0.015

@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sim_bridge.tasks import task_named
+from sim_bridge.tasks import TASKS, task_named
 from vjepa_interfaces.errors import unknown_name
 from vjepa_planner.registry import available
+
+EXPERTS = {"reacher": ("expert", "expert-p"), "point_mass": ("expert-xy",)}
+"""The scripted planners that are shown the target and know the arm, the best first, by dm_control's domain."""
 
 
 def installed_planners() -> list[str]:
@@ -41,6 +44,34 @@ def arm_of(task: str) -> dict[str, Any]:
         "effort_limit": arm.effort_limit,
         "control_period_s": arm.control_period_s,
     }
+
+
+def task_domain(task: str) -> str:
+    """Return dm_control's domain of `task`, such as `reacher`: tasks of one domain have the same arm.
+
+    Raises:
+        VjepaError: there is no such task; the message lists those there are.
+    """
+    return task_named(task).domain
+
+
+def experts_of(task: str) -> tuple[str, ...]:
+    """Return the scripted planners that know how to do `task`, the best first; empty where there is none.
+
+    Raises:
+        VjepaError: there is no such task; the message lists those there are.
+    """
+    return EXPERTS.get(task_domain(task), ())
+
+
+def is_about_reaching(task: str) -> bool:
+    """Return whether the reward of `task` is for the fingertip in a target; true where the task is not known."""
+    return task not in TASKS or TASKS[task].target_radius is not None
+
+
+def plane_of(task: str) -> list[int]:
+    """Return the numbers of the two world axes in which the arm of `task` moves; x and y where it is not known."""
+    return list(TASKS[task].plane) if task in TASKS else [0, 1]
 
 
 def options_of(planner: str, parameters: Mapping[str, Any]) -> dict[str, Any]:

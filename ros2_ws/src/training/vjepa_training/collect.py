@@ -22,10 +22,10 @@ from vjepa_perception.clip import ClipBuffer
 from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
 from vjepa_planner.contract import Observation, Planner, PlannerContext
 from vjepa_planner.registry import available, load_planner
+from vjepa_training.catalogue import experts_of
 from vjepa_training.dataset import IMAGE, LATENT, Dataset, DatasetInfo, EpisodeWriter, finish_dataset, whole_episodes
 from vjepa_training.encode import encode_frames
 
-POLICIES = ("expert", "expert-p", "random")
 MIX = "mix"
 MAX_RESTARTS = 3
 """Times that a worker which died is started again."""
@@ -39,7 +39,7 @@ class CollectConfig:
 
     Attributes:
         sim: the simulation; episode i uses `sim.seed + i`.
-        policy: a planner, or `mix`: `expert`, `expert-p` or `random`, drawn anew each episode.
+        policy: a planner, or `mix`: a scripted one that knows the task or `random`, drawn anew each episode.
         options: of the planner, as `load_planner` takes them.
         epsilon: share of control steps in which a uniformly random action is taken instead of the policy's.
         hold: control steps that a random action of `epsilon` is held, so that the arm gets somewhere.
@@ -84,11 +84,9 @@ class Collector:
         plain = replace(config.sim, randomize_camera=False, randomize_appearance=False, randomize_target_size=False)
         self._plain_env = SimEnv(plain) if config.plain_share else self._env
         self._limits = self._env.limits
-        context = PlannerContext(
-            action_size=len(self._limits.joint_names), control_period_s=self._env.control_period_ns * 1e-9, device="cpu"
-        )
-        names = POLICIES if config.policy == MIX else (config.policy,)
-        self._policies: dict[str, Planner] = {name: load_planner(name, config.options, context) for name in names}
+        context = PlannerContext.of(self._limits, self._env.control_period_ns * 1e-9)
+        self._names = (*experts_of(config.sim.task), "random") if config.policy == MIX else (config.policy,)
+        self._policies: dict[str, Planner] = {name: load_planner(name, config.options, context) for name in self._names}
         for name, policy in self._policies.items():
             if policy.encoder_fingerprint is None:
                 continue
@@ -114,7 +112,7 @@ class Collector:
         """Simulate the episode `number` and return its rows, as `EpisodeWriter.add` takes them."""
         steps, commands, frames, seen = [], [], [], []
         rng = np.random.default_rng((self.config.sim.seed + number, _NOISE_STREAM))
-        name = str(rng.choice(POLICIES)) if self.config.policy == MIX else self.config.policy
+        name = str(rng.choice(self._names)) if self.config.policy == MIX else self.config.policy
         policy = self._policies[name]
         policy.reset(self.config.sim.seed + number)
         env = self._plain_env if rng.random() < self.config.plain_share else self._env

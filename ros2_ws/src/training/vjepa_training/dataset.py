@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from vjepa_interfaces.bundle import file_sha256
+from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
 
 INFO_FILE, PARTS, MAKING_FILE = "info.json", "parts", "making.json"
@@ -60,6 +61,11 @@ class DatasetInfo:
     encoder: dict[str, Any] | None = None
     task: str = ""
     sources: tuple[dict[str, Any], ...] = field(default=())
+
+    @property
+    def arm(self) -> EffortLimits:
+        """The arm: its joints, and the torque of an action of 1."""
+        return EffortLimits(self.joint_names, self.effort_limit)
 
     def columns(self) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
         """Return type and shape, without the row, of every column by name.

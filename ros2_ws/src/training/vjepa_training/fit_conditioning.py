@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from vjepa_interfaces.errors import VjepaError
 from vjepa_planner.models.conditioning import Conditioning, ConditioningConfig
+from vjepa_training.catalogue import plane_of
 from vjepa_training.dataset import LATENT, Dataset
 from vjepa_training.optimiser import adamw, set_cosine_rate
 
@@ -162,6 +163,7 @@ def _labels(dataset: Dataset) -> np.ndarray:
         for name in ("observation.joint_position", "observation.joint_velocity", "target", "fingertip")
     }
     position, velocity = columns["observation.joint_position"], columns["observation.joint_velocity"]
-    target, fingertip = (columns[name][:, :2] / METRE_UNIT for name in ("target", "fingertip"))
+    plane = plane_of(dataset.info.task)
+    target, fingertip = (columns[name][:, plane] / METRE_UNIT for name in ("target", "fingertip"))
     joints = [np.sin(position), np.cos(position), velocity / np.maximum(velocity.std(0), 1e-3)]
     return np.concatenate([*joints, target, fingertip, target - fingertip], axis=1).astype(np.float32)

@@ -15,13 +15,12 @@ from vjepa_perception.clip import ClipBuffer
 from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
 from vjepa_planner.contract import Observation, PlannerContext
 from vjepa_planner.registry import load_planner
+from vjepa_training.catalogue import experts_of
 
 SAME, OTHER = "same", "other"
 GOALS = (SAME, OTHER)
 OTHER_SEED = 1_000_000_000
 """How far the seed of another target lies behind the episode's."""
-
-EXPERT = "expert"
 
 
 def goal_latent(sim: SimConfig, encoder: Encoder, episode: int, goal: str) -> np.ndarray:
@@ -35,12 +34,14 @@ def goal_latent(sim: SimConfig, encoder: Encoder, episode: int, goal: str) -> np
             seed far away, so they are not.
 
     Raises:
-        VjepaError: the expert does not know the arm of the task.
+        VjepaError: no scripted expert knows the task.
     """
+    experts = experts_of(sim.task)
+    if not experts:
+        raise VjepaError(f"no scripted expert knows the task '{sim.task}', so there is no goal that one would reach")
     seed = sim.seed + (OTHER_SEED if goal == OTHER else 0)
     with SimEnv(replace(sim, seed=seed)) as env:
-        context = PlannerContext(len(env.limits.joint_names), env.control_period_ns * 1e-9)
-        expert = load_planner(EXPERT, {}, context)
+        expert = load_planner(experts[0], {}, PlannerContext.of(env.limits, env.control_period_ns * 1e-9))
         expert.reset(seed + episode)
         clip = ClipBuffer(encoder.clip_frames)
         nothing = np.zeros((1, 1), np.float32)

@@ -39,6 +39,7 @@ class ReacherLatents(gymnasium.Env):
     Attributes:
         clip: the frames to encode for the present observation, oldest first, as `Encoder.preprocess` returns them.
         encoder: as given.
+        arm: its joints, and the torque of an action of 1.
     """
 
     action_space: spaces.Box
@@ -57,6 +58,7 @@ class ReacherLatents(gymnasium.Env):
         """
         self.encoder = encoder
         self._env = SimEnv(replace(sim, seed=0))  # So that an episode's number is its seed.
+        self.arm = self._env.limits
         self._next_seed = sim.seed
         self._step: SimStep | None = None
         self.metadata = {**self.metadata, "render_fps": round(1e9 / self._env.control_period_ns)}

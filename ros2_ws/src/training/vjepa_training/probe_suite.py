@@ -23,6 +23,7 @@ from vjepa_perception.checkpoint import ARCHITECTURE, find_checkpoint
 from vjepa_perception.clip import ClipBuffer
 from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
 from vjepa_training.attentive_probe import AttentiveTarget, attentive_probe
+from vjepa_training.catalogue import is_about_reaching
 from vjepa_training.collect import CollectConfig, collect
 from vjepa_training.dataset import IMAGE, LATENT, Dataset
 from vjepa_training.probe import ProbeError, fit_classes, fit_ridge, split_episodes
@@ -59,7 +60,7 @@ class ProbeConfig:
         episodes: how many.
         seed: episode i uses seed + i.
         episode_steps: control steps of an episode.
-        randomize: draw camera, colours, lights and target size anew each episode.
+        randomize: draw camera, colours, lights and, where there is a target, its size anew each episode.
         workers: processes that simulate.
         attentive: whether attentive probes are trained as well.
     """
@@ -249,7 +250,7 @@ def _data(config: ProbeConfig, encoder: Encoder | None, say: Callable[[str], Non
         episode_steps=config.episode_steps,
         randomize_camera=config.randomize,
         randomize_appearance=config.randomize,
-        randomize_target_size=config.randomize,
+        randomize_target_size=config.randomize and is_about_reaching(config.task),
     )
     what = CollectConfig(sim, POLICY, epsilon=EPSILON, hold=HOLD, latents=False, frames=True)
     with (
@@ -280,7 +281,7 @@ def _described(dataset: Dataset, encoder: Encoder | None) -> dict[str, Any]:
 
 def _hues(config: ProbeConfig, episodes: np.ndarray) -> np.ndarray | None:
     """Return the target's hue in each row's episode, where the episodes' seeds say it."""
-    if config.data is not None or not config.randomize:
+    if config.data is not None or not (config.randomize and is_about_reaching(config.task)):
         return None
     return target_hues(config.task, [config.seed + i for i in range(config.episodes)])[episodes]
 

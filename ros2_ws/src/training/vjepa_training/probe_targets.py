@@ -8,11 +8,12 @@ import numpy as np
 
 from sim_bridge.randomize import Randomizer
 from sim_bridge.tasks import task_named
+from vjepa_training.catalogue import plane_of
 from vjepa_training.dataset import Dataset
 from vjepa_training.probe import Score, accuracy_score, r2_score, rmse_score
 
 SECTORS = 8
-"""Directions of motion, the first along +x, counterclockwise."""
+"""Directions of motion, the first along +x, the next towards +y, or towards +z where the arm moves upright."""
 
 MOVING_M_S = 0.1
 """The fingertip moves where it is faster than this."""
@@ -65,10 +66,11 @@ def probe_targets(
     velocity = dataset["observation.joint_velocity"][rows]
     joints = dataset.info.joint_names
     circle = np.stack([np.sin(position), np.cos(position)], axis=2).reshape(len(rows), -1)
-    axes = ("x", "y")
+    plane = plane_of(dataset.info.task)
+    axes = tuple("xyz"[axis] for axis in plane)
     found = [
-        ProbeTarget("fingertip", POSITION, "m", column["fingertip"][:, :2], axes),
-        ProbeTarget("target", POSITION, "m", column["target"][:, :2], axes),
+        ProbeTarget("fingertip", POSITION, "m", column["fingertip"][:, plane], axes),
+        ProbeTarget("target", POSITION, "m", column["target"][:, plane], axes),
         ProbeTarget("joint angles", ANGLES, "rad", circle, tuple(f"{f} {j}" for j in joints for f in ("sin", "cos"))),
         ProbeTarget("joint velocities", PLAIN, "rad/s", velocity, joints),
         ProbeTarget("target size", PLAIN, "m", column["target_size"][:, None], ("radius",)),
@@ -101,7 +103,7 @@ def motion_sectors(dataset: Dataset, rows: np.ndarray) -> np.ndarray:
     A sector is centred on its direction; rows of unknown fingertip are -1 too.
     """
     fingertip, stamps = np.asarray(dataset["fingertip"]), np.asarray(dataset["stamp_ns"])
-    moved = (fingertip[rows] - fingertip[rows - 1])[:, :2]
+    moved = (fingertip[rows] - fingertip[rows - 1])[:, plane_of(dataset.info.task)]
     seconds = (stamps[rows] - stamps[rows - 1]) * 1e-9
     angle = np.arctan2(moved[:, 1], moved[:, 0])
     moving = np.linalg.norm(moved, axis=1) > MOVING_M_S * seconds

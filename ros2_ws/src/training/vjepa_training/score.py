@@ -9,6 +9,7 @@ from sim_bridge.tasks import task_named
 from vjepa_interfaces.errors import unknown_name
 from vjepa_interfaces.messages import FIRST, LAST
 from vjepa_planner.contract import Imagined
+from vjepa_training.catalogue import plane_of
 from vjepa_training.imagination import compare_with_what_happened
 
 BOOTSTRAP_RESAMPLES = 10_000
@@ -99,7 +100,7 @@ class ScoreKeeper:
             return
         self._last_ns = stamp_ns
         if self._radius is not None:
-            self.distance_m = float(np.linalg.norm((target - fingertip)[:2]))
+            self.distance_m = float(np.linalg.norm((target - fingertip)[plane_of(self.task)]))
         if step_type == FIRST:
             self.episodes.append(Episode(started_in_target=self._in_target()))
             return

@@ -21,16 +21,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from sim_bridge.env import SimConfig
+from vjepa_interfaces.bundle import arm_record
+from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
 from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
 from vjepa_planner.contract import Observation, PlannerContext
 from vjepa_planner.models.policy import Policy, PolicyConfig, save_policy
 from vjepa_planner.registry import load_planner
+from vjepa_training.catalogue import experts_of
 from vjepa_training.dataset import LATENT, Dataset
 from vjepa_training.optimiser import adamw, set_cosine_rate
 from vjepa_training.rollout import RolloutConfig, rollout
-
-EXPERT = "expert"
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class BcTraining:
         dagger_episodes: episodes of each round.
         dagger_steps: control steps of each of those.
         batch_lanes: episodes rolled out side by side.
-        task: of DAgger's episodes.
+        task: whose expert is cloned, and of DAgger's episodes.
+        effort_limit: torque of an action of 1 in those, N·m; None for the task's own.
         image_size: of their frames, width and height in pixels.
         seed: of weights and batches; DAgger's episodes have seeds of their own behind it.
         device: where it trains.
@@ -75,6 +77,7 @@ class BcTraining:
     dagger_steps: int = 200
     batch_lanes: int = 25
     task: str = "reacher-easy"
+    effort_limit: float | None = None
     image_size: tuple[int, int] = (64, 64)
     seed: int = 0
     device: str = "cpu"
@@ -162,7 +165,7 @@ def labelled_frames(dataset: Dataset, training: BcTraining, max_frames: int = 0)
         max_frames: at most so many, drawn without replacement; 0 for all.
 
     Raises:
-        VjepaError: no latents, or frames without a target, which the expert cannot label.
+        VjepaError: no latents, no expert that knows the task, or frames without a target, which it cannot label.
     """
     latents = dataset[LATENT]
     index = np.arange(len(dataset))
@@ -177,14 +180,37 @@ def labelled_frames(dataset: Dataset, training: BcTraining, max_frames: int = 0)
             "cannot label them; behaviour cloning needs data of the simulator"
         )
     kept = latents[index][:, :1] if training.rows == "mean" else latents[index]
-    labels = expert_actions(position, velocity, target)
+    labels = expert_actions(position, velocity, target, training.task, dataset.info.arm)
     return Frames(kept, position, velocity, labels, dataset["episode_index"][index])
 
 
-def expert_actions(position: np.ndarray, velocity: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Return what the expert would do, (T, n) in [-1, 1], in each of T situations; (T, n) rad, rad/s, (T, 3) m."""
-    context = PlannerContext(action_size=position.shape[1], control_period_s=0.02, device="cpu")  # It keeps no time.
-    expert = load_planner(EXPERT, {}, context)
+def expert_actions(
+    position: np.ndarray,
+    velocity: np.ndarray,
+    target: np.ndarray,
+    task: str = BcTraining.task,
+    arm: EffortLimits | None = None,
+) -> np.ndarray:
+    """Return what the task's expert would do, (T, n) in [-1, 1], in each of T situations.
+
+    Args:
+        position: (T, n) rad.
+        velocity: (T, n) rad/s.
+        target: (T, 3) m.
+        task: whose expert.
+        arm: whose situations; None where that is not known.
+
+    Raises:
+        VjepaError: no scripted expert knows the task, or the arm is another one than the expert's.
+    """
+    experts = experts_of(task)
+    if not experts:
+        raise VjepaError(
+            f"no scripted expert knows the task '{task}', so there is nothing to clone; train an actor by reward "
+            f"instead: vjepa train sac --task {task}"
+        )
+    context = PlannerContext(position.shape[1], control_period_s=0.02, arm=arm)  # It keeps no time.
+    expert = load_planner(experts[0], {}, context)
     expert.reset(0)
     nothing = np.zeros((1, 1), np.float32)
     situations = zip(position, velocity, target, strict=True)
@@ -292,6 +318,7 @@ def write_policy(
     """
     best = min(outcome.curve, key=lambda entry: (-entry["round"], entry["validation"]))
     facts = {
+        "arm": arm_record(dataset.info.arm),
         "dataset": list(dataset.info.sources),
         "training": asdict(training),
         "command": command,
@@ -412,6 +439,7 @@ def _dagger_frames(
     rows = slice(0, 1) if training.rows == "mean" else slice(None)
     sim = SimConfig(
         task=training.task,
+        effort_limit=training.effort_limit,
         seed=dagger_seed(training, number),
         episode_steps=training.dagger_steps,
         image_size=training.image_size,
@@ -433,7 +461,7 @@ def _dagger_frames(
     position = np.stack([step.joint_position for _, step, _ in seen])
     velocity = np.stack([step.joint_velocity for _, step, _ in seen])
     target = np.stack([step.target for _, step, _ in seen])
-    labels = expert_actions(position, velocity, target)
+    labels = expert_actions(position, velocity, target, training.task)
     numbers = np.array([episode for episode, _, _ in seen])
     fields = (np.stack([latent for _, _, latent in seen]), position, velocity, labels, numbers)
     return [torch.from_numpy(array) for array in fields], [episode.episode_return for episode in episodes]

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vjepa_interfaces.bundle import Bundle, read_bundle
+from vjepa_interfaces.bundle import Bundle, arm_record, read_bundle
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_planner.models.actor import Actor, ActorConfig, TwinCritic, load_actor, save_actor
 from vjepa_planner.models.dynamics import Dynamics, load_dynamics
@@ -152,6 +152,7 @@ def train_dreamer(
     model, bundle = load_dynamics(dynamics)
     fingerprint = (dataset.info.encoder or {}).get("fingerprint", "")
     bundle.check_encoder(fingerprint)
+    bundle.check_arm(dataset.info.arm)
     heads = _heads(reward, bundle, training)
     data = open_transitions(dataset, model.conditioning, work)
     model.to(training.device)
@@ -215,6 +216,7 @@ def train_dreamer(
 
     curve = fit(run, optimiser, training, training.steps, loss_of, validate, on_step)
     facts: dict[str, Any] = {
+        "arm": arm_record(dataset.info.arm),
         "dataset": list(dataset.info.sources),
         "training": asdict(training),
         "command": command,
@@ -334,6 +336,7 @@ def _labels(dataset: Dataset, policy: Path | str, work: Path | str) -> np.ndarra
     """Return what the policy would do in each row, (N, n) float32; kept in the folder `work` for the next time."""
     bundle = read_bundle(policy, POLICY)
     bundle.check_encoder((dataset.info.encoder or {}).get("fingerprint", ""))
+    bundle.check_arm(dataset.info.arm)
     key = hashlib.sha256(repr((bundle.weights_sha256, identity_of(dataset))).encode()).hexdigest()[:16]
     path = Path(work) / f"policy-{key}.npy"
     if path.exists():

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from vjepa_interfaces.bundle import arm_record
 from vjepa_interfaces.errors import VjepaError
 from vjepa_planner.models.conditioning import ConditioningConfig
 from vjepa_planner.models.dynamics import Dynamics, load_dynamics, preset, save_dynamics
@@ -165,6 +166,7 @@ def train_dynamics(
     curve = fit(run, optimiser, training, steps, loss_of, validate, on_step)
     model.eval().requires_grad_(False).cpu()
     facts = {
+        "arm": arm_record(dataset.info.arm),
         "dataset": list(dataset.info.sources),
         "training": asdict(training),
         "command": command,

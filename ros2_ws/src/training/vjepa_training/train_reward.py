@@ -93,6 +93,7 @@ def train_reward(
     model_of_states, bundle = load_dynamics(dynamics)
     fingerprint = (dataset.info.encoder or {}).get("fingerprint", "")
     bundle.check_encoder(fingerprint)
+    bundle.check_arm(dataset.info.arm)
     conditioning = model_of_states.conditioning
     repeat = model_of_states.config.action_repeat
     torch.manual_seed(training.seed)

@@ -21,6 +21,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from torch import nn
 
 from sim_bridge.env import SimConfig
+from vjepa_interfaces.bundle import arm_record
 from vjepa_interfaces.errors import VjepaError
 from vjepa_perception.encoder import Encoder
 from vjepa_planner.models.actor import Actor, ActorConfig, save_actor
@@ -120,9 +121,11 @@ def train_sac(
     conditioning = model.conditioning
     sim = replace(sim, seed=sac_seed(training), episode_steps=training.episode_steps)
     made = [ConditionedStates(ReacherLatents(sim, encoder), conditioning) for _ in range(training.envs)]
+    arm = made[0].env.arm
     environments = SideBySide(made, sim.seed, training.action_repeat)
     settings = {**asdict(training), "sim": asdict(sim)}
     try:
+        bundle.check_arm(arm)
         sac = _soft_actor_critic(environments, training)
         weights = {"dynamics_sha256": bundle.weights_sha256}
         parts: dict[str, Stateful] = {"networks": _Networks(sac), "replay": _Replay(sac)}
@@ -142,6 +145,7 @@ def train_sac(
         environments.close()
     curve = progress.curve
     facts: dict[str, Any] = {
+        "arm": arm_record(arm),
         "training": settings,
         "command": command,
         **weights,

@@ -10,6 +10,7 @@ import torch
 
 from vjepa_interfaces.errors import VjepaError
 from vjepa_planner.models.conditioning import Conditioning
+from vjepa_training.catalogue import plane_of
 from vjepa_training.dataset import LATENT, Dataset
 
 BLOCK_ROWS = 4096
@@ -23,7 +24,7 @@ class Transitions:
         states: (N, S) float32, or float16 where the latent is taken as it is; mapped into memory from a file.
         actions: (N, n) float32 in [-1, 1], from each row to the next; 0 where there is no next.
         rewards: (N,) float32, of the step from each row to the next; 0 where there is none.
-        offsets: (N, 2) float32, from fingertip to target, m; NaN where not known.
+        offsets: (N, 2) float32, from fingertip to target in the plane of the task, m; NaN where not known.
         left: (N,) steps that follow each row in its episode without a gap.
         episode: (N,) number of the episode.
     """
@@ -61,7 +62,7 @@ def open_transitions(dataset: Dataset, conditioning: Conditioning, work: Path | 
     for start, stop in dataset.episodes:
         for row in range(stop - 2, start - 1, -1):
             left[row] = left[row + 1] + 1 if has_next[row] else 0
-    offsets = np.asarray(dataset["target"])[:, :2] - np.asarray(dataset["fingertip"])[:, :2]
+    offsets = (np.asarray(dataset["target"]) - np.asarray(dataset["fingertip"]))[:, plane_of(dataset.info.task)]
     return Transitions(
         states=_states(dataset, conditioning, work),
         actions=np.where(has_next[:, None], np.clip(actions, -1, 1), 0).astype(np.float32),

@@ -1,11 +1,13 @@
 """The graph as data: what runs, with which parameters, and which of their sources wins."""
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import yaml
+from ament_index_python.packages import get_package_prefix
 
 from vjepa_bringup.graph import (
     CONSUMERS,
@@ -13,6 +15,7 @@ from vjepa_bringup.graph import (
     GUARD,
     LIFECYCLE_ORDER,
     OPTION_PARAMETERS,
+    STATE_PUBLISHER,
     NodeSpec,
     StackOptions,
     arm_stand_in,
@@ -26,6 +29,7 @@ from vjepa_bringup.graph import (
     share,
 )
 from vjepa_bringup.options import option_default, option_help, parse_option, replace
+from vjepa_bringup.supervisor import command_of
 from vjepa_interfaces.errors import VjepaError
 
 
@@ -74,6 +78,54 @@ def test_a_guard_is_there_where_it_is_asked_for_and_is_the_first_to_be_taken_dow
     assert nodes[GUARD].remappings == {"joint_command": "torques"}
     if source == "sim":
         assert nodes["sim_bridge"].parameters["command_input"] == "effort_array"
+
+
+def test_the_guard_of_a_simulated_arm_has_its_joints_and_limits_unless_a_file_says_others(params_file):
+    names = ("joint_names", "effort_limits", "slew_rates", "damping")
+    guard = graph(guard=True, task="cartpole-swingup")[GUARD].parameters
+    assert [guard[name] for name in names] == [["slider"], [10.0], [100.0], [0.0]]
+    guard = graph(guard=True)[GUARD].parameters
+    assert [guard[name] for name in names] == [["shoulder", "wrist"], [0.05] * 2, [0.5] * 2, [0.0] * 2]
+    file = params_file(effort_guard={"effort_limits": [1.0]}, sim_bridge={"effort_limit": 5.0})
+    guard = graph(guard=True, task="cartpole-swingup", params_file=file)[GUARD].parameters
+    assert [guard[name] for name in names] == [["slider"], [1.0], [50.0], [0.0]]
+
+
+@pytest.fixture
+def state_publisher(tmp_path, monkeypatch):
+    """ROS's robot_state_publisher, installed as an empty program."""
+    executable = tmp_path / "lib" / STATE_PUBLISHER / STATE_PUBLISHER
+    marker = tmp_path / "share" / "ament_index" / "resource_index" / "packages" / STATE_PUBLISHER
+    for file in (executable, marker):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    monkeypatch.setenv("AMENT_PREFIX_PATH", os.pathsep.join([os.environ["AMENT_PREFIX_PATH"], str(tmp_path)]))
+    return executable
+
+
+def test_the_robot_state_publisher_gets_the_urdf_and_the_arms_joint_states_and_is_managed_by_nobody(state_publisher):
+    assert STATE_PUBLISHER not in graph()
+    nodes = graph(robot_state_publisher=True, task="reacher-hard", joint_states_topic="states")
+    node = nodes[STATE_PUBLISHER]
+    assert '<robot name="reacher">' in node.parameters["robot_description"]
+    assert node.parameters["use_sim_time"] is True
+    assert node.remappings == {"joint_states": "states"}
+    assert not node.lifecycle
+    assert STATE_PUBLISHER not in nodes["stack_manager"].parameters["managed_nodes"]
+    assert command_of(node, "file.yaml", "left", "warn")[0] == str(state_publisher)
+
+
+def test_without_robot_state_publisher_installed_it_is_said_what_to_install(monkeypatch):
+    own = {get_package_prefix(name) for name in ("vjepa_bringup", "sim_bridge")}
+    monkeypatch.setenv("AMENT_PREFIX_PATH", os.pathsep.join(own))
+    with pytest.raises(VjepaError, match=r"not installed.*apt-get install ros-jazzy-robot-state-publisher"):
+        graph(robot_state_publisher=True)
+
+
+@pytest.mark.parametrize("options", [{"task": "finger-spin"}, {"source": "camera", "planner": "random"}])
+def test_an_arm_without_a_urdf_is_not_shown_as_a_reacher(options, state_publisher):
+    with pytest.raises(VjepaError, match=r"there is no URDF here of the arm .*only of the simulated reacher"):
+        graph(robot_state_publisher=True, **options)
 
 
 def test_the_camera_node_is_activated_last_and_opens_what_the_argument_names(params_file):

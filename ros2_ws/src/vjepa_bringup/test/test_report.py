@@ -146,6 +146,24 @@ def test_a_planner_is_compared_with_the_cloned_policy_on_the_same_episodes(repor
     assert "+15.0" not in line_of(page, "`shooting`", "shooting-full.json")
 
 
+def test_evaluations_of_other_tasks_stand_by_themselves_and_are_not_compared(report):
+    results = {
+        "bc-full.json": evaluation("full"),
+        "reacher-hard-bc-full.json": {**evaluation("full"), "task": "reacher-hard", "policy": "mine"},
+        "finger-spin-sac-full.json": {
+            **evaluation("full"),
+            **{"task": "finger-spin", "success_rate": None, "started_in_target": [None, None]},
+        },
+    }
+    page, _ = report(results)
+    own, others = (page.partition(f"## {name}\n")[2].partition("\n## ")[0] for name in ("Returns", "Other tasks"))
+    assert not any(name in own for name in ("reacher-hard", "finger-spin", "point_mass"))
+    line = line_of(others, "reacher-hard-bc-full.json")
+    assert "| `reacher-hard` | reacher-hard | `p` with `mine` | full | 140.0 (100.0 to 180.0) | 100 % | 2 | 70" in line
+    assert "| not defined |" in line_of(others, "finger-spin-sac-full.json")
+    assert "not measured" in line_of(others, "`point_mass-easy`")
+
+
 def test_a_search_for_a_goal_is_told_with_its_distances(report):
     meaning = {"target_distance": {"start": [0.2, 0.1], "end": [0.05, 0.15]}, "goal_correlation": 0.123}
     others, same = evaluation("old", "other"), {**evaluation("old", "same"), **meaning}
@@ -189,7 +207,7 @@ def test_with_all_results_nothing_is_left_to_measure_and_all_is_drawn(report, tm
         for row in ROWS.values()
         for step in row.steps
         for path in step.results
-        if not row.name.startswith("probe")
+        if not step.run.startswith("probe")
     }
     page, _ = report(results)
     assert page.count("not measured") == 0

@@ -13,12 +13,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ament_index_python.packages import get_package_share_directory
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_directory
 
 from vjepa_interfaces import topics
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.yaml_file import read_yaml
-from vjepa_training.catalogue import arm_of
+from vjepa_training.catalogue import arm_of, task_domain
 
 SOURCES = ("sim", "camera")
 VERSIONED = ("rclpy", "torch", "transformers", "mujoco", "dm_control", "stable-baselines3", "numpy", "vjepa_bringup")
@@ -35,6 +35,9 @@ LIFECYCLE_ORDER = (*CONSUMERS, "camera", "sim_bridge")
 
 GUARD = "effort_guard"
 """The last to be activated, where it is asked for, so that it is the first to be taken down: with zero torque."""
+
+STATE_PUBLISHER = "robot_state_publisher"
+"""ROS's own node and package: joint states to the transforms of the links that a URDF describes."""
 
 OPTION_PARAMETERS = {
     "sim_bridge": ("task", "seed", "episodes", "episode_steps", "lockstep"),
@@ -60,6 +63,7 @@ class StackOptions:
         joint_states_topic: topic of the joint states, where it is not `joint_states`.
         command_topic: topic of the torque commands, where it is not `joint_command`.
         guard: put `effort_guard` between the torque commands and the arm; it starts with a dry run.
+        robot_state_publisher: start ROS's node of this name with the URDF of the simulated reacher, for RViz.
         planner: the planner that drives.
         policy: bundle name or folder of the policy that the planner `bc` runs.
         encoder: bundle name, folder or hub id.
@@ -87,6 +91,7 @@ class StackOptions:
     joint_states_topic: str = ""
     command_topic: str = ""
     guard: bool = False
+    robot_state_publisher: bool = False
     planner: str | None = None
     policy: str | None = None
     encoder: str | None = None
@@ -120,7 +125,7 @@ class NodeSpec:
 
 
 def build_graph(options: StackOptions) -> list[NodeSpec]:
-    """Return the nodes of the stack, lifecycle nodes in their order of activation and the stack manager last.
+    """Return the nodes of the stack, lifecycle nodes in their order of activation, then the others.
 
     Raises:
         VjepaError: an option or a parameter file that makes no sense; the message gives what is valid.
@@ -151,7 +156,30 @@ def build_graph(options: StackOptions) -> list[NodeSpec]:
     nodes = [NodeSpec(*executables[name], name, clock | parameters[name] | asked, remappings) for name in names]
     manager = {"managed_nodes": names, **parameters["stack_manager"]}
     nodes.append(NodeSpec("vjepa_bringup", "stack_manager", "stack_manager", manager, lifecycle=False))
+    if options.robot_state_publisher:
+        described = {"robot_description": _urdf(parameters["sim_bridge"]["task"], options.source)}
+        nodes.append(
+            NodeSpec(STATE_PUBLISHER, STATE_PUBLISHER, STATE_PUBLISHER, clock | described | asked, remappings, False)
+        )
     return nodes
+
+
+def _urdf(task: str, source: str) -> str:
+    """Return the URDF of the arm of a simulated `task`, for which `robot_state_publisher` must be installed."""
+    if source != "sim" or task_domain(task) != "reacher":
+        arm = f"the arm of {task}" if source == "sim" else "the arm behind a camera"
+        raise VjepaError(
+            f"robot_state_publisher is true, but there is no URDF here of {arm}, only of the simulated reacher; leave "
+            "it out, and start one with a URDF of that arm"
+        )
+    try:
+        get_package_prefix(STATE_PUBLISHER)
+    except PackageNotFoundError as error:
+        raise VjepaError(
+            "robot_state_publisher is true, but ROS's package of that name is not installed, and there is no wheel of "
+            "it; in an installed ROS 2 Jazzy: apt-get install ros-jazzy-robot-state-publisher. Without one leave it out"
+        ) from error
+    return Path(get_package_share_directory("sim_bridge"), "urdf", "reacher.urdf").read_text(encoding="utf-8")
 
 
 def arm_stand_in(options: StackOptions) -> NodeSpec:
@@ -223,6 +251,7 @@ def merged_parameters(options: StackOptions) -> dict[str, dict[str, Any]]:
         merged["vjepa_planner"] = _arm_of(merged["sim_bridge"]) | merged["vjepa_planner"]
         if options.guard:
             merged["sim_bridge"]["command_input"] = "effort_array"
+            merged[GUARD] = _guarded(merged["vjepa_planner"]) | merged[GUARD]
     merged["episode_recorder"]["provenance"] = json.dumps(_provenance(merged))
     return merged
 
@@ -249,6 +278,20 @@ def _arm_of(sim: dict[str, Any]) -> dict[str, Any]:
     if _is_positive(sim.get("rate_hz")) and not sim.get("lockstep"):
         arm["control_period_s"] = 1.0 / sim["rate_hz"]
     return arm
+
+
+def _guarded(planner: dict[str, Any]) -> dict[str, Any]:
+    """Return what the guard must know of the planner's arm; it takes a tenth of a second from none to all torque."""
+    names, limit = planner["joint_names"], planner["effort_limit"]
+    if not isinstance(names, list) or not _is_positive(limit):
+        return {}  # The planner's node says so.
+    joints = len(names)
+    return {
+        "joint_names": names,
+        "effort_limits": [float(limit)] * joints,
+        "slew_rates": [10.0 * limit] * joints,
+        "damping": [0.0] * joints,
+    }
 
 
 def _expected_rate(planner: dict[str, Any]) -> dict[str, float]:

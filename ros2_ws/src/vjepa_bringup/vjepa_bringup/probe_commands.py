@@ -22,6 +22,7 @@ def add_parsers(commands) -> None:
     probe.add_argument("--encoder", help="bundle, checkpoint folder or hub id")
     probe.add_argument("--device", help="auto, cpu or cuda")
     probe.add_argument("--data", metavar="DS", help="a dataset with frames, or with latents alone (default: simulate)")
+    probe.add_argument("--task", help="dm_control task to simulate, such as reacher-easy")
     probe.add_argument("--episodes", type=types.amount, help="episodes to simulate (default 1000)")
     probe.add_argument("--seed", type=types.seed, help="episode i uses seed + i (default 1000000)")
     probe.add_argument("--episode-steps", type=types.positive, help="control steps of an episode (default 50)")
@@ -37,16 +38,18 @@ def add_parsers(commands) -> None:
 def probe_command(arguments: argparse.Namespace) -> int:
     """`vjepa probe`."""
     simulation = {name: getattr(arguments, name) for name in ("episodes", "seed", "episode_steps", "workers")}
-    if arguments.data and (arguments.randomize or any(value is not None for value in simulation.values())):
+    simulates = (arguments.task, arguments.randomize or None, *simulation.values())
+    if arguments.data and any(value is not None for value in simulates):
         raise VjepaError(
-            "--data has episodes of its own; leave out --episodes, --seed, --episode-steps, --randomize and --workers, "
-            "which are for simulated ones"
+            "--data has episodes of its own; leave out --task, --episodes, --seed, --episode-steps, --randomize and "
+            "--workers, which are for simulated ones"
         )
     for path in (arguments.json, arguments.markdown, arguments.picture):
         if path:
             require_writable(path)
     started = time.monotonic()
-    parameters = merged_parameters(replace(StackOptions(), encoder=arguments.encoder, device=arguments.device))
+    options = replace(StackOptions(), encoder=arguments.encoder, device=arguments.device, task=arguments.task)
+    parameters = merged_parameters(options)
     perception = parameters["vjepa_perception"]
     from vjepa_training.probe_suite import ProbeConfig, run_probes
 

@@ -17,6 +17,9 @@ from vjepa_interfaces.errors import VjepaError
 from vjepa_training.comparison import SAME, compare
 
 NOT_MEASURED = "not measured"
+TASK = "reacher-easy"
+"""The task of all experiments whose commands name no other."""
+
 CLONED = "bc-grid"
 """The experiment of the policy that planners are compared with."""
 
@@ -32,6 +35,10 @@ The task is `reacher-easy`: a reward of 1 in each step in which the fingertip is
 and success is a return above 150; `full` has 1000 steps, as published results do, and success is to be in the target at
 the end. Intervals are 95 % bootstrap intervals of the mean. "Less bc-grid" is the return less that of the cloned policy
 on the same episodes, paired: a planner that begins with that policy has to be more than it to be worth its thinking.
+"""
+OTHER_TASKS = """\
+What another [task](another-arm.md) is, and which arm has it, is on a page of its own. Success is to be in the target at
+the end, and not defined for a task without one; returns of 1000 steps are 0 to 1000 everywhere.
 """
 GOALS = """\
 100 steps with a goal latent, of the frame that the expert reached in an environment of its own: with the same target,
@@ -84,6 +91,11 @@ class Result:
             return "goal" if "--goal" in words else "eval"
         return words[1] if words[0] == "train" else words[0]
 
+    @property
+    def task(self) -> str:
+        """The dm_control task that it is of."""
+        return (self.content or {}).get("task") or self.option("--task") or TASK
+
     def option(self, name: str) -> str:
         """Return what the step's command gives for an option, such as `--protocol`."""
         words = shlex.split(self.step.run)
@@ -131,13 +143,17 @@ def render(rows: Mapping[str, Row], results: Sequence[Result], page: Path, pictu
     def link(result: Result) -> str:
         return f"[{result.path.name}]({Path(os.path.relpath(result.path, page.parent)).as_posix()})"
 
+    evaluations = by_kind.get("eval", [])
+    own = [result for result in evaluations if result.task == TASK]
+    others = [result for result in evaluations if result.task != TASK]
     parts = [HEAD, "## Returns\n", EVALUATIONS]
     if "returns" in pictures:
         parts.append(f"![Mean returns with their intervals]({pictures['returns']})\n")
-    parts += [_evaluations(by_kind.get("eval", []), link), _reasons(by_kind.get("eval", []))]
+    parts += [_evaluations(own, link), _reasons(own)]
     published: list[Sequence[str]] = [("published", "observation", "return, 1000 steps")]
     published += [(entry["agent"], entry["observation"], entry["returns"]) for entry in references()]
     parts += ["Published, for `full`:\n", _table(published)]
+    parts += ["## Other tasks\n", OTHER_TASKS, _other_tasks(others, link), _reasons(others)]
     parts += ["## Search for a goal latent\n", GOALS, _goals(by_kind.get("goal", []), link)]
     parts.append(_reasons(by_kind.get("goal", [])))
     parts += ["## What a search imagined, against what happened\n", IMAGINED]
@@ -202,6 +218,21 @@ def _evaluations(results: Sequence[Result], link) -> str:
                 link(result),
             )
         )
+    return _table(lines)
+
+
+def _other_tasks(results: Sequence[Result], link) -> str:
+    heads = ("experiment", "task", "planner", "protocol", "mean return (95 % interval)", "success", "episodes", "seeds")
+    lines: list[Sequence[str]] = [(*heads, "encoder", "result")]
+    for result in results:
+        head, found = (f"`{result.row.name}`", result.task), result.content
+        if found is None:
+            lines.append((*head, result.option("--planner"), result.option("--protocol"), NOT_MEASURED, *[""] * 5))
+            continue
+        policy = f" with `{found['policy']}`" if "policy" in found else ""
+        figures = (found["protocol"], _mean(found), _share(found["success_rate"]), str(found["episodes"]))
+        ends = (_seeds(found), found["encoder"], link(result))
+        lines.append((*head, f"`{found['planner']}`{policy}", *figures, *ends))
     return _table(lines)
 
 

@@ -4,14 +4,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vjepa_bringup.results_page import Result, references
+from vjepa_bringup.results_page import TASK, Result, references
 
 DPI = 80
 
 
 def draw_returns(path: Path, results: Sequence[Result]) -> bool:
-    """Write a picture of the mean returns of evaluations, a part for each protocol; return whether there are any."""
-    found = [(result.path.stem, result.content) for result in results if result.kind == "eval" and result.content]
+    """Write a picture of the mean returns of evaluations, a part for each protocol; return whether there are any.
+
+    Those of other tasks are left out.
+    """
+    shown = [result for result in results if result.kind == "eval" and result.task == TASK]
+    found = [(result.path.stem, result.content) for result in shown if result.content]
     protocols = sorted({content["protocol"]: content["episode_steps"] for _, content in found}.items())
     if not found:
         return False

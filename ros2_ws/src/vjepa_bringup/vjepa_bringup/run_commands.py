@@ -26,6 +26,9 @@ def add_parsers(commands) -> None:
     run = commands.add_parser("run", help="run the full loop for a few episodes, ending in a scoreboard")
     _add_common(run, "run")
     run.add_argument("--lockstep", action="store_true", help="one simulation step per answered frame, not real time")
+    run.add_argument(
+        "--robot-state-publisher", action="store_true", help="start ROS's node with the reacher's URDF too, for RViz"
+    )
     run.add_argument("--record", metavar="DIR", help="record a rosbag2 bag into this folder")
     run.set_defaults(function=run_command)
 
@@ -90,6 +93,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     options = replace(
         _options(arguments),
         lockstep=arguments.lockstep or None,
+        robot_state_publisher=arguments.robot_state_publisher,
         record=True if arguments.record else None,
         bag_dir=arguments.record,
     )

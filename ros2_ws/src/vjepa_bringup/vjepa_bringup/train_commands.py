@@ -89,7 +89,7 @@ def _add_dynamics(kinds) -> None:
 def _add_reward(kinds) -> None:
     parser = kinds.add_parser("reward", help="reward and distance heads on the states of a dynamics model")
     parser.add_argument("--dynamics", required=True, metavar="BUNDLE", help="the dynamics model")
-    parser.add_argument("--no-distance", action="store_true", help="the reward head alone")
+    parser.add_argument("--no-distance", action="store_true", help="no distance head, as where there is no target")
     parser.add_argument("--hidden", type=types.positive, help="width of the heads' hidden layers")
     parser.add_argument("--noise", type=float, help="on the states, since planners ask about predicted ones")
     _add_training(parser)
@@ -188,7 +188,7 @@ def bc_command(arguments: argparse.Namespace) -> int:
         changes["joint_state"] = False
     dataset = Dataset(arguments.data)
     if dataset.info.task:
-        changes["task"] = dataset.info.task
+        changes |= {"task": dataset.info.task, "effort_limit": dataset.info.effort_limit}
     sizes = {tuple(source["image_size"]) for source in dataset.info.sources if source.get("image_size")}
     if len(sizes) == 1:
         (changes["image_size"],) = sizes
@@ -235,14 +235,20 @@ def dynamics_command(arguments: argparse.Namespace) -> int:
 
 def reward_command(arguments: argparse.Namespace) -> int:
     """`vjepa train reward`."""
+    from vjepa_training.catalogue import is_about_reaching
     from vjepa_training.dataset import Dataset
     from vjepa_training.train_reward import RewardTraining, train_reward
 
-    training = RewardTraining(**_given(arguments, RewardTraining), distance=not arguments.no_distance)
+    dataset = Dataset(arguments.data)
+    reaches = is_about_reaching(dataset.info.task)
+    if not reaches and not arguments.no_distance:
+        print(f"{dataset.info.task} is not about reaching a target: the reward head alone is trained", flush=True)
+    distance = reaches and not arguments.no_distance
+    training = RewardTraining(**_given(arguments, RewardTraining), distance=distance)
 
     def train(out: str, work: Path, on_step) -> dict[str, Any]:
         dynamics, start = find_bundle(arguments.dynamics), find_bundle(arguments.start)
-        return train_reward(Dataset(arguments.data), dynamics, training, out, work, _command(), on_step, start)
+        return train_reward(dataset, dynamics, training, out, work, _command(), on_step, start)
 
     return _trained(arguments, train)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 
@@ -11,9 +12,11 @@ from vjepa_interfaces.bundle import (
     MAX_CONFIG_BYTES,
     Bundle,
     BundleError,
+    arm_record,
     read_bundle,
     write_bundle,
 )
+from vjepa_interfaces.effort import EffortLimits
 
 CONFIG = {"kind": "policy", "architecture": "mlp", "encoder_fingerprint": "abcd", "latent_rows": "mean", "hidden": 256}
 
@@ -118,3 +121,33 @@ def test_a_bundle_from_before_there_were_hashes_is_taken(tmp_path):
     write_bundle(tmp_path, CONFIG, "")
     (tmp_path / "model.safetensors").write_bytes(b"any")
     read_bundle(tmp_path, "policy").check_weights()
+
+
+ARM = EffortLimits(("shoulder", "wrist"), 0.05)
+
+
+def test_the_arm_it_was_trained_on_passes_and_so_does_any_where_none_is_recorded():
+    Bundle(Path("policy"), {"arm": arm_record(ARM)}).check_arm(EffortLimits(("shoulder", "wrist"), 0.05))
+    Bundle(Path("policy"), {}).check_arm(ARM)
+
+
+@pytest.mark.parametrize(
+    ("arm", "message"),
+    [
+        (EffortLimits(("proximal", "distal"), 0.05), "joints shoulder, wrist, but this one has proximal, distal; use"),
+        (EffortLimits(("wrist", "shoulder"), 0.05), "joints shoulder, wrist, but this one has wrist, shoulder"),
+        (EffortLimits(("shoulder",), 0.05), "joints shoulder, wrist, but this one has shoulder;"),
+        (EffortLimits(("shoulder", "wrist"), 0.2), "an action of 1 is 0.05 N·m, but here it is 0.2; set the same"),
+    ],
+)
+def test_another_arm_than_the_one_it_was_trained_on_is_refused_naming_both(arm, message):
+    with pytest.raises(BundleError, match=f"policy was trained .*{message}"):
+        Bundle(Path("policy"), {"arm": arm_record(ARM)}).check_arm(arm)
+
+
+@pytest.mark.parametrize(
+    "arm", [{}, [], {"joint_names": 3, "effort_limit": 1}, {"joint_names": ["a"], "effort_limit": "x"}]
+)
+def test_a_damaged_record_of_the_arm_is_refused_naming_the_file(arm):
+    with pytest.raises(BundleError, match=r"policy/config.json: 'arm' is"):
+        Bundle(Path("policy"), {"arm": arm}).check_arm(ARM)

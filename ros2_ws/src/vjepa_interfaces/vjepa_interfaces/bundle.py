@@ -1,16 +1,18 @@
 """Bundles: a trained thing as a folder of `config.json`, `model.safetensors` and `MODEL_CARD.md`.
 
 `config.json` has at least `kind` (encoder, policy, dynamics, reward, actor) and `architecture`; a bundle that reads
-latents also has `encoder_fingerprint` and `latent_rows`, and one with weights their `weights_sha256`. Only JSON and
-safetensors are ever read: no pickle.
+latents also has `encoder_fingerprint` and `latent_rows`, one that knows an arm's actions that `arm`, and one with
+weights their `weights_sha256`. Only JSON and safetensors are ever read: no pickle.
 """
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
 
 CONFIG_FILE = "config.json"
@@ -75,6 +77,37 @@ class Bundle:
                 f"{self.path} was trained on latents of encoder {expected}, but these come from {fingerprint}; "
                 "use the encoder it was trained with, or train it again on this one"
             )
+
+    def check_arm(self, arm: EffortLimits) -> None:
+        """Refuse an arm other than the one this bundle was trained on; one that has no record of it passes.
+
+        Raises:
+            BundleError: other joints, or another torque of an action of 1; both are named.
+        """
+        if "arm" not in self.config:
+            return
+        known = self.require("arm", dict)
+        try:
+            trained = EffortLimits(tuple(map(str, known["joint_names"])), float(known["effort_limit"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(
+                f"{self.path / CONFIG_FILE}: 'arm' is {known!r:.100}; expected joint_names and effort_limit"
+            ) from error
+        if trained.joint_names != arm.joint_names:
+            raise BundleError(
+                f"{self.path} was trained on an arm with the joints {', '.join(trained.joint_names)}, but this one has "
+                f"{', '.join(arm.joint_names)}; use one that was trained on this arm"
+            )
+        if not math.isclose(trained.limit, arm.limit, rel_tol=1e-6):
+            raise BundleError(
+                f"{self.path} was trained where an action of 1 is {trained.limit:g} N·m, but here it is {arm.limit:g}; "
+                "set the same effort_limit, or train it again with this one"
+            )
+
+
+def arm_record(arm: EffortLimits) -> dict[str, Any]:
+    """Return what the entry `arm` of a configuration says: `joint_names`, and in N·m the `effort_limit`."""
+    return {"joint_names": list(arm.joint_names), "effort_limit": arm.limit}
 
 
 def file_sha256(path: Path) -> str:

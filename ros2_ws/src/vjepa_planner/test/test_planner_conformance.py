@@ -26,6 +26,11 @@ class TestExpert(PlannerConformance):
         return load_for_test("expert")
 
 
+class TestExpertXY(PlannerConformance):
+    def make_planner(self):
+        return load_for_test("expert-xy")
+
+
 class TestBc(PlannerConformance):
     joint_state = False
 
@@ -127,6 +132,7 @@ CONFORMANCE = {
     "random": TestRandom,
     "expert-p": TestExpertP,
     "expert": TestExpert,
+    "expert-xy": TestExpertXY,
     "bc": TestBc,
     "cem": TestCem,
     "shooting": TestShooting,

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
 from vjepa_planner.contract import PlannerContext
 from vjepa_planner.registry import available, load_planner
@@ -88,10 +89,18 @@ def test_an_option_out_of_range_is_refused_naming_it(planner, option, value):
         load_planner(planner, {option: value}, CONTEXT)
 
 
-@pytest.mark.parametrize("planner", ["expert", "expert-p"])
+@pytest.mark.parametrize("planner", ["expert", "expert-p", "expert-xy"])
 def test_an_arm_of_other_joints_than_the_experts_is_refused(planner):
     with pytest.raises(VjepaError, match=r"2 joints.*has 7"):
         load_planner(planner, {}, PlannerContext(action_size=7, control_period_s=0.02))
+    other = PlannerContext.of(EffortLimits(("proximal", "distal"), 30.0), 0.02)
+    with pytest.raises(VjepaError, match=f"planner '{planner}' is for an arm with the joints .*has proximal, distal"):
+        load_planner(planner, {}, other)
+
+
+def test_the_expert_drives_another_arm_of_two_links_whose_joints_it_is_told():
+    arm = PlannerContext.of(EffortLimits(("base", "elbow"), 0.2), 0.02)
+    load_planner("expert", {"joint_names": ["base", "elbow"], "upper_length": 0.3}, arm)
 
 
 @pytest.mark.parametrize(

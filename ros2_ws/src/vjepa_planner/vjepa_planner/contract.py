@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
 
 JOINT_STATE, TARGET, GOAL = "joint_state", "target", "goal"
@@ -100,11 +101,18 @@ class PlannerContext:
         action_size: number of joints, n.
         control_period_s: seconds from one action to the next.
         device: where to compute, as torch names it; planners without torch ignore it.
+        arm: its joints, and the torque of an action of 1; None where that is not known.
     """
 
     action_size: int
     control_period_s: float
     device: str = "cpu"
+    arm: EffortLimits | None = None
+
+    @classmethod
+    def of(cls, arm: EffortLimits, control_period_s: float, device: str = "cpu") -> "PlannerContext":
+        """Return the context of a known arm."""
+        return cls(len(arm.joint_names), control_period_s, device, arm)
 
     def __post_init__(self) -> None:
         if self.action_size < 1:
@@ -215,6 +223,19 @@ def require_joints(planner: str, expected: int, context: PlannerContext) -> None
         raise VjepaError(
             f"planner '{planner}' is for an arm of {expected} joints, but this one has {context.action_size}; "
             "choose another planner"
+        )
+
+
+def require_arm(planner: str, joint_names: tuple[str, ...], context: PlannerContext) -> None:
+    """Refuse an arm that does not have the joints which `planner` was made for; one that is not known passes.
+
+    Raises:
+        VjepaError: the joints of `context.arm` have other names.
+    """
+    if context.arm is not None and context.arm.joint_names != joint_names:
+        raise VjepaError(
+            f"planner '{planner}' is for an arm with the joints {', '.join(joint_names)}, but this one has "
+            f"{', '.join(context.arm.joint_names)}; choose another planner"
         )
 
 

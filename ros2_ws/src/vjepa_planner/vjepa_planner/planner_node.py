@@ -117,11 +117,7 @@ class PlannerNode(ManagedNode):
             if name not in available():
                 raise unknown_name("planner", name, available())
         self._reloader = Reloader()
-        self._planner_context = PlannerContext(
-            action_size=len(parameters.joint_names),
-            control_period_s=parameters.control_period_s,
-            device=parameters.device,
-        )
+        self._planner_context = PlannerContext.of(self._limits, parameters.control_period_s, parameters.device)
         self._planners, self._unready = {}, {}
         for name in names:
             try:

@@ -44,6 +44,8 @@ class BcPlanner(Planner):
         self._device = usable_device(context.device)
         self._policy = load_policy(self._bundle, self._device)
         require_joints(f"bc ({config.bundle})", self._policy.config.action_size, context)
+        if context.arm is not None:
+            self._bundle.check_arm(context.arm)
         self.needs = frozenset({JOINT_STATE}) if self._policy.config.joint_state else frozenset()
         self.encoder_fingerprint = self._bundle.require("encoder_fingerprint", str)
         self._warm_up()

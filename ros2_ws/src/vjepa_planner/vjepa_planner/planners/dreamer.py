@@ -50,6 +50,8 @@ class DreamerPlanner(Planner):
         self._device = usable_device(context.device)
         self._actor, self._bundle = load_actor(config.bundle, self._device)
         require_joints(f"{name} ({config.bundle})", self._actor.config.action_size, context)
+        if context.arm is not None:
+            self._bundle.check_arm(context.arm)
         self._dynamics = load_dynamics(config.dynamics, self._device)[0] if config.dynamics else None
         if self._dynamics is not None and not _alike(self._dynamics.conditioning, self._actor.conditioning):
             raise BundleError(

@@ -12,10 +12,11 @@ from vjepa_planner.contract import (
     Plan,
     Planner,
     PlannerContext,
+    require_arm,
     require_in_range,
     require_joints,
 )
-from vjepa_planner.planners.two_link import Pair, TwoLinkArm, scripted_inputs, wrapped
+from vjepa_planner.planners.two_link import JOINT_NAMES, Pair, TwoLinkArm, scripted_inputs, wrapped
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class ExpertConfig:
         upper_length: shoulder to wrist, m.
         lower_length: wrist to fingertip, m.
         wrist_limit: largest absolute wrist angle, rad.
+        joint_names: of the arm that has these lengths, shoulder first; one with other joints is refused.
     """
 
     kp: float = 8.0
@@ -35,6 +37,7 @@ class ExpertConfig:
     upper_length: float = TwoLinkArm.upper_length
     lower_length: float = TwoLinkArm.lower_length
     wrist_limit: float = TwoLinkArm.wrist_limit
+    joint_names: tuple[str, ...] = JOINT_NAMES
 
     def __post_init__(self) -> None:
         require_in_range("planner 'expert'", {"kp": self.kp, "kd": self.kd}, 0.0, 1e6)
@@ -53,6 +56,7 @@ class ExpertPlanner(Planner):
     def __init__(self, config: ExpertConfig, context: PlannerContext):
         super().__init__(config, context)
         require_joints("expert", 2, context)
+        require_arm("expert", config.joint_names, context)
         self._arm = TwoLinkArm(config.upper_length, config.lower_length, config.wrist_limit)
 
     def _act(self, observation: Observation, deadline_s: float | None) -> Plan:

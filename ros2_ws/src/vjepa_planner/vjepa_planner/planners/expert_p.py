@@ -11,10 +11,11 @@ from vjepa_planner.contract import (
     Plan,
     Planner,
     PlannerContext,
+    require_arm,
     require_in_range,
     require_joints,
 )
-from vjepa_planner.planners.two_link import TwoLinkArm, scripted_inputs
+from vjepa_planner.planners.two_link import JOINT_NAMES, TwoLinkArm, scripted_inputs
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class ExpertPPlanner(Planner):
     def __init__(self, config: ExpertPConfig, context: PlannerContext):
         super().__init__(config, context)
         require_joints("expert-p", 2, context)
+        require_arm("expert-p", JOINT_NAMES, context)
         self._arm = TwoLinkArm()
 
     def _act(self, observation: Observation, deadline_s: float | None) -> Plan:

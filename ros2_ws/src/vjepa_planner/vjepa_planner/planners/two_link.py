@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from vjepa_planner.contract import Observation, require_in_range
 
+JOINT_NAMES = ("shoulder", "wrist")
+"""Those of dm_control's reacher."""
+
 Pair = tuple[float, float]
 """Two numbers: of the joints (shoulder, wrist), or of a point (x, y)."""
 

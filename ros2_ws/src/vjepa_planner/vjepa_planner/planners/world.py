@@ -140,6 +140,8 @@ def load_world(dynamics: str, reward: str, policy: str, context: PlannerContext,
     model, bundle = load_dynamics(dynamics, device)
     fingerprint = bundle.require("encoder_fingerprint", str)
     require_joints(f"{planner} ({dynamics})", model.conditioning.config.joints, context)
+    if context.arm is not None:
+        bundle.check_arm(context.arm)
     heads = None
     if reward:
         heads, about = load_reward(reward, device)
@@ -155,6 +157,8 @@ def load_world(dynamics: str, reward: str, policy: str, context: PlannerContext,
         about.check_encoder(fingerprint)
         proposing = load_policy(about, device)
         require_joints(f"{planner} ({policy})", proposing.config.action_size, context)
+        if context.arm is not None:
+            about.check_arm(context.arm)
         rows = model.conditioning.config.latent_rows
         if rows != tuple(range(len(rows))) or max(proposing.config.latent_rows) >= len(rows):
             raise BundleError(

@@ -1,0 +1,53 @@
+"""`expert-xy`: proportional and derivative control of a point that two motors push along x and y."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vjepa_planner.contract import (
+    JOINT_STATE,
+    TARGET,
+    Observation,
+    Plan,
+    Planner,
+    PlannerContext,
+    require_arm,
+    require_in_range,
+    require_joints,
+)
+from vjepa_planner.planners.two_link import scripted_inputs
+
+JOINT_NAMES = ("t1", "t2")
+"""Those of dm_control's point_mass, which are its motors': they read x and y."""
+
+
+@dataclass(frozen=True)
+class ExpertXYConfig:
+    """Options of `expert-xy`; the defaults are for dm_control's point_mass.
+
+    Attributes:
+        kp: action per m from the point to the target.
+        kd: action per m/s of velocity.
+    """
+
+    kp: float = 40.0
+    kd: float = 6.0
+
+    def __post_init__(self) -> None:
+        require_in_range("planner 'expert-xy'", {"kp": self.kp, "kd": self.kd}, 0.0, 1e6)
+
+
+class ExpertXYPlanner(Planner):
+    """Pushes the point along each axis towards the target, and against its velocity. It keeps no state."""
+
+    Config = ExpertXYConfig
+    needs = frozenset({JOINT_STATE, TARGET})
+
+    def __init__(self, config: ExpertXYConfig, context: PlannerContext):
+        super().__init__(config, context)
+        require_joints("expert-xy", 2, context)
+        require_arm("expert-xy", JOINT_NAMES, context)
+
+    def _act(self, observation: Observation, deadline_s: float | None) -> Plan:
+        position, velocity, target = map(np.array, scripted_inputs(observation))
+        return Plan(np.clip(self.config.kp * (target - position) - self.config.kd * velocity, -1.0, 1.0))
