@@ -164,7 +164,7 @@ def test_what_is_drawn_anew_each_episode_can_be_asked_for(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"policy": "best"}, "unknown policy 'best'; valid are: bc, cem, .*expert, expert-p, mix"),
+        ({"policy": "best"}, "unknown policy 'best'; valid are: bc, cem, .*expert, expert-p, expert-xy, mix"),
         ({"epsilon": 1.5}, "epsilon is 1.5"),
         ({"epsilon": float("nan")}, "epsilon is nan"),
         ({"hold": 0}, "hold is 0"),

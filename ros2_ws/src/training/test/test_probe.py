@@ -282,7 +282,9 @@ def test_sectors_are_those_of_the_fingertips_motion(random):
     steps = np.stack([np.cos(directions), np.sin(directions), np.zeros(6)], axis=1) * 0.01
     steps[5] *= 0.1  # 0.05 m/s: it stands still.
     rows = {"fingertip": np.concatenate([np.zeros((1, 3)), np.cumsum(steps, axis=0)]), "stamp_ns": np.arange(7) * 20e6}
-    assert motion_sectors(rows, np.arange(1, 7)).tolist() == [0, 1, 2, 4, 6, -1]
+    assert motion_sectors(rows, np.arange(1, 7), [0, 1]).tolist() == [0, 1, 2, 4, 6, -1]
+    upright = {**rows, "fingertip": rows["fingertip"][:, [0, 2, 1]]}
+    assert motion_sectors(upright, np.arange(1, 7), [0, 2]).tolist() == [0, 1, 2, 4, 6, -1]
 
 
 def test_the_hue_said_of_a_target_is_the_one_seen():

@@ -74,7 +74,7 @@ def probe_targets(
         ProbeTarget("joint angles", ANGLES, "rad", circle, tuple(f"{f} {j}" for j in joints for f in ("sin", "cos"))),
         ProbeTarget("joint velocities", PLAIN, "rad/s", velocity, joints),
         ProbeTarget("target size", PLAIN, "m", column["target_size"][:, None], ("radius",)),
-        ProbeTarget("motion direction", CLASSES, "", motion_sectors(dataset, rows), _sector_names()),
+        ProbeTarget("motion direction", CLASSES, "", motion_sectors(dataset, rows, plane), _sector_names()),
     ]
     left_out = {}
     if hues is None:
@@ -97,13 +97,13 @@ def probe_targets(
     return kept, left_out
 
 
-def motion_sectors(dataset: Dataset, rows: np.ndarray) -> np.ndarray:
+def motion_sectors(dataset: Dataset, rows: np.ndarray, plane: Sequence[int]) -> np.ndarray:
     """Return the sector, (N,) from 0, that the fingertip has moved into since the row before; -1 where it stands still.
 
-    A sector is centred on its direction; rows of unknown fingertip are -1 too.
+    A sector is centred on its direction in the `plane`; rows of unknown fingertip are -1 too.
     """
     fingertip, stamps = np.asarray(dataset["fingertip"]), np.asarray(dataset["stamp_ns"])
-    moved = (fingertip[rows] - fingertip[rows - 1])[:, plane_of(dataset.info.task)]
+    moved = (fingertip[rows] - fingertip[rows - 1])[:, plane]
     seconds = (stamps[rows] - stamps[rows - 1]) * 1e-9
     angle = np.arctan2(moved[:, 1], moved[:, 0])
     moving = np.linalg.norm(moved, axis=1) > MOVING_M_S * seconds
