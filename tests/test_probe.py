@@ -74,7 +74,7 @@ def test_a_probe_ends_in_a_table_json_a_page_and_a_picture(vjepa, tmp_path):
     ("arguments", "message"),
     [
         (["--data", "nowhere"], "no dataset at 'nowhere'"),
-        (["--data", "nowhere", "--episodes", "3"], "--data has episodes of its own; leave out --episodes"),
+        (["--data", "nowhere", "--episodes", "3"], "--data has episodes of its own; leave out --task, --episodes"),
         (["--encoder", "nope"], "no encoder at 'nope'"),
         (["--json", "/"], "cannot write /: it is a folder"),
         ([*SIZES, "--episodes", "2", "--no-attentive"], "2 episodes cannot be split in 3; probe more episodes"),
