@@ -77,6 +77,11 @@ class Rehearsal:
     def diagnostics(self) -> dict[str, str]:
         return self.stack.monitor.diagnostics.get("effort_guard", ("", "", {}))[2]
 
+    @property
+    def follows_in_a_dry_run(self) -> bool:
+        said = self.diagnostics()
+        return said.get("dry_run") == "True" and int(said.get("commands", "0")) > 0
+
     def wait_for_torque(self):
         self.stack.wait_for(lambda: self.torque.any(), "torque at the arm")
 
@@ -172,6 +177,7 @@ def test_the_whole_guide_on_the_stand_in(rehearse):
     count = len(arm.outputs)
     stack.wait_for(lambda: len(arm.outputs) > count + 20, "a guard that was started again")
     assert not any(effort.any() for _, effort in arm.outputs[count:])
+    stack.wait_for(lambda: arm.follows_in_a_dry_run, "commands at the new guard: without one it would only damp")
     arm.end_dry_run()
     arm.wait_for_torque()
 
