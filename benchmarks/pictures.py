@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vjepa_bringup.results_picture import DPI, _figure
+from vjepa_bringup.results_picture import DPI, blank_figure
 
 LEAST, MOST = 0.01, 20.0
 """Ends of the axis of ratios; what is beyond is drawn at its end."""
@@ -31,7 +31,7 @@ def ratios(figures: Sequence[dict[str, Any]]) -> list[tuple[str, float, float, f
 def draw_ratios(path: Path, figures: Sequence[dict[str, Any]]) -> None:
     """Write a picture of all figures over their aims."""
     found = list(reversed(ratios(figures)))
-    picture = _figure(14.0, 1.2 + 0.27 * len(found))
+    picture = blank_figure(14.0, 1.2 + 0.27 * len(found))
     plot = picture.subplots()
     for i, (_, ratio, low, high, at_least, met) in enumerate(found):
         colour = MET if met else MISSED
@@ -49,7 +49,7 @@ def draw_sweeps(path: Path, sweeps: Sequence[dict[str, Any]]) -> None:
     """Write a picture of sweeps, as `Sweep.content` gives them, a part for each panel."""
     panels = list(dict.fromkeys(sweep["panel"] for sweep in sweeps))
     rows = math.ceil(len(panels) / COLUMNS)
-    picture = _figure(4.8 * COLUMNS, 3.6 * rows)
+    picture = blank_figure(4.8 * COLUMNS, 3.6 * rows)
     plots = picture.subplots(rows, COLUMNS, squeeze=False).flatten()
     for plot, panel in zip(plots, panels, strict=False):
         shown = [sweep for sweep in sweeps if sweep["panel"] == panel]

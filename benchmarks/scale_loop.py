@@ -1,21 +1,17 @@
 """Whether the memory of the loop's nodes, and of the recorder, stays what it is while episodes go on."""
 
-import subprocess
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from geometry_msgs.msg import Vector3Stamped
 
 from benchmarks.figures import command_of, record
-from benchmarks.memory import family, private_bytes
-from benchmarks.stack import ROOT
+from benchmarks.memory import private_bytes
 from benchmarks.sweeps import FLAT, Sweep
-from vjepa_bringup.domains import hold_domain
-from vjepa_bringup.graph import StackOptions, environment
+from vjepa_bringup.graph import StackOptions
 from vjepa_bringup.monitor import Monitor
-from vjepa_bringup.run_graph import environment_of
+from vjepa_bringup.run_graph import running_graph
 from vjepa_interfaces import topics
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.managed_node import qos_profile
@@ -27,7 +23,7 @@ SHARES = (0.125, 0.25, 0.5, 0.95)
 STEP_S = 0.5
 """A control step takes no longer than this, or something is wrong."""
 
-START_S, END_S = 120.0, 30.0
+START_S = 120.0
 RECORDER = "episode_recorder"
 
 
@@ -67,7 +63,7 @@ def sweeps_of(runs: list[dict[str, list[float]]], steps: list[float]) -> list[Sw
             recorder[step].append(run[RECORDER][i])
             loop[step].append(sum(values[i] for name, values in run.items() if name != RECORDER))
     panel, x, y = "loop: memory", "control steps of a run", "MiB of their own"
-    of = "`vjepa run --lockstep --record`, the default planner"
+    of = "the stack in lockstep, recorded, the default planner"
     return [
         Sweep("the recorder's memory with time", panel, x, y, FLAT, recorder, sample=of),
         Sweep("the loop's memory with time, all other nodes", panel, x, y, FLAT, loop, sample=of),
@@ -78,56 +74,32 @@ def memory_by_node(episodes: int, seed: int) -> dict[str, list[float]]:
     """Return the memory of each node's own, MiB, behind each of `SHARES` of a run of short episodes.
 
     Raises:
-        VjepaError: the run failed.
+        VjepaError: it did not come up, stood still, or a node died.
     """
-    with hold_domain(None, {"planner": "(scale-loop)"}) as domain:
-        pass  # It was free just now; `vjepa run` takes it.
     heard = 0
 
     def count(_: Vector3Stamped) -> None:
         nonlocal heard
         heard += 1
 
-    found: list[dict[str, float]] = []
-    with (
-        tempfile.TemporaryDirectory(prefix="vjepa-bench-") as folder,
-        environment_of(environment(StackOptions())),
-        Monitor(domain) as monitor,
-    ):
-        topic = topics.TIMESTEP
-        monitor.node.create_subscription(Vector3Stamped, topic.name, count, qos_profile(topic))
-        command = [str(ROOT / "vjepa"), "run", "--lockstep", "--record", f"{folder}/bags", "--protocol", "short"]
-        command += ["--episodes", str(episodes), "--seed", str(seed), "--domain", str(domain)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        try:
+    found: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory(prefix="vjepa-bench-") as bags:
+        options = StackOptions(
+            seed=seed, lockstep=True, episodes=episodes, episode_steps=EPISODE_STEPS, record=True, bag_dir=bags
+        )
+        with (
+            running_graph(options, None, {"planner": "(scale-loop)"}) as (supervisor, domain),
+            Monitor(domain) as monitor,
+        ):
+            topic = topics.TIMESTEP
+            monitor.node.create_subscription(Vector3Stamped, topic.name, count, qos_profile(topic))
             for share in SHARES:
                 wanted = share * episodes * EPISODE_STEPS
                 monitor.wait_until(
-                    lambda wanted=wanted: heard >= wanted or process.poll() is not None, START_S + wanted * STEP_S
+                    lambda wanted=wanted: heard >= wanted or supervisor.poll(), START_S + wanted * STEP_S
                 )
-                found.append(_nodes(process.pid))
-            monitor.wait_until(lambda: process.poll() is not None, END_S)
-        finally:
-            process.terminate()
-            try:
-                said, _ = process.communicate(timeout=END_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                said, _ = process.communicate()
-    if process.returncode != 0 or not all(found):
-        raise VjepaError(f"{' '.join(command)} ended with {process.returncode}: {said[-2000:]}")
-    return {name: [nodes[name] for nodes in found] for name in found[0]}
-
-
-def _nodes(pid: int) -> dict[str, float]:
-    """Return the memory of the nodes that the process `pid` started, MiB, by node."""
-    found = {}
-    for one in family(pid):
-        try:
-            words = Path(f"/proc/{one}/cmdline").read_text().split("\0")
-        except OSError:
-            continue
-        names = [word.partition(":=")[2] for word in words if word.startswith("__node:=")]
-        if names:
-            found[names[0]] = private_bytes(one) / 2**20
+                if heard < wanted or supervisor.restarts():
+                    raise VjepaError(f"{heard} of {wanted:g} steps; died: {supervisor.restarts()}, {supervisor.poll()}")
+                for name, pid in supervisor.pids().items():
+                    found.setdefault(name, []).append(private_bytes(pid) / 2**20)
     return found

@@ -436,9 +436,7 @@ class SimNode(ManagedNode):
         age_p50, age_p99 = self._command_age.percentiles(50, 99)
         period_ms = 1e3 / self._rate_hz
         level, message = self._state(now)
-        publishers = self.count_publishers(self._commands.topic_name)
-        if publishers > 1:
-            rivals = f"{publishers} publishers on {self._commands.topic_name}; expected one"
+        if rivals := self.rivals_on(self._commands.topic_name):
             level, message = WARN, rivals if level == OK else f"{rivals}; {message}"
         values = {
             "lockstep": self.parameters.lockstep,

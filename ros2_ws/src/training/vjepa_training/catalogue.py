@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sim_bridge.tasks import TASKS, task_named
-from vjepa_interfaces.errors import unknown_name
+from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_planner.registry import available
 
 EXPERTS = {"reacher": ("expert", "expert-p"), "point_mass": ("expert-xy",)}
@@ -62,6 +62,22 @@ def experts_of(task: str) -> tuple[str, ...]:
         VjepaError: there is no such task; the message lists those there are.
     """
     return EXPERTS.get(task_domain(task), ())
+
+
+def expert_of(task: str, otherwise: str) -> str:
+    """Return the best scripted planner that knows how to do `task`.
+
+    Args:
+        task: of dm_control.
+        otherwise: what it means that there is none, for the message.
+
+    Raises:
+        VjepaError: there is none, or no such task.
+    """
+    experts = experts_of(task)
+    if not experts:
+        raise VjepaError(f"no scripted expert knows the task '{task}', so {otherwise}")
+    return experts[0]
 
 
 def is_about_reaching(task: str) -> bool:

@@ -15,7 +15,7 @@ from vjepa_perception.clip import ClipBuffer
 from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
 from vjepa_planner.contract import Observation, PlannerContext
 from vjepa_planner.registry import load_planner
-from vjepa_training.catalogue import experts_of
+from vjepa_training.catalogue import expert_of
 
 SAME, OTHER = "same", "other"
 GOALS = (SAME, OTHER)
@@ -36,12 +36,10 @@ def goal_latent(sim: SimConfig, encoder: Encoder, episode: int, goal: str) -> np
     Raises:
         VjepaError: no scripted expert knows the task.
     """
-    experts = experts_of(sim.task)
-    if not experts:
-        raise VjepaError(f"no scripted expert knows the task '{sim.task}', so there is no goal that one would reach")
+    name = expert_of(sim.task, "there is no goal that one would reach")
     seed = sim.seed + (OTHER_SEED if goal == OTHER else 0)
     with SimEnv(replace(sim, seed=seed)) as env:
-        expert = load_planner(experts[0], {}, PlannerContext.of(env.limits, env.control_period_ns * 1e-9))
+        expert = load_planner(name, {}, PlannerContext.of(env.limits, env.control_period_ns * 1e-9))
         expert.reset(seed + episode)
         clip = ClipBuffer(encoder.clip_frames)
         nothing = np.zeros((1, 1), np.float32)

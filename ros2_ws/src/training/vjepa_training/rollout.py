@@ -19,7 +19,6 @@ from vjepa_perception.clip import ClipBuffer
 from vjepa_perception.encoder import Encoder
 from vjepa_planner.contract import GOAL, Observation, Planner, PlannerContext
 from vjepa_planner.registry import load_planner
-from vjepa_training.catalogue import plane_of
 from vjepa_training.goals import GOALS, goal_latent
 from vjepa_training.score import Episode, ScoreKeeper
 
@@ -63,7 +62,6 @@ class Lane:
         self._encoder = encoder
         self.env = SimEnv(config.sim)
         context = PlannerContext.of(self.env.limits, self.env.control_period_ns * 1e-9, config.device)
-        self._plane = plane_of(config.sim.task)
         self.planner: Planner = load_planner(config.planner, config.options, context)
         if self.planner.encoder_fingerprint is not None:
             self.planner.check_encoder(encoder.fingerprint)
@@ -115,8 +113,7 @@ class Lane:
         self.step = step
         self.frames = self.clip.push(step.stamp_ns, self._encoder.preprocess(self.env.render()))
         self.score.add(step.stamp_ns, step.reward, step.step_type, step.target, step.fingertip)
-        to_target = (step.target - step.fingertip)[self._plane]  # As distance heads learn it.
-        self.score.episodes[-1].distances.append(float(np.linalg.norm(to_target)))
+        self.score.episodes[-1].distances.append(self.score.distance_m)
 
 
 def rollout(

@@ -78,7 +78,7 @@ class ScoreKeeper:
     Attributes:
         task: dm_control task, which says how near counts as in the target.
         episodes: those begun so far.
-        distance_m: from fingertip to target at the last step, in the plane; NaN for a task without a target.
+        distance_m: from the task's fingertip to its target point at the last step, in the plane; NaN before the first.
     """
 
     task: str
@@ -88,6 +88,7 @@ class ScoreKeeper:
 
     def __post_init__(self) -> None:
         self._radius = task_named(self.task).target_radius
+        self._plane = plane_of(self.task)
 
     def add(self, stamp_ns: int, reward: float, step_type: int, target: np.ndarray, fingertip: np.ndarray) -> None:
         """Take one step: `reward` of the transition that led here; `target` and `fingertip` are (3,) in metres.
@@ -99,8 +100,7 @@ class ScoreKeeper:
         elif stamp_ns <= self._last_ns:
             return
         self._last_ns = stamp_ns
-        if self._radius is not None:
-            self.distance_m = float(np.linalg.norm((target - fingertip)[plane_of(self.task)]))
+        self.distance_m = float(np.linalg.norm((target - fingertip)[self._plane]))
         if step_type == FIRST:
             self.episodes.append(Episode(started_in_target=self._in_target()))
             return

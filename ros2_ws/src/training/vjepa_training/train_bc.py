@@ -28,7 +28,7 @@ from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
 from vjepa_planner.contract import Observation, PlannerContext
 from vjepa_planner.models.policy import Policy, PolicyConfig, save_policy
 from vjepa_planner.registry import load_planner
-from vjepa_training.catalogue import experts_of
+from vjepa_training.catalogue import expert_of
 from vjepa_training.dataset import LATENT, Dataset
 from vjepa_training.optimiser import adamw, set_cosine_rate
 from vjepa_training.rollout import RolloutConfig, rollout
@@ -203,14 +203,11 @@ def expert_actions(
     Raises:
         VjepaError: no scripted expert knows the task, or the arm is another one than the expert's.
     """
-    experts = experts_of(task)
-    if not experts:
-        raise VjepaError(
-            f"no scripted expert knows the task '{task}', so there is nothing to clone; train an actor by reward "
-            f"instead: vjepa train sac --task {task}"
-        )
+    name = expert_of(
+        task, f"there is nothing to clone; train an actor by reward instead: vjepa train sac --task {task}"
+    )
     context = PlannerContext(position.shape[1], control_period_s=0.02, arm=arm)  # It keeps no time.
-    expert = load_planner(experts[0], {}, context)
+    expert = load_planner(name, {}, context)
     expert.reset(0)
     nothing = np.zeros((1, 1), np.float32)
     situations = zip(position, velocity, target, strict=True)

@@ -4,17 +4,16 @@ import math
 import shutil
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from vjepa_bringup.monitor import Diagnostics, number_in
 from vjepa_interfaces.managed_node import OK
+from vjepa_training.catalogue import is_about_reaching
 from vjepa_training.score import ScoreKeeper
 
 BAR_WIDTH = 24
 TREND_WIDTH = 48
 LEVELS = "▁▂▃▄▅▆▇█"
-
-Diagnostics = Mapping[str, tuple[bytes, str, Mapping[str, str]]]
-"""By node: level, message and values, as `Monitor` has them."""
 
 
 class Dashboard:
@@ -55,14 +54,11 @@ class Dashboard:
             f"episode {len(episodes)} of {self._wanted}  {bar(share)}  step {now.steps} of {self._episode_steps}   "
             f"return {now.episode_return:.0f}{mean}   {elapsed_s:.0f} s",
         ]
-        if math.isfinite(keeper.distance_m):
+        if is_about_reaching(keeper.task):
             lines.append(f"fingertip {100 * keeper.distance_m:5.1f} cm from the target  {curve(self._distances)}")
 
         def value(node: str, key: str, digits: int = 0, unit: str = "") -> str:
-            try:
-                found = float(nodes[node][2][key])
-            except (KeyError, ValueError):
-                return "?"
+            found = number_in(nodes, node, key)
             return f"{found:.{digits}f}{unit}" if math.isfinite(found) else "?"
 
         lines.append(

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,19 @@ from vjepa_interfaces.messages import timestep_of
 from vjepa_interfaces.stamps import to_nanoseconds
 from vjepa_training.score import ScoreKeeper
 
+Diagnostics = Mapping[str, tuple[bytes, str, Mapping[str, str]]]
+"""By node: level, message and values, the latest."""
+
 SPIN_S = 0.1
 """Longest wait for a message at a time: a signal is taken only between two waits."""
+
+
+def number_in(diagnostics: Diagnostics, node: str, key: str, default: float = float("nan")) -> float:
+    """Return a number of a node's diagnostics; `default` where there is none."""
+    try:
+        return float(diagnostics[node][2][key])
+    except (KeyError, ValueError):
+        return default
 
 
 class Monitor:
@@ -126,10 +138,7 @@ class Monitor:
 
     def value(self, node: str, key: str, default: float = float("nan")) -> float:
         """Return a number from a node's latest diagnostics."""
-        try:
-            return float(self.diagnostics[node][2][key])
-        except (KeyError, ValueError):
-            return default
+        return number_in(self.diagnostics, node, key, default)
 
     @property
     def sim_finished(self) -> bool:

@@ -241,8 +241,7 @@ def _beyond(cloned: Sequence[dict[str, Any]], found: dict[str, Any]) -> str:
     for other in cloned:
         if all(other.get(name) == found.get(name) for name in SAME):
             comparison = compare(other, found)
-            low, high = comparison.interval_95
-            return f"{comparison.difference:+.1f} ({low:+.1f} to {high:+.1f})"
+            return _with_interval(comparison.difference, comparison.interval_95, "+")
     return ""
 
 
@@ -324,12 +323,9 @@ def _rounds(results: Sequence[Result], link) -> str:
         settings = found["settings"]
         for entry in found["rounds"]:
             returns = [
-                f"{value:{sign}.1f} ({low:{sign}.1f} to {high:{sign}.1f})"
-                for value, (low, high), sign in (
-                    (entry["incumbent_mean_return"], entry["incumbent_interval_95"], ""),
-                    (entry["candidate_mean_return"], entry["candidate_interval_95"], ""),
-                    (entry["difference"], entry["difference_interval_95"], "+"),
-                )
+                _with_interval(entry["incumbent_mean_return"], entry["incumbent_interval_95"]),
+                _with_interval(entry["candidate_mean_return"], entry["candidate_interval_95"]),
+                _with_interval(entry["difference"], entry["difference_interval_95"], "+"),
             ]
             kept = "the new one" if entry["accepted"] else "the old one"
             sample = (str(settings["eval_episodes"]), settings["protocol"], link(result))
@@ -386,8 +382,12 @@ def _table(lines: Sequence[Sequence[str]]) -> str:
 
 
 def _mean(found: Mapping[str, Any]) -> str:
-    low, high = found["interval_95"]
-    return f"{found['mean_return']:.1f} ({low:.1f} to {high:.1f})"
+    return _with_interval(found["mean_return"], found["interval_95"])
+
+
+def _with_interval(value: float, interval: Sequence[float], sign: str = "") -> str:
+    low, high = interval
+    return f"{value:{sign}.1f} ({low:{sign}.1f} to {high:{sign}.1f})"
 
 
 def _share(value: float | None) -> str:

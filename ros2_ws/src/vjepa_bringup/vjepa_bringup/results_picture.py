@@ -20,7 +20,7 @@ def draw_returns(path: Path, results: Sequence[Result]) -> bool:
     if not found:
         return False
     rows = max(sum(content["protocol"] == name for _, content in found) for name, _ in protocols)
-    figure = _figure(5.5 * len(protocols), 1.4 + 0.3 * rows)
+    figure = blank_figure(5.5 * len(protocols), 1.4 + 0.3 * rows)
     for plot, (protocol, steps) in zip(figure.subplots(1, len(protocols), squeeze=False)[0], protocols, strict=True):
         own = [(name, content) for name, content in reversed(found) if content["protocol"] == protocol]
         means = [content["mean_return"] for _, content in own]
@@ -47,7 +47,7 @@ def draw_open_loop(path: Path, results: Sequence[Result]) -> bool:
     ]
     if not models:
         return False
-    figure = _figure(11.0, 4.0)
+    figure = blank_figure(11.0, 4.0)
     titles = {"state": "standard deviations", "metres": "metres, way from fingertip to target"}
     for plot, (unit, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         for i, (name, ahead) in enumerate(models):
@@ -68,7 +68,7 @@ def draw_imagined(path: Path, results: Sequence[Result]) -> bool:
     shown = [(name, content["seed"], content["imagined"]) for name, content in found if "imagined" in content]
     if not shown:
         return False
-    figure = _figure(14.0, 4.0 * len(shown))
+    figure = blank_figure(14.0, 4.0 * len(shown))
     for plots, (name, seed, imagined) in zip(figure.subplots(len(shown), 3, squeeze=False), shown, strict=True):
         ahead = imagined["ahead"]
         steps = [entry["steps"] for entry in ahead]
@@ -102,7 +102,8 @@ def _draw_example(plot, example: Mapping[str, Any]) -> None:
     plot.set(xlabel="control step", ylabel="from fingertip to target, m")
 
 
-def _figure(width: float, height: float):
+def blank_figure(width: float, height: float):
+    """Return an empty matplotlib figure of a width and a height in inches, which needs no screen."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

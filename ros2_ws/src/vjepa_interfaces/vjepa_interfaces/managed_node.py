@@ -202,6 +202,11 @@ class ManagedNode(LifecycleNode):
             level, message, values = self.diagnose()
         self._diagnostics.publish(diagnostics_of(self, level, message, values))
 
+    def rivals_on(self, topic_name: str) -> str:
+        """Return that a topic has several publishers where one is expected, in words, or nothing."""
+        publishers = self.count_publishers(topic_name)
+        return f"{publishers} publishers on {topic_name}; expected one" if publishers > 1 else ""
+
     def _release(self) -> None:
         gc.unfreeze()
         try:

@@ -106,7 +106,7 @@ class PerceptionNode(ManagedNode):
         self._arrived_s = 0.0
         self._failure = ""
         self._running = True
-        self._has_rivals = False
+        self._rivals = ""
         self._announce()
         self._worker = threading.Thread(target=self._encode_newest, name="encode", daemon=True)
         self._worker.start()
@@ -117,11 +117,10 @@ class PerceptionNode(ManagedNode):
 
     def _announced_elsewhere(self) -> str:
         """Return who else says which encoder this is, having said it again: they may have said otherwise before."""
-        had_rivals, publishers = self._has_rivals, self.count_publishers(self._info.topic_name)
-        self._has_rivals = publishers > 1
-        if self._has_rivals or had_rivals:
+        before, self._rivals = self._rivals, self.rivals_on(self._info.topic_name)
+        if self._rivals or before:
             self._announce()
-        return f"{publishers} publishers on {self._info.topic_name}; expected one" if self._has_rivals else ""
+        return self._rivals
 
     def stop(self) -> None:
         """Let the worker finish its clip and end."""
