@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from lifecycle_msgs.msg import Transition
 
 from vjepa_interfaces import topics
 from vjepa_interfaces.image_codec import image_to_rgb
@@ -87,7 +88,10 @@ def test_a_video_in_a_loop_becomes_frames_in_order_and_latents_with_their_stamps
     stack = play(loop=True, expected_rate_hz=RATE_HZ)
     images, infos, latents = (stack.tap(topic) for topic in (topics.IMAGE, topics.CAMERA_INFO, topics.LATENT))
     stack.wait_for(lambda: len(latents.messages) >= 3 * FRAMES, "latents of three rounds")
-    stack.wait_for(lambda: set(latents.stamps) <= set(images.stamps), "the frame of every latent")
+    first = images.stamps[0]  # A latent whose frame came before this test was known to the camera may have come.
+    stack.wait_for(
+        lambda: {stamp for stamp in latents.stamps if stamp >= first} <= set(images.stamps), "the frame of every latent"
+    )
     assert images.stamps == sorted(set(images.stamps)), "stamps rise strictly"
     numbers = [round(float(image_to_rgb(message).mean()) / STEP) for message in images.messages]
     following = np.diff(numbers) % FRAMES
@@ -144,6 +148,24 @@ def test_a_source_that_is_not_there_is_refused_at_configure_with_what_to_do(play
     stack.wait_for(
         lambda: f"configure refused: no video file {video}; see that the path is right" in said(stack)[0], "the reason"
     )
+
+
+def test_a_refusal_is_said_before_it_is_answered(play, video):
+    """Who asked for the transition finds the reason on /diagnostics at once, not with the next of the seconds."""
+    video.unlink()
+    stack = play()
+    stack.wait_for(lambda: "configure refused" in said(stack)[0], "a node that can be asked")
+    diagnostics = stack.tap(topics.DIAGNOSTICS)
+    stack.wait_for(lambda: diagnostics.messages, "diagnostics")
+    asked = stack.node.get_clock().now().nanoseconds
+    assert not stack.transition("camera", Transition.TRANSITION_CONFIGURE)
+    answered = stack.node.get_clock().now().nanoseconds
+
+    def reasons() -> list[str]:
+        found = zip(diagnostics.stamps, diagnostics.messages, strict=True)
+        return [array.status[0].message for stamp, array in found if asked < stamp < answered]
+
+    stack.wait_for(lambda: any("configure refused" in reason for reason in reasons()), "the reason", 5.0)
 
 
 def test_a_check_shows_size_rate_and_what_the_encoder_sees(commands, encoder, tmp_path):

@@ -22,8 +22,8 @@ FINAL_FIGURES_S = 5.0
 REFUSED_AT_START = 100
 """Latents that the planner may refuse before its first plan: in real time some come before all that it waits for."""
 
-CAUSE_TIMEOUT_S = 2.0
-"""A node says on `/diagnostics`, once a second, what it refused; the stack manager reports sooner that it did."""
+CAUSE_TIMEOUT_S = 10.0
+"""How long after the stack manager's report that a node refused the node's own reason is waited for."""
 
 
 @dataclass(frozen=True)

@@ -221,10 +221,12 @@ class ManagedNode(LifecycleNode):
         except VjepaError as error:
             self.last_error = f"{name} refused: {error}"
             self.get_logger().error(self.last_error)
+            self.publish_diagnostics()
             return TransitionCallbackReturn.FAILURE
         except Exception as error:
             self.last_error = f"{name} failed: {type(error).__name__}: {error}"
             self.get_logger().error(f"{self.last_error}\n{traceback.format_exc()}")
+            self.publish_diagnostics()
             return TransitionCallbackReturn.ERROR
         if not name.startswith("cleanup after"):
             self.last_error = ""
