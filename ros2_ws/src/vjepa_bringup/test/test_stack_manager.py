@@ -28,52 +28,77 @@ class LostError(Exception):
 
 
 class Forgetful(Node):
-    """A lifecycle node to which a first transition never gets through, or of whose the answer never does."""
+    """A lifecycle node to which a first transition never gets through, or of whose the answer never does.
+
+    Or whose first answers to what its state is never leave.
+    """
 
     def __init__(self, context: Context, loses: str):
         super().__init__("forgetful", context=context)
         self.state = State.PRIMARY_STATE_UNCONFIGURED
         self.requests: list[int] = []
+        self.asked = 0
         self._loses = loses
         self.create_service(GetState, "~/get_state", self._on_get_state)
         self.create_service(ChangeState, "~/change_state", self._on_change_state)
 
     def _on_get_state(self, request, response):
+        self.asked += 1
+        if self._loses == "state" and self.asked <= 3:
+            raise LostError
         response.current_state.id = self.state
         return response
 
     def _on_change_state(self, request, response):
         self.requests.append(request.transition.id)
-        if len(self.requests) > 1 or self._loses == "answer":
+        if len(self.requests) > 1 or self._loses != "request":
             self.state = BECOMES[request.transition.id]
-        if len(self.requests) == 1:
+        if len(self.requests) == 1 and self._loses != "state":
             raise LostError
         response.success = True
         return response
 
 
+@pytest.fixture
+def bring_up(monkeypatch, tmp_path):
+    """Return a function that has a manager bring up a `Forgetful`, and returns it and what the manager said."""
+
+    def bring_up(loses: str) -> tuple[Forgetful, str]:
+        with hold_domain(None, {}) as domain, contextlib.ExitStack() as exits:
+            monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+            monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+            context = Context()
+            rclpy.init(context=context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
+            exits.callback(context.try_shutdown)
+            node = Forgetful(context, loses)
+            exits.callback(node.destroy_node)
+            executor = SingleThreadedExecutor(context=context)
+            executor.add_node(node)
+            code = "from vjepa_bringup.stack_manager_node import main; main()"
+            run = [sys.executable, "-P", "-c", code, "--ros-args", "-p", "managed_nodes:=[forgetful]"]
+            with (tmp_path / "said").open("w") as said:
+                manager = exits.enter_context(subprocess.Popen(run, stdout=said, stderr=said))
+            exits.callback(manager.terminate)
+            deadline = time.monotonic() + TIMEOUT_S
+            while node.state != State.PRIMARY_STATE_ACTIVE and time.monotonic() < deadline:
+                with contextlib.suppress(LostError):
+                    executor.spin_once(0.1)
+        said = (tmp_path / "said").read_text()
+        assert node.state == State.PRIMARY_STATE_ACTIVE, said
+        return node, said
+
+    return bring_up
+
+
 @pytest.mark.parametrize("loses", ["request", "answer"])
-def test_a_transition_whose_request_or_answer_was_lost_is_asked_for_again(loses, monkeypatch, tmp_path):
-    with hold_domain(None, {}) as domain, contextlib.ExitStack() as exits:
-        monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
-        monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-        context = Context()
-        rclpy.init(context=context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
-        exits.callback(context.try_shutdown)
-        node = Forgetful(context, loses)
-        exits.callback(node.destroy_node)
-        executor = SingleThreadedExecutor(context=context)
-        executor.add_node(node)
-        code = "from vjepa_bringup.stack_manager_node import main; main()"
-        run = [sys.executable, "-P", "-c", code, "--ros-args", "-p", "managed_nodes:=[forgetful]"]
-        with (tmp_path / "said").open("w") as said:
-            manager = exits.enter_context(subprocess.Popen(run, stdout=said, stderr=said))
-        exits.callback(manager.terminate)
-        deadline = time.monotonic() + TIMEOUT_S
-        while node.state != State.PRIMARY_STATE_ACTIVE and time.monotonic() < deadline:
-            with contextlib.suppress(LostError):
-                executor.spin_once(0.1)
-    assert node.state == State.PRIMARY_STATE_ACTIVE, (tmp_path / "said").read_text()
+def test_a_transition_whose_request_or_answer_was_lost_is_asked_for_again(loses, bring_up):
+    node, said = bring_up(loses)
     configure, activate = BECOMES
     assert node.requests == ([configure] * 2 if loses == "request" else [configure]) + [activate]
-    assert "forgetful did not answer to configure: asking again" in (tmp_path / "said").read_text()
+    assert "forgetful did not answer to configure: asking again" in said
+
+
+def test_a_state_whose_answers_were_lost_is_asked_for_again(bring_up):
+    node, _ = bring_up("state")
+    assert node.requests == list(BECOMES)
+    assert node.asked > 3

@@ -7,7 +7,7 @@ After navigation2's lifecycle manager.
 
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import rclpy
@@ -35,6 +35,12 @@ from vjepa_interfaces.managed_node import (
 POLL_S = 0.1
 STATE_POLL_S = 0.5
 CALL_TIMEOUT_S = 2.0
+CHECK_S = 0.5
+"""How often a node that is asked for a transition is asked whether it is in one: it answers when it is not."""
+
+STATE_RETRY_S = 0.2
+"""A state is asked for again after so long: a request to a node that died is lost, as may be one to its heir."""
+
 DOWN_TIMEOUT_S = 5.0
 SETTLED = (State.PRIMARY_STATE_UNCONFIGURED, State.PRIMARY_STATE_INACTIVE, State.PRIMARY_STATE_ACTIVE)
 
@@ -48,6 +54,7 @@ class Managed:
     polled_s: float = 0.0
     call: Any = None
     call_kind: str = ""
+    earlier: list[Any] = field(default_factory=list)
     call_deadline_s: float = 0.0
     check: Any = None
     settled: int = 0
@@ -115,17 +122,20 @@ class StackManagerNode(Node):
     def _call(node: Managed, kind: str, future, timeout_s: float) -> None:
         node.call, node.call_kind, node.polled_s = future, kind, time.monotonic()
         node.call_deadline_s = node.polled_s + timeout_s
-        node.check, node.settled = None, 0
+        node.check, node.settled, node.earlier = None, 0, []
 
     def _finish_call(self, node: Managed, now: float) -> None:
         if node.call is None:
             return
+        if node.call_kind == "state":
+            self._ask_again(node, now)
         if not node.call.done():
             gone = node.call_kind != "state" and not self._change[node.name].service_is_ready()
             lost = node.call_kind != "state" and not gone and self._seems_lost(node, now)
             if now < node.call_deadline_s and not gone and not lost:
                 return
-            node.call.cancel()
+            for call in (node.call, *node.earlier):
+                call.cancel()
             if lost:
                 self.get_logger().warning(f"{node.name} did not answer to {node.call_kind}: asking again")
             elif node.call_kind != "state" and not gone:
@@ -141,6 +151,13 @@ class StackManagerNode(Node):
             node.polled_s = 0.0
         node.call = None
 
+    def _ask_again(self, node: Managed, now: float) -> None:
+        """Take whichever answer of a state has come; without one ask once more, for as long as the call may last."""
+        node.call = next((call for call in node.earlier if call.done()), node.call)
+        if not node.call.done() and now - node.polled_s >= STATE_RETRY_S and self._get[node.name].service_is_ready():
+            node.earlier.append(node.call)
+            node.call, node.polled_s = self._get[node.name].call_async(GetState.Request()), now
+
     def _seems_lost(self, node: Managed, now: float) -> bool:
         """Ask a node that is long in a transition for its state; true once it has said twice that it is in none.
 
@@ -149,7 +166,7 @@ class StackManagerNode(Node):
         if node.check is not None and node.check.done():
             settled = node.check.result().current_state.id in SETTLED
             node.check, node.settled = None, node.settled + 1 if settled else 0
-        if now - node.polled_s >= CALL_TIMEOUT_S:
+        if now - node.polled_s >= CHECK_S:
             node.check, node.polled_s = self._get[node.name].call_async(GetState.Request()), now
         return node.settled == 2
 

@@ -18,7 +18,7 @@ from vjepa_bringup.graph import NodeSpec
 from vjepa_interfaces.errors import VjepaError
 
 MAX_RESTARTS = 3
-RESTART_DELAY_S = 0.5
+RESTART_DELAY_S = 0.1
 MANAGER_DOWN_S = 15.0
 NODE_DOWN_S = 5.0
 KILL_S = 2.0

@@ -78,6 +78,7 @@ class ManagedNode(LifecycleNode):
         self.parameters: Any = None
         self.last_error = ""
         self._active = False
+        self._preloading: threading.Thread | None = None
         for field in dataclasses.fields(self.Parameters):
             default: Any = list(field.default) if isinstance(field.default, tuple) else field.default
             self.declare_parameter(field.name, default, ParameterDescriptor(dynamic_typing=True))
@@ -92,6 +93,12 @@ class ManagedNode(LifecycleNode):
         self.create_timer(1.0, self.publish_diagnostics, clock=STEADY)
 
     # What a subclass writes.
+
+    def preload(self) -> None:
+        """Import what `setup` will need and what takes long: in a thread, while the node waits to be configured.
+
+        Parameters can be read here. What is wrong is left to `setup` to find again, and to say.
+        """
 
     def setup(self) -> None:
         """Load, allocate and warm up from `self.parameters`. Raise VjepaError for what a user can put right."""
@@ -126,6 +133,22 @@ class ManagedNode(LifecycleNode):
 
     # What this class does with it.
 
+    def begin_preloading(self) -> None:
+        """Call `preload` in a thread."""
+
+        def preload() -> None:
+            with contextlib.suppress(Exception):
+                self.preload()
+
+        self._preloading = threading.Thread(target=preload, name="preload", daemon=True)
+        self._preloading.start()
+
+    def end_preloading(self) -> None:
+        """Wait for `preload`: no module is imported by two threads, and no process ends in the middle of one."""
+        if self._preloading is not None:
+            self._preloading.join()
+            self._preloading = None
+
     @property
     def active(self) -> bool:
         """Whether the node is in the lifecycle state *active*."""
@@ -143,6 +166,7 @@ class ManagedNode(LifecycleNode):
         """Read the parameters and call `setup`."""
 
         def configure():
+            self.end_preloading()
             fields = dataclasses.fields(self.Parameters)
             values = {field.name: self.get_parameter(field.name).value for field in fields}
             # An empty list in a parameter file has no type to ROS, which leaves such a parameter without a value.
@@ -323,6 +347,7 @@ def run(node_class: Callable[[], ManagedNode], executor_type: Callable[[], Execu
     stopping = on_signal(signals, executor)
     try:
         node = node_class()
+        node.begin_preloading()
         executor.add_node(node)
         while not stopping.is_set():
             try:
@@ -339,6 +364,7 @@ def run(node_class: Callable[[], ManagedNode], executor_type: Callable[[], Execu
         status = 1
     finally:
         if node is not None:
+            node.end_preloading()
             with contextlib.suppress(rclpy_implementation.RCLError):
                 node.trigger_shutdown()
             node.destroy_node()

@@ -64,6 +64,10 @@ class PerceptionNode(ManagedNode):
         self._worker: threading.Thread | None = None
         self._wake = threading.Condition()
 
+    def preload(self) -> None:
+        """Import torch and the encoder."""
+        import vjepa_perception.encoder  # noqa: F401
+
     def setup(self) -> None:
         """Load the encoder and warm it up."""
         parameters = self.parameters

@@ -146,3 +146,16 @@ def test_planners_without_networks_load_without_torch(planner_metadata):
     )
     path = os.pathsep.join([str(planner_metadata), *filter(None, sys.path)])
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": path}, timeout=120)
+
+
+@pytest.mark.parametrize(("planners", "imported"), [("[random]", False), ("[random,bc,no_such]", True)])
+def test_a_node_imports_what_its_planners_need_before_it_is_configured(planner_metadata, planners, imported):
+    code = (
+        "import sys, rclpy; from vjepa_planner.planner_node import PlannerNode; "
+        f"rclpy.init(args=['--ros-args', '-p', 'planners:={planners}', '-p', 'planner:=random']); "
+        "node = PlannerNode(); node.begin_preloading(); node.end_preloading(); print('torch' in sys.modules)"
+    )
+    path = os.pathsep.join([str(planner_metadata), os.environ["PYTHONPATH"]])
+    environment = {**os.environ, "PYTHONPATH": path, "ROS_AUTOMATIC_DISCOVERY_RANGE": "OFF"}
+    result = subprocess.run([sys.executable, "-P", "-c", code], env=environment, capture_output=True, text=True)
+    assert result.stdout == f"{imported}\n", result.stderr

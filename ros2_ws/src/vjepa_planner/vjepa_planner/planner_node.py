@@ -4,6 +4,7 @@ A latent triggers a plan; joint states and, for the scripted experts, the target
 the join is exact, so that an evaluation is reproducible whatever the order of arrival; in real time it is causal.
 """
 
+import contextlib
 import json
 import math
 import sys
@@ -26,7 +27,7 @@ from vjepa_interfaces.stamps import begins_episode, set_stamp, to_nanoseconds
 from vjepa_interfaces.statistics import Counts, Durations, RateMeter
 from vjepa_planner.contract import GOAL, JOINT_STATE, TARGET, Observation, Plan, Planner, PlannerContext
 from vjepa_planner.fallback import Decision, FallbackConfig, PlannerSupervisor
-from vjepa_planner.registry import available, load_planner
+from vjepa_planner.registry import available, load_class, load_planner
 from vjepa_planner.reloading import Reloader
 
 WATCHDOG_PERIOD_S = 0.05
@@ -85,6 +86,12 @@ class PlannerNode(ManagedNode):
         self._subscriptions_made: list = []
         self._timer = None
         self._encoder_info: dict | None = None
+
+    def preload(self) -> None:
+        """Import the modules of the planners asked for."""
+        for name in (*self.get_parameter("planners").value, self.get_parameter("planner").value):
+            with contextlib.suppress(VjepaError):
+                load_class(name)
 
     def setup(self) -> None:
         """Load and warm every planner asked for, and make the endpoints."""
