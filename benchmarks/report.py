@@ -177,8 +177,8 @@ rendering.""",
 A dataset of random latents in the small encoder's shape, written for the purpose. What counts is memory of the
 process's own, which the system cannot drop; pages of the dataset, mapped from disk, it can.""",
     "recovery": """\
-Killed in real time while the arm is driven, at rest on its target or not; half a second passes before the process is
-started again. It imports, loads and warms up, is found by the others, and drives.""",
+Killed in real time while the arm is driven, at rest on its target or not; a tenth of a second passes before the process
+is started again. It imports, loads and warms up, is found by the others, and drives.""",
     "soak": """\
 The full loop in real time at 50 Hz with its defaults, every message recorded to a bag. Memory of each process's own,
 its open files and threads are read every ten seconds; the first fifth of the time, in which caches and buffers fill,

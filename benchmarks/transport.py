@@ -13,7 +13,7 @@ from benchmarks.figures import Figure, command_of, mean_with_interval, record
 from benchmarks.ping import measure_ping
 from benchmarks.stack import real_time_run
 
-RATIO_AIM = 2.0
+RATIO_AIM = 1.5
 
 
 def measure(rounds: int, episodes: int, pings: int, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
