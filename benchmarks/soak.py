@@ -1,6 +1,7 @@
 """The full loop for half an hour in real time, recorder included: does anything grow, or a watchdog bite?"""
 
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -35,31 +36,60 @@ def measure(minutes: float, seed: int, say: Callable[[str], None]) -> dict[str, 
         VjepaError: it did not come up, or a node died.
     """
     with tempfile.TemporaryDirectory(prefix="vjepa-bench-") as folder:
-        samples, counts = watched(minutes, seed, folder, say)
+        samples, progress = watched(minutes, seed, folder, say)
     processes = [summary(name, samples[name]) for name in sorted(samples)]
     command = command_of("soak", minutes=minutes, seed=seed)
-    return record("soak", figures(processes, counts, minutes), command, [seed], runs=processes, counts=counts)
+    counts = {name: progress[-1][name] for name in COUNTED}
+    content = record("soak", figures(processes, counts, minutes), command, [seed], runs=processes, counts=counts)
+    return {**content, "progress": progress}
+
+
+class Heartbeat:
+    """A thread that only sleeps: how late it wakes is how long the machine has given a process no time."""
+
+    BEAT_S = 0.005
+
+    def __init__(self):
+        self._longest_s = 0.0
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def _beat(self) -> None:
+        last = time.monotonic()
+        while True:
+            time.sleep(self.BEAT_S)
+            now = time.monotonic()
+            self._longest_s, last = max(self._longest_s, now - last - self.BEAT_S), now
+
+    def take(self) -> float:
+        """Return by how much it woke too late at most since it was last asked, s."""
+        longest_s, self._longest_s = self._longest_s, 0.0
+        return longest_s
 
 
 def watched(
     minutes: float, seed: int, bags: str, say: Callable[[str], None]
-) -> tuple[dict[str, list[Sample]], dict[str, float]]:
-    """Run the loop and return the samples of every node's process by its name, and the simulation's counts."""
+) -> tuple[dict[str, list[Sample]], list[Sample]]:
+    """Run the loop and return the samples of every node's process by its name, and the simulation's counts with time.
+
+    Beside the counts stands the `late_s` of a `Heartbeat`: it tells a machine that stood still from a fault.
+    """
     options = StackOptions(seed=seed, episode_steps=EPISODE_STEPS, record=True, bag_dir=bags)
     samples: dict[str, list[Sample]] = {}
     with running_graph(options, None, {"planner": "(soak)"}) as (supervisor, domain), Monitor(domain) as monitor:
         if not monitor.wait_until(lambda: monitor.value("sim_bridge", "steps") > 0, START_TIMEOUT_S):
             raise VjepaError(f"no step within {START_TIMEOUT_S:.0f} s")
-        began = time.monotonic()
+        began, heartbeat, progress = time.monotonic(), Heartbeat(), []
         while (elapsed_s := time.monotonic() - began) < 60 * minutes:
             for name, pid in supervisor.pids().items():
                 samples.setdefault(name, []).append(sample(pid, elapsed_s / 60))
             monitor.wait_until(supervisor.poll, min(EVERY_S, 60 * minutes - elapsed_s))
             if supervisor.poll() or supervisor.restarts():
                 raise VjepaError(f"a node died after {elapsed_s / 60:.1f} minutes: {supervisor.restarts()}")
+            counts = {name: monitor.value("sim_bridge", name) for name in COUNTED}
+            progress.append({"minutes": (time.monotonic() - began) / 60, **counts, "late_s": heartbeat.take()})
             if len(samples["sim_bridge"]) % 30 == 0:
                 say(f"{elapsed_s / 60:.0f} of {minutes:g} minutes")
-        return samples, {name: monitor.value("sim_bridge", name) for name in COUNTED}
+        return samples, progress
 
 
 def sample(pid: int, minutes: float) -> Sample:
