@@ -420,7 +420,7 @@ def test_the_document_shows_every_figure_against_its_aim_and_every_run(tmp_path)
     assert "| at most 1 % | 2.477 % | 2 % to 3.252 % | **no** |" in stale
     assert command in stale
     (ratio,) = [line for line in lines if line.startswith("| image to latent to command")]
-    assert "| at most 2 times | 3 times | 3 to 3 times | **no** |" in ratio
+    assert "| at most 1.5 times | 3 times | 3 to 3 times | **no** |" in ratio
     assert "seeds 3 to 4" in document
     assert sum(line.startswith("| 2 | 123 |") for line in lines) == 1
     assert sum(line.startswith("| 3 | 100 | 1.00 | 2.00 | 0 |") for line in lines) == 1
