@@ -54,7 +54,7 @@ class Managed:
     polled_s: float = 0.0
     call: Any = None
     call_kind: str = ""
-    earlier: list[Any] = field(default_factory=list)
+    asked: list[Any] = field(default_factory=list)
     call_deadline_s: float = 0.0
     check: Any = None
     settled: int = 0
@@ -122,7 +122,7 @@ class StackManagerNode(Node):
     def _call(node: Managed, kind: str, future, timeout_s: float) -> None:
         node.call, node.call_kind, node.polled_s = future, kind, time.monotonic()
         node.call_deadline_s = node.polled_s + timeout_s
-        node.check, node.settled, node.earlier = None, 0, []
+        node.check, node.settled, node.asked = None, 0, [future]
 
     def _finish_call(self, node: Managed, now: float) -> None:
         if node.call is None:
@@ -134,8 +134,6 @@ class StackManagerNode(Node):
             lost = node.call_kind != "state" and not gone and self._seems_lost(node, now)
             if now < node.call_deadline_s and not gone and not lost:
                 return
-            for call in (node.call, *node.earlier):
-                call.cancel()
             if lost:
                 self.get_logger().warning(f"{node.name} did not answer to {node.call_kind}: asking again")
             elif node.call_kind != "state" and not gone:
@@ -149,14 +147,16 @@ class StackManagerNode(Node):
         else:
             node.state = State.PRIMARY_STATE_UNKNOWN
             node.polled_s = 0.0
+        for call in node.asked:  # The client keeps those that are never answered.
+            call.cancel()
         node.call = None
 
     def _ask_again(self, node: Managed, now: float) -> None:
         """Take whichever answer of a state has come; without one ask once more, for as long as the call may last."""
-        node.call = next((call for call in node.earlier if call.done()), node.call)
+        node.call = next((call for call in node.asked if call.done()), node.call)
         if not node.call.done() and now - node.polled_s >= STATE_RETRY_S and self._get[node.name].service_is_ready():
-            node.earlier.append(node.call)
             node.call, node.polled_s = self._get[node.name].call_async(GetState.Request()), now
+            node.asked.append(node.call)
 
     def _seems_lost(self, node: Managed, now: float) -> bool:
         """Ask a node that is long in a transition for its state; true once it has said twice that it is in none.

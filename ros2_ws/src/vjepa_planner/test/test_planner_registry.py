@@ -155,7 +155,8 @@ def test_a_node_imports_what_its_planners_need_before_it_is_configured(planner_m
         f"rclpy.init(args=['--ros-args', '-p', 'planners:={planners}', '-p', 'planner:=random']); "
         "node = PlannerNode(); node.begin_preloading(); node.end_preloading(); print('torch' in sys.modules)"
     )
-    path = os.pathsep.join([str(planner_metadata), os.environ["PYTHONPATH"]])
-    environment = {**os.environ, "PYTHONPATH": path, "ROS_AUTOMATIC_DISCOVERY_RANGE": "OFF"}
-    result = subprocess.run([sys.executable, "-P", "-c", code], env=environment, capture_output=True, text=True)
+    path = os.pathsep.join([str(planner_metadata), *filter(None, sys.path)])
+    environment = os.environ | {"PYTHONPATH": path, "ROS_AUTOMATIC_DISCOVERY_RANGE": "OFF"}
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert result.stdout == f"{imported}\n", result.stderr
