@@ -256,3 +256,18 @@ def test_a_rogue_that_names_another_encoder_stops_the_policy_only_while_it_is_th
     stack.node.destroy_publisher(rogue)
     moving = stack.tap(topics.JOINT_STATES)
     stack.wait_for(lambda: any(any(state.effort) for state in moving.messages[-10:]), "torque again", 5.0)
+
+
+def test_a_refusal_that_is_over_before_the_next_diagnostics_is_said(start_stack, wait_said):
+    stack = start_stack(planner="bc", episode_steps=10_000)
+    stack.wait_for_steps(50)
+    rogue = stack.publisher(topics.LATENT_INFO)
+    stack.wait_for(lambda: rogue.get_subscription_count() > 0, "somebody to listen")
+    stack.wait_for(lambda: len(stack.monitor.encoder_info) > 0, "the encoder")
+    own = stack.monitor.encoder_info
+    plans = stack.tap(topics.PLAN)
+    rogue.publish(String(data=json.dumps({**own, "fingerprint": "0123456789abcdef"})))
+    stack.wait_for(lambda: any("refused" in plan.data for plan in plans.messages), "a refusal")
+    rogue.publish(String(data=json.dumps(own)))
+    wait_said(stack, "vjepa_planner", "0123456789abcdef")
+    wait_said(stack, "vjepa_planner", "planning")

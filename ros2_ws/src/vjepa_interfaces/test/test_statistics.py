@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from vjepa_interfaces.statistics import Counts, Durations, RateMeter
+from vjepa_interfaces.statistics import Counts, Durations, Failure, RateMeter
 
 
 def test_percentiles_are_those_of_the_durations_in_milliseconds():
@@ -64,3 +64,19 @@ def test_what_was_never_counted_is_zero():
     assert counts["skipped"] == 0
     counts["skipped"] += 1
     assert counts["skipped"] == 1
+
+
+def test_a_failure_is_said_as_long_as_it_lasts():
+    failure = Failure()
+    assert failure.say() == ""
+    failure.begin("no latent")
+    assert [failure.say(), failure.say()] == ["no latent"] * 2
+    failure.end()
+    assert failure.say() == ""
+
+
+def test_a_failure_that_is_over_before_it_was_said_is_said_once():
+    failure = Failure()
+    failure.begin("foreign latent")
+    failure.end()
+    assert [failure.say(), failure.say()] == ["foreign latent", ""]

@@ -1,4 +1,4 @@
-"""What a node counts and times, for `/diagnostics`: plain numbers, no ROS."""
+"""What a node counts, times and reports, for `/diagnostics`: no ROS."""
 
 from collections import Counter, deque
 
@@ -53,3 +53,23 @@ class RateMeter:
 
 class Counts(Counter):
     """Named counts of events since activation: published, refused, clamped, skipped, repeated and the like."""
+
+
+class Failure:
+    """What is wrong, to be said in diagnostics: also what was over before anybody could say it is said, once."""
+
+    def __init__(self) -> None:
+        self._present = self._unsaid = ""
+
+    def begin(self, reason: str) -> None:
+        """Take note of a failure; it takes the place of an earlier one."""
+        self._present = self._unsaid = reason
+
+    def end(self) -> None:
+        """Take note that nothing is wrong any more."""
+        self._present = ""
+
+    def say(self) -> str:
+        """Return what is wrong or was since this was last called; empty where nothing is and was."""
+        reason, self._unsaid = self._present or self._unsaid, ""
+        return reason

@@ -22,7 +22,7 @@ from vjepa_interfaces.image_codec import compressed_to_rgb, image_to_rgb
 from vjepa_interfaces.managed_node import ERROR, OK, WARN, ManagedNode, run
 from vjepa_interfaces.messages import fill_latent
 from vjepa_interfaces.stamps import set_stamp, to_nanoseconds
-from vjepa_interfaces.statistics import Counts, Durations, RateMeter
+from vjepa_interfaces.statistics import Counts, Durations, Failure, RateMeter
 from vjepa_perception.clip import ClipBuffer
 
 TRANSPORTS = ("raw", "compressed")
@@ -108,7 +108,7 @@ class PerceptionNode(ManagedNode):
         self._encoded: tuple[int, np.ndarray] | None = None
         self._stamp_ns = self._failed_ns = 0
         self._arrived_s = 0.0
-        self._failure = ""
+        self._failure = Failure()
         self._running = True
         self._rivals = ""
         self._announce()
@@ -158,10 +158,10 @@ class PerceptionNode(ManagedNode):
             frame = self._encoder.preprocess(decode(message))
         except VjepaError as error:
             self._counts["refused_frames"] += 1
-            self._failure = str(error)
+            self._failure.begin(str(error))
             self.get_logger().error(f"frame refused: {error}", throttle_duration_sec=1.0)
             return
-        self._failure = ""
+        self._failure.end()
         self._stamp_ns, self._arrived_s = stamp_ns, now
         self._counts["frames"] += 1
         self._offer(stamp_ns, self._clip.push(stamp_ns, frame))
@@ -194,8 +194,9 @@ class PerceptionNode(ManagedNode):
             except Exception as error:
                 self._counts["failed_encodes"] += 1
                 self._failed_ns = stamp_ns
-                self._failure = f"encode failed: {type(error).__name__}: {error}"
-                self.get_logger().error(f"{self._failure}\n{traceback.format_exc()}", throttle_duration_sec=1.0)
+                reason = f"encode failed: {type(error).__name__}: {error}"
+                self._failure.begin(reason)
+                self.get_logger().error(f"{reason}\n{traceback.format_exc()}", throttle_duration_sec=1.0)
                 continue
             self._encode_time.add(time.monotonic() - started)
             self._encoded = (stamp_ns, latent)
@@ -224,8 +225,8 @@ class PerceptionNode(ManagedNode):
         names = ("frames", "latents", "repeated_frames", "skipped_encodes", "refused_frames", "failed_encodes")
         values |= {name: self._counts[name] for name in names}
         elsewhere = self._announced_elsewhere()
-        if self._failure:
-            return ERROR, self._failure, values
+        if failure := self._failure.say():
+            return ERROR, failure, values
         if elsewhere:
             return WARN, elsewhere, values
         if not self._arrived_s:

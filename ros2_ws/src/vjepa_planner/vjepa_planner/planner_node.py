@@ -24,7 +24,7 @@ from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.managed_node import ERROR, OK, STEADY, WARN, ManagedNode, run
 from vjepa_interfaces.messages import goal_of, latent_of
 from vjepa_interfaces.stamps import begins_episode, set_stamp, to_nanoseconds
-from vjepa_interfaces.statistics import Counts, Durations, RateMeter
+from vjepa_interfaces.statistics import Counts, Durations, Failure, RateMeter
 from vjepa_planner.contract import GOAL, JOINT_STATE, TARGET, Observation, Plan, Planner, PlannerContext
 from vjepa_planner.fallback import Decision, FallbackConfig, PlannerSupervisor
 from vjepa_planner.registry import available, load_class, load_planner
@@ -156,7 +156,7 @@ class PlannerNode(ManagedNode):
         self._latent_ns: int | None = None
         self._latent_arrived_s = math.inf
         self._episode = -1
-        self._failure = ""
+        self._failure = Failure()
         self._supervisor.begin()
         self._announce(self._supervisor.chosen)
         self._timer = self.create_timer(WATCHDOG_PERIOD_S, self._watch_latents, clock=STEADY)
@@ -247,7 +247,7 @@ class PlannerNode(ManagedNode):
             velocity = np.array([message.velocity[i] for i in order])
         except (ValueError, IndexError):
             self._counts["refused_joint_states"] += 1
-            self._failure = (
+            self._failure.begin(
                 f"joint state names {', '.join(names) or '(none)'} with {len(message.position)} positions and "
                 f"{len(message.velocity)} velocities; expected {', '.join(self._limits.joint_names)} with both"
             )
@@ -283,7 +283,7 @@ class PlannerNode(ManagedNode):
             info = json.loads(message.data)
             fingerprint, _ = info["fingerprint"], info["shape"]
         except (ValueError, TypeError, KeyError, RecursionError):
-            self._failure = f"latent_info is not JSON with fingerprint and shape: {message.data[:80]!r}"
+            self._failure.begin(f"latent_info is not JSON with fingerprint and shape: {message.data[:80]!r}")
             return
         if self.active and self._encoder_info is not None and self._encoder_info["fingerprint"] != fingerprint:
             self._goal = None  # It is the former encoder's.
@@ -341,7 +341,7 @@ class PlannerNode(ManagedNode):
             self._refuse(observation.stamp_ns, decision.refused)
             return
         self._plan_time.add(decision.planning_time_s)
-        self._failure = ""
+        self._failure.end()
         self._send(decision.effort, observation.stamp_ns)
         self._publish_plan(observation.stamp_ns, decision)
         if decision.planner != self._driver:
@@ -353,7 +353,7 @@ class PlannerNode(ManagedNode):
     def _refuse(self, stamp_ns: int, reason: str) -> None:
         """Answer a latent that no plan came of with zero torque, so that no stamp goes unanswered."""
         self._counts["refused_latents"] += 1
-        self._failure = reason
+        self._failure.begin(reason)
         self.get_logger().error(f"latent refused: {reason}", throttle_duration_sec=1.0)
         zero = np.zeros(len(self._limits.joint_names))
         self._send(zero, stamp_ns)
@@ -391,7 +391,7 @@ class PlannerNode(ManagedNode):
         if not self.parameters.lockstep and silence > self.parameters.latent_timeout_s:
             self._counts["latent_timeouts"] += 1
             self._latent_arrived_s = math.inf
-            self._failure = f"no latent for {self.parameters.latent_timeout_s} s: torque is zero until one comes"
+            self._failure.begin(f"no latent for {self.parameters.latent_timeout_s} s: torque is zero until one comes")
             self._send(np.zeros(len(self._limits.joint_names)), 0)
 
     @property
@@ -416,8 +416,8 @@ class PlannerNode(ManagedNode):
         values |= {"refused_goals": self._counts["refused_goals"], "refused_goal": self._refused_goal}
         if supervisor.last_fallback:
             values["last_fallback"] = supervisor.last_fallback
-        if self._failure:
-            return ERROR, self._failure, values
+        if failure := self._failure.say():
+            return ERROR, failure, values
         if self._latent_ns is None:
             return WARN, "no latent yet", values
         if supervisor.message:
