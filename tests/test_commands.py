@@ -107,6 +107,22 @@ def test_silence_in_real_time_means_zero_torque(bare_sim):
     sim.count("timeout_steps", 1)
 
 
+def test_the_beginning_of_an_episode_is_no_silence_in_real_time(bare_sim, tmp_path):
+    file = tmp_path / "patient.yaml"
+    file.write_text("sim_bridge: {ros__parameters: {command_timeout_s: 5.0}}\n")
+    sim = bare_sim(episode_steps=4, params_file=str(file))
+    episodes = 0
+    while episodes < 8:
+        if sim.timesteps.messages[-1].vector.z != 0.0:
+            sim.send([0.01, 0.01])
+            sim.next_effort()
+        else:
+            assert sim.next_effort() == [0.0, 0.0], "nothing is held from the episode before"
+            episodes += 1
+    sim.stack.wait_for_value("sim_bridge", "steps", lambda steps: steps >= 4 * 6)
+    assert sim.stack.monitor.value("sim_bridge", "timeout_steps") == 0
+
+
 def test_zeros_of_a_deactivation_stop_the_arm_in_real_time(bare_sim):
     sim = bare_sim(episode_steps=100_000)
     sim.send([0.01, 0.01])

@@ -220,7 +220,8 @@ class SimNode(ManagedNode):
 
     def _begin_episode(self) -> None:
         self._frame_times.clear()
-        self._command = (np.zeros(len(self._env.limits.joint_names)), 0, -np.inf)
+        # No torque until the episode's first command; the silence counts from the last one of the episode before.
+        self._command = (np.zeros(len(self._env.limits.joint_names)), 0, self._heard_s)
         self._show(self._env.reset)
         self._episode_ns = self._step.stamp_ns
         self._counts["episodes"] += 1

@@ -11,7 +11,7 @@ Format: the MCAP specification, https://mcap.dev/spec; records are encoded by th
 import os
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,7 +109,7 @@ class McapFile:
         self._channels: list[Channel] = []
         self._definitions = b""
         self._chunk = _Chunk()
-        self._chunk_indexes = b""
+        self._chunk_indexes = bytearray()
         self._statistics = Statistics(
             attachment_count=0,
             channel_count=0,
@@ -121,10 +121,10 @@ class McapFile:
             metadata_count=1,
             schema_count=0,
         )
-        self._tail = b""
+        self._tail: list[bytes | bytearray] = []
         self._data_end = 0
         head = MCAP0_MAGIC + _encoded(Header(profile="ros2", library=library))
-        self._replace_tail(head)
+        self._replace_tail([head])
         self._data_end = len(head)
 
     @property
@@ -171,15 +171,15 @@ class McapFile:
         pieces, chunk_index = chunk.encoded(self._data_end + len(definitions))
         data_end = self._data_end + len(definitions) + sum(map(len, pieces))
         description = describe(statistics)
-        chunk_indexes = self._chunk_indexes + chunk_index
-        tail = self._encoded_tail(data_end, statistics, chunk_indexes, description)
+        before, after = self._encoded_tail(data_end, statistics, description)
         try:
-            self._replace_tail(b"".join([definitions, *pieces, tail]))
+            self._replace_tail([b"".join([definitions, *pieces, before]), self._chunk_indexes, chunk_index + after])
         except OSError:
             self._replace_tail(self._tail)
             raise
-        self._data_end, self._tail = data_end, tail
-        self._statistics, self._chunk_indexes = statistics, chunk_indexes
+        self._chunk_indexes += chunk_index  # Never copied: it grows by some 600 kB an hour.
+        self._data_end, self._tail = data_end, [before, self._chunk_indexes, after]
+        self._statistics = statistics
         return description
 
     def close(self) -> None:
@@ -206,7 +206,8 @@ class McapFile:
             message_end_time=max(before.message_end_time, chunk.end),
         )
 
-    def _encoded_tail(self, offset: int, statistics: Statistics, chunk_indexes: bytes, description: str) -> bytes:
+    def _encoded_tail(self, offset: int, statistics: Statistics, description: str) -> tuple[bytes, bytes]:
+        """Return what stands before and behind the indexes of the chunks in the tail of a file."""
         metadata = _encoded(Metadata(name="rosbag2", metadata={"serialized_metadata": description}))
         data_end = _encoded(DataEnd(data_section_crc=0))
         metadata_index = _encoded(MetadataIndex(offset=offset, length=len(metadata), name="rosbag2"))
@@ -214,13 +215,16 @@ class McapFile:
         footer = _encoded(
             Footer(summary_start=offset + len(metadata) + len(data_end), summary_offset_start=0, summary_crc=0)
         )
-        return b"".join([metadata, data_end, definitions, chunk_indexes, metadata_index, footer, MCAP0_MAGIC])
+        return metadata + data_end + definitions, metadata_index + footer + MCAP0_MAGIC
 
-    def _replace_tail(self, data: bytes) -> None:
+    def _replace_tail(self, pieces: Iterable[bytes | bytearray]) -> None:
         # Cut first: a kill in the middle of the write then leaves a file that just ends early, which scanning readers
         # know, and not one in which remains of the old index pass for records.
         os.ftruncate(self._descriptor, self._data_end)
-        offset, remaining = self._data_end, memoryview(data)
-        while remaining:
-            written = os.pwrite(self._descriptor, remaining, offset)
-            remaining, offset = remaining[written:], offset + written
+        offset = self._data_end
+        for piece in pieces:
+            with memoryview(piece) as view:
+                written = 0
+                while written < len(view):
+                    written += os.pwrite(self._descriptor, view[written:], offset + written)
+            offset += written

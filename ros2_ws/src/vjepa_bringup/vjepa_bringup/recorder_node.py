@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.serialization import deserialize_message
 from std_msgs.msg import String
@@ -19,8 +20,8 @@ from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.managed_node import ERROR, OK, STEADY, ManagedNode, run
 
 SUBSCRIPTION_DEPTH = 1000
-"""Messages held while the disk stalls; a recorder that loses one says so in its audit."""
-FLUSH_POLL_S = 0.1
+"""Messages held between two polls and while the disk stalls; a recorder that loses one says so in its audit."""
+POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,28 @@ class RecorderParameters:
     provenance: str = "{}"
 
 
+class _Polled(ReentrantCallbackGroup):
+    """Subscriptions that an executor leaves alone: to wake for each message costs more than to write it.
+
+    Their events too: as long as there are messages, it would wake for these without end. Of QoS that do not match the
+    publisher tells as well.
+    """
+
+    def can_execute(self, _) -> bool:
+        """Return False."""
+        return False
+
+
 class RecorderNode(ManagedNode):
-    """`episode_recorder`: raw subscriptions in, one bag at a time out."""
+    """`episode_recorder`: what raw subscriptions have gathered goes into one bag at a time, ten times a second."""
 
     Parameters = RecorderParameters
 
     def __init__(self):
         super().__init__("episode_recorder")
         self._writer: BagWriter | None = None
-        self._taps: list = []
+        self._taps: list[tuple[topics.Topic, str, Any]] = []
+        self._polled = _Polled()
         self._service: Any = None
         self._timer: Any = None
         self._failure = ""
@@ -61,7 +75,7 @@ class RecorderNode(ManagedNode):
         except (ValueError, AttributeError) as error:
             raise VjepaError(f"provenance is not a JSON object: {self.parameters.provenance!r}") from error
         self._service = self.create_service(SetBool, "~/record", self._on_record)
-        self._timer = self.create_timer(FLUSH_POLL_S, self._flush, clock=STEADY)
+        self._timer = self.create_timer(POLL_S, self._poll, clock=STEADY)
         if self.parameters.record:
             self._open()
 
@@ -85,35 +99,37 @@ class RecorderNode(ManagedNode):
         for topic in topics.RECORDED:
             full_name = self.resolve_topic_name(topic.name)
             self._writer.add_topic(full_name, topic.type, topic.depth, topic.latched)
-            self._taps.append(
-                self.subscribe(
-                    _message_type(topic.type), topic, self._tap(topic, full_name), SUBSCRIPTION_DEPTH, raw=True
-                )
-            )
+            options = {"raw": True, "callback_group": self._polled}
+            tap = self.subscribe(_message_type(topic.type), topic, lambda _: None, SUBSCRIPTION_DEPTH, **options)
+            self._taps.append((topic, full_name, tap))
         self.get_logger().info(f"recording into {path}")
         return path
 
-    def _tap(self, topic: topics.Topic, full_name: str):
-        def write(data: bytes, info: dict) -> None:
-            if self._writer is None:
-                return
-            try:
-                self._writer.write(
-                    full_name,
-                    data,
-                    info["received_timestamp"],
-                    info["source_timestamp"],
-                    info["publication_sequence_number"],
-                )
-            except VjepaError as error:
-                self._fail(error)
-                return
-            if topic == topics.LATENT_INFO:
-                self._note(self._writer, "encoder_info", data)
-            elif topic == topics.ACTIVE_PLANNER:
-                self._note(self._writer, "planners", data)
+    def _poll(self) -> None:
+        """Write what has come, in the order of arrival, and flush if it is time."""
+        if self._writer is None:
+            return
+        arrived = []
+        for topic, full_name, tap in self._taps:
+            with tap.handle:
+                while (taken := tap.handle.take_message(tap.msg_type, True)) is not None:
+                    arrived.append((topic, full_name, *taken))
+        arrived.sort(key=lambda each: each[3]["received_timestamp"])
+        try:
+            for topic, full_name, data, info in arrived:
+                self._write(self._writer, topic, full_name, data, info)
+            self._writer.flush_if_due()
+        except VjepaError as error:
+            self._fail(error)
 
-        return write
+    def _write(self, writer: BagWriter, topic: topics.Topic, full_name: str, data: bytes, info: dict) -> None:
+        writer.write(
+            full_name, data, info["received_timestamp"], info["source_timestamp"], info["publication_sequence_number"]
+        )
+        if topic == topics.LATENT_INFO:
+            self._note(writer, "encoder_info", data)
+        elif topic == topics.ACTIVE_PLANNER:
+            self._note(writer, "planners", data)
 
     def _note(self, writer: BagWriter, key: str, data: bytes) -> None:
         """Keep in the metadata what latched topics say of the encoder and of who drove."""
@@ -132,21 +148,18 @@ class RecorderNode(ManagedNode):
             self._provenance["encoder_fingerprint"] = fingerprint
         writer.annotate(self._provenance)
 
-    def _flush(self) -> None:
-        if self._writer is not None:
-            try:
-                self._writer.flush_if_due()
-            except VjepaError as error:
-                self._fail(error)
-
     def _fail(self, error: VjepaError) -> None:
         self._failure = str(error)
         self.get_logger().error(self._failure)
-        self._close()
+        self._end()
 
     def _close(self) -> str:
-        """Close the bag, if one is open, and return its audit as a line."""
-        for tap in self._taps:
+        """Close the bag with all that has come, if one is open, and return its audit as a line."""
+        self._poll()
+        return self._end()
+
+    def _end(self) -> str:
+        for _, _, tap in self._taps:
             self.destroy_subscription(tap)
         self._taps = []
         if self._writer is None:
@@ -190,4 +203,4 @@ def _message_type(name: str) -> type:
 
 def main() -> None:
     """Run `episode_recorder` until it is told to stop."""
-    sys.exit(run(RecorderNode, SingleThreadedExecutor))  # Its callbacks need the message info.
+    sys.exit(run(RecorderNode, SingleThreadedExecutor))  # The one for events would take what `_poll` is to take.
