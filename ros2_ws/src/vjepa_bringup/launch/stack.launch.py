@@ -13,10 +13,9 @@ from launch_ros.actions import LifecycleNode, Node
 from launch import LaunchDescription
 from vjepa_bringup.graph import NodeSpec, StackOptions, build_graph, environment, option_names
 from vjepa_bringup.options import option_default, option_help, parse_option
+from vjepa_bringup.supervisor import MAX_RESTARTS, RESTART_DELAY_S
 from vjepa_interfaces.errors import VjepaError, unknown_name
 
-RESTART_DELAY_S = 1.0
-MAX_RESTARTS = 3
 PARAMETERS_REFUSED = 2
 END_WITH_LAUNCH = "setpriv --pdeathsig TERM --"
 """`ros2 launch` itself leaves its nodes running when it is ended by anything but Ctrl-C."""

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -281,6 +283,28 @@ def test_threads_are_set_for_torch(saved):
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+FAULTS = """
+import resource, sys
+import numpy as np
+from vjepa_perception.encoder import EncoderConfig, load_encoder
+
+load_encoder(EncoderConfig(sys.argv[1], device="cpu"))
+before = 0
+for count in range(60):
+    if count == 10:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    four = [np.ones(2**17) for _ in range(4)]  # Of a MiB.
+    del four
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def test_memory_that_was_freed_is_there_for_the_next_clip(saved):
+    """Four MiB are 1024 pages, which by itself the C library fetches anew every time."""
+    run = subprocess.run([sys.executable, "-c", FAULTS, str(saved)], capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 50 * 10
 
 
 @pytest.mark.parametrize(
