@@ -3,8 +3,13 @@
 import signal
 
 import pytest
+from std_msgs.msg import String
 
-from vjepa_bringup.interrupts import interruptible
+from vjepa_bringup.domains import hold_domain
+from vjepa_bringup.interrupts import interruptible, postponed
+from vjepa_bringup.monitor import Monitor
+from vjepa_interfaces import topics
+from vjepa_interfaces.managed_node import qos_profile
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -68,3 +73,36 @@ def test_under_nohup_a_hang_up_stays_ignored_and_in_a_background_job_an_interrup
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def test_a_postponed_signal_is_handled_when_the_context_has_ended():
+    done = []
+
+    def work() -> None:
+        with postponed():
+            signal.raise_signal(signal.SIGINT)
+            done.append("the context")
+        done.append("what follows")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done == ["the context"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_signal_while_a_message_is_made_interrupts_the_wait_as_itself(monkeypatch):
+    """rclpy makes a message by calling its class, and calls what that raises an argument it cannot convert."""
+    made = []
+
+    def interrupted(self, make=String.__init__, **fields):
+        make(self, **fields)
+        made.append(self)
+        signal.raise_signal(signal.SIGINT)
+
+    with hold_domain(None, {"planner": "(interrupts)"}) as domain, Monitor(domain) as monitor:
+        topic = topics.ACTIVE_PLANNER  # Whoever listens later gets it too.
+        monitor.node.create_publisher(String, topic.name, qos_profile(topic)).publish(String())
+        monkeypatch.setattr(String, "__init__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            monitor.wait_until(lambda: False, 10.0)
+    assert made

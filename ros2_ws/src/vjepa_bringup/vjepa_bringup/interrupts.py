@@ -2,7 +2,10 @@
 
 import contextlib
 import signal
+import threading
 from collections.abc import Iterator
+
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupts:
@@ -58,3 +61,25 @@ def interruptible() -> Iterator[Interrupts]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def postponed() -> Iterator[None]:
+    """Call what handles these signals only when the context has ended, as long as that takes.
+
+    For calls into libraries that call Python back: an exception of a handler would come out of them as another one, or
+    not at all. Other threads than the main one never run a handler, and nothing is done there.
+    """
+    arrived = []
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: handler for number in NUMBERS if callable(handler := signal.getsignal(number))}
+    for number in handlers:
+        signal.signal(number, lambda *signalled: arrived.append(signalled))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number, frame in arrived:
+            handlers[number](number, frame)

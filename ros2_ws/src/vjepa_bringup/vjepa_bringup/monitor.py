@@ -17,6 +17,7 @@ from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
+from vjepa_bringup.interrupts import postponed
 from vjepa_bringup.rows import Rows
 from vjepa_interfaces import topics
 from vjepa_interfaces.managed_node import ERROR, qos_profile
@@ -116,7 +117,8 @@ class Monitor:
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
-            self._executor.spin_once(min(left, SPIN_S))
+            with postponed():
+                self._executor.spin_once(min(left, SPIN_S))
         return True
 
     def call(self, service_type: type, name: str, request, timeout_s: float = 5.0):
