@@ -10,18 +10,20 @@ LEARNED = ("bc", "cem", "mppi", "shooting", "dreamer", "sac")
 def test_every_learned_planner_drives_when_it_is_chosen(lockstep_stack):
     stack = lockstep_stack(planner="expert", episode_steps=1000)
     plans = stack.tap(topics.PLAN)
+
+    def thoughts(name: str) -> list[dict]:
+        return [thought for thought in (json.loads(m.data) for m in plans.messages) if thought["planner"] == name]
+
     stack.wait_for_steps(5)
     for name in LEARNED:
         result = stack.set_planner(name)
         assert result.successful, result.reason
         stack.wait_for(lambda name=name: stack.driver == name, f"{name} to drive")
-        stack.wait_for_steps(10)
+        stack.wait_for(lambda name=name: len(thoughts(name)) >= 10, f"ten plans of {name}")
     assert stack.monitor.value("vjepa_planner", "refused_latents") == 0
     assert stack.monitor.value("vjepa_planner", "fallbacks") == 0
-    thoughts = [json.loads(message.data) for message in plans.messages]
     for name in LEARNED:
-        own = [thought for thought in thoughts if thought["planner"] == name]
-        assert len(own) >= 10
+        own = thoughts(name)
         searches = name in ("cem", "mppi", "shooting")
         assert all((thought["iterations"] > 0) == searches for thought in own)
         assert all((thought["disagreement"] is not None) == searches for thought in own)
