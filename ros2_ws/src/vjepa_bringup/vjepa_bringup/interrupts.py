@@ -52,10 +52,9 @@ def interruptible() -> Iterator[Interrupts]:
     SIGHUP is left ignored where it is, for that is what `nohup` asks for.
     """
     interrupts = Interrupts()
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    previous = {number: signal.signal(number, interrupts.handle) for number in numbers}
+    under_nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    taken = [number for number in NUMBERS if not (under_nohup and number == signal.SIGHUP)]
+    previous = {number: signal.signal(number, interrupts.handle) for number in taken}
     try:
         yield interrupts
     finally:

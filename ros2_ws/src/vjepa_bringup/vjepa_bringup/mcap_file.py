@@ -177,7 +177,7 @@ class McapFile:
         except OSError:
             self._replace_tail(self._tail)
             raise
-        self._chunk_indexes += chunk_index  # Never copied: it grows by some 600 kB an hour.
+        self._chunk_indexes += chunk_index  # Never copied: it grows by about a MiB an hour.
         self._data_end, self._tail = data_end, [before, self._chunk_indexes, after]
         self._statistics = statistics
         return description
