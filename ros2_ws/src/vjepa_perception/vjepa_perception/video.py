@@ -11,7 +11,8 @@ import numpy as np
 from vjepa_interfaces.errors import VjepaError
 
 DEVICE, FILE, STREAM = "device", "file", "stream"
-STREAM_TIMEOUT_MS = 5000
+OPEN_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 2.0
+"""How long a stream may take to begin, and to its next frame, before it counts as lost."""
 MAX_FILE_RATE_HZ = 1000.0
 """A file that claims more than this does not know its rate: OpenCV gives such numbers for still pictures."""
 
@@ -58,8 +59,11 @@ class Video:
 
     def grab(self) -> bool:
         """Wait for the next frame and take it, not decoded yet; False where there is none, or none any more."""
+        asked_s = time.monotonic()
         if not self._capture.grab():
             return False
+        if self.kind == STREAM and time.monotonic() - asked_s >= READ_TIMEOUT_S:
+            return False  # Nothing came; this is what the decoder still had.
         if self.kind == FILE:
             self._wait_for_its_time()
         return True
@@ -123,9 +127,10 @@ def _opened(source: str, kind: str) -> cv2.VideoCapture:
         if kind == DEVICE:
             capture = cv2.VideoCapture(int(source) if source.isdigit() else source, cv2.CAP_V4L2)
         elif kind == STREAM:
-            limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, STREAM_TIMEOUT_MS]
-            limits += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, STREAM_TIMEOUT_MS]
-            capture = cv2.VideoCapture(source, cv2.CAP_FFMPEG, limits)
+            options = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(OPEN_TIMEOUT_S * 1e3)]
+            options += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(READ_TIMEOUT_S * 1e3)]
+            options += [cv2.CAP_PROP_N_THREADS, 1]  # Each further one holds a frame back, by default one a core.
+            capture = cv2.VideoCapture(source, cv2.CAP_FFMPEG, options)
         else:
             capture = cv2.VideoCapture(str(Path(source).expanduser()))
     if not capture.isOpened():
