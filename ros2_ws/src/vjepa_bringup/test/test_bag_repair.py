@@ -150,3 +150,18 @@ def test_an_existing_folder_is_left_alone(bag, tmp_path):
     with pytest.raises(RepairError, match="exists already"):
         repair_bag(bag, tmp_path / "out")
     assert (tmp_path / "out/mine").exists()
+
+
+def test_a_long_bag_in_many_files_is_copied_in_order(tmp_path):
+    """Of twelve files, the eleventh and twelfth of which come before the third in the order of names."""
+    now = 0.0
+    writer = BagWriter(tmp_path / "run", {}, max_file_s=1.0, clock=lambda: now)
+    writer.add_topic("/a", "std_msgs/msg/String", 3, latched=False)
+    for number in range(12):
+        writer.write("/a", message(number), 1000, 500, number + 1)  # All of one time, so that no reader sorts them.
+        now += 1.0
+        writer.flush()
+    last = writer.path / "run_11.mcap"
+    last.write_bytes(last.read_bytes()[:-8])
+    repair_bag(writer.path, tmp_path / "out")
+    assert [data for _, _, data in read(tmp_path / "out")] == [message(number) for number in range(12)]

@@ -1,3 +1,4 @@
+import errno
 import io
 import json
 import os
@@ -254,6 +255,76 @@ def test_messages_that_arrive_out_of_order_across_flushes_are_read_in_order(bag)
         bag.flush()
     bag.close()
     assert [time for _, time, _ in read(bag.path)] == [10, 20, 30, 40, 50]
+
+
+@pytest.fixture
+def split(tmp_path, clock):
+    """A bag of three files, ten messages of a kind in each of the first two and four in the last: not closed."""
+    bag = BagWriter(tmp_path / "long", PROVENANCE, max_file_s=60.0, clock=clock)
+    bag.add_topic("/a", STRING, 10, latched=False)
+    bag.add_topic("/b", JOINT_STATE, 10, latched=False)
+    for i in range(24):
+        clock.now += 6.0
+        bag.write("/a", string(str(i)), 100 + 2 * i, 1, i + 1)
+        bag.write("/b", joint_state(10**9 * (i + 1), [0.1, 0.2]), 101 + 2 * i, 1, i + 1)
+        bag.flush()
+    return bag
+
+
+def test_a_long_bag_goes_on_in_further_files_and_is_read_as_one(split):
+    audit = split.close()
+    names = [f"long_{i}.mcap" for i in range(3)]
+    assert sorted(p.name for p in split.path.iterdir()) == [*names, "metadata.yaml"]
+    assert [time for _, time, _ in read(split.path)] == list(range(100, 148))
+    assert [(topic.recorded, topic.lost, topic.unwritten) for topic in audit.topics] == [(24, 0, 0)] * 2
+    data = information(split.path)
+    assert (data["relative_file_paths"], [file["path"] for file in data["files"]]) == (names, names)
+    assert [file["message_count"] for file in data["files"]] == [20, 20, 8]
+    assert [file["starting_time"]["nanoseconds_since_epoch"] for file in data["files"]] == [100, 120, 140]
+    assert (data["message_count"], data["duration"]["nanoseconds"]) == (48, 47)
+    assert [topic["message_count"] for topic in data["topics_with_message_count"]] == [24, 24]
+    assert json.loads(data["custom_data"]["audit"])["/b"]["recorded"] == 24
+
+
+def test_each_file_of_a_long_bag_is_whole_by_itself(split):
+    split.close()
+    for number, count in enumerate((20, 20, 8)):
+        path = split.path / f"long_{number}.mcap"
+        with open(path, "rb") as file:
+            reader = make_reader(file, validate_crcs=True)
+            assert reader.get_summary().statistics.message_count == count
+            assert len(list(reader.iter_messages())) == count
+            (metadata,) = reader.iter_metadata()
+        described = yaml.safe_load(metadata.metadata["serialized_metadata"])
+        assert (described["relative_file_paths"], described["message_count"]) == ([path.name], count)
+
+
+def test_a_long_bag_whose_recorder_was_killed_opens(split):
+    """What is on the disk while it is being written is what a kill leaves."""
+    assert [time for _, time, _ in read(split.path)] == list(range(100, 148))
+    assert information(split.path)["custom_data"]["closed"] == "false"
+
+
+def test_where_the_next_file_cannot_be_begun_the_ones_before_stay_and_the_error_is_raised(split, clock, monkeypatch):
+    before = sorted(split.path.iterdir())
+    split.write("/a", string("last"), 200, 1, 25)
+    clock.now += 60.0
+    opened = os.open
+
+    def full(path, flags, *mode):
+        if str(path).endswith("_3.mcap"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return opened(path, flags, *mode)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", full)
+        with pytest.raises(RecordingError, match="No space left on device; recording has stopped"):
+            split.flush()
+    assert not split.write("/a", string("lost"), 201, 1, 26)
+    audit = split.close()
+    assert (audit.topics[0].recorded, audit.topics[0].unwritten) == (25, 1)
+    assert sorted(split.path.iterdir()) == before
+    assert [time for _, time, _ in read(split.path)] == [*range(100, 148), 200]
 
 
 def test_every_recorded_topic_of_the_stack_can_be_added(bag):

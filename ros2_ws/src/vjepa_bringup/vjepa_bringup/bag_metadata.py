@@ -42,18 +42,12 @@ def offered_qos(depth: int, latched: bool) -> dict:
     }
 
 
-def bag_metadata(mcap_name: str, topics: list[BagTopic], statistics: Statistics, custom_data: dict[str, str]) -> dict:
-    """Return the description of a bag of one MCAP file, as found under `rosbag2_bagfile_information`."""
-    empty = not statistics.message_count
-    span = {
-        "duration": {"nanoseconds": statistics.message_end_time - statistics.message_start_time},
-        "starting_time": {"nanoseconds_since_epoch": _NO_START if empty else statistics.message_start_time},
-        "message_count": statistics.message_count,
-    }
+def bag_metadata(files: dict[str, Statistics], topics: list[BagTopic], custom_data: dict[str, str]) -> dict:
+    """Return the description of a bag of MCAP files, by name, as found under `rosbag2_bagfile_information`."""
     return {
         "version": 9,
         "storage_identifier": "mcap",
-        **span,
+        **_span(list(files.values())),
         "topics_with_message_count": [
             {
                 "topic_metadata": {
@@ -63,16 +57,28 @@ def bag_metadata(mcap_name: str, topics: list[BagTopic], statistics: Statistics,
                     "offered_qos_profiles": [offered_qos(topic.depth, topic.latched)],
                     "type_description_hash": topic.type_hash,
                 },
-                "message_count": statistics.channel_message_counts.get(topic.channel, 0),
+                "message_count": sum(of.channel_message_counts.get(topic.channel, 0) for of in files.values()),
             }
             for topic in topics
         ],
         "compression_format": "",
         "compression_mode": "",
-        "relative_file_paths": [mcap_name],
-        "files": [{"path": mcap_name, **span}],
+        "relative_file_paths": list(files),
+        "files": [{"path": name, **_span([statistics])} for name, statistics in files.items()],
         "custom_data": custom_data,
         "ros_distro": "jazzy",
+    }
+
+
+def _span(files: list[Statistics]) -> dict:
+    """Return how long the messages of some files last, when they begin, and how many there are."""
+    some = [statistics for statistics in files if statistics.message_count]
+    start = min((statistics.message_start_time for statistics in some), default=_NO_START)
+    end = max((statistics.message_end_time for statistics in some), default=start)
+    return {
+        "duration": {"nanoseconds": end - start},
+        "starting_time": {"nanoseconds_since_epoch": start},
+        "message_count": sum(statistics.message_count for statistics in some),
     }
 
 

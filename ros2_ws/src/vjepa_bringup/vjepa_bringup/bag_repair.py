@@ -135,7 +135,8 @@ def repair_bag(path: Path, out: Path) -> Repair:
 
 
 def _mcap_files(path: Path) -> list[Path]:
-    files = sorted(path.glob("*.mcap")) if path.is_dir() else [path]
+    numbered = sorted(path.glob("*.mcap"), key=lambda file: (len(file.name), file.name))  # So that 10 is behind 9.
+    files = numbered if path.is_dir() else [path]
     if not files or not all(file.suffix == ".mcap" and file.is_file() for file in files):
         raise RepairError(f"no MCAP bag at '{path}'; expected a folder with .mcap files, or one such file")
     return files
@@ -149,7 +150,7 @@ def _copy(scan: _Scan, path: Path, out: Path) -> Repair:
     custom_data = {**_custom_data(path), "repaired_from": str(path)}
 
     def describe(statistics) -> str:
-        return to_yaml(bag_metadata(name, list(topics.values()), statistics, custom_data))
+        return to_yaml(bag_metadata({name: statistics}, list(topics.values()), custom_data))
 
     try:
         for channel, schema, message in scan.messages():

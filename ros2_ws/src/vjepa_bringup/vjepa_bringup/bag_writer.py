@@ -1,9 +1,10 @@
 """Writes serialized messages into a rosbag2 bag of which a killed recorder loses at most the last second.
 
 A bag is a folder `<name>` with `<name>_0.mcap` and `metadata.yaml`, format version 9, as rosbag2 of ROS 2 Jazzy writes
-it (https://github.com/ros2/rosbag2, rosbag2_storage/yaml.hpp and rosbag2_storage_mcap). Both files are complete after
-every flush, so `ros2 bag` and `rosbags` open the folder of a recorder that was killed. Message definitions come from
-`rosbags`; no message package is needed.
+it (https://github.com/ros2/rosbag2, rosbag2_storage/yaml.hpp and rosbag2_storage_mcap); a long one goes on in
+`<name>_1.mcap`, since each flush writes the index of its file anew. All files are complete after every flush, so
+`ros2 bag` and `rosbags` open the folder of a recorder that was killed. Message definitions come from `rosbags`; no
+message package is needed.
 """
 
 import json
@@ -59,6 +60,7 @@ class BagWriter:
         path: Path,
         provenance: dict[str, str],
         flush_period_s: float = 0.5,
+        max_file_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ):
         """Create the folder `path`, with both files readable.
@@ -68,6 +70,7 @@ class BagWriter:
             provenance: what to know later about where the data came from (seed, fingerprint, versions, …), kept in
                 `custom_data` of the bag. The keys `audit`, `closed` and `error` are the writer's own.
             flush_period_s: the longest that a message waits for a flush, in seconds on the steady clock.
+            max_file_s: the bag goes on in another file after so many seconds on the steady clock; 0 for never.
             clock: the steady clock, in seconds.
 
         Raises:
@@ -76,6 +79,7 @@ class BagWriter:
         self._provenance: dict[str, str] = {}
         self.path = Path(path)
         self._flush_period_s = flush_period_s
+        self._max_file_s = max_file_s
         self._clock = clock
         self._typestore: Typestore = get_typestore(Stores.ROS2_JAZZY)
         self._topics: dict[str, _RecordedTopic] = {}
@@ -89,9 +93,9 @@ class BagWriter:
             raise RecordingError(f"bag '{self.path}' exists already; choose another name or move it away") from None
         except OSError as error:
             raise RecordingError(f"bag '{self.path}' cannot be created: {error.strerror}; check bag_dir") from error
-        self._mcap_name = f"{self.path.name}_0.mcap"
+        self._former: dict[str, Statistics] = {}
         try:
-            self._file = McapFile(self.path / self._mcap_name, f"vjepa_bringup mcap-python/{version('mcap')}")
+            self._file = self._new_file()
             self._commit()
         except OSError as error:
             raise RecordingError(f"bag '{self.path}' cannot be written: {error.strerror}; free some space") from error
@@ -126,11 +130,7 @@ class BagWriter:
                 f"topic '{name}' has type '{type_name}'; expected a message type of ROS 2 Jazzy, as `pkg/msg/Name`"
             )
         type_hash = self._typestore.hash_rihs01(type_name)
-        definition, _ = self._typestore.generate_msgdef(type_name, ros_version=2)
-        qos = to_yaml([offered_qos(depth, latched)])
-        channel = self._file.add_channel(
-            name, type_name, definition, {"offered_qos_profiles": qos, "topic_type_hash": type_hash}
-        )
+        channel = self._add_channel(self._file, name, type_name, depth, latched)
         repeats = None
         if begins_with_stamp(self._typestore, type_name):
             repeats = RepeatFilter(lambda data: self._without_padding(data, type_name))
@@ -203,7 +203,7 @@ class BagWriter:
 
     def audit(self) -> Audit:
         """Return the account so far, of what is written and what is about to be."""
-        return self._audit(self._file.message_count)
+        return self._audit(lambda channel: self._former_count(channel) + self._file.message_count(channel))
 
     def close(self) -> Audit:
         """Write the rest, with the audit, to the disk itself (fsync) and return the audit.
@@ -228,8 +228,47 @@ class BagWriter:
         if self._pending_since is None:
             self._pending_since = self._clock()
 
+    @property
+    def _file_name(self) -> str:
+        return f"{self.path.name}_{len(self._former)}.mcap"
+
+    def _new_file(self) -> McapFile:
+        file = McapFile(self.path / self._file_name, f"vjepa_bringup mcap-python/{version('mcap')}")
+        for topic in (recorded.description for recorded in self._topics.values()):  # So their numbers are the same.
+            self._add_channel(file, topic.name, topic.type, topic.depth, topic.latched)
+        self._file_since = self._clock()
+        return file
+
+    def _add_channel(self, file: McapFile, name: str, type_name: str, depth: int, latched: bool) -> int:
+        definition, _ = self._typestore.generate_msgdef(type_name, ros_version=2)
+        about = {
+            "offered_qos_profiles": to_yaml([offered_qos(depth, latched)]),
+            "topic_type_hash": self._typestore.hash_rihs01(type_name),
+        }
+        return file.add_channel(name, type_name, definition, about)
+
+    def _go_on_in_another_file(self) -> None:
+        """Begin the next file of the bag; where it cannot be begun, the one there is stays."""
+        former, self._former = self._former, {**self._former, self._file_name: self._file.statistics}
+        file = None
+        try:
+            file = self._new_file()
+            file.commit(self._describe)
+        except OSError:
+            if file is not None:
+                file.close(durable=False)
+            (self.path / self._file_name).unlink(missing_ok=True)
+            self._former = former
+            raise
+        before, self._file = self._file, file
+        before.close(durable=False)  # As any flush: to wait for the disk could cost messages.
+
     def _commit(self, durable: bool = False) -> None:
         description = self._file.commit(self._describe)
+        if self._max_file_s and self._clock() - self._file_since >= self._max_file_s and not self._closed:
+            self._go_on_in_another_file()
+        if self._former:
+            description = self._describe(self._file.statistics, whole=True)
         text = "rosbag2_bagfile_information:\n" + textwrap.indent(description, "  ")
         temporary = self.path / ".metadata.yaml.new"
         try:
@@ -260,9 +299,14 @@ class BagWriter:
             self._error,
         )
 
-    def _describe(self, statistics: Statistics) -> str:
+    def _former_count(self, channel: int) -> int:
+        """Return how many messages of `channel` the files before the present one have."""
+        return sum(statistics.channel_message_counts.get(channel, 0) for statistics in self._former.values())
+
+    def _describe(self, statistics: Statistics, whole: bool = False) -> str:
+        """Describe the file being written, which will have `statistics`, or the `whole` bag with it."""
         counts = statistics.channel_message_counts
-        audit = self._audit(lambda channel: counts.get(channel, 0))
+        audit = self._audit(lambda channel: self._former_count(channel) + counts.get(channel, 0))
         custom_data = self._provenance | {
             "audit": json.dumps(audit.as_dict()),
             "closed": "true" if self._closed else "false",
@@ -270,7 +314,8 @@ class BagWriter:
         if self._error is not None:
             custom_data["error"] = self._error
         topics = [topic.description for topic in self._topics.values()]
-        return to_yaml(bag_metadata(self._mcap_name, topics, statistics, custom_data))
+        files = {**(self._former if whole else {}), self._file_name: statistics}
+        return to_yaml(bag_metadata(files, topics, custom_data))
 
     def _without_padding(self, data: bytes, type_name: str) -> bytes:
         try:

@@ -124,13 +124,22 @@ class McapFile:
         self._tail: list[bytes | bytearray] = []
         self._data_end = 0
         head = MCAP0_MAGIC + _encoded(Header(profile="ros2", library=library))
-        self._replace_tail([head])
+        try:
+            self._replace_tail([head])
+        except OSError:
+            os.close(self._descriptor)
+            raise
         self._data_end = len(head)
 
     @property
     def pending_bytes(self) -> int:
         """Bytes that the next commit will write, its tail not counted."""
         return self._chunk.size + len(self._definitions)
+
+    @property
+    def statistics(self) -> Statistics:
+        """What is committed."""
+        return self._statistics
 
     def message_count(self, channel: int) -> int:
         """Return how many messages of `channel` are committed or pending."""
@@ -182,10 +191,11 @@ class McapFile:
         self._statistics = statistics
         return description
 
-    def close(self) -> None:
-        """Make what was committed survive a power cut, and close."""
+    def close(self, durable: bool = True) -> None:
+        """Close; where `durable`, first make what was committed survive a power cut, which takes its time."""
         try:
-            os.fsync(self._descriptor)
+            if durable:
+                os.fsync(self._descriptor)
         finally:
             os.close(self._descriptor)
 

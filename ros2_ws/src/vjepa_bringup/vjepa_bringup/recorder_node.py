@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import sys
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,12 +33,14 @@ class RecorderParameters:
         record: open a bag at once, before the first frame.
         bag_dir: folder for bags, made if need be; each bag is a folder in it named after the time.
         bag_name: name of the bag, instead of the time; refused where it exists.
+        max_file_s: a bag goes on in another file after so many seconds; 0 for never.
         provenance: JSON object of strings that go into the bag's metadata.
     """
 
     record: bool = False
     bag_dir: str = "bags"
     bag_name: str = ""
+    max_file_s: float = 3600.0
     provenance: str = "{}"
 
 
@@ -70,6 +73,8 @@ class RecorderNode(ManagedNode):
 
     def setup(self) -> None:
         """Offer the service, and open the bag where `record` says so."""
+        if not 0 <= self.parameters.max_file_s < math.inf:
+            raise VjepaError(f"max_file_s is {self.parameters.max_file_s}; expected a finite number of at least 0")
         try:
             self._provenance = {str(k): str(v) for k, v in json.loads(self.parameters.provenance).items()}
         except (ValueError, AttributeError) as error:
@@ -94,7 +99,7 @@ class RecorderNode(ManagedNode):
     def _open(self) -> Path:
         name = self.parameters.bag_name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f")
         path = Path(self.parameters.bag_dir).expanduser() / name
-        self._writer = BagWriter(path, self._provenance)
+        self._writer = BagWriter(path, self._provenance, max_file_s=self.parameters.max_file_s)
         self._failure = ""
         for topic in topics.RECORDED:
             full_name = self.resolve_topic_name(topic.name)
