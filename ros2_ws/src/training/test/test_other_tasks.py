@@ -95,7 +95,8 @@ def test_a_pushed_point_is_cloned_from_its_own_expert(data, encoder, tmp_path):
     outcome = train_bc(frames, training, encoder)
     write_policy(tmp_path / "policy", outcome, training, dataset, "x")
     arm = {"joint_names": ["t1", "t2"], "effort_limit": 0.1}
-    assert read_bundle(tmp_path / "policy", "policy").config["arm"] == arm
+    bundle = read_bundle(tmp_path / "policy", "policy")
+    assert (bundle.config["arm"], bundle.control_period_s) == (arm, 0.02)
     config = RolloutConfig("bc", replace(SIM, task="point_mass-easy"), {"bundle": str(tmp_path / "policy")}, episodes=1)
     assert rollout(config, encoder)[0][0].steps == SIM.episode_steps
 

@@ -53,6 +53,7 @@ def test_dreams_become_better(small_data, world, tmp_path):
 
 def test_the_actor_reads_the_states_of_its_dynamics(small_data, world, tmp_path):
     actor, _ = trained(small_data, world, tmp_path, QUICK)
+    assert load_actor(tmp_path / "out")[1].control_period_s == 0.02
     conditioning = load_dynamics(world["dynamics"])[0].conditioning
     for name, value in conditioning.state_dict().items():
         assert torch.equal(actor.conditioning.state_dict()[name], value)

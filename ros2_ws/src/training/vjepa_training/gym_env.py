@@ -40,6 +40,7 @@ class ReacherLatents(gymnasium.Env):
         clip: the frames to encode for the present observation, oldest first, as `Encoder.preprocess` returns them.
         encoder: as given.
         arm: its joints, and the torque of an action of 1.
+        control_period_s: seconds from one observation to the next.
     """
 
     action_space: spaces.Box
@@ -59,9 +60,10 @@ class ReacherLatents(gymnasium.Env):
         self.encoder = encoder
         self._env = SimEnv(replace(sim, seed=0))  # So that an episode's number is its seed.
         self.arm = self._env.limits
+        self.control_period_s = self._env.control_period_ns / 1e9
         self._next_seed = sim.seed
         self._step: SimStep | None = None
-        self.metadata = {**self.metadata, "render_fps": round(1e9 / self._env.control_period_ns)}
+        self.metadata = {**self.metadata, "render_fps": round(1.0 / self.control_period_s)}
         joints = (len(self._env.limits.joint_names),)
         self.action_space = spaces.Box(-1.0, 1.0, joints, np.float32)
         self.observation_space = spaces.Dict(

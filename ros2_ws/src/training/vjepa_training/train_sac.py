@@ -121,7 +121,7 @@ def train_sac(
     conditioning = model.conditioning
     sim = replace(sim, seed=sac_seed(training), episode_steps=training.episode_steps)
     made = [ConditionedStates(ReacherLatents(sim, encoder), conditioning) for _ in range(training.envs)]
-    arm = made[0].env.arm
+    arm, control_period_s = made[0].env.arm, made[0].env.control_period_s
     environments = SideBySide(made, sim.seed, training.action_repeat)
     settings = {**asdict(training), "sim": asdict(sim)}
     try:
@@ -146,6 +146,7 @@ def train_sac(
     curve = progress.curve
     facts: dict[str, Any] = {
         "arm": arm_record(arm),
+        "control_period_s": control_period_s,
         "training": settings,
         "command": command,
         **weights,

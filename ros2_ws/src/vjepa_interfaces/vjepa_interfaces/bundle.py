@@ -1,8 +1,8 @@
 """Bundles: a trained thing as a folder of `config.json`, `model.safetensors` and `MODEL_CARD.md`.
 
 `config.json` has at least `kind` (encoder, policy, dynamics, reward, actor) and `architecture`; a bundle that reads
-latents also has `encoder_fingerprint` and `latent_rows`, one that knows an arm's actions that `arm`, and one with
-weights their `weights_sha256`. Only JSON and safetensors are ever read: no pickle.
+latents also has `encoder_fingerprint` and `latent_rows`, one that knows an arm's actions that `arm` and its
+`control_period_s`, and one with weights their `weights_sha256`. Only JSON and safetensors are ever read: no pickle.
 """
 
 import hashlib
@@ -51,6 +51,20 @@ class Bundle:
             names = " or ".join(k.__name__ for k in kinds)
             raise BundleError(f"{self.path / CONFIG_FILE}: '{key}' is {found}; expected a value of type {names}")
         return value
+
+    @property
+    def control_period_s(self) -> float | None:
+        """Seconds from one frame to the next in its training; None where there is no record of it.
+
+        Raises:
+            BundleError: the record is no number above 0.
+        """
+        if "control_period_s" not in self.config:
+            return None
+        period_s = float(self.require("control_period_s", (int, float)))
+        if not (math.isfinite(period_s) and period_s > 0):
+            raise BundleError(f"{self.path / CONFIG_FILE}: 'control_period_s' is {period_s}; expected seconds above 0")
+        return period_s
 
     def check_weights(self) -> None:
         """Refuse weights that are not those the bundle was written with; one that has no record of them passes.

@@ -135,6 +135,7 @@ class Planner(ABC):
         Config: frozen dataclass of the options; its defaults are the documented settings.
         needs: which of `INPUTS` an observation must hold.
         encoder_fingerprint: fingerprint of the encoder whose latents are expected; None where none are read.
+        trained_period_s: seconds from one frame to the next in its training; None where that is not known.
         config: the options this planner was made with.
         context: the arm and stack it was made for.
     """
@@ -142,6 +143,7 @@ class Planner(ABC):
     Config: ClassVar[type] = NoOptions
     needs: frozenset[str] = frozenset()
     encoder_fingerprint: str | None = None
+    trained_period_s: float | None = None
 
     def __init__(self, config: Any, context: PlannerContext):
         self.config = config

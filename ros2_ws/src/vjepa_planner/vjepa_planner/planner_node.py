@@ -9,6 +9,7 @@ import json
 import math
 import sys
 import time
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,9 @@ from vjepa_planner.registry import available, load_class, load_planner
 from vjepa_planner.reloading import Reloader
 
 WATCHDOG_PERIOD_S = 0.05
+PERIODS, FEWEST_PERIODS = 250, 50
+"""Distances between the stamps of latents that are kept, and that are needed to say how far apart frames are."""
+PERIOD_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,7 @@ class PlannerNode(ManagedNode):
         self._counts = Counts()
         self._plan_time = Durations()
         self._rate = RateMeter()
+        self._periods_ns: deque[int] = deque(maxlen=PERIODS)
         self._joints, self._targets = StampRing(), StampRing()
         self._goal: np.ndarray | None = None
         self._goal_ns = 0
@@ -324,6 +329,8 @@ class PlannerNode(ManagedNode):
 
     def _begin_tick(self, stamp_ns: int) -> None:
         begins = begins_episode(self._latent_ns, stamp_ns)
+        if not begins and self._latent_ns is not None:
+            self._periods_ns.append(stamp_ns - self._latent_ns)
         self._episode += begins
         self._latent_ns = stamp_ns
         if self._supervisor.begin_tick(self.parameters.seed + self._episode, begins):
@@ -398,6 +405,19 @@ class PlannerNode(ManagedNode):
     def _seeks_goal(self) -> bool:
         return GOAL in self._planners[self._supervisor.chosen].needs
 
+    def _other_speed(self, period_ms: float) -> str:
+        """Say that the latents' frames are further apart than those that the chosen planner was trained on, or nearer.
+
+        The median is that of the camera as long as perception leaves out fewer than half of its frames.
+        """
+        trained_s = self._planners[self._supervisor.chosen].trained_period_s
+        if trained_s is None or not abs(period_ms / (trained_s * 1e3) - 1) > PERIOD_TOLERANCE:  # NaN where unknown.
+            return ""
+        return (
+            f"latents of frames {period_ms:.1f} ms apart; planner '{self._supervisor.chosen}' was trained on frames "
+            f"{trained_s * 1e3:g} ms apart"
+        )
+
     def diagnose(self):
         """Say who drives, how long plans take, and what was refused."""
         supervisor = self._supervisor
@@ -409,6 +429,8 @@ class PlannerNode(ManagedNode):
             return OK, "configured", values
         p50, p99 = self._plan_time.percentiles(50, 99)
         values |= {"rate_hz": self._rate.rate(time.monotonic()), "plan_p50_ms": p50, "plan_p99_ms": p99}
+        enough = len(self._periods_ns) >= FEWEST_PERIODS
+        values["frame_period_ms"] = period_ms = float(np.median(self._periods_ns)) / 1e6 if enough else math.nan
         names = ("commands", "swaps", "repeated_latents", "refused_latents", "refused_joint_states", "latent_timeouts")
         values |= {name: self._counts[name] for name in names}
         values |= {name: supervisor.counts[name] for name in ("fallbacks", "fallback_commands", "missed_deadlines")}
@@ -422,6 +444,8 @@ class PlannerNode(ManagedNode):
             return WARN, "no latent yet", values
         if supervisor.message:
             return WARN, supervisor.message, values
+        if speed := self._other_speed(period_ms):
+            return WARN, speed, values
         if self._refused_goal:
             return WARN, f"goal refused: {self._refused_goal}", values
         return OK, "planning", values

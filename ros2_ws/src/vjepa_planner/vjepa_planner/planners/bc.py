@@ -48,6 +48,7 @@ class BcPlanner(Planner):
             self._bundle.check_arm(context.arm)
         self.needs = frozenset({JOINT_STATE}) if self._policy.config.joint_state else frozenset()
         self.encoder_fingerprint = self._bundle.require("encoder_fingerprint", str)
+        self.trained_period_s = self._bundle.control_period_s
         self._warm_up()
 
     def check_encoder(self, fingerprint: str) -> None:

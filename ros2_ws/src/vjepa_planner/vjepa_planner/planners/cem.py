@@ -97,6 +97,7 @@ class CemPlanner(Planner):
                 "'reward' with one, or imagine false"
             )
         self.encoder_fingerprint = self._world.bundle.require("encoder_fingerprint", str)
+        self.trained_period_s = self._world.bundle.control_period_s
         needs = {JOINT_STATE} if self._world.needs_joint_state else set()
         self.needs = frozenset(needs | ({GOAL} if config.objective == "goal" else set()))
         self._generator = torch.Generator(self._world.device)

@@ -61,6 +61,7 @@ class DreamerPlanner(Planner):
         joints = self._actor.conditioning.config.joint_state
         self.needs = frozenset({JOINT_STATE}) if joints else frozenset()
         self.encoder_fingerprint = self._bundle.require("encoder_fingerprint", str)
+        self.trained_period_s = self._bundle.control_period_s
         self._warm_up()
 
     def check_encoder(self, fingerprint: str) -> None:
