@@ -118,6 +118,11 @@ class SimEnv:
         self._stamp_ns = 0
 
     @property
+    def control_period_s(self) -> float:
+        """Simulated time of one step, seconds."""
+        return self.control_period_ns * 1e-9
+
+    @property
     def focal_length_px(self) -> float:
         """The camera's focal length in this episode, pixels, the same along both axes (square pixels)."""
         field_of_view = math.radians(self._physics.model.cam_fovy[self._camera_id])

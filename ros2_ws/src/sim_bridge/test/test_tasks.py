@@ -13,7 +13,7 @@ def test_joints_limits_and_rate_are_those_of_the_model(name):
     with SimEnv(SimConfig(task=name)) as env:
         assert task.joint_names == env.limits.joint_names
         assert task.effort_limit == env.limits.limit
-        assert task.control_period_s == env.control_period_ns * 1e-9
+        assert task.control_period_s == env.control_period_s
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))

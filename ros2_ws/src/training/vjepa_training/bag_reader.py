@@ -275,7 +275,7 @@ def _sources(path: Path, faults: Counter[str]) -> list[_Source]:
         raise BagError(f"no bag at '{path}'; expected a rosbag2 folder, or an .mcap or .db3 file")
     folder = path.is_dir()
     files = (
-        sorted((f for f in path.iterdir() if f.suffix in (".mcap", ".db3") and f.is_file()), key=_part)
+        sorted((f for f in path.iterdir() if f.suffix in (".mcap", ".db3") and f.is_file()), key=file_order)
         if folder
         else [path]
     )
@@ -312,7 +312,7 @@ def _refuse_files_elsewhere(path: Path) -> None:
             raise BagError(f"{path / 'metadata.yaml'} names the file '{name}'; expected files in the bag's own folder")
 
 
-def _part(file: Path) -> tuple[int, str]:
+def file_order(file: Path) -> tuple[int, str]:
     """Return a key that sorts `name_2.mcap` before `name_10.mcap`."""
     number = re.search(r"_(\d+)$", file.stem)
     return int(number[1]) if number else -1, file.name

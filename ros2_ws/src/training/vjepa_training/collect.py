@@ -84,7 +84,7 @@ class Collector:
         plain = replace(config.sim, randomize_camera=False, randomize_appearance=False, randomize_target_size=False)
         self._plain_env = SimEnv(plain) if config.plain_share else self._env
         self._limits = self._env.limits
-        context = PlannerContext.of(self._limits, self._env.control_period_ns * 1e-9)
+        context = PlannerContext.of(self._limits, self._env.control_period_s)
         self._names = (*experts_of(config.sim.task), "random") if config.policy == MIX else (config.policy,)
         self._policies: dict[str, Planner] = {name: load_planner(name, config.options, context) for name in self._names}
         for name, policy in self._policies.items():

@@ -67,6 +67,11 @@ class DatasetInfo:
         """The arm: its joints, and the torque of an action of 1."""
         return EffortLimits(self.joint_names, self.effort_limit)
 
+    @property
+    def control_period_s(self) -> float:
+        """One control step, seconds."""
+        return self.control_period_ns * 1e-9
+
     def columns(self) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
         """Return type and shape, without the row, of every column by name.
 

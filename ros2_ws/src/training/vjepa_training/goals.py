@@ -39,7 +39,7 @@ def goal_latent(sim: SimConfig, encoder: Encoder, episode: int, goal: str) -> np
     name = expert_of(sim.task, "there is no goal that one would reach")
     seed = sim.seed + (OTHER_SEED if goal == OTHER else 0)
     with SimEnv(replace(sim, seed=seed)) as env:
-        expert = load_planner(name, {}, PlannerContext.of(env.limits, env.control_period_ns * 1e-9))
+        expert = load_planner(name, {}, PlannerContext.of(env.limits, env.control_period_s))
         expert.reset(seed + episode)
         clip = ClipBuffer(encoder.clip_frames)
         nothing = np.zeros((1, 1), np.float32)

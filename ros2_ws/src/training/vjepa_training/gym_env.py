@@ -60,7 +60,7 @@ class ReacherLatents(gymnasium.Env):
         self.encoder = encoder
         self._env = SimEnv(replace(sim, seed=0))  # So that an episode's number is its seed.
         self.arm = self._env.limits
-        self.control_period_s = self._env.control_period_ns / 1e9
+        self.control_period_s = self._env.control_period_s
         self._next_seed = sim.seed
         self._step: SimStep | None = None
         self.metadata = {**self.metadata, "render_fps": round(1.0 / self.control_period_s)}

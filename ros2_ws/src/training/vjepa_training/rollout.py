@@ -61,7 +61,7 @@ class Lane:
         self._config = config
         self._encoder = encoder
         self.env = SimEnv(config.sim)
-        context = PlannerContext.of(self.env.limits, self.env.control_period_ns * 1e-9, config.device)
+        context = PlannerContext.of(self.env.limits, self.env.control_period_s, config.device)
         self.planner: Planner = load_planner(config.planner, config.options, context)
         if self.planner.encoder_fingerprint is not None:
             self.planner.check_encoder(encoder.fingerprint)

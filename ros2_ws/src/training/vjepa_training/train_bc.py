@@ -316,7 +316,7 @@ def write_policy(
     best = min(outcome.curve, key=lambda entry: (-entry["round"], entry["validation"]))
     facts = {
         "arm": arm_record(dataset.info.arm),
-        "control_period_s": dataset.info.control_period_ns / 1e9,
+        "control_period_s": dataset.info.control_period_s,
         "dataset": list(dataset.info.sources),
         "training": asdict(training),
         "command": command,

@@ -217,7 +217,7 @@ def train_dreamer(
     curve = fit(run, optimiser, training, training.steps, loss_of, validate, on_step)
     facts: dict[str, Any] = {
         "arm": arm_record(dataset.info.arm),
-        "control_period_s": dataset.info.control_period_ns / 1e9,
+        "control_period_s": dataset.info.control_period_s,
         "dataset": list(dataset.info.sources),
         "training": asdict(training),
         "command": command,

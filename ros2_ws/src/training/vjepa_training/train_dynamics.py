@@ -167,7 +167,7 @@ def train_dynamics(
     model.eval().requires_grad_(False).cpu()
     facts = {
         "arm": arm_record(dataset.info.arm),
-        "control_period_s": dataset.info.control_period_ns / 1e9,
+        "control_period_s": dataset.info.control_period_s,
         "dataset": list(dataset.info.sources),
         "training": asdict(training),
         "command": command,

@@ -22,6 +22,7 @@ from rosbags.rosbag2 import Reader
 from vjepa_bringup.bag_metadata import BagTopic, bag_metadata, to_yaml
 from vjepa_bringup.mcap_file import McapFile
 from vjepa_interfaces.errors import VjepaError
+from vjepa_training.bag_reader import file_order
 
 MAX_RECORD_BYTES = 2**30
 """A longer record is damage: no recorder writes one, and its length would be allocated."""
@@ -135,8 +136,7 @@ def repair_bag(path: Path, out: Path) -> Repair:
 
 
 def _mcap_files(path: Path) -> list[Path]:
-    numbered = sorted(path.glob("*.mcap"), key=lambda file: (len(file.name), file.name))  # So that 10 is behind 9.
-    files = numbered if path.is_dir() else [path]
+    files = sorted(path.glob("*.mcap"), key=file_order) if path.is_dir() else [path]
     if not files or not all(file.suffix == ".mcap" and file.is_file() for file in files):
         raise RepairError(f"no MCAP bag at '{path}'; expected a folder with .mcap files, or one such file")
     return files

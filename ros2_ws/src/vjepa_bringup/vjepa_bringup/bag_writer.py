@@ -12,7 +12,7 @@ import os
 import textwrap
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -130,11 +130,11 @@ class BagWriter:
                 f"topic '{name}' has type '{type_name}'; expected a message type of ROS 2 Jazzy, as `pkg/msg/Name`"
             )
         type_hash = self._typestore.hash_rihs01(type_name)
-        channel = self._add_channel(self._file, name, type_name, depth, latched)
+        described = BagTopic(name, type_name, type_hash, depth, latched, channel=0)
+        description = replace(described, channel=self._add_channel(self._file, described))
         repeats = None
         if begins_with_stamp(self._typestore, type_name):
             repeats = RepeatFilter(lambda data: self._without_padding(data, type_name))
-        description = BagTopic(name, type_name, type_hash, depth, latched, channel)
         self._topics[name] = _RecordedTopic(description, PublicationCounter(), repeats)
         self._note_pending()
 
@@ -234,18 +234,16 @@ class BagWriter:
 
     def _new_file(self) -> McapFile:
         file = McapFile(self.path / self._file_name, f"vjepa_bringup mcap-python/{version('mcap')}")
-        for topic in (recorded.description for recorded in self._topics.values()):  # So their numbers are the same.
-            self._add_channel(file, topic.name, topic.type, topic.depth, topic.latched)
+        for topic in self._topics.values():  # In the same order, so that their numbers are the same.
+            self._add_channel(file, topic.description)
         self._file_since = self._clock()
         return file
 
-    def _add_channel(self, file: McapFile, name: str, type_name: str, depth: int, latched: bool) -> int:
-        definition, _ = self._typestore.generate_msgdef(type_name, ros_version=2)
-        about = {
-            "offered_qos_profiles": to_yaml([offered_qos(depth, latched)]),
-            "topic_type_hash": self._typestore.hash_rihs01(type_name),
-        }
-        return file.add_channel(name, type_name, definition, about)
+    def _add_channel(self, file: McapFile, topic: BagTopic) -> int:
+        definition, _ = self._typestore.generate_msgdef(topic.type, ros_version=2)
+        qos = to_yaml([offered_qos(topic.depth, topic.latched)])
+        about = {"offered_qos_profiles": qos, "topic_type_hash": topic.type_hash}
+        return file.add_channel(topic.name, topic.type, definition, about)
 
     def _go_on_in_another_file(self) -> None:
         """Begin the next file of the bag; where it cannot be begun, the one there is stays."""

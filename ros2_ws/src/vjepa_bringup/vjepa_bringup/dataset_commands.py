@@ -173,7 +173,7 @@ def info_command(arguments: argparse.Namespace) -> int:
         "task": info.task,
         "joint_names": list(info.joint_names),
         "effort_limit": info.effort_limit,
-        "control_period_s": info.control_period_ns * 1e-9,
+        "control_period_s": info.control_period_s,
         "encoder": info.encoder,
         "columns": {name: [kind.name, *shape] for name, (kind, shape) in info.columns().items()},
         "sources": list(info.sources),

@@ -9,7 +9,6 @@ import json
 import math
 import sys
 import time
-from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,7 +150,7 @@ class PlannerNode(ManagedNode):
         self._counts = Counts()
         self._plan_time = Durations()
         self._rate = RateMeter()
-        self._periods_ns: deque[int] = deque(maxlen=PERIODS)
+        self._periods = Durations(PERIODS)
         self._joints, self._targets = StampRing(), StampRing()
         self._goal: np.ndarray | None = None
         self._goal_ns = 0
@@ -330,7 +329,7 @@ class PlannerNode(ManagedNode):
     def _begin_tick(self, stamp_ns: int) -> None:
         begins = begins_episode(self._latent_ns, stamp_ns)
         if not begins and self._latent_ns is not None:
-            self._periods_ns.append(stamp_ns - self._latent_ns)
+            self._periods.add((stamp_ns - self._latent_ns) * 1e-9)
         self._episode += begins
         self._latent_ns = stamp_ns
         if self._supervisor.begin_tick(self.parameters.seed + self._episode, begins):
@@ -429,8 +428,8 @@ class PlannerNode(ManagedNode):
             return OK, "configured", values
         p50, p99 = self._plan_time.percentiles(50, 99)
         values |= {"rate_hz": self._rate.rate(time.monotonic()), "plan_p50_ms": p50, "plan_p99_ms": p99}
-        enough = len(self._periods_ns) >= FEWEST_PERIODS
-        values["frame_period_ms"] = period_ms = float(np.median(self._periods_ns)) / 1e6 if enough else math.nan
+        (period_ms,) = self._periods.percentiles(50) if len(self._periods) >= FEWEST_PERIODS else (math.nan,)
+        values["frame_period_ms"] = period_ms
         names = ("commands", "swaps", "repeated_latents", "refused_latents", "refused_joint_states", "latent_timeouts")
         values |= {name: self._counts[name] for name in names}
         values |= {name: supervisor.counts[name] for name in ("fallbacks", "fallback_commands", "missed_deadlines")}
