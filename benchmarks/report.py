@@ -16,7 +16,8 @@ from benchmarks.pictures import draw_ratios, draw_sweeps
 from benchmarks.stack import ROOT
 from benchmarks.sweeps import FLAT, LINEAR, UNIT, Sweep
 
-SOAK_BEGINS, SOAK_ENDS = "<!-- of results/benchmark-soak.json -->", "<!-- end -->"
+BEGINS, ENDS = "<!-- of results/benchmark-{}.json -->", "<!-- end -->"
+"""Around the figures of one benchmark in docs/reliability.md."""
 
 HEAD = """\
 # Performance
@@ -99,6 +100,7 @@ RUN_COLUMNS = {
         ("memory at its peak, GiB", "peak_gib", 2),
         ("wall time, s", "wall_s", 0),
     ),
+    "guard": (("fault", "what", None), ("until zero torque at the arm, ms", "zero_ms", 1)),
     "recovery": (("killed", "what", None), ("until torque was applied again, s", "still_s", 2)),
     "soak": (
         ("node", "what", None),
@@ -179,6 +181,11 @@ process's own, which the system cannot drop; pages of the dataset, mapped from d
     "recovery": """\
 Killed in real time while the arm is driven, at rest on its target or not; a tenth of a second passes before the process
 is started again. It imports, loads and warms up, is found by the others, and drives.""",
+    "guard": """\
+The guard alone in a process, beside it a commander at 50 Hz, a switch at 20 Hz and the arm's side, each in one too; it
+drives when a fault begins. What counts is the time from the fault's beginning, or from what its line states, to the
+first zero at the arm's side after which nothing else came for half a second, the switch held all the while. Timeouts
+are the defaults: 0.2 s for commands and 0.3 s for the switch.""",
     "soak": """\
 The full loop in real time at 50 Hz with its defaults, every message recorded to a bag. Memory of each process's own,
 its open files and threads are read every ten seconds; the first fifth of the time, in which caches and buffers fill,
@@ -258,12 +265,29 @@ def _sweeps(records: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def with_soak(text: str, soak: dict[str, Any] | None) -> str:
-    """Return `text`, docs/reliability.md, with the figures of the record `soak`, None for none, between its marks."""
-    before, _, rest = text.partition(SOAK_BEGINS)
-    _, _, after = rest.partition(SOAK_ENDS)
-    between = "Not measured yet." if soak is None else _soak(soak)
-    return f"{before}{SOAK_BEGINS}\n\n{between}\n\n{SOAK_ENDS}{after}"
+def with_figures(text: str, records: dict[str, dict[str, Any]]) -> str:
+    """Return `text`, docs/reliability.md, with the figures of its benchmarks' `records` between their marks."""
+    for name, figures_of in (("soak", _soak), ("guard", _guard)):
+        begins = BEGINS.format(name)
+        before, _, rest = text.partition(begins)
+        _, _, after = rest.partition(ENDS)
+        between = figures_of(records[name]) if name in records else "Not measured yet."
+        text = f"{before}{begins}\n\n{between}\n\n{ENDS}{after}"
+    return text
+
+
+def _guard(guard: dict[str, Any]) -> str:
+    times: dict[str, list[float]] = {}
+    for run in guard["runs"]:
+        times.setdefault(run["what"], []).append(run["zero_ms"])
+    bounds = {figure["what"].removeprefix("guard: "): figure["aim"] for figure in guard["figures"]}
+    lines = ["| fault | longest, ms | median, ms | bound, ms |", "| --- | --- | --- | --- |"]
+    for what, found in times.items():
+        lines.append(f"| {what} | {max(found):.1f} | {statistics.median(found):.1f} | {bounds[what]:.0f} |")
+    runs, machine = max(map(len, times.values())), guard["machine"]
+    sample = f"{machine['cpu']}, {machine['cores_used']} cores, {runs} times each"
+    measured = f"`{guard['command']}`, {guard['date'][:10]}, {sample}:\n"
+    return "\n".join((measured, *lines))
 
 
 def _soak(soak: dict[str, Any]) -> str:
@@ -394,17 +418,17 @@ def _interval_of(figure: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Write docs/performance.md, and the soak's figures into docs/reliability.md."""
+    """Write docs/performance.md, and the figures of soak and guard into docs/reliability.md."""
     document = ROOT / "docs" / "performance.md"
     write(ROOT / "results", document)
-    write_soak()
+    write_reliability()
     print(f"written: {document}")
 
 
-def write_soak() -> None:
-    """Write the figures of the soak into docs/reliability.md."""
-    page, soak = ROOT / "docs" / "reliability.md", read_records(ROOT / "results").get("soak")
-    page.write_text(with_soak(page.read_text(encoding="utf-8"), soak), encoding="utf-8")
+def write_reliability() -> None:
+    """Write the figures of the soak and of the guard into docs/reliability.md."""
+    page = ROOT / "docs" / "reliability.md"
+    page.write_text(with_figures(page.read_text(encoding="utf-8"), read_records(ROOT / "results")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from benchmarks import (
     encoder,
     executors,
     expert,
+    guard,
     images,
     memory,
     planning,
@@ -54,14 +55,15 @@ BENCHMARKS = (
     "expert",
     "memory",
     "recovery",
+    "guard",
     "soak",
     "scale",
     "scale-data",
     "scale-trainer",
     "scale-loop",
 )
-BY_NAME_ONLY = ("soak",)
-"""Those that take very long: `make soak`."""
+BY_NAME_ONLY = ("soak", "guard")
+"""Those that take long: `make soak`; and the guard's faults, all of which are tests as well."""
 
 CHECKED = ("encoder", "planning", "images", "executors", "scale")
 NOISE = 1.25
@@ -161,6 +163,7 @@ def measurements(sizes: Sizes, say: Callable[[str], None]) -> dict[str, Callable
         "expert": lambda: expert.measure(sizes.expert_episodes, sizes.expert_protocol, sizes.seed),
         "memory": lambda: memory.measure(sizes.transitions, sizes.seed),
         "recovery": lambda: recovery.measure(sizes.runs, sizes.seed),
+        "guard": lambda: guard.measure(sizes.runs, say),
         "soak": lambda: soak.measure(sizes.minutes, sizes.seed, say),
         "scale": lambda: scale.measure(sizes.turns, sizes.seed),
         "scale-data": lambda: scale_data.measure(sizes.rounds, sizes.run_episodes, sizes.seed, say),
@@ -234,7 +237,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     report.write(results, document)
     if results == ROOT / "results":
-        report.write_soak()
+        report.write_reliability()
     print(f"\n{report.table(report.rows(results))}\n\nThe document is {document}")
     if arguments.check:
         worse = regressions(read_records(ROOT / "results"), read_records(results))

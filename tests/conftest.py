@@ -18,6 +18,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.parameter import Parameter
+from sensor_msgs.msg import Joy
 
 from vjepa_bringup.graph import StackOptions
 from vjepa_bringup.monitor import Monitor
@@ -157,6 +158,53 @@ def start_stack():
 def lockstep_stack(start_stack):
     """Return a function that starts a lockstep stack with a short episode and waits for nothing."""
     return lambda **options: start_stack(**{"lockstep": True, "episode_steps": 100, **options})
+
+
+class Hand:
+    """A hand on the dead-man's switch of a stack's guard: released at first, as a switch that nobody touches is."""
+
+    def __init__(self, stack: Stack):
+        self._stack = stack
+        self._publisher = stack.publisher(topics.ENABLE)
+        self.holding = False
+        self._timer = stack.node.create_timer(0.05, self._send)
+
+    def _send(self) -> None:
+        message = Joy(buttons=[int(self.holding)])
+        set_stamp(message.header.stamp, time.time_ns())
+        self._publisher.publish(message)
+
+    def hold(self, holding: bool = True) -> float:
+        """Press or let go, at once, and return when, as `time.monotonic` gives it."""
+        self.holding = holding
+        self._send()
+        return time.monotonic()
+
+    def press(self) -> float:
+        """Let go and press, and return when."""
+        self.hold(False)
+        return self.hold(True)
+
+    def press_until(self, condition: Callable[[float], object], what: str) -> None:
+        """Press, and again every second where a busy machine has stopped the arm, until the condition holds.
+
+        The condition is asked with the time of the last press.
+        """
+        pressed = self.press()
+
+        def holds() -> bool:
+            nonlocal pressed
+            if time.monotonic() - pressed > 1.0:
+                pressed = self.press()
+            return bool(condition(pressed))
+
+        self._stack.wait_for(holds, what)
+
+
+@pytest.fixture
+def hand_of():
+    """Return a function that puts a hand on the switch of a stack's guard."""
+    return Hand
 
 
 class Commands:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Bool, Float64MultiArray
+from std_msgs.msg import Float64MultiArray
 
 from vjepa_bringup.graph import find_bundle
 from vjepa_interfaces import topics
@@ -18,7 +18,7 @@ from vjepa_planner.contract import Observation, PlannerContext
 from vjepa_planner.registry import load_planner
 
 LIMITS, SLEW_RATES, DAMPING = np.array([0.03, 0.02]), np.array([0.5, 0.4]), np.array([0.005, 0.005])
-COMMAND_TIMEOUT_S = ENABLE_TIMEOUT_S = 0.2
+COMMAND_TIMEOUT_S = 0.2
 ARMS_OWN_TIMEOUT_S = 0.1
 MAX_AGE_NS = 100_000_000
 SLACK_S = 0.25
@@ -32,7 +32,6 @@ PARAMETERS = {
         "on_timeout": "damp",
         "damping": DAMPING.tolist(),
         "command_timeout_s": COMMAND_TIMEOUT_S,
-        "enable_timeout_s": ENABLE_TIMEOUT_S,
     },
 }
 
@@ -40,9 +39,8 @@ PARAMETERS = {
 class Rehearsal:
     """A stack with a guard as for a real arm, the stand-in in a process of its own, and a hand on the switch."""
 
-    def __init__(self, stack, commands):
-        self.stack = stack
-        self.holding = False
+    def __init__(self, stack, commands, hand):
+        self.stack, self.hand = stack, hand
         self.joints, self.latents, self.commands = (
             stack.tap(topic) for topic in (topics.JOINT_STATES, topics.LATENT, topics.JOINT_COMMAND)
         )
@@ -51,8 +49,6 @@ class Rehearsal:
         node = stack.node
         node.create_subscription(Float64MultiArray, topics.EFFORT_ARRAY.name, self._on_output, 1000)
         node.create_subscription(JointState, topics.JOINT_COMMAND.name, self._on_command, 1000)
-        self._switch = stack.publisher(topics.ENABLE)
-        node.create_timer(0.05, lambda: self.holding and self._switch.publish(Bool(data=True)))
         self.arm = commands.start("node", "arm_stand_in", ROS_DOMAIN_ID=str(stack.domain))
         stack.wait_for(lambda: self.commands.messages and self.outputs, "the planner and the guard")
 
@@ -67,10 +63,6 @@ class Rehearsal:
         """What the arm's motors did last, N·m."""
         return np.array(self.joints.messages[-1].effort)
 
-    def let_go(self):
-        self.holding = False
-        self._switch.publish(Bool(data=False))
-
     def end_dry_run(self):
         assert self.stack.set_parameter("effort_guard", "dry_run", False).successful
 
@@ -82,8 +74,9 @@ class Rehearsal:
         said = self.diagnostics()
         return said.get("dry_run") == "True" and int(said.get("commands", "0")) > 0
 
-    def wait_for_torque(self):
-        self.stack.wait_for(lambda: self.torque.any(), "torque at the arm")
+    def drive(self):
+        """Press until there is torque at the arm."""
+        self.hand.press_until(lambda _: self.torque.any(), "torque at the arm")
 
     def wait_for_rest(self) -> float:
         """Wait until the motors are off, and return when that was seen."""
@@ -92,20 +85,20 @@ class Rehearsal:
 
 
 @pytest.fixture
-def rehearse(start_stack, commands, tmp_path):
+def rehearse(start_stack, commands, hand_of, tmp_path):
     def start() -> Rehearsal:
         file = tmp_path / "arm.yaml"
         file.write_text(yaml.safe_dump({name: {"ros__parameters": values} for name, values in PARAMETERS.items()}))
-        return Rehearsal(start_stack(source="camera", planner="bc", guard=True, params_file=str(file)), commands)
+        stack = start_stack(source="camera", planner="bc", guard=True, params_file=str(file))
+        return Rehearsal(stack, commands, hand_of(stack))
 
     return start
 
 
 def test_a_latent_is_joined_with_the_newest_joint_state_before_its_frame_and_never_one_after(rehearse):
     arm = rehearse()
-    arm.holding = True
     arm.end_dry_run()
-    arm.wait_for_torque()
+    arm.drive()
     first = len(arm.commands.messages)
     arm.stack.wait_for(lambda: len(arm.commands.messages) > first + 100, "100 commands")
     joints, latents = arm.joints.by_stamp(), arm.latents.by_stamp()
@@ -140,7 +133,8 @@ def test_the_whole_guide_on_the_stand_in(rehearse):
     arm = rehearse()
     stack = arm.stack
     # Step 3: a dry run, also with the switch held.
-    arm.holding = True
+    stack.wait_for(lambda: arm.follows_in_a_dry_run, "commands at the guard")
+    arm.hand.press()
     stack.wait_for(
         lambda: any(float(t) for t in arm.diagnostics().get("computed_efforts", "0").split(", ")), "a torque"
     )
@@ -149,26 +143,25 @@ def test_the_whole_guide_on_the_stand_in(rehearse):
     assert not any(effort.any() for _, effort in arm.outputs), "zeros arrive at the controller, and nothing else"
 
     # Step 5: with the switch released the dry run ends; the arm moves once it is held.
-    arm.let_go()
+    arm.hand.hold(False)
     stack.wait_for(lambda: arm.diagnostics()["enabled"] == "False", "the switch to be released")
     arm.end_dry_run()
     count = len(arm.outputs)
     stack.wait_for(lambda: len(arm.outputs) > count + 20, "more of the guard's torques")
     assert not any(effort.any() for _, effort in arm.outputs)
     pose = np.array(arm.joints.messages[-1].position)
-    arm.holding = True
+    arm.drive()
     stack.wait_for(lambda: np.abs(np.array(arm.joints.messages[-1].position) - pose).max() > 0.05, "the arm to move")
     efforts = np.array([effort for _, effort in arm.outputs])
     assert (np.abs(efforts) <= LIMITS).all()
     steps, towards_zero = np.abs(np.diff(efforts, axis=0)), (efforts[1:] == 0).all(axis=1)
     assert (steps[~towards_zero] <= SLEW_RATES / 100.0 + 1e-12).all(), "slew"
 
-    # Silence of the switch stops it, too: a hand that has gone says nothing.
-    arm.holding = False
-    released_s = now()
-    assert arm.wait_for_rest() - released_s < ENABLE_TIMEOUT_S + SLACK_S
-    arm.holding = True
-    arm.wait_for_torque()
+    # Letting go stops it.
+    arm.drive()
+    released_s = arm.hand.hold(False)
+    assert arm.wait_for_rest() - released_s < SLACK_S
+    arm.drive()
 
     # A guard that was killed sends nothing more: the arm's own timeout stops it. A new one begins with a dry run.
     stack.kill("effort_guard")
@@ -179,7 +172,7 @@ def test_the_whole_guide_on_the_stand_in(rehearse):
     assert not any(effort.any() for _, effort in arm.outputs[count:])
     stack.wait_for(lambda: arm.follows_in_a_dry_run, "commands at the new guard: without one it would only damp")
     arm.end_dry_run()
-    arm.wait_for_torque()
+    arm.drive()
 
     # A planner that was killed: at once no torque, then damping while there is something to damp.
     stack.kill("vjepa_planner")

@@ -128,13 +128,23 @@ def test_a_soak_tells_of_the_process_that_grew_most_once_all_had_settled():
     assert (unheard.value, unheard.met) == (2, False)
 
 
-def test_the_page_of_reliability_has_the_figures_of_the_committed_soak():
+def test_the_page_of_reliability_has_the_figures_of_the_committed_soak_and_guard():
     from benchmarks.figures import read_records
-    from benchmarks.report import with_soak
+    from benchmarks.report import with_figures
 
-    page, soak = (ROOT / "docs" / "reliability.md").read_text(), read_records(ROOT / "results").get("soak")
-    assert with_soak(page, soak) == page, "run: ./vjepa --exec python -m benchmarks.report"
-    assert ("Not measured yet." in page) == (soak is None)
+    page, records = (ROOT / "docs" / "reliability.md").read_text(), read_records(ROOT / "results")
+    assert with_figures(page, records) == page, "run: ./vjepa --exec python -m benchmarks.report"
+    assert page.count("Not measured yet.") == 2 - len({"soak", "guard"} & records.keys())
+
+
+def test_a_guard_is_told_by_fault_with_its_longest_time():
+    from benchmarks.guard import FAULTS, figures
+
+    times = {fault.what: [0.5 * fault.within_s, 0.1 * fault.within_s] for fault in FAULTS}
+    told = figures(times)
+    assert [figure.value for figure in told] == [pytest.approx(500 * fault.within_s) for fault in FAULTS]
+    assert all(figure.met for figure in told)
+    assert not figures({**times, FAULTS[0].what: [2 * FAULTS[0].within_s]})[0].met
 
 
 def test_recovery_is_told_by_node():

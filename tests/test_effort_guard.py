@@ -1,37 +1,46 @@
-"""The guard as a process between a commander and the simulated arm: what reaches the arm, and when."""
+"""The guard in a stack, between a commander and the simulated arm: what reaches the arm, and when.
+
+What each fault does to a guard alone is in tests/faults/test_guard.py.
+"""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 from time import monotonic as now
 
+import numpy as np
 import pytest
-from lifecycle_msgs.msg import Transition
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Bool, Float64MultiArray
+from std_msgs.msg import Float64MultiArray
 
 from vjepa_bringup import run_graph
 from vjepa_bringup.graph import build_graph
 from vjepa_interfaces import topics
+from vjepa_interfaces.managed_node import qos_profile
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.guard_rig import Rig
 
 pytestmark = pytest.mark.faults
 
 ROOT = Path(__file__).resolve().parents[1]
 TORQUE, ZERO = [0.02, -0.01], [0.0, 0.0]
-COMMAND_TIMEOUT_S = 0.2
-SLACK_S = 0.15
-"""Of a busy machine: two ticks of the guard would do on an idle one."""
+WRIST_END = 2.792526803190927
+"""rad, of the reacher's URDF."""
 
 COMMANDER = f"""
 import rclpy
 from sensor_msgs.msg import JointState
+from rosgraph_msgs.msg import Clock
 rclpy.init()
 node = rclpy.create_node("commander")
 publisher = node.create_publisher(JointState, "{topics.JOINT_COMMAND.name}", 10)
-command = JointState(name=["shoulder", "wrist"], effort={TORQUE})
-node.create_timer(0.02, lambda: publisher.publish(command))
+def answer(clock):
+    command = JointState(name=["shoulder", "wrist"], effort={TORQUE})
+    command.header.stamp = clock.clock
+    publisher.publish(command)
+node.create_subscription(Clock, "/clock", answer, 10)
 rclpy.spin(node)
 """
 
@@ -39,29 +48,26 @@ rclpy.spin(node)
 class Arm:
     """The simulated arm behind a guard, a commander in a process of its own, and the test's hand on the switch."""
 
-    def __init__(self, stack):
-        self.stack = stack
-        self.holding = False
+    def __init__(self, stack, hand):
+        self.stack, self.hand = stack, hand
         stack.tap(topics.IMAGE)  # The simulation begins once somebody looks.
         self.joints = stack.tap(topics.JOINT_STATES)
         self.outputs: list[tuple[float, list[float]]] = []
         self.commands: list[float] = []
         self._listen(Float64MultiArray, topics.EFFORT_ARRAY, lambda m: self.outputs.append((now(), list(m.data))))
         self._listen(JointState, topics.JOINT_COMMAND, lambda _: self.commands.append(now()))
-        self._switch = stack.publisher(topics.ENABLE)
-        stack.node.create_timer(0.05, lambda: self.holding and self._switch.publish(Bool(data=True)))
         environment = {**os.environ, "ROS_DOMAIN_ID": str(stack.domain)}
         self.commander = subprocess.Popen([sys.executable, "-P", "-c", COMMANDER], env=environment)
 
     def _listen(self, kind, topic, callback):
         self.stack.node.create_subscription(kind, topic.name, callback, 1000)
 
-    def let_go(self):
-        self.holding = False
-        self._switch.publish(Bool(data=False))
-
-    def set_dry_run(self, dry_run):
-        assert self.stack.set_parameter("effort_guard", "dry_run", dry_run).successful
+    def drive(self):
+        """Press until the torque that is commanded goes out."""
+        self.hand.press_until(
+            lambda pressed: any(at > pressed and effort == TORQUE for at, effort in self.outputs[-20:]),
+            "the torque that is commanded",
+        )
 
     def wait_for_output(self, expected):
         """Wait for a torque that is sent from now on."""
@@ -70,86 +76,89 @@ class Arm:
 
     def wait_for_message(self, words):
         said = lambda: self.stack.monitor.diagnostics.get("effort_guard", (b"", "", {}))  # noqa: E731
-        self.stack.wait_for(lambda: words in said()[1], f"the guard to say '{words}'")
+        self.stack.wait_for(lambda: words in said()[1], f"the guard to state '{words}'")
         return said()[2]
 
 
 @pytest.fixture
-def arm(start_stack, monkeypatch):
+def arm(start_stack, hand_of, monkeypatch):
     def without_perception_and_planner(options):
         nodes = {node.name: node for node in build_graph(options)}
         nodes["stack_manager"].parameters["managed_nodes"] = ["sim_bridge", "effort_guard"]
         return [nodes[name] for name in ("sim_bridge", "effort_guard", "stack_manager")]
 
     monkeypatch.setattr(run_graph, "build_graph", without_perception_and_planner)
-    arm = Arm(start_stack(guard=True, episode_steps=100_000))
+    stack = start_stack(guard=True, episode_steps=100_000)
+    arm = Arm(stack, hand_of(stack))
     yield arm
     arm.commander.kill()
     arm.commander.wait()
 
 
-def test_the_arm_moves_only_while_enabled_not_dry_and_commanded_by_one(arm):
+def test_the_arm_moves_only_while_enabled_not_dry_and_commanded(arm):
     arm.stack.wait_for(lambda: arm.commands and arm.joints.messages, "the commander and the arm")
     arm.wait_for_output(ZERO)
     assert arm.wait_for_message("not enabled")["enabled"] == "False"
 
-    arm.holding = True
-    shown = arm.wait_for_message("dry run")
+    arm.hand.press()
+    arm.wait_for_message("dry run")
     arm.stack.wait_for(lambda: arm.wait_for_message("dry run")["computed_efforts"] == "0.0200, -0.0100", "the torque")
+    shown = arm.wait_for_message("dry run")
     documented = (ROOT / "docs/interface.md").read_text().partition("### `effort_guard`")[2].partition("\n### ")[0]
     assert [key for key in shown if f"`{key}`" not in documented] == []
     assert shown["output_efforts"] == "0.0000, 0.0000"
     assert {tuple(effort) for _, effort in arm.outputs} == {tuple(ZERO)}
 
-    arm.set_dry_run(False)
-    arm.wait_for_output(TORQUE)
+    assert arm.stack.set_parameter("effort_guard", "dry_run", False).successful
+    arm.wait_for_message("release the switch and press it: the dry run has ended")
+    assert {tuple(effort) for _, effort in arm.outputs} == {tuple(ZERO)}
+    arm.drive()
     arm.stack.wait_for(lambda: list(arm.joints.messages[-1].effort) == TORQUE, "the torque at the arm")
     start = list(arm.joints.messages[-1].position)
     arm.stack.wait_for(lambda: list(arm.joints.messages[-1].position) != start, "the arm to move")
 
-    arm.let_go()
+    arm.hand.hold(False)
     arm.wait_for_output(ZERO)
-    arm.holding = True
-    arm.wait_for_output(TORQUE)
-
-    rival = arm.stack.publisher(topics.JOINT_COMMAND)
-    arm.wait_for_output(ZERO)
-    arm.wait_for_message("2 publishers of commands")
-    arm.stack.node.destroy_publisher(rival)
-    arm.wait_for_output(TORQUE)
-
+    arm.drive()
     arm.commander.kill()
-    arm.commander.wait()
-    arm.wait_for_output(ZERO)
-    silent_s = arm.commands[-1]
-    stopped_s = next(arrived for arrived, effort in arm.outputs if arrived > silent_s and effort == ZERO)
-    assert stopped_s - silent_s < COMMAND_TIMEOUT_S + SLACK_S
-    arm.stack.wait_for(lambda: list(arm.joints.messages[-1].effort) == ZERO, "zero torque at the arm")
     arm.wait_for_message("no command within 0.2 s")
-
-
-def test_the_last_word_of_a_guard_that_ends_is_zero_and_a_new_one_begins_with_a_dry_run(arm):
-    arm.holding = True
-    arm.stack.wait_for(lambda: arm.joints.messages, "the arm")
-    (child,) = [c for c in arm.stack.supervisor.children if c.node.name == "effort_guard"]
-    for number in (signal.SIGINT, signal.SIGTERM):
-        arm.wait_for_message("dry run")
-        arm.set_dry_run(False)
-        arm.wait_for_output(TORQUE)
-        if number == signal.SIGTERM:  # The stack manager activates a deactivated node again.
-            assert arm.stack.transition("effort_guard", Transition.TRANSITION_DEACTIVATE)
-            arm.wait_for_output(ZERO)
-            arm.wait_for_output(TORQUE)
-        arm.stack.monitor.diagnostics.clear()
-        child.process.send_signal(number)
-        assert arm.stack.monitor.wait_until(lambda: child.process.poll() is not None, 10.0)
-        assert child.process.returncode == 0
-        arm.stack.monitor.spin(0.2)
-        assert arm.outputs[-1][1] == ZERO
-
-    arm.wait_for_message("dry run")
-    arm.set_dry_run(False)
-    arm.wait_for_output(TORQUE)
-    child.process.kill()  # It has no last word then: the simulated arm's own watchdog has.
-    child.process.wait()
     arm.stack.wait_for(lambda: list(arm.joints.messages[-1].effort) == ZERO, "zero torque at the arm")
+
+
+def test_an_arm_whose_guard_is_killed_stops_by_its_own_timeout_and_the_next_guard_begins_with_a_dry_run(arm):
+    arm.stack.wait_for(lambda: arm.commands and arm.joints.messages, "the commander and the arm")
+    arm.wait_for_message("not enabled")
+    assert arm.stack.set_parameter("effort_guard", "dry_run", False).successful
+    arm.drive()
+    arm.stack.kill("effort_guard")
+    arm.stack.wait_for(lambda: list(arm.joints.messages[-1].effort) == ZERO, "zero torque at the arm")
+    arm.stack.monitor.diagnostics.clear()
+    count = len(arm.outputs)
+    arm.wait_for_message("dry run")
+    arm.stack.wait_for(lambda: len(arm.outputs) > count + 20, "more of the new guard's torques")
+    assert not any(any(effort) for _, effort in arm.outputs[count:])
+
+
+def test_a_guard_that_knows_the_urdf_keeps_an_arm_within_its_travel_and_its_velocity(commands, tmp_path):
+    urdf = ROOT / "ros2_ws/src/sim_bridge/urdf/reacher.urdf"
+    limits = {"position_lower": [-float("inf"), -2.0], "position_upper": [float("inf"), 2.0], "urdf": str(urdf)}
+    limits |= {"velocity_limits": [1.0, 1.0], "k_velocity": [0.005, 0.005], "k_position": [5.0, 5.0]}
+    with Rig(tmp_path, **limits) as rig:
+        arm = commands.start("node", "arm_stand_in")
+        states: list[JointState] = []
+        node, topic = rig.monitor.node, topics.JOINT_STATES
+        node.create_subscription(JointState, topic.name, states.append, qos_profile(topic, 1000))
+        rig.wait(lambda: bool(states), "the arm")
+        for push in (1.0, -1.0):
+            rig.commander.send(rate_hz=50.0, values=(0.03 * push, 0.03 * push))
+            rig.monitor.spin(0.1)
+            rig.press()
+            rig.wait(lambda p=push: abs(states[-1].position[1] - 2.0 * p) < 0.1, "the wrist at its end")
+            rig.monitor.spin(0.5)
+        rig.wait_for_message("driving")
+        positions = np.array([state.position for state in states])
+        velocities = np.array([state.velocity for state in states])
+        assert np.abs(positions[:, 1]).max() < 2.1
+        assert np.abs(velocities).max() < 1.2, "without the guard 3.0"
+        assert int(rig.diagnostics()[1]["braked_ticks"]) > 50
+        assert arm.poll() is None

@@ -1,9 +1,9 @@
 """Arms of any number of joints through every node: they are driven, guarded, and refused by what knows another."""
 
 import json
+import time
 
 import pytest
-from std_msgs.msg import Bool
 
 from vjepa_bringup.cli import build_parser
 from vjepa_bringup.graph import GUARD, StackOptions, build_graph
@@ -37,17 +37,17 @@ def test_the_graph_gives_the_returns_of_one_process_whatever_the_arm(task, rando
     assert returns[0] == returns[1]
 
 
-def test_a_guard_passes_the_torques_of_five_joints_on_to_the_simulated_arm(start_stack, random_alone):
+def test_a_guard_passes_the_torques_of_five_joints_on_to_the_simulated_arm(start_stack, hand_of, random_alone):
     stack = start_stack(
         task="manipulator-bring_ball", guard=True, params_file=random_alone, episode_steps=100_000, device="cpu"
     )
     joints = stack.tap(topics.JOINT_STATES)
-    switch = stack.publisher(topics.ENABLE)
-    stack.node.create_timer(0.05, lambda: switch.publish(Bool(data=True)))
+    hand = hand_of(stack)
+    hand.press()
     stack.wait_for_steps(5)
     assert not any(any(message.effort) for message in joints.messages)
     assert stack.set_parameter("effort_guard", "dry_run", False).successful
-    stack.wait_for(lambda: all(joints.messages[-1].effort), "torque at every joint")
+    hand.press_until(lambda _: all(joints.messages[-1].effort), "torque at every joint")
     assert len(joints.messages[-1].effort) == 5
     stack.wait_for_value("effort_guard", "refused_commands", lambda count: count == 0)
 
@@ -71,7 +71,7 @@ def test_an_arm_that_is_not_simulated_is_described_by_a_parameter_file(tmp_path)
     options = StackOptions(source="camera", planner="random", guard=True, params_file=str(file))
     given = {node.name: node.parameters for node in build_graph(options)}
     made = EffortGuard(read_parameters(GuardParameters, without_clock(given[GUARD])))
-    made.take_command(["hand", "base", "elbow"], [0.1, 0.2, 0.3])
+    made.take_command(["hand", "base", "elbow"], [0.1, 0.2, 0.3], time.time_ns())
     known = read_parameters(PlannerParameters, planner)
     assert known.joint_names == ("base", "elbow", "hand")
     assert {name: given["vjepa_planner"][name] for name in planner} == planner

@@ -251,7 +251,9 @@ def merged_parameters(options: StackOptions) -> dict[str, dict[str, Any]]:
         merged["vjepa_planner"] = _arm_of(merged["sim_bridge"]) | merged["vjepa_planner"]
         if options.guard:
             merged["sim_bridge"]["command_input"] = "effort_array"
-            merged[GUARD] = _guarded(merged["vjepa_planner"]) | merged[GUARD]
+            merged[GUARD] = _guarded(merged["vjepa_planner"]) | merged[GUARD] | {"simulated_arm": True}
+    if options.guard:
+        _check_guard(merged[GUARD], merged["vjepa_planner"])
     merged["episode_recorder"]["provenance"] = json.dumps(_provenance(merged))
     return merged
 
@@ -292,6 +294,19 @@ def _guarded(planner: dict[str, Any]) -> dict[str, Any]:
         "slew_rates": [10.0 * limit] * joints,
         "damping": [0.0] * joints,
     }
+
+
+def _check_guard(guard: dict[str, Any], planner: dict[str, Any]) -> None:
+    """Refuse a guard that lets more torque pass than an action of 1 asks for: one of the two is mistaken."""
+    most: Any = planner.get("effort_limit")
+    limits = guard.get("effort_limits", ())
+    if not _is_positive(most) or not isinstance(limits, list):
+        return  # The nodes refuse these.
+    if any(_is_positive(limit) and limit > most for limit in limits):
+        raise VjepaError(
+            f"effort_limits of {GUARD} is {limits}, but effort_limit of vjepa_planner, the torque of an action of 1, "
+            f"is {most:g}; give limits of at most that, or raise effort_limit where arm and policy are made for it"
+        )
 
 
 def _expected_rate(planner: dict[str, Any]) -> dict[str, float]:

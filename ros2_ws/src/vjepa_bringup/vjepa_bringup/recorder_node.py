@@ -9,7 +9,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.serialization import deserialize_message
 from std_msgs.msg import String
@@ -18,7 +17,7 @@ from std_srvs.srv import SetBool
 from vjepa_bringup.bag_writer import BagWriter
 from vjepa_interfaces import topics
 from vjepa_interfaces.errors import VjepaError
-from vjepa_interfaces.managed_node import ERROR, OK, STEADY, ManagedNode, run
+from vjepa_interfaces.managed_node import ERROR, OK, STEADY, ManagedNode, Polled, run
 
 SUBSCRIPTION_DEPTH = 1000
 """Messages held between two polls and while the disk stalls; a recorder that loses one says so in its audit."""
@@ -44,18 +43,6 @@ class RecorderParameters:
     provenance: str = "{}"
 
 
-class _Polled(ReentrantCallbackGroup):
-    """Subscriptions that an executor leaves alone: to wake for each message costs more than to write it.
-
-    Their events too: as long as there are messages, it would wake for these without end. Of QoS that do not match the
-    publisher tells as well.
-    """
-
-    def can_execute(self, _) -> bool:
-        """Return False."""
-        return False
-
-
 class RecorderNode(ManagedNode):
     """`episode_recorder`: what raw subscriptions have gathered goes into one bag at a time, ten times a second."""
 
@@ -65,7 +52,7 @@ class RecorderNode(ManagedNode):
         super().__init__("episode_recorder")
         self._writer: BagWriter | None = None
         self._taps: list[tuple[topics.Topic, str, Any]] = []
-        self._polled = _Polled()
+        self._polled = Polled()
         self._service: Any = None
         self._timer: Any = None
         self._failure = ""

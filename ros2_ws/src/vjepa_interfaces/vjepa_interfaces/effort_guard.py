@@ -1,14 +1,16 @@
-"""What stands between a planner and a real arm: limits, slew, a dead-man's switch and a watchdog, without ROS.
+"""What stands between a planner and a real arm: limits, slew, a dead-man's switch and watchdogs, without ROS.
 
 The guard is told what arrives and asked at a fixed rate what may go out. Whatever arrives, and whenever:
 
 - no torque is beyond its joint's limit, and none is NaN;
-- torque is zero unless somebody has said within `enable_timeout_s` that the arm may move;
-- torque changes by at most `slew_rates` times the time passed, except to zero, which is always at once: a slewed way to
-  zero would go on pushing after somebody has let go.
+- torque is zero unless somebody holds the switch, and pressed it after the last time that anything was wrong;
+- torque changes by at most `slew_rates` times the time passed, except towards zero, which is at once: a slewed way to
+  zero would go on pushing after somebody has let go;
+- with limits of position or velocity, torque brakes a joint before the end of its travel.
 """
 
 import math
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,235 +18,305 @@ from dataclasses import dataclass
 import numpy as np
 
 from vjepa_interfaces.effort import CommandRefusedError, EffortLimits
-from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_interfaces.guard_inputs import MAX_MESSAGES_HZ, Commands, JointReadings, RateBound, Switch
+from vjepa_interfaces.guard_parameters import GuardParameters, checked
+from vjepa_interfaces.joint_limits import SoftJointLimits
 from vjepa_interfaces.statistics import Counts
 
-TIMEOUT_ACTIONS = ("zero", "damp", "hold")
 COUNTED = (
     "commands",
     "refused_commands",
     "clamped_commands",
+    "braked_ticks",
     "slew_limited_ticks",
     "timeouts",
+    "late_ticks",
+    "refused_enables",
     "refused_joint_states",
 )
+IDLE, DRIVING, FALLBACK = "idle", "driving", "fallback"
+FALLBACK_REGAINED = 0.1
+"""Seconds of `on_timeout` that a second of driving gives back: else commands that come and go would hold for ever."""
+
+
+def boot_clock() -> float:
+    """Return seconds of a steady clock that goes on while the computer sleeps, which CLOCK_MONOTONIC does not."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @dataclass(frozen=True)
-class GuardParameters:
-    """Parameters of `effort_guard`. Those in the plural have one value a joint, in the order of `joint_names`.
+class Publishers:
+    """How many publishers there are of each topic that must have one."""
 
-    Attributes:
-        joint_names: joints of the arm, in the order in which its controller takes torques.
-        effort_limits: largest absolute torque, N·m.
-        slew_rates: fastest change of torque, N·m/s.
-        rate_hz: torques sent a second.
-        command_timeout_s: without a command for longer, `on_timeout` is done.
-        enable_timeout_s: without a true on the enable topic for longer, torque is zero.
-        on_timeout: `zero`; `damp`: torque against the joints' velocity; or `hold`: the last torque, for `hold_s`.
-        damping: of `damp`, N·m per rad/s.
-        joint_state_max_age_s: of `damp`: with velocities older than this, torque is zero.
-        hold_s: of `hold`: after this many seconds, torque is zero.
-        dry_run: compute and show everything, and send zero torque.
-    """
-
-    joint_names: tuple[str, ...] = ("shoulder", "wrist")
-    effort_limits: tuple[float, ...] = (0.05, 0.05)
-    slew_rates: tuple[float, ...] = (0.5, 0.5)
-    rate_hz: float = 100.0
-    command_timeout_s: float = 0.2
-    enable_timeout_s: float = 0.3
-    on_timeout: str = "zero"
-    damping: tuple[float, ...] = (0.0, 0.0)
-    joint_state_max_age_s: float = 0.1
-    hold_s: float = 0.5
-    dry_run: bool = True
+    commands: int = 1
+    enables: int = 1
+    joint_states: int = 1
+    outputs: int = 1
 
 
 class EffortGuard:
-    """Decides which torque goes out. Times are of a steady clock, in seconds.
+    """Decides which torque goes out. What is told and asked may come from several threads.
 
     Attributes:
         dry_run: whether only zero torque goes out; see `set_dry_run`.
         torque: what the guard has computed, (n,) N·m in the order of the joints.
         output: what may go out: `torque`, or zeros in a dry run.
-        not_enabled: why torque is zero whatever is commanded, as of the last tick; empty where it is not.
+        state: `IDLE` (zero torque), `DRIVING` (the command's), or `FALLBACK` (that of `on_timeout`).
+        not_enabled: why the switch is not held, as of the last tick; empty where it is.
         not_commanded: why no command drives, as of the last tick; empty where one does.
+        stopped_by: what else keeps torque at zero, as of the last tick: an error; empty where nothing does.
+        latched: why the switch must be released and pressed although nothing is wrong now; empty where it need not.
         counts: events by the names in `COUNTED`.
     """
 
-    def __init__(self, parameters: GuardParameters, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        parameters: GuardParameters,
+        clock: Callable[[], float] = boot_clock,
+        stamp_clock: Callable[[], int] = time.time_ns,
+    ):
         """Check the parameters and begin.
 
+        Args:
+            parameters: see there.
+            clock: seconds of a steady clock, for silences and ticks.
+            stamp_clock: nanoseconds of the clock that stamps of commands and joint states are of.
+
         Raises:
-            VjepaError: parameters that make no sense; the message says which and what is expected.
+            VjepaError: parameters that make no sense; the message states which and what is expected.
         """
-        _check(parameters)
-        self._parameters = parameters
-        self._clock = clock
-        self._shape = EffortLimits(parameters.joint_names, math.inf)
+        self._parameters = parameters = checked(parameters)
+        self._clock, self._stamp_clock = clock, stamp_clock
+        joints = parameters.joint_names
+        self._shape = EffortLimits(joints, math.inf)
         self._limits = np.array(parameters.effort_limits)
         self._slew_rates = np.array(parameters.slew_rates)
         self._damping = np.array(parameters.damping)
+        self._soft_limits = SoftJointLimits(parameters) if parameters.has_joint_limits else None
+        self._longest_tick_s = min(parameters.command_timeout_s, parameters.enable_timeout_s)
+        self._commands = Commands(len(joints), parameters.command_timeout_s, parameters.command_max_age_s)
+        self._switch = Switch(parameters.enable_timeout_s)
+        self._readings = JointReadings(joints, parameters.joint_state_max_age_s)
+        self._lock = threading.RLock()
         self.dry_run = parameters.dry_run
         self.begin()
 
     def begin(self) -> None:
-        """Forget everything that has arrived: torque is zero, and both enabling and a command are waited for."""
-        self.counts = Counts()
+        """Forget everything that has arrived: torque is zero until the switch is released and pressed."""
+        with self._lock:
+            self.counts = Counts()
+            self._publishers = Publishers()
+            self._enable_rate = RateBound()
+            self._fallback_s = self._parameters.fallback_s
+            self._was_silent = True
+            self._ticked_s = self._clock()
+            self.refused_joint_state = ""
+            self._forget("the guard has begun")
+            self.not_enabled = self.not_commanded = "not begun"
+            self.stopped_by = ""
+
+    def _forget(self, why: str) -> None:
+        self._commands.forget()
+        self._switch.forget()
+        self._readings.forget()
+        self._stop(why)
+
+    def _stop(self, why: str) -> None:
+        """Give zero torque; with `rearm: release` until the switch is released and pressed."""
+        self.state = IDLE
+        self.latched = why if self._parameters.rearm == "release" else ""
         self.torque = self._zeros()
         self.output = self._zeros()
-        self.not_enabled = self.not_commanded = "not begun"
-        self._command = self._zeros()
-        self._velocity = self._zeros()
-        self._commanded_s = self._enabled_s = self._velocity_s = -math.inf
-        self._fallback_s: float | None = None
-        self._timed_out, self._let_go = True, False
-        self._command_publishers = self._enable_publishers = 1
-        self._ticked_s = self._clock()
 
     def set_dry_run(self, dry_run: bool) -> None:
-        """Begin or end a dry run; torque after one begins with what went out last, which is zero."""
-        if self.dry_run and not dry_run:
-            self.torque = self.output.copy()
-        self.dry_run = dry_run
+        """Begin or end a dry run: zero torque goes out, and after its end until the switch is pressed anew."""
+        with self._lock:
+            if dry_run != self.dry_run:
+                self._stop("the dry run has begun" if dry_run else "the dry run has ended")
+            self.dry_run = dry_run
 
     # What arrives.
 
-    def see_publishers(self, commands: int, enables: int) -> None:
-        """Take note of how many publishers there are of commands and of enabling.
+    def see_publishers(self, publishers: Publishers) -> None:
+        """Take note of how many publishers there are.
 
-        Which of two is the right one cannot be known, so none is followed. When the second one has gone, a command, or
-        a true, that comes after that is waited for.
+        Which of two is the right one cannot be known, so none is followed, and what they sent is forgotten.
         """
-        self._command_publishers, self._enable_publishers = commands, enables
-        if commands > 1:
-            self._commanded_s, self._timed_out = -math.inf, True
-        if enables > 1:
-            self._disable()
+        with self._lock:
+            self._publishers = publishers
+            if publishers.commands > 1:
+                self._commands.forget()
+            if publishers.enables > 1:
+                self._switch.forget()
+            if publishers.joint_states > 1:
+                self._readings.forget()
 
-    def take_enable(self, enabled: bool) -> None:
-        """Take a message of the dead-man's switch: true for another `enable_timeout_s`, false at once."""
-        if not enabled:
-            self._disable()
-        elif self._enable_publishers <= 1:
-            self._enabled_s = self._clock()
+    def take_enable(self, held: bool, stamp_ns: int) -> bool:
+        """Take a message of the dead-man's switch, and return whether torque must go to zero at once: it was let go."""
+        now = self._clock()
+        with self._lock:
+            self._enable_rate.count(now)
+            if not held:
+                was_moving = bool(self.output.any())
+                self._switch.release()
+                self._stop("the switch was released")
+                return was_moving
+            if self._publishers.enables > 1 or not self._switch.hold(stamp_ns, now):
+                self.counts["refused_enables"] += 1
+            return False
 
-    def take_command(self, names, effort) -> None:
-        """Take a command: `effort` in N·m of the joints `names`, in any order, each once.
+    def take_command(self, names, effort, stamp_ns: int) -> None:
+        """Take a command: `effort` in N·m of the joints `names`, in any order, each once, for the frame `stamp_ns`.
+
+        Zeros with stamp 0 are a planner's last word: torque goes to zero, and silence goes on.
 
         Raises:
             CommandRefusedError: it must not move the arm; what was commanded before stays.
         """
-        self.counts["commands"] += 1
-        try:
-            if self._command_publishers > 1:
-                raise CommandRefusedError(f"{self._command_publishers} publishers of commands; expected one")
-            checked, _ = self._shape.checked(names, effort)
-        except CommandRefusedError:
-            self.counts["refused_commands"] += 1
-            raise
-        self._command = np.clip(checked, -self._limits, self._limits)
-        self.counts["clamped_commands"] += bool(np.any(self._command != checked))
-        self._commanded_s = self._clock()
-        self._timed_out = False
+        now = self._clock()
+        with self._lock:
+            self.counts["commands"] += 1
+            self._commands.count(now)
+            try:
+                if self._publishers.commands > 1:
+                    raise CommandRefusedError(f"{self._publishers.commands} publishers of commands; expected one")
+                wanted, _ = self._shape.checked(names, effort)
+                within = np.clip(wanted, -self._limits, self._limits)
+                self._commands.take(within, stamp_ns, self._stamp_clock(), now)
+            except CommandRefusedError:
+                self.counts["refused_commands"] += 1
+                raise
+            self.counts["clamped_commands"] += bool(np.any(within != wanted))
 
-    def take_joint_state(self, names, velocity) -> None:
-        """Take joint velocities in rad/s for `damp`; one without a finite one for every joint is counted, not used."""
-        by_name = dict(zip(names, velocity, strict=False))
-        found = np.array([by_name.get(name, math.nan) for name in self._parameters.joint_names], np.float64)
-        if np.all(np.isfinite(found)):
-            self._velocity, self._velocity_s = found, self._clock()
-        else:
-            self.counts["refused_joint_states"] += 1
+    def take_joint_state(self, names, position, velocity, stamp_ns: int) -> None:
+        """Take positions in rad and velocities in rad/s; a message that is not used is counted."""
+        with self._lock:
+            refusal = f"{self._publishers.joint_states} publishers of joint states; expected one"
+            if self._publishers.joint_states <= 1:
+                refusal = self._readings.take(names, position, velocity, stamp_ns, self._stamp_clock(), self._clock())
+            self.refused_joint_state = refusal
+            self.counts["refused_joint_states"] += bool(refusal)
 
     # What goes out.
 
     def tick(self) -> np.ndarray:
         """Return the torques (n,) in N·m that may go out now; to be called `rate_hz` times a second."""
-        now = self._clock()
-        # A late tick does not make a larger step: after a stall the way is as slow as without one.
-        seconds = min(max(now - self._ticked_s, 0.0), 1.0 / self._parameters.rate_hz)
-        self._ticked_s = now
-        self.not_enabled = self._why_not_enabled(now)
-        self.not_commanded = self._why_not_commanded(now)
-        self._let_go = False
-        target = self._fallback(now) if self.not_commanded else self._commanded()
-        if self.not_enabled or target is None:
-            self.torque = self._zeros()
-        else:
-            self._slew_to(target, self._slew_rates * seconds)
-        self.output = self._zeros() if self.dry_run else self.torque.copy()
-        return self.output
+        with self._lock:
+            now = self._clock()
+            passed_s = now - self._ticked_s
+            self._ticked_s = now
+            if not 0 <= passed_s <= self._longest_tick_s:
+                self.counts["late_ticks"] += 1
+                self._forget(f"the guard stood still for {passed_s:.1f} s")
+            # A late tick makes no larger step: after a stall the way is as slow as without one.
+            seconds = min(max(passed_s, 0.0), 1.0 / self._parameters.rate_hz)
+            before = self.state
+            self._decide(now)
+            falls_back = self.state == FALLBACK and before != FALLBACK
+            self._move(now, 0.0 if falls_back else seconds)
+            self.output = self._zeros() if self.dry_run else self.torque.copy()
+            return self.output
 
     @property
     def command_age_s(self) -> float:
-        """Seconds since the last command that was taken; infinite where there is none."""
-        return self._clock() - self._commanded_s
+        """Age of the frame whose command drives, seconds; infinite where none does."""
+        return self._commands.age_s(self._clock())
 
-    def _disable(self) -> None:
-        """Disable for one tick at least, also where a true comes before it."""
-        self._enabled_s, self._let_go = -math.inf, True
+    def _decide(self, now: float) -> None:
+        """Find the state of this tick."""
+        self.not_enabled = self._switch.why_not_held(now)
+        self.not_commanded = self._why_not_commanded(now)
+        self.stopped_by = self._why_stopped(now)
+        pressed = not self.not_enabled and self._switch.take_press()
+        if self.stopped_by:
+            self._stop(self.stopped_by)
+        elif self.not_enabled:
+            self._stop(self.latched or self.not_enabled)
+        elif self.not_commanded:
+            self._fall_back()
+        elif pressed or self._parameters.rearm == "auto":
+            self.state, self.latched = DRIVING, ""
 
-    def _why_not_enabled(self, now: float) -> str:
-        limit = self._parameters.enable_timeout_s
-        if self._enable_publishers > 1:
-            return f"{self._enable_publishers} publishers of enable; expected one"
-        if self._let_go:
-            return "not enabled: told false"
-        return "" if now - self._enabled_s <= limit else f"not enabled: no true within {limit} s"
+    def _fall_back(self) -> None:
+        """Go on with `on_timeout` where a command drove; damping begins at zero: the last command does not push on."""
+        self.latched = self.not_commanded if self._parameters.rearm == "release" else ""
+        if self.state == DRIVING:
+            self.state = FALLBACK
+            if self._parameters.on_timeout == "damp":
+                self.torque = self._zeros()
+
+    def _move(self, now: float, seconds: float) -> None:
+        """Find the torque of this tick, `seconds` after the one before."""
+        if self.state == FALLBACK:
+            self._fallback_s -= seconds
+        elif self.state == DRIVING:
+            regained = self._fallback_s + FALLBACK_REGAINED * seconds
+            self._fallback_s = min(regained, self._parameters.fallback_s)
+        target = self._target(now)
+        if target is None:
+            self._stop(self.latched)
+            return
+        self._slew_to(*self._braked(target, now), self._slew_rates * seconds)
+
+    def _target(self, now: float) -> np.ndarray | None:
+        """Return the torque that is wanted, or None for zero at once."""
+        if self.state == DRIVING:
+            return self._commands.effort
+        if self.state == IDLE or self._fallback_s <= 0:
+            return None
+        if self._parameters.on_timeout == "hold":
+            return self.torque
+        readings = self._readings.fresh(now)
+        if readings is None:
+            return None
+        with np.errstate(over="ignore"):
+            return np.clip(-self._damping * readings[1], -self._limits, self._limits)
+
+    def _braked(self, target: np.ndarray, now: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the target within what the limits of position and velocity allow, and that band."""
+        readings = self._readings.fresh(now)
+        if self._soft_limits is None or readings is None:
+            return target, -self._limits, self._limits
+        least, most = self._soft_limits.band(*readings)
+        within = np.clip(target, least, most)
+        self.counts["braked_ticks"] += bool(np.any(within != target))
+        return within, least, most
 
     def _why_not_commanded(self, now: float) -> str:
-        limit = self._parameters.command_timeout_s
-        if self._command_publishers > 1:
-            return f"{self._command_publishers} publishers of commands; expected one"
-        if now - self._commanded_s <= limit:
+        rivals = self._publishers.commands
+        why = f"{rivals} publishers of commands; expected one" if rivals > 1 else self._commands.why_not(now)
+        self.counts["timeouts"] += bool(why) and not self._was_silent and rivals <= 1
+        self._was_silent = bool(why)
+        return why
+
+    def _why_stopped(self, now: float) -> str:
+        """Return what makes torque zero whatever is commanded and held, or nothing."""
+        if self._publishers.outputs > 1:
+            return f"{self._publishers.outputs} publishers of torques to the arm; expected this guard alone"
+        if self._publishers.enables > 1:
+            return f"{self._publishers.enables} publishers of enable; expected one"
+        if self._enable_rate.is_exceeded(now):
+            return f"messages of the switch come faster than {MAX_MESSAGES_HZ:g} a second; expected 10 to 100"
+        if self._soft_limits is None:
             return ""
-        self.counts["timeouts"] += not self._timed_out
-        self._timed_out = True
-        return f"no command within {limit} s"
+        readings = self._readings.fresh(now)
+        if readings is None:
+            reason = f" ({self.refused_joint_state})" if self.refused_joint_state else ""
+            return f"limits of position and velocity need joint states, and none is recent{reason}"
+        if not self._soft_limits.knows(readings[0]):
+            return "a joint with an end of travel has no finite position in its joint states"
+        return ""
 
-    def _commanded(self) -> np.ndarray:
-        self._fallback_s = None
-        return self._command
+    def _slew_to(self, target: np.ndarray, least: np.ndarray, most: np.ndarray, step: np.ndarray) -> None:
+        """Move torque towards `target` by at most `step`, but at once out of what is not within `least` and `most`.
 
-    def _fallback(self, now: float) -> np.ndarray | None:
-        """Return the torque of `on_timeout`, or None for zero at once."""
-        began, action = self._fallback_s is None, self._parameters.on_timeout
-        if self._fallback_s is None:
-            self._fallback_s = now
-        if action == "hold" and now - self._fallback_s <= self._parameters.hold_s:
-            return self.torque
-        # Damping builds up from zero, so that the last command does not push on while torque slews to it.
-        if action == "damp" and not began and now - self._velocity_s <= self._parameters.joint_state_max_age_s:
-            with np.errstate(over="ignore"):
-                return np.clip(-self._damping * self._velocity, -self._limits, self._limits)
-        return None
-
-    def _slew_to(self, target: np.ndarray, step: np.ndarray) -> None:
-        change = target - self.torque
+        Braking drops torque to zero at once where it must, and goes on from there at the slew rate.
+        """
+        torque = np.clip(self.torque, np.minimum(least, 0.0), np.maximum(most, 0.0))
+        change = target - torque
         limited = np.abs(change) > step
-        self.torque = np.where(limited, self.torque + np.copysign(step, change), target)
+        self.torque = np.where(limited, torque + np.copysign(step, change), target)
         self.counts["slew_limited_ticks"] += bool(np.any(limited))
 
     def _zeros(self) -> np.ndarray:
         return np.zeros(len(self._parameters.joint_names))
-
-
-def _check(parameters: GuardParameters) -> None:
-    if parameters.on_timeout not in TIMEOUT_ACTIONS:
-        raise unknown_name("on_timeout", parameters.on_timeout, TIMEOUT_ACTIONS)
-    joints = parameters.joint_names
-    if not joints or len(set(joints)) != len(joints):
-        raise VjepaError(f"joint_names is {list(joints)}; expected each joint of the arm once")
-    for name in ("effort_limits", "slew_rates", "damping"):
-        values = getattr(parameters, name)
-        if len(values) != len(joints):
-            raise VjepaError(f"{name} has {len(values)} values; expected one for each of {', '.join(joints)}")
-        needed = name != "damping" or parameters.on_timeout == "damp"
-        if not all(math.isfinite(value) and (value > 0 or (value == 0 and not needed)) for value in values):
-            raise VjepaError(f"{name} is {list(values)}; expected finite values of more than 0")
-    for name in ("rate_hz", "command_timeout_s", "enable_timeout_s", "joint_state_max_age_s", "hold_s"):
-        value = getattr(parameters, name)
-        if not (math.isfinite(value) and value > 0):
-            raise VjepaError(f"{name} is {value}; expected a finite value of more than 0")

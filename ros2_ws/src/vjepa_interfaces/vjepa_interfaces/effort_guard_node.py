@@ -2,27 +2,47 @@
 
 It lies in this package so that the computer at the arm needs this package alone, without torch and without a simulator.
 What it decides is in `vjepa_interfaces.effort_guard`; how to use it, and what it cannot do, in docs/real-arm.md.
+
+A thread of its own waits for the switch and for the next tick, and for nothing else. Each tick takes what has come on
+the other topics: at most as much as their queues hold, however fast somebody sends.
 """
 
+import contextlib
+import math
+import os
 import sys
+import threading
+import time
+import traceback
 from typing import Any
 
 from rclpy.duration import Duration
-from sensor_msgs.msg import JointState
-from std_msgs.msg import Bool, Float64MultiArray
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from sensor_msgs.msg import JointState, Joy
+from std_msgs.msg import Float64MultiArray
 
 from vjepa_interfaces import topics
 from vjepa_interfaces.effort import CommandRefusedError
-from vjepa_interfaces.effort_guard import COUNTED, EffortGuard, GuardParameters
+from vjepa_interfaces.effort_guard import COUNTED, EffortGuard, Publishers, boot_clock
 from vjepa_interfaces.errors import VjepaError
-from vjepa_interfaces.managed_node import OK, STEADY, WARN, ManagedNode, run
+from vjepa_interfaces.guard_inputs import MAX_MESSAGES_HZ
+from vjepa_interfaces.guard_parameters import GuardParameters
+from vjepa_interfaces.managed_node import ERROR, OK, WARN, ManagedNode, Polled, run
+from vjepa_interfaces.stamps import to_nanoseconds
 
 ZERO_ACKNOWLEDGED_S = 0.2
 """How long the last zero torque of a node that stops is waited for to arrive."""
+ENABLE_DEPTH = 50
+JOINT_STATES_DEPTH = 16
+REAL_TIME_PRIORITY = 50
+"""Of SCHED_FIFO, where the user may ask for it: that of ros2_control's controller manager."""
+SWITCH_INTERVAL_S = 0.001
+"""How long one thread of Python may keep another one waiting; the interpreter's default is 5 ms."""
 
 
 class EffortGuardNode(ManagedNode):
-    """`effort_guard`: one `EffortGuard`, told what arrives and asked on a steady timer what may go out."""
+    """`effort_guard`: one `EffortGuard`, told what arrives and asked at a fixed rate what may go out."""
 
     Parameters = GuardParameters
     live_parameters = frozenset({"dry_run"})
@@ -30,98 +50,204 @@ class EffortGuardNode(ManagedNode):
     def __init__(self):
         super().__init__("effort_guard")
         self._output: Any = None
-        self._timer: Any = None
+        self._loop: threading.Thread | None = None
+        self._polled = Polled()
         self._inputs: tuple = ()
+        self._stopping = threading.Event()
+        self._wake: Any = None
 
     def setup(self) -> None:
         """Check the parameters and make the endpoints."""
-        self._guard = EffortGuard(self.parameters)
+        parameters = self.parameters
+        if self.get_parameter("use_sim_time").value and not parameters.simulated_arm:
+            raise VjepaError(
+                "use_sim_time is true before a real arm, whose age of commands simulated time cannot tell; set "
+                "use_sim_time to false, or simulated_arm to true where the arm is simulated"
+            )
+        self._guard = EffortGuard(parameters, boot_clock, lambda: self.get_clock().now().nanoseconds)
         self._output = self.publisher(Float64MultiArray, topics.EFFORT_ARRAY)
-        self._commands = self.subscribe(JointState, topics.JOINT_COMMAND, self._on_command)
-        self._enables = self.subscribe(Bool, topics.ENABLE, self._on_enable)
-        self._inputs = (
-            self._commands,
-            self._enables,
-            self.subscribe(JointState, topics.JOINT_STATES, self._on_joint_state),
-        )
+        depth = max(1, math.ceil(2 * MAX_MESSAGES_HZ / parameters.rate_hz))
+        self._commands = self._input(JointState, topics.JOINT_COMMAND, depth)
+        self._enables = self._input(Joy, topics.ENABLE, ENABLE_DEPTH)
+        self._joint_states = self._input(JointState, topics.JOINT_STATES, JOINT_STATES_DEPTH)
+        self._inputs = (self._commands, self._enables, self._joint_states)
+        self._wake = self.create_guard_condition(lambda: None, self._polled)
+
+    def _input(self, message_type: type, topic: topics.Topic, depth: int):
+        """Subscribe to a topic whose messages `_run` takes."""
+        return self.subscribe(message_type, topic, lambda _: None, depth, callback_group=self._polled)
 
     def start(self) -> None:
         """Send zero torque at once, and then what the guard allows."""
+        for subscription in self._inputs:
+            self._taken(subscription)  # What came while the node was not active.
         self._guard.begin()
         self._send(self._guard.output)
-        self._timer = self.create_timer(1.0 / self.parameters.rate_hz, self._tick, clock=STEADY)
+        self._stopping.clear()
+        self._loop = threading.Thread(target=self._run_or_end, name="guard", daemon=True)
+        self._loop.start()
 
     def stop(self) -> None:
         """Send zero torque, and wait a moment for it to arrive: the process may end right after."""
+        self._stopping.set()
+        if self._loop is not None:
+            self._wake.trigger()
+            self._loop.join()
+            self._loop = None
         self._guard.begin()
         self._send(self._guard.output)
-        if self._timer is not None:
-            self.destroy_timer(self._timer)
-            self._timer = None
         self._output.wait_for_all_acked(Duration(seconds=ZERO_ACKNOWLEDGED_S))
 
     def teardown(self) -> None:
         """Free the endpoints."""
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
+        if self._wake is not None:
+            self.destroy_guard_condition(self._wake)
         if self._output is not None:
             self.destroy_lifecycle_publisher(self._output)
-        self._output, self._inputs = None, ()
+        self._output, self._wake, self._inputs = None, None, ()
 
-    def set_live_parameter(self, name: str, value) -> None:
+    def apply_live_parameter(self, name: str, value) -> None:
         """Begin or end a dry run."""
-        if not isinstance(value, bool):
-            raise VjepaError(f"{name} is {value!r}; expected true or false")
         self._guard.set_dry_run(value)
         self.get_logger().warning(
-            "dry run: zero torque goes out" if value else "the dry run has ended: torque goes out"
+            "dry run: zero torque goes out"
+            if value
+            else "the dry run has ended: torque goes out once the switch is released and pressed"
         )
 
-    def _on_command(self, message: JointState) -> None:
-        if not self.active:
-            return
-        self._look_for_rivals()  # Before every message, so that not even the first one of a second publisher is taken.
+    # The loop, in its thread.
+
+    def _run_or_end(self) -> None:
+        """Run; an exception ends the process, with zero torque as its last word, for the stack to start it again."""
         try:
-            self._guard.take_command(message.name, message.effort)
-        except CommandRefusedError as error:
-            self.get_logger().warning(str(error), throttle_duration_sec=1.0)
+            self._run()
+        except Exception:
+            self.get_logger().fatal(f"the guard's loop failed; this process ends\n{traceback.format_exc()}")
+            self._send([0.0] * len(self.parameters.joint_names))
+            self._output.wait_for_all_acked(Duration(seconds=ZERO_ACKNOWLEDGED_S))
+            os._exit(1)
 
-    def _on_enable(self, message: Bool) -> None:
-        if self.active:
-            self._look_for_rivals()
-            self._guard.take_enable(message.data)
+    def _run(self) -> None:
+        period_s = 1.0 / self.parameters.rate_hz
+        due = time.monotonic() + period_s
+        waited_for = True
+        while not self._stopping.is_set():
+            self._wait(due - time.monotonic(), waited_for)
+            if self._stopping.is_set():
+                return
+            messages = self._taken(self._enables)
+            for message in messages:
+                self._take_enable(message)
+            # A switch that floods is looked at on ticks alone, so that it leaves time for the rest of the process.
+            waited_for = len(messages) < ENABLE_DEPTH
+            now = time.monotonic()
+            if now >= due:
+                self._tick()
+                due = max(due + period_s, now)
 
-    def _on_joint_state(self, message: JointState) -> None:
-        if self.active:
-            self._guard.take_joint_state(message.name, message.velocity)
+    def _wait(self, seconds: float, for_switch: bool) -> None:
+        """Wait for a message of the switch, for `stop`, or until a tick is due."""
+        if seconds <= 0:
+            return
+        wait_set = rclpy_implementation.WaitSet(1, 1, 0, 0, 0, 0, self.context.handle)
+        wait_set.clear_entities()
+        with self._enables.handle, self._wake.handle:
+            if for_switch:
+                wait_set.add_subscription(self._enables.handle)
+            wait_set.add_guard_condition(self._wake.handle)
+            wait_set.wait(int(seconds * 1e9))
+
+    @staticmethod
+    def _taken(subscription) -> list:
+        """Return what waits in a subscription, at most as much as it holds at once, the newest last."""
+        messages: list = []
+        with subscription.handle:
+            while len(messages) < subscription.qos_profile.depth:
+                taken = subscription.handle.take_message(subscription.msg_type, False)
+                if taken is None:
+                    break
+                messages.append(taken[0])
+        return messages
+
+    def _take_enable(self, message: Joy) -> None:
+        button = self.parameters.enable_button
+        held = button < len(message.buttons) and message.buttons[button] == 1
+        if self._guard.take_enable(held, to_nanoseconds(message.header.stamp)):
+            self._send(self._guard.output)
 
     def _tick(self) -> None:
-        self._look_for_rivals()
+        commands, states = self._taken(self._commands), self._taken(self._joint_states)
+        count = self.count_publishers
+        self._guard.see_publishers(
+            Publishers(
+                count(self._commands.topic_name),
+                count(self._enables.topic_name),
+                count(self._joint_states.topic_name),
+                count(self._output.topic_name),
+            )
+        )
+        for message in states:
+            self._guard.take_joint_state(
+                message.name, message.position, message.velocity, to_nanoseconds(message.header.stamp)
+            )
+        for message in commands:
+            try:
+                self._guard.take_command(message.name, message.effort, to_nanoseconds(message.header.stamp))
+            except CommandRefusedError as error:
+                self.get_logger().warning(str(error), throttle_duration_sec=1.0)
         self._send(self._guard.tick())
 
-    def _look_for_rivals(self) -> None:
-        count = self.count_publishers
-        self._guard.see_publishers(count(self._commands.topic_name), count(self._enables.topic_name))
-
     def _send(self, effort) -> None:
-        self._output.publish(Float64MultiArray(data=effort.tolist()))
+        self._output.publish(Float64MultiArray(data=list(effort)))
 
     def diagnose(self):
-        """Say whether torque goes out and why not, and what was refused, clamped and slowed down."""
+        """Return whether torque goes out and why not, and what was refused, clamped and slowed down."""
         guard = self._guard
         values: dict[str, Any] = {"dry_run": guard.dry_run, "enabled": self.active and not guard.not_enabled}
         if not self.active:
             return OK, "configured", values
         dry = "dry run: set dry_run to false to send torque" if guard.dry_run else ""
-        why_not = "; ".join(filter(None, (guard.not_enabled, guard.not_commanded, dry)))
-        values["why_not"] = why_not
+        wrong = (guard.stopped_by, guard.not_enabled, guard.not_commanded)
+        latched = f"release the switch and press it: {guard.latched}" if guard.latched and not any(wrong) else ""
+        why_not = "; ".join(filter(None, (*wrong, latched, dry, self._other_types())))
+        values |= {"state": guard.state, "why_not": why_not, "priority": priority()}
         for key, effort in (("computed_efforts", guard.torque), ("output_efforts", guard.output)):
             values[key] = ", ".join(f"{value:.4f}" for value in effort)
         values["command_age_s"] = guard.command_age_s
+        values["refused_joint_state"] = guard.refused_joint_state
         values |= {name: guard.counts[name] for name in COUNTED}
-        return (WARN, why_not, values) if why_not else (OK, "driving", values)
+        level = ERROR if guard.stopped_by else WARN if why_not else OK
+        return level, why_not or "driving", values
+
+    def _other_types(self) -> str:
+        """Return who publishes another type on a topic of the guard's: the middleware drops that without a word."""
+        found = []
+        for subscription in self._inputs:
+            expected = "/".join((subscription.msg_type.__module__.split(".")[0], "msg", subscription.msg_type.__name__))
+            for info in self.get_publishers_info_by_topic(subscription.topic_name):
+                if info.topic_type != expected:
+                    sent = f"{info.node_name} publishes {info.topic_type} on {subscription.topic_name}"
+                    found.append(f"{sent}; expected {expected}")
+        return "; ".join(found)
+
+
+def ask_for_real_time() -> None:
+    """Ask for a real-time priority for this process, before the middleware starts threads, which take it over."""
+    with contextlib.suppress(OSError):  # The user may not ask for one: then `priority` tells.
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(REAL_TIME_PRIORITY))
+
+
+def priority() -> str:
+    """Return the priority of this process, for diagnostics."""
+    if os.sched_getscheduler(0) == os.SCHED_FIFO:
+        return f"real-time, SCHED_FIFO {os.sched_getparam(0).sched_priority}"
+    return "normal: this user may not ask for a real-time priority (limits.conf: rtprio)"
 
 
 def main() -> None:
     """Run `effort_guard` until it is told to stop."""
-    sys.exit(run(EffortGuardNode))
+    ask_for_real_time()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    sys.exit(run(EffortGuardNode, SingleThreadedExecutor))  # The one for events would take what `_run` is to take.

@@ -20,12 +20,16 @@ from typing import Any, ClassVar
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import ParameterNotDeclaredException
 from rclpy.executors import Executor, ExternalShutdownException
 from rclpy.experimental import EventsExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.parameter_service import ParameterService
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
@@ -57,6 +61,38 @@ def diagnostics_of(node: Node, level: bytes, message: str, values: dict[str, Any
     return array
 
 
+class Polled(ReentrantCallbackGroup):
+    """Subscriptions that an executor leaves alone, for a node that takes their messages when it wants them.
+
+    Their events too: as long as there are messages, it would wake for these without end. Of QoS that do not match the
+    publisher tells as well. The executor for events heeds no group: such a node runs in a `SingleThreadedExecutor`.
+    """
+
+    def can_execute(self, _) -> bool:
+        """Return False."""
+        return False
+
+
+class _AllOrNone(ParameterService):
+    """The services of parameters, whose `set_parameters` takes all the values of a request, or none.
+
+    rclpy takes them one by one: of a file of limits and switches it would refuse the limits and take the switches.
+    """
+
+    def _set_parameters_callback(self, request, response):
+        node = self._get_node()
+        parameters = [Parameter.from_parameter_msg(message) for message in request.parameters]
+        changed = [parameter for parameter in parameters if not node.is_unchanged(parameter)]
+        result = SetParametersResult(successful=True)
+        if changed:
+            try:
+                result = node.set_parameters_atomically(changed)
+            except ParameterNotDeclaredException as error:
+                result = SetParametersResult(successful=False, reason=f"no parameter was set: {error}")
+        response.results = [result] * len(parameters)
+        return response
+
+
 class ManagedNode(LifecycleNode):
     """A lifecycle node with parameters from a dataclass, logged transitions and diagnostics.
 
@@ -64,7 +100,7 @@ class ManagedNode(LifecycleNode):
         Parameters: a frozen dataclass; its fields, types and defaults are the node's ROS parameters.
         live_parameters: names of those that may be set while the node is configured; the others are refused then.
         option_prefixes: names `NAME` whose parameters `NAME.OPTION` are taken as given, for plug-ins to check.
-            They may be set at any time; see `set_live_options`.
+            They may be set at any time; see `apply_live_options`.
 
     `self.parameters` holds the instance read at *configure*.
     """
@@ -74,7 +110,7 @@ class ManagedNode(LifecycleNode):
     option_prefixes: tuple[str, ...] = ()
 
     def __init__(self, name: str):
-        super().__init__(name)
+        super().__init__(name, start_parameter_services=False)
         self.parameters: Any = None
         self.last_error = ""
         self._active = False
@@ -86,7 +122,9 @@ class ManagedNode(LifecycleNode):
             if name.split(".")[0] in self.option_prefixes:
                 self.declare_parameter(name, None, ParameterDescriptor(dynamic_typing=True))
         self._refuse_unknown_parameters()
-        self.add_on_set_parameters_callback(self._on_set_parameters)
+        self.add_on_set_parameters_callback(self._check_parameters)
+        self.add_post_set_parameters_callback(self._apply_parameters)
+        self._parameter_service = _AllOrNone(self)
         self._diagnostics = self.create_publisher(
             DiagnosticArray, topics.DIAGNOSTICS.name, qos_profile(topics.DIAGNOSTICS)
         )
@@ -116,12 +154,18 @@ class ManagedNode(LifecycleNode):
         """Return level (OK, WARN or ERROR), a message and named values for `/diagnostics`."""
         return OK, "", {}
 
-    def set_live_parameter(self, name: str, value: Any) -> None:
-        """Take a new `value` of a live parameter, or refuse it by raising VjepaError."""
+    def check_live_parameter(self, name: str, value: Any) -> None:
+        """Refuse a new `value` of a live parameter by raising VjepaError, and change nothing.
+
+        Other parameters of the same request may still be refused, and then none of them is set.
+        """
+
+    def apply_live_parameter(self, name: str, value: Any) -> None:
+        """Act on a live parameter that was set; `check_live_parameter` has let its `value` pass."""
         raise NotImplementedError(name)
 
-    def set_live_options(self, prefix: str, options: dict[str, Any]) -> None:
-        """Take new `options` of the plug-in `prefix`, all of them, or refuse by raising VjepaError.
+    def apply_live_options(self, prefix: str, options: dict[str, Any]) -> None:
+        """Act on `options` of the plug-in `prefix`, all of them, some of which were set.
 
         Unless a subclass does more with them, they count from the next *configure* on.
         """
@@ -266,30 +310,59 @@ class ManagedNode(LifecycleNode):
                 f"{self.get_name()} has no parameter {', '.join(sorted(unknown))}; valid are: {', '.join(valid)}"
             )
 
-    def _on_set_parameters(self, parameters) -> SetParametersResult:
-        names = {field.name for field in dataclasses.fields(self.Parameters)}
+    def is_unchanged(self, parameter: Parameter) -> bool:
+        """Return whether setting a parameter changes nothing: a value that it has already, and that is not live."""
+        if parameter.name in self.live_parameters or not self.has_parameter(parameter.name):
+            return False
+        return _plain(self.get_parameter(parameter.name).value) == _plain(parameter.value)
+
+    def _check_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        """Refuse a request as a whole, or let it pass; nothing is changed here, as other checks may yet refuse it."""
         try:
             for parameter in parameters:
-                if parameter.name not in names or self.parameters is None:
-                    continue
-                if parameter.name not in self.live_parameters:
-                    raise VjepaError(
-                        f"'{parameter.name}' is read at configure; clean up {self.get_name()} first to change it"
-                        f" (settable while running: {', '.join(sorted(self.live_parameters)) or 'none'})"
-                    )
-                self.set_live_parameter(parameter.name, parameter.value)
-            if self.parameters is not None:
-                self._set_live_options({parameter.name: parameter.value for parameter in parameters})
+                self._check_parameter(parameter)
         except VjepaError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
-    def _set_live_options(self, values: dict[str, Any]) -> None:
+    def _check_parameter(self, parameter: Parameter) -> None:
+        name = parameter.name
+        names = {field.name for field in dataclasses.fields(self.Parameters)}
+        if name not in names | {"use_sim_time"}:
+            return
+        if parameter.type_ == Parameter.Type.NOT_SET:
+            raise VjepaError(f"'{name}' cannot be deleted; set it to the value that it should have")
+        if self.parameters is None or self.is_unchanged(parameter):
+            return
+        if name not in self.live_parameters:
+            raise VjepaError(
+                f"'{name}' is read at configure; clean up {self.get_name()} first to change it"
+                f" (settable while running: {', '.join(sorted(self.live_parameters)) or 'none'})"
+            )
+        self.check_live_parameter(name, self._typed(parameter))
+
+    def _typed(self, parameter: Parameter) -> Any:
+        """Return a parameter's value as the dataclass has it, or raise VjepaError where it is of another type."""
+        return getattr(read_parameters(self.Parameters, {parameter.name: parameter.value}), parameter.name)
+
+    def _apply_parameters(self, parameters: list[Parameter]) -> None:
+        """Act on a request that every check has let pass."""
+        if self.parameters is None:
+            return
+        live = {p.name: self._typed(p) for p in parameters if p.name in self.live_parameters}
+        self.parameters = dataclasses.replace(self.parameters, **live)
+        for name, value in live.items():
+            self.apply_live_parameter(name, value)
         for prefix in self.option_prefixes:
-            start = f"{prefix}."
-            changed = {name.removeprefix(start): value for name, value in values.items() if name.startswith(start)}
-            if changed:
-                self.set_live_options(prefix, self.options(prefix) | changed)
+            if any(parameter.name.startswith(f"{prefix}.") for parameter in parameters):
+                self.apply_live_options(prefix, self.options(prefix))
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of a parameter, an array as a list, with its type: 1, 1.0 and True are three values."""
+    if isinstance(value, list | tuple) or type(value).__name__ in ("array", "ndarray"):
+        return [_plain(item) for item in value]
+    return type(value), value
 
 
 def _text(value: Any) -> str:

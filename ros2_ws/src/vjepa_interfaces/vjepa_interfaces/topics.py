@@ -33,7 +33,7 @@ LATENT_INFO = Topic("vjepa_perception/latent_info", "std_msgs/msg/String", depth
 GOAL = Topic("vjepa_planner/goal", "sensor_msgs/msg/Image", depth=1)
 JOINT_COMMAND = Topic("joint_command", "sensor_msgs/msg/JointState")
 EFFORT_ARRAY = Topic("effort_controller/commands", "std_msgs/msg/Float64MultiArray")
-ENABLE = Topic("effort_guard/enable", "std_msgs/msg/Bool", depth=1)
+ENABLE = Topic("effort_guard/enable", "sensor_msgs/msg/Joy")
 ACTIVE_PLANNER = Topic("vjepa_planner/active_planner", "std_msgs/msg/String", depth=1, latched=True)
 PLAN = Topic("vjepa_planner/plan", "std_msgs/msg/String", depth=50)
 DIAGNOSTICS = Topic("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray")

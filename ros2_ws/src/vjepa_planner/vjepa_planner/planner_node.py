@@ -186,8 +186,8 @@ class PlannerNode(ManagedNode):
 
     # Swapping.
 
-    def set_live_parameter(self, name: str, value) -> None:
-        """Choose the planner that drives from the next tick on; the present one drives until then."""
+    def check_live_parameter(self, name: str, value) -> None:
+        """Refuse a planner that is not ready, or that was trained on another encoder."""
         renewed = self._reloader.ready(value)
         planner = self._planners.get(value) if renewed is None else renewed
         if planner is None:
@@ -195,13 +195,17 @@ class PlannerNode(ManagedNode):
             raise VjepaError(f"{unknown_name('planner', str(value), self._planners)}{reason}")
         if self._encoder_info is not None:
             planner.check_encoder(self._encoder_info["fingerprint"])
+
+    def apply_live_parameter(self, name: str, value) -> None:
+        """Choose the planner that drives from the next tick on; the present one drives until then."""
+        renewed = self._reloader.ready(value)
         if renewed is not None:
             self._renew(value, renewed)
         self._supervisor.choose(value)
         if not self.active:
             self._supervisor.begin()
 
-    def set_live_options(self, prefix: str, options: dict[str, Any]) -> None:
+    def apply_live_options(self, prefix: str, options: dict[str, Any]) -> None:
         """Begin to load a planner anew with other options; it drives as it is until it is set again."""
         if prefix in self._planners:
             self._reloader.begin(prefix, options, self._planner_context)

@@ -1,0 +1,243 @@
+"""What reaches `effort_guard`, and whether it counts: the dead-man's switch, commands and joint states, without ROS.
+
+Two clocks meet here. Silence is measured on a steady clock, in seconds. Ages are measured on the clock that stamps are
+of, in integer nanoseconds: an age on receipt grows by the steady time that passes after it.
+"""
+
+import math
+from collections import deque
+
+import numpy as np
+
+from vjepa_interfaces.effort import CommandRefusedError
+
+MAX_MESSAGES_HZ = 500.0
+"""Commands, and messages of the switch, a second: whoever sends more is broken, and is not followed."""
+RATE_WINDOW_S = 0.2
+
+
+class RateBound:
+    """Whether events come faster than `MAX_MESSAGES_HZ`, over the last `RATE_WINDOW_S` seconds."""
+
+    def __init__(self) -> None:
+        self._times: deque[float] = deque(maxlen=int(MAX_MESSAGES_HZ * RATE_WINDOW_S) + 1)
+
+    def count(self, now: float) -> None:
+        """Count one event at steady time `now`."""
+        self._times.append(now)
+
+    def is_exceeded(self, now: float) -> bool:
+        """Return whether the window that ends `now` is full."""
+        return len(self._times) == self._times.maxlen and now - self._times[0] <= RATE_WINDOW_S
+
+
+class StampedInput:
+    """The rules for stamps of an input: recent, not of the future, and rising. It keeps the age of the newest one.
+
+    Attributes:
+        stamp_ns: the newest stamp that was taken; None where there is none.
+    """
+
+    def __init__(self, max_age_s: float):
+        self._max_age_ns = round(max_age_s * 1e9)
+        self.stamp_ns: int | None = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Have taken nothing. The newest stamp stays known, so that no message is taken twice."""
+        self._age_s = self._arrived_s = math.inf
+
+    def refusal(self, stamp_ns: int, clock_ns: int) -> str:
+        """Return why a message with this stamp does not count at `clock_ns` of the clock of stamps, or nothing."""
+        limit_s = self._max_age_ns * 1e-9
+        if clock_ns <= 0:
+            return "there is no time yet to compare stamps with: no message on /clock"
+        if stamp_ns <= 0:
+            return "it has no stamp; expected that of its frame or reading"
+        age_s = (clock_ns - stamp_ns) * 1e-9
+        if age_s > limit_s:
+            return f"its stamp is {age_s:.3f} s old; expected at most {limit_s:g} s"
+        if age_s < -limit_s:
+            return f"its stamp is {-age_s:.3f} s in the future; are both computers' clocks the same?"
+        newest = self.stamp_ns
+        # A newest stamp that is itself out of range is of a clock that was set back, or of an earlier simulation.
+        if newest is not None and stamp_ns <= newest and abs(clock_ns - newest) <= self._max_age_ns:
+            return "its stamp does not rise; expected a later one than that of the message before"
+        return ""
+
+    def take(self, stamp_ns: int, clock_ns: int, now: float) -> None:
+        """Take a message that `refusal` let pass, at steady time `now`."""
+        self.stamp_ns = stamp_ns
+        self._age_s, self._arrived_s = (clock_ns - stamp_ns) * 1e-9, now
+
+    def age_s(self, now: float) -> float:
+        """Return the age at steady time `now` of what the newest message is about; infinite where there is none."""
+        return math.inf if math.isinf(self._arrived_s) else self._age_s + (now - self._arrived_s)
+
+    def silence_s(self, now: float) -> float:
+        """Return the seconds since the newest message that was taken; infinite where there is none."""
+        return now - self._arrived_s if math.isfinite(self._arrived_s) else math.inf
+
+    def is_fresh(self, now: float) -> bool:
+        """Return whether what the newest message is about is recent at steady time `now`."""
+        return self.age_s(now) <= self._max_age_ns * 1e-9
+
+
+class Switch:
+    """The dead-man's switch: held as long as messages of a held button come, with stamps that rise.
+
+    Its stamps may be of any clock, since a button's computer need not have ours: they must rise, and must not fall
+    behind the time that passes here by more than the timeout, as those of a network that holds messages back do.
+
+    Attributes:
+        pressed: whether it was pressed, after a message that it was released; `take_press` asks once.
+        refusal: why the last message of a held button did not count; empty where it did.
+    """
+
+    def __init__(self, timeout_s: float):
+        self._timeout_s = timeout_s
+        self.forget()
+
+    def forget(self) -> None:
+        """Be not held, and want a message of a released button before a press."""
+        self._held_s = -math.inf
+        self._is_released = False
+        self._stamp_ns: int | None = None
+        self._offset_s = math.inf
+        self.pressed = False
+        self.refusal = ""
+
+    def release(self) -> None:
+        """Take a message of a released button: it counts whatever its stamp is."""
+        self.forget()
+        self._is_released = True
+
+    def hold(self, stamp_ns: int, now: float) -> bool:
+        """Take a message of a held button at steady time `now`, and return whether it counts."""
+        self._expire(now)
+        self.refusal = self._refusal(stamp_ns, now)
+        if self.refusal:
+            return False
+        self._stamp_ns = stamp_ns
+        self._held_s = now
+        self.pressed = self.pressed or self._is_released
+        self._is_released = False
+        return True
+
+    def _refusal(self, stamp_ns: int, now: float) -> str:
+        if self._stamp_ns is not None and stamp_ns <= self._stamp_ns:
+            return "stamps of the switch do not rise: a publisher that is stuck is not a hand"
+        offset_s = now - stamp_ns * 1e-9
+        self._offset_s = min(self._offset_s, offset_s)
+        late_s = offset_s - self._offset_s
+        return f"messages of the switch come {late_s:.2f} s late" if late_s > self._timeout_s else ""
+
+    def take_press(self) -> bool:
+        """Return whether the switch was pressed since this was last called."""
+        pressed, self.pressed = self.pressed, False
+        return pressed
+
+    def _expire(self, now: float) -> None:
+        """After a silence a press needs a message of a released button: nobody knows what the hand did meanwhile."""
+        if now - self._held_s > self._timeout_s and not self._is_released:
+            self._held_s = -math.inf
+            self.pressed = False
+
+    def why_not_held(self, now: float) -> str:
+        """Return why the switch is not held at steady time `now`, or nothing."""
+        if self._is_released:
+            return "not enabled: the switch is released"
+        if now - self._held_s <= self._timeout_s:
+            return ""
+        self._expire(now)
+        reason = f": {self.refusal}" if self.refusal else ""
+        return f"not enabled: no message of a held switch within {self._timeout_s:g} s{reason}"
+
+
+class JointReadings:
+    """The newest position and velocity of every joint of the arm."""
+
+    def __init__(self, joint_names: tuple[str, ...], max_age_s: float):
+        self._names = joint_names
+        self._input = StampedInput(max_age_s)
+        self._position = self._velocity = np.full(len(joint_names), math.nan)
+
+    def forget(self) -> None:
+        """Know no reading."""
+        self._input.forget()
+
+    def take(self, names, position, velocity, stamp_ns: int, clock_ns: int, now: float) -> str:
+        """Take a joint state, positions in rad and velocities in rad/s by name; return why it is not used, or nothing.
+
+        A message that names none of the arm's joints, as that of a gripper, is left aside.
+        """
+        if not set(names) & set(self._names):
+            return ""
+        found = [self._by_name(names, values) for values in (position, velocity)]
+        if not np.all(np.isfinite(found[1])):
+            return f"joint state without a finite velocity for each of {', '.join(self._names)}"
+        if reason := self._input.refusal(stamp_ns, clock_ns):
+            return f"joint state is not used: {reason}"
+        self._position, self._velocity = found
+        self._input.take(stamp_ns, clock_ns, now)
+        return ""
+
+    def _by_name(self, names, values) -> np.ndarray:
+        by_name = dict(zip(names, values, strict=False))
+        return np.array([by_name.get(name, math.nan) for name in self._names], np.float64)
+
+    def fresh(self, now: float) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return position (n,) rad, NaN where unknown, and velocity (n,) rad/s; None where no reading is recent."""
+        return (self._position, self._velocity) if self._input.is_fresh(now) else None
+
+
+class Commands:
+    """The newest command that counts, clamped to the limits.
+
+    Attributes:
+        effort: (n,) N·m; zeros where none was taken, or a stop was.
+    """
+
+    def __init__(self, joints: int, timeout_s: float, max_age_s: float):
+        self._timeout_s, self._max_age_s = timeout_s, max_age_s
+        self._input = StampedInput(max_age_s)
+        self._rate = RateBound()
+        self._joints = joints
+        self.forget()
+
+    def forget(self) -> None:
+        """Wait for a command."""
+        self._input.forget()
+        self.effort = np.zeros(self._joints)
+
+    def count(self, now: float) -> None:
+        """Count a message, whatever is in it, for the bound on their rate."""
+        self._rate.count(now)
+
+    def take(self, effort: np.ndarray, stamp_ns: int, clock_ns: int, now: float) -> None:
+        """Take a command of the frame stamped `stamp_ns`; zeros with stamp 0 are a stop that feeds no watchdog.
+
+        Raises:
+            CommandRefusedError: its stamp does not count.
+        """
+        if stamp_ns == 0 and not effort.any():
+            self.effort = effort
+            return
+        if reason := self._input.refusal(stamp_ns, clock_ns):
+            raise CommandRefusedError(f"command refused: {reason}")
+        self._input.take(stamp_ns, clock_ns, now)
+        self.effort = effort
+
+    def why_not(self, now: float) -> str:
+        """Return why no command drives at steady time `now`, or nothing."""
+        if self._rate.is_exceeded(now):
+            return f"commands come faster than {MAX_MESSAGES_HZ:g} a second; expected the rate of the camera"
+        if self._input.silence_s(now) > self._timeout_s:
+            return f"no command within {self._timeout_s:g} s"
+        if self._input.age_s(now) > self._max_age_s:
+            return f"the newest command is of a frame older than {self._max_age_s:g} s"
+        return ""
+
+    def age_s(self, now: float) -> float:
+        """Return the age of the frame whose command drives, seconds; infinite where none does."""
+        return self._input.age_s(now)

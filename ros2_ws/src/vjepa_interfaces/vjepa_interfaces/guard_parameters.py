@@ -1,0 +1,216 @@
+"""Parameters of `effort_guard`, and the bounds that they must keep among each other."""
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_interfaces.urdf import JointLimits, read_joint_limits
+
+TIMEOUT_ACTIONS = ("zero", "damp", "hold")
+REARMS = ("release", "auto")
+MAX_RATE_HZ = 1000.0
+MAX_TIMEOUT_S = 1.0
+MAX_FALLBACK_S = 2.0
+MAX_EFFORT = 1000.0
+"""N·m: the largest effort limit that is taken where no URDF states the arm's own."""
+MAX_DAMPING = 1000.0
+"""N·m per rad/s: the largest `damping` and `k_velocity`."""
+MAX_K_POSITION = 100.0
+DEFAULT_K_POSITION = 2.0
+"""1/s: a joint approaches the end of its travel with a time constant of 0.5 s."""
+
+TIMEOUTS = ("command_timeout_s", "command_max_age_s", "enable_timeout_s", "joint_state_max_age_s")
+FALLBACK_TIMES = ("damp_s", "hold_s")
+
+
+@dataclass(frozen=True)
+class GuardParameters:
+    """Parameters of `effort_guard`. Those in the plural have one value a joint, in the order of `joint_names`.
+
+    Attributes:
+        joint_names: joints of the arm, in the order in which its controller takes torques.
+        effort_limits: largest absolute torque, N·m.
+        slew_rates: fastest change of torque, N·m/s.
+        urdf: file that describes the arm. Limits must lie within its limits; those that are not given are its own.
+        position_lower: lower end of each joint's travel, rad; `-.inf` for a joint without one.
+        position_upper: upper end of each joint's travel, rad; `.inf` for a joint without one.
+        velocity_limits: largest absolute velocity, rad/s; `.inf` for a joint without one.
+        k_position: 1/s, as in a URDF's `safety_controller`: velocity allowed per rad to the end of travel.
+        k_velocity: N·m per rad/s, as there: torque allowed per rad/s below the allowed velocity.
+        rate_hz: torques sent a second.
+        command_timeout_s: without a command for longer, `on_timeout` is done.
+        command_max_age_s: oldest frame, and furthest in the future, whose command drives the arm.
+        enable_timeout_s: without a message of a held switch for longer, torque is zero.
+        enable_button: index of the switch among the buttons of the enable message.
+        rearm: `release`: after any stop the switch must be released and pressed; `auto`: the arm goes on by itself.
+        on_timeout: `zero`; `damp`: torque against the joints' velocity; or `hold`: the last torque.
+        damping: of `damp`, N·m per rad/s.
+        damp_s: of `damp`: after this many seconds, torque is zero.
+        joint_state_max_age_s: older joint states, and those as far in the future, are not used.
+        hold_s: of `hold`: after this many seconds, torque is zero.
+        simulated_arm: the arm is simulated: only then is simulated time accepted.
+        dry_run: compute and show everything, and send zero torque.
+    """
+
+    joint_names: tuple[str, ...] = ("shoulder", "wrist")
+    effort_limits: tuple[float, ...] = (0.05, 0.05)
+    slew_rates: tuple[float, ...] = (0.5, 0.5)
+    urdf: str = ""
+    position_lower: tuple[float, ...] = ()
+    position_upper: tuple[float, ...] = ()
+    velocity_limits: tuple[float, ...] = ()
+    k_position: tuple[float, ...] = ()
+    k_velocity: tuple[float, ...] = ()
+    rate_hz: float = 100.0
+    command_timeout_s: float = 0.2
+    command_max_age_s: float = 0.3
+    enable_timeout_s: float = 0.3
+    enable_button: int = 0
+    rearm: str = "release"
+    on_timeout: str = "zero"
+    damping: tuple[float, ...] = (0.0, 0.0)
+    damp_s: float = 1.0
+    joint_state_max_age_s: float = 0.1
+    hold_s: float = 0.5
+    simulated_arm: bool = False
+    dry_run: bool = True
+
+    @property
+    def has_joint_limits(self) -> bool:
+        """Whether a position or a velocity is limited, for which joint states are needed."""
+        return bool(self.position_lower or self.position_upper or self.velocity_limits)
+
+    @property
+    def fallback_s(self) -> float:
+        """How long `on_timeout` may give torque, seconds."""
+        return {"zero": 0.0, "damp": self.damp_s, "hold": self.hold_s}[self.on_timeout]
+
+
+def checked(parameters: GuardParameters) -> GuardParameters:
+    """Return the parameters, with the limits of the URDF for those that are not given.
+
+    Raises:
+        VjepaError: parameters that make no sense, alone or together; the message states which and what is expected.
+    """
+    if parameters.on_timeout not in TIMEOUT_ACTIONS:
+        raise unknown_name("on_timeout", parameters.on_timeout, TIMEOUT_ACTIONS)
+    if parameters.rearm not in REARMS:
+        raise unknown_name("rearm", parameters.rearm, REARMS)
+    joints = parameters.joint_names
+    if not joints or len(set(joints)) != len(joints):
+        raise VjepaError(f"joint_names is {list(joints)}; expected each joint of the arm once")
+    if parameters.enable_button < 0:
+        raise VjepaError(f"enable_button is {parameters.enable_button}; expected the index of a button, from 0")
+    _check_times(parameters)
+    _check_efforts(parameters)
+    if parameters.urdf:
+        parameters = _within_urdf(parameters, read_joint_limits(Path(parameters.urdf), joints))
+    return _with_gains(parameters) if parameters.has_joint_limits else parameters
+
+
+def _check_times(parameters: GuardParameters) -> None:
+    rate_hz = parameters.rate_hz
+    if not 0 < rate_hz <= MAX_RATE_HZ:
+        raise VjepaError(f"rate_hz is {rate_hz}; expected more than 0 and at most {MAX_RATE_HZ:g}")
+    for names, longest_s in ((TIMEOUTS, MAX_TIMEOUT_S), (FALLBACK_TIMES, MAX_FALLBACK_S)):
+        for name in names:
+            value = getattr(parameters, name)
+            if not 0 < value <= longest_s:
+                raise VjepaError(f"{name} is {value}; expected more than 0 and at most {longest_s:g} s")
+            if 2.0 / rate_hz > value * (1 + 1e-9):
+                raise VjepaError(
+                    f"{name} is {value}, but rate_hz is {rate_hz:g}: one period must be at most half of it; raise "
+                    f"{name} to at least {2.0 / rate_hz:g} s, or rate_hz to at least {2.0 / value:g}"
+                )
+
+
+def _check_efforts(parameters: GuardParameters) -> None:
+    limits = parameters.effort_limits
+    _check_values(parameters, "effort_limits", 0.0, MAX_EFFORT, above=True)
+    _check_values(parameters, "slew_rates", 0.0, math.inf, above=True)
+    _check_values(parameters, "damping", 0.0, MAX_DAMPING, above=parameters.on_timeout == "damp")
+    for joint, rate, limit in zip(parameters.joint_names, parameters.slew_rates, limits, strict=True):
+        if rate > limit * parameters.rate_hz * (1 + 1e-9):
+            raise VjepaError(
+                f"slew_rates of {joint} is {rate:g}, which reaches its limit of {limit:g} N·m in less than one period; "
+                f"expected at most effort limit times rate_hz, {limit * parameters.rate_hz:g}"
+            )
+    for name in ("position_lower", "position_upper", "velocity_limits"):
+        if getattr(parameters, name):
+            _check_values(parameters, name, -math.inf, math.inf, infinite=True)
+    for name, most in (("k_position", MAX_K_POSITION), ("k_velocity", MAX_DAMPING)):
+        if getattr(parameters, name):
+            _check_values(parameters, name, 0.0, most, above=True)
+    if any(limit <= 0 for limit in parameters.velocity_limits):
+        raise VjepaError(f"velocity_limits is {list(parameters.velocity_limits)}; expected values of more than 0")
+    if bool(parameters.position_lower) != bool(parameters.position_upper):
+        raise VjepaError("of position_lower and position_upper one is given; expected both, or none of them")
+    for joint, lower, upper in zip(
+        parameters.joint_names, parameters.position_lower, parameters.position_upper, strict=False
+    ):
+        if not lower < upper:
+            raise VjepaError(f"{joint} travels from {lower} to {upper}; expected position_lower below position_upper")
+
+
+def _check_values(
+    parameters: GuardParameters, name: str, least: float, most: float, above: bool = False, infinite: bool = False
+) -> None:
+    """Check one value a joint: from `least` (only `above` it) to `most`, finite unless `infinite`."""
+    values = getattr(parameters, name)
+    joints = parameters.joint_names
+    if len(values) != len(joints):
+        raise VjepaError(f"{name} has {len(values)} values; expected one for each of {', '.join(joints)}")
+    expected = f"more than {least:g}" if above else f"at least {least:g}"
+    bound = "" if math.isinf(most) else f" and at most {most:g}"
+    for value in values:
+        sane = not math.isnan(value) and (infinite or math.isfinite(value))
+        if not sane or value < least or value > most or (above and value == least):
+            kind = "numbers" if infinite else f"finite values of {expected}{bound}"
+            raise VjepaError(f"{name} is {list(values)}; expected {kind}")
+
+
+def _within_urdf(parameters: GuardParameters, own: tuple[JointLimits, ...]) -> GuardParameters:
+    """Return the parameters with the limits of the URDF where none is given; larger ones than its are refused."""
+    filled: dict[str, tuple[float, ...]] = {
+        "position_lower": parameters.position_lower or tuple(limits.lower for limits in own),
+        "position_upper": parameters.position_upper or tuple(limits.upper for limits in own),
+        "velocity_limits": parameters.velocity_limits or tuple(limits.velocity for limits in own),
+    }
+    gains = {"k_position": [limits.k_position for limits in own], "k_velocity": [limits.k_velocity for limits in own]}
+    for name, stated in gains.items():
+        if not getattr(parameters, name) and all(stated):
+            filled[name] = tuple(stated)
+    parameters = replace(parameters, **filled)  # type: ignore[arg-type]
+    for i, (joint, limits) in enumerate(zip(parameters.joint_names, own, strict=True)):
+        for name, value, least, most in (
+            ("effort_limits", parameters.effort_limits[i], 0.0, limits.effort),
+            ("velocity_limits", parameters.velocity_limits[i], 0.0, limits.velocity),
+            ("position_lower", parameters.position_lower[i], limits.lower, limits.upper),
+            ("position_upper", parameters.position_upper[i], limits.lower, limits.upper),
+        ):
+            if not least <= value <= most:
+                raise VjepaError(
+                    f"{name} of {joint} is {value:g}; {parameters.urdf} allows {least:g} to {most:g}: keep within it"
+                )
+    return parameters
+
+
+def _with_gains(parameters: GuardParameters) -> GuardParameters:
+    """Return the parameters with every joint limit stated, and the gains of braking where none are given."""
+    unlimited = (math.inf,) * len(parameters.joint_names)
+    velocity = parameters.velocity_limits or unlimited
+    k_velocity = parameters.k_velocity
+    if not k_velocity:
+        if not all(map(math.isfinite, velocity)):
+            raise VjepaError("k_velocity is missing, and velocity_limits does not limit every joint; give one of them")
+        # At twice the allowed velocity all torque brakes.
+        k_velocity = tuple(effort / v for effort, v in zip(parameters.effort_limits, velocity, strict=True))
+    return replace(
+        parameters,
+        position_lower=parameters.position_lower or tuple(-end for end in unlimited),
+        position_upper=parameters.position_upper or unlimited,
+        velocity_limits=velocity,
+        k_position=parameters.k_position or (DEFAULT_K_POSITION,) * len(velocity),
+        k_velocity=k_velocity,
+    )

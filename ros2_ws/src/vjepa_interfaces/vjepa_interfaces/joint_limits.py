@@ -1,0 +1,44 @@
+"""Limits of position and velocity for an arm that is driven by effort: braking before the end of travel.
+
+Source: the soft joint limits of ros_control's `joint_limits_interface` (EffortJointSoftLimitsHandle) and of a URDF's
+`safety_controller`. A joint may move towards an end of its travel at `k_position` times the way that is left, at most
+at its velocity limit; the effort that it may be given falls by `k_velocity` for each rad/s that it is too fast, through
+zero to full effort against the motion.
+"""
+
+import numpy as np
+
+from vjepa_interfaces.guard_parameters import GuardParameters
+
+
+class SoftJointLimits:
+    """The band of efforts that keeps every joint within its travel and its velocity."""
+
+    def __init__(self, parameters: GuardParameters):
+        """Take the limits of parameters that `guard_parameters.checked` has returned."""
+        self._effort = np.array(parameters.effort_limits)
+        self._lower, self._upper = np.array(parameters.position_lower), np.array(parameters.position_upper)
+        self._velocity = np.array(parameters.velocity_limits)
+        self._k_position, self._k_velocity = np.array(parameters.k_position), np.array(parameters.k_velocity)
+        self._has_ends = np.isfinite(self._lower) | np.isfinite(self._upper)
+
+    def knows(self, position: np.ndarray) -> bool:
+        """Return whether the position (n,) rad of every joint with an end of travel is finite."""
+        return bool(np.all(np.isfinite(position) | ~self._has_ends))
+
+    def band(self, position: np.ndarray, velocity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the least and the most effort (n,) N·m for positions (n,) rad and velocities (n,) rad/s.
+
+        A joint without ends of travel needs no position. Beyond an end the band leads back.
+        """
+        position = np.where(self._has_ends, position, 0.0)
+        with np.errstate(over="ignore"):
+            slowest = self._speed(self._lower - position)
+            fastest = self._speed(self._upper - position)
+            least = self._k_velocity * (slowest - velocity)
+            most = self._k_velocity * (fastest - velocity)
+        return np.clip(least, -self._effort, self._effort), np.clip(most, -self._effort, self._effort)
+
+    def _speed(self, way: np.ndarray) -> np.ndarray:
+        """Return the velocity towards an end that is `way` rad off, of either sign."""
+        return np.clip(self._k_position * way, -self._velocity, self._velocity)
