@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
-from mcap.records import Channel, Message, Schema
+from mcap.records import Channel, Chunk, Message, Schema
 from mcap.stream_reader import StreamReader
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
@@ -25,7 +24,8 @@ from vjepa_interfaces.alignment import StampRing
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.messages import Timestep, timestep_of
 from vjepa_interfaces.stamps import to_nanoseconds
-from vjepa_interfaces.yaml_file import read_yaml
+from vjepa_interfaces.yaml_file import YamlLimitError, read_yaml
+from vjepa_training.bag_limits import BagLimitError, check_file, check_links, records_of
 
 IMAGE, JOINT_STATES, JOINT_COMMAND = topics.IMAGE.name, topics.JOINT_STATES.name, topics.JOINT_COMMAND.name
 TIMESTEP, TARGET, FINGERTIP = topics.TIMESTEP.name, topics.TARGET.name, topics.FINGERTIP.name
@@ -41,6 +41,8 @@ SETTLE_NS = 1_000_000_000
 """How much later than a frame, by the bag's clock, what belongs to it may arrive."""
 LATER_FRAMES = 2
 """Frames that must have come after it as well: with a slow encoder in lockstep a command takes longer than a second."""
+MAX_RECORD_BYTES = 2**30
+"""A longer record is damage: no recorder writes one, and its length would be allocated."""
 HELD_MESSAGES = 16_384
 """Messages of one topic that are held: what a sensor of 1 kHz sends while a frame waits."""
 
@@ -124,7 +126,7 @@ class Bag:
         self.path = Path(path).expanduser()
         self.faults: Counter[str] = Counter()
         self._sources = _sources(self.path, self.faults)
-        self.about = _custom_data(self.path)
+        self.about = custom_data(self.path)
         if self.about.get("closed") == "false":
             self.faults["recorder killed before it closed the bag"] += 1
         counts = Counter({topic: n for source in self._sources for topic, (_, n) in source.counts.items() if n})
@@ -262,11 +264,27 @@ def _value(name: str, message) -> Any:
     return message
 
 
-def _custom_data(path: Path) -> dict[str, str]:
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError):
-        metadata = yaml.safe_load((path / "metadata.yaml").read_text(encoding="utf-8"))
-        return {str(k): str(v) for k, v in (metadata["rosbag2_bagfile_information"]["custom_data"] or {}).items()}
-    return {}
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Return what `metadata.yaml` in the folder of a bag states of it; nothing where it is missing or damaged.
+
+    Raises:
+        BagError: it stands for more values than a bound allows.
+    """
+    try:
+        found = read_yaml(path / "metadata.yaml", "metadata", BagError, aliases=True)["rosbag2_bagfile_information"]
+    except BagError as error:
+        if isinstance(error.__cause__, YamlLimitError):
+            raise
+        return {}
+    except (KeyError, TypeError, IndexError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def custom_data(path: Path) -> dict[str, str]:
+    """Return what the recorder of a bag stated of it, `custom_data` of its metadata, as far as it can be read."""
+    found = read_metadata(path).get("custom_data")
+    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
 
 
 def _sources(path: Path, faults: Counter[str]) -> list[_Source]:
@@ -279,8 +297,14 @@ def _sources(path: Path, faults: Counter[str]) -> list[_Source]:
         if folder
         else [path]
     )
-    if folder:
-        _refuse_files_elsewhere(path)
+    try:
+        if folder:
+            check_links(path)
+            _refuse_files_elsewhere(path)
+        for file in files:
+            check_file(file)
+    except BagLimitError as error:
+        raise BagError(str(error)) from error
     if not any(file.with_name(file.name + "-wal").exists() for file in files):
         try:
             return [_whole(path)]
@@ -303,11 +327,8 @@ def _sources(path: Path, faults: Counter[str]) -> list[_Source]:
 
 def _refuse_files_elsewhere(path: Path) -> None:
     """Refuse the bag in the folder `path` whose metadata leads out of it."""
-    names: list = []
-    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError):
-        metadata = yaml.safe_load((path / "metadata.yaml").read_text(encoding="utf-8"))
-        names = list(metadata["rosbag2_bagfile_information"]["relative_file_paths"])
-    for name in map(str, names):
+    names = read_metadata(path).get("relative_file_paths")
+    for name in map(str, names if isinstance(names, list) else ()):
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise BagError(f"{path / 'metadata.yaml'} names the file '{name}'; expected files in the bag's own folder")
 
@@ -353,13 +374,15 @@ def _scan_mcap(file: Path) -> Iterator[tuple[str, str, int, bytes]]:
     schemas: dict[int, str] = {}
     channels: dict[int, tuple[str, str]] = {}
     with open(file, "rb") as stream, suppress(Exception):  # the library has no one error for a record that is torn
-        for record in StreamReader(stream, validate_crcs=True).records:
-            if isinstance(record, Schema):
-                schemas[record.id] = record.name
-            elif isinstance(record, Channel):
-                channels[record.id] = record.topic, schemas.get(record.schema_id, "")
-            elif isinstance(record, Message):
-                yield *channels[record.channel_id], record.log_time, record.data
+        reader = StreamReader(stream, validate_crcs=True, emit_chunks=True, record_size_limit=MAX_RECORD_BYTES)
+        for each in reader.records:
+            for record in records_of(each) if isinstance(each, Chunk) else (each,):
+                if isinstance(record, Schema):
+                    schemas[record.id] = record.name
+                elif isinstance(record, Channel):
+                    channels[record.id] = record.topic, schemas.get(record.schema_id, "")
+                elif isinstance(record, Message):
+                    yield *channels[record.channel_id], record.log_time, record.data
 
 
 def _scan_sqlite(file: Path) -> Iterator[tuple[str, str, int, bytes]]:

@@ -25,6 +25,7 @@ import pyarrow as pa
 from vjepa_interfaces.bundle import file_sha256
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
+from vjepa_training.arrow_stream import FoldedError, check_unfolded
 
 INFO_FILE, PARTS, MAKING_FILE = "info.json", "parts", "making.json"
 FORMAT_VERSION = 1
@@ -443,6 +444,7 @@ def _episode_of(batch: pa.RecordBatch) -> int:
 
 def _whole_batches(path: Path, schema: pa.Schema) -> Iterator[tuple[pa.RecordBatch, int]]:
     """Yield each whole episode of a part, mapped into memory, and its end offset, however the file ends."""
+    _refuse_folded(path)
     try:
         source = pa.memory_map(str(path))
         with pa.ipc.open_stream(source) as stream:
@@ -459,6 +461,7 @@ def _whole_batches(path: Path, schema: pa.Schema) -> Iterator[tuple[pa.RecordBat
 def _open_batches(path: Path, schema: pa.Schema) -> list[pa.RecordBatch]:
     """Return the record batches of a finished dataset's Arrow stream file, mapped into memory."""
     batches = []
+    _refuse_folded(path)
     try:
         with pa.ipc.open_stream(pa.memory_map(str(path))) as stream:
             if not stream.schema.equals(schema):
@@ -470,6 +473,13 @@ def _open_batches(path: Path, schema: pa.Schema) -> list[pa.RecordBatch]:
         return batches
     except (pa.ArrowException, OSError) as error:
         raise DatasetError(f"{path} is not a readable Arrow stream: {error}") from error
+
+
+def _refuse_folded(path: Path) -> None:
+    try:
+        check_unfolded(path)
+    except FoldedError as error:
+        raise DatasetError(f"{path} is not a file of this project's: {error}") from error
 
 
 def _numpy(array: pa.Array, kind: np.dtype, shape: tuple[int, ...]) -> np.ndarray:

@@ -16,16 +16,16 @@ from pathlib import Path
 
 import yaml
 from mcap.records import Channel, Chunk, Message, Schema
-from mcap.stream_reader import StreamReader, breakup_chunk
+from mcap.stream_reader import StreamReader
 from rosbags.rosbag2 import Reader
 
-from vjepa_bringup.bag_metadata import BagTopic, bag_metadata, to_yaml
+from vjepa_bringup.bag_metadata import BagTopic, bag_metadata, offered_qos, to_yaml
 from vjepa_bringup.mcap_file import McapFile
 from vjepa_interfaces.errors import VjepaError
-from vjepa_training.bag_reader import file_order
+from vjepa_interfaces.yaml_file import parse_yaml
+from vjepa_training.bag_limits import BagLimitError, check_file, check_links, records_of
+from vjepa_training.bag_reader import MAX_RECORD_BYTES, BagError, custom_data, file_order
 
-MAX_RECORD_BYTES = 2**30
-"""A longer record is damage: no recorder writes one, and its length would be allocated."""
 COMMIT_BYTES = 8 * 2**20
 
 
@@ -100,7 +100,7 @@ class _Scan:
                     yield record
                     continue
                 try:
-                    records = breakup_chunk(record, validate_crc=True)
+                    records = records_of(record)
                 except Exception:  # Nor for one whose contents are damaged.
                     self.damaged_chunks += 1
                     continue
@@ -139,6 +139,13 @@ def _mcap_files(path: Path) -> list[Path]:
     files = sorted(path.glob("*.mcap"), key=file_order) if path.is_dir() else [path]
     if not files or not all(file.suffix == ".mcap" and file.is_file() for file in files):
         raise RepairError(f"no MCAP bag at '{path}'; expected a folder with .mcap files, or one such file")
+    try:
+        if path.is_dir():
+            check_links(path)
+        for file in files:
+            check_file(file)
+    except BagLimitError as error:
+        raise RepairError(str(error)) from error
     return files
 
 
@@ -147,10 +154,13 @@ def _copy(scan: _Scan, path: Path, out: Path) -> Repair:
     file = McapFile(out / name, "vjepa bag repair")
     topics: dict[str, BagTopic] = {}
     written = _Digest()
-    custom_data = {**_custom_data(path), "repaired_from": str(path)}
+    try:
+        about = {**custom_data(path), "repaired_from": str(path)}
+    except BagError as error:
+        raise RepairError(str(error)) from error
 
     def describe(statistics) -> str:
-        return to_yaml(bag_metadata({name: statistics}, list(topics.values()), custom_data))
+        return to_yaml(bag_metadata({name: statistics}, list(topics.values()), about))
 
     try:
         for channel, schema, message in scan.messages():
@@ -163,7 +173,7 @@ def _copy(scan: _Scan, path: Path, out: Path) -> Repair:
                 file.commit(describe)
         if not topics:
             raise RepairError(f"'{path}' has no message in a whole chunk: nothing can be saved")
-        custom_data |= {"damaged_chunks": str(scan.damaged_chunks), "cut_short": json.dumps(scan.cut_short > 0)}
+        about |= {"damaged_chunks": str(scan.damaged_chunks), "cut_short": json.dumps(scan.cut_short > 0)}
         description = file.commit(describe)
     finally:
         file.close()
@@ -180,12 +190,15 @@ def _topic(file: McapFile, channel: Channel, schema: Schema | None) -> BagTopic:
     """Add a channel like the one read, and return it as rosbag2 describes it."""
     if schema is None:
         raise RepairError(f"topic '{channel.topic}' has no message definition; its messages mean nothing without")
-    number = file.add_channel(channel.topic, schema.name, schema.data.decode(errors="replace"), channel.metadata)
     quality: dict = {}
-    with suppress(yaml.YAMLError, RecursionError, TypeError, LookupError):
-        offered = yaml.safe_load(channel.metadata.get("offered_qos_profiles", ""))[0]
+    with suppress(yaml.YAMLError, TypeError, LookupError):
+        offered = parse_yaml(channel.metadata.get("offered_qos_profiles", ""), aliases=True)[0]
         quality = offered if isinstance(offered, dict) else {}
     depth = quality.get("depth")
+    about = channel.metadata
+    if not isinstance(depth, int):  # Readers would stumble over what cannot be read here.
+        about = {**about, "offered_qos_profiles": to_yaml([offered_qos(10, latched=False)])}
+    number = file.add_channel(channel.topic, schema.name, schema.data.decode(errors="replace"), about)
     return BagTopic(
         name=channel.topic,
         type=schema.name,
@@ -194,14 +207,6 @@ def _topic(file: McapFile, channel: Channel, schema: Schema | None) -> BagTopic:
         latched=quality.get("durability") in ("transient_local", 1),
         channel=number,
     )
-
-
-def _custom_data(path: Path) -> dict[str, str]:
-    """Return what the recorder said of itself, as far as it can be read."""
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError):
-        about = yaml.safe_load((path / "metadata.yaml").read_text(encoding="utf-8"))["rosbag2_bagfile_information"]
-        return {str(key): str(value) for key, value in (about["custom_data"] or {}).items()}
-    return {}
 
 
 def _verify(out: Path, written: _Digest) -> None:

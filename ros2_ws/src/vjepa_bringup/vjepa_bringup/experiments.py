@@ -10,7 +10,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ament_index_python.packages import get_package_share_directory
 
 from vjepa_bringup.graph import default_parameters, find_bundle
@@ -227,7 +226,7 @@ def _row(path: Path) -> Row:
 
 def _settings(encoder: str) -> dict[str, Any]:
     path = Path(get_package_share_directory("vjepa_training"), "config", "encoders.yaml")
-    for pattern, settings in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+    for pattern, settings in read_yaml(path, "sizes", aliases=True).items():
         if fnmatch(encoder, pattern):
             return settings
     raise VjepaError(f"{path} has no settings for {encoder}; expected a last pattern '*'")

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ament_index_python.packages import get_package_share_directory
 
 from vjepa_bringup.experiments import RESULT, Row, Step
 from vjepa_bringup.probe_commands import notes, table
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.yaml_file import read_yaml
 from vjepa_training.comparison import SAME, compare
 
 NOT_MEASURED = "not measured"
@@ -123,7 +123,7 @@ def read_results(rows: Mapping[str, Row], folder: Path) -> list[Result]:
 def references() -> list[dict[str, Any]]:
     """Return the published results: `agent`, `observation`, `returns` in words, and the `last` of these."""
     path = Path(get_package_share_directory("vjepa_training"), "config", "references.yaml")
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    return read_yaml(path, "page of results", aliases=True)
 
 
 def render(rows: Mapping[str, Row], results: Sequence[Result], page: Path, pictures: Mapping[str, str]) -> str:

@@ -7,6 +7,7 @@ which is imported only when such an image arrives. The message classes may be rc
 
 import functools
 import importlib.util
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -37,6 +38,12 @@ LAYOUTS: dict[str, tuple[type[np.unsignedinteger], int]] = {
 for _pattern in ("rggb", "bggr", "gbrg", "grbg"):
     LAYOUTS[f"bayer_{_pattern}8"] = (np.uint8, 1)
     LAYOUTS[f"bayer_{_pattern}16"] = (np.uint16, 1)
+
+
+MAX_PIXELS = 2**26
+"""Of a compressed image, whose bytes do not tell how much memory it will take: twice those of 8K."""
+_JPEG_FRAMES = {0xC0 + kind for kind in range(16)} - {0xC4, 0xC8, 0xCC}
+"""Markers of the segment that states a JPEG's size."""
 
 
 class ImageCodecError(VjepaError):
@@ -104,8 +111,13 @@ def compressed_to_rgb(message) -> np.ndarray:
     except ImportError as error:
         raise ImageCodecError(f"compressed images need OpenCV, which is not importable: {error}; {_INSTALL}") from error
     data = np.frombuffer(message.data, np.uint8)
+    size = _stated_size(data.tobytes())
+    if size is not None and size[0] * size[1] > MAX_PIXELS:
+        raise ImageCodecError(
+            f"compressed image of {data.size} bytes states {size[0]} x {size[1]} pixels; expected at most {MAX_PIXELS}"
+        )
     try:
-        bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if size is not None else None
     except cv2.error as error:
         raise ImageCodecError(f"compressed image of format '{message.format}' was not decoded: {error}") from error
     if bgr is None:
@@ -132,6 +144,25 @@ def fill_image(message, rgb: np.ndarray) -> None:
     message.is_bigendian = 0
     message.step = rgb.shape[1] * 3
     message.data = as_message_bytes(rgb)
+
+
+def _stated_size(data: bytes) -> tuple[int, int] | None:
+    """Return width and height that the header of a JPEG or PNG file states; None where there is no such header."""
+    if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) >= 24:
+        return struct.unpack(">II", data[16:24])
+    if data[:2] != b"\xff\xd8":
+        return None
+    position = 2
+    while position + 9 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker in _JPEG_FRAMES:
+            height, width = struct.unpack_from(">HH", data, position + 5)
+            return width, height
+        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8:  # Padding, and markers without a segment.
+            position += 1 if marker == 0xFF else 2
+        else:
+            position += 2 + struct.unpack_from(">H", data, position + 2)[0]
+    return None
 
 
 def _samples(message) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""YAML files of people unknown: read as plain values, or refused in words."""
+"""The one reader of YAML: plain values of bounded size, from files of people unknown."""
 
 from pathlib import Path
 from typing import Any
@@ -8,15 +8,67 @@ import yaml
 from vjepa_interfaces.errors import VjepaError
 
 MAX_BYTES = 4 * 1024 * 1024
+MAX_NODES = 200_000
+"""Values in a file, those of aliases counted each time: metadata of a bag of ten thousand files has fewer."""
+MAX_DEPTH = 100
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """Of what `SafeLoader` takes, all but aliases: a few lines of them can stand for more values than memory holds."""
+class YamlLimitError(yaml.YAMLError):
+    """YAML that is well-formed, but stands for more than a bound allows."""
+
+
+class _BoundedLoader(yaml.SafeLoader):
+    """`SafeLoader` with bounds on depth and on the number of values, aliases unfolded."""
+
+    def __init__(self, stream: str):
+        super().__init__(stream)
+        self._count = self._depth = 0
+        self._sizes: dict[int, int] = {}
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            node = super().compose_node(parent, index)
+            self._add(self._sizes.get(id(node), MAX_NODES))  # One that stands within itself has no size.
+            return node
+        before = self._count
+        self._add(1)
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise YamlLimitError(f"it is nested deeper than {MAX_DEPTH} levels")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        self._sizes[id(node)] = self._count - before
+        return node
+
+    def _add(self, values: int) -> None:
+        self._count += values
+        if self._count > MAX_NODES:
+            raise YamlLimitError(f"it stands for more than {MAX_NODES} values")
+
+
+class _PlainLoader(_BoundedLoader):
+    """The same without aliases, as ROS reads parameter files."""
 
     def compose_node(self, parent, index):
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("it has an alias (*name), which ROS does not take either; write the value out")
         return super().compose_node(parent, index)
+
+
+def parse_yaml(text: str, aliases: bool = False) -> Any:
+    """Return the plain values (mappings, lists, scalars) in a YAML `text`; see `read_yaml`.
+
+    Raises:
+        yaml.YAMLError: it is not plain YAML; a `YamlLimitError` where it stands for more than the bounds allow.
+    """
+    if len(text) > MAX_BYTES:
+        raise YamlLimitError(f"it has {len(text)} characters; expected at most {MAX_BYTES}")
+    try:
+        return yaml.load(text, _BoundedLoader if aliases else _PlainLoader)
+    except RecursionError as reason:
+        raise YamlLimitError("it is nested too deeply") from reason
+    except (ValueError, TypeError) as reason:  # Of tags such as a date's, and of keys that are lists.
+        raise yaml.YAMLError(str(reason)) from reason
 
 
 def read_yaml(path: Path | str, what: str, error: type[VjepaError] = VjepaError, aliases: bool = False) -> Any:
@@ -26,17 +78,18 @@ def read_yaml(path: Path | str, what: str, error: type[VjepaError] = VjepaError,
         path: may begin with the home folder's `~`.
         what: what the file is called in messages, as in `calibration`.
         error: the kind of error that is raised.
-        aliases: whether it may have aliases; only for what is never walked through as a whole.
+        aliases: whether it may have aliases; what they stand for counts each time.
 
     Raises:
-        VjepaError: of the kind `error`: no such file, one of more than `MAX_BYTES`, or not plain YAML in UTF-8.
+        VjepaError: of the kind `error`: no such file, one that is larger, deeper or stands for more values than the
+            bounds allow (its cause is then a `YamlLimitError`), or not plain YAML in UTF-8.
     """
     file = Path(path).expanduser()
     try:
-        if file.stat().st_size > MAX_BYTES:
-            raise error(f"{what} {path} has {file.stat().st_size} bytes; expected at most {MAX_BYTES}")
-        return yaml.load(file.read_text(encoding="utf-8"), yaml.SafeLoader if aliases else _PlainLoader)
-    except RecursionError as reason:
-        raise error(f"{what} {path} is not readable YAML: nested too deeply") from reason
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as reason:
+        with open(file, "rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise YamlLimitError(f"it has more than {MAX_BYTES} bytes")
+        return parse_yaml(content.decode("utf-8"), aliases)
+    except (OSError, ValueError, yaml.YAMLError) as reason:
         raise error(f"{what} {path} is not readable YAML: {reason}") from reason
