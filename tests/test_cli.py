@@ -52,7 +52,7 @@ class Vjepa:
         with self.output.open("wb") as output, self.errors.open("wb") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "vjepa_bringup.cli", *arguments],
-                env={**os.environ, MARK: self.mark, "TMPDIR": str(folder)},
+                env={**os.environ, MARK: self.mark, "TMPDIR": str(folder), "XDG_RUNTIME_DIR": str(folder)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=errors,
@@ -118,7 +118,7 @@ def vjepa(tmp_path):
 @pytest.fixture
 def domain():
     """A domain held for this test."""
-    with hold_domain(None, {"namespace": "", "environment": {}}) as held:
+    with hold_domain(None, {}) as held:
         yield held
 
 
@@ -408,10 +408,10 @@ def test_a_stack_elsewhere_that_does_not_answer_is_reported(vjepa, domain):
 
 
 def test_with_two_stacks_one_must_be_chosen_and_a_domain_is_not_taken_twice(vjepa, domain, tmp_path):
-    with hold_domain(None, {"namespace": "", "environment": {}}) as other:
+    with hold_domain(None, {}) as other:
         for taken in (domain, other):
             vjepa("run", "--domain", taken)
-        files = [tmp_path / f"vjepa-{os.getuid()}" / f"domain-{taken}.json" for taken in (domain, other)]
+        files = [tmp_path / "vjepa" / f"domain-{taken}.json" for taken in (domain, other)]
         wait_for(lambda: all(file.exists() and file.read_text() for file in files), "both stacks to take their domains")
         command = vjepa("status").wait(20)
         assert command.status == 1

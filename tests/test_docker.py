@@ -194,7 +194,7 @@ def test_the_services_side_by_side_drive_the_arm_and_end_when_told_to(tmp_path):
     vjepa = [sys.executable, "-P", "-m", "vjepa_bringup.cli"]
     keeper = ScoreKeeper("reacher-easy")
     with contextlib.ExitStack() as exits:
-        domain = exits.enter_context(hold_domain(None, {"namespace": "", "environment": environment(StackOptions())}))
+        domain = exits.enter_context(hold_domain(None, {}))
         exits.enter_context(environment_of({**environment(StackOptions()), "ROS_DOMAIN_ID": str(domain)}))
         found = services(VJEPA_OPTIONS=words, ROS_DOMAIN_ID=str(domain))
         processes = {}

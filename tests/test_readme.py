@@ -104,19 +104,20 @@ def looks_like_the_checkout(folder: Path) -> Path:
 def own_domain(tmp_path_factory):
     """Environment of a shell in which one ROS domain is free, and that one is nobody else's.
 
-    Commands find running stacks by locked files in the temporary folder, so the shell gets a temporary folder of its
+    Commands find running stacks by locked files in the runtime or temporary folder, so the shell gets one of its
     own. In there all domains are locked but the one that is held outside.
     """
     temporary = tmp_path_factory.mktemp("t")
-    private = temporary / f"vjepa-{os.getuid()}"
+    private = temporary / "vjepa"
     private.mkdir(mode=0o700)
     with contextlib.ExitStack() as stack:
-        held = stack.enter_context(domains.hold_domain(None, {"namespace": "", "planner": ""}))
+        held = stack.enter_context(domains.hold_domain(None, {}))
         for domain in {*range(domains.FIRST_DOMAIN, domains.LAST_DOMAIN + 1)} - {held}:
             file = stack.enter_context(open(private / f"domain-{domain}.json", "w"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         path = os.pathsep.join([os.environ["PYTHONPATH"], str(RERUN)])
-        own = {"PYTHONPATH": path, "TMPDIR": str(temporary), "VJEPA_TEST_DIVISOR": "1000", "ROS_DOMAIN_ID": str(held)}
+        own = {"PYTHONPATH": path, "TMPDIR": str(temporary), "XDG_RUNTIME_DIR": str(temporary)}
+        own |= {"VJEPA_TEST_DIVISOR": "1000", "ROS_DOMAIN_ID": str(held)}
         yield {**os.environ, **own}
 
 

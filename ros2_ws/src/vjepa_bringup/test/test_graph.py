@@ -9,9 +9,9 @@ import pytest
 import yaml
 from ament_index_python.packages import get_package_prefix
 
+from vjepa_bringup.discovery import DISCOVERIES, discovery_environment
 from vjepa_bringup.graph import (
     CONSUMERS,
-    FAST_DDS_PROFILES,
     GUARD,
     LIFECYCLE_ORDER,
     OPTION_PARAMETERS,
@@ -211,17 +211,9 @@ def test_an_unknown_choice_is_refused_with_the_valid_ones(option, value, valid):
         build_graph(StackOptions(**{option: value}))
 
 
-def test_the_stack_is_visible_on_this_host_alone_unless_it_is_opened():
-    assert environment(StackOptions())["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
-    assert environment(StackOptions(discovery="subnet"))["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "SUBNET"
-
-
-def test_fast_dds_gets_the_stacks_profile_unless_the_user_has_one(monkeypatch):
-    for name in FAST_DDS_PROFILES:
-        monkeypatch.delenv(name, raising=False)
-    assert Path(environment(StackOptions())["FASTRTPS_DEFAULT_PROFILES_FILE"]).is_file()
-    monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", "/of/mine.xml")
-    assert "FASTRTPS_DEFAULT_PROFILES_FILE" not in environment(StackOptions())
+def test_the_nodes_environment_follows_the_option_discovery():
+    for discovery in DISCOVERIES:
+        assert environment(StackOptions(discovery=discovery)) == discovery_environment(discovery)
 
 
 # Which parameters: defaults, then the user's file, then explicit options.

@@ -1,20 +1,25 @@
-"""ROS domains: each stack takes one of its own, and says in a file which, so that other commands find it.
+"""ROS domains: each stack takes one of its own and leaves a file that names it, so that other commands find the stack.
 
 A domain is held by an exclusive lock on its file; the lock ends with the process, however it ends.
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
+import re
 import socket
-import tempfile
+import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
 from typing import IO, Any
 
+from vjepa_bringup.discovery import DISCOVERIES, LOCAL
+from vjepa_bringup.private_folder import PrivateFolder, own_folder, own_folders
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.parameters import read_parameters
 
 FIRST_DOMAIN, LAST_DOMAIN = 1, 101
 """Those taken by themselves. Above 101 a domain's ports lie in Linux' ephemeral range."""
@@ -23,11 +28,44 @@ MAX_DOMAIN = 232
 PARTICIPANTS = 10
 LOCK_TIMEOUT_S = 1.0
 
+_FILE = re.compile(r"domain-(\d{1,3})\.json")
+_NAMESPACE = re.compile(r"/?([A-Za-z_]\w*(/[A-Za-z_]\w*)*/?)?", re.ASCII)
+_MAX_PID = 2**22
+_MAX_TEXT, _MAX_BYTES = 255, 4096
 
-def _folder() -> Path:
-    folder = Path(tempfile.gettempdir()) / f"vjepa-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
+
+@dataclass(frozen=True)
+class RunningStack:
+    """What a stack leaves in its file, and all that is taken from there.
+
+    Attributes:
+        domain: its ROS domain.
+        pid: the process that holds the domain.
+        namespace: its ROS namespace.
+        planner: the planner asked for, or what runs in the stack's place.
+        discovery: the launch argument, by which commands find the stack's nodes.
+    """
+
+    domain: int
+    pid: int
+    namespace: str = ""
+    planner: str = ""
+    discovery: str = LOCAL
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.domain <= MAX_DOMAIN:
+            raise VjepaError(f"ROS domain {self.domain} does not exist; expected 0 to {MAX_DOMAIN}")
+        if not 0 < self.pid <= _MAX_PID:
+            raise VjepaError(f"pid is {self.pid}; expected 1 to {_MAX_PID}")
+        if not _NAMESPACE.fullmatch(self.namespace) or len(self.namespace) > _MAX_TEXT:
+            raise VjepaError(f"{self.namespace[:_MAX_TEXT]!r} is not a ROS namespace, such as left_arm")
+        if not self.planner.isprintable() or len(self.planner) > _MAX_TEXT:
+            raise VjepaError(f"planner is not a printable name of at most {_MAX_TEXT} characters")
+        if self.discovery not in DISCOVERIES:
+            raise VjepaError(f"discovery is {self.discovery[:_MAX_TEXT]!r}; expected one of: {', '.join(DISCOVERIES)}")
+
+
+_FIELDS = {field.name for field in dataclasses.fields(RunningStack)}
 
 
 def _in_use(domain: int) -> bool:
@@ -58,22 +96,25 @@ def _lock(file, patience_s: float) -> bool:
 
 
 @contextlib.contextmanager
-def hold_domain(domain: int | None, about: dict[str, Any]) -> Iterator[int]:
+def hold_domain(domain: int | None, about: dict[str, Any], uid: int | None = None) -> Iterator[int]:
     """Hold a ROS domain while the context lasts, and leave `about` to be read by `running_stacks`.
 
     Args:
         domain: the domain to take, which nodes of others may use as well; None takes one that nobody uses.
-        about: what the stack is, as JSON values.
+        about: what the stack is: fields of `RunningStack`.
+        uid: user that the folder and files must belong to; None for the user who runs this.
 
     Raises:
-        VjepaError: there is no such domain, another stack of this user holds it, or none is free.
+        VjepaError: there is no such domain, another stack of this user holds it, none is free, or the folder for its
+            file is not this user's alone.
     """
     if domain is not None and not 0 <= domain <= MAX_DOMAIN:
         raise VjepaError(f"ROS domain {domain} does not exist; expected 0 to {MAX_DOMAIN}")
     with contextlib.ExitStack() as held:
-        taken, file = _take(domain, held)
+        taken, file = _take(domain, held, uid)
+        stack = RunningStack(domain=taken, pid=os.getpid(), **about)
         file.truncate(0)
-        file.write(json.dumps({"domain": taken, "pid": os.getpid(), **about}))
+        file.write(json.dumps(dataclasses.asdict(stack)))
         file.flush()
         try:
             yield taken
@@ -81,29 +122,75 @@ def hold_domain(domain: int | None, about: dict[str, Any]) -> Iterator[int]:
             file.truncate(0)
 
 
-def _take(domain: int | None, held: contextlib.ExitStack) -> tuple[int, IO[str]]:
+def _take(domain: int | None, held: contextlib.ExitStack, uid: int | None) -> tuple[int, IO[str]]:
     """Return the domain and its locked file, which `held` closes."""
-    for candidate in [domain] if domain is not None else range(FIRST_DOMAIN, LAST_DOMAIN + 1):
-        file = open(_folder() / f"domain-{candidate}.json", "a+", encoding="utf-8")  # noqa: SIM115 (see held)
-        if _lock(file, LOCK_TIMEOUT_S if domain is not None else 0.0) and (
-            domain is not None or not _in_use(candidate)
-        ):
-            held.enter_context(file)
-            return candidate, file
-        file.close()
+    with own_folder(uid) as folder:
+        for candidate in [domain] if domain is not None else range(FIRST_DOMAIN, LAST_DOMAIN + 1):
+            file = folder.open(_file_name(candidate), create=True)
+            if _lock(file, LOCK_TIMEOUT_S if domain is not None else 0.0) and not (
+                _is_held_elsewhere(candidate, folder, uid) or (domain is None and _in_use(candidate))
+            ):
+                held.enter_context(file)
+                return candidate, file
+            file.close()
     if domain is not None:
         raise VjepaError(f"ROS domain {domain} is held by another vjepa run; take another or stop that one")
     raise VjepaError(f"all ROS domains from {FIRST_DOMAIN} to {LAST_DOMAIN} are taken; give one with --domain")
 
 
-def running_stacks() -> list[dict[str, Any]]:
-    """Return what `hold_domain` was told about each stack that is running now, by domain."""
+def _is_held_elsewhere(domain: int, here: PrivateFolder, uid: int | None) -> bool:
+    """Return whether a stack of this user's without a session, or in another one, holds a domain."""
+    for folder in own_folders(uid):
+        if folder.path != here.path:
+            with contextlib.suppress(FileNotFoundError), folder.open(_file_name(domain)) as file:
+                if _is_locked(file):
+                    return True
+    return False
+
+
+def _is_locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    return False
+
+
+def _file_name(domain: int) -> str:
+    return f"domain-{domain}.json"
+
+
+def running_stacks(uid: int | None = None) -> list[RunningStack]:
+    """Return what each stack of this user that is running now has left of itself, by domain.
+
+    A file that is not what a stack writes is left out, with a line on standard error.
+
+    Raises:
+        VjepaError: the folder of such files is not this user's alone.
+    """
     stacks = []
-    for path in sorted(_folder().glob("domain-*.json")):
-        with open(path, encoding="utf-8") as file:
+    for folder in own_folders(uid):
+        for name in filter(_FILE.fullmatch, folder.names()):
             try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                with contextlib.suppress(ValueError):
-                    stacks.append(json.loads(file.read()))
-    return sorted(stacks, key=lambda stack: stack["domain"])
+                stacks += _read(folder, name)
+            except VjepaError as error:
+                print(f"vjepa: {folder.path / name} is left out: {error}", file=sys.stderr)
+    return sorted(stacks, key=lambda stack: stack.domain)
+
+
+def _read(folder: PrivateFolder, name: str) -> list[RunningStack]:
+    """Return the stack whose file it is, if one is running and has written it."""
+    with contextlib.suppress(FileNotFoundError), folder.open(name) as file:
+        if not _is_locked(file) or not (text := file.read(_MAX_BYTES + 1)):
+            return []
+        try:
+            found = json.loads(text) if len(text) <= _MAX_BYTES else None
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise VjepaError(f"expected a JSON object of at most {_MAX_BYTES} characters")
+        stack = read_parameters(RunningStack, {key: found[key] for key in _FIELDS & found.keys()}, "field")
+        if _file_name(stack.domain) != name:
+            raise VjepaError(f"it names domain {stack.domain}")
+        return [stack]
+    return []

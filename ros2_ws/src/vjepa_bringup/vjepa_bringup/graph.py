@@ -5,7 +5,6 @@
 
 import contextlib
 import json
-import os
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
@@ -15,6 +14,7 @@ from typing import Any
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_directory
 
+from vjepa_bringup.discovery import DISCOVERIES, discovery_environment
 from vjepa_interfaces import topics
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.yaml_file import read_yaml
@@ -24,10 +24,6 @@ SOURCES = ("sim", "camera")
 VERSIONED = ("rclpy", "torch", "transformers", "mujoco", "dm_control", "stable-baselines3", "numpy", "vjepa_bringup")
 """The distributions whose versions stand in results."""
 
-FAST_DDS_PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-"""Variables by which Fast DDS finds a file of profiles; the first is the one that Jazzy's version reads."""
-
-DISCOVERIES = {"localhost": "LOCALHOST", "subnet": "SUBNET", "system_default": "SYSTEM_DEFAULT"}
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 CONSUMERS = ("vjepa_perception", "vjepa_planner", "episode_recorder")
 LIFECYCLE_ORDER = (*CONSUMERS, "camera", "sim_bridge")
@@ -201,15 +197,12 @@ def _remappings(options: StackOptions) -> dict[str, str]:
 
 
 def environment(options: StackOptions) -> dict[str, str]:
-    """Return the environment variables every node of the stack needs.
+    """Return the environment variables every node of the stack needs: who may reach it, and how frames travel.
 
-    They say who may discover it, and give Fast DDS a shared memory that frames fit into, unless it has a profile of the
-    user's own.
+    Raises:
+        VjepaError: as `discovery_environment`.
     """
-    variables = {"ROS_AUTOMATIC_DISCOVERY_RANGE": DISCOVERIES[options.discovery]}
-    if not any(os.environ.get(name) for name in FAST_DDS_PROFILES):
-        variables[FAST_DDS_PROFILES[0]] = str(share("config") / "fastdds.xml")
-    return variables
+    return discovery_environment(options.discovery)
 
 
 def merged_parameters(options: StackOptions) -> dict[str, dict[str, Any]]:

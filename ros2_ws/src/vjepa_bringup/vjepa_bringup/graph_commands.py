@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import math
 import os
 import time
@@ -14,15 +15,9 @@ from rclpy.parameter import Parameter, parameter_value_to_python
 from std_srvs.srv import SetBool
 
 from vjepa_bringup import arguments as types
-from vjepa_bringup.domains import running_stacks
-from vjepa_bringup.graph import (
-    CONSUMERS,
-    StackOptions,
-    default_parameters,
-    environment,
-    find_bundle,
-    read_parameter_file,
-)
+from vjepa_bringup.discovery import discovery_environment, discovery_of_shell
+from vjepa_bringup.domains import RunningStack, running_stacks
+from vjepa_bringup.graph import CONSUMERS, default_parameters, find_bundle, read_parameter_file
 from vjepa_bringup.interrupts import interruptible
 from vjepa_bringup.monitor import Monitor
 from vjepa_bringup.run_graph import environment_of
@@ -68,23 +63,23 @@ def add_stack_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--namespace", type=types.namespace, help="ROS namespace of the stack")
 
 
-def _find_stack(arguments: argparse.Namespace) -> dict[str, Any]:
+def _find_stack(arguments: argparse.Namespace) -> RunningStack:
     """Return what is known of the stack meant, the one given, else the only one running.
 
-    Its domain, its namespace, and the environment it was started with: who may discover it.
+    A domain in which no stack of this user runs is joined as the user's shell says, else on this host alone.
     """
     stacks = running_stacks()
     if arguments.domain is not None:
-        known = [stack for stack in stacks if stack["domain"] == arguments.domain]
-        stack = known[0] if known else {"domain": arguments.domain, "namespace": "", "environment": _own_environment()}
+        known = [stack for stack in stacks if stack.domain == arguments.domain]
+        stack = known[0] if known else RunningStack(arguments.domain, os.getpid(), discovery=discovery_of_shell())
     elif len(stacks) == 1:
         stack = stacks[0]
     elif not stacks:
         raise VjepaError("no stack is running here; start one with: vjepa run (or name a ROS domain with --domain)")
     else:
-        domains = ", ".join(str(stack["domain"]) for stack in stacks)
+        domains = ", ".join(str(stack.domain) for stack in stacks)
         raise VjepaError(f"{len(stacks)} stacks are running, in ROS domains {domains}; choose one with --domain")
-    return {**stack, "namespace": arguments.namespace if arguments.namespace is not None else stack["namespace"]}
+    return stack if arguments.namespace is None else dataclasses.replace(stack, namespace=arguments.namespace)
 
 
 @contextlib.contextmanager
@@ -93,16 +88,11 @@ def joined_stack(arguments: argparse.Namespace, keeper: ScoreKeeper | None = Non
     stack = _find_stack(arguments)
     with (
         interruptible() as interrupts,
-        environment_of(stack["environment"]),
-        Monitor(stack["domain"], stack["namespace"], keeper) as monitor,
+        environment_of(discovery_environment(stack.discovery)),
+        Monitor(stack.domain, stack.namespace, keeper) as monitor,
         interrupts.let_in(),
     ):
         yield monitor
-
-
-def _own_environment() -> dict[str, str]:
-    """Return how to meet a stack that was not started here: as the user's shell says, or on this host alone."""
-    return {name: os.environ.get(name, value) for name, value in environment(StackOptions()).items()}
 
 
 def planner_list(arguments: argparse.Namespace) -> int:

@@ -73,7 +73,7 @@ def running_graph(options: StackOptions, domain: int | None, about: dict[str, An
     """
     nodes = build_graph(options)
     variables = environment(options)
-    about = {"namespace": options.namespace, "environment": variables, **about}
+    about = {"namespace": options.namespace, "discovery": options.discovery, **about}
     with interruptible() as interrupts, hold_domain(domain, about) as held:
         variables = {**variables, "ROS_DOMAIN_ID": str(held)}
         with environment_of(variables):

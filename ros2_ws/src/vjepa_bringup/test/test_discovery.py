@@ -1,0 +1,94 @@
+"""Who may reach a stack is a matter of environment variables; tests/test_network.py looks at the sockets."""
+
+import argparse
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from vjepa_bringup import discovery, graph_commands
+from vjepa_bringup.discovery import DISCOVERIES, FAST_DDS_PROFILES, LOCAL, discovery_environment, discovery_of_shell
+from vjepa_bringup.run_graph import environment_of
+from vjepa_interfaces.errors import VjepaError
+
+RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
+OPEN = sorted(set(DISCOVERIES) - {LOCAL})
+
+
+@pytest.fixture(autouse=True)
+def _plain_shell(monkeypatch):
+    for name in (*FAST_DDS_PROFILES, RANGE, "ROS_LOCALHOST_ONLY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def profile(choice: str) -> Path:
+    """The file of profiles that a choice gives both versions of Fast DDS."""
+    (file,) = {discovery_environment(choice)[name] for name in FAST_DDS_PROFILES}
+    return Path(file)
+
+
+def test_this_host_alone_is_a_matter_of_the_profile_since_ros_would_open_sockets_of_its_own():
+    variables = discovery_environment(LOCAL)
+    assert variables[RANGE] == "SYSTEM_DEFAULT"
+    assert profile(LOCAL).name == "fastdds_localhost.xml"
+    assert variables["SKIP_DEFAULT_XML_FILE"] == "1", "nor does a file in the working folder count"
+
+
+@pytest.mark.parametrize("choice", OPEN)
+def test_an_open_stack_follows_ros_and_has_the_profile_without_limits(choice):
+    assert discovery_environment(choice)[RANGE] == DISCOVERIES[choice]
+    assert profile(choice).name == "fastdds.xml"
+
+
+@pytest.mark.parametrize("name", FAST_DDS_PROFILES)
+@pytest.mark.parametrize("choice", DISCOVERIES)
+def test_a_profile_of_the_users_stays_and_ros_is_told_the_range(name, choice, monkeypatch):
+    monkeypatch.setenv(name, "/of/mine.xml")
+    assert discovery_environment(choice) == {RANGE: DISCOVERIES[choice]}
+
+
+@pytest.mark.parametrize("outer", DISCOVERIES)
+def test_what_a_stack_starts_is_as_closed_as_if_it_had_been_started_alone(outer):
+    expected = {choice: discovery_environment(choice) for choice in DISCOVERIES}
+    with environment_of(discovery_environment(outer)):
+        assert {choice: discovery_environment(choice) for choice in DISCOVERIES} == expected
+
+
+@pytest.mark.parametrize("choice", DISCOVERIES)
+def test_another_middleware_is_told_the_range_alone(choice, monkeypatch):
+    monkeypatch.setattr(discovery, "_is_fast_dds", lambda: False)
+    assert discovery_environment(choice) == {RANGE: DISCOVERIES[choice]}
+
+
+def test_the_deprecated_variable_which_ros_prefers_opens_nothing(monkeypatch):
+    monkeypatch.setenv("ROS_LOCALHOST_ONLY", "1")
+    assert discovery_environment(LOCAL)["ROS_LOCALHOST_ONLY"] == ""
+
+
+def test_a_missing_profile_is_an_error_since_fast_dds_would_go_on_without(monkeypatch, tmp_path):
+    monkeypatch.setattr(discovery, "get_package_share_directory", lambda _: str(tmp_path))
+    for choice in DISCOVERIES:
+        with pytest.raises(VjepaError, match="no profile of Fast DDS at .*xml; build the workspace with: ./vjepa"):
+            discovery_environment(choice)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [("", LOCAL), ("LOCALHOST", LOCAL), ("SUBNET", "subnet"), ("SYSTEM_DEFAULT", "system_default"), ("OFF", LOCAL)],
+)
+def test_a_stack_that_was_not_started_here_is_met_as_the_shell_has_it(asked, expected, monkeypatch):
+    monkeypatch.setenv(RANGE, asked)
+    monkeypatch.setattr(graph_commands, "running_stacks", list)
+    assert discovery_of_shell() == expected
+    stack = graph_commands._find_stack(argparse.Namespace(domain=7, namespace="left"))
+    assert (stack.domain, stack.namespace, stack.discovery) == (7, "left", expected)
+
+
+def test_both_profiles_have_the_same_memory_and_announcements():
+    def values(choice: str, *names: str) -> list[str]:
+        tree = ElementTree.parse(profile(choice)).getroot()
+        return [element.text for name in names for element in tree.iter(f"{{http://www.eprosima.com}}{name}")]
+
+    names = ("segment_size", "sec", "nanosec")
+    assert values(LOCAL, *names) == values("subnet", *names) != []
+    assert values(LOCAL, "receiveBufferSize") == values("subnet", "listenSocketBufferSize") != []

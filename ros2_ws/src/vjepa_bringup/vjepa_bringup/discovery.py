@@ -1,0 +1,69 @@
+"""Who may reach a stack, as the environment variables that each of its nodes and each command that joins it needs."""
+
+import os
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+
+from vjepa_interfaces.errors import VjepaError, unknown_name
+
+RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
+LOCAL = "localhost"
+DISCOVERIES = {LOCAL: "LOCALHOST", "subnet": "SUBNET", "system_default": "SYSTEM_DEFAULT"}
+"""The choices of the option `discovery`, each with the value of `RANGE` that it stands for."""
+
+FAST_DDS_PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+"""Variables by which Fast DDS finds a file of profiles: Jazzy's version reads the first, later ones the second."""
+
+_SKIP_PROFILE_OF_FOLDER = {"SKIP_DEFAULT_XML_FILE": "1"}
+"""Fast DDS reads a file of profiles in the working folder as well, whoever put it there."""
+_LOCALHOST_ONLY = "ROS_LOCALHOST_ONLY"
+"""Deprecated; where it is set, ROS follows it and not `RANGE`."""
+
+
+def discovery_environment(discovery: str) -> dict[str, str]:
+    """Return the environment variables for one of `DISCOVERIES`.
+
+    With `localhost` on Fast DDS every socket is bound to 127.0.0.1, by a profile. Without Fast DDS, or where the user
+    has a file of profiles, ROS alone is told who may discover the stack.
+
+    Raises:
+        VjepaError: there is no such choice, or the profile is not installed.
+    """
+    if discovery not in DISCOVERIES:
+        raise unknown_name("discovery", discovery, DISCOVERIES)
+    if not _is_fast_dds() or _has_profiles():
+        return {RANGE: DISCOVERIES[discovery]}
+    profile = _profile(discovery)
+    if not profile.is_file():
+        raise VjepaError(f"no profile of Fast DDS at {profile}; build the workspace with: ./vjepa --setup-only")
+    variables = {RANGE: DISCOVERIES[discovery], **dict.fromkeys(FAST_DDS_PROFILES, str(profile))}
+    if discovery == LOCAL:
+        variables |= {RANGE: DISCOVERIES["system_default"], **_SKIP_PROFILE_OF_FOLDER}  # See the profile for why.
+        if os.environ.get(_LOCALHOST_ONLY):
+            variables[_LOCALHOST_ONLY] = ""
+    return variables
+
+
+def discovery_of_shell() -> str:
+    """Return the choice that this process's environment makes, by `RANGE`; `localhost` where it makes none."""
+    asked = os.environ.get(RANGE, "")
+    return next((name for name, value in DISCOVERIES.items() if value == asked), LOCAL)
+
+
+def _profile(discovery: str) -> Path:
+    name = "fastdds_localhost.xml" if discovery == LOCAL else "fastdds.xml"
+    return Path(get_package_share_directory("vjepa_bringup"), "config", name)
+
+
+def _has_profiles() -> bool:
+    """Return whether the user has a file of profiles; one of the stack's own is inherited by what a stack starts."""
+    own = {_profile(discovery).resolve() for discovery in DISCOVERIES}
+    files = [Path(value) for name in FAST_DDS_PROFILES if (value := os.environ.get(name))]
+    return any(file.resolve() not in own for file in files)
+
+
+def _is_fast_dds() -> bool:
+    from rclpy.utilities import get_rmw_implementation_identifier
+
+    return get_rmw_implementation_identifier().startswith("rmw_fastrtps")

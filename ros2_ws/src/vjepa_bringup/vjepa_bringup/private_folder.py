@@ -1,0 +1,212 @@
+"""Folders that are this user's alone, for the files by which commands find running stacks.
+
+The temporary folder is everybody's: whoever is first there may make a folder under any name, with links in it. So a
+folder counts only if it is a real one, belongs to this user and is closed to others, and a file in it only if it is a
+regular one of this user's with a single name. Links are never followed.
+"""
+
+import contextlib
+import os
+import pwd
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from vjepa_interfaces.errors import VjepaError
+
+OTHERS = 0o077
+"""The permissions of anybody but the owner."""
+SESSIONS = Path("/run/user")
+"""Where systemd has the runtime folder of each user that is logged in, for a shell whose variable does not name it."""
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # A FIFO must not make a command wait for ever.
+
+
+class PrivateFolder:
+    """An opened folder of this user's alone; what it opens is in this very folder, whatever becomes of its path.
+
+    Attributes:
+        path: where it was found, for messages.
+    """
+
+    def __init__(self, path: Path, uid: int, create: bool):
+        """Open the folder at `path`, and make it first where it is not there and `create` is true.
+
+        A folder of the user's that others may enter is closed to them, with a line on standard error.
+
+        Raises:
+            FileNotFoundError: there is none, and `create` is false.
+            VjepaError: it is not this user's, a link or no folder, or it cannot be made.
+        """
+        self.path, self._uid = path, uid
+        try:
+            if create:
+                with contextlib.suppress(FileExistsError):
+                    path.mkdir(0o700)
+            self._descriptor = os.open(path, _FOLDER_FLAGS)
+        except FileNotFoundError:
+            if create:
+                raise VjepaError(f"{path} cannot be made: no folder {path.parent}; {_ELSEWHERE}") from None
+            raise
+        except OSError as error:
+            fault = _fault(path, uid, "folder") or f"{path} cannot be used: {error.strerror}"
+            raise VjepaError(f"{fault}; {_ELSEWHERE}") from None
+        try:
+            self._check()
+        except BaseException:
+            self.close()
+            raise
+
+    def _check(self) -> None:
+        found = os.fstat(self._descriptor)
+        if found.st_uid != self._uid:
+            raise VjepaError(f"{self.path} belongs to {_owner(found.st_uid)}, not to you; {_ELSEWHERE}")
+        if (mode := stat.S_IMODE(found.st_mode)) & OTHERS:
+            try:
+                os.fchmod(self._descriptor, 0o700)
+            except OSError as error:
+                raise VjepaError(
+                    f"{self.path} is open to other users (mode {mode:o}) and cannot be closed to them: "
+                    f"{error.strerror}; {_ELSEWHERE}"
+                ) from None
+            print(f"vjepa: {self.path} was open to other users (mode {mode:o}); now it is yours alone", file=sys.stderr)
+
+    def names(self) -> list[str]:
+        """Return the names of the files in it, sorted."""
+        return sorted(os.listdir(self._descriptor))
+
+    def open(self, name: str, create: bool = False) -> IO[str]:
+        """Open a file to read and write, and make it first where it is not there and `create` is true.
+
+        Raises:
+            FileNotFoundError: there is none, and `create` is false.
+            VjepaError: it is a link, no regular file, another user's, or it has a second name.
+        """
+        path = self.path / name
+        try:
+            descriptor = os.open(
+                name, os.O_RDWR | _FILE_FLAGS | (os.O_CREAT if create else 0), 0o600, dir_fd=self._descriptor
+            )
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            fault = _fault(path, self._uid, "file") or f"{path} cannot be opened: {error.strerror}"
+            raise VjepaError(f"{fault}; remove it") from None
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            fault = "is no regular file"
+        elif found.st_uid != self._uid:
+            fault = f"belongs to {_owner(found.st_uid)}, not to you"
+        elif found.st_nlink > 1:
+            fault = f"has {found.st_nlink} names, of which one was expected"
+        else:
+            return os.fdopen(descriptor, "r+", encoding="utf-8", errors="replace")
+        os.close(descriptor)
+        raise VjepaError(f"{path} {fault}; remove it")
+
+    def close(self) -> None:
+        """Let the folder go; files that were opened in it stay open."""
+        os.close(self._descriptor)
+
+    def __enter__(self) -> "PrivateFolder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+_ELSEWHERE = "have it removed, or name a folder of your own that is closed to others in XDG_RUNTIME_DIR"
+
+
+def own_folder(uid: int | None = None) -> PrivateFolder:
+    """Return this user's folder, made where it is not there yet: in the session's runtime folder, else in the temporary.
+
+    Args:
+        uid: whose; None for the user who runs this.
+
+    Raises:
+        VjepaError: there is none that is this user's alone; the message names it, its owner and what to do.
+    """
+    uid = os.getuid() if uid is None else uid
+    *_, last = places = _places(uid)
+    for place in places:
+        try:
+            return PrivateFolder(place, uid, create=True)
+        except VjepaError:
+            if place is last:
+                raise
+    raise AssertionError  # The last place has returned or raised.
+
+
+def own_folders(uid: int | None = None) -> Iterator[PrivateFolder]:
+    """Yield, opened, each folder that there is of those in which a stack of this user may have left its file.
+
+    A stack that a service started has no session, and so its file is in another place than that of a user's shell.
+
+    Raises:
+        VjepaError: the only one that there could be is not this user's alone.
+    """
+    uid = os.getuid() if uid is None else uid
+    places = _places(uid)
+    for number, place in enumerate(places):
+        try:
+            folder = PrivateFolder(place, uid, create=False)
+        except FileNotFoundError:
+            continue
+        except VjepaError:
+            if len(places) == 1:
+                raise
+            continue  # Not where `own_folder` puts anything, or it has raised this there.
+        with folder:
+            yield folder
+
+
+def _places(uid: int) -> list[Path]:
+    """Return where folders of a user may be, best first: in the session's runtime folder, then in the temporary one.
+
+    Raises:
+        VjepaError: there is no place at all.
+    """
+    runtimes = [Path(name) for name in (os.environ.get("XDG_RUNTIME_DIR"), SESSIONS / str(uid)) if name]
+    places = [runtime / "vjepa" for runtime in runtimes if _is_private(runtime, uid)][:1]
+    with contextlib.suppress(OSError):  # There may be no temporary folder that can be written.
+        places.append(Path(tempfile.gettempdir()) / f"vjepa-{uid}")
+    if not places:
+        raise VjepaError(
+            "no temporary folder can be written; name one in TMPDIR, or a folder of your own in XDG_RUNTIME_DIR"
+        )
+    return places
+
+
+def _is_private(runtime: Path, uid: int) -> bool:
+    """Return whether a runtime folder is what its specification asks for; `su` leaves another user's behind."""
+    try:
+        found = runtime.stat()
+    except OSError:
+        return False
+    return runtime.is_absolute() and found.st_uid == uid and not stat.S_IMODE(found.st_mode) & OTHERS
+
+
+def _fault(path: Path, uid: int, expected: str) -> str:
+    """Return why what is at a path, and could not be opened, is not what was expected; nothing where that is unknown."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return ""
+    owned = f"belongs to {_owner(found.st_uid)}"
+    if stat.S_ISLNK(found.st_mode):
+        return f"{path} is a symbolic link and {owned}; expected a {expected} of yours"
+    if expected == "folder" and not stat.S_ISDIR(found.st_mode):
+        return f"{path} is no folder and {owned}; expected a folder of yours"
+    return f"{path} {owned}, not to you" if found.st_uid != uid else ""
+
+
+def _owner(uid: int) -> str:
+    """Return a user's name and id."""
+    try:
+        return f"user {pwd.getpwuid(uid).pw_name} (id {uid})"
+    except KeyError:
+        return f"the user with id {uid}"
