@@ -6,20 +6,22 @@ from typing import Any
 
 from benchmarks.figures import Figure, command_of, mean_with_interval, record
 from benchmarks.ping import measure_ping
-from vjepa_bringup.graph import FAST_DDS_PROFILES, share
+from vjepa_bringup.discovery import FAST_DDS_PROFILES
+from vjepa_bringup.graph import StackOptions, environment
 
 SHAPES = ((64, 64, 3), (480, 640, 3), (720, 1280, 3))
 RATE_HZ = 20.0
-PROFILES = {"the stack's profile": str(share("config") / "fastdds.xml"), "Fast DDS's own": None}
+OWN, PLAIN = "the stack's profile", "Fast DDS's own"
 
 
 def measure(rounds: int, pings: int, say: Callable[[str], None]) -> dict[str, Any]:
     """Measure every size with both profiles in turns and return the record; `say` is told how it goes."""
     runs = []
+    profiles = {OWN: environment(StackOptions()), PLAIN: dict.fromkeys(FAST_DDS_PROFILES)}
     for _ in range(rounds):
         for shape in SHAPES:
-            for name, profile in PROFILES.items():
-                found = measure_ping(pings, shape, RATE_HZ, dict.fromkeys(FAST_DDS_PROFILES, profile))
+            for name, variables in profiles.items():
+                found = measure_ping(pings, shape, RATE_HZ, variables)
                 size = shape[0] * shape[1] * shape[2]
                 runs.append({"height": shape[0], "width": shape[1], "profile": name, "bytes": size, **found})
                 say(f"{shape[1]} x {shape[0]}, {name}: {found['p50_ms']:.2f} ms")
@@ -28,10 +30,9 @@ def measure(rounds: int, pings: int, say: Callable[[str], None]) -> dict[str, An
 
 def figures(runs: list[dict[str, Any]]) -> list[Figure]:
     """Return the time a byte takes in each size over that in the size below it, with the stack's profile."""
-    own = next(iter(PROFILES))
     by_size: dict[int, list[dict[str, Any]]] = {}
     for run in runs:
-        if run["profile"] == own:
+        if run["profile"] == OWN:
             by_size.setdefault(run["bytes"], []).append(run)
     sizes = sorted(by_size)
     found = []

@@ -158,8 +158,8 @@ does not hold. What the simulation does before a frame is sent, physics and rend
 From the start of the process `vjepa run` to the first torque command that another process hears, environment and caches
 warm: six processes start side by side, and the encoder's node imports torch and transformers.""",
     "images": """\
-The bare ping of three rclpy nodes with images of several sizes, with the shared memory of the stack's Fast DDS profile
-(`config/fastdds.xml`) and with Fast DDS's own, in which a frame of 640 x 480 has no room.""",
+The bare ping of three rclpy nodes with images of several sizes, with the shared memory of the stack's Fast DDS profiles
+(`config/fastdds*.xml`) and with Fast DDS's own, in which a frame of 640 x 480 has no room.""",
     "executors": """\
 The bare ping of three rclpy nodes, each of which spins in the executor named. The stack's nodes spin in the one of
 events, from `rclpy.experimental`. Time on processors is a process's, a message that it gets, sending another included;

@@ -1,6 +1,12 @@
 """The camera node in real processes: a video file becomes frames, frames become latents. No camera is needed."""
 
+import base64
+import http.server
 import json
+import subprocess
+import sys
+import threading
+import urllib.parse
 from pathlib import Path
 
 import cv2
@@ -8,6 +14,10 @@ import numpy as np
 import pytest
 import yaml
 from lifecycle_msgs.msg import Transition
+from rcl_interfaces.msg import ParameterEvent
+from rcl_interfaces.srv import GetParameters
+from rclpy.parameter import parameter_value_to_python
+from rosbags.highlevel import AnyReader
 
 from vjepa_interfaces import topics
 from vjepa_interfaces.image_codec import image_to_rgb
@@ -192,3 +202,136 @@ def test_a_check_shows_size_rate_and_what_the_encoder_sees(commands, encoder, tm
 def test_a_check_of_no_source_says_what_to_do(commands):
     assert commands.start("camera", "check", "none.avi").wait(60.0) == 1
     assert "vjepa: no video file none.avi; see that the path is right" in commands.said
+
+
+# Passwords of network cameras.
+
+USER, PASSWORD, IN_PATH, TOKEN = "op3rator", "pass!w0rd", "path-w0rd", "t0ken-w0rd"
+WORDS = [USER, PASSWORD, IN_PATH, TOKEN]
+FORMS = {
+    form.encode()
+    for word in [*WORDS, f"{USER}:{PASSWORD}"]
+    for form in (word, urllib.parse.quote(word, safe=""), base64.b64encode(word.encode()).decode().rstrip("="))
+}
+"""The secrets, plain, quoted as in an address, and as in a header of HTTP."""
+
+
+class WebCamera(http.server.BaseHTTPRequestHandler):
+    """A camera on the web: pictures one after the other (MJPEG), for whoever names user, password and token."""
+
+    def do_GET(self) -> None:
+        expected = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        if self.headers["Authorization"] != expected:
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="arm"')
+            self.end_headers()
+            return
+        assert self.path == f"/user={USER}_password={IN_PATH}?token={TOKEN}"
+        jpeg = cv2.imencode(".jpg", np.full((48, 64, 3), 80, np.uint8))[1].tobytes()
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=picture")
+        self.end_headers()
+        head = f"--picture\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode()
+        while not self.server.off.wait(1.0 / RATE_HZ):
+            self.wfile.write(head + jpeg + b"\r\n")
+
+    def log_message(self, *_) -> None:
+        """Log nothing."""
+
+
+def switched_on(port: int = 0) -> http.server.ThreadingHTTPServer:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), WebCamera)
+    server.daemon_threads = True
+    server.off = threading.Event()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+def switch_off(server: http.server.ThreadingHTTPServer) -> None:
+    server.off.set()
+    server.shutdown()
+    server.server_close()
+
+
+def address_of(port: int) -> str:
+    return f"http://{USER}:{PASSWORD}@127.0.0.1:{port}/user={USER}_password={IN_PATH}?token={TOKEN}"
+
+
+def secrets_in(data: bytes) -> set[bytes]:
+    return {form for form in FORMS if form in data}
+
+
+def recorded(folder: Path) -> tuple[bytes, bytes]:
+    """All bytes of a bag's files, and those of its messages, which may be compressed in there."""
+    files = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    with AnyReader([folder]) as reader:
+        return files, b"".join(data for _, _, data in reader.messages())
+
+
+@pytest.fixture
+def guarded(start_stack, encoder, tmp_path, monkeypatch, capfd):
+    """Return a function that starts a recording stack with a camera on the web, and one that returns all it left."""
+    monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path / "log"))
+    file = tmp_path / "parameters.yaml"
+    nodes = {"vjepa_perception": {"clip_frames": 4, "grid": 2}, "camera": {"reconnect_s": 0.2}}
+    file.write_text(yaml.safe_dump({name: {"ros__parameters": values} for name, values in nodes.items()}))
+    options = {"source": "camera", "planner": "random", "encoder": str(encoder), "params_file": str(file)}
+    options |= {"record": True, "bag_dir": str(tmp_path / "bags"), "log_level": "debug"}
+
+    def start(port: int):
+        return start_stack(camera=address_of(port), **options)
+
+    def left(stack) -> dict[str, bytes]:
+        """End the stack; return what it wrote and what of it anybody could see."""
+        words = [sys.executable, "-P", "-m", "vjepa_bringup.cli", "status", "--domain", str(stack.domain)]
+        status = subprocess.run(words, capture_output=True, check=False)
+        pids = stack.supervisor.pids().values()
+        found = {
+            "vjepa status": status.stdout + status.stderr,
+            "command lines": b"".join(Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids),
+            "parameter files": b"".join(path.read_bytes() for path in stack.supervisor._folder.iterdir()),
+            "diagnostics": repr(stack.monitor.diagnostics).encode(),
+        }
+        stack.supervisor.stop()
+        (bag,) = (tmp_path / "bags").iterdir()
+        found["bag"], found["messages of the bag"] = recorded(bag)
+        said = capfd.readouterr()
+        found["output"] = (said.out + said.err).encode()
+        found["logs of ROS"] = b"".join(path.read_bytes() for path in (tmp_path / "log").rglob("*") if path.is_file())
+        return found
+
+    return start, left
+
+
+def test_a_camera_that_is_lost_leaves_none_of_its_secrets_anywhere(guarded):
+    start, left = guarded
+    server = switched_on()
+    port = server.server_port
+    stack = start(port)
+    events = []
+    stack.node.create_subscription(ParameterEvent, "/parameter_events", events.append, 100)
+    stack.wait_for(lambda: stack.monitor.value("camera", "frames") > 5, "frames")
+    switch_off(server)
+    stack.wait_for(lambda: "video stream http://127.0.0.1 cannot be opened" in said(stack)[0], "the reason")
+    server = switched_on(port)
+    stack.wait_for(lambda: stack.monitor.value("camera", "reconnects") == 1, "the camera")
+    response = stack.call(GetParameters, "camera/get_parameters", GetParameters.Request(names=["source"]))
+    assert [parameter_value_to_python(value) for value in response.values] == ["env:VJEPA_CAMERA_SOURCE"]
+    switch_off(server)
+    stack.wait_for(lambda: "http://127.0.0.1" in said(stack)[0], "a reason again")
+    found = left(stack) | {"parameter events": repr(events).encode()}
+    assert {what: secrets_in(data) for what, data in found.items() if secrets_in(data)} == {}
+    for what in ("vjepa status", "messages of the bag", "diagnostics"):
+        assert b"video stream http://127.0.0.1" in found[what], f"{what}: the camera is named there"
+    assert all(found.values()), "each has been looked at"
+
+
+def test_a_camera_that_is_not_there_leaves_none_of_its_secrets_anywhere(guarded):
+    start, left = guarded
+    server = switched_on()
+    switch_off(server)
+    stack = start(server.server_port)
+    stack.wait_for(lambda: "configure refused: video stream http://127.0.0.1 cannot" in said(stack)[0], "the reason")
+    found = left(stack)
+    assert {what: secrets_in(data) for what, data in found.items() if secrets_in(data)} == {}
+    assert b"configure refused: video stream http://127.0.0.1 cannot" in found["output"]

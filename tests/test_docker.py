@@ -157,12 +157,23 @@ def test_the_services_are_the_nodes_of_the_graph_with_its_parameters(words, opti
         ("node sim", "unknown node 'sim'; valid are: arm_stand_in, episode_recorder"),
         ("node sim_bridge speed:=2", "unknown launch argument 'speed'"),
         ("node sim_bridge lockstep", "'lockstep' is not a launch argument; expected NAME:=VALUE"),
+        ("node camera camera=rtsp://me:secret@cam", "'***' is not a launch argument; expected NAME:=VALUE"),
     ],
 )
 def test_what_no_node_can_be_made_of_is_refused(command, words):
     parsed = cli.build_parser().parse_args(shlex.split(command))
     with pytest.raises(VjepaError, match=re.escape(words)):
         parsed.function(parsed)
+
+
+def test_a_camera_gets_its_address_in_its_environment_and_not_in_its_arguments_or_parameters(monkeypatch):
+    address = "rtsp://me:secret@cam/a"
+    words = f"source:=camera planner:=random camera:={address}"
+    _, arguments, parameters, variables = becomes(f"node camera {words}", monkeypatch)
+    assert variables[parameters["/**"]["ros__parameters"]["source"].removeprefix("env:")] == address
+    assert "secret" not in f"{arguments} {parameters}"
+    *_, others = becomes(f"node vjepa_perception {words}", monkeypatch)
+    assert address not in others.values()
 
 
 def test_the_manager_is_stopped_before_the_nodes_that_it_takes_down():

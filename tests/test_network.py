@@ -8,6 +8,7 @@ import ipaddress
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -37,8 +38,10 @@ from std_srvs.srv import Trigger
 rclpy.init()
 node, heard = rclpy.create_node("bare"), {}
 def hear(kind, topic, latched=False):
-    durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
-    node.create_subscription(kind, topic, lambda m: heard.setdefault(topic, m), QoSProfile(depth=5, durability=durability))
+    qos = QoSProfile(depth=5)
+    if latched:
+        qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
+    node.create_subscription(kind, topic, lambda message: heard.setdefault(topic, message), qos)
 hear(Image, "camera/image_raw")
 hear(String, "vjepa_perception/latent_info", latched=True)
 hear(DiagnosticArray, "/diagnostics")
@@ -119,11 +122,8 @@ class Processes:
             with contextlib.suppress(OSError):
                 if f"{MARK}={self._mark}".encode() in (entry / "environ").read_bytes():
                     words = (entry / "cmdline").read_text().split("\0")
-                    found[int(entry.name)] = next(
-                        (Path(word).name.removeprefix("vjepa_bringup.") for word in words if "/lib/vjepa" in word
-                         or "/lib/sim_bridge" in word or word == "vjepa_bringup.cli"),
-                        " ".join(words),
-                    )
+                    names = [Path(word).name.removeprefix("vjepa_bringup.") for word in words]
+                    found[int(entry.name)] = next((name for name in names if name in STACK), " ".join(words))
         return found
 
     def sockets(self) -> dict[str, set[Socket]]:
@@ -173,7 +173,7 @@ def test_no_process_of_a_stack_has_a_socket_that_another_host_could_reach(stack)
     found = stack.sockets()
     assert set(found) == STACK
     assert all(found.values()), f"each has sockets of DDS, or this test has not found them: {found}"
-    assert {socket for each in found.values() for socket in each if not socket.is_of_this_host} == set()
+    assert {one for each in found.values() for one in each if not one.is_of_this_host} == set()
 
 
 @pytest.mark.parametrize("arguments", [["record", "--seconds", "1"], ["status"], ["planner", "set", "random"]])
@@ -184,15 +184,17 @@ def test_a_command_that_joins_a_stack_opens_no_such_socket_either(stack, argumen
         time.sleep(0.01)
     assert process.returncode == 0, stack.said
     assert seen
-    assert {socket for socket in seen if not socket.is_of_this_host} == set()
+    assert {one for one in seen if not one.is_of_this_host} == set()
 
 
-@pytest.mark.parametrize("variables", [{"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}, {}], ids=["localhost", "nothing"])
-def test_a_node_of_this_host_that_knows_nothing_of_the_profile_hears_and_asks_the_stack(stack, domain, variables):
+@pytest.mark.parametrize("range_of_shell", ["LOCALHOST", None])
+def test_a_node_of_this_host_that_knows_nothing_of_the_profile_hears_and_asks_the_stack(stack, domain, range_of_shell):
     own = {"ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY", *FAST_DDS_PROFILES}
-    plain = {name: value for name, value in os.environ.items() if name not in own}
-    environment = {**plain, **variables, "ROS_DOMAIN_ID": str(domain)}
-    done = subprocess.run([sys.executable, "-c", BARE_NODE], env=environment, capture_output=True, text=True, timeout=60)
+    environment = {name: value for name, value in os.environ.items() if name not in own}
+    environment |= {"ROS_DOMAIN_ID": str(domain)}
+    environment |= {"ROS_AUTOMATIC_DISCOVERY_RANGE": range_of_shell} if range_of_shell else {}
+    command = [sys.executable, "-c", BARE_NODE]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout.strip()) == (0, "active"), done.stderr
 
 
@@ -213,8 +215,6 @@ def test_a_stack_that_is_opened_is_bound_to_every_address_and_listens_to_multica
 
 
 def test_a_socket_of_another_address_would_be_found():
-    import socket
-
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket(socket.AF_INET6) as tcp:
         udp.bind(("0.0.0.0", 0))
         tcp.bind(("::", 0))

@@ -65,7 +65,7 @@ def _action(node: NodeSpec, options: StackOptions, configurations: dict[str, str
         parameters=[node.parameters],
         remappings=list(node.remappings.items()),
         ros_arguments=["--log-level", options.log_level],
-        additional_env=environment(options),
+        additional_env=environment(options) | node.environment,
         prefix=f"{END_WITH_LAUNCH} {configurations.get('launch-prefix', '') if wanted else ''}",
         output="screen",
         respawn=True,

@@ -68,7 +68,7 @@ def test_the_deprecated_variable_which_ros_prefers_opens_nothing(monkeypatch):
 def test_a_missing_profile_is_an_error_since_fast_dds_would_go_on_without(monkeypatch, tmp_path):
     monkeypatch.setattr(discovery, "get_package_share_directory", lambda _: str(tmp_path))
     for choice in DISCOVERIES:
-        with pytest.raises(VjepaError, match="no profile of Fast DDS at .*xml; build the workspace with: ./vjepa"):
+        with pytest.raises(VjepaError, match=r"no profile of Fast DDS at .*xml; build the workspace with: ./vjepa"):
             discovery_environment(choice)
 
 

@@ -94,9 +94,7 @@ def test_a_stack_whose_process_was_killed_is_not_listed_and_its_domain_is_free(t
         "from vjepa_bringup.domains import hold_domain\n"
         "with hold_domain(None, {}) as domain: print(domain, flush=True); sys.stdin.read()"
     )
-    child = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with child:
         domain = int(child.stdout.readline())
         assert [stack.pid for stack in running_stacks()] == [child.pid]
@@ -115,7 +113,8 @@ def left_behind(tmp_path: Path, stack: contextlib.ExitStack, content: object, do
     path = domain_file(tmp_path, domain)
     path.parent.mkdir(mode=0o700, exist_ok=True)
     path.write_text(content if isinstance(content, str) else json.dumps(content))
-    fcntl.flock(stack.enter_context(open(path)), fcntl.LOCK_EX)
+    file = stack.enter_context(path.open())
+    fcntl.flock(file, fcntl.LOCK_EX)
     return path
 
 
@@ -138,7 +137,10 @@ def test_of_a_stacks_file_its_fields_alone_are_taken(tmp_path):
         ({"domain": 90, "pid": 7, "namespace": "left\x1b[2J"}, "not a ROS namespace"),
         ({"domain": 90, "pid": 7, "namespace": "a" * 256}, "not a ROS namespace"),
         ({"domain": 90, "pid": 7, "planner": "\x1b]0;title\x07"}, "not a printable name"),
-        ({"domain": 90, "pid": 7, "discovery": "ROS_DOMAIN_ID=1"}, "discovery is 'ROS_DOMAIN_ID=1'; expected one of: localhost"),
+        (
+            {"domain": 90, "pid": 7, "discovery": "ROS_DOMAIN_ID=1"},
+            "discovery is 'ROS_DOMAIN_ID=1'; expected one of: localhost",
+        ),
         ({"domain": 90, "pid": 7, "discovery": {"PYTHONPATH": "x"}}, "field 'discovery'"),
         ([90, 7], "expected a JSON object"),
         ("[" * 3000, "expected a JSON object"),

@@ -216,6 +216,28 @@ def test_the_nodes_environment_follows_the_option_discovery():
         assert environment(StackOptions(discovery=discovery)) == discovery_environment(discovery)
 
 
+@pytest.mark.parametrize("address", ["rtsp://me:secret@cam/a", "rtsp://cam/user=me_password=secret", "me:secret@cam/a"])
+def test_the_address_of_a_camera_is_in_the_environment_of_its_node_alone_and_no_parameter(address):
+    nodes = build_graph(StackOptions(source="camera", camera=address, planner="random"))
+    (camera,) = [node for node in nodes if node.name == "camera"]
+    assert camera.parameters["source"] == "env:VJEPA_CAMERA_SOURCE"
+    assert camera.environment == {"VJEPA_CAMERA_SOURCE": address}
+    assert "secret" not in repr([node.parameters for node in nodes]) + repr(nodes)
+    assert [node.name for node in nodes if node.environment] == ["camera"]
+
+
+@pytest.mark.parametrize("source", ["/dev/video0", "clip.mp4", "env:ARM_CAMERA", "@/run/secrets/camera", "rtsp://cam"])
+def test_a_source_without_a_secret_is_a_parameter(source):
+    nodes = build_graph(StackOptions(source="camera", camera=source, planner="random"))
+    (camera,) = [node for node in nodes if node.name == "camera"]
+    assert (camera.parameters["source"], camera.environment) == (source, {})
+
+
+def test_a_camera_without_a_source_that_asks_for_it_is_refused_without_its_password():
+    with pytest.raises(VjepaError, match=r"^camera is 'rtsp://cam', but source is 'sim'; set source:=camera with it"):
+        build_graph(StackOptions(camera="rtsp://me:secret@cam/a"))
+
+
 # Which parameters: defaults, then the user's file, then explicit options.
 
 

@@ -100,6 +100,16 @@ def test_a_node_gets_its_name_parameters_remappings_and_environment(supervisor, 
     assert "A_VARIABLE=of the stack" in (logs / "arguments.env").read_text().splitlines()
 
 
+def test_a_variable_of_one_node_is_in_its_environment_alone(supervisor, logs):
+    secret = node("arguments", environment={"VJEPA_CAMERA_SOURCE": "rtsp://me:secret@cam"})
+    supervisor.start([secret, node("quiet")])
+    wait_for(lambda: supervisor.poll() and said(logs, "quiet"), "one node to end, the other to be up")
+    assert "VJEPA_CAMERA_SOURCE=rtsp://me:secret@cam" in (logs / "arguments.env").read_text().splitlines()
+    other = Path(f"/proc/{supervisor.pids()['quiet_node']}")
+    assert b"secret" not in (other / "environ").read_bytes() + (other / "cmdline").read_bytes()
+    assert "secret" not in (logs / "arguments").read_text() + (logs / "arguments.parameters").read_text()
+
+
 def test_a_node_that_dies_is_started_again_within_limits_then_given_up_with_its_name(supervisor, logs):
     supervisor.start([node("dying")])
     (failure,) = wait_for(supervisor.poll, "the node to be given up")

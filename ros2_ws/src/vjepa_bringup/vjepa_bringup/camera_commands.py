@@ -10,7 +10,9 @@ def add_parsers(commands) -> None:
     camera = commands.add_parser("camera", help="look at what a camera, a video file or a stream gives")
     actions = camera.add_subparsers(required=True, metavar="ACTION")
     check = actions.add_parser("check", help="grab frames for a second; show size, rate and what the encoder sees")
-    check.add_argument("source", help="a device such as /dev/video0, a video file or an rtsp:// address")
+    check.add_argument(
+        "source", help="a device such as /dev/video0, a video file, an rtsp:// address, env:NAME or @PATH"
+    )
     check.add_argument("--encoder", help="bundle, checkpoint folder or hub id (default: the stack's)")
     check.add_argument("--crop", nargs=4, type=int, default=(), metavar=("X", "Y", "WIDTH", "HEIGHT"), help="pixels")
     check.add_argument("--rotate", type=int, default=0, metavar="DEGREES", help="clockwise: 0, 90, 180 or 270")

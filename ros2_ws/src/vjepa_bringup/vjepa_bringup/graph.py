@@ -7,7 +7,7 @@ import contextlib
 import json
 import platform
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 
 from vjepa_bringup.discovery import DISCOVERIES, discovery_environment
 from vjepa_interfaces import topics
+from vjepa_interfaces.address import FROM_ENVIRONMENT, is_reference, shown
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.yaml_file import read_yaml
 from vjepa_training.catalogue import arm_of, task_domain
@@ -46,6 +47,8 @@ OPTION_PARAMETERS = {
 
 
 POLICY = "bc.bundle"
+CAMERA_SOURCE = "VJEPA_CAMERA_SOURCE"
+"""The environment variable in which the node `camera` gets an address that was given as a launch argument."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class StackOptions:
 
     Attributes:
         source: `sim`, or `camera` where frames come from a camera.
-        camera: device, video file or rtsp:// address that the camera node opens; empty where a driver of yours runs.
+        camera: device, video file, rtsp:// address, env:NAME or @PATH that `camera` opens; empty with your own driver.
         image_topic: topic of the frames, where it is not `camera/image_raw`.
         joint_states_topic: topic of the joint states, where it is not `joint_states`.
         command_topic: topic of the torque commands, where it is not `joint_command`.
@@ -110,7 +113,11 @@ class StackOptions:
 
 @dataclass(frozen=True)
 class NodeSpec:
-    """One node of the graph: what to start, under which name, with which parameters and remappings."""
+    """One node of the graph: what to start, under which name, with which parameters and remappings.
+
+    Attributes:
+        environment: variables of this node alone, for what other users and nodes must not read.
+    """
 
     package: str
     executable: str
@@ -118,6 +125,7 @@ class NodeSpec:
     parameters: dict[str, Any] = field(default_factory=dict)
     remappings: dict[str, str] = field(default_factory=dict)
     lifecycle: bool = True
+    environment: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 def build_graph(options: StackOptions) -> list[NodeSpec]:
@@ -129,7 +137,9 @@ def build_graph(options: StackOptions) -> list[NodeSpec]:
     if options.source not in SOURCES:
         raise unknown_name("source", options.source, SOURCES)
     if options.camera and options.source != "camera":
-        raise VjepaError(f"camera is '{options.camera}', but source is '{options.source}'; set source:=camera with it")
+        raise VjepaError(
+            f"camera is '{shown(options.camera)}', but source is '{options.source}'; set source:=camera with it"
+        )
     if options.discovery not in DISCOVERIES:
         raise unknown_name("discovery", options.discovery, DISCOVERIES)
     if options.log_level not in LOG_LEVELS:
@@ -150,6 +160,7 @@ def build_graph(options: StackOptions) -> list[NodeSpec]:
     names = [name for name in LIFECYCLE_ORDER if sources.get(name, True)]
     names += [GUARD] if options.guard else []
     nodes = [NodeSpec(*executables[name], name, clock | parameters[name] | asked, remappings) for name in names]
+    nodes = [_without_address(node) if node.name == "camera" else node for node in nodes]
     manager = {"managed_nodes": names, **parameters["stack_manager"]}
     nodes.append(NodeSpec("vjepa_bringup", "stack_manager", "stack_manager", manager, lifecycle=False))
     if options.robot_state_publisher:
@@ -158,6 +169,15 @@ def build_graph(options: StackOptions) -> list[NodeSpec]:
             NodeSpec(STATE_PUBLISHER, STATE_PUBLISHER, STATE_PUBLISHER, clock | described | asked, remappings, False)
         )
     return nodes
+
+
+def _without_address(camera: NodeSpec) -> NodeSpec:
+    """Return the camera's node with its address in its environment: every node of a domain can read a parameter."""
+    source = camera.parameters["source"]
+    if is_reference(source) or shown(source) == source:
+        return camera
+    parameters = camera.parameters | {"source": f"{FROM_ENVIRONMENT}{CAMERA_SOURCE}"}
+    return replace(camera, parameters=parameters, environment={CAMERA_SOURCE: source})
 
 
 def _urdf(task: str, source: str) -> str:

@@ -6,6 +6,7 @@ import os
 from vjepa_bringup.graph import StackOptions, arm_stand_in, build_graph, environment
 from vjepa_bringup.options import parse_option
 from vjepa_bringup.supervisor import command_of, parameters_as_yaml
+from vjepa_interfaces.address import shown
 from vjepa_interfaces.errors import VjepaError, unknown_name
 
 
@@ -38,7 +39,7 @@ def become_node(arguments: argparse.Namespace) -> int:
     file = os.memfd_create(node.name, 0)  # Outlives this program and ends with the node's: no file is left behind.
     os.write(file, parameters_as_yaml(node).encode())
     command = command_of(node, f"/dev/fd/{file}", options.namespace, options.log_level)
-    os.execve(command[0], command, {**os.environ, **environment(options)})
+    os.execve(command[0], command, {**os.environ, **environment(options), **node.environment})
 
 
 def _options_of(words: list[str]) -> StackOptions:
@@ -46,6 +47,6 @@ def _options_of(words: list[str]) -> StackOptions:
     for word in words:
         name, assigned, text = word.partition(":=")
         if not assigned:
-            raise VjepaError(f"'{word}' is not a launch argument; expected NAME:=VALUE, such as planner:=cem")
+            raise VjepaError(f"'{shown(word)}' is not a launch argument; expected NAME:=VALUE, such as planner:=cem")
         values[name] = parse_option(name, text)
     return StackOptions(**values)

@@ -122,7 +122,7 @@ _ELSEWHERE = "have it removed, or name a folder of your own that is closed to ot
 
 
 def own_folder(uid: int | None = None) -> PrivateFolder:
-    """Return this user's folder, made where it is not there yet: in the session's runtime folder, else in the temporary.
+    """Return this user's folder, made where there is none: in the session's runtime folder, else in the temporary one.
 
     Args:
         uid: whose; None for the user who runs this.
@@ -151,7 +151,7 @@ def own_folders(uid: int | None = None) -> Iterator[PrivateFolder]:
     """
     uid = os.getuid() if uid is None else uid
     places = _places(uid)
-    for number, place in enumerate(places):
+    for place in places:
         try:
             folder = PrivateFolder(place, uid, create=False)
         except FileNotFoundError:
@@ -191,7 +191,7 @@ def _is_private(runtime: Path, uid: int) -> bool:
 
 
 def _fault(path: Path, uid: int, expected: str) -> str:
-    """Return why what is at a path, and could not be opened, is not what was expected; nothing where that is unknown."""
+    """Return why what is at a path, and could not be opened, is not what was expected; '' where that is unknown."""
     try:
         found = path.lstat()
     except OSError:

@@ -106,7 +106,7 @@ class Supervisor:
         child.restart_at_s = None
         child.process = subprocess.Popen(
             child.command,
-            env={**os.environ, **self.environment},
+            env={**os.environ, **self.environment, **child.node.environment},
             stdin=subprocess.DEVNULL,
             stdout=STDERR,
             start_new_session=True,

@@ -14,6 +14,7 @@ from typing import Any
 from sensor_msgs.msg import CameraInfo, Image
 
 from vjepa_interfaces import topics
+from vjepa_interfaces.address import read_source
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.image_codec import fill_image
 from vjepa_interfaces.managed_node import OK, WARN, ManagedNode, run
@@ -34,7 +35,8 @@ class CameraParameters:
     """Parameters of `camera`.
 
     Attributes:
-        source: a device (`0` or `/dev/video0`), a video file or an address such as `rtsp://HOST/PATH`.
+        source: a device (`0` or `/dev/video0`), a video file, an address such as `rtsp://HOST/PATH`, or where one of
+            these is to be found: `env:NAME` for an environment variable, `@PATH` for a file.
         fps: frames a second, asked of a device, or a file's in place of its own; 0 asks for nothing.
         crop: x, y, width and height in pixels of the camera's picture; empty for all of it.
         rotate: degrees clockwise, after the crop: 0, 90, 180 or 270.
@@ -78,6 +80,7 @@ class CameraNode(ManagedNode):
         """See that the source gives frames and that view and calibration fit them; then let it go until activation."""
         parameters = self.parameters
         self._view = View(parameters.crop, parameters.rotate, parameters.flip)
+        self._source = read_source(parameters.source)
         with self._open() as video:
             picture = video.first_frame()
         height, width = self._view.apply(picture).shape[:2]
@@ -109,7 +112,7 @@ class CameraNode(ManagedNode):
             self._window_s = max(RATE_WINDOW_S, RATE_FRAMES / parameters.expected_rate_hz)
         self._grabber = Grabber(
             self._open,
-            parameters.source,
+            self._source,
             lambda: self.get_clock().now().nanoseconds,
             loop=parameters.loop,
             reconnect_s=parameters.reconnect_s,
@@ -162,7 +165,7 @@ class CameraNode(ManagedNode):
 
     def diagnose(self):
         """Say how many frames come, how fast, and what is wrong with the source."""
-        values: dict[str, Any] = {"source": described(self.parameters.source), "calibration": self._calibrated}
+        values: dict[str, Any] = {"source": described(self._source), "calibration": self._calibrated}
         values["size"] = "{} x {}".format(*self._size)
         grabber = self._grabber
         if not self.active or grabber is None:

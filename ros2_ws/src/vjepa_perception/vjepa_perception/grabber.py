@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from vjepa_interfaces.address import without_address
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.statistics import Counts, RateMeter
 from vjepa_perception.video import FILE, described, kind_of
@@ -66,7 +67,7 @@ class Grabber:
         reconnect_s: float = 1.0,
         rate_window_s: float = 5.0,
     ):
-        """Capture from what `open_source` returns; `name` is the source's, for what it is and for messages."""
+        """Capture from what `open_source` returns; `name` is the source itself, no reference, also for messages."""
         self._open = open_source
         self._name = name
         self._now_ns = now_ns
@@ -112,7 +113,8 @@ class Grabber:
             try:
                 captured = self._capture(source)
             except Exception as error:  # OpenCV's own, for one: the thread must outlive it.
-                self._fail(f"{described(self._name)} failed: {type(error).__name__}: {error}; trying to open it again")
+                reason = f"{type(error).__name__}: {without_address(str(error), self._name)}"
+                self._fail(f"{described(self._name)} failed: {reason}; trying to open it again")
                 self._stopping.wait(self._reconnect_s)
                 continue
             finally:

@@ -2,12 +2,14 @@
 
 import contextlib
 import math
+import os
 import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from vjepa_interfaces.address import is_device, read_source, shown, without_address
 from vjepa_interfaces.errors import VjepaError
 
 DEVICE, FILE, STREAM = "device", "file", "stream"
@@ -15,6 +17,10 @@ OPEN_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 2.0
 """How long a stream may take to begin, and to its next frame, before it counts as lost."""
 MAX_FILE_RATE_HZ = 1000.0
 """A file that claims more than this does not know its rate: OpenCV gives such numbers for still pictures."""
+FFMPEG_LEVEL, FFMPEG_DEBUG = "OPENCV_FFMPEG_LOGLEVEL", "OPENCV_FFMPEG_DEBUG"
+"""Variables by which OpenCV, when it first opens a video, sets what FFmpeg writes to standard error."""
+FFMPEG_QUIET = "-8"
+"""FFmpeg's AV_LOG_QUIET: its errors repeat addresses, those that a playlist names among them."""
 
 
 class VideoError(VjepaError):
@@ -22,8 +28,8 @@ class VideoError(VjepaError):
 
 
 def kind_of(source: str) -> str:
-    """Say what `source` names: `DEVICE` (a number or a path in /dev), `STREAM` (an address) or `FILE`."""
-    if source.isdigit() or source.startswith("/dev/"):
+    """Return what a source, no reference, is: `DEVICE` (a number or path in /dev), `STREAM` (an address) or `FILE`."""
+    if is_device(source):
         return DEVICE
     return STREAM if "://" in source else FILE
 
@@ -31,8 +37,8 @@ def kind_of(source: str) -> str:
 class Video:
     """An opened source; `grab` waits for the next frame and `retrieve` decodes it.
 
-    A file is played in real time: at its own rate, or at `fps` where that is above 0. A camera is asked for `fps` and
-    does what it can.
+    The source may be a reference, as `read_source` takes it; each opening reads it anew. A file is played in real
+    time: at its own rate, or at `fps` where that is above 0. A camera is asked for `fps` and does what it can.
 
     Attributes:
         kind: `DEVICE`, `FILE` or `STREAM`.
@@ -45,8 +51,8 @@ class Video:
     def __init__(self, source: str, fps: float = 0.0):
         if not source:
             raise VideoError("no source; expected a device such as /dev/video0, a video file or an rtsp:// address")
+        self._source = source = read_source(source)
         self.kind = kind_of(source)
-        self._source = source
         self._capture = _opened(source, self.kind)
         if fps and self.kind == DEVICE:
             self._capture.set(cv2.CAP_PROP_FPS, fps)
@@ -54,7 +60,7 @@ class Video:
         self.fps = fps if fps and self.kind == FILE else said if math.isfinite(said) and said > 0 else 0.0
         if self.kind == FILE and not 0 < self.fps <= MAX_FILE_RATE_HZ:
             self.close()
-            raise VideoError(f"video file {source} does not say how many frames a second it has; set 'fps' above 0")
+            raise VideoError(f"{described(source)} does not say how many frames a second it has; set 'fps' above 0")
         self._due_s = time.monotonic()
 
     def grab(self) -> bool:
@@ -102,28 +108,22 @@ class Video:
 
 
 def described(source: str) -> str:
-    """Return a source with what it was taken for, for messages; passwords in addresses are left out."""
-    kind = kind_of(source)
-    name = f"/dev/video{source}" if source.isdigit() else source
-    if kind == STREAM:
-        scheme, _, rest = source.partition("://")
-        _, at, host = rest.rpartition("@")
-        name = f"{scheme}://***@{host}" if at else source
-    return f"video {kind} {name}"
+    """Return a source, no reference, with what it was taken for, for messages: of an address scheme and host alone."""
+    return f"video {kind_of(source)} {f'/dev/video{source}' if source.isdigit() else shown(source)}"
 
 
 _ADVICE = {
     DEVICE: "see that it is plugged in, that no other program has it, that it is the camera's picture device "
     "(v4l2-ctl --list-devices) and that you may read it (group video)",
     FILE: "see that the path is right and that the file plays",
-    STREAM: "see that the address is right and that its host answers",
+    STREAM: "see that the address with its user and password is right and that its host answers",
 }
 
 
 def _opened(source: str, kind: str) -> cv2.VideoCapture:
     if kind == FILE and not Path(source).expanduser().is_file():
         raise VideoError(f"no {described(source)}; {_ADVICE[FILE]}")
-    with _quiet():
+    with _quiet(), _described_errors(source):
         if kind == DEVICE:
             capture = cv2.VideoCapture(int(source) if source.isdigit() else source, cv2.CAP_V4L2)
         elif kind == STREAM:
@@ -139,14 +139,29 @@ def _opened(source: str, kind: str) -> cv2.VideoCapture:
 
 
 @contextlib.contextmanager
+def _described_errors(source: str):
+    """Raise OpenCV's own error as one that does not repeat the address."""
+    try:
+        yield
+    except cv2.error as error:
+        text = without_address(str(error), source)
+        raise VideoError(f"{described(source)} cannot be opened by OpenCV {cv2.__version__}: {text}") from None
+
+
+@contextlib.contextmanager
 def _quiet():
-    """Keep OpenCV from writing warnings of its own about a source that does not open: the error says it."""
+    """Keep OpenCV and FFmpeg from writing about a source: the error says it, and theirs have the address.
+
+    Who sets one of FFmpeg's variables sees FFmpeg's own messages.
+    """
+    if not (os.environ.get(FFMPEG_LEVEL) or os.environ.get(FFMPEG_DEBUG)):
+        os.environ[FFMPEG_LEVEL] = FFMPEG_QUIET
     logging = getattr(getattr(cv2, "utils", None), "logging", None)
     if logging is None:
         yield
         return
     level = logging.getLogLevel()
-    logging.setLogLevel(logging.LOG_LEVEL_ERROR)
+    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
     try:
         yield
     finally:

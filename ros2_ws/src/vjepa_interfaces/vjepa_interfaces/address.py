@@ -1,0 +1,133 @@
+"""Camera sources that hold a password: read from where others do not see them, and shown without it.
+
+Each maker of cameras puts user, password or token into another part of the address. So of an address the scheme and the
+host alone are ever shown. Pure Python: no ROS, no OpenCV.
+"""
+
+import os
+import re
+import stat
+from pathlib import Path
+
+from vjepa_interfaces.errors import VjepaError
+
+HIDDEN = "***"
+FROM_ENVIRONMENT, FROM_FILE = "env:", "@"
+"""How a source begins that is named elsewhere: by an environment variable, or in a file."""
+MAX_LENGTH = 4096
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*", re.ASCII)
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d*)?", re.ASCII)
+_VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_PLAIN = re.compile(r"[^:@?&=]*")
+
+
+def shown(source: str) -> str:
+    """Return a source as it may be shown: of an address scheme and host, of what looks like one the harmless part.
+
+    A device, a file that is there and a reference are shown as they are.
+    """
+    if is_reference(source):
+        marker, name = _split(source)
+        is_name = "://" not in name if marker == FROM_FILE else _VARIABLE.fullmatch(name)
+        return source if is_name else marker + HIDDEN
+    if is_device(source):
+        return source
+    scheme, separator, rest = source.partition("://")
+    if separator:
+        return f"{scheme}://{_host_of(rest)}" if _SCHEME.fullmatch(scheme) else HIDDEN
+    plain = _PLAIN.match(source)
+    if plain is None or plain.group() == source or _is_file(source):
+        return source
+    return HIDDEN if "@" in source else plain.group() + HIDDEN  # Such as rtsp:/ or no scheme at all.
+
+
+def is_device(source: str) -> bool:
+    """Return whether a source is a V4L2 device: a number or a path in /dev."""
+    return source.isdigit() or source.startswith("/dev/")
+
+
+def _host_of(rest: str) -> str:
+    """Return the host in what follows the scheme; hidden where it cannot be told from a user or a password."""
+    authority = re.split(r"[/?#\\]", rest, maxsplit=1)[0]
+    host = _HOST.fullmatch(authority.rpartition("@")[2])
+    return host[1] if host and "@" not in rest[len(authority) :] else HIDDEN
+
+
+def _is_file(source: str) -> bool:
+    try:
+        return Path(source).expanduser().is_file()
+    except (OSError, ValueError, RuntimeError):
+        return False
+
+
+def without_address(text: str, source: str) -> str:
+    """Return another program's message about a source, or that it is left out since it repeats a hidden part."""
+    scheme, _, rest = source.partition("://")
+    harmless = {scheme, _host_of(rest)} if rest else set()
+    parts = {part for part in re.split(r"[/?#&=:@;,\\]+", source) if part} - harmless
+    if shown(source) != source and any(part in text for part in {source, *parts}):
+        return "its message repeats the address and is left out"
+    return text
+
+
+def is_reference(source: str) -> bool:
+    """Return whether a source only tells where the source is to be found."""
+    return source.startswith((FROM_ENVIRONMENT, FROM_FILE))
+
+
+def read_source(source: str) -> str:
+    """Return the device, file or address that a source names: itself, unless it is a reference.
+
+    Args:
+        source: `env:NAME` for what the environment variable NAME holds, `@PATH` for the first and only line of a
+            file; anything else is returned as it is.
+
+    Raises:
+        VjepaError: the variable or file is not there, is empty, or has more than one line or 4096 characters. The
+            message never has its content.
+    """
+    if not is_reference(source):
+        return source
+    marker, name = _split(source)
+    if not name:
+        raise VjepaError(f"'{marker}' names nothing; expected env:NAME or @PATH, where the camera's source is found")
+    if marker == FROM_FILE:
+        where, text = f"file {shown(source)[1:]}", _line_of(name, shown(source)[1:])
+    else:
+        if not _VARIABLE.fullmatch(name):
+            raise VjepaError(f"'{shown(source)}' names no environment variable; expected env:NAME, such as env:CAMERA")
+        where, text = f"environment variable {name}", os.environ.get(name, "")
+        if not text:
+            raise VjepaError(
+                f"environment variable {name}, which is to hold the camera's source, is not set where the node "
+                f"`camera` was started; export {name} there, or name a file: @PATH"
+            )
+    found = text.strip()
+    if not found or len(found) > MAX_LENGTH or not found.isprintable():
+        raise VjepaError(f"{where} holds no source of a camera; expected one line of at most {MAX_LENGTH} characters")
+    return found
+
+
+def _split(source: str) -> tuple[str, str]:
+    """Return a reference's marker, and the name behind it."""
+    marker = FROM_FILE if source.startswith(FROM_FILE) else FROM_ENVIRONMENT
+    return marker, source.removeprefix(marker)
+
+
+def _line_of(name: str, displayed: str) -> str:
+    """Return the beginning of a file. A FIFO is refused: it may keep its reader waiting, and it gives its text once."""
+    try:
+        descriptor = os.open(Path(name).expanduser(), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or "no such name"
+        raise VjepaError(
+            f"file {displayed}, which is to hold the camera's source, cannot be read: {reason}; expected a file with "
+            "the address in its only line, which the node `camera` may read"
+        ) from None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise VjepaError(f"file {displayed}, which is to hold the camera's source, is no regular file")
+        return os.read(descriptor, MAX_LENGTH + 2).decode("utf-8", errors="replace")
+    finally:
+        os.close(descriptor)
