@@ -12,12 +12,13 @@ from vjepa_bringup.run_graph import environment_of
 from vjepa_interfaces.errors import VjepaError
 
 RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
+STRONGER = ("ROS_LOCALHOST_ONLY", "ROS_DISCOVERY_SERVER", "FASTDDS_ENVIRONMENT_FILE")
 OPEN = sorted(set(DISCOVERIES) - {LOCAL})
 
 
 @pytest.fixture(autouse=True)
 def _plain_shell(monkeypatch):
-    for name in (*FAST_DDS_PROFILES, RANGE, "ROS_LOCALHOST_ONLY"):
+    for name in (*FAST_DDS_PROFILES, RANGE, *STRONGER):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -60,9 +61,12 @@ def test_another_middleware_is_told_the_range_alone(choice, monkeypatch):
     assert discovery_environment(choice) == {RANGE: DISCOVERIES[choice]}
 
 
-def test_the_deprecated_variable_which_ros_prefers_opens_nothing(monkeypatch):
-    monkeypatch.setenv("ROS_LOCALHOST_ONLY", "1")
-    assert discovery_environment(LOCAL)["ROS_LOCALHOST_ONLY"] == ""
+@pytest.mark.parametrize("name", STRONGER)
+def test_a_variable_that_would_open_more_counts_for_an_open_stack_alone(name, monkeypatch):
+    assert name not in discovery_environment(LOCAL)
+    monkeypatch.setenv(name, "1")
+    assert discovery_environment(LOCAL)[name] == ""
+    assert not [choice for choice in OPEN if name in discovery_environment(choice)]
 
 
 def test_a_missing_profile_is_an_error_since_fast_dds_would_go_on_without(monkeypatch, tmp_path):

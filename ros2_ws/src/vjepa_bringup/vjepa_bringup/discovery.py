@@ -17,8 +17,9 @@ FAST_DDS_PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES
 
 _SKIP_PROFILE_OF_FOLDER = {"SKIP_DEFAULT_XML_FILE": "1"}
 """Fast DDS reads a file of profiles in the working folder as well, whoever put it there."""
-_LOCALHOST_ONLY = "ROS_LOCALHOST_ONLY"
-"""Deprecated; where it is set, ROS follows it and not `RANGE`."""
+_STRONGER = ("ROS_LOCALHOST_ONLY", "ROS_DISCOVERY_SERVER", "FASTDDS_ENVIRONMENT_FILE")
+"""Variables that open sockets of their own whatever the profile has: ROS's deprecated one, which it prefers to `RANGE`,
+and the two by which Fast DDS finds a discovery server."""
 
 
 def discovery_environment(discovery: str) -> dict[str, str]:
@@ -40,8 +41,7 @@ def discovery_environment(discovery: str) -> dict[str, str]:
     variables = {RANGE: DISCOVERIES[discovery], **dict.fromkeys(FAST_DDS_PROFILES, str(profile))}
     if discovery == LOCAL:
         variables |= {RANGE: DISCOVERIES["system_default"], **_SKIP_PROFILE_OF_FOLDER}  # See the profile for why.
-        if os.environ.get(_LOCALHOST_ONLY):
-            variables[_LOCALHOST_ONLY] = ""
+        variables |= {name: "" for name in _STRONGER if os.environ.get(name)}
     return variables
 
 
