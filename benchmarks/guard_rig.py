@@ -79,7 +79,7 @@ class Rig:
 
     def __enter__(self) -> "Rig":
         options = StackOptions()
-        domain = self._exits.enter_context(hold_domain(None, {"planner": "(guard)", "environment": {}}))
+        domain = self._exits.enter_context(hold_domain(None, {"planner": "(guard)"}))
         self._variables = {**environment(options), "ROS_DOMAIN_ID": str(domain)}
         self._exits.enter_context(environment_of(self._variables))
         self.monitor = self._exits.enter_context(Monitor(domain))

@@ -44,7 +44,7 @@ def configured():
         assert node.trigger_configure().name == "SUCCESS", node.last_error
         return node
 
-    with hold_domain(None, {"planner": "(parameters)", "environment": {}}) as domain:
+    with hold_domain(None, {"planner": "(parameters)"}) as domain:
         rclpy.init(domain_id=domain)
         yield make
         for node in nodes:
