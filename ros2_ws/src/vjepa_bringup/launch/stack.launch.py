@@ -11,7 +11,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
 from launch import LaunchDescription
-from vjepa_bringup.graph import NodeSpec, StackOptions, build_graph, environment, option_names
+from vjepa_bringup.graph import NodeSpec, StackOptions, build_graph, enclave, environment, option_names
 from vjepa_bringup.options import option_default, option_help, parse_option
 from vjepa_bringup.supervisor import MAX_RESTARTS, RESTART_DELAY_S
 from vjepa_interfaces.errors import VjepaError, unknown_name
@@ -64,7 +64,7 @@ def _action(node: NodeSpec, options: StackOptions, configurations: dict[str, str
         namespace=options.namespace,
         parameters=[node.parameters],
         remappings=list(node.remappings.items()),
-        ros_arguments=["--log-level", options.log_level],
+        ros_arguments=["--log-level", options.log_level, "--enclave", enclave(node.name, options.namespace)],
         additional_env=environment(options) | node.environment,
         prefix=f"{END_WITH_LAUNCH} {configurations.get('launch-prefix', '') if wanted else ''}",
         output="screen",

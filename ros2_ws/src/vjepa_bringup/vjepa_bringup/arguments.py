@@ -4,8 +4,9 @@ import argparse
 import math
 import os
 
-from rclpy.exceptions import InvalidNamespaceException
+from rclpy.exceptions import InvalidNamespaceException, InvalidNodeNameException
 from rclpy.validate_namespace import validate_namespace
+from rclpy.validate_node_name import validate_node_name
 
 from vjepa_bringup.domains import MAX_DOMAIN
 
@@ -63,6 +64,19 @@ def namespace(text: str) -> str:
             f"'{text}' is not a ROS namespace, such as left_arm: letters, digits, _ and / between"
         ) from error
     return name
+
+
+def node_name(text: str) -> str:
+    """Return the name of a ROS node, which a namespace may precede."""
+    namespace_of, _, name = text.rpartition("/")
+    try:
+        validate_node_name(name)
+        validate_namespace(f"/{namespace_of.strip('/')}")
+    except (InvalidNamespaceException, InvalidNodeNameException) as error:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not the name of a ROS node, such as button or /arm/controller_manager"
+        ) from error
+    return text
 
 
 def _whole(text: str, low: int, high: int | None) -> int:

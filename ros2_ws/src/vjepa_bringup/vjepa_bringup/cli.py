@@ -19,6 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
         report_commands,
         reproduce_commands,
         run_commands,
+        security_commands,
         train_commands,
         view_commands,
     )
@@ -33,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     goal_commands.add_parsers(commands)
     node_command.add_parsers(commands)
     camera_commands.add_parsers(commands)
+    security_commands.add_parsers(commands)
     bag_commands.add_parsers(commands)
     dataset_commands.add_parsers(commands)
     train_commands.add_parsers(commands)

@@ -33,6 +33,12 @@ LIFECYCLE_ORDER = (*CONSUMERS, "camera", "sim_bridge")
 GUARD = "effort_guard"
 """The last to be activated, where it is asked for, so that it is the first to be taken down: with zero torque."""
 
+ENCLAVES = "/vjepa"
+"""Above the SROS 2 enclaves of all nodes."""
+
+OPERATOR = "operator"
+"""The enclave of the command line's own node."""
+
 STATE_PUBLISHER = "robot_state_publisher"
 """ROS's own node and package: joint states to the transforms of the links that a URDF describes."""
 
@@ -214,6 +220,11 @@ def _remappings(options: StackOptions) -> dict[str, str]:
         )
         if other
     }
+
+
+def enclave(name: str, namespace: str = "") -> str:
+    """Return the SROS 2 enclave of the node `name` of a stack in `namespace`; without SROS 2 it is a mere label."""
+    return "/".join(filter(None, (ENCLAVES, namespace.strip("/"), name)))
 
 
 def environment(options: StackOptions) -> dict[str, str]:

@@ -17,6 +17,7 @@ from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
+from vjepa_bringup.graph import OPERATOR, enclave
 from vjepa_bringup.interrupts import postponed
 from vjepa_bringup.rows import Rows
 from vjepa_interfaces import topics
@@ -61,7 +62,12 @@ class Monitor:
         """
         self.namespace = namespace
         self._context = Context()
-        rclpy.init(context=self._context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
+        rclpy.init(
+            args=["--ros-args", "--enclave", enclave(OPERATOR, namespace)],
+            context=self._context,
+            domain_id=domain,
+            signal_handler_options=SignalHandlerOptions.NO,
+        )
         self.node = Node("vjepa_cli", context=self._context, namespace=namespace)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)

@@ -3,11 +3,10 @@
 import argparse
 import os
 
-from vjepa_bringup.graph import StackOptions, arm_stand_in, build_graph, environment
-from vjepa_bringup.options import parse_option
+from vjepa_bringup.graph import arm_stand_in, build_graph, environment
+from vjepa_bringup.options import parse_options
 from vjepa_bringup.supervisor import command_of, parameters_as_yaml
-from vjepa_interfaces.address import shown
-from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_interfaces.errors import unknown_name
 
 
 def add_parsers(commands) -> None:
@@ -28,7 +27,7 @@ def become_node(arguments: argparse.Namespace) -> int:
     Raises:
         VjepaError: no such node or launch argument, or a node that is not installed.
     """
-    options = _options_of(arguments.options)
+    options = parse_options(arguments.options)
     stand_in = arm_stand_in(options)
     # It needs no planner, which `build_graph` asks for beside a camera.
     nodes = {node.name: node for node in ([] if arguments.node == stand_in.name else build_graph(options))}
@@ -40,13 +39,3 @@ def become_node(arguments: argparse.Namespace) -> int:
     os.write(file, parameters_as_yaml(node).encode())
     command = command_of(node, f"/dev/fd/{file}", options.namespace, options.log_level)
     os.execve(command[0], command, {**os.environ, **environment(options), **node.environment})
-
-
-def _options_of(words: list[str]) -> StackOptions:
-    values = {}
-    for word in words:
-        name, assigned, text = word.partition(":=")
-        if not assigned:
-            raise VjepaError(f"'{shown(word)}' is not a launch argument; expected NAME:=VALUE, such as planner:=cem")
-        values[name] = parse_option(name, text)
-    return StackOptions(**values)

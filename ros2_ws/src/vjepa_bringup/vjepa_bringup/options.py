@@ -2,9 +2,11 @@
 
 import dataclasses
 import typing
+from collections.abc import Iterable
 from typing import Any
 
 from vjepa_bringup.graph import OPTION_PARAMETERS, StackOptions, default_parameters
+from vjepa_interfaces.address import shown
 from vjepa_interfaces.errors import VjepaError, unknown_name
 
 TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
@@ -29,6 +31,21 @@ def parse_option(name: str, text: str) -> Any:
         return kind(text)
     except ValueError as error:
         raise VjepaError(f"{name} is '{text}'; expected a whole number") from error
+
+
+def parse_options(words: Iterable[str]) -> StackOptions:
+    """Return the options that launch arguments `NAME:=VALUE` state.
+
+    Raises:
+        VjepaError: a word that is no launch argument, no such option, or a text that is not of its type.
+    """
+    values = {}
+    for word in words:
+        name, assigned, text = word.partition(":=")
+        if not assigned:
+            raise VjepaError(f"'{shown(word)}' is not a launch argument; expected NAME:=VALUE, such as planner:=cem")
+        values[name] = parse_option(name, text)
+    return StackOptions(**values)
 
 
 def option_default(name: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 
-from vjepa_bringup.graph import NodeSpec
+from vjepa_bringup.graph import NodeSpec, enclave
 from vjepa_interfaces.errors import VjepaError
 
 MAX_RESTARTS = 3
@@ -47,7 +47,7 @@ def command_of(node: NodeSpec, parameter_file: str, namespace: str, log_level: s
     if not executable.is_file():
         raise VjepaError(f"no executable at {executable}; {_BUILD}")
     command = [str(executable), "--ros-args", "-r", f"__node:={node.name}"]
-    command += ["--params-file", parameter_file, "--log-level", log_level]
+    command += ["--params-file", parameter_file, "--log-level", log_level, "--enclave", enclave(node.name, namespace)]
     if namespace:
         command += ["-r", f"__ns:=/{namespace.strip('/')}"]
     for topic, other in node.remappings.items():
