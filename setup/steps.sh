@@ -1,0 +1,126 @@
+# The steps of the set-up, in their order. Sourced by ./vjepa when something is not set up.
+# shellcheck shell=bash disable=SC1091
+
+source "$ROOT/setup/messages.sh"
+source "$ROOT/setup/python.sh"
+source "$ROOT/setup/packages.sh"
+
+GL_PACKAGES=(libegl1 libgl1 libgl1-mesa-dri)
+
+set_up() {
+  mkdir -p "$STATE" 2>/dev/null && touch "$LOG" 2>/dev/null || cannot_write "$STATE"
+  trap 'die "set-up interrupted; the next start takes it up again"' INT TERM HUP
+  exec {lock}>"$STATE/setup.lock"
+  wait_for "$lock"
+  if ! is_set_up; then
+    [[ ${ROS_DISTRO:-jazzy} == jazzy ]] || say "ROS 2 ${ROS_DISTRO^} is sourced; the stack was tested on $TESTED_ON"
+    take_steps
+    say "set up; details are in $LOG"
+  fi
+  exec {lock}>&-
+  trap - INT TERM HUP
+}
+
+wait_for() {
+  flock --nonblock "$1" && return
+  say 'another ./vjepa is setting up; waiting for it'
+  flock "$1"
+}
+
+take_steps() {
+  local name missing=()
+  [[ $MODE == ros ]] && check_ros_packages
+  count_steps
+  if ! requirements_ready || ! groups_ready; then
+    find_installer
+    requirements_ready || install_requirements
+    for name in "${GROUPS_NEEDED[@]}"; do group_ready "$name" || missing+=("$name"); done
+    for name in "${missing[@]}"; do install_group "$name"; done
+  fi
+  gl_ready || check_gl
+  build_ready || build_workspace
+}
+
+# Every step prints its number and how many there are; what a step makes, the ones behind it make anew.
+count_steps() {
+  local name
+  STEPS=0
+  if ! requirements_ready; then
+    STEPS=$((3 + ${#GROUPS_NEEDED[@]}))
+    if ! venv_ready || [[ ! -e $VENV/.vjepa-requirements ]]; then ((STEPS += 2)); else build_ready || ((++STEPS)); fi
+    return
+  fi
+  for name in "${GROUPS_NEEDED[@]}"; do group_ready "$name" || ((++STEPS)); done
+  gl_ready || ((++STEPS))
+  build_ready || ((++STEPS))
+}
+
+find_installer() {
+  place_cache
+  if venv_ready; then PYTHON=$VENV/bin/python; else find_python; fi
+  if [[ -n $UV ]] || get_uv; then
+    adopt_pip_sources
+  else
+    say 'uv cannot be had here, so pip installs: that takes several times as long'
+  fi
+}
+
+# rosdep knows every ROS package that ros2_ws declares; the message saves a traceback in the first node that starts.
+check_ros_packages() {
+  python3 -c 'import rclpy, launch_ros, sensor_msgs, cv2, numpy' 2>>"$LOG" || die \
+    'ROS packages that the stack needs are missing.' \
+    "Run: rosdep update && rosdep install --from-paths $WORKSPACE/src --ignore-src -y"
+}
+
+gl_works() {
+  env PYTHONPATH="$WORKSPACE/src/sim_bridge:$WORKSPACE/src/vjepa_interfaces" "$VENV/bin/python" -P -c '
+from sim_bridge.gl import choose_gl_backend
+choose_gl_backend()
+import mujoco
+mujoco.GLContext(8, 8).free()' >>"$LOG" 2>&1
+}
+
+check_gl() {
+  local without='For training or a real camera alone, go on without: MUJOCO_GL=disabled ./vjepa'
+  step 'looking whether MuJoCo can render'
+  if ! gl_works; then
+    apt_install "${GL_PACKAGES[@]}" ||
+      die 'MuJoCo cannot render: OpenGL libraries are missing.' "Run: sudo apt-get install -y ${GL_PACKAGES[*]}" "$without"
+    gl_works || die "MuJoCo cannot render although ${GL_PACKAGES[*]} are installed; see $LOG" "$without"
+  fi
+  stamp "$VENV/.vjepa-gl" "${MUJOCO_GL:-chosen}"
+}
+
+# The executables must start the Python that runs colcon, hence the environment's own and not a `colcon` from PATH.
+build_workspace() {
+  local hash
+  if [[ $MODE == ros ]]; then
+    "$VENV/bin/python" -c 'import colcon_core' 2>/dev/null || apt_install python3-colcon-common-extensions ||
+      die 'colcon is missing.' 'Run: sudo apt-get install -y python3-colcon-common-extensions'
+  fi
+  step 'building ros2_ws with colcon'
+  hash=$(build_hash)
+  rm -f "$WORKSPACE/install/.vjepa-build"
+  # colcon cannot build over links into a checkout that has moved, nor always over a build of another kind.
+  if [[ -e $WORKSPACE/install ]] && ! colcon_build >>"$LOG" 2>&1 </dev/null; then
+    say 'the earlier build does not fit; building anew'
+    rm -rf "${WORKSPACE:?}"/{build,install}
+  fi
+  [[ -e $WORKSPACE/install ]] || logged 'colcon build' colcon_build
+  logged 'reading the workspace environment' record_environment
+  stamp "$WORKSPACE/install/.vjepa-build" "$hash"
+}
+
+colcon_build() {
+  env -C "$WORKSPACE" AMENT_PREFIX_PATH="$VENV${AMENT_PREFIX_PATH:+:$AMENT_PREFIX_PATH}" \
+    "$VENV/bin/python" -m colcon build --symlink-install --base-paths src
+}
+
+# Sourcing colcon's set-up takes a second at every start, so what it adds to a clean environment is kept.
+record_environment() {
+  # shellcheck disable=SC2016
+  env -i PATH=/usr/bin:/bin bash --noprofile --norc -e -c '
+    source "$1/local_setup.bash"
+    printf "WORKSPACE_PREFIXES=%q\nWORKSPACE_PYTHONPATH=%q\n" "$AMENT_PREFIX_PATH" "$PYTHONPATH"
+  ' _ "$WORKSPACE/install" >"$WORKSPACE/install/.vjepa-environment"
+}
