@@ -4,17 +4,13 @@
 run:
 	./vjepa run $(ARGS)
 
-test: .vjepa/torchvision .vjepa/lerobot .vjepa/rerun .vjepa/atheris
-	./vjepa --exec python -P -m pytest $(ARGS)
+test:
+	./vjepa --with view,torchvision,lerobot,atheris --exec python -P -m pytest $(ARGS)
 
 test-faults:
 	./vjepa --exec python -P -m pytest -m faults --full-faults $(ARGS)
 
-.vjepa/torchvision .vjepa/lerobot .vjepa/rerun .vjepa/atheris .vjepa/mppi: .vjepa/%: requirements-%.txt
-	./vjepa --exec python -P -m pip install --quiet --no-deps --upgrade --target $@ -r $<
-	touch $@
-
-fuzz: .vjepa/atheris
+fuzz:
 	./vjepa --exec python -m tests.fuzz $(ARGS)
 
 bench:

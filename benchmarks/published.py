@@ -1,6 +1,6 @@
 """A published planner in our world: the MPPI of `pytorch_mppi`.
 
-`make .vjepa/mppi` installs it beside the environment.
+`./vjepa --with mppi --setup-only` installs it beside the environment.
 """
 
 import importlib

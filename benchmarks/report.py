@@ -143,9 +143,10 @@ The default `cem`, proposals included, beside the same search with the modules a
 over samples, so what is left to gain is what the search computes more than once: it is far less than the arithmetic
 that both have in common.
 
-Beside `mppi`, where `make .vjepa/mppi` has installed it, is the published MPPI of pytorch_mppi: the same network,
-heads, samples, horizon and iterations, in the same process. It calls the modules as they were trained. With one network
-`mppi` imagines as many sequences; with its ensemble more than twice as many, as all its networks judge the best.""",
+Beside `mppi`, where `./vjepa --with mppi --setup-only` has installed it, is the published MPPI of pytorch_mppi: the
+same network, heads, samples, horizon and iterations, in the same process. It calls the modules as they were trained.
+With one network `mppi` imagines as many sequences; with its ensemble more than twice as many, as all its networks judge
+the best.""",
     "data": """\
 On one core, in turns: a frame of `vjepa collect` beside the same simulation with nothing kept, a frame of a bag in
 `vjepa dataset build` beside the encoder's part of it, a step of `vjepa train dynamics`, its checkpoints, validation and

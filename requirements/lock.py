@@ -84,7 +84,10 @@ class Package:
 
     def text(self) -> str:
         """Return the lines of a requirements file."""
-        return " \\\n".join([self.pin, *sorted({f"    --hash=sha256:{digest}" for digest, _ in self.files.values()})]) + "\n"
+        return (
+            " \\\n".join([self.pin, *sorted({f"    --hash=sha256:{digest}" for digest, _ in self.files.values()})])
+            + "\n"
+        )
 
 
 def _holds(marker: str, python: tuple[int, int], machine: str) -> bool:
@@ -190,9 +193,7 @@ def cut(preferences: Sequence[str]) -> dict[str, list[Package]]:
     pins = list(everything)
     closures = {way: resolve(["run", *([] if way == "system" else [way])], pins, **_limits(way)) for way in WAYS}
     alike = [
-        package
-        for pin, package in closures["jazzy"].items()
-        if all(pin in closure for closure in closures.values())
+        package for pin, package in closures["jazzy"].items() if all(pin in closure for closure in closures.values())
     ]
     locks = {"run": [package for package in alike if not CUDA.fullmatch(package.name)]}
     locks["torch-cuda"] = [package for package in alike if CUDA.fullmatch(package.name)]

@@ -122,9 +122,11 @@ announce() {
 }
 
 # Without a stamp an installation may have been cut short anywhere, so it begins anew rather than being patched up.
+venv_stays() { venv_ready && [[ -e $VENV/.vjepa-requirements ]]; }
+
 install_requirements() {
   local hash ways=()
-  if ! venv_ready || [[ ! -e $VENV/.vjepa-requirements ]]; then make_venv; fi
+  venv_stays || make_venv
   hash=$(requirements_hash)
   rm -f "$VENV"/.vjepa-{requirements,gl,torch,group-*}
   choose_torch

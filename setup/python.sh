@@ -120,9 +120,9 @@ make_venv() {
   [[ $MODE == ros ]] && options=(--system-site-packages)
   [[ -n $UV ]] || need_venv_module
   step "making a virtual environment with Python $(version_of "$PYTHON") in $VENV"
-  rm -rf "$VENV" 2>>"$LOG" && mkdir -p "$VENV" 2>>"$LOG" && touch "$VENV/.vjepa-venv" || cannot_write "$VENV"
+  if ! { rm -rf "$VENV" && mkdir -p "$VENV" && touch "$VENV/.vjepa-venv"; } 2>>"$LOG"; then cannot_write "$VENV"; fi
   if [[ -n $UV ]]; then
-    logged 'making the virtual environment' "$UV" venv --allow-existing --python "$PYTHON" "${options[@]}" "$VENV"
+    logged 'making the virtual environment' "$UV" venv --allow-existing --python "$(command -v "$PYTHON")" "${options[@]}" "$VENV"
   else
     logged 'making the virtual environment' "$PYTHON" -m venv "${options[@]}" "$VENV"
   fi

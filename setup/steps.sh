@@ -8,16 +8,19 @@ source "$ROOT/setup/packages.sh"
 GL_PACKAGES=(libegl1 libgl1 libgl1-mesa-dri)
 
 set_up() {
-  mkdir -p "$STATE" 2>/dev/null && touch "$LOG" 2>/dev/null || cannot_write "$STATE"
+  if ! { mkdir -p "$STATE" && touch "$LOG"; } 2>/dev/null; then cannot_write "$STATE"; fi
   trap 'die "set-up interrupted; the next start takes it up again"' INT TERM HUP
-  exec {lock}>"$STATE/setup.lock"
+  # Two checkouts may have one environment, so the folder that it lies in is locked as well.
+  mkdir -p "${VENV%/*}" 2>/dev/null || cannot_write "${VENV%/*}"
+  exec {lock}>"$STATE/setup.lock" {venv_lock}<"${VENV%/*}"
   wait_for "$lock"
+  wait_for "$venv_lock"
   if ! is_set_up; then
     [[ ${ROS_DISTRO:-jazzy} == jazzy ]] || say "ROS 2 ${ROS_DISTRO^} is sourced; the stack was tested on $TESTED_ON"
     take_steps
     say "set up; details are in $LOG"
   fi
-  exec {lock}>&-
+  exec {lock}>&- {venv_lock}<&-
   trap - INT TERM HUP
 }
 
@@ -47,7 +50,7 @@ count_steps() {
   STEPS=0
   if ! requirements_ready; then
     STEPS=$((3 + ${#GROUPS_NEEDED[@]}))
-    if ! venv_ready || [[ ! -e $VENV/.vjepa-requirements ]]; then ((STEPS += 2)); else build_ready || ((++STEPS)); fi
+    if ! venv_stays; then ((STEPS += 2)); else build_ready || ((++STEPS)); fi
     return
   fi
   for name in "${GROUPS_NEEDED[@]}"; do group_ready "$name" || ((++STEPS)); done
@@ -57,7 +60,7 @@ count_steps() {
 
 find_installer() {
   place_cache
-  if venv_ready; then PYTHON=$VENV/bin/python; else find_python; fi
+  if venv_stays; then PYTHON=$VENV/bin/python; else find_python; fi
   if [[ -n $UV ]] || get_uv; then
     adopt_pip_sources
   else

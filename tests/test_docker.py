@@ -70,7 +70,7 @@ def test_the_image_is_an_official_one_of_jazzy():
 def test_the_image_has_every_package_that_the_manifests_declare_and_opengl():
     declared = {d.name for manifest in MANIFESTS for d in manifest.exec_depends} - {m.name for m in MANIFESTS}
     packages = {name if "-" in name else f"ros-jazzy-{name.replace('_', '-')}" for name in declared}
-    opengl = re.search(r"^GL_PACKAGES=\((.*)\)$", (ROOT / "vjepa").read_text(), re.MULTILINE)[1].split()
+    opengl = re.search(r"^GL_PACKAGES=\((.*)\)$", (ROOT / "setup/steps.sh").read_text(), re.MULTILINE)[1].split()
     set_up = {"python3-venv", "python3-colcon-common-extensions"}
     assert apt_packages() == packages | set(opengl) | set_up
 
@@ -84,12 +84,13 @@ def test_the_project_is_set_up_and_run_by_a_user_who_is_not_root():
 def test_no_cache_is_left_in_the_image():
     assert "rm -rf /var/lib/apt/lists/*" in instructions("RUN")[0]
     cache = re.search(r"--mount=type=cache,target=(\S+?),uid=1000", instructions("RUN")[1])[1]
-    assert f"PIP_CACHE_DIR={cache} " in instructions("RUN")[1]
+    assert f"UV_CACHE_DIR={cache}/uv PIP_CACHE_DIR={cache} " in instructions("RUN")[1]
 
 
 def test_the_context_is_all_that_the_set_up_reads_and_no_more():
     kept = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
-    needed = {"vjepa", "requirements.lock", "ros2_ws/src", *(path.name for path in ROOT.glob("requirements*.txt"))}
+    locks = {path.relative_to(ROOT) for path in ROOT.glob("requirements/*.lock")}
+    needed = {"vjepa", "setup", "requirements/sizes.tsv", "ros2_ws/src", *locks}
     outside = {path.resolve().relative_to(ROOT) for path in ROOT.glob("ros2_ws/src/*/*") if path.is_symlink()}
     assert {path for name in kept for path in ROOT.glob(name)} == {ROOT / path for path in {*needed, *outside}}
 
@@ -194,7 +195,7 @@ def test_the_nvidia_file_gives_the_encoder_a_gpu_and_no_build_of_torch_without_c
     (name, service), *others = compose("compose.nvidia.yaml")["services"].items()
     assert not others
     assert services()[name]["command"].split()[1] == "vjepa_perception"
-    assert service["build"]["args"] == dict.fromkeys(instructions("ARG"), "")
+    assert service["build"]["args"] == {"VJEPA_TORCH": "cuda"}
     (device,) = service["deploy"]["resources"]["reservations"]["devices"]
     assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
 

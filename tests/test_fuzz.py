@@ -1,6 +1,6 @@
 """What reads files holds when a fuzzer changes them; and the fuzzer finds what does not.
 
-atheris is what `make test` installs apart (see requirements-atheris.txt).
+atheris is what `make test` installs apart (see requirements/atheris.in).
 """
 
 import os

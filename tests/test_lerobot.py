@@ -1,6 +1,6 @@
 """LeRobot's own reader opens what `vjepa dataset export` writes, row by row.
 
-lerobot and torchvision are what `make test` installs apart (see requirements-lerobot.txt).
+lerobot and torchvision are what `make test` installs apart (see requirements/lerobot.in).
 """
 
 import os

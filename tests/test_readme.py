@@ -9,6 +9,7 @@ import dataclasses
 import fcntl
 import hashlib
 import importlib
+import importlib.util
 import json
 import os
 import re
@@ -41,7 +42,7 @@ PAGES = [
     "docs/contributing.md",
 ]
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-RERUN = ROOT / ".vjepa" / "rerun"
+HAS_RERUN = importlib.util.find_spec("rerun") is not None
 REASONS = {
     "ros": "needs a sourced ROS 2",
     "network": "downloads much",
@@ -83,7 +84,7 @@ def blocks(page: str) -> list[tuple[str, str]]:
 
 
 def script(page: str) -> str:
-    run = ("bash", "sh rerun") if RERUN.is_dir() else ("bash",)
+    run = ("bash", "sh rerun") if HAS_RERUN else ("bash",)
     lines = "\n".join(content for info, content in blocks(page) if info in run).splitlines()
     return "\n".join(f": {line}" if line in NOT_RUN else line for line in lines) + "\n"
 
@@ -115,8 +116,7 @@ def own_domain(tmp_path_factory):
         for domain in {*range(domains.FIRST_DOMAIN, domains.LAST_DOMAIN + 1)} - {held}:
             file = stack.enter_context(open(private / f"domain-{domain}.json", "w"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path = os.pathsep.join([os.environ["PYTHONPATH"], str(RERUN)])
-        own = {"PYTHONPATH": path, "TMPDIR": str(temporary), "XDG_RUNTIME_DIR": str(temporary)}
+        own = {"TMPDIR": str(temporary), "XDG_RUNTIME_DIR": str(temporary)}
         own |= {"VJEPA_TEST_DIVISOR": "1000", "ROS_DOMAIN_ID": str(held)}
         yield {**os.environ, **own}
 

@@ -1,6 +1,6 @@
 """Our preprocessing equals the real VJEPA2VideoProcessor, bit for bit.
 
-transformers' processor needs torchvision, which `make test` installs apart (see requirements-torchvision.txt).
+transformers' processor needs torchvision, which `make test` installs apart (see requirements/torchvision.in).
 """
 
 import os

@@ -1,12 +1,12 @@
 """`vjepa view`: what is published is what is drawn, live and from a bag, and the animation is one.
 
-rerun is what `make test` installs apart (see requirements-rerun.txt).
+rerun is in the group `view`, which `make test` installs (see requirements/view.in).
 """
 
 import importlib
+import importlib.util
 import json
 import os
-import re
 import signal
 import sys
 from pathlib import Path
@@ -23,19 +23,15 @@ from vjepa_interfaces.messages import latent_of, timestep_of
 from vjepa_interfaces.stamps import to_nanoseconds
 
 ROOT = Path(__file__).parents[1]
-RERUN = ROOT / ".vjepa" / "rerun"
 STEPS = 25
 """Steps of the simulation that are seen live at least, with all that belongs to them."""
 
 
 @pytest.fixture
-def rerun(monkeypatch):
-    """rerun as if it were installed: here, and in the commands that the test starts."""
-    if not RERUN.is_dir() and not os.environ.get("CI"):
+def rerun():
+    """rerun's reader of its files."""
+    if importlib.util.find_spec("rerun") is None and not os.environ.get("CI"):
         pytest.skip("rerun is not there; run `make test`")
-    assert RERUN.is_dir(), "no rerun in .vjepa; run `make test`, which installs it there"
-    monkeypatch.setenv("PYTHONPATH", f"{os.environ['PYTHONPATH']}{os.pathsep}{RERUN}")
-    monkeypatch.setattr(sys, "path", [*sys.path, str(RERUN)])
     return importlib.import_module("rerun.chunk")
 
 
@@ -168,13 +164,11 @@ def refusal(capsys, *arguments: object) -> str:
     return capsys.readouterr().err
 
 
-def test_without_rerun_one_line_says_how_to_get_it_in_the_version_that_is_tested(capsys, monkeypatch):
+def test_without_rerun_one_line_has_the_command_that_brings_it(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "rerun", None)
-    said = refusal(capsys, "view")
-    assert said.count("\n") == 1
-    pins = re.findall(r"^[\w-]+==\S+$", (ROOT / "requirements-rerun.txt").read_text(), re.MULTILINE)
-    assert pins
-    assert said.strip().endswith("install it with: ./vjepa --exec python -m pip install --no-deps " + " ".join(pins))
+    message = refusal(capsys, "view")
+    assert message.count("\n") == 1
+    assert message.strip().endswith("install it with: ./vjepa --with view --setup-only")
 
 
 def test_without_a_screen_a_file_is_advised(rerun, capsys, monkeypatch, tmp_path):

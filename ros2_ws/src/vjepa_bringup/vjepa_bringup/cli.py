@@ -4,6 +4,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+GROUP_OF = {
+    "matplotlib": "plot",
+    "pyarrow": "train",
+    "gymnasium": "train",
+    "stable_baselines3": "train",
+    "tensorboard": "train",
+    "rerun": "view",
+}
+"""Modules that a run does without, each with the group of packages that brings it. `./vjepa` installs the group of a
+command by itself; only a command that was started in another way can miss one."""
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; each sets `function`, which takes the arguments and returns a status."""
@@ -58,6 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             status = parsed.function(parsed)
         except VjepaError as error:
             print(f"vjepa: {error}", file=sys.stderr)
+            status = 1
+        except ModuleNotFoundError as error:
+            if (group := GROUP_OF.get((error.name or "").partition(".")[0])) is None:
+                raise
+            print(f"vjepa: {error}; install it with: ./vjepa --with {group} --setup-only", file=sys.stderr)
             status = 1
     except KeyboardInterrupt:
         print("vjepa: interrupted", file=sys.stderr)

@@ -25,8 +25,8 @@ from vjepa_interfaces.managed_node import qos_profile
 if TYPE_CHECKING:
     from vjepa_bringup.view import View
 
-INSTALL = "./vjepa --exec python -m pip install --no-deps rerun-sdk==0.41.0 psutil==7.2.2"
-"""What brings the viewer; it is a few hundred megabytes, and nothing else needs it."""
+INSTALL = "./vjepa --with view --setup-only"
+"""The command that brings the viewer, which only `vjepa view` needs."""
 SUBSCRIPTION_DEPTH = 1000
 """Messages held while the viewer stalls."""
 HOST = "127.0.0.1"
