@@ -25,7 +25,7 @@ version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/de
 
 # Sets PYTHON to the first Python on PATH that can run the stack; else lets uv fetch one.
 find_python() {
-  local name version found=() names=(python3 python3.12 python3.13 python3.11 python3.14) wanted='3.11 to 3.14'
+  local name version found=() names=(python3 python3.12 python3.13 python3.11 python3.14)
   [[ $MODE == ros ]] && names=(python3 python3.12 python3.13 python3.14)
   [[ -n ${VJEPA_PYTHON:-} ]] && names=("$VJEPA_PYTHON")
   for name in "${names[@]}"; do
@@ -36,7 +36,7 @@ find_python() {
     fi
     found+=("$name is $version")
   done
-  found=("Python $wanted is needed; found: $(printf '%s; ' "${found[@]:-none}")")
+  found=("Python 3.11 to 3.14 is needed; found: $(printf '%s; ' "${found[@]:-none}")")
   if [[ $MODE == wheels && -z ${VJEPA_PYTHON:-} ]]; then
     PYTHON=python3
     [[ -n $UV ]] || get_uv || true

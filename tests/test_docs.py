@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted(ROOT.glob("docs/*.md"))
 PAGES = [ROOT / "README.md", *DOCS]
 FENCED = re.compile(r"^ *```([^\n]*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
-SETUP_OPTIONS = ("--setup-only", "--exec", "ARGS...", "COMMAND")
+SETUP_OPTIONS = ("--setup-only", "--exec", "ARGS...", "COMMAND", "--with")
 """First words after `./vjepa` that are not the command line's."""
 
 VARIABLE = r"\bX\b"
@@ -119,7 +119,8 @@ def test_every_planner_is_documented_with_all_its_options():
 def test_every_message_in_troubleshooting_is_in_the_source():
     """Its fixed parts occur in one source file, in order and close together."""
     page = ROOT / "docs/troubleshooting.md"
-    listed = subprocess.check_output(["git", "ls-files", "vjepa", "setup", "ros2_ws/src/*.py"], cwd=ROOT, text=True).split()
+    parts = ["vjepa", "setup", "ros2_ws/src/*.py"]
+    listed = subprocess.check_output(["git", "ls-files", *parts], cwd=ROOT, text=True).split()
     # Adjacent string literals are one message, and of a format string two braces are one.
     sources = {
         name: re.sub(r"[\"']\s*\n\s*f?[\"']", "", (ROOT / name).read_text()).replace("{{", "{").replace("}}", "}")
