@@ -95,6 +95,11 @@ RUN_COLUMNS = {
         ("frames answered", "answered", 4),
     ),
     "start-up": (("first torque command, s", "first_torque_s", 2),),
+    "set-up": (
+        ("downloads", "what", None),
+        ("set-up, s", "set_up_s", 1),
+        ("first start to the first torque command, s", "first_torque_s", 1),
+    ),
     "memory": (
         ("transitions", "transitions", 0),
         ("memory at its peak, GiB", "peak_gib", 2),
@@ -155,6 +160,10 @@ TensorBoard included, beside the same network on tensors in memory. ms are of a 
 By the middleware's own times of each message, of an observer beside the stack: when it took a message from its
 publisher, and when it gave it to the observer, which stands for the node that it is meant for. Rates rise until one
 does not hold. What the simulation does before a frame is sent, physics and rendering, is not in it; see real-time.""",
+    "set-up": """\
+Fresh clones of this checkout, one after the other. The first one's uv and pip have nothing in their cache; the others
+find there what the first one downloaded. Each is set up by `./vjepa --setup-only` and then started by `vjepa run`: that
+first start is slower than later ones, since Python compiles every module that it imports.""",
     "start-up": """\
 From the start of the process `vjepa run` to the first torque command that another process hears, environment and caches
 warm: six processes start side by side, and the encoder's node imports torch and transformers.""",

@@ -30,6 +30,7 @@ from benchmarks import (
     scale_data,
     scale_loop,
     scale_trainer,
+    set_up,
     soak,
     stages,
     start_up,
@@ -50,6 +51,7 @@ BENCHMARKS = (
     "data",
     "stages",
     "start-up",
+    "set-up",
     "transport",
     "real-time",
     "expert",
@@ -62,8 +64,8 @@ BENCHMARKS = (
     "scale-trainer",
     "scale-loop",
 )
-BY_NAME_ONLY = ("soak", "guard")
-"""Those that take long: `make soak`; and the guard's faults, all of which are tests as well."""
+BY_NAME_ONLY = ("soak", "guard", "set-up")
+"""Benchmarks that run only by name: they take very long (`make soak`), or download (`set-up`), or load the machine."""
 
 CHECKED = ("encoder", "planning", "images", "executors", "scale")
 NOISE = 1.25
@@ -158,6 +160,7 @@ def measurements(sizes: Sizes, say: Callable[[str], None]) -> dict[str, Callable
         "data": lambda: data.measure(sizes.runs, sizes.run_episodes, sizes.transitions, sizes.seed),
         "stages": lambda: stages.measure(sizes.turns, sizes.run_episodes, sizes.seed),
         "start-up": lambda: start_up.measure(sizes.runs, sizes.seed),
+        "set-up": lambda: set_up.measure(sizes.runs, sizes.seed),
         "transport": lambda: transport.measure(sizes.rounds, sizes.run_episodes, sizes.pings, sizes.seed, say),
         "real-time": lambda: real_time.measure(sizes.runs, sizes.run_episodes, sizes.seed, say),
         "expert": lambda: expert.measure(sizes.expert_episodes, sizes.expert_protocol, sizes.seed),

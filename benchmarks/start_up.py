@@ -2,6 +2,8 @@
 
 import subprocess
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from sensor_msgs.msg import JointState
@@ -38,8 +40,13 @@ def measure(runs: int, seed: int) -> dict[str, Any]:
     return record("start-up", [figure], command, range(seed, seed + runs), runs=[{"first_torque_s": t} for t in times])
 
 
-def first_torque_s(seed: int) -> float:
+def first_torque_s(seed: int, script: Path = ROOT / "vjepa", variables: Mapping[str, str] | None = None) -> float:
     """Return the seconds from the start of `vjepa run` to the first torque command on its topic.
+
+    Args:
+        seed: of the episode.
+        script: the `./vjepa` to start.
+        variables: its environment, to which the stack's own is added (default: that of this process).
 
     Raises:
         VjepaError: none came, or the command failed.
@@ -52,9 +59,12 @@ def first_torque_s(seed: int) -> float:
         monitor.node.create_subscription(
             JointState, topic.name, lambda _: heard.append(time.monotonic()), qos_profile(topic)
         )
-        command = [str(ROOT / "vjepa"), "run", "--episodes", "1", "--seed", str(seed), "--domain", str(domain)]
+        command = [str(script), "run", "--episodes", "1", "--seed", str(seed), "--domain", str(domain)]
+        surroundings = None if variables is None else {**variables, **environment(StackOptions())}
         started = time.monotonic()
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        process = subprocess.Popen(
+            command, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         try:
             monitor.wait_until(lambda: bool(heard) or process.poll() is not None, TIMEOUT_S)
         finally:

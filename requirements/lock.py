@@ -196,7 +196,8 @@ def cut(preferences: Sequence[str]) -> dict[str, list[Package]]:
         package for pin, package in closures["jazzy"].items() if all(pin in closure for closure in closures.values())
     ]
     locks = {"run": [package for package in alike if not CUDA.fullmatch(package.name)]}
-    locks["torch-cuda"] = [package for package in alike if CUDA.fullmatch(package.name)]
+    locks["torch-cuda"] = [package for package in alike if CUDA.fullmatch(package.name) and package.name != "triton"]
+    locks["triton"] = [package for package in alike if package.name == "triton"]
     for way, closure in closures.items():
         locks[way] = [package for package in closure.values() if package not in alike]
     if other := locks.pop("system"):
@@ -236,7 +237,7 @@ def _limits(way: str) -> dict:
 
 def inputs_of(lock: str) -> list[Path]:
     """Return the files that a lock is made from."""
-    names = {"run": ["run"], "torch-cuda": ["run"], "torch-cpu": ["run"]}.get(lock, ["run", lock])
+    names = {"run": ["run"], "torch-cuda": ["run"], "torch-cpu": ["run"], "triton": ["run"]}.get(lock, ["run", lock])
     names = [lock] if lock in APART else names
     further = ["torch-cpu.sha256"] if lock == "torch-cpu" else []
     return [HERE / name for name in (*(f"{name}.in" for name in names), "excluded.txt", *further)]

@@ -56,18 +56,19 @@ place_cache() {
 
 has_nvidia_gpu() { [[ -e /proc/driver/nvidia/version ]] || nvidia-smi -L >/dev/null 2>&1; }
 
-# Sets TORCH_LOCK, TORCH_OPTIONS and TORCH_FROM. The CPU build is no package of the registry: it comes from where pip is
-# configured to look, or from PyTorch's own index, which uv knows by name.
+# Sets TORCH_LOCKS, TORCH_OPTIONS and TORCH_FROM. The CPU build is no package of the registry: it comes from where pip is
+# configured to look, or from PyTorch's own index, which uv knows by name. triton compiles for a GPU alone, and its LLVM
+# and that of Mesa's software driver, which renders without a GPU, bring down a process that has both.
 choose_torch() {
   local kind=${VJEPA_TORCH:-auto}
-  TORCH_OPTIONS=() TORCH_LOCK=torch-cpu
+  TORCH_OPTIONS=() TORCH_LOCKS=(torch-cpu)
   case "$kind" in
     auto) if has_nvidia_gpu; then kind=cuda; fi ;;
     cpu | cuda) ;;
     *) die "VJEPA_TORCH is '$kind'; valid are: auto, cpu, cuda" ;;
   esac
   if [[ $kind == cuda ]]; then
-    TORCH_LOCK=torch-cuda TORCH_FROM='torch with CUDA'
+    TORCH_LOCKS=(torch-cuda triton) TORCH_FROM='torch with CUDA'
     return
   fi
   TORCH_FROM="torch's CPU build, no NVIDIA GPU being here"
@@ -77,7 +78,7 @@ choose_torch() {
     return
   fi
   [[ $kind == auto ]] || failed "finding torch's CPU build"
-  TORCH_LOCK=torch-cuda TORCH_FROM="torch with CUDA: no place with torch's CPU build can be reached"
+  TORCH_LOCKS=(torch-cuda) TORCH_FROM="torch with CUDA: no place with torch's CPU build can be reached"
 }
 
 # Whether the CPU build can be had, without downloading it.
@@ -133,9 +134,9 @@ install_requirements() {
   announce 'installing the packages of every run' run
   install_locks -- run
   [[ $MODE == ros ]] || ways=("$WAY")
-  announce "installing $TORCH_FROM${ways[*]:+, and ROS 2 ${ways[*]^}}" "$TORCH_LOCK" "${ways[@]}"
-  install_locks "${TORCH_OPTIONS[@]}" -- "$TORCH_LOCK" "${ways[@]}"
-  stamp "$VENV/.vjepa-torch" "${TORCH_LOCK#torch-}"
+  announce "installing $TORCH_FROM${ways[*]:+, and ROS 2 ${ways[*]^}}" "${TORCH_LOCKS[@]}" "${ways[@]}"
+  install_locks "${TORCH_OPTIONS[@]}" -- "${TORCH_LOCKS[@]}" "${ways[@]}"
+  stamp "$VENV/.vjepa-torch" "${TORCH_LOCKS[0]#torch-}"
   stamp "$VENV/.vjepa-requirements" "$hash"
 }
 

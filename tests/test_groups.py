@@ -73,7 +73,9 @@ def needed_by(*roots: Path) -> set[str]:
 def brought_by(words: str) -> set[str]:
     """The groups that `./vjepa` brings for a command."""
     script = f'source "$1"; need_of_command {words}; echo "${{GROUPS_NEEDED[@]}}"'
-    output = subprocess.run(["bash", "-c", script, "_", ROOT / "vjepa"], capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(
+        ["bash", "-c", script, "_", ROOT / "vjepa"], capture_output=True, text=True, check=True
+    ).stdout
     return set(output.split())
 
 

@@ -34,7 +34,11 @@ def pinned(name: str) -> dict[str, str]:
 def installed_with(way: str, group: str | None = None) -> dict[str, str]:
     """What the environment has once a group is installed."""
     groups = [] if group is None else [group, *lock.GROUPS[group]]
-    return {name: version for part in ("run", "torch-cuda", way, *groups) for name, version in pinned(part).items()}
+    return {
+        name: version
+        for part in ("run", "torch-cuda", "triton", way, *groups)
+        for name, version in pinned(part).items()
+    }
 
 
 @pytest.mark.parametrize("name", LOCKS)
@@ -96,7 +100,7 @@ def uv() -> str:
 @pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
 def test_the_whole_lock_is_what_resolves_for_every_python_with_wheels_only(uv, tmp_path, python, way):
     groups = [*lock.GROUPS]
-    parts = ["run", "torch-cuda", way, *groups]
+    parts = ["run", "torch-cuda", "triton", way, *groups]
     pins = [pin for part in parts for pin in lock.read_pins(FOLDER / f"{part}.lock")]
     (tmp_path / "pins.txt").write_text("\n".join(pins))
     inputs = [str(FOLDER / f"{name}.in") for name in ("run", way, *groups)]

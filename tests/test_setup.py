@@ -302,19 +302,19 @@ def test_where_no_cpu_build_can_be_reached_the_registrys_is_taken_and_its_size_s
     result = with_uv.run("run")
     assert result.returncode == 0, result.stderr
     assert "torch with CUDA: no place with torch's CPU build can be reached" in result.stderr
-    assert "at most 2854 MB to download" in result.stderr
+    assert "at most 2657 MB to download" in result.stderr
     assert with_uv.steps() == ["venv", "run", "torch-cuda jazzy", "colcon"]
 
 
 def test_with_a_gpu_torch_has_cuda(with_uv):
     with_uv.stand_in("nvidia-smi", GPU)
     assert with_uv.run("run").returncode == 0
-    assert with_uv.steps() == ["venv", "run", "torch-cuda jazzy", "colcon"]
+    assert with_uv.steps() == ["venv", "run", "torch-cuda triton jazzy", "colcon"]
 
 
 def test_the_build_that_is_asked_for_is_installed_and_kept(ready):
     assert ready.run("run", VJEPA_TORCH="cuda").returncode == 0
-    assert ready.steps() == ["run", "torch-cuda jazzy"]
+    assert ready.steps() == ["run", "torch-cuda triton jazzy"]
     assert ready.run("run").returncode == 0
     assert ready.steps() == []
     assert "VJEPA_TORCH is 'rocm'" in ready.run("run", VJEPA_TORCH="rocm").stderr
