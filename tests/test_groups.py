@@ -27,6 +27,7 @@ COMMANDS = {
     "improve_commands": ["improve"],
     "reproduce_commands": ["reproduce"],
     "report_commands": ["report"],
+    "security_commands": ["security policy"],
 }
 """The modules of commands, and commands of each."""
 NODES = [path for path in SOURCE.glob("*/*/*.py") if path.stem.endswith("node")]

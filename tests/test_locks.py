@@ -108,7 +108,8 @@ def test_the_whole_lock_is_what_resolves_for_every_python_with_wheels_only(uv, t
     command += ["--python-platform", "x86_64-manylinux_2_39", "--only-binary", ":all:", "--no-binary", "empy"]
     command += ["--excludes", str(FOLDER / "excluded.txt"), "--constraints", str(tmp_path / "pins.txt"), *inputs]
     # Any Python can resolve for any other, so none is fetched.
-    environment = {**os.environ, "UV_PYTHON_DOWNLOADS": "never"}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("UV_")}
+    environment["UV_PYTHON_DOWNLOADS"] = "never"
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if any(words in result.stderr for words in UNREACHABLE):
         pytest.skip(f"no package registry answers here: {result.stderr.strip().splitlines()[-1]}")

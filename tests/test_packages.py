@@ -43,6 +43,7 @@ FROM_PIP = {
     "dm_control": "dm_control",
     "gymnasium": "gymnasium",
     "huggingface_hub": "huggingface_hub",
+    "lz4": "lz4",
     "matplotlib": "matplotlib",
     "mcap": "mcap",
     "mujoco": "mujoco",
@@ -54,6 +55,7 @@ FROM_PIP = {
     "torch": "torch",
     "tqdm": "tqdm",
     "transformers": "transformers",
+    "zstandard": "zstandard",
 }
 WITHOUT_WHEELS = {"cv_bridge", "launch", "launch_ros"}
 
