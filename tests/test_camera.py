@@ -312,7 +312,9 @@ def test_a_camera_that_is_lost_leaves_none_of_its_secrets_anywhere(guarded):
     stack.node.create_subscription(ParameterEvent, "/parameter_events", events.append, 100)
     stack.wait_for(lambda: stack.monitor.value("camera", "frames") > 5, "frames")
     switch_off(server)
-    stack.wait_for(lambda: "video stream http://127.0.0.1 cannot be opened" in said(stack)[0], "the reason")
+    stack.wait_for(
+        lambda: "http://127.0.0.1 of env:VJEPA_CAMERA_SOURCE cannot be opened" in said(stack)[0], "the reason"
+    )
     server = switched_on(port)
     stack.wait_for(lambda: stack.monitor.value("camera", "reconnects") == 1, "the camera")
     response = stack.call(GetParameters, "camera/get_parameters", GetParameters.Request(names=["source"]))
@@ -322,7 +324,7 @@ def test_a_camera_that_is_lost_leaves_none_of_its_secrets_anywhere(guarded):
     found = left(stack) | {"parameter events": repr(events).encode()}
     assert {what: secrets_in(data) for what, data in found.items() if secrets_in(data)} == {}
     for what in ("vjepa status", "messages of the bag", "diagnostics"):
-        assert b"video stream http://127.0.0.1" in found[what], f"{what}: the camera is named there"
+        assert b"video stream http://127.0.0.1 of env:VJEPA_CAMERA_SOURCE" in found[what], f"{what} names the camera"
     assert all(found.values()), "each has been looked at"
 
 
@@ -331,7 +333,8 @@ def test_a_camera_that_is_not_there_leaves_none_of_its_secrets_anywhere(guarded)
     server = switched_on()
     switch_off(server)
     stack = start(server.server_port)
-    stack.wait_for(lambda: "configure refused: video stream http://127.0.0.1 cannot" in said(stack)[0], "the reason")
+    refusal = "configure refused: video stream http://127.0.0.1 of env:VJEPA_CAMERA_SOURCE cannot be opened"
+    stack.wait_for(lambda: refusal in said(stack)[0], "the reason")
     found = left(stack)
     assert {what: secrets_in(data) for what, data in found.items() if secrets_in(data)} == {}
-    assert b"configure refused: video stream http://127.0.0.1 cannot" in found["output"]
+    assert refusal.encode() in found["output"]

@@ -233,6 +233,11 @@ def test_a_source_without_a_secret_is_a_parameter(source):
     assert (camera.parameters["source"], camera.environment) == (source, {})
 
 
+def test_an_address_in_the_wrong_argument_is_refused_without_its_password():
+    with pytest.raises(VjepaError, match=r"^unknown source 'rtsp://cam'; valid are: camera, sim$"):
+        build_graph(StackOptions(source="rtsp://me:secret@cam/a"))
+
+
 def test_a_camera_without_a_source_that_asks_for_it_is_refused_without_its_password():
     with pytest.raises(VjepaError, match=r"^camera is 'rtsp://cam', but source is 'sim'; set source:=camera with it"):
         build_graph(StackOptions(camera="rtsp://me:secret@cam/a"))

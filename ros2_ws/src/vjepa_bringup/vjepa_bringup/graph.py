@@ -141,7 +141,7 @@ def build_graph(options: StackOptions) -> list[NodeSpec]:
         VjepaError: an option or a parameter file that makes no sense; the message gives what is valid.
     """
     if options.source not in SOURCES:
-        raise unknown_name("source", options.source, SOURCES)
+        raise unknown_name("source", shown(options.source), SOURCES)
     if options.camera and options.source != "camera":
         raise VjepaError(
             f"camera is '{shown(options.camera)}', but source is '{options.source}'; set source:=camera with it"

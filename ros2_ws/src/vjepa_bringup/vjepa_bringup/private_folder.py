@@ -196,12 +196,12 @@ def _fault(path: Path, uid: int, expected: str) -> str:
         found = path.lstat()
     except OSError:
         return ""
-    owned = f"belongs to {_owner(found.st_uid)}"
+    owner = _owner(found.st_uid)
     if stat.S_ISLNK(found.st_mode):
-        return f"{path} is a symbolic link and {owned}; expected a {expected} of yours"
+        return f"{path} is a symbolic link and belongs to {owner}; expected a {expected} of yours"
     if expected == "folder" and not stat.S_ISDIR(found.st_mode):
-        return f"{path} is no folder and {owned}; expected a folder of yours"
-    return f"{path} {owned}, not to you" if found.st_uid != uid else ""
+        return f"{path} is no folder and belongs to {owner}; expected a folder of yours"
+    return f"{path} belongs to {owner}, not to you" if found.st_uid != uid else ""
 
 
 def _owner(uid: int) -> str:

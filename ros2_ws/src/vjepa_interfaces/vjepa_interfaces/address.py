@@ -8,6 +8,7 @@ import os
 import re
 import stat
 from pathlib import Path
+from urllib.parse import unquote
 
 from vjepa_interfaces.errors import VjepaError
 
@@ -66,6 +67,7 @@ def without_address(text: str, source: str) -> str:
     scheme, _, rest = source.partition("://")
     harmless = {scheme, _host_of(rest)} if rest else set()
     parts = {part for part in re.split(r"[/?#&=:@;,\\]+", source) if part} - harmless
+    parts |= {unquote(part) for part in parts}
     if shown(source) != source and any(part in text for part in {source, *parts}):
         return "its message repeats the address and is left out"
     return text

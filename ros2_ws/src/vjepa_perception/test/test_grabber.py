@@ -409,7 +409,7 @@ def test_a_stream_whose_address_is_named_elsewhere_is_opened_and_follows_it(came
 
     camera = camera(password=PASSWORD)
     name(f"rtsp://{USER}:another@{camera.address}")
-    with pytest.raises(VideoError, match=r"^video stream rtsp://127.0.0.1 cannot be opened"):
+    with pytest.raises(VideoError, match=rf"^video stream rtsp://127.0.0.1 of {source} cannot be opened"):
         Video(source)
     name(f"rtsp://{USER}:{PASSWORD}@{camera.address}")
     with Video(source) as video:
@@ -417,6 +417,26 @@ def test_a_stream_whose_address_is_named_elsewhere_is_opened_and_follows_it(came
     name(str(write_video(tmp_path / "a.avi")))
     with Video(source) as video:
         assert video.kind == FILE
+
+
+@pytest.mark.parametrize("content", ["another-secret", "4711", "me:another-secret@host", "/etc/another-secret"])
+def test_what_a_reference_leads_to_is_not_shown_unless_it_is_the_address_of_a_stream(content, monkeypatch):
+    """Whoever may set the parameter could else read any variable or file of the node's on /diagnostics."""
+    monkeypatch.setenv("ANOTHER_SECRET", content)
+    kind = DEVICE if content.isdigit() else FILE
+    assert described("env:ANOTHER_SECRET") == f"video {kind} of env:ANOTHER_SECRET"
+    with pytest.raises(VideoError, match=f"video {kind} of env:ANOTHER_SECRET") as refused:
+        Video("env:ANOTHER_SECRET")
+    assert content not in str(refused.value)
+    monkeypatch.delenv("ANOTHER_SECRET")
+    assert described("env:ANOTHER_SECRET") == "video source env:ANOTHER_SECRET"
+
+
+def test_a_file_that_is_named_elsewhere_is_played_again_and_again(grabbing, tmp_path):
+    (tmp_path / "camera").write_text(str(write_video(tmp_path / "a.avi", frames=5)))
+    grabber = playing(grabbing, f"@{tmp_path}/camera", loop=True)
+    wait_for(lambda: grabber.counts["frames"] > 12, "three rounds")
+    assert grabber.failure == ""
 
 
 @pytest.mark.parametrize("error", [cv2.error("no /arm?token=a-secret"), ValueError("operator")])

@@ -14,7 +14,6 @@ from typing import Any
 from sensor_msgs.msg import CameraInfo, Image
 
 from vjepa_interfaces import topics
-from vjepa_interfaces.address import read_source
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.image_codec import fill_image
 from vjepa_interfaces.managed_node import OK, WARN, ManagedNode, run
@@ -80,7 +79,6 @@ class CameraNode(ManagedNode):
         """See that the source gives frames and that view and calibration fit them; then let it go until activation."""
         parameters = self.parameters
         self._view = View(parameters.crop, parameters.rotate, parameters.flip)
-        self._source = read_source(parameters.source)
         with self._open() as video:
             picture = video.first_frame()
         height, width = self._view.apply(picture).shape[:2]
@@ -112,7 +110,7 @@ class CameraNode(ManagedNode):
             self._window_s = max(RATE_WINDOW_S, RATE_FRAMES / parameters.expected_rate_hz)
         self._grabber = Grabber(
             self._open,
-            self._source,
+            parameters.source,
             lambda: self.get_clock().now().nanoseconds,
             loop=parameters.loop,
             reconnect_s=parameters.reconnect_s,
@@ -165,7 +163,7 @@ class CameraNode(ManagedNode):
 
     def diagnose(self):
         """Say how many frames come, how fast, and what is wrong with the source."""
-        values: dict[str, Any] = {"source": described(self._source), "calibration": self._calibrated}
+        values: dict[str, Any] = {"source": described(self.parameters.source), "calibration": self._calibrated}
         values["size"] = "{} x {}".format(*self._size)
         grabber = self._grabber
         if not self.active or grabber is None:

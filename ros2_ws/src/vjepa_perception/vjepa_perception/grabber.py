@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from vjepa_interfaces.address import without_address
+from vjepa_interfaces.address import read_source, without_address
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.statistics import Counts, RateMeter
 from vjepa_perception.video import FILE, described, kind_of
@@ -67,9 +67,13 @@ class Grabber:
         reconnect_s: float = 1.0,
         rate_window_s: float = 5.0,
     ):
-        """Capture from what `open_source` returns; `name` is the source itself, no reference, also for messages."""
+        """Capture from what `open_source` returns; `name` is the source, as `video.Video` takes it.
+
+        Raises:
+            VjepaError: as `read_source`.
+        """
         self._open = open_source
-        self._name = name
+        self._name, self._found = name, read_source(name)
         self._now_ns = now_ns
         self._loop = loop
         self._reconnect_s = reconnect_s
@@ -113,7 +117,7 @@ class Grabber:
             try:
                 captured = self._capture(source)
             except Exception as error:  # OpenCV's own, for one: the thread must outlive it.
-                reason = f"{type(error).__name__}: {without_address(str(error), self._name)}"
+                reason = f"{type(error).__name__}: {without_address(str(error), self._found)}"
                 self._fail(f"{described(self._name)} failed: {reason}; trying to open it again")
                 self._stopping.wait(self._reconnect_s)
                 continue
@@ -160,12 +164,12 @@ class Grabber:
 
     @property
     def _is_file(self) -> bool:
-        return kind_of(self._name) == FILE
+        return kind_of(self._found) == FILE
 
     def _identity(self) -> object:
         """Return what tells a file from another one of the same name; None where there is none."""
         try:
-            found = Path(self._name).expanduser().stat()
+            found = Path(self._found).expanduser().stat()
         except OSError:
             return None
         return found.st_ino, found.st_size, found.st_mtime_ns

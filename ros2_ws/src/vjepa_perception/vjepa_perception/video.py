@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from vjepa_interfaces.address import is_device, read_source, shown, without_address
+from vjepa_interfaces.address import is_device, is_reference, read_source, shown, without_address
 from vjepa_interfaces.errors import VjepaError
 
 DEVICE, FILE, STREAM = "device", "file", "stream"
@@ -51,9 +51,9 @@ class Video:
     def __init__(self, source: str, fps: float = 0.0):
         if not source:
             raise VideoError("no source; expected a device such as /dev/video0, a video file or an rtsp:// address")
-        self._source = source = read_source(source)
-        self.kind = kind_of(source)
-        self._capture = _opened(source, self.kind)
+        self._source, found = source, read_source(source)
+        self.kind = kind_of(found)
+        self._capture = _opened(source, found)
         if fps and self.kind == DEVICE:
             self._capture.set(cv2.CAP_PROP_FPS, fps)
         said = self._capture.get(cv2.CAP_PROP_FPS)
@@ -108,8 +108,19 @@ class Video:
 
 
 def described(source: str) -> str:
-    """Return a source, no reference, with what it was taken for, for messages: of an address scheme and host alone."""
-    return f"video {kind_of(source)} {f'/dev/video{source}' if source.isdigit() else shown(source)}"
+    """Return a source with what it was taken for, for messages: of an address scheme and host alone.
+
+    What a reference leads to may be another secret than a camera's, if somebody set it so: only that of a stream is
+    shown, as any address is.
+    """
+    if not is_reference(source):
+        return f"video {kind_of(source)} {f'/dev/video{source}' if source.isdigit() else shown(source)}"
+    try:
+        found = read_source(source)
+    except VjepaError:
+        return f"video source {shown(source)}"
+    address = f"{shown(found)} " if kind_of(found) == STREAM else ""
+    return f"video {kind_of(found)} {address}of {shown(source)}"
 
 
 _ADVICE = {
@@ -120,31 +131,33 @@ _ADVICE = {
 }
 
 
-def _opened(source: str, kind: str) -> cv2.VideoCapture:
-    if kind == FILE and not Path(source).expanduser().is_file():
+def _opened(source: str, found: str) -> cv2.VideoCapture:
+    """Open what was `found` for a `source`."""
+    kind = kind_of(found)
+    if kind == FILE and not Path(found).expanduser().is_file():
         raise VideoError(f"no {described(source)}; {_ADVICE[FILE]}")
-    with _quiet(), _described_errors(source):
+    with _quiet(), _described_errors(source, found):
         if kind == DEVICE:
-            capture = cv2.VideoCapture(int(source) if source.isdigit() else source, cv2.CAP_V4L2)
+            capture = cv2.VideoCapture(int(found) if found.isdigit() else found, cv2.CAP_V4L2)
         elif kind == STREAM:
             options = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(OPEN_TIMEOUT_S * 1e3)]
             options += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(READ_TIMEOUT_S * 1e3)]
             options += [cv2.CAP_PROP_N_THREADS, 1]  # Each further one holds a frame back, by default one a core.
-            capture = cv2.VideoCapture(source, cv2.CAP_FFMPEG, options)
+            capture = cv2.VideoCapture(found, cv2.CAP_FFMPEG, options)
         else:
-            capture = cv2.VideoCapture(str(Path(source).expanduser()))
+            capture = cv2.VideoCapture(str(Path(found).expanduser()))
     if not capture.isOpened():
         raise VideoError(f"{described(source)} cannot be opened by OpenCV {cv2.__version__}; {_ADVICE[kind]}")
     return capture
 
 
 @contextlib.contextmanager
-def _described_errors(source: str):
+def _described_errors(source: str, found: str):
     """Raise OpenCV's own error as one that does not repeat the address."""
     try:
         yield
     except cv2.error as error:
-        text = without_address(str(error), source)
+        text = without_address(str(error), found)
         raise VideoError(f"{described(source)} cannot be opened by OpenCV {cv2.__version__}: {text}") from None
 
 
