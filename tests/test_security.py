@@ -30,8 +30,8 @@ Rules = dict[str, dict[str, set[str]]]
 """By node, with its namespace: the names that it publishes, subscribes to, replies to and requests."""
 
 
-NOT_HERE = {"/left/camera_driver"}
-"""Who is allowed to publish compressed frames, which nobody does here."""
+NOT_HERE = {"/left/camera_driver", "/_ros2cli_*"}
+"""Who has an enclave and is not run here."""
 
 
 @dataclass

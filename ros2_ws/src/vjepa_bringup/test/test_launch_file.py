@@ -19,7 +19,7 @@ import yaml
 from rosbags.highlevel import AnyReader
 
 from vjepa_bringup.domains import hold_domain
-from vjepa_bringup.graph import NodeSpec, StackOptions, build_graph, environment, option_names
+from vjepa_bringup.graph import NodeSpec, StackOptions, build_graph, enclave, environment, option_names
 from vjepa_bringup.monitor import Monitor
 from vjepa_bringup.options import option_default, option_help, parse_option
 from vjepa_training.score import ScoreKeeper
@@ -139,8 +139,9 @@ def test_the_processes_are_those_of_the_graph(started, arguments):
     assert [node for node, _, _ in found] == expected
     assert {namespace for _, namespace, _ in found} == {f"/{options.namespace}"}
     assert {level for _, _, level in found} == {options.log_level}
-    for event in events:
+    for event, (node, _, _) in zip(events, found, strict=True):
         assert event.env.items() >= environment(options).items()
+        assert event.cmd[event.cmd.index("--enclave") + 1] == enclave(node.name, options.namespace)
 
 
 def test_a_launch_file_that_includes_it_may_push_a_namespace_and_have_arguments_of_its_own(started):

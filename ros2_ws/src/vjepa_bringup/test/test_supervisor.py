@@ -95,6 +95,7 @@ def test_a_node_gets_its_name_parameters_remappings_and_environment(supervisor, 
     assert arguments[0] == "--ros-args"
     assert "__node:=arguments_node" in arguments
     assert "__ns:=/left_arm" in arguments
+    assert arguments[arguments.index("--enclave") + 1] == "/vjepa/left_arm/arguments_node"
     assert "camera/image_raw:=webcam" in arguments
     assert yaml.safe_load((logs / "arguments.parameters").read_text()) == {"/**": {"ros__parameters": parameters}}
     assert "A_VARIABLE=of the stack" in (logs / "arguments.env").read_text().splitlines()

@@ -15,7 +15,8 @@ from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.topics import Topic
 
 VERSION = "0.2.0"
-CLI_NODE = "vjepa_cli"
+OPERATOR_NODES = ("vjepa_cli", "/_ros2cli_*")
+"""The node of `vjepa`, and those of the commands of `ros2`, each of which has a number at its end."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def policy(options: StackOptions, outside: Outside | None = None) -> str:
         profiles = ElementTree.SubElement(entry, "profiles")
         for node in each.nodes:
             rules = _rules(node, each.access, names, offered)
-            if each.name == OPERATOR:  # Its node is not remapped, so it may have either name of a topic.
+            if each.name == OPERATOR:  # Its nodes are not remapped, so they may have either name of a topic.
                 rules["subscribe"] |= {names.of(topic.name) for topic in each.access.subscribes}
             _add_profile(profiles, names.of(node), rules)
     ElementTree.indent(root)
@@ -101,7 +102,7 @@ def _enclaves(nodes: list[NodeSpec], options: StackOptions, outside: Outside) ->
         yield _Enclave("camera_driver", outside.camera_driver, access.CAMERA_DRIVER)
     if GUARD in parameters:
         yield _Enclave("button", outside.button, access.BUTTON)
-    yield _Enclave(OPERATOR, (CLI_NODE,), access.OPERATOR)
+    yield _Enclave(OPERATOR, OPERATOR_NODES, access.OPERATOR)
 
 
 def _refuse_shared_names(enclaves: list[_Enclave], names: _Names) -> None:
