@@ -88,6 +88,18 @@ def test_who_publishes_another_type_is_named(rigs):
         rig.monitor.node.destroy_publisher(publisher)
 
 
+def test_huge_messages_are_dropped_unread_and_named_and_torque_ends_at_once_when_the_switch_is_let_go(rigs):
+    rig = rigs({})
+    rig.driving()
+    rig.joints.send(rate_hz=20.0, values=(0.0,) * 100_000)
+    rig.wait_for_message("a message of")
+    rig.driving()
+    released = rig.hand.send(rate_hz=20.0, values=(0,))
+    assert rig.zero_after(released) <= 0.02 + SLACK_S
+    rig.joints.send(rate_hz=-1.0)
+    assert int(rig.diagnostics()[1]["too_large_messages"]) > 0
+
+
 def test_the_rig_reads_parameters_as_the_guard_does():
     from vjepa_interfaces.guard_parameters import GuardParameters, checked
 

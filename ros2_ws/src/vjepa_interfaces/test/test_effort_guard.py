@@ -492,6 +492,22 @@ def test_velocities_are_found_by_name_among_those_of_other_joints_and_messages_o
     assert bench.guard.counts["refused_joint_states"] == 0
 
 
+def test_a_joint_state_that_names_a_joint_twice_is_not_used():
+    bench = silent_after_one_newton_metre(on_timeout="damp")
+    bench.joint_state([1.0, 1.0, 9.0], ("shoulder", "wrist", "shoulder"), [0.0, 0.0, 0.0])
+    assert bench.run(0.05)[3:] == [STILL] * 2
+    assert "names a joint twice" in bench.guard.refused_joint_state
+
+
+def test_a_torque_that_is_no_number_never_goes_out():
+    bench = Bench()
+    bench.run(0.2, effort=[0.5, 0.5])
+    bench.guard._commands.effort = np.array([math.nan, 0.5])
+    bench.hold()
+    assert bench.tick() == STILL
+    assert "the torque computed is not finite" in bench.guard.stopped_by
+
+
 def test_hold_holds_the_last_torque_for_a_while_and_then_lets_go():
     bench = silent_after_one_newton_metre(on_timeout="hold", hold_s=0.3)
     outputs = bench.run(0.4)

@@ -1,4 +1,5 @@
 import math
+import re
 
 import pytest
 
@@ -68,6 +69,8 @@ def test_the_defaults_are_a_dry_run_that_ends_in_zero_and_wants_a_press():
         ({"position_lower": (-1.0,), "position_upper": (1.0, 1.0)}, "position_lower has 1 values"),
         ({"velocity_limits": (1.0, math.nan)}, "velocity_limits is"),
         ({"velocity_limits": (1.0, 0.0)}, "velocity_limits is"),
+        ({"velocity_limits": (1.0, 1e-320)}, "velocity_limits is .* expected numbers of at least 0.001"),
+        ({"velocity_limits": (1e-3, 1.0), "effort_limits": (10.0, 1.0)}, "k_velocity is .* at most 1000"),
         ({"velocity_limits": (1.0, math.inf)}, "k_velocity is missing"),
         ({"velocity_limits": (1.0, 1.0), "k_velocity": (0.0, 1.0)}, "k_velocity is"),
         ({"velocity_limits": (1.0, 1.0), "k_position": (1e3, 1.0)}, "k_position is"),
@@ -90,6 +93,15 @@ def test_gains_are_those_of_the_urdf_where_every_joint_has_them(urdf):
         GuardParameters(joint_names=("wrist",), effort_limits=(1.0,), slew_rates=(1.0,), damping=(0.0,), urdf=urdf())
     )
     assert (found.k_position, found.k_velocity) == ((8.0,), (0.3,))
+
+
+@pytest.mark.parametrize("gain", ['k_position="-8"', 'k_velocity="-0.3"', 'k_position="1e9"'])
+def test_gains_of_a_urdf_that_would_push_out_of_the_travel_are_refused(urdf, gain):
+    name = gain.partition("=")[0]
+    text = re.sub(f'{name}="[^"]*"', gain, URDF)
+    wrist = {"joint_names": ("wrist",), "effort_limits": (1.0,), "slew_rates": (1.0,), "damping": (0.0,)}
+    with pytest.raises(VjepaError, match=f"{name} is"):
+        checked(GuardParameters(urdf=urdf(text), **wrist))
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ COUNTED = (
     "late_ticks",
     "refused_enables",
     "refused_joint_states",
+    "too_large_messages",
 )
 IDLE, DRIVING, FALLBACK = "idle", "driving", "fallback"
 FALLBACK_REGAINED = 0.1
@@ -257,6 +258,9 @@ class EffortGuard:
             self._stop(self.latched)
             return
         self._slew_to(*self._braked(target, now), self._slew_rates * seconds)
+        if not np.all(np.isfinite(self.torque)):  # Whatever was overlooked, no motor gets what is no number.
+            self.stopped_by = f"the torque computed is not finite: {self.torque.tolist()}"
+            self._stop(self.stopped_by)
 
     def _target(self, now: float) -> np.ndarray | None:
         """Return the torque that is wanted, or None for zero at once."""

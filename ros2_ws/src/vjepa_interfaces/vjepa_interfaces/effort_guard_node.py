@@ -19,6 +19,7 @@ from typing import Any
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Float64MultiArray
 
@@ -35,6 +36,8 @@ ZERO_ACKNOWLEDGED_S = 0.2
 """How long the last zero torque of a node that stops is waited for to arrive."""
 ENABLE_DEPTH = 50
 JOINT_STATES_DEPTH = 16
+MAX_MESSAGE_BYTES = 64 * 1024
+"""A command, a state or a switch of a thousand joints has less; more is not unpacked, which would take its time."""
 REAL_TIME_PRIORITY = 50
 """Of SCHED_FIFO, where the user may ask for it: that of ros2_control's controller manager."""
 SWITCH_INTERVAL_S = 0.001
@@ -55,6 +58,7 @@ class EffortGuardNode(ManagedNode):
         self._inputs: tuple = ()
         self._stopping = threading.Event()
         self._wake: Any = None
+        self._too_large = ""
 
     def setup(self) -> None:
         """Check the parameters and make the endpoints."""
@@ -159,16 +163,22 @@ class EffortGuardNode(ManagedNode):
             wait_set.add_guard_condition(self._wake.handle)
             wait_set.wait(int(seconds * 1e9))
 
-    @staticmethod
-    def _taken(subscription) -> list:
-        """Return what waits in a subscription, at most as much as it holds at once, the newest last."""
+    def _taken(self, subscription) -> list:
+        """Return what waits in a subscription, at most as much as it holds at once, the newest last.
+
+        A message that is too large is dropped, and what comes behind it waits for the next time.
+        """
         messages: list = []
         with subscription.handle:
             while len(messages) < subscription.qos_profile.depth:
-                taken = subscription.handle.take_message(subscription.msg_type, False)
+                taken = subscription.handle.take_message(subscription.msg_type, True)
                 if taken is None:
                     break
-                messages.append(taken[0])
+                if len(taken[0]) > MAX_MESSAGE_BYTES:
+                    self._guard.counts["too_large_messages"] += 1
+                    self._too_large = f"a message of {len(taken[0])} bytes on {subscription.topic_name} was dropped"
+                    break
+                messages.append(deserialize_message(taken[0], subscription.msg_type))
         return messages
 
     def _take_enable(self, message: Joy) -> None:
@@ -211,7 +221,8 @@ class EffortGuardNode(ManagedNode):
         dry = "dry run: set dry_run to false to send torque" if guard.dry_run else ""
         wrong = (guard.stopped_by, guard.not_enabled, guard.not_commanded)
         latched = f"release the switch and press it: {guard.latched}" if guard.latched and not any(wrong) else ""
-        why_not = "; ".join(filter(None, (*wrong, latched, dry, self._other_types())))
+        too_large, self._too_large = self._too_large, ""
+        why_not = "; ".join(filter(None, (*wrong, latched, dry, self._other_types(), too_large)))
         values |= {"state": guard.state, "why_not": why_not, "priority": priority()}
         for key, effort in (("computed_efforts", guard.torque), ("output_efforts", guard.output)):
             values[key] = ", ".join(f"{value:.4f}" for value in effort)

@@ -173,6 +173,8 @@ class JointReadings:
         """
         if not set(names) & set(self._names):
             return ""
+        if len(set(names)) != len(names):
+            return "joint state names a joint twice; expected each once"
         found = [self._by_name(names, values) for values in (position, velocity)]
         if not np.all(np.isfinite(found[1])):
             return f"joint state without a finite velocity for each of {', '.join(self._names)}"

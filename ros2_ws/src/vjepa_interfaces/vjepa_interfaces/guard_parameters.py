@@ -17,6 +17,8 @@ MAX_EFFORT = 1000.0
 MAX_DAMPING = 1000.0
 """N·m per rad/s: the largest `damping` and `k_velocity`."""
 MAX_K_POSITION = 100.0
+MIN_VELOCITY = 1e-3
+"""rad/s: the smallest velocity limit; torque per velocity of less than that is no number to compute with."""
 DEFAULT_K_POSITION = 2.0
 """1/s: a joint approaches the end of its travel with a time constant of 0.5 s."""
 
@@ -104,9 +106,13 @@ def checked(parameters: GuardParameters) -> GuardParameters:
         raise VjepaError(f"enable_button is {parameters.enable_button}; expected the index of a button, from 0")
     _check_times(parameters)
     _check_efforts(parameters)
+    _check_joint_limits(parameters)
     if parameters.urdf:
         parameters = _within_urdf(parameters, read_joint_limits(Path(parameters.urdf), joints))
-    return _with_gains(parameters) if parameters.has_joint_limits else parameters
+    if parameters.has_joint_limits:
+        parameters = _with_gains(parameters)
+        _check_joint_limits(parameters)  # Those of a URDF, and gains that follow from others, keep the same bounds.
+    return parameters
 
 
 def _check_times(parameters: GuardParameters) -> None:
@@ -136,14 +142,16 @@ def _check_efforts(parameters: GuardParameters) -> None:
                 f"slew_rates of {joint} is {rate:g}, which reaches its limit of {limit:g} N·m in less than one period; "
                 f"expected at most effort limit times rate_hz, {limit * parameters.rate_hz:g}"
             )
+
+
+def _check_joint_limits(parameters: GuardParameters) -> None:
     for name in ("position_lower", "position_upper", "velocity_limits"):
         if getattr(parameters, name):
-            _check_values(parameters, name, -math.inf, math.inf, infinite=True)
+            least = MIN_VELOCITY if name == "velocity_limits" else -math.inf
+            _check_values(parameters, name, least, math.inf, infinite=True)
     for name, most in (("k_position", MAX_K_POSITION), ("k_velocity", MAX_DAMPING)):
         if getattr(parameters, name):
             _check_values(parameters, name, 0.0, most, above=True)
-    if any(limit <= 0 for limit in parameters.velocity_limits):
-        raise VjepaError(f"velocity_limits is {list(parameters.velocity_limits)}; expected values of more than 0")
     if bool(parameters.position_lower) != bool(parameters.position_upper):
         raise VjepaError("of position_lower and position_upper one is given; expected both, or none of them")
     for joint, lower, upper in zip(
@@ -166,7 +174,7 @@ def _check_values(
     for value in values:
         sane = not math.isnan(value) and (infinite or math.isfinite(value))
         if not sane or value < least or value > most or (above and value == least):
-            kind = "numbers" if infinite else f"finite values of {expected}{bound}"
+            kind = f"numbers of {expected}" if infinite else f"finite values of {expected}{bound}"
             raise VjepaError(f"{name} is {list(values)}; expected {kind}")
 
 
