@@ -63,7 +63,7 @@ class View:
         """Draw `what` at the stamp of the newest message."""
         self._recording.log(entity, what)
 
-    def say(self, text: str, level: str = rr.TextLogLevel.INFO) -> None:
+    def say(self, text: str, level: rr.TextLogLevel = rr.TextLogLevel.INFO) -> None:
         """Write a line into the log."""
         self.log("log", rr.TextLog(text, level=level))
 
