@@ -15,7 +15,7 @@ import yaml
 from rclpy.context import Context
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
-from std_msgs.msg import Bool
+from sensor_msgs.msg import Joy
 
 from vjepa_bringup.graph import StackOptions, build_graph, enclave
 from vjepa_bringup.monitor import Monitor
@@ -66,13 +66,13 @@ def rules_of(text: str) -> tuple[Rules, dict[str, str]]:
 
 @contextlib.contextmanager
 def button(domain: int, namespace: str) -> Iterator[None]:
-    """A dead-man's switch as somebody may write one: a plain node that publishes a true."""
+    """A dead-man's switch as somebody may write one: a plain node that publishes a press."""
     context = Context()
     arguments = ["--ros-args", "--enclave", enclave("button", namespace)]
     rclpy.init(args=arguments, context=context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
     node = Node("button", context=context, namespace=namespace)
     try:
-        node.create_publisher(Bool, topics.ENABLE.name, qos_profile(topics.ENABLE)).publish(Bool(data=True))
+        node.create_publisher(Joy, topics.ENABLE.name, qos_profile(topics.ENABLE)).publish(Joy(buttons=[1]))
         yield
     finally:
         node.destroy_node()

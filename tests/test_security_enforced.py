@@ -11,11 +11,12 @@ import pytest
 import rclpy
 from rcl_interfaces.srv import SetParameters
 from rclpy.context import Context
+from rclpy.duration import Duration
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import JointState
-from std_msgs.msg import Bool, Float64MultiArray
+from sensor_msgs.msg import JointState, Joy
+from std_msgs.msg import Float64MultiArray
 
 from vjepa_bringup.domains import hold_domain
 from vjepa_bringup.graph import StackOptions, enclave
@@ -110,8 +111,17 @@ def test_the_button_holds_the_switch_and_does_nothing_else(secured):
         def enabled() -> bool:
             return monitor.diagnostics.get("effort_guard", ("", "", {}))[2].get("enabled") == "True"
 
-        switch = node.create_publisher(Bool, topics.ENABLE.name, qos_profile(topics.ENABLE))
-        timer = monitor.node.create_timer(0.05, lambda: switch.publish(Bool(data=True)))
+        switch = node.create_publisher(Joy, topics.ENABLE.name, qos_profile(topics.ENABLE))
+        began = node.get_clock().now()
+
+        def hold() -> None:
+            """Publish a released switch for a second, and then a held one."""
+            message = Joy()
+            message.header.stamp = node.get_clock().now().to_msg()
+            message.buttons = [int(node.get_clock().now() - began > Duration(seconds=1.0))]
+            switch.publish(message)
+
+        timer = monitor.node.create_timer(0.05, hold)
         assert monitor.wait_until(enabled, SEEN_S), said(monitor)
         monitor.node.destroy_timer(timer)
         with pytest.raises(Refused):
@@ -126,7 +136,7 @@ def test_the_button_holds_the_switch_and_does_nothing_else(secured):
     ("name", "node_name", "topic", "message"),
     [
         ("vjepa_planner", "vjepa_planner", topics.EFFORT_ARRAY, Float64MultiArray()),
-        ("operator", "vjepa_cli", topics.ENABLE, Bool(data=True)),
+        ("operator", "vjepa_cli", topics.ENABLE, Joy(buttons=[1])),
         ("operator", "vjepa_cli", topics.JOINT_COMMAND, JointState()),
     ],
 )
