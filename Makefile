@@ -1,5 +1,5 @@
 # Thin on purpose: ./vjepa sets everything up on first use. ARGS passes options on, as in `make run ARGS=--help`.
-.PHONY: run test test-faults fuzz soak bench bench-check lint
+.PHONY: run test test-faults fuzz soak bench bench-check lint pin
 
 run:
 	./vjepa run $(ARGS)
@@ -27,3 +27,10 @@ lint:
 	./vjepa --exec ruff format --check .
 	./vjepa --exec mypy $(addprefix -p ,vjepa_interfaces sim_bridge vjepa_perception vjepa_planner vjepa_training vjepa_bringup)
 	./vjepa --exec hadolint docker/Dockerfile
+
+# The digest that the tag of the image below docker/Dockerfile has now, for compose, which reads docker/.env.
+BASE = ros:jazzy-ros-base-noble
+pin:
+	@digest=$$(docker buildx imagetools inspect $(BASE) --format '{{.Manifest.Digest}}') && \
+	  if expr "$$digest" : 'sha256:[0-9a-f]\{64\}$$' >/dev/null; then echo "VJEPA_BASE=$(BASE)@$$digest" | tee docker/.env; \
+	  else echo "docker gave no digest of $(BASE) but '$$digest'; docker/.env is as it was" >&2; exit 1; fi

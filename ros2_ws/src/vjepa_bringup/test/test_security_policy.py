@@ -110,7 +110,9 @@ def test_namespace_and_remappings_are_in_every_name():
     assert who_may("reply", "/left/manager/get_parameters", rules) == {"arm_controller"}
     assert who_may("reply", "/left/effort_controller/get_parameters", rules) == {"arm_controller"}
     every = {name for verbs in rules.values() for names in verbs.values() for name in names}
-    elsewhere = {name for name in every if not name.startswith(("/left/", "/desk/button/", "/ceiling/", "/_ros2cli_*/"))}
+    elsewhere = {
+        name for name in every if not name.startswith(("/left/", "/desk/button/", "/ceiling/", "/_ros2cli_*/"))
+    }
     assert elsewhere == {"/clock", "/diagnostics", "/parameter_events", "/rosout"}
 
 

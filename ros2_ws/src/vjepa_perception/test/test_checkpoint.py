@@ -61,6 +61,19 @@ def test_a_cached_hub_checkpoint_loads_with_no_network(hub_cache, saved):
     assert encoder.fingerprint == load(saved).fingerprint
 
 
+def test_a_revision_of_a_cached_hub_checkpoint_loads_and_is_in_its_name(hub_cache, saved):
+    folder = cache(hub_cache, saved)
+    named = f"someone/vjepa2-tiny@{REVISION}"
+    found = find_checkpoint(named)
+    assert (found.path, found.name) == (folder, named)
+
+
+def test_a_revision_that_cannot_be_had_is_named_and_no_other_is_taken(hub_cache, saved):
+    cache(hub_cache, saved)
+    with pytest.raises(CheckpointError, match=r"'someone/vjepa2-tiny@v2'.*--revision v2"):
+        find_checkpoint("someone/vjepa2-tiny@v2")
+
+
 def test_a_whole_cached_checkpoint_is_not_asked_for_again(hub_cache, saved, monkeypatch):
     cache(hub_cache, saved)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
@@ -71,7 +84,8 @@ def test_a_whole_cached_checkpoint_is_not_asked_for_again(hub_cache, saved, monk
 def test_a_hub_checkpoint_that_is_not_cached_is_downloaded_without_pickles(saved, monkeypatch):
     calls = []
 
-    def snapshot_download(repo_id, allow_patterns, local_files_only=False):
+    def snapshot_download(repo_id, allow_patterns, revision, local_files_only=False):
+        assert revision is None
         calls.append((repo_id, local_files_only))
         if local_files_only:
             raise huggingface_hub.errors.LocalEntryNotFoundError("not cached")

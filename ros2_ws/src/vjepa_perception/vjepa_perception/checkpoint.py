@@ -18,7 +18,8 @@ INDEX_FILE = "model.safetensors.index.json"
 PREPROCESSING_FILES = ("processor_config.json", "video_preprocessor_config.json", "preprocessor_config.json")
 """Where transformers looks for the video processor, in this order; the first may hold it under `video_processor`."""
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([A-Za-z0-9][\w./-]*))?")
+"""Owner and name on the hub, and a revision: a commit, a tag or a branch."""
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -52,6 +53,8 @@ class Checkpoint:
 def find_checkpoint(encoder: str) -> Checkpoint:
     """Return the checkpoint that `encoder` names: a folder if there is one, else a hub id, downloaded if not cached.
 
+    A hub id may end in `@REVISION`, a commit, tag or branch; without one it is the newest of the main branch.
+
     Raises:
         CheckpointError: no such folder, not in the hub's cache and not downloadable, or not a V-JEPA 2 checkpoint
             whose weights are safetensors.
@@ -64,7 +67,7 @@ def find_checkpoint(encoder: str) -> Checkpoint:
     if not _HUB_ID.fullmatch(encoder):
         raise CheckpointError(
             f"no encoder at '{encoder}': expected a folder (a bundle or a transformers checkpoint) "
-            "or a hub id such as facebook/vjepa2-vitl-fpc64-256"
+            "or a hub id such as facebook/vjepa2-vitl-fpc64-256, with @REVISION behind it where one is meant"
         )
     return _open_folder(_snapshot(encoder), encoder)
 
@@ -142,20 +145,23 @@ def _snapshot(hub_id: str) -> Path:
     """Return the folder of the cached snapshot of `hub_id`, downloaded first where the cache has none that is whole."""
     from huggingface_hub import snapshot_download
 
+    repository, _, revision = hub_id.partition("@")
+    which = revision or None
+    named = f"{repository} --revision {revision}" if revision else repository
     wanted = [CONFIG_FILE, *PREPROCESSING_FILES, "*.safetensors", INDEX_FILE]
     try:
-        folder = Path(snapshot_download(hub_id, allow_patterns=wanted, local_files_only=True))
+        folder = Path(snapshot_download(repository, allow_patterns=wanted, revision=which, local_files_only=True))
         if _video_processor(folder) and _weight_files(folder):
             return folder
     except (OSError, ValueError, VjepaError):
         pass
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=wanted))
+        return Path(snapshot_download(repository, allow_patterns=wanted, revision=which))
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"no folder '{hub_id}', and the hub's checkpoint of that name is neither cached nor downloadable "
             f"({type(error).__name__}: {str(error).splitlines()[0]}); on a machine with network run "
-            f"'hf download {hub_id} --local-dir FOLDER', copy the folder here and give its path, "
+            f"'hf download {named} --local-dir FOLDER', copy the folder here and give its path, "
             "or point HF_HOME to a cache that has it (and unset HF_HUB_OFFLINE to allow downloads)"
         ) from error
 
