@@ -80,6 +80,29 @@ def test_a_guard_is_there_where_it_is_asked_for_and_is_the_first_to_be_taken_dow
         assert nodes["sim_bridge"].parameters["command_input"] == "effort_array"
 
 
+@pytest.mark.parametrize(
+    ("source", "planner_limit", "guard_limit", "refused"),
+    [
+        ("sim", None, 0.05, ""),
+        ("sim", None, 0.06, "effort_limit of vjepa_planner, the torque of an action of 1, is 0.05"),
+        ("camera", 2.0, 2.0, ""),
+        ("camera", 2.0, 2.1, "effort_limit of vjepa_planner, the torque of an action of 1, is 2"),
+        ("camera", None, 0.05, ""),
+        ("camera", None, 0.06, "the effort limit of the planner's bundle, the torque of an action of 1, is 0.05"),
+    ],
+)
+def test_a_guard_lets_no_more_torque_pass_than_its_arm_is_given(
+    params_file, source, planner_limit, guard_limit, refused
+):
+    planner = {"effort_limit": planner_limit} if planner_limit else {"seed": 0}
+    file = params_file(effort_guard={"effort_limits": [guard_limit, 0.01]}, vjepa_planner=planner)
+    if not refused:
+        assert graph(source=source, planner="bc", guard=True, params_file=file)[GUARD]
+        return
+    with pytest.raises(VjepaError, match=refused):
+        graph(source=source, planner="bc", guard=True, params_file=file)
+
+
 def test_the_guard_of_a_simulated_arm_has_its_joints_and_limits_unless_a_file_says_others(params_file):
     names = ("joint_names", "effort_limits", "slew_rates", "damping")
     guard = graph(guard=True, task="cartpole-swingup")[GUARD].parameters

@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import itertools
 import json
 import platform
 from collections.abc import Iterable
@@ -17,6 +18,7 @@ from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from vjepa_bringup.discovery import DISCOVERIES, discovery_environment
 from vjepa_interfaces import topics
 from vjepa_interfaces.address import FROM_ENVIRONMENT, is_reference, shown
+from vjepa_interfaces.bundle import read_bundle
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.yaml_file import read_yaml
 from vjepa_training.catalogue import arm_of, task_domain
@@ -53,6 +55,8 @@ OPTION_PARAMETERS = {
 
 
 POLICY = "bc.bundle"
+ARM_KINDS = ("policy", "actor", "dynamics")
+"""Kinds of bundles that state the arm they were trained for."""
 CAMERA_SOURCE = "VJEPA_CAMERA_SOURCE"
 """The environment variable in which the node `camera` gets an address that was given as a launch argument."""
 
@@ -322,15 +326,28 @@ def _guarded(planner: dict[str, Any]) -> dict[str, Any]:
 
 def _check_guard(guard: dict[str, Any], planner: dict[str, Any]) -> None:
     """Refuse a guard that lets more torque pass than an action of 1 asks for: one of the two is mistaken."""
-    most: Any = planner.get("effort_limit")
+    stated: Any = planner.get("effort_limit")
+    most: Any = stated if stated is not None else _trained_limit(planner)
     limits = guard.get("effort_limits", ())
     if not _is_positive(most) or not isinstance(limits, list):
         return  # The nodes refuse these.
     if any(_is_positive(limit) and limit > most for limit in limits):
+        whose = "effort_limit of vjepa_planner" if stated is not None else "the effort limit of the planner's bundle"
         raise VjepaError(
-            f"effort_limits of {GUARD} is {limits}, but effort_limit of vjepa_planner, the torque of an action of 1, "
+            f"effort_limits of {GUARD} is {limits}, but {whose}, the torque of an action of 1, "
             f"is {most:g}; give limits of at most that, or raise effort_limit where arm and policy are made for it"
         )
+
+
+def _trained_limit(planner: dict[str, Any]) -> Any:
+    """Return the effort limit of the arm that the chosen planner's bundles were made for; None where none states it."""
+    options = [v for k, v in planner.items() if k.startswith(f"{planner['planner']}.") and isinstance(v, str)]
+    for path, kind in itertools.product(options, ARM_KINDS):
+        with contextlib.suppress(
+            VjepaError, AttributeError, KeyError
+        ):  # What is no bundle, or of no arm, the node refuses.
+            return read_bundle(path, kind).config["arm"].get("effort_limit")
+    return None
 
 
 def _expected_rate(planner: dict[str, Any]) -> dict[str, float]:
