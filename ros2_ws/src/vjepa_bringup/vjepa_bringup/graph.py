@@ -343,9 +343,8 @@ def _trained_limit(planner: dict[str, Any]) -> Any:
     """Return the effort limit of the arm that the chosen planner's bundles were made for; None where none states it."""
     options = [v for k, v in planner.items() if k.startswith(f"{planner['planner']}.") and isinstance(v, str)]
     for path, kind in itertools.product(options, ARM_KINDS):
-        with contextlib.suppress(
-            VjepaError, AttributeError, KeyError
-        ):  # What is no bundle, or of no arm, the node refuses.
+        # What is no bundle, or of no arm, is for the planner's node to refuse.
+        with contextlib.suppress(VjepaError, AttributeError, KeyError):
             return read_bundle(path, kind).config["arm"].get("effort_limit")
     return None
 

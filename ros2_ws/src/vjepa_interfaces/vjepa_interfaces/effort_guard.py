@@ -96,7 +96,6 @@ class EffortGuard:
         self._soft_limits = SoftJointLimits(parameters) if parameters.has_joint_limits else None
         self._longest_tick_s = min(parameters.command_timeout_s, parameters.enable_timeout_s)
         self._commands = Commands(len(joints), parameters.command_timeout_s, parameters.command_max_age_s)
-        self._switch = Switch(parameters.enable_timeout_s)
         self._readings = JointReadings(joints, parameters.joint_state_max_age_s)
         self._lock = threading.RLock()
         self.dry_run = parameters.dry_run
@@ -112,6 +111,7 @@ class EffortGuard:
             self._was_silent = True
             self._ticked_s = self._clock()
             self.refused_joint_state = ""
+            self._switch = Switch(self._parameters.enable_timeout_s)
             self._forget("the guard has begun")
             self.not_enabled = self.not_commanded = "not begun"
             self.stopped_by = ""
@@ -134,6 +134,7 @@ class EffortGuard:
         with self._lock:
             if dry_run != self.dry_run:
                 self._stop("the dry run has begun" if dry_run else "the dry run has ended")
+                self._switch.take_press()  # One that came before does not count.
             self.dry_run = dry_run
 
     # What arrives.
@@ -169,7 +170,7 @@ class EffortGuard:
     def take_command(self, names, effort, stamp_ns: int) -> None:
         """Take a command: `effort` in N·m of the joints `names`, in any order, each once, for the frame `stamp_ns`.
 
-        Zeros with stamp 0 are a planner's last word: torque goes to zero, and silence goes on.
+        Zeros with stamp 0 are a planner's last word: it has stopped, so torque is zero at once; `damp` begins then.
 
         Raises:
             CommandRefusedError: it must not move the arm; what was commanded before stays.
@@ -183,6 +184,11 @@ class EffortGuard:
                     raise CommandRefusedError(f"{self._publishers.commands} publishers of commands; expected one")
                 wanted, _ = self._shape.checked(names, effort)
                 within = np.clip(wanted, -self._limits, self._limits)
+                if stamp_ns == 0 and not wanted.any():
+                    self._commands.forget()
+                    if self._parameters.on_timeout != "damp":
+                        self._stop("the planner has stopped")
+                    return
                 self._commands.take(within, stamp_ns, self._stamp_clock(), now)
             except CommandRefusedError:
                 self.counts["refused_commands"] += 1

@@ -87,7 +87,8 @@ class Switch:
     """The dead-man's switch: held as long as messages of a held button come, with stamps that rise.
 
     Its stamps may be of any clock, since a button's computer need not have ours: they must rise, and must not fall
-    behind the time that passes here by more than the timeout, as those of a network that holds messages back do.
+    behind the time that passes here by more than the timeout, as those of a network that holds messages back do. The
+    least delay since the guard began is what they are held to, so a clock that is set back there looks like a delay.
 
     Attributes:
         pressed: whether it was pressed, after a message that it was released; `take_press` asks once.
@@ -96,6 +97,7 @@ class Switch:
 
     def __init__(self, timeout_s: float):
         self._timeout_s = timeout_s
+        self._offset_s = math.inf
         self.forget()
 
     def forget(self) -> None:
@@ -103,7 +105,6 @@ class Switch:
         self._held_s = -math.inf
         self._is_released = False
         self._stamp_ns: int | None = None
-        self._offset_s = math.inf
         self.pressed = False
         self.refusal = ""
 
@@ -125,6 +126,8 @@ class Switch:
         return True
 
     def _refusal(self, stamp_ns: int, now: float) -> str:
+        if stamp_ns <= 0:
+            return "messages of the switch have no stamp; expected the time"
         if self._stamp_ns is not None and stamp_ns <= self._stamp_ns:
             return "stamps of the switch do not rise: a publisher that is stuck is not a hand"
         offset_s = now - stamp_ns * 1e-9
@@ -145,12 +148,12 @@ class Switch:
 
     def why_not_held(self, now: float) -> str:
         """Return why the switch is not held at steady time `now`, or nothing."""
+        reason = f": {self.refusal}" if self.refusal else ""
         if self._is_released:
-            return "not enabled: the switch is released"
+            return f"not enabled: the switch is released{reason}"
         if now - self._held_s <= self._timeout_s:
             return ""
         self._expire(now)
-        reason = f": {self.refusal}" if self.refusal else ""
         return f"not enabled: no message of a held switch within {self._timeout_s:g} s{reason}"
 
 
@@ -197,7 +200,7 @@ class Commands:
     """The newest command that counts, clamped to the limits.
 
     Attributes:
-        effort: (n,) N·m; zeros where none was taken, or a stop was.
+        effort: (n,) N·m; zeros where none was taken.
     """
 
     def __init__(self, joints: int, timeout_s: float, max_age_s: float):
@@ -217,14 +220,11 @@ class Commands:
         self._rate.count(now)
 
     def take(self, effort: np.ndarray, stamp_ns: int, clock_ns: int, now: float) -> None:
-        """Take a command of the frame stamped `stamp_ns`; zeros with stamp 0 are a stop that feeds no watchdog.
+        """Take a command of the frame stamped `stamp_ns`.
 
         Raises:
             CommandRefusedError: its stamp does not count.
         """
-        if stamp_ns == 0 and not effort.any():
-            self.effort = effort
-            return
         if reason := self._input.refusal(stamp_ns, clock_ns):
             raise CommandRefusedError(f"command refused: {reason}")
         self._input.take(stamp_ns, clock_ns, now)
