@@ -130,11 +130,26 @@ def test_limits_beyond_those_of_the_arm_are_refused(urdf, settings, message):
         (URDF.replace('effort="3"', 'effort="much"'), "has effort 'much' in its limit; expected a finite number"),
         (URDF.replace('velocity="5"', ""), "has velocity None in its limit"),
         (URDF.replace('upper="2.5"', 'upper="nan"'), "has upper 'nan'"),
+        (URDF.replace('velocity="5"', 'velocity="0"'), "velocity_limits is"),
+        (URDF.replace("</robot>", '<joint name="wrist" type="continuous"/></robot>'), "has joint 'wrist' twice"),
     ],
 )
 def test_a_urdf_that_cannot_be_used_is_refused_in_words(urdf, text, message):
     with pytest.raises(VjepaError, match=message):
         checked(GuardParameters(urdf=urdf(text)))
+
+
+def test_soft_limits_of_a_urdf_do_not_widen_its_hard_ones_and_joints_of_a_simulator_do_not_count(urdf):
+    wide = URDF.replace('soft_lower_limit="-1.5" soft_upper_limit="2"', 'soft_lower_limit="-9" soft_upper_limit="9"')
+    plugin = '<gazebo><joint name="wrist" type="continuous"><limit effort="9" velocity="9"/></joint></gazebo></robot>'
+    found = checked(GuardParameters(urdf=urdf(wide.replace("</robot>", plugin))))
+    assert (found.position_lower[1], found.position_upper[1]) == (-2.0, 2.5)
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/arm.urdf", "a\0b", "/dev/zero", "/"])
+def test_a_path_that_no_urdf_can_be_read_from_is_refused_in_words(path):
+    with pytest.raises(VjepaError, match=r"URDF .* (cannot be read|is larger than)"):
+        checked(GuardParameters(urdf=path))
 
 
 def test_a_urdf_that_is_not_there_is_refused_in_words(tmp_path):

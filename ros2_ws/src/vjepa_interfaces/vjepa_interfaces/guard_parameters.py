@@ -109,9 +109,10 @@ def checked(parameters: GuardParameters) -> GuardParameters:
     _check_joint_limits(parameters)
     if parameters.urdf:
         parameters = _within_urdf(parameters, read_joint_limits(Path(parameters.urdf), joints))
+        _check_joint_limits(parameters)  # Those of a URDF keep the same bounds,
     if parameters.has_joint_limits:
         parameters = _with_gains(parameters)
-        _check_joint_limits(parameters)  # Those of a URDF, and gains that follow from others, keep the same bounds.
+        _check_joint_limits(parameters)  # and so do gains that follow from others.
     return parameters
 
 

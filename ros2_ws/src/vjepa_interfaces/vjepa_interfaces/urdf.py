@@ -39,9 +39,12 @@ def read_joint_limits(path: Path, joint_names: Sequence[str]) -> tuple[JointLimi
     Raises:
         VjepaError: no such file, no URDF, a joint that it does not have, or one without a limit; the message states it.
     """
-    joints = {joint.get("name"): joint for joint in _root(path).iter("joint") if joint.get("type")}
+    listed = _root(path).findall("joint")  # Not those within other elements: they are a simulator's.
+    joints = {joint.get("name"): joint for joint in listed}
     found = []
     for name in joint_names:
+        if sum(joint.get("name") == name for joint in listed) > 1:
+            raise VjepaError(f"URDF {path} has joint '{name}' twice; expected each joint once")
         if name not in joints:
             raise VjepaError(f"URDF {path} has no joint '{name}'; it has: {', '.join(map(str, joints)) or '(none)'}")
         found.append(_limits(path, name, joints[name]))
@@ -94,8 +97,8 @@ def _limits(path: Path, name: str, joint: ElementTree.Element) -> JointLimits:
     if kind != "continuous":
         ends = (number(limit, "lower", 0.0), number(limit, "upper", 0.0))
     return JointLimits(
-        lower=number(safety, "soft_lower_limit", ends[0]) if safety is not None else ends[0],
-        upper=number(safety, "soft_upper_limit", ends[1]) if safety is not None else ends[1],
+        lower=max(ends[0], number(safety, "soft_lower_limit", ends[0])),
+        upper=min(ends[1], number(safety, "soft_upper_limit", ends[1])),
         velocity=number(limit, "velocity"),
         effort=number(limit, "effort"),
         k_position=number(safety, "k_position", 0.0),
