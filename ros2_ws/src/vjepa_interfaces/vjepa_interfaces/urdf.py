@@ -58,10 +58,9 @@ def _root(path: Path) -> ElementTree.Element:
     try:
         with open(path.expanduser(), "rb") as file:
             data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise VjepaError(
-            f"URDF {path} cannot be read: {error.strerror}; give the file that describes the arm"
-        ) from error
+    except (OSError, ValueError, RuntimeError) as error:  # A path may have a null byte too, or an unknown user's home.
+        reason = getattr(error, "strerror", None) or error
+        raise VjepaError(f"URDF {path} cannot be read: {reason}; give the arm's URDF file") from error
     if len(data) > MAX_BYTES:
         raise VjepaError(f"URDF {path} is larger than {MAX_BYTES} bytes; expected a description without meshes inside")
     parser = expat.ParserCreate()
