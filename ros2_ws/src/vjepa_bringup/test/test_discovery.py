@@ -32,7 +32,11 @@ def test_this_host_alone_is_a_matter_of_the_profile_since_ros_would_open_sockets
     variables = discovery_environment(LOCAL)
     assert variables[RANGE] == "SYSTEM_DEFAULT"
     assert profile(LOCAL).name == "fastdds_localhost.xml"
-    assert variables["SKIP_DEFAULT_XML_FILE"] == "1", "nor does a file in the working folder count"
+
+
+@pytest.mark.parametrize("choice", DISCOVERIES)
+def test_a_file_of_profiles_in_the_working_folder_does_not_count(choice):
+    assert discovery_environment(choice)["SKIP_DEFAULT_XML_FILE"] == "1"
 
 
 @pytest.mark.parametrize("choice", OPEN)

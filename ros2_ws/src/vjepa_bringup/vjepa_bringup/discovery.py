@@ -38,9 +38,10 @@ def discovery_environment(discovery: str) -> dict[str, str]:
     profile = _profile(discovery)
     if not profile.is_file():
         raise VjepaError(f"no profile of Fast DDS at {profile}; build the workspace with: ./vjepa --setup-only")
-    variables = {RANGE: DISCOVERIES[discovery], **dict.fromkeys(FAST_DDS_PROFILES, str(profile))}
+    profiles = dict.fromkeys(FAST_DDS_PROFILES, str(profile))
+    variables = {RANGE: DISCOVERIES[discovery], **profiles, **_SKIP_PROFILE_OF_FOLDER}
     if discovery == LOCAL:
-        variables |= {RANGE: DISCOVERIES["system_default"], **_SKIP_PROFILE_OF_FOLDER}  # See the profile for why.
+        variables[RANGE] = DISCOVERIES["system_default"]  # The profile states why.
         variables |= {name: "" for name in _STRONGER if os.environ.get(name)}
     return variables
 
