@@ -5,6 +5,7 @@ The Hub is a server here that speaks the part of its protocol that an upload nee
 
 import base64
 import json
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -40,7 +41,8 @@ class FakeHub:
     def __init__(self):
         self.repositories: dict[str, dict[str, bytes]] = {}
         self.created: list[dict] = []
-        self.tags: dict[str, set[str]] = {}
+        self.tags: dict[str, dict[str, str]] = {}
+        self.commits = 0
         self.refuse = 0
         hub = self
 
@@ -92,16 +94,23 @@ class FakeHub:
             paths = [file["path"] for file in json.loads(body)["files"]]
             return 200, {"files": [{"path": p, "uploadMode": "regular", "shouldIgnore": False} for p in paths]}
         if action == "tag":
-            self.tags.setdefault(name, set()).add(json.loads(body)["tag"])
+            assert re.fullmatch("[0-9a-f]{40}", rest[0]), "of the commit that was made"
+            self.tags.setdefault(name, {})[json.loads(body)["tag"]] = rest[0]
             return 200, {}
-        assert (action, rest) == ("commit", ["main"])
+        if action == "branch":
+            self.repositories[f"{name}@{rest[0]}"] = dict(self.repositories[name])
+            return 200, {}
+        assert action == "commit"
+        self.commits += 1
+        commit = f"{self.commits:040x}"
+        files = self.repositories[name if rest == ["main"] else f"{name}@{rest[0]}"]
         for line in map(json.loads, body.splitlines()):
             value = line["value"]
             if line["key"] == "file":
-                self.repositories[name][value["path"]] = base64.b64decode(value["content"])
+                files[value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "deletedFile":
-                del self.repositories[name][value["path"]]
-        return 200, {"commitUrl": f"{self.address}/datasets/{name}/commit/{'0' * 40}", "commitOid": "0" * 40}
+                del files[value["path"]]
+        return 200, {"commitUrl": f"{self.address}/datasets/{name}/commit/{commit}", "commitOid": commit}
 
     def get(self, path: str) -> tuple:
         if not path.startswith("/api/datasets/"):
@@ -114,9 +123,9 @@ class FakeHub:
 
     def delete(self, path: str) -> tuple:
         _, _, _, owner, repo, _, tag = path.split("/")
-        if tag not in self.tags.get(f"{owner}/{repo}", set()):
+        if tag not in self.tags.get(f"{owner}/{repo}", {}):
             return 404, {"error": "no such tag"}, "RevisionNotFound"
-        self.tags[f"{owner}/{repo}"].remove(tag)
+        del self.tags[f"{owner}/{repo}"][tag]
         return 200, {}
 
     def download(self, name: str, folder: Path) -> Path:
@@ -161,7 +170,7 @@ def card_of(folder: Path) -> tuple[dict, str]:
 def test_what_is_pushed_is_what_load_dataset_reads(tmp_path, hub, dataset, monkeypatch):
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr("vjepa_training.hub.SHARD_BYTES", 1000)
-    assert push_dataset(dataset, PushConfig("me/arm", private=True)) == f"{hub.address}/datasets/me/arm"
+    assert push_dataset(dataset, PushConfig("me/arm", private=True)) == f"{hub.address}/datasets/me/arm/tree/{1:040x}"
     assert [(asked["type"], asked.get("private"), asked.get("visibility")) for asked in hub.created] in (
         [("dataset", True, None)],
         [("dataset", None, "private")],
@@ -181,7 +190,7 @@ def test_what_is_pushed_is_what_load_dataset_reads(tmp_path, hub, dataset, monke
 def test_a_lerobot_push_has_the_tag_by_which_lerobot_finds_it(tmp_path, hub, dataset):
     push_dataset(dataset, PushConfig("me/arm", format="lerobot"))
     push_dataset(dataset, PushConfig("me/arm", format="lerobot", update=True))
-    assert hub.tags == {"me/arm": {"v3.0"}}
+    assert hub.tags == {"me/arm": {"v3.0": f"{2:040x}"}}, "the tag is on the commit of the second push"
     write_hub_files(dataset, tmp_path / "dry", PushConfig("me/arm", format="lerobot"))
     dry = {str(path.relative_to(tmp_path / "dry")) for path in (tmp_path / "dry").rglob("*") if path.is_file()}
     assert hub.repositories["me/arm"].keys() - {".gitattributes"} == dry
@@ -200,6 +209,17 @@ def test_a_repository_that_exists_is_replaced_only_when_asked_to(hub, dataset, m
         INFO_FILE,
         "data/train-00000-of-00001.parquet",
     }
+
+
+@pytest.mark.parametrize("kind", ["native", "lerobot"])
+def test_a_branch_is_made_and_pushed_to_and_the_card_loads_from_it(tmp_path, hub, dataset, kind):
+    address = push_dataset(dataset, PushConfig("me/arm@two-cameras", format=kind))
+    assert address == f"{hub.address}/datasets/me/arm/tree/{1:040x}"
+    assert set(hub.repositories["me/arm"]) == {".gitattributes"}, "the main branch is as it was"
+    assert hub.tags.get("me/arm", {}) == ({"v3.0": f"{1:040x}"} if kind == "lerobot" else {})
+    _, text = card_of(hub.download("me/arm@two-cameras", tmp_path / "repository"))
+    loader = 'load_dataset("me/arm", split="train"' if kind == "native" else 'LeRobotDataset("me/arm"'
+    assert f'{loader}, revision="two-cameras")' in text
 
 
 @pytest.mark.parametrize(
@@ -235,6 +255,11 @@ def test_nobody_pushes_without_a_token(hub, dataset, monkeypatch):
 def test_a_name_without_an_owner_is_refused(repo):
     with pytest.raises(VjepaError, match=f"'{repo}' is no repository; expected owner/name"):
         PushConfig(repo)
+
+
+def test_an_empty_branch_is_refused():
+    with pytest.raises(VjepaError, match="'me/arm@' has no branch behind the @; expected owner/name@BRANCH"):
+        PushConfig("me/arm@")
 
 
 def test_a_name_that_the_hub_cannot_have_is_refused(hub, dataset):

@@ -79,13 +79,13 @@ are left out, and an episode that lacks a step is cut there."""
 
 LOAD_NATIVE = """from datasets import load_dataset
 
-dataset = load_dataset("{repo}", split="train")"""
+dataset = load_dataset("{repo}", split="train"{revision})"""
 LOAD_LEROBOT = """from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-dataset = LeRobotDataset("{repo}")"""
+dataset = LeRobotDataset("{repo}"{revision})"""
 
 
-def dataset_card(dataset: Dataset, repo: str, kind: str, license: str) -> str:
+def dataset_card(dataset: Dataset, repo: str, kind: str, license: str, branch: str = "") -> str:
     """Return the card, Markdown behind YAML, of `dataset` as it lies in `repo`.
 
     Args:
@@ -93,7 +93,9 @@ def dataset_card(dataset: Dataset, repo: str, kind: str, license: str) -> str:
         repo: `owner/name`.
         kind: `native` or `lerobot`, what the repository holds.
         license: identifier of a license.
+        branch: of `repo`; empty for its main one.
     """
+    revision = f', revision="{branch}"' if branch else ""
     info, lerobot = dataset.info, kind == LEROBOT
     episodes = list(lerobot_episodes(dataset)) if lerobot else dataset.episodes.tolist()
     config = {"split": "train", "path": "data/*/*.parquet" if lerobot else "data/train-*"}
@@ -118,7 +120,7 @@ def dataset_card(dataset: Dataset, repo: str, kind: str, license: str) -> str:
         description="meta/vjepa.json" if lerobot else INFO_FILE,
         about=ABOUT_LEROBOT if lerobot else ABOUT_NATIVE,
         columns="\n".join(_column(*column) for column in (_lerobot_columns(dataset) if lerobot else _columns(info))),
-        loading=(LOAD_LEROBOT if lerobot else LOAD_NATIVE).format(repo=repo),
+        loading=(LOAD_LEROBOT if lerobot else LOAD_NATIVE).format(repo=repo, revision=revision),
     )
 
 

@@ -27,7 +27,7 @@ class PushConfig:
     """What is pushed, and where to.
 
     Attributes:
-        repo: `owner/name` of the dataset repository.
+        repo: `owner/name` of the dataset repository, or `owner/name@BRANCH`; without a branch its main one.
         format: `native`, our columns as Parquet, or `lerobot`.
         license: identifier that the Hub knows, such as `apache-2.0`; it is for the owner of the data to say.
         private: whether only the owner sees the repository, which this push makes.
@@ -41,17 +41,29 @@ class PushConfig:
     update: bool = False
 
     def __post_init__(self):
-        if self.repo.count("/") != 1 or not all(self.repo.split("/")):
-            raise VjepaError(f"'{self.repo}' is no repository; expected owner/name")
+        if self.name.count("/") != 1 or not all(self.name.split("/")):
+            raise VjepaError(f"'{self.repo}' is no repository; expected owner/name, or owner/name@BRANCH")
+        if "@" in self.repo and not self.branch:
+            raise VjepaError(f"'{self.repo}' has no branch behind the @; expected owner/name@BRANCH, or owner/name")
         if self.format not in (NATIVE, LEROBOT):
             raise VjepaError(f"unknown format '{self.format}'; valid are: {NATIVE}, {LEROBOT}")
 
+    @property
+    def name(self) -> str:
+        """The repository alone, `owner/name`."""
+        return self.repo.partition("@")[0]
+
+    @property
+    def branch(self) -> str:
+        """The branch that is pushed to; empty for the main one."""
+        return self.repo.partition("@")[2]
+
 
 def push_dataset(dataset: Dataset, config: PushConfig) -> str:
-    """Upload `dataset` to the Hub and return the address of its repository.
+    """Upload `dataset` to the Hub and return the address of its repository, at the commit that was made.
 
-    The files are written into the dataset's folder first, and deleted there at the end. A LeRobot dataset gets the tag
-    of its format, by which LeRobot finds it.
+    The files are written into the dataset's folder first, and deleted there at the end. A branch that does not exist is
+    made. A LeRobot dataset gets the tag of its format, by which LeRobot finds it.
 
     Raises:
         VjepaError: nobody is logged in, the repository exists and is not to be updated, or the Hub refused or cannot be
@@ -67,20 +79,23 @@ def push_dataset(dataset: Dataset, config: PushConfig) -> str:
         folder = Path(temporary) / "files"
         write_hub_files(dataset, folder, config)
         try:
-            address = api.create_repo(config.repo, repo_type="dataset", private=config.private, exist_ok=config.update)
-            api.upload_folder(
-                repo_id=config.repo,
+            address = api.create_repo(config.name, repo_type="dataset", private=config.private, exist_ok=config.update)
+            if config.branch:
+                api.create_branch(config.name, branch=config.branch, repo_type="dataset", exist_ok=True)
+            commit = api.upload_folder(
+                repo_id=config.name,
                 repo_type="dataset",
+                revision=config.branch or None,
                 folder_path=folder,
                 delete_patterns=REPLACED if config.update else None,
                 commit_message=f"{len(dataset)} rows in {len(dataset.episodes)} episodes",
             )
             if config.format == LEROBOT:
                 with contextlib.suppress(RevisionNotFoundError):
-                    api.delete_tag(config.repo, tag=CODEBASE_VERSION, repo_type="dataset")
-                api.create_tag(config.repo, tag=CODEBASE_VERSION, repo_type="dataset")
+                    api.delete_tag(config.name, tag=CODEBASE_VERSION, repo_type="dataset")
+                api.create_tag(config.name, tag=CODEBASE_VERSION, revision=commit.oid, repo_type="dataset")
         except HFValidationError as error:
-            raise VjepaError(f"'{config.repo}' is no repository: {error}") from error
+            raise VjepaError(f"'{config.name}' is no repository: {error}") from error
         except HfHubHTTPError as error:
             raise VjepaError(_refusal(config, error)) from error
         except (HTTPError, OSError) as error:
@@ -88,21 +103,21 @@ def push_dataset(dataset: Dataset, config: PushConfig) -> str:
                 f"the Hugging Face Hub at {api.endpoint} cannot be reached: {error}; try again once there is a "
                 "network, or write the files into a folder with --dry-run"
             ) from error
-    return str(address)
+    return f"{address}/tree/{commit.oid}"
 
 
 def _refusal(config: PushConfig, error) -> str:
     status = error.response.status_code if error.response is not None else None
     if status == 409 and not config.update:
-        return f"the repository '{config.repo}' exists; choose another name, or replace its data with --update"
+        return f"the repository '{config.name}' exists; choose another name, or replace its data with --update"
     if status == 401:
         return "the Hugging Face Hub does not know this token; run: hf auth login"
     if status == 403:
-        owner = config.repo.partition("/")[0]
+        owner = config.name.partition("/")[0]
         return (
             f"this token may not write to repositories of '{owner}'; see: hf auth whoami, or log in with one that may"
         )
-    return f"the Hugging Face Hub refused '{config.repo}': {error}; see: hf auth whoami"
+    return f"the Hugging Face Hub refused '{config.name}': {error}; see: hf auth whoami"
 
 
 def write_hub_files(dataset: Dataset, folder: Path | str, config: PushConfig) -> None:
@@ -118,7 +133,7 @@ def write_hub_files(dataset: Dataset, folder: Path | str, config: PushConfig) ->
             export_lerobot(dataset, making)
         else:
             _write_shards(dataset, making)
-        card = dataset_card(dataset, config.repo, config.format, config.license)
+        card = dataset_card(dataset, config.name, config.format, config.license, config.branch)
         (making / "README.md").write_text(card, encoding="utf-8")
 
 

@@ -51,7 +51,7 @@ def add_parsers(commands) -> None:
 def _add_push(actions) -> None:
     push = actions.add_parser("push", help="upload a dataset to the Hugging Face Hub, with a card")
     push.add_argument("dataset", metavar="DS")
-    push.add_argument("repo", metavar="OWNER/NAME")
+    push.add_argument("repo", metavar="OWNER/NAME", help="or OWNER/NAME@BRANCH (default: the main branch)")
     push.add_argument(
         "--format", choices=["native", "lerobot"], default="native", help="our columns, or LeRobot v3.0 (default: ours)"
     )

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import huggingface_hub
@@ -16,6 +19,7 @@ from vjepa_perception.encoder import EncoderConfig, load_encoder
 
 HUB_ID = "someone/vjepa2-tiny"
 REVISION = "0123456789abcdef0123456789abcdef01234567"
+OLDER = "fedcba9876543210fedcba9876543210fedcba98"
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +61,8 @@ def cache(hub_cache: Path, saved: Path) -> Path:
 def test_a_cached_hub_checkpoint_loads_with_no_network(hub_cache, saved):
     cache(hub_cache, saved)
     encoder = load(HUB_ID)
-    assert encoder.name == HUB_ID
+    assert encoder.name == f"{HUB_ID}@{REVISION}", "with the commit, though none was asked for"
+    assert encoder.info()["model"] == encoder.name
     assert encoder.fingerprint == load(saved).fingerprint
 
 
@@ -78,7 +83,7 @@ def test_a_whole_cached_checkpoint_is_not_asked_for_again(hub_cache, saved, monk
     cache(hub_cache, saved)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    assert find_checkpoint(HUB_ID).name == HUB_ID
+    assert find_checkpoint(HUB_ID).name == f"{HUB_ID}@{REVISION}"
 
 
 def test_a_hub_checkpoint_that_is_not_cached_is_downloaded_without_pickles(saved, monkeypatch):
@@ -97,6 +102,98 @@ def test_a_hub_checkpoint_that_is_not_cached_is_downloaded_without_pickles(saved
     assert calls == [(HUB_ID, True), (HUB_ID, False)]
 
 
+class FakeHub:
+    """A server that speaks the part of the Hub's protocol that a download needs, for one model repository.
+
+    `commits` are folders by commit, `names` the commits of branches and tags; `asked` is every path that was asked for.
+    """
+
+    def __init__(self, commits: dict[str, Path], names: dict[str, str]):
+        self.commits, self.names = commits, names
+        self.asked: list[str] = []
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *_):
+                pass
+
+            def do_HEAD(self):
+                self.do_GET()
+
+            def do_GET(self):
+                hub.asked.append(self.path)
+                status, headers, body = hub.answer(self.path.partition("?")[0])
+                self.send_response(status)
+                for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(body)
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body: what is in a revision, or one of its files."""
+        is_file = path.startswith(f"/{HUB_ID}/resolve/")
+        if not is_file and not path.startswith(f"/api/models/{HUB_ID}"):
+            return 401, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}, b""
+        about, _, rest = path.removeprefix("/api/models/").removeprefix(f"/{HUB_ID}/").removeprefix(HUB_ID).lstrip(
+            "/"
+        ).partition("/")
+        revision, _, name = rest.partition("/")
+        commit = self.names.get(revision or "main", revision)
+        if commit not in self.commits:
+            message = f"Invalid rev id: {revision}"
+            return 404, {"X-Error-Code": "RevisionNotFound", "X-Error-Message": message}, b""
+        folder = self.commits[commit]
+        if is_file:
+            body = (folder / name).read_bytes()
+            return 200, {"ETag": f'"{commit[:8]}-{name}"', "X-Repo-Commit": commit}, body
+        if about == "tree":
+            files = [{"type": "file", "path": f.name, "size": f.stat().st_size, "oid": "0"} for f in folder.iterdir()]
+            return 200, {"Content-Type": "application/json"}, json.dumps(files).encode()
+        return 200, {"Content-Type": "application/json"}, json.dumps({"id": HUB_ID, "sha": commit}).encode()
+
+
+@pytest.fixture
+def hub(hub_cache, saved, tmp_path, monkeypatch) -> Iterator[FakeHub]:
+    """Two commits of one checkpoint, which differ in their weights: the older one is the tag `v1`, the newer `main`."""
+    older = Path(shutil.copytree(saved, tmp_path / "older"))
+    tensors = load_file(older / "model.safetensors")
+    tensors["encoder.layernorm.bias"] += 1.0
+    save_file(tensors, older / "model.safetensors", {"format": "pt"})
+    hub = FakeHub({REVISION: saved, OLDER: older}, {"main": REVISION, "v1": OLDER})
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.address)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    yield hub
+    hub.server.shutdown()
+    hub.server.server_close()
+
+
+@pytest.mark.parametrize("revision", ["v1", "fedcba9876543210fedcba9876543210fedcba98"])
+def test_the_revision_that_is_asked_for_is_downloaded_and_its_commit_is_known_of_what_it_makes(hub, saved, revision):
+    encoder = load(f"{HUB_ID}@{revision}")
+    assert encoder.info()["model"] == f"{HUB_ID}@{OLDER}"
+    assert encoder.fingerprint != load(saved).fingerprint
+    newest = load(HUB_ID)
+    assert newest.info()["model"] == f"{HUB_ID}@{REVISION}"
+    assert newest.fingerprint == load(saved).fingerprint
+    hub.asked.clear()
+    assert load(encoder.name).fingerprint == encoder.fingerprint, "the name alone finds the same weights again"
+    assert hub.asked == []
+
+
+def test_a_revision_that_is_not_there_is_named_and_no_other_one_is_taken(hub, saved, hub_cache):
+    cache(hub_cache, saved)
+    with pytest.raises(
+        CheckpointError, match=r"the hub's 'someone/vjepa2-tiny' has no revision 'v9'; expected a commit, a tag or a"
+    ):
+        load(f"{HUB_ID}@v9")
+
+
 def test_a_hub_checkpoint_that_cannot_be_had_tells_the_ways_to_get_it(hub_cache):
     with pytest.raises(CheckpointError, match=r"hf download someone/vjepa2-tiny --local-dir .*HF_HOME.*HF_HUB_OFFLINE"):
         load(HUB_ID)
@@ -108,7 +205,7 @@ def test_a_download_that_was_broken_off_is_told_where_it_cannot_go_on(hub_cache,
         load(HUB_ID)
 
 
-@pytest.mark.parametrize("encoder", ["", "/no/such/folder", "./nothing", "one-name", "a/b/c"])
+@pytest.mark.parametrize("encoder", ["", "/no/such/folder", "./nothing", "one-name", "a/b/c", "a/b@", "a@v1"])
 def test_what_is_neither_a_folder_nor_a_hub_id_is_refused(encoder):
     with pytest.raises(CheckpointError, match=r"expected a folder .* or a hub id such as facebook/"):
         find_checkpoint(encoder)

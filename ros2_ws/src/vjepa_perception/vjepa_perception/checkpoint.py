@@ -20,6 +20,7 @@ PREPROCESSING_FILES = ("processor_config.json", "video_preprocessor_config.json"
 
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([A-Za-z0-9][\w./-]*))?")
 """Owner and name on the hub, and a revision: a commit, a tag or a branch."""
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -32,7 +33,7 @@ class Checkpoint:
     """A checkpoint found on disk, not loaded yet.
 
     Attributes:
-        name: what to call it: the hub id, or the folder's name.
+        name: what to call it: the folder's name, or the hub id with `@` and the commit that its files are of.
         path: its folder.
         model: the fields of transformers' `VJEPA2Config`.
         preprocessing: what its frames go through.
@@ -69,7 +70,10 @@ def find_checkpoint(encoder: str) -> Checkpoint:
             f"no encoder at '{encoder}': expected a folder (a bundle or a transformers checkpoint) "
             "or a hub id such as facebook/vjepa2-vitl-fpc64-256, with @REVISION behind it where one is meant"
         )
-    return _open_folder(_snapshot(encoder), encoder)
+    repository, _, revision = encoder.partition("@")
+    folder = _snapshot(repository, revision)
+    commit = folder.name if _COMMIT.fullmatch(folder.name) else revision  # The cache names a snapshot by its commit.
+    return _open_folder(folder, f"{repository}@{commit}" if commit else repository)
 
 
 def _open_folder(folder: Path, name: str) -> Checkpoint:
@@ -141,14 +145,18 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
     raise CheckpointError(f"{folder} lacks {', '.join(missing)}; copy or download the whole checkpoint")
 
 
-def _snapshot(hub_id: str) -> Path:
-    """Return the folder of the cached snapshot of `hub_id`, downloaded first where the cache has none that is whole."""
-    from huggingface_hub import snapshot_download
+def _snapshot(repository: str, revision: str) -> Path:
+    """Return the folder of a cached snapshot of the hub, downloaded first where the cache has none that is whole.
 
-    repository, _, revision = hub_id.partition("@")
-    which = revision or None
-    named = f"{repository} --revision {revision}" if revision else repository
+    Args:
+        repository: owner and name.
+        revision: a commit, a tag or a branch; empty for the newest commit of the main branch.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import RevisionNotFoundError
+
     wanted = [CONFIG_FILE, *PREPROCESSING_FILES, "*.safetensors", INDEX_FILE]
+    which = revision or None
     try:
         folder = Path(snapshot_download(repository, allow_patterns=wanted, revision=which, local_files_only=True))
         if _video_processor(folder) and _weight_files(folder):
@@ -157,7 +165,14 @@ def _snapshot(hub_id: str) -> Path:
         pass
     try:
         return Path(snapshot_download(repository, allow_patterns=wanted, revision=which))
+    except RevisionNotFoundError as error:
+        raise CheckpointError(
+            f"the hub's '{repository}' has no revision '{revision or 'main'}'; expected a commit, a tag or a branch of "
+            f"it behind the @, or '{repository}' alone for the newest commit of its main branch"
+        ) from error
     except (OSError, ValueError) as error:
+        hub_id = f"{repository}@{revision}" if revision else repository
+        named = f"{repository} --revision {revision}" if revision else repository
         raise CheckpointError(
             f"no folder '{hub_id}', and the hub's checkpoint of that name is neither cached nor downloadable "
             f"({type(error).__name__}: {str(error).splitlines()[0]}); on a machine with network run "
