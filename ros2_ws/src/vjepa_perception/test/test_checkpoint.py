@@ -139,9 +139,13 @@ class FakeHub:
         is_file = path.startswith(f"/{HUB_ID}/resolve/")
         if not is_file and not path.startswith(f"/api/models/{HUB_ID}"):
             return 401, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}, b""
-        about, _, rest = path.removeprefix("/api/models/").removeprefix(f"/{HUB_ID}/").removeprefix(HUB_ID).lstrip(
-            "/"
-        ).partition("/")
+        about, _, rest = (
+            path.removeprefix("/api/models/")
+            .removeprefix(f"/{HUB_ID}/")
+            .removeprefix(HUB_ID)
+            .lstrip("/")
+            .partition("/")
+        )
         revision, _, name = rest.partition("/")
         commit = self.names.get(revision or "main", revision)
         if commit not in self.commits:
@@ -167,6 +171,8 @@ def hub(hub_cache, saved, tmp_path, monkeypatch) -> Iterator[FakeHub]:
     hub = FakeHub({REVISION: saved, OLDER: older}, {"main": REVISION, "v1": OLDER})
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.address)
+    files = f"{hub.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     yield hub
     hub.server.shutdown()
