@@ -4,6 +4,7 @@ setup(
     name="sim_bridge",
     version="0.1.0",
     packages=find_packages(exclude=["test"]),
+    package_data={"": ["py.typed"]},
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/sim_bridge"]),
         ("share/sim_bridge", ["package.xml"]),
@@ -12,7 +13,6 @@ setup(
     install_requires=["setuptools"],
     zip_safe=True,
     maintainer="The V-JEPA 2 robot stack developers",
-    maintainer_email="developers@vjepa2-ros.example.org",
     description="A dm_control arm behind camera, joint and command topics.",
     license="Apache-2.0",
     entry_points={

@@ -6,6 +6,7 @@ setup(
     name="vjepa_training",
     version="0.1.0",
     packages=find_packages(exclude=["test"]),
+    package_data={"": ["py.typed"]},
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/vjepa_training"]),
         ("share/vjepa_training", ["package.xml"]),
@@ -15,7 +16,6 @@ setup(
     install_requires=["setuptools"],
     zip_safe=True,
     maintainer="The V-JEPA 2 robot stack developers",
-    maintainer_email="developers@vjepa2-ros.example.org",
     description="Bags to datasets to weights to scores, offline.",
     license="Apache-2.0",
     entry_points={

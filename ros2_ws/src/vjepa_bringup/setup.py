@@ -6,6 +6,7 @@ setup(
     name="vjepa_bringup",
     version="0.1.0",
     packages=find_packages(exclude=["test"]),
+    package_data={"": ["py.typed"]},
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/vjepa_bringup"]),
         ("share/vjepa_bringup", ["package.xml"]),
@@ -16,7 +17,6 @@ setup(
     install_requires=["setuptools"],
     zip_safe=True,
     maintainer="The V-JEPA 2 robot stack developers",
-    maintainer_email="developers@vjepa2-ros.example.org",
     description="Launch files, parameter files, stack manager, recorder and the vjepa command line.",
     license="Apache-2.0",
     entry_points={

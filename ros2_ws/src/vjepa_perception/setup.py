@@ -4,6 +4,7 @@ setup(
     name="vjepa_perception",
     version="0.1.0",
     packages=find_packages(exclude=["test"]),
+    package_data={"": ["py.typed"]},
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/vjepa_perception"]),
         ("share/vjepa_perception", ["package.xml"]),
@@ -11,7 +12,6 @@ setup(
     install_requires=["setuptools"],
     zip_safe=True,
     maintainer="The V-JEPA 2 robot stack developers",
-    maintainer_email="developers@vjepa2-ros.example.org",
     description="Camera frames to V-JEPA 2 latents.",
     license="Apache-2.0",
     entry_points={
