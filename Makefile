@@ -34,3 +34,7 @@ pin:
 	@digest=$$(docker buildx imagetools inspect $(BASE) --format '{{.Manifest.Digest}}') && \
 	  if expr "$$digest" : 'sha256:[0-9a-f]\{64\}$$' >/dev/null; then echo "VJEPA_BASE=$(BASE)@$$digest" | tee docker/.env; \
 	  else echo "docker gave no digest of $(BASE) but '$$digest'; docker/.env is as it was" >&2; exit 1; fi
+
+.PHONY: release
+release:
+	./vjepa --exec python -P .ci/release.py $(VERSION)
