@@ -1,6 +1,6 @@
 """Drive the simulated arm from Python, without ROS: a Gymnasium environment that shows the encoder's latents.
 
-    ./vjepa --exec python examples/drive_arm.py --episodes 2
+    ./vjepa --with train --exec python examples/drive_arm.py --episodes 2
 
 The policy that ships acts on what the camera shows; its score is printed beside that of random actions. Any library for
 reinforcement learning takes the same environment.
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the first episode (default 0)")
     given = parser.parse_args(arguments)
 
-    encoder = load_encoder(EncoderConfig(str(MODELS / "encoder-small")))
+    encoder = load_encoder(EncoderConfig(str(MODELS / "encoder-small"), threads=1))
     env = ReacherLatents(SimConfig(episode_steps=given.steps), encoder)
     context = PlannerContext.of(env.arm, env.control_period_s)
     policy = load_planner("bc", {"bundle": str(MODELS / "bc-small")}, context)

@@ -1,7 +1,7 @@
 """Train a policy, and swap it into a stack that is running: the arm goes on moving while it changes.
 
     ./vjepa run --planner expert --episodes 100 &
-    ./vjepa --exec python examples/train_and_swap.py --out mine/swapped
+    ./vjepa --with train --exec python examples/train_and_swap.py --out mine/swapped
 
 Prints each command of `./vjepa` that it runs. So little data makes a policy that reaches only some targets;
 docs/tutorial.md trains one that reaches all.

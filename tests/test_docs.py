@@ -19,7 +19,7 @@ from vjepa_planner import registry
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted(ROOT.glob("docs/*.md"))
-PAGES = [ROOT / "README.md", *DOCS]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "examples/README.md", *DOCS]
 FENCED = re.compile(r"^ *```([^\n]*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 SETUP_OPTIONS = ("--setup-only", "--exec", "ARGS...", "COMMAND", "--with")
 """First words after `./vjepa` that are not the command line's."""
