@@ -6,8 +6,8 @@ from typing import Any
 
 from benchmarks.figures import Figure, command_of, mean_with_interval, record
 from benchmarks.ping import measure_ping
-from vjepa_bringup.discovery import FAST_DDS_PROFILES
 from vjepa_bringup.graph import StackOptions, environment
+from vjepa_interfaces.shared_memory import PROFILES
 
 SHAPES = ((64, 64, 3), (480, 640, 3), (720, 1280, 3))
 RATE_HZ = 20.0
@@ -17,7 +17,7 @@ OWN, PLAIN = "the stack's profile", "Fast DDS's own"
 def measure(rounds: int, pings: int, say: Callable[[str], None]) -> dict[str, Any]:
     """Measure every size with both profiles in turns and return the record; `say` is told how it goes."""
     runs = []
-    profiles = {OWN: environment(StackOptions()), PLAIN: dict.fromkeys(FAST_DDS_PROFILES)}
+    profiles = {OWN: environment(StackOptions()), PLAIN: dict.fromkeys(PROFILES)}
     for _ in range(rounds):
         for shape in SHAPES:
             for name, variables in profiles.items():

@@ -20,9 +20,9 @@ from pathlib import Path
 import pytest
 
 from vjepa_bringup import domains
-from vjepa_bringup.discovery import FAST_DDS_PROFILES
 from vjepa_bringup.domains import hold_domain
 from vjepa_bringup.graph import share
+from vjepa_interfaces.shared_memory import PROFILES
 
 MARK = "VJEPA_TEST_MARK"
 DEADLINE_S = 90.0
@@ -195,7 +195,7 @@ def test_a_command_that_joins_a_stack_opens_no_such_socket_either(stack, argumen
 
 @pytest.mark.parametrize("range_of_shell", ["LOCALHOST", None])
 def test_a_node_of_this_host_that_knows_nothing_of_the_profile_hears_and_asks_the_stack(stack, domain, range_of_shell):
-    own = {"ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY", *FAST_DDS_PROFILES}
+    own = {"ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY", *PROFILES}
     environment = {name: value for name, value in os.environ.items() if name not in own}
     environment |= {"ROS_DOMAIN_ID": str(domain)}
     environment |= {"ROS_AUTOMATIC_DISCOVERY_RANGE": range_of_shell} if range_of_shell else {}

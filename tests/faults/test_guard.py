@@ -12,6 +12,7 @@ from vjepa_interfaces.parameters import read_parameters
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks.guard import FAULTS, inflicted
 from benchmarks.guard_rig import Rig
+from tests.test_network import sockets_of
 
 pytestmark = pytest.mark.faults
 
@@ -61,6 +62,18 @@ def test_a_request_that_is_refused_in_part_does_not_end_the_dry_run(rigs, refuse
     rig.commander.send(rate_hz=50.0, values=(0.02, -0.01))
     rig.hand.send(rate_hz=20.0, values=(1,))
     rig.never_moves(0.3)
+
+
+def test_no_memory_is_shared_with_another_process_which_could_be_stopped_with_a_lock_of_it(rigs):
+    rig = rigs({})
+    rig.hand.send(rate_hz=20.0, values=(0,))
+
+    def shares(pid: int) -> bool:
+        return "/fastrtps_" in Path(f"/proc/{pid}/maps").read_text()
+
+    rig.wait(lambda: shares(rig.hand.process.pid), "the hand's process to share memory, as Fast DDS does by itself")
+    assert not shares(rig.guard.pid)
+    assert {one.address for one in sockets_of(rig.guard.pid)} == {"127.0.0.1"}, "as the stack's profile has it"
 
 
 def test_simulated_time_is_refused_before_a_real_arm(tmp_path):

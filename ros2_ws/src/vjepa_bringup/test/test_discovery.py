@@ -7,9 +7,10 @@ from xml.etree import ElementTree
 import pytest
 
 from vjepa_bringup import discovery, graph_commands
-from vjepa_bringup.discovery import DISCOVERIES, FAST_DDS_PROFILES, LOCAL, discovery_environment, discovery_of_shell
+from vjepa_bringup.discovery import DISCOVERIES, LOCAL, discovery_environment, discovery_of_shell
 from vjepa_bringup.run_graph import environment_of
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.shared_memory import PROFILES
 
 RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
 STRONGER = ("ROS_LOCALHOST_ONLY", "ROS_DISCOVERY_SERVER", "FASTDDS_ENVIRONMENT_FILE")
@@ -18,13 +19,13 @@ OPEN = sorted(set(DISCOVERIES) - {LOCAL})
 
 @pytest.fixture(autouse=True)
 def _plain_shell(monkeypatch):
-    for name in (*FAST_DDS_PROFILES, RANGE, *STRONGER):
+    for name in (*PROFILES, RANGE, *STRONGER):
         monkeypatch.delenv(name, raising=False)
 
 
 def profile(choice: str) -> Path:
     """The file of profiles that a choice gives both versions of Fast DDS."""
-    (file,) = {discovery_environment(choice)[name] for name in FAST_DDS_PROFILES}
+    (file,) = {discovery_environment(choice)[name] for name in PROFILES}
     return Path(file)
 
 
@@ -45,7 +46,7 @@ def test_an_open_stack_follows_ros_and_has_the_profile_without_limits(choice):
     assert profile(choice).name == "fastdds.xml"
 
 
-@pytest.mark.parametrize("name", FAST_DDS_PROFILES)
+@pytest.mark.parametrize("name", PROFILES)
 @pytest.mark.parametrize("choice", DISCOVERIES)
 def test_a_profile_of_the_users_stays_and_ros_is_told_the_range(name, choice, monkeypatch):
     monkeypatch.setenv(name, "/of/mine.xml")

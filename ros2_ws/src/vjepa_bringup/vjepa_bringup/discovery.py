@@ -6,14 +6,12 @@ from pathlib import Path
 from ament_index_python.packages import get_package_share_directory
 
 from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_interfaces.shared_memory import PROFILES
 
 RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
 LOCAL = "localhost"
 DISCOVERIES = {LOCAL: "LOCALHOST", "subnet": "SUBNET", "system_default": "SYSTEM_DEFAULT"}
 """The choices of the option `discovery`, each with the value of `RANGE` that it stands for."""
-
-FAST_DDS_PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-"""Variables by which Fast DDS finds a file of profiles: Jazzy's version reads the first, later ones the second."""
 
 _SKIP_PROFILE_OF_FOLDER = {"SKIP_DEFAULT_XML_FILE": "1"}
 """Fast DDS reads a file of profiles in the working folder as well, whoever put it there."""
@@ -38,7 +36,7 @@ def discovery_environment(discovery: str) -> dict[str, str]:
     profile = _profile(discovery)
     if not profile.is_file():
         raise VjepaError(f"no profile of Fast DDS at {profile}; build the workspace with: ./vjepa --setup-only")
-    profiles = dict.fromkeys(FAST_DDS_PROFILES, str(profile))
+    profiles = dict.fromkeys(PROFILES, str(profile))
     variables = {RANGE: DISCOVERIES[discovery], **profiles, **_SKIP_PROFILE_OF_FOLDER}
     if discovery == LOCAL:
         variables[RANGE] = DISCOVERIES["system_default"]  # The profile states why.
@@ -60,7 +58,7 @@ def _profile(discovery: str) -> Path:
 def _has_profiles() -> bool:
     """Return whether the user has a file of profiles; one of the stack's own is inherited by what a stack starts."""
     own = {_profile(discovery).resolve() for discovery in DISCOVERIES}
-    files = [Path(value) for name in FAST_DDS_PROFILES if (value := os.environ.get(name))]
+    files = [Path(value) for name in PROFILES if (value := os.environ.get(name))]
     return any(file.resolve() not in own for file in files)
 
 

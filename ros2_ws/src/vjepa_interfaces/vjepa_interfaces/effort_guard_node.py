@@ -30,6 +30,7 @@ from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.guard_inputs import MAX_MESSAGES_HZ
 from vjepa_interfaces.guard_parameters import GuardParameters
 from vjepa_interfaces.managed_node import ERROR, OK, WARN, ManagedNode, Polled, run
+from vjepa_interfaces.shared_memory import no_shared_memory
 from vjepa_interfaces.stamps import to_nanoseconds
 
 ZERO_ACKNOWLEDGED_S = 0.2
@@ -51,7 +52,8 @@ class EffortGuardNode(ManagedNode):
     live_parameters = frozenset({"dry_run"})
 
     def __init__(self):
-        super().__init__("effort_guard")
+        with no_shared_memory():
+            super().__init__("effort_guard")
         self._output: Any = None
         self._loop: threading.Thread | None = None
         self._polled = Polled()
