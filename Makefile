@@ -1,11 +1,22 @@
 # Thin on purpose: ./vjepa sets everything up on first use. ARGS passes options on, as in `make run ARGS=--help`.
-.PHONY: run test test-faults fuzz soak bench bench-check lint pin
+.PHONY: run test test-unit test-all test-faults fuzz soak bench bench-check lint pin
+
+# Files of tests are spread over JOBS processes, those that are marked real_time run alone at the end: see conftest.py.
+JOBS = 2
+PYTEST = --exec python -P -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+EXTRAS = --with view,torchvision,lerobot,atheris
 
 run:
 	./vjepa run $(ARGS)
 
 test:
-	./vjepa --with view,torchvision,lerobot,atheris --exec python -P -m pytest $(ARGS)
+	./vjepa $(EXTRAS) $(PYTEST) -m "not slow" $(ARGS)
+
+test-unit:
+	./vjepa $(PYTEST) -m "not slow and not real_time" ros2_ws/src $(ARGS)
+
+test-all:
+	./vjepa $(EXTRAS) $(PYTEST) $(ARGS)
 
 test-faults:
 	./vjepa --exec python -P -m pytest -m faults --full-faults $(ARGS)

@@ -1,6 +1,14 @@
-"""What must be so before any test: MuJoCo's OpenGL backend and the signals that what tests start inherits."""
+"""What must be so before any test: MuJoCo's backend, signals, and how tests are spread over processes."""
 
+import contextlib
+import fcntl
+import os
 import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 from sim_bridge.gl import choose_gl_backend
 
@@ -11,7 +19,62 @@ choose_gl_backend()
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+REAL_TIME = "real_time"
+IN_TURN = "VJEPA_TEST_IN_TURN"
+"""Set while a test runs, for the tests that it may start itself."""
+
 
 def pytest_addoption(parser):
     """Add the option of `make test-faults`."""
     parser.addoption("--full-faults", action="store_true", help="run the fault suite in full size, not the short form")
+
+
+def pytest_collection_modifyitems(items):
+    """Put tests of whole stacks first, since they are long, and those of real time last, in one process."""
+    for item in items:
+        if item.get_closest_marker(REAL_TIME):
+            item.add_marker(pytest.mark.xdist_group(REAL_TIME))
+    items.sort(key=lambda item: (bool(item.get_closest_marker(REAL_TIME)), not item.nodeid.startswith("tests/")))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Spread files over processes, and not single tests, so that what the tests of a file share is made once."""
+    from xdist.scheduler import LoadGroupScheduling
+
+    class ByFile(LoadGroupScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            group = super()._split_scope(nodeid)
+            return nodeid.partition("::")[0] if group == nodeid else group
+
+    return ByFile(config, log) if config.getoption("dist") == "loadgroup" else None
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item):
+    """Run a test of real time while no other test of this user runs, in this run of pytest or in another."""
+    with _turn(alone=item.get_closest_marker(REAL_TIME) is not None):
+        return (yield)
+
+
+@contextlib.contextmanager
+def _turn(alone: bool) -> Iterator[None]:
+    """Wait for the turn of a test, and hold it while the context lasts: alone, or with others side by side.
+
+    Nobody passes the gate while a test waits to be alone, so that its turn comes once the tests that run have ended.
+    The locks are those of files, so that they hold between processes, and end with them.
+    """
+    if IN_TURN in os.environ:
+        yield
+        return
+    folder, name = Path(tempfile.gettempdir()), f"vjepa-test-{os.getuid()}"
+    with (folder / f"{name}.gate").open("w") as gate, (folder / f"{name}.turn").open("w") as turn:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        fcntl.flock(turn, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(gate, fcntl.LOCK_UN)
+        os.environ[IN_TURN] = "1"
+        try:
+            yield
+        finally:
+            del os.environ[IN_TURN]
+            fcntl.flock(turn, fcntl.LOCK_UN)

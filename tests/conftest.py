@@ -20,9 +20,10 @@ from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Joy
 
+from tests.forked_nodes import ForkedNodes, ForkingSupervisor
+from vjepa_bringup import run_graph
 from vjepa_bringup.graph import StackOptions
 from vjepa_bringup.monitor import Monitor
-from vjepa_bringup.run_graph import running_graph
 from vjepa_bringup.supervisor import Supervisor
 from vjepa_interfaces import topics
 from vjepa_interfaces.managed_node import qos_profile
@@ -139,14 +140,24 @@ def message_type(topic: topics.Topic) -> type:
     return getattr(importlib.import_module(f"{package}.msg"), name)
 
 
+@pytest.fixture(scope="session")
+def forked_nodes():
+    """The process that all nodes of the session's stacks are forks of."""
+    nodes = ForkedNodes()
+    yield nodes
+    nodes.end()
+
+
 @pytest.fixture
-def start_stack():
+def start_stack(forked_nodes, monkeypatch):
     """Return a function that starts a stack with the given options; all of them end with the test."""
+    monkeypatch.setattr(ForkingSupervisor, "nodes", forked_nodes, raising=False)
+    monkeypatch.setattr(run_graph, "Supervisor", ForkingSupervisor)
     with contextlib.ExitStack() as exits:
 
         def start(task: str = "reacher-easy", **options) -> Stack:
             chosen = StackOptions(task=task, log_level=options.pop("log_level", "warn"), **options)
-            supervisor, domain = exits.enter_context(running_graph(chosen, None, {}))
+            supervisor, domain = exits.enter_context(run_graph.running_graph(chosen, None, {}))
             stack = Stack(supervisor, domain, chosen.namespace, task)
             exits.callback(stack.monitor.close)
             return stack

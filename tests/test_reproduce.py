@@ -2,8 +2,10 @@
 
 import json
 import signal
+from pathlib import Path
 
 import pytest
+import yaml
 
 TINY = {
     "kind": "encoder",
@@ -26,15 +28,28 @@ TINY = {
     },
 }
 LIMIT_S = 240.0
+EXPERIMENTS = Path(__file__).resolve().parents[1] / "ros2_ws/src/training/experiments"
+SMALL = {
+    "explore": " --episodes 12 --episode-steps 30",
+    "dynamics-mlp": " --epochs 2",
+    "reward-old": " --epochs 2",
+}
+"""Experiments of the project, and what makes their commands quick: of an option given twice the last one counts."""
 
 
 @pytest.fixture
 def start(tmp_path, commands):
-    """Return a function that starts `vjepa reproduce` for a tiny encoder, on a dozen episodes and epochs."""
+    """Return a function that starts `vjepa reproduce` of the project's experiments on less, for a tiny encoder."""
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / "config.json").write_text(json.dumps(TINY))
-    settings = ["--encoder", "tiny", "--device", "cpu"]
-    return lambda name: commands.start("reproduce", name, *settings, VJEPA_TEST_DIVISOR="1000")
+    (tmp_path / "experiments").mkdir()
+    for name, less in SMALL.items():
+        experiment = yaml.safe_load((EXPERIMENTS / f"{name}.yaml").read_text())
+        for step in experiment["steps"]:
+            step["run"] += less
+        (tmp_path / "experiments" / f"{name}.yaml").write_text(yaml.safe_dump(experiment))
+    settings = ["--encoder", "tiny", "--device", "cpu", "--experiments", "experiments"]
+    return lambda name: commands.start("reproduce", name, *settings)
 
 
 @pytest.mark.timeout(900)

@@ -220,6 +220,25 @@ def test_an_unknown_row_is_refused_with_those_there_are(capsys):
     assert (status, "give names, or all" in complained) == (1, True)
 
 
+def test_experiments_of_ones_own_are_those_of_a_folder(write_rows, capsys):
+    write_rows()
+    status, said, _ = run(capsys, "score", "--dry-run", "--device", "cpu", "--experiments", "experiments")
+    commands = [line for line in said.splitlines() if line.startswith("vjepa ")]
+    assert status == 0
+    assert [command.split()[1] for command in commands] == ["collect", "train", "eval"]
+    status, said, _ = run(capsys, "--list", "--experiments", "experiments")
+    assert [line.split()[0] for line in said.splitlines()] == list(ROWS)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "."])
+def test_a_folder_without_experiments_is_refused_by_name(capsys, name):
+    status, _, complained = run(capsys, "--list", "--experiments", name)
+    assert (status, complained) == (
+        1,
+        f"vjepa: no experiments in '{name}'; expected a folder of files NAME.yaml, an experiment each\n",
+    )
+
+
 def test_a_step_that_fails_ends_it_and_one_that_makes_something_else_does_too(write_rows, place, monkeypatch, capfd):
     row = write_rows()["data"]
     monkeypatch.setattr(place.__class__, "arguments", lambda *_: ["dataset", "info", "nowhere"])

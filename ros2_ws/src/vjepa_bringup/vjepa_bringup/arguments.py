@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import os
 
 from rclpy.exceptions import InvalidNamespaceException, InvalidNodeNameException
 from rclpy.validate_namespace import validate_namespace
@@ -11,21 +10,11 @@ from rclpy.validate_node_name import validate_node_name
 from vjepa_bringup.domains import MAX_DOMAIN
 
 MAX_SEED = 2**31 - 1
-TEST_DIVISOR, A_DOZEN = "VJEPA_TEST_DIVISOR", 12
 
 
 def positive(text: str) -> int:
     """Return a whole number of at least 1."""
     return _whole(text, 1, None)
-
-
-def amount(text: str) -> int:
-    """Return a whole number of at least 1 of something there may be much of: episodes, steps, epochs.
-
-    Tests set `VJEPA_TEST_DIVISOR` to run long commands as they stand on less, though never on less than a dozen.
-    """
-    value = _whole(text, 1, None)
-    return max(value // int(os.environ.get(TEST_DIVISOR, "1")), min(value, A_DOZEN))
 
 
 def whole(text: str) -> int:

@@ -95,7 +95,7 @@ def _add_collect(commands) -> None:
     )
     collect.add_argument("--epsilon", type=float, default=0.0, help="share of steps with a random action instead")
     collect.add_argument("--hold", type=types.positive, default=1, help="steps that a random action is held")
-    collect.add_argument("--episodes", type=types.amount, default=100, help="default %(default)s")
+    collect.add_argument("--episodes", type=types.positive, default=100, help="default %(default)s")
     collect.add_argument("--episode-steps", type=types.positive, default=EPISODE_STEPS, help="default %(default)s")
     collect.add_argument("--workers", type=types.positive, help="processes (default: one a core)")
     collect.add_argument("--ray-address", metavar="ADDRESS", help="simulate on the Ray cluster there instead")

@@ -161,9 +161,11 @@ def read_rows(folder: Path | None = None) -> dict[str, Row]:
     """Return the rows by name, from the YAML files of `folder`, or the project's own.
 
     Raises:
-        VjepaError: a file that is no row, or needs one that there is not; it is named.
+        VjepaError: no file in the folder, or a file that is no row, or needs one that there is not; it is named.
     """
     folder = folder or Path(get_package_share_directory("vjepa_training"), "experiments")
+    if not any(folder.glob("*.yaml")):
+        raise VjepaError(f"no experiments in '{folder}'; expected a folder of files NAME.yaml, an experiment each")
     rows = {path.stem: _row(path) for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem)}
     for row in rows.values():
         for name in row.needs:

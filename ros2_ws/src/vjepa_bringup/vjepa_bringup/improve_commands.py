@@ -25,7 +25,7 @@ def add_parsers(commands) -> None:
         parser.add_argument(
             f"--{kind}", default="", metavar="BUNDLE", help="of dreamer, where it cannot be found out: trained with it"
         )
-    parser.add_argument("--episodes", type=types.amount, default="200", help="recorded a round (default %(default)s)")
+    parser.add_argument("--episodes", type=types.positive, default=200, help="recorded a round (default %(default)s)")
     parser.add_argument(
         "--through",
         choices=("process", "ros", "stack"),
@@ -38,13 +38,13 @@ def add_parsers(commands) -> None:
     parser.add_argument("--episode-steps", type=types.positive, help="of each of them, in process (default 50)")
     parser.add_argument("--epsilon", type=float, help="share of random actions there, in process (default 0.1)")
     parser.add_argument("--hold", type=types.positive, help="steps that such an action is held (default 4)")
-    parser.add_argument("--eval-episodes", type=types.amount, default="20", help="default %(default)s")
+    parser.add_argument("--eval-episodes", type=types.positive, default=20, help="default %(default)s")
     parser.add_argument("--protocol", choices=("short", "full", "old"), default="short", help="of evaluation")
     parser.add_argument(
         "--seed", type=types.seed, default=EVALUATION_SEED, help="of evaluation; round k records from it + k million"
     )
-    parser.add_argument("--epochs", type=types.amount, default="5", help="of dynamics and heads (default %(default)s)")
-    parser.add_argument("--steps", type=types.amount, default="2000", help="of an actor (default %(default)s)")
+    parser.add_argument("--epochs", type=types.positive, default=5, help="of dynamics and heads (default %(default)s)")
+    parser.add_argument("--steps", type=types.positive, default=2000, help="of an actor (default %(default)s)")
     parser.add_argument("--learning-rate", type=float, default=2e-4, help="default %(default)s")
     parser.add_argument("--device", default="cpu", help="where it trains: cpu, cuda or cuda:N (default %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the rounds as JSON, once all are taken")

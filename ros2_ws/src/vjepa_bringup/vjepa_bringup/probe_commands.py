@@ -23,7 +23,7 @@ def add_parsers(commands) -> None:
     probe.add_argument("--device", help="auto, cpu or cuda")
     probe.add_argument("--data", metavar="DS", help="a dataset with frames, or with latents alone (default: simulate)")
     probe.add_argument("--task", help="dm_control task to simulate, such as reacher-easy")
-    probe.add_argument("--episodes", type=types.amount, help="episodes to simulate (default 1000)")
+    probe.add_argument("--episodes", type=types.positive, help="episodes to simulate (default 1000)")
     probe.add_argument("--seed", type=types.seed, help="episode i uses seed + i (default 1000000)")
     probe.add_argument("--episode-steps", type=types.positive, help="control steps of an episode (default 50)")
     probe.add_argument("--randomize", action="store_true", help="draw camera, colours, lights and target size anew")

@@ -3,6 +3,7 @@
 import argparse
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 
 import yaml
 
@@ -22,6 +23,9 @@ def add_parsers(commands) -> None:
     reproduce.add_argument(
         "--results", metavar="DIR", help="folder of the results (default: results, or one in it for another encoder)"
     )
+    reproduce.add_argument(
+        "--experiments", metavar="DIR", help="folder of experiments of your own, each a NAME.yaml (default: the stack's)"
+    )
     reproduce.add_argument("--list", action="store_true", help="the experiments, and what of them is done")
     reproduce.add_argument("--dry-run", action="store_true", help="print the commands that are left, and run none")
     reproduce.set_defaults(function=reproduce_command)
@@ -29,7 +33,7 @@ def add_parsers(commands) -> None:
 
 def reproduce_command(arguments: argparse.Namespace) -> int:
     """`vjepa reproduce`: exit status 0 when all that was asked for is there."""
-    rows = read_rows()
+    rows = read_rows(Path(arguments.experiments) if arguments.experiments else None)
     for name in arguments.names:
         if name != ALL and name not in rows:
             raise unknown_name("experiment", name, [*rows, ALL])
