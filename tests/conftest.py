@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.srv import SetParametersAtomically
@@ -22,7 +23,7 @@ from sensor_msgs.msg import Joy
 
 from tests.forked_nodes import ForkedNodes, ForkingSupervisor
 from vjepa_bringup import run_graph
-from vjepa_bringup.graph import StackOptions
+from vjepa_bringup.graph import StackOptions, read_parameter_file
 from vjepa_bringup.monitor import Monitor
 from vjepa_bringup.supervisor import Supervisor
 from vjepa_interfaces import topics
@@ -33,6 +34,7 @@ from vjepa_training.score import ScoreKeeper
 START_TIMEOUT_S = 90.0
 EVENT_TIMEOUT_S = 60.0
 COMMAND_TIMEOUT_S = 240.0
+LIGHT = Path(__file__).parent / "light"
 
 
 @dataclass
@@ -148,14 +150,35 @@ def forked_nodes():
     nodes.end()
 
 
+def light_planners() -> list[str]:
+    return read_parameter_file(LIGHT / "stack.yaml")["vjepa_planner"]["planners"]
+
+
+def lightened(options: dict[str, Any], file: Path) -> dict[str, Any]:
+    """Return options of a stack with `tests/light` below its own parameters, and write these parameters to `file`."""
+    nodes = read_parameter_file(LIGHT / "stack.yaml")
+    if own := options.get("params_file"):
+        for node, values in read_parameter_file(Path(own)).items():
+            nodes[node] = nodes.get(node, {}) | values
+    file.write_text(yaml.safe_dump({node: {"ros__parameters": values} for node, values in nodes.items()}))
+    return {**options, "encoder": str(LIGHT / "encoder"), "params_file": str(file)}
+
+
 @pytest.fixture
-def start_stack(forked_nodes, monkeypatch):
-    """Return a function that starts a stack with the given options; all of them end with the test."""
+def forking(forked_nodes, monkeypatch):
+    """Have the nodes of the stacks that this process starts forked."""
     monkeypatch.setattr(ForkingSupervisor, "nodes", forked_nodes, raising=False)
     monkeypatch.setattr(run_graph, "Supervisor", ForkingSupervisor)
+
+
+@pytest.fixture
+def start_stack(forking, tmp_path_factory):
+    """Return a function that starts a stack with the given options; all of them end with the test."""
     with contextlib.ExitStack() as exits:
 
         def start(task: str = "reacher-easy", **options) -> Stack:
+            if options.get("planner") in light_planners() and "encoder" not in options:
+                options = lightened(options, tmp_path_factory.mktemp("light") / "stack.yaml")
             chosen = StackOptions(task=task, log_level=options.pop("log_level", "warn"), **options)
             supervisor, domain = exits.enter_context(run_graph.running_graph(chosen, None, {}))
             stack = Stack(supervisor, domain, chosen.namespace, task)

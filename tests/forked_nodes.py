@@ -8,6 +8,7 @@ starts itself, as in tests/test_cli.py and tests/test_readme.py, is not forked.
 import array
 import contextlib
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -18,6 +19,7 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -171,16 +173,36 @@ def become(command: list[str], environment: dict[str, str], folder: str) -> list
     return command
 
 
+def status_of(command: list[str]) -> int:
+    """Run a script as if Python had been started with it, and return its exit status.
+
+    The caller ends without the interpreter's own end, which would touch, and so copy, all that was imported.
+    """
+    sys.argv[:] = command
+    status = 0
+    try:
+        runpy.run_path(command[0], run_name="__main__")
+    except SystemExit as ended:
+        status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return status
+
+
 def main() -> None:
-    """Import, then fork whatever is asked for; a fork runs its script as if Python had been started with it."""
+    """Import, then fork a process for whatever is asked for."""
     for name in IMPORTED:
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # What is not looked at in a fork is not copied.
     sys.path[:] = [path for path in sys.path if path != str(Path(__file__).parent)]
     with socket.socket(fileno=int(sys.argv[1])) as requests:
         command = serve(requests)
     if command:
-        sys.argv[:] = command
-        runpy.run_path(command[0], run_name="__main__")
+        os._exit(status_of(command))
 
 
 if __name__ == "__main__":

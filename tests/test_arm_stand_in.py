@@ -129,6 +129,7 @@ def test_a_latent_is_joined_with_the_newest_joint_state_before_its_frame_and_nev
     assert told_apart > 0.5 * compared, "the next one, nearer or not, would have given another torque"
 
 
+@pytest.mark.real_time
 def test_the_whole_guide_on_the_stand_in(rehearse):
     arm = rehearse()
     stack = arm.stack

@@ -444,6 +444,7 @@ def test_the_committed_document_is_that_of_the_committed_results():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_quick_run_measures_and_documents_everything(tmp_path):
     command = [sys.executable, "-m", "benchmarks.run", "--quick", "--results", tmp_path]

@@ -94,6 +94,7 @@ def said(stack) -> tuple[str, dict]:
     return message, values
 
 
+@pytest.mark.real_time
 def test_a_video_in_a_loop_becomes_frames_in_order_and_latents_with_their_stamps(play):
     stack = play(loop=True, expected_rate_hz=RATE_HZ)
     images, infos, latents = (stack.tap(topic) for topic in (topics.IMAGE, topics.CAMERA_INFO, topics.LATENT))

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from dataclasses import fields
@@ -20,6 +21,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from sim_bridge.env import SimConfig
 from sim_bridge.sim_node import SimParameters
+from vjepa_bringup.cli import main
 from vjepa_bringup.domains import hold_domain
 from vjepa_bringup.graph import StackOptions, environment, find_bundle
 from vjepa_bringup.monitor import Monitor
@@ -134,7 +136,51 @@ def stack(vjepa, domain):
         yield running
 
 
+@pytest.fixture
+def in_process(capfd, forking, monkeypatch, tmp_path):
+    """Return a function that runs a command in this process: it returns the status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        said, complained = capfd.readouterr()
+        assert "Traceback" not in complained
+        return ended.value.code, said, complained
+
+    return run
+
+
+@pytest.fixture
+def refusal(in_process):
+    """Return a function that returns what a command complains of, which must refuse its arguments."""
+
+    def run(*arguments: object) -> str:
+        status, said, complained = in_process(*arguments)
+        assert (status in (1, 2), said) == (True, "")
+        return complained
+
+    return run
+
+
+@pytest.fixture
+def no_stack(monkeypatch, tmp_path):
+    """An environment in which no stack of anybody else is found."""
+    for name in ("TMPDIR", "XDG_RUNTIME_DIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+
+
 # What there is not is refused at once.
+
+
+def test_a_program_that_refuses_its_arguments_ends_with_one_line_and_leaves_nothing(vjepa):
+    for arguments, status in ((["eval", "--planner", "nope"], 1), (["fly"], 2)):
+        command = vjepa(*arguments).wait(20)
+        assert command.status == status
+        assert command.complained.splitlines()[-1].startswith("vjepa: ")
+        assert command.said == ""
+        command.assert_left_nothing()
 
 
 @pytest.mark.parametrize("through", ["ros", "process"])
@@ -147,12 +193,9 @@ def stack(vjepa, domain):
         ("--params-file", "parameter file nope is not readable"),
     ],
 )
-def test_what_there_is_not_is_refused_with_what_there_is(vjepa, through, option, message):
-    command = vjepa("eval", "--episodes", 1, "--through", through, option, "nope").wait(20)
-    assert command.status == 1
-    assert re.fullmatch(f"vjepa: {message}.*\n", command.complained)
-    assert command.said == ""
-    command.assert_left_nothing()
+def test_what_there_is_not_is_refused_with_what_there_is(refusal, through, option, message):
+    complained = refusal("eval", "--episodes", 1, "--through", through, option, "nope")
+    assert re.fullmatch(f"vjepa: {message}.*\n", complained)
 
 
 @pytest.mark.parametrize(
@@ -175,12 +218,8 @@ def test_what_there_is_not_is_refused_with_what_there_is(vjepa, through, option,
         ([], "required: COMMAND"),
     ],
 )
-def test_arguments_that_make_no_sense_are_refused(vjepa, arguments, message):
-    command = vjepa(*arguments).wait(20)
-    assert command.status in (1, 2)
-    assert message in command.complained
-    assert command.said == ""
-    command.assert_left_nothing()
+def test_arguments_that_make_no_sense_are_refused(refusal, arguments, message):
+    assert message in refusal(*arguments)
 
 
 @pytest.mark.parametrize("through", ["ros", "process"])
@@ -195,28 +234,24 @@ def test_arguments_that_make_no_sense_are_refused(vjepa, arguments, message):
         ("planer: {ros__parameters: {planner: random}}", ["unknown node 'planer'", "vjepa_planner"]),
     ],
 )
-def test_a_parameter_that_there_is_not_is_refused_with_those_there_are(vjepa, tmp_path, through, parameters, messages):
+def test_a_parameter_that_there_is_not_is_refused_with_those_there_are(
+    refusal, tmp_path, through, parameters, messages
+):
     (tmp_path / "p.yaml").write_text(parameters)
-    command = vjepa("eval", "--episodes", 1, "--through", through, "--params-file", tmp_path / "p.yaml").wait()
-    assert command.status == 1
+    complained = refusal("eval", "--episodes", 1, "--through", through, "--params-file", tmp_path / "p.yaml")
     for message in messages:
-        assert message in command.complained
-    assert command.complained.splitlines()[-1].startswith("vjepa: ")
-    assert command.said == ""
-    command.assert_left_nothing()
+        assert message in complained
+    assert complained.splitlines()[-1].startswith("vjepa: ")
 
 
 @pytest.mark.parametrize("through", ["ros", "process"])
-def test_a_policy_of_another_encoder_has_no_score(vjepa, tmp_path, through):
+def test_a_policy_of_another_encoder_has_no_score(refusal, tmp_path, through):
     bundle = shutil.copytree(find_bundle("bc-small"), tmp_path / "policy")
     config = json.loads((bundle / "config.json").read_text()) | {"encoder_fingerprint": "0123456789abcdef"}
     (bundle / "config.json").write_text(json.dumps(config))
-    command = vjepa("eval", "--episodes", 1, "--through", through, "--policy", bundle, "--json", "r.json").wait()
-    assert command.status == 1
-    assert "was trained on latents of encoder 0123456789abcdef" in command.complained.splitlines()[-1]
-    assert command.said == ""
+    complained = refusal("eval", "--episodes", 1, "--through", through, "--policy", bundle, "--json", "r.json")
+    assert "was trained on latents of encoder 0123456789abcdef" in complained.splitlines()[-1]
     assert not (tmp_path / "r.json").exists()
-    command.assert_left_nothing()
 
 
 # Results.
@@ -262,11 +297,11 @@ def test_the_same_seeds_give_the_same_returns_through_ros_and_in_one_process(vje
         assert 0 < through["latency_ms"]["p50"] <= through["latency_ms"]["p99"] < math.inf
 
 
-def test_parameters_hold_where_no_option_says_otherwise(vjepa, tmp_path):
+def test_parameters_hold_where_no_option_says_otherwise(in_process, tmp_path):
     (tmp_path / "p.yaml").write_text("sim_bridge: {ros__parameters: {seed: 5, task: reacher-hard}}")
     arguments = ["eval", "--through", "process", "--episodes", 1, "--json", "result.json", "--params-file", "p.yaml"]
-    command = vjepa(*arguments).wait()
-    assert command.status == 0, command.complained
+    status, _, complained = in_process(*arguments)
+    assert status == 0, complained
     result = json.loads((tmp_path / "result.json").read_text())
     assert (result["seed"], result["task"]) == (5, "reacher-hard")
 
@@ -369,6 +404,7 @@ def test_commands_talk_to_the_stack_that_runs(vjepa, stack, tmp_path):
     assert [command.processes() for command in (status, swap, listing, refused)] == [{}] * 4
 
 
+@pytest.mark.real_time
 def test_record_writes_a_bag_for_as_long_as_asked_or_until_ctrl_c(vjepa, stack, tmp_path):
     timed = vjepa("record", "--seconds", 2).wait()
     assert timed.status == 0, timed.complained
@@ -389,14 +425,13 @@ def test_record_writes_a_bag_for_as_long_as_asked_or_until_ctrl_c(vjepa, stack, 
                 assert len(frames) == pytest.approx(100, abs=30)
 
 
-def test_without_a_stack_commands_say_so(vjepa):
+@pytest.mark.usefixtures("no_stack")
+def test_without_a_stack_commands_say_so(in_process, refusal):
     for arguments in (["status"], ["planner", "set", "random"], ["record"]):
-        command = vjepa(*arguments).wait(20)
-        assert command.status == 1
-        assert command.complained.startswith("vjepa: no stack is running here; start one with: vjepa run")
-    listing = vjepa("planner", "list").wait(20)
-    assert listing.status == 0
-    assert re.match("installed: .*expert, expert-p, .*random", listing.said)
+        assert refusal(*arguments).startswith("vjepa: no stack is running here; start one with: vjepa run")
+    status, said, _ = in_process("planner", "list")
+    assert status == 0
+    assert re.match("installed: .*expert, expert-p, .*random", said)
 
 
 def test_a_stack_elsewhere_that_does_not_answer_is_reported(vjepa, domain):

@@ -3,6 +3,7 @@
 import time
 
 import numpy as np
+import pytest
 
 from vjepa_bringup.graph import StackOptions, merged_parameters
 from vjepa_interfaces import topics
@@ -101,6 +102,7 @@ def test_another_task_is_a_parameter(lockstep_stack):
     assert stack.keeper.episodes[0].in_target_at_end
 
 
+@pytest.mark.real_time
 def test_real_time_never_waits_and_accounts_for_every_frame(start_stack):
     stack = start_stack(planner="expert", episodes=1, episode_steps=150, seed=100)
     stack.wait_for_steps(1)

@@ -96,6 +96,7 @@ def test_the_command_that_answers_a_last_frame_is_not_applied(bare_sim):
     assert sim.timesteps.messages[-1].vector.z == 0.0
 
 
+@pytest.mark.real_time
 def test_silence_in_real_time_means_zero_torque(bare_sim):
     sim = bare_sim(episode_steps=100_000)
     sim.send([0.01, 0.01])
@@ -107,6 +108,7 @@ def test_silence_in_real_time_means_zero_torque(bare_sim):
     sim.count("timeout_steps", 1)
 
 
+@pytest.mark.real_time
 def test_the_beginning_of_an_episode_is_no_silence_in_real_time(bare_sim, tmp_path):
     file = tmp_path / "patient.yaml"
     file.write_text("sim_bridge: {ros__parameters: {command_timeout_s: 5.0}}\n")

@@ -325,6 +325,7 @@ def test_the_nvidia_file_gives_the_encoder_a_gpu_and_no_build_of_torch_without_c
     assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
 
 
+@pytest.mark.slow
 def test_the_services_side_by_side_drive_the_arm_and_end_when_told_to(tmp_path):
     """Each command in a process of its own with as little as compose leaves it, though in no container."""
     words = "planner:=expert-p lockstep:=true episodes:=1 episode_steps:=20 log_level:=warn record:=true"

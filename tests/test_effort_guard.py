@@ -22,7 +22,7 @@ from vjepa_interfaces.managed_node import qos_profile
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.guard_rig import Rig
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.real_time]
 
 ROOT = Path(__file__).resolve().parents[1]
 TORQUE, ZERO = [0.02, -0.01], [0.0, 0.0]

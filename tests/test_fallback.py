@@ -147,6 +147,7 @@ def test_in_lockstep_a_slow_planner_drives_on(lockstep_stack, moody):
     assert {plan["planner"] for plan in watch.plans} == {"moody"}
 
 
+@pytest.mark.real_time
 def test_in_real_time_a_late_plan_is_sent_and_the_next_planner_drives_once(start_stack, moody):
     period_s = 0.1  # Slow, so that on a busy machine no other plan is late.
     stack = start_stack(**moody("slow", sim={"rate_hz": 1 / period_s}), episode_steps=10_000)

@@ -14,6 +14,7 @@ from tests.fuzz import ATHERIS
 
 ROOT = Path(__file__).parents[1]
 RUNS = 200
+pytestmark = pytest.mark.slow
 BROKEN = """
 from pathlib import Path
 from tests import fuzz

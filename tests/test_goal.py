@@ -8,6 +8,7 @@ import pytest
 import yaml
 from sensor_msgs.msg import Image
 
+from vjepa_bringup.cli import main
 from vjepa_bringup.graph import find_bundle
 from vjepa_interfaces import topics
 from vjepa_interfaces.image_codec import image_to_rgb
@@ -131,10 +132,12 @@ def test_a_goal_for_a_planner_that_seeks_none_says_so(start_stack, commands):
 
 
 @pytest.mark.parametrize(("content", "reason"), [(None, "No such file"), (b"no picture", "that are no picture")])
-def test_what_is_no_picture_is_refused_before_a_stack_is_looked_for(commands, tmp_path, content, reason):
+def test_what_is_no_picture_is_refused_before_a_stack_is_looked_for(capsys, tmp_path, content, reason):
     if content is not None:
         (tmp_path / "goal.png").write_bytes(content)
-    process = commands.start("goal", "set", "--image", str(tmp_path / "goal.png"))
-    assert process.wait() == 1
-    assert f"picture {tmp_path}/goal.png cannot be read" in commands.said
-    assert reason in commands.said
+    with pytest.raises(SystemExit) as ended:
+        main(["goal", "set", "--image", str(tmp_path / "goal.png")])
+    complained = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert f"picture {tmp_path}/goal.png cannot be read" in complained
+    assert reason in complained

@@ -53,6 +53,7 @@ NODES = {
 }
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_S = 240.0
+pytestmark = pytest.mark.slow
 FEW = ["--episodes", "2", "--eval-episodes", "1", "--protocol", "old", "--epochs", "1"]
 
 

@@ -96,6 +96,7 @@ def uv() -> str:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
 def test_the_whole_lock_is_what_resolves_for_every_python_with_wheels_only(uv, tmp_path, python, way):

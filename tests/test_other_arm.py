@@ -14,6 +14,8 @@ from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.parameters import read_parameters
 from vjepa_planner.planner_node import PlannerParameters
 
+pytestmark = pytest.mark.usefixtures("forking")
+
 
 @pytest.fixture
 def random_alone(tmp_path):

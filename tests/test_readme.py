@@ -1,7 +1,7 @@
 """The documentation is true: its commands run, and its tables name what the code has.
 
 Each page's `bash` blocks run in order in one shell, as a reader would paste them, in a folder that looks like the
-checkout, so that nothing is left in it. What cannot run here is a block `sh REASON`.
+checkout, so that nothing is left in it. Commands that take long run on less. What cannot run is a block `sh REASON`.
 """
 
 import contextlib
@@ -41,6 +41,24 @@ PAGES = [
     "docs/planners.md",
     "docs/contributing.md",
 ]
+SLOW = {"docs/datasets.md", "docs/tutorial.md", "docs/another-arm.md", "docs/world-models.md"}
+"""Pages that train: `make test-all` runs their commands, test_docs.py holds each of them to the command line."""
+
+REAL_TIME = {"docs/real-arm.md"}
+LESS = {
+    "collect": {"--episodes": 12},
+    "probe": {"--episodes": 12},
+    "eval": {"--episodes": 4},
+    "train encoder": {"--steps": 12, "--warmup-steps": 4, "--batch-size": 16},
+    "train bc": {"--epochs": 2, "--dagger-episodes": 4, "--dagger-steps": 20},
+    "train dynamics": {"--epochs": 2},
+    "train reward": {"--epochs": 2},
+    "train dreamer": {"--steps": 12},
+    "train sac": {"--steps": 80, "--episode-steps": 12},
+    "improve": {"--epochs": 1},
+}
+"""The largest values of options that a test has time for: of an option given twice the last one counts."""
+
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HAS_RERUN = importlib.util.find_spec("rerun") is not None
 REASONS = {
@@ -86,7 +104,26 @@ def blocks(page: str) -> list[tuple[str, str]]:
 def script(page: str) -> str:
     run = ("bash", "sh rerun") if HAS_RERUN else ("bash",)
     lines = "\n".join(content for info, content in blocks(page) if info in run).splitlines()
-    return "\n".join(f": {line}" if line in NOT_RUN else line for line in lines) + "\n"
+    return "\n".join(f": {line}" if line in NOT_RUN else on_less(line) for line in lines) + "\n"
+
+
+def on_less(line: str) -> str:
+    """Return a line of a page with what makes its command quick, where it is one that takes long."""
+    for command, most in LESS.items():
+        if line.startswith(f"./vjepa {command} "):
+            typed = {option: re.search(rf" {option} (\d+)", line) for option in most}
+            less = [
+                f" {option} {most[option]}" for option in most if not (t := typed[option]) or int(t[1]) > most[option]
+            ]
+            command, background, rest = line.partition(" &")
+            return command + "".join(less) + background + rest
+    return line
+
+
+def page_param(page: str):
+    """Return a page as a parameter of `session`, with the marks of its tests: a page is run in one process, once."""
+    marks = [pytest.mark.real_time] if page in REAL_TIME else [pytest.mark.xdist_group(page)]
+    return pytest.param(page, marks=[*marks, pytest.mark.slow] if page in SLOW else marks)
 
 
 def looks_like_the_checkout(folder: Path) -> Path:
@@ -117,8 +154,7 @@ def own_domain(tmp_path_factory):
             file = stack.enter_context(open(private / f"domain-{domain}.json", "w"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         own = {"TMPDIR": str(temporary), "XDG_RUNTIME_DIR": str(temporary)}
-        own |= {"VJEPA_TEST_DIVISOR": "1000", "ROS_DOMAIN_ID": str(held)}
-        yield {**os.environ, **own}
+        yield {**os.environ, **own, "ROS_DOMAIN_ID": str(held)}
 
 
 def processes_of(environment: dict[str, str]) -> dict[int, str]:
@@ -133,7 +169,7 @@ def processes_of(environment: dict[str, str]) -> dict[int, str]:
     return found
 
 
-@pytest.fixture(scope="module", params=PAGES)
+@pytest.fixture(scope="module", params=map(page_param, PAGES))
 def session(request, own_domain, tmp_path_factory) -> Session:
     folder = looks_like_the_checkout(tmp_path_factory.mktemp("readme") / "checkout")
     output = folder.parent / "output"
@@ -195,14 +231,14 @@ def test_results_and_status_have_the_fields_that_are_documented(session, interfa
                 assert f"`{key}`" in interface[node], f"diagnostics key {key} of {node}"
 
 
-@pytest.mark.parametrize("session", ["README.md"], indirect=True)
+@pytest.mark.parametrize("session", [page_param("README.md")], indirect=True)
 def test_the_example_in_the_readme_has_the_form_of_the_scoreboard(session):
     example = next(content for info, content in blocks("README.md") if info == "text")
     form = [line[:20] for line in example.splitlines()]
     assert [line[:20] for line in session.output.splitlines() if line[:20] in form][: len(form)] == form
 
 
-@pytest.mark.parametrize("session", ["docs/real-arm.md"], indirect=True)
+@pytest.mark.parametrize("session", [page_param("docs/real-arm.md")], indirect=True)
 def test_in_the_rehearsal_only_a_planner_without_a_dry_run_moves_the_arm(session):
     held = re.findall(r"^largest torque ([\d.]+) N·m, last torque ([\d.]+) N·m$", session.output, re.MULTILINE)
     (dry, _), (driven, _), (_, without_planner) = [(float(largest), float(last)) for largest, last in held]

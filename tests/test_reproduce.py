@@ -52,6 +52,7 @@ def start(tmp_path, commands):
     return lambda name: commands.start("reproduce", name, *settings)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_row_goes_from_nothing_to_its_result_even_where_it_is_killed(start, tmp_path, commands):
     dataset = tmp_path / "reproductions/tiny/datasets/explore"

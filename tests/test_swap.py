@@ -1,5 +1,7 @@
 """Planners are swapped while running: nothing stops, nothing goes unanswered, and nonsense is refused."""
 
+import pytest
+
 from vjepa_interfaces import topics
 
 
@@ -19,6 +21,7 @@ def test_swaps_in_mid_episode_leave_no_stamp_unanswered_in_lockstep(lockstep_sta
     assert seen[-5:] == ["random", "expert-p", "expert", "random", "expert"]
 
 
+@pytest.mark.real_time
 def test_swaps_in_real_time_cost_at_most_one_step_in_a_hundred(start_stack, tmp_path):
     slow = tmp_path / "slow.yaml"
     slow.write_text("sim_bridge: {ros__parameters: {rate_hz: 10.0}}\n")  # Slow, so that a busy machine keeps up.

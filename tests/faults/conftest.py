@@ -34,13 +34,6 @@ def full_size(request) -> bool:
     return request.config.getoption("--full-faults")
 
 
-@pytest.fixture
-def only_in_full_size(full_size):
-    """Skip the test where the suite runs in its short form."""
-    if not full_size:
-        pytest.skip("in full size: make test-faults")
-
-
 def no_fault(message) -> Iterable[tuple[float, object]]:
     """Pass a message on at once: what every other fault does differently."""
     return [(0.0, message)]

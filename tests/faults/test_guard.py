@@ -10,11 +10,11 @@ import pytest
 from vjepa_interfaces.parameters import read_parameters
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from benchmarks.guard import FAULTS, inflicted
+from benchmarks.guard import FAULTS, Fault, inflicted
 from benchmarks.guard_rig import Rig
 from tests.test_network import sockets_of
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.real_time]
 
 SLACK_S = 0.1
 """Of a machine that other tests keep busy; the benchmark `guard` holds an idle one to the figures themselves."""
@@ -41,7 +41,12 @@ def rigs(tmp_path_factory):
     end()
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.what)
+def param_of(fault: Fault):
+    """Return a fault as a parameter; those of another priority than the default are `make test-all`'s."""
+    return pytest.param(fault, id=fault.what, marks=[pytest.mark.slow] if "without a real-time" in fault.what else [])
+
+
+@pytest.mark.parametrize("fault", map(param_of, FAULTS))
 def test_a_fault_means_zero_torque_in_time_until_the_switch_is_released_and_pressed(rigs, fault):
     if "busy" in fault.what and not MAY_ASK:
         pytest.skip("this user may not ask for a real-time priority, without which the commander itself would starve")
@@ -50,7 +55,7 @@ def test_a_fault_means_zero_torque_in_time_until_the_switch_is_released_and_pres
 
 @pytest.mark.parametrize("atomically", [True, False])
 @pytest.mark.parametrize("refused", [{"rate_hz": 5.0}, {"effort_limits": [0.01, 0.01]}, {"use_sim_time": True}])
-@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("first", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_request_that_is_refused_in_part_does_not_end_the_dry_run(rigs, refused, first, atomically):
     rig = rigs({})
     rig.set_parameters(dry_run=True)

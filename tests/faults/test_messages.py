@@ -111,6 +111,7 @@ def wait_running(stack) -> None:
     stack.wait_for(lambda: stack.monitor.diagnostics["sim_bridge"][1] == "running", "the simulation to run", 5.0)
 
 
+@pytest.mark.real_time
 def test_in_real_time_pictures_drive_the_arm_and_nothing_else_does(relayed_stack, driven_arm, wait_said):
     stack, relay = relayed_stack(*LINKS["frames"], planner="random", episode_steps=100_000)
     arm = driven_arm(stack)
@@ -136,12 +137,10 @@ def test_in_real_time_pictures_drive_the_arm_and_nothing_else_does(relayed_stack
     arm.assert_never_held_too_long()
 
 
-@pytest.mark.parametrize("link", LINKS)
-def test_in_lockstep_every_step_has_its_answer_and_nothing_deadlocks(
-    relayed_stack, wait_said, tmp_path, full_size, link
-):
-    if link != "frames" and not full_size:
-        pytest.skip("in full size: make test-faults")
+@pytest.mark.parametrize(
+    "link", ["frames", *(pytest.param(n, marks=pytest.mark.slow) for n in ("latents", "commands"))]
+)
+def test_in_lockstep_every_step_has_its_answer_and_nothing_deadlocks(relayed_stack, wait_said, tmp_path, link):
     file = tmp_path / "retry.yaml"
     file.write_text("sim_bridge: {ros__parameters: {lockstep_retry_s: 0.2}}\n")
     stack, relay = relayed_stack(*LINKS[link], lockstep=True, episode_steps=1000, params_file=str(file))
@@ -187,6 +186,7 @@ def nonsense(stamp_ns: int):
         yield JointState(name=JOINTS, effort=[0.05, 0.05]), stamp
 
 
+@pytest.mark.real_time
 def test_nonsense_on_every_topic_moves_no_arm_and_ends_no_node(driven_arm, wait_said, tmp_path):
     arm = driven_arm(record=True, bag_dir=str(tmp_path))
     stack = arm.stack

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.real_time]
 
 DRIVING = ("vjepa_planner", "vjepa_perception")
 """The nodes without which no command comes."""
@@ -19,7 +19,7 @@ def stop_and_go_on(stack, node: str):
     return lambda: os.kill(pid, signal.SIGCONT)
 
 
-@pytest.mark.usefixtures("only_in_full_size")
+@pytest.mark.slow
 def test_a_node_that_hangs_for_seconds_stops_the_arm_and_nothing_else(driven_arm, wait_said, tmp_path):
     arm = driven_arm(record=True, bag_dir=str(tmp_path))
     stack = arm.stack
@@ -58,7 +58,7 @@ def test_a_killed_node_stops_the_arm_until_it_is_back(driven_arm, full_size):
     arm.assert_never_held_too_long()
 
 
-@pytest.mark.usefixtures("only_in_full_size")
+@pytest.mark.slow
 def test_a_starved_stack_stops_the_arm_rather_than_acting_late(driven_arm, hogs):
     arm = driven_arm()
     stack = arm.stack

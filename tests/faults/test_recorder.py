@@ -53,7 +53,7 @@ def stamps_saved_from(bag: Path, repaired: Path) -> list[int]:
         return stamps_in(repaired)
 
 
-@pytest.mark.usefixtures("only_in_full_size")
+@pytest.mark.slow
 def test_a_killed_recorder_loses_the_last_second_at_most_and_records_again(lockstep_stack, tmp_path):
     bags = tmp_path / "bags"
     stack = lockstep_stack(planner="expert", record=True, bag_dir=str(bags), episode_steps=100_000)

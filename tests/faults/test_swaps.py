@@ -8,7 +8,7 @@ import pytest
 
 from vjepa_interfaces import topics
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.real_time]
 
 SWAPS, SWAPS_IN_FULL = 30, 1000
 GROWTH_BYTES = 64 * 2**20

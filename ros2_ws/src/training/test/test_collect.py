@@ -46,6 +46,7 @@ def undisturbed(tmp_path_factory) -> Dataset:
     return collect(tmp_path_factory.mktemp("collect") / "ds", FRAMES_ALONE, None, EPISODES, 1, {"command": "test"})
 
 
+@pytest.mark.slow
 def test_rows_do_not_depend_on_the_number_of_workers(tmp_path, undisturbed):
     counts: list[int] = []
     other = collect(tmp_path / "ds", FRAMES_ALONE, None, EPISODES, 3, {"command": "test"}, counts.append)
@@ -54,6 +55,7 @@ def test_rows_do_not_depend_on_the_number_of_workers(tmp_path, undisturbed):
     assert other.info == undisturbed.info
 
 
+@pytest.mark.slow
 def test_latents_are_those_of_one_process_whatever_the_number_of_workers(tmp_path):
     config = replace(CONFIG, sim=replace(CONFIG.sim, image_size=(64, 64)), frames=False)
     dataset = collect(tmp_path / "ds", config, ENCODER, 2, 2, {})
@@ -115,6 +117,7 @@ def test_rows_are_the_steps_of_the_simulation_of_each_seed(undisturbed):
         assert np.isnan(rows["action"][-1]).all()
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_nothing_but_time(tmp_path, undisturbed):
     killed: list[int] = []
 

@@ -60,7 +60,10 @@ def data(tmp_path_factory, encoder_config):
     return of
 
 
-@pytest.mark.parametrize("task", ["cartpole-swingup", "finger-spin", "manipulator-bring_ball"])
+@pytest.mark.parametrize(
+    "task",
+    ["finger-spin", *(pytest.param(t, marks=pytest.mark.slow) for t in ("cartpole-swingup", "manipulator-bring_ball"))],
+)
 def test_any_number_of_joints_goes_from_data_to_an_actor_that_drives(task, data, encoder, tmp_path):
     dataset, sim = data(task), replace(SIM, task=task)
     assert dataset.info.joint_names == TASKS[task].joint_names
@@ -84,6 +87,7 @@ def test_mixed_data_is_of_the_planners_that_know_the_task(encoder):
         collector.close()
 
 
+@pytest.mark.slow
 def test_a_pushed_point_is_cloned_from_its_own_expert(data, encoder, tmp_path):
     dataset = data("point_mass-easy")
     training = replace(

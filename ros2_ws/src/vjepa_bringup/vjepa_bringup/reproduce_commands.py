@@ -24,7 +24,9 @@ def add_parsers(commands) -> None:
         "--results", metavar="DIR", help="folder of the results (default: results, or one in it for another encoder)"
     )
     reproduce.add_argument(
-        "--experiments", metavar="DIR", help="folder of experiments of your own, each a NAME.yaml (default: the stack's)"
+        "--experiments",
+        metavar="DIR",
+        help="folder of experiments of your own, each a NAME.yaml (default: the stack's)",
     )
     reproduce.add_argument("--list", action="store_true", help="the experiments, and what of them is done")
     reproduce.add_argument("--dry-run", action="store_true", help="print the commands that are left, and run none")

@@ -59,7 +59,9 @@ def _add_common(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("--device", help="auto, cpu or cuda")
     parser.add_argument("--dtype", help="of the encoder: auto, float32, bfloat16 or float16")
     parser.add_argument("--task", help="dm_control task, such as reacher-easy")
-    parser.add_argument("--episodes", type=types.positive, default=DEFAULT_EPISODES[command], help="default %(default)s")
+    parser.add_argument(
+        "--episodes", type=types.positive, default=DEFAULT_EPISODES[command], help="default %(default)s"
+    )
     parser.add_argument("--seed", type=types.seed, help="episode i uses seed + i (default: the parameters', else 0)")
     parser.add_argument("--protocol", choices=list(PROTOCOLS), default="short", help=_steps_of_protocols())
     parser.add_argument("--params-file", default="", help="YAML of ROS parameters over the defaults")

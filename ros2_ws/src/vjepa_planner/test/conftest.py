@@ -84,7 +84,7 @@ def untrained_world(folder: Path, members: int = 1, joint_state: bool = False) -
     return save_world(folder, dynamics, heads)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_world():
     """Return `untrained_world`, a function that writes bundles and returns the options that name them."""
     return untrained_world

@@ -34,15 +34,16 @@ class TestExpertXY(PlannerConformance):
 class TestBc(PlannerConformance):
     joint_state = False
 
-    @pytest.fixture(autouse=True)
-    def _bundle(self, tmp_path):
+    @pytest.fixture(autouse=True, scope="class")
+    def _bundle(self, request, tmp_path_factory):
         import torch
 
         from vjepa_planner.models.policy import Policy, PolicyConfig, save_policy
 
         torch.manual_seed(0)
-        save_policy(tmp_path, Policy(PolicyConfig(joint_state=self.joint_state)), "an-encoder", "# Untrained")
-        self.path = str(tmp_path)
+        folder = tmp_path_factory.mktemp("policy")
+        save_policy(folder, Policy(PolicyConfig(joint_state=self.joint_state)), "an-encoder", "# Untrained")
+        request.cls.path = str(folder)
 
     def make_planner(self):
         return load_for_test("bc", bundle=self.path)
@@ -60,9 +61,9 @@ class OfAWorld(PlannerConformance):
     members, joint_state = 1, False
     options: dict = {}
 
-    @pytest.fixture(autouse=True)
-    def _world(self, tmp_path, make_world):
-        self.given = make_world(tmp_path, self.members, self.joint_state)
+    @pytest.fixture(autouse=True, scope="class")
+    def _world(self, request, tmp_path_factory, make_world):
+        request.cls.given = make_world(tmp_path_factory.mktemp("world"), self.members, self.joint_state)
 
     def make_planner(self):
         return load_for_test(self.name, **{**self.given, **self.options})
@@ -95,24 +96,26 @@ class TestMppi(OfAWorld):
 class TestDreamer(OfAWorld):
     name = "dreamer"
 
-    @pytest.fixture(autouse=True)
-    def _actor(self, tmp_path, _world):
+    @pytest.fixture(autouse=True, scope="class")
+    def _actor(self, request, tmp_path_factory, _world):
         from vjepa_planner.models.actor import Actor, ActorConfig, save_actor
         from vjepa_planner.models.dynamics import load_dynamics
 
         model, _ = load_dynamics(self.given["dynamics"])
         actor = Actor(ActorConfig(hidden=16), model.conditioning.config)
         actor.conditioning.load_state_dict(model.conditioning.state_dict())
-        save_actor(tmp_path / "actor", actor, "an-encoder", "# Untrained")
-        self.given = {"bundle": str(tmp_path / "actor")}
+        folder = tmp_path_factory.mktemp("actor")
+        save_actor(folder, actor, "an-encoder", "# Untrained")
+        request.cls.dynamics = self.given["dynamics"]
+        request.cls.given = {"bundle": str(folder)}
 
 
 class TestDreamerThatSaysWhatItsEnsembleThinks(TestDreamer):
     members, joint_state = 3, True
 
-    @pytest.fixture(autouse=True)
-    def _dynamics(self, tmp_path, _actor):
-        self.given["dynamics"] = str(tmp_path / "dynamics")
+    @pytest.fixture(autouse=True, scope="class")
+    def _dynamics(self, request, _actor):
+        request.cls.given["dynamics"] = request.cls.dynamics
 
     def test_it_says_how_much_the_ensemble_disagrees(self):
         planner, observations = self.begun()
