@@ -94,7 +94,7 @@ class ForkedNodes:
                 command, pass_fds=[other.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
             )
         self._running: dict[int, ForkedNode] = {}
-        self._started: list[int] = []
+        self._started: list[ForkedNode] = []
 
     def start(self, command: Sequence[str], environment: Mapping[str, str]) -> ForkedNode:
         """Start a Python script with its arguments; standard output and error are this process's standard error."""
@@ -104,20 +104,22 @@ class ForkedNodes:
         while not self._started:
             self.listen(1.0)
             assert self._process.poll() is None, "the process that forks nodes has ended"
-        pid = self._started.pop()
-        return self._running.setdefault(pid, ForkedNode(self, pid))
+        return self._started.pop()
 
     def listen(self, timeout_s: float) -> None:
         """Take what is said of the processes: that one has started or ended."""
-        self._socket.settimeout(timeout_s or 0.0)
+        self._socket.settimeout(timeout_s)
         with contextlib.suppress(BlockingIOError, TimeoutError):
             while content := self._socket.recv(LONGEST_REQUEST):
                 pid, status = json.loads(content)
                 if status is None:
-                    self._started.append(pid)
+                    self._running[pid] = ForkedNode(self, pid)
+                    self._started.append(self._running[pid])
                 elif pid in self._running:
                     self._running.pop(pid).returncode = status
                 self._socket.settimeout(0.0)
+            while self._running:  # Nobody is there to answer, and so none of them.
+                self._running.popitem()[1].returncode = -signal.SIGTERM
 
     def end(self) -> None:
         """End the process, and with it those that it forked."""
