@@ -34,6 +34,7 @@ from vjepa_training.score import ScoreKeeper
 
 DEADLINE_S = 90.0
 MARK = "VJEPA_TEST_MARK"
+LIGHT = Path(__file__).parent / "light"
 
 
 def wait_for(condition, what: str, timeout_s: float = DEADLINE_S):
@@ -124,15 +125,29 @@ def domain():
         yield held
 
 
-@pytest.fixture
-def stack(vjepa, domain):
-    """A stack in real time that goes on and on, in mid-episode; and what it says, seen by the test."""
-    running = vjepa("run", "--episodes", 1000, "--domain", domain)
+@contextlib.contextmanager
+def in_mid_episode(running: Vjepa, domain: int):
+    """Wait until a stack in real time is in mid-episode, and give it with what it says, seen by the test."""
     keeper = ScoreKeeper("reacher-easy")
     with environment_of(environment(StackOptions())), Monitor(domain, keeper=keeper) as monitor:
         running.monitor = monitor
         up = monitor.wait_until(lambda: bool(keeper.episodes) and keeper.episodes[-1].steps > 5, DEADLINE_S)
         assert up, f"no step; the stack says: {running.complained}"
+        yield running
+
+
+@pytest.fixture
+def stack(vjepa, domain):
+    """A stack in real time that goes on and on, as `vjepa run` has it, in mid-episode."""
+    with in_mid_episode(vjepa("run", "--episodes", 1000, "--domain", domain), domain) as running:
+        yield running
+
+
+@pytest.fixture
+def light_stack(vjepa, domain):
+    """The same of a stack that is up sooner."""
+    light = ["--encoder", LIGHT / "encoder", "--params-file", LIGHT / "stack.yaml", "--planner", "random"]
+    with in_mid_episode(vjepa("run", "--episodes", 1000, "--domain", domain, *light), domain) as running:
         yield running
 
 
@@ -342,14 +357,14 @@ def test_interrupted_while_starting_up(vjepa, domain, number, nodes):
 
 
 @pytest.mark.parametrize("numbers", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGINT, signal.SIGTERM]], ids=str)
-def test_interrupted_in_mid_episode(stack, numbers):
-    shared = {name for pid in stack.processes() for name in shared_memory(pid)}
-    stack.monitor.close()
+def test_interrupted_in_mid_episode(light_stack, numbers):
+    shared = {name for pid in light_stack.processes() for name in shared_memory(pid)}
+    light_stack.monitor.close()
     for number in numbers:
-        stack.process.send_signal(number)
-    assert stack.wait(40).status == 130
-    assert stack.complained.splitlines()[-1] == "vjepa: interrupted"
-    stack.assert_left_nothing()
+        light_stack.process.send_signal(number)
+    assert light_stack.wait(40).status == 130
+    assert light_stack.complained.splitlines()[-1] == "vjepa: interrupted"
+    light_stack.assert_left_nothing()
     if len(numbers) == 1:  # By force there is no time for it.
         assert shared
         assert [name for name in shared if Path(name).exists()] == [], "nor shared memory, which the system keeps"
@@ -360,12 +375,12 @@ def shared_memory(pid: int) -> set[str]:
     return set(re.findall(r"/dev/shm/fastrtps_[0-9a-f]{16}", Path(f"/proc/{pid}/maps").read_text()))
 
 
-def test_killed_in_mid_episode_its_nodes_end_by_themselves(stack):
-    assert len(stack.processes()) == 6
-    stack.process.kill()
-    stack.process.wait()
-    wait_for(lambda: not stack.processes(), "the nodes to end by themselves", 30)
-    assert "Traceback" not in stack.complained
+def test_killed_in_mid_episode_its_nodes_end_by_themselves(light_stack):
+    assert len(light_stack.processes()) == 6
+    light_stack.process.kill()
+    light_stack.process.wait()
+    wait_for(lambda: not light_stack.processes(), "the nodes to end by themselves", 30)
+    assert "Traceback" not in light_stack.complained
 
 
 def test_an_evaluation_in_one_process_is_interrupted(vjepa):
@@ -405,7 +420,7 @@ def test_commands_talk_to_the_stack_that_runs(vjepa, stack, tmp_path):
 
 
 @pytest.mark.real_time
-def test_record_writes_a_bag_for_as_long_as_asked_or_until_ctrl_c(vjepa, stack, tmp_path):
+def test_record_writes_a_bag_for_as_long_as_asked_or_until_ctrl_c(vjepa, light_stack, tmp_path):
     timed = vjepa("record", "--seconds", 2).wait()
     assert timed.status == 0, timed.complained
     endless = vjepa("record")
