@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sim_bridge.env import SimConfig, SimEnv
 from vjepa_interfaces.errors import VjepaError
@@ -69,7 +70,7 @@ class ArmStandIn(SimEnv):
         self._clock = clock
         self._command, self._commanded_s = np.zeros(len(self.limits.joint_names)), -math.inf
 
-    def command(self, effort) -> None:
+    def command(self, effort: ArrayLike) -> None:
         """Obey efforts (n,) in N·m from the next step on, clamped to what the motors can.
 
         Raises:

@@ -27,7 +27,7 @@ from vjepa_interfaces.parameters import read_parameters
 class ArmStandInNode(Node):
     """`arm_stand_in`: one `ArmStandIn` behind an effort controller's topic, joint states and a camera."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__("arm_stand_in")
         parameters = read_parameters(ArmStandInParameters, self._values())
         self._arm = ArmStandIn(parameters)

@@ -44,7 +44,7 @@ class SimConfig:
     randomize_appearance: bool = False
     randomize_target_size: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse values that no simulation can have, with a VjepaError."""
         if not 0 <= self.seed <= MAX_SEED:
             raise VjepaError(f"seed is {self.seed}; expected 0 to {MAX_SEED}")
@@ -208,7 +208,7 @@ class SimEnv:
     def __enter__(self) -> "SimEnv":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _target_geom(self) -> int:
@@ -239,7 +239,7 @@ class SimEnv:
             fingertip=self._task.fingertip.position(self._physics),
         )
 
-    def _make_renderer(self):
+    def _make_renderer(self) -> Any:
         import mujoco
 
         if not hasattr(mujoco, "GLContext"):
@@ -256,7 +256,7 @@ class SimEnv:
         return renderer
 
 
-_renderers: weakref.WeakSet = weakref.WeakSet()
+_renderers: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def _close_renderers() -> None:

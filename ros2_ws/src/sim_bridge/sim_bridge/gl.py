@@ -8,6 +8,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from vjepa_interfaces.errors import VjepaError, unknown_name
 
@@ -96,7 +97,7 @@ def _check_egl(load_library: LoadLibrary) -> None:
     raise OSError(f"none of {len(allowed)} EGL devices could be initialised, so a driver is missing")
 
 
-def _allowed_devices(devices: list) -> list:
+def _allowed_devices(devices: list[Any]) -> list[Any]:
     """Return the EGL devices that mujoco will try, all or the one in `MUJOCO_EGL_DEVICE_ID`."""
     selected = os.environ.get("MUJOCO_EGL_DEVICE_ID")
     if selected is None:

@@ -4,6 +4,8 @@ Draws come from random streams of their own, so dm_control's initial states stay
 texture images are not redrawn (they live on the graphics card); their materials are tinted instead.
 """
 
+from typing import Any
+
 import numpy as np
 
 CAMERA_SHIFT_M = 0.02
@@ -29,7 +31,7 @@ class Randomizer:
     looks depend on its seed alone.
     """
 
-    def __init__(self, model, camera_id: int, camera: bool, appearance: bool):
+    def __init__(self, model: Any, camera_id: int, camera: bool, appearance: bool) -> None:
         """Take the `mujoco.MjModel` as it is now for nominal.
 
         Args:
@@ -63,7 +65,7 @@ class Randomizer:
         ]
 
 
-def randomize_camera(model, camera_id: int, rng: np.random.Generator) -> None:
+def randomize_camera(model: Any, camera_id: int, rng: np.random.Generator) -> None:
     """Move and turn a camera of `model` a little and change its vertical field of view, uniformly within the limits."""
     import mujoco
 
@@ -77,7 +79,7 @@ def randomize_camera(model, camera_id: int, rng: np.random.Generator) -> None:
     model.cam_fovy[camera_id] += rng.uniform(-FIELD_OF_VIEW_DEG, FIELD_OF_VIEW_DEG)
 
 
-def randomize_appearance(model, rng: np.random.Generator) -> None:
+def randomize_appearance(model: Any, rng: np.random.Generator) -> None:
     """Tint all materials of `model`, never their opacity, and change its lights' brightness and positions."""
     model.mat_rgba[:, :3] = np.clip(model.mat_rgba[:, :3] * rng.uniform(1 - TINT, 1 + TINT, (model.nmat, 3)), 0, 1)
     model.light_diffuse[:] *= rng.uniform(1 - LIGHT, 1 + LIGHT, (model.nlight, 1))
@@ -87,7 +89,7 @@ def randomize_appearance(model, rng: np.random.Generator) -> None:
     model.vis.headlight.diffuse[:] *= brightness
 
 
-def randomize_target_size(model, geom_id: int, seed: int) -> None:
+def randomize_target_size(model: Any, geom_id: int, seed: int) -> None:
     """Scale the radius of the geom `geom_id` of `model`, which the task has just set, uniformly within the limits."""
     rng = np.random.default_rng((seed, _TARGET_STREAM))
     model.geom_size[geom_id, 0] *= rng.uniform(*TARGET_SCALE)

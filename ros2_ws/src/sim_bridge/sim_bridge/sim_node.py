@@ -7,6 +7,7 @@ answers the latest frame steps it. See docs/interface.md.
 import math
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,7 +91,7 @@ class SimNode(ManagedNode):
 
     Parameters = SimParameters
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__("sim_bridge")
         self._discovered_s = time.monotonic() + DISCOVERY_S
         self._env: Any = None  # A SimEnv, whose import waits for the choice of an OpenGL backend.
@@ -98,8 +99,8 @@ class SimNode(ManagedNode):
         self._waiting: Any = None
         self._counts: Any = None
         self._commands: Any = None
-        self._outputs: tuple = ()
-        self._offered: tuple = ()
+        self._outputs: tuple[Any, ...] = ()
+        self._offered: tuple[Any, ...] = ()
 
     def setup(self) -> None:
         """Build the environment and its renderer, and all endpoints."""
@@ -226,7 +227,7 @@ class SimNode(ManagedNode):
         self._episode_ns = self._step.stamp_ns
         self._counts["episodes"] += 1
 
-    def _show(self, advance) -> None:
+    def _show(self, advance: Callable[[], Any]) -> None:
         """Advance the environment and publish what it became; the frame-to-torque time starts here."""
         started = time.monotonic()
         self._step = advance()
@@ -264,7 +265,7 @@ class SimNode(ManagedNode):
         self._timestep.publish(timestep)
         self._camera_info.publish(self._camera_info_message(image))
 
-    def _publish_point(self, publisher, position: np.ndarray) -> None:
+    def _publish_point(self, publisher: Any, position: np.ndarray) -> None:
         point = PointStamped()
         point.header.frame_id = topics.WORLD_FRAME
         set_stamp(point.header.stamp, self._step.stamp_ns)
@@ -335,7 +336,7 @@ class SimNode(ManagedNode):
         stamp_ns = self._step.stamp_ns if self.active and self._step is not None else 0
         self._take_command(None, message.data, stamp_ns)
 
-    def _take_command(self, names, values, stamp_ns: int) -> None:
+    def _take_command(self, names: Sequence[str] | None, values: Sequence[float], stamp_ns: int) -> None:
         now = time.monotonic()
         if not self.active or self._step is None:
             return
@@ -382,7 +383,7 @@ class SimNode(ManagedNode):
 
     # Services.
 
-    def _on_reset(self, request, response: Trigger.Response) -> Trigger.Response:
+    def _on_reset(self, request: Any, response: Trigger.Response) -> Trigger.Response:
         """Begin the next episode at once."""
         response.success = self.active and self._step is not None
         if response.success:
@@ -394,7 +395,7 @@ class SimNode(ManagedNode):
             response.message = "sim_bridge is not running: activate it and wait for its first frame"
         return response
 
-    def _on_set_paused(self, request, response: SetBool.Response) -> SetBool.Response:
+    def _on_set_paused(self, request: Any, response: SetBool.Response) -> SetBool.Response:
         """Hold the simulation still, or let it go on."""
         response.success = self.active
         if not self.active:
@@ -427,7 +428,7 @@ class SimNode(ManagedNode):
         troubles = "; ".join(filter(None, (silence, refusal)))
         return (WARN, troubles) if troubles else (OK, "running")
 
-    def diagnose(self):
+    def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
         """Say how the loop does: rates, latencies, and what was refused, clamped, stale or never answered."""
         if self._counts is None:
             return OK, "configured", {"gl_backend": self._gl_backend}

@@ -19,7 +19,7 @@ class Place:
     kind: str
     name: str
 
-    def position(self, physics) -> np.ndarray:
+    def position(self, physics: Any) -> np.ndarray:
         """Return the point's world position, (3,) m, as a copy."""
         positions = {"geom": physics.data.geom_xpos, "site": physics.data.site_xpos, "body": physics.data.xpos}
         return positions[self.kind][physics.model.name2id(self.name, self.kind)].copy()
@@ -54,7 +54,7 @@ class SimTask:
     target_radius: float | None = None
     plane: tuple[int, int] = (0, 1)
 
-    def load(self, seed: int):
+    def load(self, seed: int) -> Any:
         """Return a new `dm_control.rl.control.Environment` of this task, without a time limit.
 
         Args:
@@ -145,7 +145,7 @@ class Motors:
         limits: (n,) the largest effort of each, N·m.
     """
 
-    def __init__(self, physics):
+    def __init__(self, physics: Any) -> None:
         """Read the motors of `physics`.
 
         Raises:

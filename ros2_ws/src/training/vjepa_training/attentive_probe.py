@@ -7,8 +7,9 @@ learned vector for each row, since pooled rows say nothing of where in the image
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -163,7 +164,15 @@ class _Truth:
         return (output * self._scale + self._mean).cpu().numpy()
 
 
-def _train(probe: AttentiveProbe, read, truths: list[_Truth], fit, held, seed: int, config: AttentiveConfig) -> None:
+def _train(
+    probe: AttentiveProbe,
+    read: Any,
+    truths: list[_Truth],
+    fit: np.ndarray,
+    held: np.ndarray,
+    seed: int,
+    config: AttentiveConfig,
+) -> None:
     """Train `probe` in place and leave it at its best epoch."""
     optimizer = torch.optim.AdamW(probe.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     steps = config.epochs * math.ceil(len(fit) / config.batch_size)
@@ -201,10 +210,10 @@ def _statistics(latents: Features, rows: np.ndarray, batch_size: int) -> tuple[t
     return (mean + origin).float(), torch.where(scale > 1e-6 * origin.abs().mean(), scale, 1.0).float()
 
 
-def _batches(rows: np.ndarray, size: int):
+def _batches(rows: np.ndarray, size: int) -> Iterator[Any]:
     return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
-def _tensor(values) -> torch.Tensor:
+def _tensor(values: Sequence[float]) -> torch.Tensor:
     tensor = values if isinstance(values, torch.Tensor) else torch.as_tensor(np.asarray(values))
     return tensor.to(torch.float32)

@@ -255,7 +255,7 @@ def _messages(
             yield name, arrived_ns, message
 
 
-def _value(name: str, message) -> Any:
+def _value(name: str, message: Any) -> Any:
     """Return what a message of the topic `name` says, as `Frame` holds it."""
     if name == TIMESTEP:
         return timestep_of(message)

@@ -95,7 +95,7 @@ class BagReport:
 class Stopwatch:
     """Seconds of the steady clock by what they were spent on; what runs inside something else is not counted twice."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._what, self._since = "", 0.0
 
@@ -355,7 +355,7 @@ class _BagReading:
         stamps = np.array([step.stamp_ns for step in steps])
         has_next = np.append(np.diff(stamps) <= GAP_PERIODS * self._info.control_period_ns, False)
 
-        def of_next(values: list) -> np.ndarray:
+        def of_next(values: list[Any]) -> np.ndarray:
             """Return each row's value from the row behind it; NaN where that is not its next control step."""
             following = np.roll(np.array(values, np.float64), -1, axis=0)
             following[~has_next] = np.nan

@@ -94,7 +94,7 @@ class Collector:
                 raise VjepaError(f"policy '{name}' acts on latents, but there is no encoder; collect with latents")
             policy.check_encoder(encoder.fingerprint)
 
-    def info(self, source: dict) -> DatasetInfo:
+    def info(self, source: dict[str, Any]) -> DatasetInfo:
         """Return what the rows are; `source` says what made them."""
         width, height = self.config.sim.image_size
         return DatasetInfo(

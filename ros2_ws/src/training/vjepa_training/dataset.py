@@ -210,7 +210,7 @@ class EpisodeWriter:
     def __enter__(self) -> "EpisodeWriter":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -280,7 +280,7 @@ def write_dataset(folder: Path | str, info: DatasetInfo, episodes: Iterable[pa.R
     return Dataset(folder)
 
 
-class Column(Sequence):
+class Column(Sequence[Any]):
     """One column over all files of a dataset, in place on disk: `column[i]`, `column[a:b]`, `column[indices]`."""
 
     def __init__(self, arrays: list[np.ndarray]):
@@ -295,7 +295,7 @@ class Column(Sequence):
         """Rows, and the shape of one."""
         return (len(self), *self._arrays[0].shape[1:])
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> Any:
         """Return the row of a whole number as a view, or a copy of those of a slice or an array of row numbers."""
         if isinstance(index, int | np.integer):
             number = range(len(self))[index]
@@ -315,7 +315,7 @@ class Column(Sequence):
             found[mask] = self._arrays[file][flat[mask] - self._starts[file]]
         return found.reshape(*index.shape, *found.shape[1:])
 
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """Return the whole column as an array: one file's in place, several files' copied together."""
         array = self._arrays[0] if len(self._arrays) == 1 else np.concatenate(self._arrays)
         return np.asarray(array, dtype=dtype)
@@ -425,7 +425,7 @@ def arrow_schema(info: DatasetInfo) -> pa.Schema:
     return pa.schema(fields)
 
 
-def _batch(rows: Mapping[str, np.ndarray], columns, schema: pa.Schema) -> pa.RecordBatch:
+def _batch(rows: Mapping[str, np.ndarray], columns: Mapping[str, Any], schema: pa.Schema) -> pa.RecordBatch:
     length = len(rows["stamp_ns"])
     arrays = []
     for name, (kind, shape) in columns.items():

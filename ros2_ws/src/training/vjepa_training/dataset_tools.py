@@ -75,7 +75,7 @@ def encode_dataset(
         for number, (start, stop) in enumerate(dataset.episodes.tolist()):
             if number not in writer.episodes:
                 rows = {name: column[start:stop] for name, column in columns.items()}
-                pictures: Iterable = ((stamps[i], frames[i]) for i in range(start, stop))
+                pictures: Iterable[Any] = ((stamps[i], frames[i]) for i in range(start, stop))
                 writer.add(number, {**rows, LATENT: encode_frames(encoder, pictures).astype(np.float16)})
             on_episode(stop - start)
     return finish_dataset(folder, info)

@@ -7,6 +7,7 @@ Neither sees target, fingertip or reward. `JointEmbedding` is the one that works
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +64,7 @@ class JointEmbedding(nn.Module):
     target_std: Tensor
     velocity_std: Tensor
 
-    def __init__(self, model, grid: int, joints: int, seed: int, joint_weight: float = 20.0):
+    def __init__(self, model: Any, grid: int, joints: int, seed: int, joint_weight: float = 20.0) -> None:
         """Make the heads for an encoder.
 
         Args:
@@ -104,7 +105,7 @@ class JointEmbedding(nn.Module):
         self.target_std.copy_(std.clamp(min=float(std.median()) / 4))  # Patches in which nothing moves stay small.
         self.velocity_std.copy_(torch.cat([batch.joint_velocity for batch in batches]).std(0).clamp(min=1e-6))
 
-    def forward(self, encoder, clips: Clips) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, encoder: Any, clips: Clips) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss and its parts, and under `rows` the latents, (B, rows, D), detached."""
         tokens = encoder(clips.video).last_hidden_state
         rows = pooled(tokens.float(), self.side, self.grid)
@@ -126,7 +127,7 @@ class JointEmbedding(nn.Module):
             "rows": rows.detach(),
         }
 
-    def after_step(self, encoder, progress: float) -> None:
+    def after_step(self, encoder: Any, progress: float) -> None:
         """Do nothing: the targets are fixed."""
 
     def _embedded(self, frames: Tensor) -> Tensor:
@@ -155,7 +156,9 @@ class MaskedPrediction(nn.Module):
     watch the effective rank.
     """
 
-    def __init__(self, model, grid: int, encoder, seed: int, masked_share: float = 0.75, momentum: float = 0.998):
+    def __init__(
+        self, model: Any, grid: int, encoder: Any, seed: int, masked_share: float = 0.75, momentum: float = 0.998
+    ) -> None:
         """Make the teacher, a copy of `encoder`, and the predictor.
 
         Args:
@@ -187,7 +190,7 @@ class MaskedPrediction(nn.Module):
     def fit_statistics(self, batches: Sequence[Clips]) -> None:
         """Do nothing: a teacher's outputs are normalised token by token."""
 
-    def forward(self, encoder, clips: Clips) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, encoder: Any, clips: Clips) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss and its parts, and under `rows` the teacher's latents, (B, rows, D)."""
         with torch.no_grad():
             tokens = self.teacher(clips.video).last_hidden_state.float()
@@ -207,7 +210,7 @@ class MaskedPrediction(nn.Module):
         return loss, {"masked": loss.detach(), "rows": pooled(tokens, self.side, self.grid)}
 
     @torch.no_grad()
-    def after_step(self, encoder, progress: float) -> None:
+    def after_step(self, encoder: Any, progress: float) -> None:
         """Let the teacher follow; `progress` runs from 0 to 1 over the training."""
         weight = 1 - (1 - self.momentum) * (1 - progress)
         for slow, fast in zip(self.teacher.parameters(), encoder.parameters(), strict=True):

@@ -6,9 +6,10 @@ projection learned together with a small network that reads off it where arm and
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,7 +87,7 @@ class _Latents:
     def __call__(self, rows: np.ndarray) -> Tensor:
         return torch.from_numpy(self._column[rows][:, self._read].astype(np.float32)).flatten(1)
 
-    def blocks(self, rows: np.ndarray):
+    def blocks(self, rows: np.ndarray) -> Iterator[Any]:
         """Yield the latents of `rows`, some thousands at a time."""
         for part in np.split(rows, range(BLOCK_ROWS, len(rows), BLOCK_ROWS)):
             yield self(part)

@@ -74,7 +74,9 @@ class ReacherLatents(gymnasium.Env):
             }
         )
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observed, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observed, dict[str, Any]]:
         """Begin an episode and return its first observation; there are no options.
 
         Raises:
@@ -84,7 +86,7 @@ class ReacherLatents(gymnasium.Env):
         self.begin(seed)
         return self.observed(self._encoded()), {}
 
-    def step(self, action: np.ndarray) -> tuple[Observed, float, bool, bool, dict]:
+    def step(self, action: np.ndarray) -> tuple[Observed, float, bool, bool, dict[str, Any]]:
         """Act for one control period; return observation, reward, terminated, truncated and an empty dictionary.
 
         Raises:

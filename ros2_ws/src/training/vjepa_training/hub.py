@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as parquet
@@ -40,7 +41,7 @@ class PushConfig:
     private: bool = False
     update: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.name.count("/") != 1 or not all(self.name.split("/")):
             raise VjepaError(f"'{self.repo}' is no repository; expected owner/name, or owner/name@BRANCH")
         if "@" in self.repo and not self.branch:
@@ -106,7 +107,7 @@ def push_dataset(dataset: Dataset, config: PushConfig) -> str:
     return f"{address}/tree/{commit.oid}"
 
 
-def _refusal(config: PushConfig, error) -> str:
+def _refusal(config: PushConfig, error: Any) -> str:
     status = error.response.status_code if error.response is not None else None
     if status == 409 and not config.update:
         return f"the repository '{config.name}' exists; choose another name, or replace its data with --update"

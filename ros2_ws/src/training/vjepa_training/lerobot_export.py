@@ -185,7 +185,13 @@ class _Export:
         return values
 
     def _episode_row(
-        self, episode: int, frames: int, length: int, data_file: dict, meta_file: dict, stats: dict[str, Stats]
+        self,
+        episode: int,
+        frames: int,
+        length: int,
+        data_file: dict[str, Any],
+        meta_file: dict[str, Any],
+        stats: dict[str, Stats],
     ) -> dict[str, Any]:
         row: dict[str, Any] = {"episode_index": episode, "tasks": [self._task], "length": length}
         row |= {f"data/{name}": value for name, value in data_file.items()}
@@ -196,7 +202,7 @@ class _Export:
                 row |= {f"stats/{name}/{what}": value for what, value in self._stats_of(name, found).items()}
         return row
 
-    def _stats_of(self, name: str, stats: Stats) -> dict[str, list]:
+    def _stats_of(self, name: str, stats: Stats) -> dict[str, list[Any]]:
         """Return statistics as LeRobot nests them: (channels, 1, 1) of images, (1,) of scalars, else as one row is."""
         channels = (-1, 1, 1)
         shape = channels if name == IMAGE else tuple(self._features[name]["shape"])
@@ -280,7 +286,7 @@ class _Files:
     def __enter__(self) -> "_Files":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._close_file()
 
 

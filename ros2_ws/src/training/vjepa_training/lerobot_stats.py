@@ -12,7 +12,7 @@ class Stats:
     puts together those of its episodes.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.count = 0
         self._found: dict[str, np.ndarray] = {}
 

@@ -349,7 +349,7 @@ _Read = tuple[np.ndarray, np.ndarray, list[float]]
 """Rows of the test whose target is known, what was read off them, and the penalties chosen."""
 
 
-def _linear(features: _FeatureSet, targets: list[ProbeTarget], split: _Split, device) -> list[_Read]:
+def _linear(features: _FeatureSet, targets: list[ProbeTarget], split: _Split, device: Any) -> list[_Read]:
     """Fit all quantities by one regression and each classification by its own discriminants."""
     quantities = [target for target in targets if target.kind != CLASSES]
     found: dict[str, _Read] = {}
@@ -370,7 +370,7 @@ def _linear(features: _FeatureSet, targets: list[ProbeTarget], split: _Split, de
     return [found[target.name] for target in targets]
 
 
-def _attentive(features: _FeatureSet, targets: list[ProbeTarget], split: _Split, device) -> list[_Read]:
+def _attentive(features: _FeatureSet, targets: list[ProbeTarget], split: _Split, device: Any) -> list[_Read]:
     """Train one attentive probe with a query for each target."""
     wanted = [
         AttentiveTarget(target.values, len(target.components) if target.kind == CLASSES else 0) for target in targets

@@ -61,5 +61,5 @@ class _Simulator:
     def __init__(self, config: CollectConfig, encoder: EncoderConfig | None):
         self._collector = Collector(config, load_encoder(encoder) if encoder else None)
 
-    def episode(self, number: int):
+    def episode(self, number: int) -> Any:
         return number, self._collector.episode(number)

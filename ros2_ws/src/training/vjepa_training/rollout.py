@@ -45,7 +45,7 @@ class RolloutConfig:
     device: str = "cpu"
     goal: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse what cannot be run, with a VjepaError."""
         for name in ("episodes", "batch_size"):
             if getattr(self, name) < 1:

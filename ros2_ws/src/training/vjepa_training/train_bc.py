@@ -443,7 +443,7 @@ def _dagger_frames(
         image_size=training.image_size,
     )
 
-    def on_latent(episode: int, step, latent: np.ndarray) -> None:
+    def on_latent(episode: int, step: Any, latent: np.ndarray) -> None:
         seen.append((episode, step, latent[rows].astype(np.float16)))
 
     with tempfile.TemporaryDirectory() as folder:

@@ -286,7 +286,7 @@ def _delta_scale(data: Transitions, rows: np.ndarray, repeat: int) -> Tensor:
     return torch.from_numpy(change.std(0)).clamp(min=1e-6)
 
 
-def _offset_probe(data: Transitions, episodes: np.ndarray):
+def _offset_probe(data: Transitions, episodes: np.ndarray) -> Any:
     """Return a linear probe from states to the way from fingertip to target, m; None where no row knows it."""
     rows = np.flatnonzero(np.isin(data.episode, episodes) & np.isfinite(data.offsets).all(1))
     rows = np.sort(np.random.default_rng(3).permutation(rows)[:STATISTICS_ROWS])

@@ -9,6 +9,7 @@ import types
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -238,7 +239,7 @@ def effective_rank(latents: Tensor) -> float:
     return float(torch.exp(-(share * share.clamp(min=1e-12).log()).sum()))
 
 
-def _encoder(checkpoint: Checkpoint, training: EncoderTraining):
+def _encoder(checkpoint: Checkpoint, training: EncoderTraining) -> Any:
     module = empty_module(checkpoint)
     place_weights(module, checkpoint, torch.device(training.device), torch.float32)
     if not training.finetune:
@@ -254,14 +255,14 @@ def _encoder(checkpoint: Checkpoint, training: EncoderTraining):
     return module.train().requires_grad_(True)
 
 
-def _speed_up(module) -> None:
+def _speed_up(module: Any) -> None:
     """Replace two steps by matrix products of the same result, several times as fast backwards on a CPU."""
     size = module.config.hidden_size // module.config.num_attention_heads
     turn = torch.zeros(size, size)
     even = torch.arange(0, size, 2)
     turn[even + 1, even], turn[even, even + 1] = -1.0, 1.0
 
-    def embed(self, video: Tensor) -> Tensor:
+    def embed(self: Any, video: Tensor) -> Tensor:
         """Patches as rows, instead of a convolution: (B, 3, frames, side, side) to (B, N, D)."""
         t, p = self.tubelet_size, self.patch_size
         split = video.unflatten(2, (-1, t)).unflatten(4, (-1, p)).unflatten(6, (-1, p))
@@ -279,7 +280,7 @@ def _speed_up(module) -> None:
         layer.attention.apply_rotary_embeddings = rotate
 
 
-def _objective(training: EncoderTraining, encoder, dataset: Dataset) -> JointEmbedding | MaskedPrediction:
+def _objective(training: EncoderTraining, encoder: Any, dataset: Dataset) -> JointEmbedding | MaskedPrediction:
     if training.objective == "masked":
         return MaskedPrediction(encoder.config, training.grid, encoder, training.seed)
     return JointEmbedding(encoder.config, training.grid, len(dataset.info.joint_names), training.seed)
@@ -291,14 +292,14 @@ def _draw(rows: np.ndarray, count: int, seed: int, step: int) -> np.ndarray:
     return np.sort(rows[rng.integers(len(rows), size=count)])
 
 
-def _autocast(training: EncoderTraining):
+def _autocast(training: EncoderTraining) -> Any:
     kind = torch.device(training.device).type
     return torch.autocast(kind, torch.bfloat16, enabled=training.dtype == "bfloat16")
 
 
 @torch.no_grad()
 def _validate(
-    objective, encoder, sampler: ClipSampler, rows: np.ndarray, training: EncoderTraining
+    objective: Any, encoder: Any, sampler: ClipSampler, rows: np.ndarray, training: EncoderTraining
 ) -> dict[str, float]:
     sums: dict[str, float] = {}
     batches = 8
@@ -331,7 +332,7 @@ class _Card:
     dataset: Dataset
     command: str
 
-    def write(self, encoder, objective, step: int, figures: dict[str, float]) -> None:
+    def write(self, encoder: Any, objective: Any, step: int, figures: dict[str, float]) -> None:
         """Write weights, configuration and card."""
         self.out.mkdir(parents=True, exist_ok=True)
         trained = objective.teacher if isinstance(objective, MaskedPrediction) else encoder
@@ -354,7 +355,7 @@ class _Card:
         }
         write_bundle(self.out, config, self._text(encoder, step, figures))
 
-    def _text(self, encoder, step: int, figures: dict[str, float]) -> str:
+    def _text(self, encoder: Any, step: int, figures: dict[str, float]) -> str:
         count = sum(parameter.numel() for parameter in encoder.parameters())
         rows = "".join(f"| {name} | {value:.4g} |\n" for name, value in figures.items())
         return (

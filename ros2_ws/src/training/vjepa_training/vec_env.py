@@ -1,6 +1,7 @@
 """Environments side by side, for Stable-Baselines3: the clips of all of them pass the encoder at once."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -44,7 +45,7 @@ class SideBySide(DummyVecEnv):
         outcomes = [self._held(env.env, action) for env, action in zip(self._environments, self.actions, strict=True)]
         rewards, terminated, truncated = (np.array(part) for part in zip(*outcomes, strict=True))
         states = self._states(range(self.num_envs))
-        infos: list[dict] = [{"TimeLimit.truncated": bool(cut)} for cut in truncated]
+        infos: list[dict[str, Any]] = [{"TimeLimit.truncated": bool(cut)} for cut in truncated]
         ended = np.flatnonzero(terminated | truncated)
         for number in ended:
             infos[number]["terminal_observation"] = states[number].copy()

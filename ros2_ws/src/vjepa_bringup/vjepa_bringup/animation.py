@@ -86,7 +86,7 @@ def _shots(messages: Iterable[tuple[topics.Topic, Any]]) -> Iterator[Shot]:
                 yield Shot(stamp_ns, driver, image, latent_picture(latent), np.array(trail))
 
 
-def _figure(shots: list[Shot]):
+def _figure(shots: list[Shot]) -> Any:
     """Return a figure with room for every shot, and a function that draws one into it."""
     from matplotlib.figure import Figure
 

@@ -93,7 +93,7 @@ class PublicationCounter:
     publisher just as it passes the number the old one had reached.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.unnumbered = 0
         self._observed = 0
         self._settled_losses = 0

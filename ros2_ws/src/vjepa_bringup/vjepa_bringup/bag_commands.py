@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 
-def add_parsers(commands) -> None:
+def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `bag`."""
     bag = commands.add_parser("bag", help="repair a recording that was cut short")
     actions = bag.add_subparsers(required=True, metavar="ACTION")

@@ -4,6 +4,7 @@ Source: https://github.com/ros2/rosbag2 (branch jazzy), rosbag2_storage/yaml.hpp
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import yaml
 from mcap.records import Statistics
@@ -27,7 +28,7 @@ class BagTopic:
     channel: int
 
 
-def offered_qos(depth: int, latched: bool) -> dict:
+def offered_qos(depth: int, latched: bool) -> dict[str, Any]:
     """Return a reliable profile in rosbag2's words."""
     return {
         "history": "keep_last",
@@ -42,7 +43,7 @@ def offered_qos(depth: int, latched: bool) -> dict:
     }
 
 
-def bag_metadata(files: dict[str, Statistics], topics: list[BagTopic], custom_data: dict[str, str]) -> dict:
+def bag_metadata(files: dict[str, Statistics], topics: list[BagTopic], custom_data: dict[str, str]) -> dict[str, Any]:
     """Return the description of a bag of MCAP files, by name, as found under `rosbag2_bagfile_information`."""
     return {
         "version": 9,
@@ -70,7 +71,7 @@ def bag_metadata(files: dict[str, Statistics], topics: list[BagTopic], custom_da
     }
 
 
-def _span(files: list[Statistics]) -> dict:
+def _span(files: list[Statistics]) -> dict[str, Any]:
     """Return how long the messages of some files last, when they begin, and how many there are."""
     some = [statistics for statistics in files if statistics.message_count]
     start = min((statistics.message_start_time for statistics in some), default=_NO_START)
@@ -83,10 +84,10 @@ def _span(files: list[Statistics]) -> dict:
 
 
 class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
-    def ignore_aliases(self, data):
+    def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
-def to_yaml(value) -> str:
+def to_yaml(value: Any) -> str:
     """Return `value` as block YAML without anchors, one line a scalar where YAML allows it."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**16)

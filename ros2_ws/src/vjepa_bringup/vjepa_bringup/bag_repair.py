@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from mcap.records import Channel, Chunk, Message, Schema
@@ -53,7 +54,7 @@ class Repair:
 class _Digest:
     """Messages as they went in or came out, in any order within a topic: counts, and a sum of hashes."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.sums: Counter[str] = Counter()
 
@@ -84,7 +85,7 @@ class _Scan:
                     channel = channels[record.channel_id]
                     yield channel, schemas.get(channel.schema_id), record
 
-    def _records(self, file: Path) -> Iterator:
+    def _records(self, file: Path) -> Iterator[Any]:
         """Yield the records of a file up to its end or to where no record can be made out any more."""
         with open(file, "rb") as stream:
             reader = iter(StreamReader(stream, emit_chunks=True, record_size_limit=MAX_RECORD_BYTES).records)
@@ -159,7 +160,7 @@ def _copy(scan: _Scan, path: Path, out: Path) -> Repair:
     except BagError as error:
         raise RepairError(str(error)) from error
 
-    def describe(statistics) -> str:
+    def describe(statistics: Any) -> str:
         return to_yaml(bag_metadata({name: statistics}, list(topics.values()), about))
 
     try:
@@ -190,7 +191,7 @@ def _topic(file: McapFile, channel: Channel, schema: Schema | None) -> BagTopic:
     """Add a channel like the one read, and return it as rosbag2 describes it."""
     if schema is None:
         raise RepairError(f"topic '{channel.topic}' has no message definition; its messages mean nothing without")
-    quality: dict = {}
+    quality: dict[str, Any] = {}
     with suppress(yaml.YAMLError, TypeError, LookupError):
         offered = parse_yaml(channel.metadata.get("offered_qos_profiles", ""), aliases=True)[0]
         quality = offered if isinstance(offered, dict) else {}

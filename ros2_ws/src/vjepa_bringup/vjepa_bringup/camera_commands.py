@@ -5,7 +5,7 @@ import argparse
 from vjepa_bringup.graph import default_parameters, find_bundle
 
 
-def add_parsers(commands) -> None:
+def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `camera`."""
     camera = commands.add_parser("camera", help="look at what a camera, a video file or a stream gives")
     actions = camera.add_subparsers(required=True, metavar="ACTION")

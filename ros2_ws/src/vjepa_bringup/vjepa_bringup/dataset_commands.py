@@ -17,7 +17,7 @@ EPISODE_STEPS = 200
 RANDOMIZED = ("camera", "appearance", "target_size")
 
 
-def add_parsers(commands) -> None:
+def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `dataset` with its actions, and `collect`."""
     dataset = commands.add_parser("dataset", help="make datasets from bags; look into, merge, re-encode and share them")
     actions = dataset.add_subparsers(required=True, metavar="ACTION")
@@ -48,7 +48,7 @@ def add_parsers(commands) -> None:
     _add_collect(commands)
 
 
-def _add_push(actions) -> None:
+def _add_push(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     push = actions.add_parser("push", help="upload a dataset to the Hugging Face Hub, with a card")
     push.add_argument("dataset", metavar="DS")
     push.add_argument("repo", metavar="OWNER/NAME", help="or OWNER/NAME@BRANCH (default: the main branch)")
@@ -62,7 +62,7 @@ def _add_push(actions) -> None:
     push.set_defaults(function=push_command)
 
 
-def _add_build(actions) -> None:
+def _add_build(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     build = actions.add_parser("build", help="a dataset from rosbag2 bags, MCAP or sqlite3, whoever recorded them")
     build.add_argument("bags", metavar="BAG", nargs="+", help="rosbag2 folder, or a single .mcap or .db3 file")
     build.add_argument("--out", required=True, metavar="DS", help="folder of the new dataset")
@@ -87,7 +87,7 @@ def _add_build(actions) -> None:
     build.set_defaults(function=build_command)
 
 
-def _add_collect(commands) -> None:
+def _add_collect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     collect = commands.add_parser("collect", help="a dataset of simulated episodes, without ROS in the way")
     collect.add_argument("--out", required=True, metavar="DS", help="folder of the new dataset")
     collect.add_argument(
@@ -311,7 +311,7 @@ def collect_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _encoder_config(arguments: argparse.Namespace, threads: int):
+def _encoder_config(arguments: argparse.Namespace, threads: int) -> Any:
     """Return the configuration of the encoder that was asked for: what a live node would have, but for the threads."""
     from vjepa_training.settings import encoder_config
 
@@ -319,13 +319,13 @@ def _encoder_config(arguments: argparse.Namespace, threads: int):
     return encoder_config(merged_parameters(options)["vjepa_perception"], threads)
 
 
-def _load_encoder(arguments: argparse.Namespace):
+def _load_encoder(arguments: argparse.Namespace) -> Any:
     from vjepa_training.settings import load_encoder
 
     return load_encoder(_encoder_config(arguments, arguments.threads))
 
 
-def _bar(total: int, unit: str):
+def _bar(total: int, unit: str) -> Any:
     from tqdm import tqdm
 
     return tqdm(total=total, unit=unit, dynamic_ncols=True, disable=None)
@@ -335,12 +335,12 @@ def _source(command: str) -> dict[str, Any]:
     return {"command": f"vjepa {command}", "versions": versions()}
 
 
-def _line(dataset) -> str:
+def _line(dataset: Any) -> str:
     kept = [name for name in ("observation.latent", "observation.image") if name in dataset.info.columns()]
     return f"{dataset.folder}: {len(dataset)} rows in {len(dataset.episodes)} episodes, with {' and '.join(kept)}"
 
 
-def _bag_table(reports: Sequence) -> str:
+def _bag_table(reports: Sequence[Any]) -> str:
     """Return what became of each bag: frames, rows, episodes, and below what was wrong, with its count."""
     lines = [f"{'frames':>8} {'rows':>8} {'episodes':>8}  bag"]
     for report in reports:

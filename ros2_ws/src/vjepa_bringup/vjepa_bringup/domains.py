@@ -82,7 +82,7 @@ def _in_use(domain: int) -> bool:
     return False
 
 
-def _lock(file, patience_s: float) -> bool:
+def _lock(file: IO[str], patience_s: float) -> bool:
     """Lock a domain's file, or return False; `running_stacks` may hold it for an instant, hence the patience."""
     deadline = time.monotonic() + patience_s
     while True:

@@ -22,7 +22,7 @@ ATTEMPTS, ATTEMPT_S = 20, 0.5
 ENCODER_PARAMETERS = ("encoder", "device", "dtype", "clip_frames", "grid")
 
 
-def add_parsers(commands) -> None:
+def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `goal`."""
     goal = commands.add_parser("goal", help="give a running stack a goal, for planners that seek one")
     actions = goal.add_subparsers(required=True, metavar="ACTION")

@@ -31,7 +31,7 @@ STANDSTILL_S = 60.0
 NO_ANSWER = "vjepa_planner does not answer; is the stack up? see: vjepa status"
 
 
-def add_parsers(commands) -> None:
+def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `planner`, `record` and `status`."""
     planner = commands.add_parser("planner", help="list the planners of a running stack, or swap the one that drives")
     actions = planner.add_subparsers(required=True, metavar="ACTION")

@@ -13,7 +13,7 @@ EVALUATION_SEED = 1_500_000_000
 """Far from the seeds of the project's datasets and results, so that choosing by it says nothing about those."""
 
 
-def add_parsers(commands) -> None:
+def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `improve`."""
     parser = commands.add_parser("improve", help="online rounds: record, train warm, evaluate, keep what is better")
     parser.add_argument("--planner", required=True, help="cem, mppi, shooting or dreamer")

@@ -47,7 +47,7 @@ def _encoded(*records: McapRecord) -> bytes:
 class _Chunk:
     """The messages since the last commit, in memory."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.parts: list[bytes] = []
         self.size = 0
         self.start = self.end = 0

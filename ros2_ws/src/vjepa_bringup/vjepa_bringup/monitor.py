@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,7 @@ class Monitor:
         if keeper is not None:
             self._score(keeper)
 
-    def _subscribe(self, message_type: type, topic: topics.Topic, callback) -> None:
+    def _subscribe(self, message_type: type, topic: topics.Topic, callback: Callable[[Any], None]) -> None:
         depth = max(topic.depth, 1000) if not topic.latched else topic.depth
         self.node.create_subscription(message_type, topic.name, callback, qos_profile(topic, depth))
 
@@ -88,7 +88,7 @@ class Monitor:
         """Give the keeper what the sim publishes, in the order of stamps."""
         rows = Rows(("timestep", "target", "fingertip"))
 
-        def add(message, name: str, value) -> None:
+        def add(message: Any, name: str, value: Any) -> None:
             for stamp_ns, row in rows.add(to_nanoseconds(message.header.stamp), name, value):
                 timestep = row["timestep"]
                 keeper.add(stamp_ns, timestep.reward, timestep.step_type, row["target"], row["fingertip"])
@@ -116,7 +116,7 @@ class Monitor:
         """Listen for `seconds`."""
         self.wait_until(lambda: False, seconds)
 
-    def wait_until(self, condition, timeout_s: float) -> bool:
+    def wait_until(self, condition: Callable[[], object], timeout_s: float) -> bool:
         """Listen until `condition()` holds and return True, or False after `timeout_s`."""
         deadline = time.monotonic() + timeout_s
         while not condition():
@@ -127,7 +127,7 @@ class Monitor:
                 self._executor.spin_once(min(left, SPIN_S))
         return True
 
-    def call(self, service_type: type, name: str, request, timeout_s: float = 5.0):
+    def call(self, service_type: type, name: str, request: Any, timeout_s: float = 5.0) -> Any:
         """Call a service and return its response, or None where it is not there or does not answer in time."""
         client = self.node.create_client(service_type, name)
         try:
@@ -172,7 +172,7 @@ class Monitor:
     def __enter__(self) -> "Monitor":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

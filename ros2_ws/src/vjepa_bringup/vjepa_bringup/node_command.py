@@ -9,7 +9,7 @@ from vjepa_bringup.supervisor import command_of, parameters_as_yaml
 from vjepa_interfaces.errors import unknown_name
 
 
-def add_parsers(commands) -> None:
+def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `node`."""
     node = commands.add_parser("node", help="become one node of the stack, for a container that runs it alone")
     node.add_argument(

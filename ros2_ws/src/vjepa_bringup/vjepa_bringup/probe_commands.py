@@ -14,7 +14,7 @@ from vjepa_bringup.scoreboard import require_writable, write_json
 from vjepa_interfaces.errors import VjepaError
 
 
-def add_parsers(commands) -> None:
+def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `probe`."""
     probe = commands.add_parser(
         "probe", help="linear and attentive probes on an encoder's latents, against an untrained encoder and raw pixels"
@@ -158,7 +158,7 @@ def draw(path: str, result: dict[str, Any], predictions: dict[str, Any]) -> None
     figure.savefig(path, format="png", dpi=110)
 
 
-def _draw_predictions(plot, title: str, truth, predicted, axis: int) -> None:
+def _draw_predictions(plot: Any, title: str, truth: Any, predicted: Any, axis: int) -> None:
     limit = 1.1 * abs(truth).max()
     plot.scatter(truth[:, axis], predicted[:, axis], s=2, alpha=0.3, linewidths=0)
     plot.axline((0, 0), slope=1, color="black", linewidth=0.8)
@@ -166,7 +166,7 @@ def _draw_predictions(plot, title: str, truth, predicted, axis: int) -> None:
     plot.set(xlim=(-limit, limit), ylim=(-limit, limit))
 
 
-def _draw_bars(plot, scores: list[dict[str, Any]]) -> None:
+def _draw_bars(plot: Any, scores: list[dict[str, Any]]) -> None:
     targets = {score["target"]: "accuracy" if score["measure"] == "accuracy" else "R²" for score in scores}
     probes = list(dict.fromkeys(map(_probe, scores)))
     width = 0.8 / len(probes)

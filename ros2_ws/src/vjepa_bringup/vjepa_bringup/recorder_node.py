@@ -48,7 +48,7 @@ class RecorderNode(ManagedNode):
 
     Parameters = RecorderParameters
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__("episode_recorder")
         self._writer: BagWriter | None = None
         self._taps: list[tuple[topics.Topic, str, Any]] = []
@@ -114,7 +114,7 @@ class RecorderNode(ManagedNode):
         except VjepaError as error:
             self._fail(error)
 
-    def _write(self, writer: BagWriter, topic: topics.Topic, full_name: str, data: bytes, info: dict) -> None:
+    def _write(self, writer: BagWriter, topic: topics.Topic, full_name: str, data: bytes, info: dict[str, Any]) -> None:
         writer.write(
             full_name, data, info["received_timestamp"], info["source_timestamp"], info["publication_sequence_number"]
         )
@@ -177,7 +177,7 @@ class RecorderNode(ManagedNode):
             response.success, response.message = False, str(error)
         return response
 
-    def diagnose(self):
+    def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
         """Say whether and where a bag is being written."""
         if self._failure:
             return ERROR, self._failure, {}

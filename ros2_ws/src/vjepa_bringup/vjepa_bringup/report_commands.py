@@ -11,7 +11,7 @@ from vjepa_bringup.scoreboard import require_writable
 PAGE = Path("docs/results.md")
 
 
-def add_parsers(commands) -> None:
+def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `report`."""
     report = commands.add_parser("report", help="write the page of all results from the JSON files of experiments")
     report.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="default %(default)s")

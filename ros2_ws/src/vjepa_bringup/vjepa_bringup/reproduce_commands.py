@@ -14,7 +14,7 @@ from vjepa_interfaces.errors import VjepaError, unknown_name
 ALL = "all"
 
 
-def add_parsers(commands) -> None:
+def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `reproduce`."""
     reproduce = commands.add_parser("reproduce", help="run experiments by name: data, training and evaluation")
     reproduce.add_argument("names", metavar="NAME", nargs="*", help="experiments (see --list), or all")

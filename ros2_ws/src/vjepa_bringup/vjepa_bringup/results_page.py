@@ -3,7 +3,7 @@
 import json
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,7 +178,7 @@ def render(rows: Mapping[str, Row], results: Sequence[Result], page: Path, pictu
     return "\n".join(parts) + "\n"
 
 
-def _evaluations(results: Sequence[Result], link) -> str:
+def _evaluations(results: Sequence[Result], link: Callable[[Result], str]) -> str:
     lines: list[Sequence[str]] = [
         (
             "experiment",
@@ -221,7 +221,7 @@ def _evaluations(results: Sequence[Result], link) -> str:
     return _table(lines)
 
 
-def _other_tasks(results: Sequence[Result], link) -> str:
+def _other_tasks(results: Sequence[Result], link: Callable[[Result], str]) -> str:
     heads = ("experiment", "task", "planner", "protocol", "mean return (95 % interval)", "success", "episodes", "seeds")
     lines: list[Sequence[str]] = [(*heads, "encoder", "result")]
     for result in results:
@@ -245,7 +245,7 @@ def _beyond(cloned: Sequence[dict[str, Any]], found: dict[str, Any]) -> str:
     return ""
 
 
-def _goals(results: Sequence[Result], link) -> str:
+def _goals(results: Sequence[Result], link: Callable[[Result], str]) -> str:
     lines: list[Sequence[str]] = [
         (
             "experiment",
@@ -299,7 +299,7 @@ def _reasons(results: Sequence[Result]) -> str:
     return "".join(f"- `{name}`: {why}\n" for name, why in whys.items())
 
 
-def _imagined(results: Sequence[Result], link) -> str:
+def _imagined(results: Sequence[Result], link: Callable[[Result], str]) -> str:
     heads = ("experiment", "steps ahead", "imagined", "happened", "root mean square difference")
     lines: list[Sequence[str]] = [(*heads, "of the middle episode", "plans", "result")]
     for result in results:
@@ -312,7 +312,7 @@ def _imagined(results: Sequence[Result], link) -> str:
     return _table(lines)
 
 
-def _rounds(results: Sequence[Result], link) -> str:
+def _rounds(results: Sequence[Result], link: Callable[[Result], str]) -> str:
     heads = ("experiment", "round", "rows", "mean return before", "after", "difference, paired", "kept", "episodes")
     lines: list[Sequence[str]] = [(*heads, "protocol", "result")]
     for result in results:
@@ -333,7 +333,7 @@ def _rounds(results: Sequence[Result], link) -> str:
     return _table(lines)
 
 
-def _dynamics(results: Sequence[Result], link) -> str:
+def _dynamics(results: Sequence[Result], link: Callable[[Result], str]) -> str:
     heads = ("experiment", "earlier work", "parameters", "transitions", "validation loss")
     lines: list[Sequence[str]] = [(*heads, "open loop, standard deviations", "open loop, m", "result")]
     for result in results:
@@ -346,7 +346,7 @@ def _dynamics(results: Sequence[Result], link) -> str:
     return _table(lines)
 
 
-def _heads(results: Sequence[Result], link) -> str:
+def _heads(results: Sequence[Result], link: Callable[[Result], str]) -> str:
     heads = ("experiment", "earlier work", "mean squared error of the reward", "variance of the reward")
     lines: list[Sequence[str]] = [(*heads, "frames with a reward", "error of the distance, m", "result")]
     for result in results:
@@ -361,7 +361,7 @@ def _heads(results: Sequence[Result], link) -> str:
     return _table(lines)
 
 
-def _probe(result: Result, link) -> str:
+def _probe(result: Result, link: Callable[[Result], str]) -> str:
     head = f"`{result.row.name}`; earlier work, on other targets: {result.row.old}.\n"
     if result.content is None:
         return f"{head}\n{NOT_MEASURED.capitalize()}.\n"

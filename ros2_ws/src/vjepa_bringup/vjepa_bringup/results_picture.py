@@ -88,7 +88,7 @@ def draw_imagined(path: Path, results: Sequence[Result]) -> bool:
     return True
 
 
-def _draw_example(plot, example: Mapping[str, Any]) -> None:
+def _draw_example(plot: Any, example: Mapping[str, Any]) -> None:
     steps, every = example["steps"], example["every"]
     happened = example["happened"]
     plot.plot([i * steps for i in range(len(happened))], happened, color="black", linewidth=2, label="happened")
@@ -102,7 +102,7 @@ def _draw_example(plot, example: Mapping[str, Any]) -> None:
     plot.set(xlabel="control step", ylabel="from fingertip to target, m")
 
 
-def blank_figure(width: float, height: float):
+def blank_figure(width: float, height: float) -> Any:
     """Return an empty matplotlib figure of a width and a height in inches, which needs no screen."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

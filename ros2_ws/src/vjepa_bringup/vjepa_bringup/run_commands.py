@@ -21,7 +21,7 @@ DEFAULT_EPISODES = {"run": 5, "eval": 20}
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
-def add_parsers(commands) -> None:
+def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `run` and `eval`."""
     run = commands.add_parser("run", help="run the full loop for a few episodes, ending in a scoreboard")
     _add_common(run, "run")
@@ -140,7 +140,7 @@ def _through_ros(arguments: argparse.Namespace, options: StackOptions) -> int:
 
     dashboard, screen = Dashboard(arguments.episodes, protocol.episode_steps), Screen()
 
-    def progress(keeper, monitor):
+    def progress(keeper: Any, monitor: Any) -> Any:
         driver = "".join(monitor.drivers[-1:])
         screen.show(*dashboard.lines(keeper, driver, monitor.diagnostics, time.monotonic() - started))
 
@@ -176,7 +176,7 @@ def _in_process(arguments: argparse.Namespace) -> int:
 
     started, screen = time.monotonic(), Screen()
 
-    def progress(done: int, mean_return: float):
+    def progress(done: int, mean_return: float) -> Any:
         rate = done * protocol.episode_steps / (time.monotonic() - started)
         screen.show(f"episode {done} of {arguments.episodes}   mean {mean_return:.1f}   {rate:.0f} steps/s")
 

@@ -7,7 +7,7 @@ from vjepa_bringup.options import parse_options
 from vjepa_bringup.security_policy import Outside, policy
 
 
-def add_parsers(commands) -> None:
+def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `security`."""
     security = commands.add_parser("security", help="what an SROS 2 keystore for the stack is made of")
     actions = security.add_subparsers(required=True, metavar="ACTION")

@@ -66,7 +66,7 @@ class Managed:
 class StackManagerNode(Node):
     """`stack_manager`: one client pair a node, one timer that moves every node one transition on."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__("stack_manager")
         self._autostart = self.declare_parameter("autostart", True).value
         self._transition_timeout_s = self.declare_parameter("transition_timeout_s", 180.0).value
@@ -119,7 +119,7 @@ class StackManagerNode(Node):
         self._call(node, kind, self._change[node.name].call_async(request), self._transition_timeout_s)
 
     @staticmethod
-    def _call(node: Managed, kind: str, future, timeout_s: float) -> None:
+    def _call(node: Managed, kind: str, future: Any, timeout_s: float) -> None:
         node.call, node.call_kind, node.polled_s = future, kind, time.monotonic()
         node.call_deadline_s = node.polled_s + timeout_s
         node.check, node.settled, node.asked = None, 0, [future]
@@ -186,7 +186,7 @@ class StackManagerNode(Node):
         node.failure = why
         self.get_logger().error(why)
 
-    def _on_is_active(self, request, response: Trigger.Response) -> Trigger.Response:
+    def _on_is_active(self, request: Any, response: Trigger.Response) -> Trigger.Response:
         response.success = self.active
         response.message = "; ".join(self.failures) or ", ".join(f"{n.name}: {_label(n.state)}" for n in self.nodes)
         return response

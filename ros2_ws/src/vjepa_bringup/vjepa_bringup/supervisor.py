@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
@@ -61,7 +62,7 @@ class Child:
 
     node: NodeSpec
     command: list[str]
-    process: subprocess.Popen | None = None
+    process: subprocess.Popen[Any] | None = None
     restarts: int = 0
     restart_at_s: float | None = None
     failure: str = ""
@@ -161,7 +162,7 @@ class Supervisor:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _running(children: list[Child]) -> list[subprocess.Popen]:
+def _running(children: list[Child]) -> list[subprocess.Popen[Any]]:
     return [child.process for child in children if child.process and child.process.poll() is None]
 
 

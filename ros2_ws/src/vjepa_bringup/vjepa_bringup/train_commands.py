@@ -15,7 +15,7 @@ from vjepa_bringup.scoreboard import require_writable, write_json
 from vjepa_bringup.training_picture import draw_training
 
 
-def add_parsers(commands) -> None:
+def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `train` with `encoder`, `bc`, `dynamics`, `reward`, `dreamer` and `sac`."""
     train = commands.add_parser("train", help="train an encoder, a policy or a model of the world")
     kinds = train.add_subparsers(title="what to train", required=True, metavar="WHAT")
@@ -27,7 +27,7 @@ def add_parsers(commands) -> None:
     _add_sac(kinds)
 
 
-def _add_encoder(kinds) -> None:
+def _add_encoder(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = kinds.add_parser("encoder", help="a small V-JEPA 2 encoder, on a dataset that kept its frames")
     parser.add_argument("--data", required=True, metavar="DS", help="dataset with frames (see: vjepa collect --frames)")
     parser.add_argument("--out", required=True, metavar="BUNDLE", help="folder of the bundle")
@@ -49,7 +49,7 @@ def _add_encoder(kinds) -> None:
     parser.set_defaults(function=encoder_command)
 
 
-def _add_bc(kinds) -> None:
+def _add_bc(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = kinds.add_parser("bc", help="a policy cloned from the expert, on a dataset with latents")
     parser.add_argument("--data", required=True, metavar="DS", help="dataset with latents")
     parser.add_argument("--out", required=True, metavar="BUNDLE", help="folder of the bundle")
@@ -71,7 +71,7 @@ def _add_bc(kinds) -> None:
     parser.set_defaults(function=bc_command)
 
 
-def _add_dynamics(kinds) -> None:
+def _add_dynamics(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = kinds.add_parser("dynamics", help="a model of what actions do, on a dataset with latents")
     parser.add_argument("--preset", help="the network's settings by name (default: dynamics-ensemble)")
     parser.add_argument("--old", action="store_true", help="as earlier work did otherwise, on the mean row as it is")
@@ -86,7 +86,7 @@ def _add_dynamics(kinds) -> None:
     parser.set_defaults(function=dynamics_command)
 
 
-def _add_reward(kinds) -> None:
+def _add_reward(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = kinds.add_parser("reward", help="reward and distance heads on the states of a dynamics model")
     parser.add_argument("--dynamics", required=True, metavar="BUNDLE", help="the dynamics model")
     parser.add_argument("--no-distance", action="store_true", help="no distance head, as where there is no target")
@@ -96,7 +96,7 @@ def _add_reward(kinds) -> None:
     parser.set_defaults(function=reward_command)
 
 
-def _add_dreamer(kinds) -> None:
+def _add_dreamer(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = kinds.add_parser("dreamer", help="an actor, trained in what a dynamics model imagines")
     parser.add_argument("--dynamics", required=True, metavar="BUNDLE", help="the dynamics model to dream in")
     parser.add_argument("--reward", default="", metavar="BUNDLE", help="heads on its states")
@@ -116,7 +116,7 @@ def _add_dreamer(kinds) -> None:
     parser.set_defaults(function=dreamer_command)
 
 
-def _add_sac(kinds) -> None:
+def _add_sac(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = kinds.add_parser("sac", help="an actor, by soft actor-critic in the simulator, with no data and no model")
     parser.add_argument("--dynamics", required=True, metavar="BUNDLE", help="the dynamics model whose states it reads")
     parser.add_argument("--encoder", help="whose latents those are made of (default: the parameters')")
@@ -226,7 +226,7 @@ def dynamics_command(arguments: argparse.Namespace) -> int:
 
     training = DynamicsTraining(**{**(OLD if arguments.old else {}), **_given(arguments, DynamicsTraining)})
 
-    def train(out: str, work: Path, on_step) -> dict[str, Any]:
+    def train(out: str, work: Path, on_step: Callable[..., None]) -> dict[str, Any]:
         start = find_bundle(arguments.start)
         return train_dynamics(Dataset(arguments.data), training, out, work, _command(), on_step, start)
 
@@ -246,7 +246,7 @@ def reward_command(arguments: argparse.Namespace) -> int:
     distance = reaches and not arguments.no_distance
     training = RewardTraining(**_given(arguments, RewardTraining), distance=distance)
 
-    def train(out: str, work: Path, on_step) -> dict[str, Any]:
+    def train(out: str, work: Path, on_step: Callable[..., None]) -> dict[str, Any]:
         dynamics, start = find_bundle(arguments.dynamics), find_bundle(arguments.start)
         return train_reward(dataset, dynamics, training, out, work, _command(), on_step, start)
 
@@ -260,7 +260,7 @@ def dreamer_command(arguments: argparse.Namespace) -> int:
 
     training = dreamer_preset(arguments.preset, **_given(arguments, DreamerTraining))
 
-    def train(out: str, work: Path, on_step) -> dict[str, Any]:
+    def train(out: str, work: Path, on_step: Callable[..., None]) -> dict[str, Any]:
         parts = {name: find_bundle(getattr(arguments, name)) for name in ("dynamics", "reward", "policy", "start")}
         dataset = Dataset(arguments.data)
         return train_dreamer(
@@ -283,7 +283,7 @@ def sac_command(arguments: argparse.Namespace) -> int:
     sim = sim_config(parameters["sim_bridge"], training.episode_steps, {})
     encoder = load_encoder(encoder_config(parameters["vjepa_perception"], threads=0))
 
-    def train(out: str, work: Path, on_step) -> dict[str, Any]:
+    def train(out: str, work: Path, on_step: Callable[..., None]) -> dict[str, Any]:
         return train_sac(encoder, sim, find_bundle(arguments.dynamics), training, out, work, _command(), on_step)
 
     return _trained(arguments, train)
@@ -320,7 +320,7 @@ def _trained(arguments: argparse.Namespace, train: Callable[..., dict[str, Any]]
     return 0
 
 
-def _show(bar, step: int, figures: dict[str, float], digits: int) -> None:
+def _show(bar: Any, step: int, figures: dict[str, float], digits: int) -> None:
     """Move a progress bar to `step`, with figures behind it; those of a validation get a line of their own."""
     bar.update(step - bar.n)
     text = "  ".join(f"{name} {value:.{digits}g}" for name, value in figures.items())

@@ -4,7 +4,7 @@ The messages of a running stack and those of a bag take this one way, so both sh
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ class View:
         self._reason = ""
         recording.send_blueprint(_layout())
 
-    def show(self, topic: topics.Topic, message) -> None:
+    def show(self, topic: topics.Topic, message: Any) -> None:
         """Draw a message, of rclpy's class or rosbags', of one of the topics in `SHOWN`.
 
         One that cannot be read becomes a line in the log.
@@ -67,28 +67,28 @@ class View:
         """Write a line into the log."""
         self.log("log", rr.TextLog(text, level=level))
 
-    def draw_point(self, entity: str, message, color: tuple[int, int, int]) -> None:
+    def draw_point(self, entity: str, message: Any, color: tuple[int, int, int]) -> None:
         """Draw a `PointStamped`."""
         point = message.point
         self.log(entity, rr.Points3D([[point.x, point.y, point.z]], colors=color, radii=POINT_RADIUS_M))
 
-    def draw_series(self, entity: str, names, values) -> None:
+    def draw_series(self, entity: str, names: Sequence[str], values: Sequence[float]) -> None:
         """Draw one value of each joint; an arm leaves out what it does not measure."""
         for name, value in zip(names, values, strict=False):
             self.log(f"{entity}/{name}", rr.Scalars(value))
 
-    def draw_joints(self, message) -> None:
+    def draw_joints(self, message: Any) -> None:
         """Draw positions, and the torque applied during the step that led here."""
         self.draw_series("position", message.name, message.position)
         self.draw_series("torque/applied", message.name, message.effort)
 
-    def draw_latent(self, message) -> None:
+    def draw_latent(self, message: Any) -> None:
         """Draw a latent as a picture, and its mean row as a point."""
         latent = latent_of(message)
         self.log("latent", rr.Image(latent_picture(latent), color_model="L"))
         self.log("projection", rr.Points2D([self._projection.point(latent)], colors=BLUE))
 
-    def draw_plan(self, message) -> None:
+    def draw_plan(self, message: Any) -> None:
         """Draw what the planner says of its plan, and a line of the log where the reason of a fallback is new."""
         plan = _plan_of(message)
         for name in ("cost", "disagreement", "planning_time_s"):
@@ -118,14 +118,14 @@ SHOWN: dict[topics.Topic, Callable[[View, Any], None]] = {
 """What is drawn of which topic."""
 
 
-def _stamp_of(topic: topics.Topic, message) -> int:
+def _stamp_of(topic: topics.Topic, message: Any) -> int:
     """Return the stamp of a message in nanoseconds, 0 where it has none."""
     if topic == topics.PLAN:
         return _plan_of(message)["stamp"]
     return to_nanoseconds(message.header.stamp) if hasattr(message, "header") else 0
 
 
-def _plan_of(message) -> dict[str, Any]:
+def _plan_of(message: Any) -> dict[str, Any]:
     """Return what a message of `~/plan` says; the planner node's `_publish_plan` says what is in it."""
     try:
         plan = json.loads(message.data)

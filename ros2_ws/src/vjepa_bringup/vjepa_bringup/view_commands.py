@@ -32,7 +32,7 @@ SUBSCRIPTION_DEPTH = 1000
 HOST = "127.0.0.1"
 
 
-def add_parsers(commands) -> None:
+def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `view`."""
     view = commands.add_parser("view", help="look at a running stack, or at a bag, in the rerun viewer")
     view.add_argument("bag", nargs="?", type=Path, help="a rosbag2 folder or file (default: the stack that runs here)")
@@ -108,7 +108,7 @@ def _recording(file: str | None) -> Iterator[tuple[Any, Callable[[], bool]]]:
         recording.disconnect()
 
 
-def _open_viewer() -> tuple[subprocess.Popen, str]:
+def _open_viewer() -> tuple[subprocess.Popen[Any], str]:
     """Start a viewer that listens on this host alone and outlives this process; return it and its address."""
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise VjepaError("no screen here (neither DISPLAY nor WAYLAND_DISPLAY is set); write a file with --save")

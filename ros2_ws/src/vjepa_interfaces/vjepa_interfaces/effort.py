@@ -4,9 +4,11 @@ A planner thinks in actions, [-1, 1] per joint; an arm takes efforts in N·m. Bo
 cross these same two functions, so both give the same torque bit for bit.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from vjepa_interfaces.errors import VjepaError
 
@@ -35,7 +37,7 @@ class EffortLimits:
         """Return the action (n,), float64, of efforts (n,) in N·m: the inverse of `to_effort`."""
         return np.asarray(effort, np.float64) / self.limit
 
-    def checked(self, names, effort) -> tuple[np.ndarray, bool]:
+    def checked(self, names: Sequence[str] | None, effort: ArrayLike) -> tuple[np.ndarray, bool]:
         """Return the efforts that may be applied, in the order of `joint_names`, and whether any was clamped.
 
         Args:
@@ -46,10 +48,10 @@ class EffortLimits:
         Raises:
             CommandRefusedError: names or sizes do not match, or a value is not finite.
         """
-        effort = np.asarray(effort, np.float64)
-        if effort.shape != (len(self.joint_names),):
+        given = np.asarray(effort, np.float64)
+        if given.shape != (len(self.joint_names),):
             raise CommandRefusedError(
-                f"command has {effort.size} efforts, expected {len(self.joint_names)} "
+                f"command has {given.size} efforts, expected {len(self.joint_names)} "
                 f"(joints {', '.join(self.joint_names)})"
             )
         if names is not None and tuple(names) != self.joint_names:
@@ -57,8 +59,8 @@ class EffortLimits:
                 raise CommandRefusedError(
                     f"command names joints {', '.join(names) or '(none)'}; expected {', '.join(self.joint_names)}"
                 )
-            effort = effort[[list(names).index(name) for name in self.joint_names]]
-        if not np.all(np.isfinite(effort)):
-            raise CommandRefusedError(f"command efforts are not finite: {effort.tolist()}; send finite N·m")
-        clamped = np.clip(effort, -self.limit, self.limit)
-        return clamped, bool(np.any(clamped != effort))
+            given = given[[list(names).index(name) for name in self.joint_names]]
+        if not np.all(np.isfinite(given)):
+            raise CommandRefusedError(f"command efforts are not finite: {given.tolist()}; send finite N·m")
+        clamped = np.clip(given, -self.limit, self.limit)
+        return clamped, bool(np.any(clamped != given))

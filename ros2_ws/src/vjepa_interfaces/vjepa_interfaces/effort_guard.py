@@ -12,7 +12,7 @@ The guard is told what arrives and asked at a fixed rate what may go out. Whatev
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -167,7 +167,7 @@ class EffortGuard:
                 self.counts["refused_enables"] += 1
             return False
 
-    def take_command(self, names, effort, stamp_ns: int) -> None:
+    def take_command(self, names: Sequence[str], effort: Sequence[float], stamp_ns: int) -> None:
         """Take a command: `effort` in N·m of the joints `names`, in any order, each once, for the frame `stamp_ns`.
 
         Zeros with stamp 0 are a planner's last word: it has stopped, so torque is zero at once; `damp` begins then.
@@ -195,7 +195,9 @@ class EffortGuard:
                 raise
             self.counts["clamped_commands"] += bool(np.any(within != wanted))
 
-    def take_joint_state(self, names, position, velocity, stamp_ns: int) -> None:
+    def take_joint_state(
+        self, names: Sequence[str], position: Sequence[float], velocity: Sequence[float], stamp_ns: int
+    ) -> None:
         """Take positions in rad and velocities in rad/s; a message that is not used is counted."""
         with self._lock:
             refusal = f"{self._publishers.joint_states} publishers of joint states; expected one"

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterable
 from typing import Any
 
 from rclpy.duration import Duration
@@ -51,13 +52,13 @@ class EffortGuardNode(ManagedNode):
     Parameters = GuardParameters
     live_parameters = frozenset({"dry_run"})
 
-    def __init__(self):
+    def __init__(self) -> None:
         with no_shared_memory():
             super().__init__("effort_guard")
         self._output: Any = None
         self._loop: threading.Thread | None = None
         self._polled = Polled()
-        self._inputs: tuple = ()
+        self._inputs: tuple[Any, ...] = ()
         self._stopping = threading.Event()
         self._wake: Any = None
         self._too_large = ""
@@ -79,7 +80,7 @@ class EffortGuardNode(ManagedNode):
         self._inputs = (self._commands, self._enables, self._joint_states)
         self._wake = self.create_guard_condition(lambda: None, self._polled)
 
-    def _input(self, message_type: type, topic: topics.Topic, depth: int):
+    def _input(self, message_type: type, topic: topics.Topic, depth: int) -> Any:
         """Subscribe to a topic whose messages `_run` takes."""
         return self.subscribe(message_type, topic, lambda _: None, depth, callback_group=self._polled)
 
@@ -114,7 +115,7 @@ class EffortGuardNode(ManagedNode):
             self.destroy_lifecycle_publisher(self._output)
         self._output, self._wake, self._inputs = None, None, ()
 
-    def apply_live_parameter(self, name: str, value) -> None:
+    def apply_live_parameter(self, name: str, value: Any) -> None:
         """Begin or end a dry run."""
         self._guard.set_dry_run(value)
         self.get_logger().warning(
@@ -165,12 +166,12 @@ class EffortGuardNode(ManagedNode):
             wait_set.add_guard_condition(self._wake.handle)
             wait_set.wait(int(seconds * 1e9))
 
-    def _taken(self, subscription) -> list:
+    def _taken(self, subscription: Any) -> list[Any]:
         """Return what waits in a subscription, at most as much as it holds at once, the newest last.
 
         A message that is too large is dropped, and what comes behind it waits for the next time.
         """
-        messages: list = []
+        messages: list[Any] = []
         with subscription.handle:
             while len(messages) < subscription.qos_profile.depth:
                 taken = subscription.handle.take_message(subscription.msg_type, True)
@@ -211,10 +212,10 @@ class EffortGuardNode(ManagedNode):
                 self.get_logger().warning(str(error), throttle_duration_sec=1.0)
         self._send(self._guard.tick())
 
-    def _send(self, effort) -> None:
+    def _send(self, effort: Iterable[float]) -> None:
         self._output.publish(Float64MultiArray(data=list(effort)))
 
-    def diagnose(self):
+    def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
         """Return whether torque goes out and why not, and what was refused, clamped and slowed down."""
         guard = self._guard
         values: dict[str, Any] = {"dry_run": guard.dry_run, "enabled": self.active and not guard.not_enabled}

@@ -6,6 +6,7 @@ of, in integer nanoseconds: an age on receipt grows by the steady time that pass
 
 import math
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -169,7 +170,15 @@ class JointReadings:
         """Know no reading."""
         self._input.forget()
 
-    def take(self, names, position, velocity, stamp_ns: int, clock_ns: int, now: float) -> str:
+    def take(
+        self,
+        names: Sequence[str],
+        position: Sequence[float],
+        velocity: Sequence[float],
+        stamp_ns: int,
+        clock_ns: int,
+        now: float,
+    ) -> str:
         """Take a joint state, positions in rad and velocities in rad/s by name; return why it is not used, or nothing.
 
         A message that names none of the arm's joints, as that of a gripper, is left aside.
@@ -187,7 +196,7 @@ class JointReadings:
         self._input.take(stamp_ns, clock_ns, now)
         return ""
 
-    def _by_name(self, names, values) -> np.ndarray:
+    def _by_name(self, names: Sequence[str], values: Sequence[float]) -> np.ndarray:
         by_name = dict(zip(names, values, strict=False))
         return np.array([by_name.get(name, math.nan) for name in self._names], np.float64)
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +51,7 @@ class ImageCodecError(VjepaError):
     """An image that cannot be read: its encoding, its size or its bytes are not what they should be."""
 
 
-def image_to_rgb(message, backend: str | None = None) -> np.ndarray:
+def image_to_rgb(message: Any, backend: str | None = None) -> np.ndarray:
     """Return the picture in a `sensor_msgs/Image`: uint8, shape (height, width, 3), red first.
 
     An rgb8 image is returned as a view of the message's bytes, rows `step` bytes apart; do not write into it. 16-bit
@@ -94,7 +95,7 @@ def image_to_rgb(message, backend: str | None = None) -> np.ndarray:
     return np.ascontiguousarray(rgb, np.uint8)
 
 
-def compressed_to_rgb(message) -> np.ndarray:
+def compressed_to_rgb(message: Any) -> np.ndarray:
     """Return the picture in a `sensor_msgs/CompressedImage` (JPEG, PNG): uint8, shape (height, width, 3), red first.
 
     Needs OpenCV, whose decoder cv_bridge and rosbags-image use too.
@@ -128,7 +129,7 @@ def compressed_to_rgb(message) -> np.ndarray:
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 
-def fill_image(message, rgb: np.ndarray) -> None:
+def fill_image(message: Any, rgb: np.ndarray) -> None:
     """Write a picture, uint8 of shape (height, width, 3), into a `sensor_msgs/Image` as rgb8.
 
     Raises:
@@ -165,7 +166,7 @@ def _stated_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _samples(message) -> np.ndarray:
+def _samples(message: Any) -> np.ndarray:
     """Return the message's samples, (height, width, channels), as a view in the message's byte order."""
     if message.encoding not in LAYOUTS:
         raise ImageCodecError(str(unknown_name("image encoding", message.encoding, LAYOUTS)))
@@ -198,7 +199,7 @@ def _cv_bridge_exit_code() -> int:
     return subprocess.run([sys.executable, "-c", _CV_BRIDGE_PROBE], capture_output=True, check=False).returncode
 
 
-def _load_cv_bridge() -> Callable:
+def _load_cv_bridge() -> Callable[..., Any]:
     if importlib.util.find_spec("cv_bridge") is None:
         raise ImportError("no module of that name")
     if code := _cv_bridge_exit_code():
@@ -208,20 +209,20 @@ def _load_cv_bridge() -> Callable:
     return functools.partial(CvBridge().imgmsg_to_cv2, desired_encoding="rgb8")
 
 
-def _load_rosbags() -> Callable:
+def _load_rosbags() -> Callable[..., Any]:
     from rosbags.image import image_to_cvimage
 
     return functools.partial(image_to_cvimage, color_space="rgb8")
 
 
-BACKENDS: dict[str, Callable[[], Callable]] = {"cv_bridge": _load_cv_bridge, "rosbags": _load_rosbags}
+BACKENDS: dict[str, Callable[[], Callable[..., Any]]] = {"cv_bridge": _load_cv_bridge, "rosbags": _load_rosbags}
 """Converters by name, in order of preference; each value imports one and returns its function of a message."""
 
 _INSTALL = "install ROS 2's cv_bridge, or: pip install 'rosbags-image[opencv-headless]'"
 
 
 @functools.cache
-def _converter(backend: str | None) -> Callable:
+def _converter(backend: str | None) -> Callable[..., Any]:
     reasons = []
     for name in BACKENDS if backend is None else (backend,):
         try:

@@ -68,7 +68,7 @@ class Polled(ReentrantCallbackGroup):
     publisher tells as well. The executor for events heeds no group: such a node runs in a `SingleThreadedExecutor`.
     """
 
-    def can_execute(self, _) -> bool:
+    def can_execute(self, _: Any) -> bool:
         """Return False."""
         return False
 
@@ -79,7 +79,7 @@ class _AllOrNone(ParameterService):
     rclpy takes them one by one: of a file of limits and switches it would refuse the limits and take the switches.
     """
 
-    def _set_parameters_callback(self, request, response):
+    def _set_parameters_callback(self, request: Any, response: Any) -> Any:
         node = self._get_node()
         parameters = [Parameter.from_parameter_msg(message) for message in request.parameters]
         changed = [parameter for parameter in parameters if not node.is_unchanged(parameter)]
@@ -198,18 +198,25 @@ class ManagedNode(LifecycleNode):
         """Whether the node is in the lifecycle state *active*."""
         return self._active
 
-    def publisher(self, message_type: type, topic: topics.Topic):
+    def publisher(self, message_type: type, topic: topics.Topic) -> Any:
         """Return a lifecycle publisher of a `topic`: it publishes only while the node is active."""
         return self.create_lifecycle_publisher(message_type, topic.name, qos_profile(topic))
 
-    def subscribe(self, message_type: type, topic: topics.Topic, callback, depth: int | None = None, **options):
+    def subscribe(
+        self,
+        message_type: type,
+        topic: topics.Topic,
+        callback: Callable[[Any], None],
+        depth: int | None = None,
+        **options: Any,
+    ) -> Any:
         """Subscribe to a `topic`; `callback(message)` or `callback(message, info)` as in rclpy."""
         return self.create_subscription(message_type, topic.name, callback, qos_profile(topic, depth), **options)
 
-    def on_configure(self, state) -> TransitionCallbackReturn:
+    def on_configure(self, state: Any) -> TransitionCallbackReturn:
         """Read the parameters and call `setup`."""
 
-        def configure():
+        def configure() -> None:
             self.end_preloading()
             fields = dataclasses.fields(self.Parameters)
             values = {field.name: self.get_parameter(field.name).value for field in fields}
@@ -227,7 +234,7 @@ class ManagedNode(LifecycleNode):
         gc.freeze()
         return super().on_configure(state)
 
-    def on_activate(self, state) -> TransitionCallbackReturn:
+    def on_activate(self, state: Any) -> TransitionCallbackReturn:
         """Enable publishing and call `start`."""
         super().on_activate(state)
         result = self._transition("activate", self.start)
@@ -236,24 +243,24 @@ class ManagedNode(LifecycleNode):
             super().on_deactivate(state)
         return result
 
-    def on_deactivate(self, state) -> TransitionCallbackReturn:
+    def on_deactivate(self, state: Any) -> TransitionCallbackReturn:
         """Call `stop`, then disable publishing."""
         self._active = False
         result = self._transition("deactivate", self.stop)
         super().on_deactivate(state)
         return result
 
-    def on_cleanup(self, state) -> TransitionCallbackReturn:
+    def on_cleanup(self, state: Any) -> TransitionCallbackReturn:
         """Call `teardown`."""
         return self._transition("cleanup", self._release)
 
-    def on_shutdown(self, state) -> TransitionCallbackReturn:
+    def on_shutdown(self, state: Any) -> TransitionCallbackReturn:
         """Stop if active, then tear down."""
         if self._active:
             self.on_deactivate(state)
         return self._transition("shutdown", self._release)
 
-    def on_error(self, state) -> TransitionCallbackReturn:
+    def on_error(self, state: Any) -> TransitionCallbackReturn:
         """Stop and tear down after a transition raised; the node is then unconfigured and can be tried again."""
         if self._active:
             self.on_deactivate(state)
@@ -282,7 +289,7 @@ class ManagedNode(LifecycleNode):
         finally:
             self.parameters = None
 
-    def _transition(self, name: str, action) -> TransitionCallbackReturn:
+    def _transition(self, name: str, action: Callable[[], None]) -> TransitionCallbackReturn:
         started = time.monotonic()
         try:
             action()
@@ -394,7 +401,7 @@ def on_signal(signals: socket.socket, executor: Executor) -> threading.Event:
     """Return an event that the `executor` sets, between two callbacks, once `hold_signals` has noted a signal."""
     stopping = threading.Event()
 
-    def wait_for_signal():
+    def wait_for_signal() -> None:
         signals.recv(1)
         executor.create_task(stopping.set)
 

@@ -24,7 +24,7 @@ class Timestep(NamedTuple):
     step_type: int
 
 
-def timestep_of(message) -> Timestep:
+def timestep_of(message: Any) -> Timestep:
     """Return the timestep in a `geometry_msgs/Vector3Stamped`: x reward, y discount, z step type.
 
     Raises:
@@ -36,13 +36,13 @@ def timestep_of(message) -> Timestep:
     return Timestep(vector.x, vector.y, int(vector.z))
 
 
-def fill_timestep(message, timestep: Timestep) -> None:
+def fill_timestep(message: Any, timestep: Timestep) -> None:
     """Write `timestep` into the vector of a `geometry_msgs/Vector3Stamped`."""
     vector = message.vector
     vector.x, vector.y, vector.z = float(timestep.reward), float(timestep.discount), float(timestep.step_type)
 
 
-def latent_of(message) -> np.ndarray:
+def latent_of(message: Any) -> np.ndarray:
     """Return the latent in a `sensor_msgs/Image` of encoding 32FC1: float32, shape (rows, dimension).
 
     The array is read-only: mostly a view of the message's bytes.
@@ -65,7 +65,7 @@ def latent_of(message) -> np.ndarray:
     return latent
 
 
-def fill_latent(message, latent: np.ndarray) -> None:
+def fill_latent(message: Any, latent: np.ndarray) -> None:
     """Write a `latent`, (rows, dimension) float32, into a `sensor_msgs/Image` as 32FC1."""
     latent = np.ascontiguousarray(latent, np.float32)
     message.height, message.width = latent.shape
@@ -75,7 +75,7 @@ def fill_latent(message, latent: np.ndarray) -> None:
     message.data = as_message_bytes(latent)
 
 
-def goal_of(message, info: dict[str, Any]) -> np.ndarray:
+def goal_of(message: Any, info: dict[str, Any]) -> np.ndarray:
     """Return the goal latent in a `sensor_msgs/Image`: float32, shape (rows, dimension), finite.
 
     Args:
@@ -98,13 +98,13 @@ def goal_of(message, info: dict[str, Any]) -> np.ndarray:
     return goal
 
 
-def fill_goal(message, goal: np.ndarray, fingerprint: str) -> None:
+def fill_goal(message: Any, goal: np.ndarray, fingerprint: str) -> None:
     """Write a `goal` latent, (rows, dimension) float32, and its encoder's fingerprint into a `sensor_msgs/Image`."""
     fill_latent(message, goal)
     message.header.frame_id = fingerprint
 
 
-def as_message_bytes(values: np.ndarray) -> array.array:
+def as_message_bytes(values: np.ndarray) -> array.array[int]:
     """Return the bytes of an array as the `array.array` of type 'B' that rclpy's setters take fastest.
 
     With rclpy's field checks off, its default, `bytes` would cost the same: both are copied once. With them on

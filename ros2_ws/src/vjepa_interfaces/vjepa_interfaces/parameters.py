@@ -50,7 +50,7 @@ def read_parameters(config_class: type[T], values: Mapping[str, Any], kind: str 
     return config_class(**{n: _convert(f"{kind} '{n}'{owner}", value, hints[n]) for n, value in values.items()})
 
 
-def _is_required(field: dataclasses.Field) -> bool:
+def _is_required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
@@ -77,7 +77,7 @@ def _convert(what: str, value: Any, hint: Any) -> Any:
     raise ParameterError(f"{what} is {value!r}; expected a value of type {' or '.join(map(_type_name, options))}")
 
 
-def _convert_items(what: str, items: list, hint: Any) -> tuple:
+def _convert_items(what: str, items: list[Any], hint: Any) -> tuple[Any, ...]:
     elements = typing.get_args(hint)
     if len(elements) == 2 and elements[1] is Ellipsis:
         elements = (elements[0],) * len(items)

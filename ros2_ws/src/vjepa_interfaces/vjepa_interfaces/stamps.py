@@ -3,6 +3,8 @@
 A message caused by a frame carries that frame's stamp; latents, commands and timesteps are joined by stamp equality.
 """
 
+from typing import Any
+
 EPISODE_GAP_NS = 500_000_000
 """A forward gap above this (half a second) begins an episode, as does any backward stamp."""
 
@@ -13,12 +15,12 @@ RESET_ADVANCE_NS = 1_000_000_000
 """Simulated time advances by one second at a reset, so that every consumer sees the gap."""
 
 
-def to_nanoseconds(stamp) -> int:
+def to_nanoseconds(stamp: Any) -> int:
     """Return the nanoseconds of a `builtin_interfaces/Time` (rclpy's or rosbags')."""
     return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
-def set_stamp(stamp, nanoseconds: int) -> None:
+def set_stamp(stamp: Any, nanoseconds: int) -> None:
     """Write integer `nanoseconds` (>= 0) into a `builtin_interfaces/Time` message."""
     stamp.sec, stamp.nanosec = divmod(int(nanoseconds), 1_000_000_000)
 

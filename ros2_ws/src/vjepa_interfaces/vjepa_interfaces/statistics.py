@@ -51,7 +51,7 @@ class RateMeter:
         return (len(recent) - 1) / max(now_s - recent[0], 1e-9) if len(recent) > 1 else 0.0
 
 
-class Counts(Counter):
+class Counts(Counter[str]):
     """Named counts of events since activation: published, refused, clamped, skipped, repeated and the like."""
 
 

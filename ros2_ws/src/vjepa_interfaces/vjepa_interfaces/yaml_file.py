@@ -25,7 +25,7 @@ class _BoundedLoader(yaml.SafeLoader):
         self._count = self._depth = 0
         self._sizes: dict[int, int] = {}
 
-    def compose_node(self, parent, index):
+    def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             node = super().compose_node(parent, index)
             self._add(self._sizes.get(id(node), MAX_NODES))  # One that stands within itself has no size.
@@ -49,7 +49,7 @@ class _BoundedLoader(yaml.SafeLoader):
 class _PlainLoader(_BoundedLoader):
     """The same without aliases, as ROS reads parameter files."""
 
-    def compose_node(self, parent, index):
+    def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("it has an alias (*name), which ROS does not take either; write the value out")
         return super().compose_node(parent, index)

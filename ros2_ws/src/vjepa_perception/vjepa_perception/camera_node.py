@@ -70,10 +70,10 @@ class CameraNode(ManagedNode):
 
     Parameters = CameraParameters
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__("camera")
         self._grabber: Grabber | None = None
-        self._outputs: tuple = ()
+        self._outputs: tuple[Any, ...] = ()
 
     def setup(self) -> None:
         """See that the source gives frames and that view and calibration fit them; then let it go until activation."""
@@ -161,7 +161,7 @@ class CameraNode(ManagedNode):
         self._image.publish(image)
         self._info.publish(info)
 
-    def diagnose(self):
+    def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
         """Say how many frames come, how fast, and what is wrong with the source."""
         values: dict[str, Any] = {"source": described(self.parameters.source), "calibration": self._calibrated}
         values["size"] = "{} x {}".format(*self._size)

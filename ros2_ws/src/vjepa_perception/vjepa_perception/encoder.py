@@ -81,12 +81,12 @@ class Encoder:
 
     def __init__(
         self,
-        model,
+        model: Any,
         weights: dict[str, torch.Tensor],
         checkpoint: Checkpoint,
         weights_digest: str,
         config: EncoderConfig,
-    ):
+    ) -> None:
         self._engine: Engine | None = Engine(model, weights, config.clip_frames)
         self._preprocessing: Preprocessing = checkpoint.preprocessing
         self._side = model.crop_size // model.patch_size
@@ -166,7 +166,7 @@ class Encoder:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _check(self, clips) -> Engine:
+    def _check(self, clips: Any) -> Engine:
         """Return the engine, for clips that are what it takes."""
         shape = (3, self._preprocessing.crop, self._preprocessing.crop)
         if self._engine is None:
@@ -181,7 +181,7 @@ class Encoder:
             raise EncoderError(f"a clip has a frame of shape {tuple(wrong.shape)}; expected {shape}, from preprocess()")
         return self._engine
 
-    def _fingerprint(self, weights_digest: str, model) -> str:
+    def _fingerprint(self, weights_digest: str, model: Any) -> str:
         facts = {
             "weights": weights_digest,
             "model": {name: getattr(model, name) for name in _MEANT_BY_WEIGHTS},
@@ -245,7 +245,7 @@ def pooled(tokens: torch.Tensor, side: int, grid: int) -> torch.Tensor:
     return torch.cat([mean, cells], dim=1)
 
 
-def empty_module(checkpoint: Checkpoint):
+def empty_module(checkpoint: Checkpoint) -> Any:
     """Return transformers' encoder module without weights (on the meta device) and without a predictor."""
     model = model_config(checkpoint)
     with _explained_import():
@@ -254,7 +254,7 @@ def empty_module(checkpoint: Checkpoint):
         return VJEPA2Encoder(model)
 
 
-def model_config(checkpoint: Checkpoint):
+def model_config(checkpoint: Checkpoint) -> Any:
     """Return transformers' configuration of a checkpoint's encoder.
 
     Raises:
@@ -303,7 +303,7 @@ def _explained_import() -> Iterator[None]:
         ) from error
 
 
-def _check_fit(model, checkpoint: Checkpoint, config: EncoderConfig) -> None:
+def _check_fit(model: Any, checkpoint: Checkpoint, config: EncoderConfig) -> None:
     """Refuse a clip length, pooling or image size that does not fit the model."""
     side, crop = model.crop_size // model.patch_size, checkpoint.preprocessing.crop
     if crop != model.crop_size or crop % model.patch_size:

@@ -8,6 +8,7 @@ stay in its cache; and on a GPU the launches of a small batch are replayed as on
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ class Engine:
     identity.
     """
 
-    def __init__(self, config, weights: Mapping[str, Tensor], clip_frames: int):
+    def __init__(self, config: Any, weights: Mapping[str, Tensor], clip_frames: int) -> None:
         """Take over `weights` for clips of `clip_frames` frames.
 
         Args:
@@ -166,7 +167,7 @@ class Engine:
         qkv = (torch.cat([weight for weight, _ in parts]), torch.cat(biases) if biases else None)
         return (named("norm1"), qkv, *map(named, ("attention.proj", "norm2", "mlp.fc1", "mlp.fc2")))
 
-    def _halved_tables(self, config) -> tuple[Tensor, Tensor, Tensor]:
+    def _halved_tables(self, config: Any) -> tuple[Tensor, Tensor, Tensor]:
         """Return cosines, and sines of the first and of the second of each pair, for queries and keys of all heads.
 
         In each head the first values of all pairs come first, then the second ones: so they are two halves to rotate.
@@ -186,7 +187,7 @@ class Engine:
         return max(1, int(CACHE_BYTES.get(self._dtype, CACHE_BYTES_NARROW) / one))
 
 
-def weight_shapes(config) -> dict[str, tuple[int, ...]]:
+def weight_shapes(config: Any) -> dict[str, tuple[int, ...]]:
     """Return the shapes of an encoder's weights by their names in transformers' `VJEPA2Encoder`."""
     width, hidden = config.hidden_size, int(config.hidden_size * config.mlp_ratio)
     patches = "embeddings.patch_embeddings.proj"

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +59,7 @@ class PerceptionNode(ManagedNode):
 
     Parameters = PerceptionParameters
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__("vjepa_perception")
         self._encoder: Any = None
         self._worker: threading.Thread | None = None
@@ -90,7 +91,7 @@ class PerceptionNode(ManagedNode):
         self._info = self.publisher(String, topics.LATENT_INFO)
         self._frames = self._subscribe_frames()
 
-    def _subscribe_frames(self):
+    def _subscribe_frames(self) -> Any:
         depth = topics.IMAGE_SUBSCRIPTION_DEPTH
         if self.parameters.input_transport == "raw":
             return self.subscribe(Image, topics.IMAGE, lambda m: self._on_frame(m, image_to_rgb), depth)
@@ -145,7 +146,7 @@ class PerceptionNode(ManagedNode):
         self.destroy_lifecycle_publisher(self._info)
         self.destroy_subscription(self._frames)
 
-    def _on_frame(self, message, decode) -> None:
+    def _on_frame(self, message: Any, decode: Callable[[Any], np.ndarray]) -> None:
         """Push a frame into the clip and offer the clip to the worker."""
         if not self.active:
             return
@@ -175,7 +176,7 @@ class PerceptionNode(ManagedNode):
         elif self._failed_ns == stamp_ns:
             self._offer(stamp_ns, self._clip.frames)
 
-    def _offer(self, stamp_ns: int, clip) -> None:
+    def _offer(self, stamp_ns: int, clip: Any) -> None:
         with self._wake:
             self._counts["skipped_encodes"] += self._newest is not None
             self._newest = (stamp_ns, clip)
@@ -211,7 +212,7 @@ class PerceptionNode(ManagedNode):
         self._counts["latents"] += 1
         self._rate.tick(time.monotonic())
 
-    def diagnose(self):
+    def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
         """Say which encoder runs, how fast, and which frames were refused or skipped."""
         values = {"encoder": self._encoder.name, "fingerprint": self._encoder.fingerprint}
         values |= {"device": str(self._encoder.device), "untrained": self._encoder.untrained}

@@ -105,7 +105,7 @@ class Preprocessing:
         return cls._checked(int(crop * 256 / 224), crop, fields, "image_mean", "image_std")
 
     @classmethod
-    def _checked(cls, resize, crop, fields: dict[str, Any], mean: str, std: str) -> "Preprocessing":
+    def _checked(cls, resize: Any, crop: Any, fields: dict[str, Any], mean: str, std: str) -> "Preprocessing":
         return cls(
             resize=resize,
             crop=crop,

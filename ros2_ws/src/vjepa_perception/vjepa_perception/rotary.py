@@ -6,6 +6,7 @@ is the same to the last bit.
 """
 
 import types
+from typing import Any
 
 import torch
 
@@ -14,10 +15,10 @@ class RotaryTables:
     """Cosines and sines of all tokens' positions, shared by every layer of one encoder."""
 
     def __init__(self) -> None:
-        self._key: tuple | None = None
+        self._key: tuple[Any, ...] | None = None
         self._tables: tuple[torch.Tensor, torch.Tensor] | None = None
 
-    def of(self, attention, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def of(self, attention: Any, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return cosines and sines, each (N, head size), for `hidden`, (B, N, D), entering the layer `attention`."""
         key = (hidden.size(1), hidden.dtype, hidden.device)
         if self._tables is None or key != self._key:
@@ -25,7 +26,7 @@ class RotaryTables:
         return self._tables
 
 
-def share_rotary_tables(module) -> None:
+def share_rotary_tables(module: Any) -> None:
     """Make all attention layers of a transformers `VJEPA2Encoder` share one pair of tables. No masks may be used."""
     tables = RotaryTables()
     for layer in module.layer:
@@ -41,7 +42,7 @@ def _rotate(x: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor]) -> torch
     return x * cosines + torch.stack((-second, first), dim=-1).flatten(-2) * sines
 
 
-def rotary_tables(model, tokens: int, dtype: torch.dtype, device) -> tuple[torch.Tensor, torch.Tensor]:
+def rotary_tables(model: Any, tokens: int, dtype: torch.dtype, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Return cosines and sines, each (N, head size), of so many tokens' positions in depth, height and width.
 
     The arithmetic is that of transformers' `rotate_queries_or_keys`.

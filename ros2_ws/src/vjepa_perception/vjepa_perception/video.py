@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -152,7 +153,7 @@ def _opened(source: str, found: str) -> cv2.VideoCapture:
 
 
 @contextlib.contextmanager
-def _described_errors(source: str, found: str):
+def _described_errors(source: str, found: str) -> Iterator[None]:
     """Raise OpenCV's own error as one that does not repeat the address."""
     try:
         yield
@@ -162,7 +163,7 @@ def _described_errors(source: str, found: str):
 
 
 @contextlib.contextmanager
-def _quiet():
+def _quiet() -> Iterator[None]:
     """Keep OpenCV and FFmpeg from writing about a source: the error says it, and theirs have the address.
 
     Who sets one of FFmpeg's variables sees FFmpeg's own messages.

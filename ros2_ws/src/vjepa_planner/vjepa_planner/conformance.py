@@ -87,20 +87,20 @@ class PlannerConformance:
         planner.reset(seed)
         return planner, self.observations(planner)
 
-    def test_it_says_what_it_needs_and_whose_latents_it_reads(self):
+    def test_it_says_what_it_needs_and_whose_latents_it_reads(self) -> None:
         planner = self.make_planner()
         assert isinstance(planner, Planner)
         assert planner.needs <= INPUTS
         assert planner.encoder_fingerprint is None or planner.encoder_fingerprint
 
-    def test_its_options_are_a_frozen_dataclass(self):
+    def test_its_options_are_a_frozen_dataclass(self) -> None:
         planner = self.make_planner()
         assert dataclasses.is_dataclass(planner.Config)
         assert isinstance(planner.config, planner.Config)
         with pytest.raises(dataclasses.FrozenInstanceError):
             planner.config.anything = 1  # type: ignore[attr-defined]
 
-    def test_latents_of_another_encoder_are_refused_naming_both(self):
+    def test_latents_of_another_encoder_are_refused_naming_both(self) -> None:
         planner = self.make_planner()
         if planner.encoder_fingerprint is None:
             planner.check_encoder("of-another-encoder")
@@ -110,7 +110,7 @@ class PlannerConformance:
             planner.check_encoder("of-another-encoder")
         assert planner.encoder_fingerprint in str(refusal.value)
 
-    def test_actions_are_float64_one_per_joint_and_within_bounds(self):
+    def test_actions_are_float64_one_per_joint_and_within_bounds(self) -> None:
         planner, observations = self.begun()
         for plan in (planner.plan(observation, None) for observation in observations):
             assert isinstance(plan, Plan)
@@ -118,7 +118,7 @@ class PlannerConformance:
             assert plan.action.dtype == np.float64
             assert np.all(np.abs(plan.action) <= 1.0)
 
-    def test_diagnostics_have_their_types(self):
+    def test_diagnostics_have_their_types(self) -> None:
         planner, observations = self.begun()
         plan = planner.plan(observations[0], None)
         assert type(plan.iterations) is int
@@ -126,37 +126,37 @@ class PlannerConformance:
         for value in (plan.cost, plan.disagreement):
             assert value is None or (type(value) is float and math.isfinite(value))
 
-    def test_an_action_given_does_not_change_later(self):
+    def test_an_action_given_does_not_change_later(self) -> None:
         planner, observations = self.begun()
         plan = planner.plan(observations[0], None)
         before = plan.action.copy()
         planner.plan(observations[1], None)
         assert plan.action.tolist() == before.tolist()
 
-    def test_planning_before_a_reset_is_refused(self):
+    def test_planning_before_a_reset_is_refused(self) -> None:
         planner = self.make_planner()
         with pytest.raises(VjepaError, match="reset"):
             planner.plan(self.observations(planner)[0], None)
 
-    def test_the_same_seed_gives_the_same_actions_in_another_instance(self):
+    def test_the_same_seed_gives_the_same_actions_in_another_instance(self) -> None:
         one, observations = self.begun(seed=3)
         other, _ = self.begun(seed=3)
         assert _actions(one, observations) == _actions(other, observations)
 
-    def test_a_reset_forgets_the_episode_before(self):
+    def test_a_reset_forgets_the_episode_before(self) -> None:
         planner, observations = self.begun(seed=3)
         first = _actions(planner, observations)
         _actions(planner, observations[::-1])
         planner.reset(3)
         assert _actions(planner, observations) == first
 
-    def test_the_same_episode_at_other_stamps_gives_the_same_actions(self):
+    def test_the_same_episode_at_other_stamps_gives_the_same_actions(self) -> None:
         planner, observations = self.begun(seed=3)
         first = _actions(planner, observations)
         planner.reset(3)
         assert _actions(planner, self.observations(planner, start_ns=90_000_000_000)) == first
 
-    def test_a_tight_deadline_is_honoured(self):
+    def test_a_tight_deadline_is_honoured(self) -> None:
         planner, observations = self.begun()
         planner.plan(observations[0], None)
         elapsed = []
@@ -169,7 +169,7 @@ class PlannerConformance:
         assert min(elapsed) <= self.deadline_s + self.slack_s
 
     @pytest.mark.parametrize("value", [math.nan, math.inf])
-    def test_a_latent_that_is_not_finite_is_refused(self, value):
+    def test_a_latent_that_is_not_finite_is_refused(self, value: Any) -> None:
         planner, observations = self.begun()
         _assert_refused(planner, _with_last_value(observations[0], "latent", value), "latent")
 
@@ -178,28 +178,28 @@ class PlannerConformance:
         [None, np.zeros(1024, np.float32), np.zeros((0, 1024), np.float32), np.zeros((17, 1024), np.float64)],
         ids=["missing", "one-axis", "empty", "float64"],
     )
-    def test_a_latent_of_a_wrong_shape_or_type_is_refused(self, latent):
+    def test_a_latent_of_a_wrong_shape_or_type_is_refused(self, latent: Any) -> None:
         planner, observations = self.begun()
         _assert_refused(planner, _with(observations[0], "latent", latent), "latent")
 
-    def test_a_needed_input_that_is_missing_is_refused(self):
+    def test_a_needed_input_that_is_missing_is_refused(self) -> None:
         planner, observations = self.begun()
         for name in _needed_fields(planner):
             _assert_refused(planner, _with(observations[0], name, None), name)
 
-    def test_a_needed_input_of_a_wrong_size_is_refused(self):
+    def test_a_needed_input_of_a_wrong_size_is_refused(self) -> None:
         planner, observations = self.begun()
         for name in _needed_fields(planner):
             value = getattr(observations[0], name)
             for wrong in (value[:-2], np.concatenate([value, value]), value[None]):
                 _assert_refused(planner, _with(observations[0], name, wrong), name)
 
-    def test_a_needed_input_that_is_not_finite_is_refused(self):
+    def test_a_needed_input_that_is_not_finite_is_refused(self) -> None:
         planner, observations = self.begun()
         for name in _needed_fields(planner):
             _assert_refused(planner, _with_last_value(observations[0], name, math.nan), name)
 
-    def test_a_refused_observation_leaves_no_trace(self):
+    def test_a_refused_observation_leaves_no_trace(self) -> None:
         planner, observations = self.begun(seed=3)
         undisturbed = _actions(planner, observations)
         planner.reset(3)

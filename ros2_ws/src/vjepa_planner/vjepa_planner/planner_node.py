@@ -80,15 +80,15 @@ class PlannerNode(ManagedNode):
     Parameters = PlannerParameters
     live_parameters = frozenset({"planner"})
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.option_prefixes = tuple(available())
         super().__init__("vjepa_planner")
         self._planners: dict[str, Planner] = {}
         self._unready: dict[str, str] = {}
         self._reloader = Reloader()
-        self._subscriptions_made: list = []
-        self._timer = None
-        self._encoder_info: dict | None = None
+        self._subscriptions_made: list[Any] = []
+        self._timer: Any = None
+        self._encoder_info: dict[str, Any] | None = None
 
     def preload(self) -> None:
         """Import the modules of the planners asked for."""
@@ -186,7 +186,7 @@ class PlannerNode(ManagedNode):
 
     # Swapping.
 
-    def check_live_parameter(self, name: str, value) -> None:
+    def check_live_parameter(self, name: str, value: Any) -> None:
         """Refuse a planner that is not ready, or that was trained on another encoder."""
         renewed = self._reloader.ready(value)
         planner = self._planners.get(value) if renewed is None else renewed
@@ -196,7 +196,7 @@ class PlannerNode(ManagedNode):
         if self._encoder_info is not None:
             planner.check_encoder(self._encoder_info["fingerprint"])
 
-    def apply_live_parameter(self, name: str, value) -> None:
+    def apply_live_parameter(self, name: str, value: Any) -> None:
         """Choose the planner that drives from the next tick on; the present one drives until then."""
         renewed = self._reloader.ready(value)
         if renewed is not None:
@@ -324,7 +324,7 @@ class PlannerNode(ManagedNode):
         )
         self._plan_and_send(observation)
 
-    def _joined(self, stamp_ns: int):
+    def _joined(self, stamp_ns: int) -> Any:
         if self.parameters.lockstep:
             return self._joints.at(stamp_ns), self._targets.at(stamp_ns)
         max_age_ns = int(self.parameters.joint_state_max_age_s * 1e9)
@@ -421,7 +421,7 @@ class PlannerNode(ManagedNode):
             f"{trained_s * 1e3:g} ms apart"
         )
 
-    def diagnose(self):
+    def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
         """Say who drives, how long plans take, and what was refused."""
         supervisor = self._supervisor
         values: dict[str, Any] = {"planner": supervisor.chosen, "driving": supervisor.driving}
