@@ -173,11 +173,14 @@ def forking(forked_nodes, monkeypatch):
 
 @pytest.fixture
 def start_stack(forking, tmp_path_factory):
-    """Return a function that starts a stack with the given options; all of them end with the test."""
+    """Return a function that starts a stack with the given options; all of them end with the test.
+
+    One that is driven by a planner of `tests/light` has the encoder and the planners from there, but for `light=False`.
+    """
     with contextlib.ExitStack() as exits:
 
-        def start(task: str = "reacher-easy", **options) -> Stack:
-            if options.get("planner") in light_planners() and "encoder" not in options:
+        def start(task: str = "reacher-easy", light: bool = True, **options) -> Stack:
+            if light and options.get("planner") in light_planners() and "encoder" not in options:
                 options = lightened(options, tmp_path_factory.mktemp("light") / "stack.yaml")
             chosen = StackOptions(task=task, log_level=options.pop("log_level", "warn"), **options)
             supervisor, domain = exits.enter_context(run_graph.running_graph(chosen, None, {}))

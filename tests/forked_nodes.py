@@ -128,14 +128,17 @@ class ForkedNodes:
 
 
 class ForkingSupervisor(Supervisor):
-    """A supervisor whose nodes are forked."""
+    """A supervisor whose nodes are forked, but for those that a test has started by another program."""
 
     nodes: ForkedNodes
 
     def _spawn(self, child: Child) -> None:
+        if child.command[0] != "setpriv":
+            super()._spawn(child)
+            return
         child.restart_at_s = None
         script = child.command[child.command.index("--") + 1 :]
-        child.process = self.nodes.start(script, {**os.environ, **self.environment})  # type: ignore[assignment]
+        child.process = self.nodes.start(script, {**os.environ, **self.environment, **child.node.environment})  # type: ignore[assignment]
 
 
 def serve(requests: socket.socket) -> list[str] | None:

@@ -26,6 +26,7 @@ def vjepa(*arguments: str) -> None:
 def recorded(lockstep_stack, tmp_path):
     stack = lockstep_stack(
         planner="expert",
+        light=False,
         episodes=EPISODES,
         episode_steps=STEPS,
         seed=SEED,

@@ -28,7 +28,9 @@ def parameters(tmp_path, bundle):
 def test_a_policy_bundle_is_swapped_in_and_drives(lockstep_stack, tmp_path):
     fingerprint = load_encoder(EncoderConfig(encoder=find_bundle("encoder-small"))).fingerprint
     bundle = write_policy(tmp_path / "policy", fingerprint)
-    stack = lockstep_stack(planner="expert", params_file=parameters(tmp_path, bundle), episodes=1, episode_steps=200)
+    stack = lockstep_stack(
+        planner="expert", light=False, params_file=parameters(tmp_path, bundle), episodes=1, episode_steps=200
+    )
     commands = stack.tap(topics.JOINT_COMMAND)
     stack.wait_for_steps(5)
     assert stack.set_planner("bc").successful

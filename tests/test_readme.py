@@ -60,6 +60,9 @@ LESS = {
 }
 """The largest values of options that a test has time for: of an option given twice the last one counts."""
 
+OF_MAKE = {"ARGS", "JOBS", "MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS"}
+"""What `make test ARGS=...` hands on to the tests, and a reader's shell does not have."""
+
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HAS_RERUN = importlib.util.find_spec("rerun") is not None
 REASONS = {
@@ -154,8 +157,8 @@ def own_domain(tmp_path_factory):
         for domain in {*range(domains.FIRST_DOMAIN, domains.LAST_DOMAIN + 1)} - {held}:
             file = stack.enter_context(open(private / f"domain-{domain}.json", "w"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        own = {"TMPDIR": str(temporary), "XDG_RUNTIME_DIR": str(temporary)}
-        yield {**os.environ, **own, "ROS_DOMAIN_ID": str(held)}
+        own = {"TMPDIR": str(temporary), "XDG_RUNTIME_DIR": str(temporary), "ROS_DOMAIN_ID": str(held)}
+        yield {name: value for name, value in os.environ.items() if name not in OF_MAKE} | own
 
 
 def processes_of(environment: dict[str, str]) -> dict[int, str]:

@@ -8,7 +8,7 @@ LEARNED = ("bc", "cem", "mppi", "shooting", "dreamer", "sac")
 
 
 def test_every_learned_planner_drives_when_it_is_chosen(lockstep_stack):
-    stack = lockstep_stack(planner="expert", episode_steps=1000)
+    stack = lockstep_stack(planner="expert", light=False, episode_steps=1000)
     plans = stack.tap(topics.PLAN)
 
     def thoughts(name: str) -> list[dict]:

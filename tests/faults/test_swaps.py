@@ -22,7 +22,7 @@ def resident_bytes(pid: int) -> int:
 @pytest.mark.timeout(900)
 def test_swaps_under_load_leave_no_frame_unanswered(lockstep_stack, hogs, full_size):
     count = SWAPS_IN_FULL if full_size else SWAPS
-    stack = lockstep_stack(planner="expert", episode_steps=1000)
+    stack = lockstep_stack(planner="expert", light=False, episode_steps=1000)
     frames, commands = stack.tap(topics.IMAGE), stack.tap(topics.JOINT_COMMAND)
     stack.wait_for_steps(5)
     pid = stack.supervisor.pids()["vjepa_planner"]

@@ -104,7 +104,7 @@ def fill_goal(message: Any, goal: np.ndarray, fingerprint: str) -> None:
     message.header.frame_id = fingerprint
 
 
-def as_message_bytes(values: np.ndarray) -> array.array[int]:
+def as_message_bytes(values: np.ndarray) -> "array.array[int]":
     """Return the bytes of an array as the `array.array` of type 'B' that rclpy's setters take fastest.
 
     With rclpy's field checks off, its default, `bytes` would cost the same: both are copied once. With them on
