@@ -96,12 +96,13 @@ class TestHold(PlannerConformance):
         return load_for_test("hold", shoulder=0.5, wrist=0.5)
 
 
+@pytest.mark.slow
 def test_a_policy_is_trained_and_drives_the_running_stack(example, start_stack, tmp_path, capsys):
     light = tmp_path / "light.yaml"  # So slow, and with so few planners, that a busy machine collects beside it.
     light.write_text(
         "sim_bridge: {ros__parameters: {rate_hz: 10.0}}\nvjepa_planner: {ros__parameters: {planners: [expert, bc]}}\n"
     )
-    stack = start_stack(planner="expert", episode_steps=100_000, params_file=str(light))
+    stack = start_stack(planner="expert", light=False, episode_steps=100_000, params_file=str(light))
     stack.wait_for_steps(1)
     small = ["--episodes", "24", "--episode-steps", "3", "--epochs", "1"]
     example("train_and_swap").main(["--out", str(tmp_path / "out"), *small, "--domain", str(stack.domain)])

@@ -44,7 +44,7 @@ def test_several_nodes_killed_at_once_come_back(lockstep_stack):
 
 def test_a_refused_latent_is_answered_with_zero_torque_and_its_stamp(lockstep_stack):
     """A stamp no frame ever has, so that the real latent of no frame is in its way; the fallback refuses it as well."""
-    stack = lockstep_stack(planner="random", episode_steps=1000)
+    stack = lockstep_stack(planner="random", light=False, episode_steps=1000)
     latents, joints = stack.publisher(topics.LATENT), stack.publisher(topics.JOINT_STATES)
     commands = stack.tap(topics.JOINT_COMMAND)
     stack.wait_for_steps(10)
