@@ -162,7 +162,7 @@ def test_in_real_time_a_late_plan_is_sent_and_the_next_planner_drives_once(start
     assert stood_in["planner"] == "expert"
     assert f"with {1e3 * period_s:.1f} ms to plan in" in stood_in["fallback"]
     assert watch.plans[late + 2]["planner"] == "moody"
-    stack.wait_for(lambda: any(m.endswith(": 'expert' drives") for level, m in watch.said if level == WARN), "a warning")
+    stack.wait_for(lambda: any(m.endswith(": 'expert' drives") for level, m in watch.said if level == WARN), "warning")
     stack.wait_for_value("vjepa_planner", "missed_deadlines", lambda count: count >= 1)
 
 
