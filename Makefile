@@ -1,5 +1,5 @@
 # Thin on purpose: ./vjepa sets everything up on first use. ARGS passes options on, as in `make run ARGS=--help`.
-.PHONY: run test test-unit test-all test-faults fuzz soak bench bench-check lint pin
+.PHONY: run test test-unit test-all test-faults fuzz soak bench bench-check lint pin release
 
 # Files of tests are spread over JOBS processes, those that are marked real_time run alone at the end: see conftest.py.
 JOBS = 2
@@ -46,6 +46,5 @@ pin:
 	  if expr "$$digest" : 'sha256:[0-9a-f]\{64\}$$' >/dev/null; then echo "VJEPA_BASE=$(BASE)@$$digest" | tee docker/.env; \
 	  else echo "docker gave no digest of $(BASE) but '$$digest'; docker/.env is as it was" >&2; exit 1; fi
 
-.PHONY: release
 release:
 	./vjepa --exec python -P .ci/release.py $(VERSION)
