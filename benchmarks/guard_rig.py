@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -29,6 +30,7 @@ from vjepa_interfaces.errors import VjepaError
 
 TORQUE, ZERO = (0.02, -0.01), (0.0, 0.0)
 TIMEOUT_S = 30.0
+END_TIMEOUT_S = 3.0
 SETTLE_S = 0.5
 """Torque must be zero for so long, the switch held all the while, before zero counts."""
 PARAMETERS = {"slew_rates": [5.0, 5.0], "dry_run": False}
@@ -51,9 +53,15 @@ class Endpoint:
         return float(self.process.stdout.readline())
 
     def end(self) -> None:
-        """End the process, also one that is stopped."""
-        self.process.kill()
-        self.process.wait()
+        """End the process, also one that is stopped: in good order, since one that is killed leaves shared memory."""
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.send_signal(signal.SIGCONT)
+        try:
+            self.process.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
 
 class Rig:
@@ -129,8 +137,12 @@ class Rig:
 
     @staticmethod
     def _end_guard(guard: subprocess.Popen) -> None:
-        guard.kill()
-        guard.wait()
+        guard.send_signal(signal.SIGTERM)
+        try:
+            guard.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            guard.kill()
+            guard.wait()
 
     def transition(self, transition: int) -> None:
         """Have the guard make a transition.

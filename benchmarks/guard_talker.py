@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import rclpy
+from rclpy.executors import ExternalShutdownException
 from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Float64MultiArray
 
@@ -122,8 +123,9 @@ def listen() -> None:
         print(time.monotonic(), *message.data, flush=True)
 
     node.create_subscription(Float64MultiArray, topics.EFFORT_ARRAY.name, note, qos_profile(topics.EFFORT_ARRAY, 1000))
-    threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
-    rclpy.spin(node)
+    threading.Thread(target=lambda: (sys.stdin.read(), rclpy.try_shutdown()), daemon=True).start()
+    with contextlib.suppress(ExternalShutdownException):
+        rclpy.spin(node)
 
 
 def ask_for_real_time() -> None:
@@ -141,6 +143,8 @@ def main() -> None:
         listen()
     else:
         Talker(sys.argv[1]).run()
+    rclpy.try_shutdown()
+    sys.stdout.flush()
     os._exit(0)
 
 

@@ -67,6 +67,7 @@ def test_a_request_that_is_refused_in_part_does_not_end_the_dry_run(rigs, refuse
     rig.commander.send(rate_hz=50.0, values=(0.02, -0.01))
     rig.hand.send(rate_hz=20.0, values=(1,))
     rig.never_moves(0.3)
+    rig.set_parameters(dry_run=False)
 
 
 def test_no_memory_is_shared_with_another_process_which_could_be_stopped_with_a_lock_of_it(rigs):
