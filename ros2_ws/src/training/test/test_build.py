@@ -296,6 +296,22 @@ def test_an_undecodable_image_costs_its_step_and_no_clip_sees_it(tmp_path):
     assert column(dataset, IMAGE)[4, 0, 0, 0] == 5
 
 
+def test_a_picture_whose_label_leaves_its_colours_open_is_named(tmp_path):
+    cv2 = pytest.importorskip("cv2", reason="OpenCV is not importable here")
+    recording = two_episodes()
+    _, data = cv2.imencode(".png", np.full((4, 4, 3), 4, np.uint8))
+    for index, (at, topic, _, message) in enumerate(recording.messages):
+        if topic == CAMERA:
+            label = "rgb8; png compressed " + ("" if stamp_of(message) == SECOND + 4 * PERIOD else "bgr8")
+            compressed = make("sensor_msgs/msg/CompressedImage", header=message.header, format=label, data=data)
+            recording.messages[index] = (at, topic, "sensor_msgs/msg/CompressedImage", compressed)
+    dataset, (report,), _ = build(tmp_path / "ds", recording.write(tmp_path / "bag"))
+    ((fault, count),) = report.faults.items()
+    assert "label 'rgb8; png compressed '" in fault
+    assert count == 1
+    assert lengths(dataset) == [9, 6]
+
+
 @pytest.mark.parametrize("topic", [JOINTS, TIMESTEP, TARGET, FINGERTIP])
 def test_a_frame_without_its_message_on_a_topic_costs_its_step_alone(tmp_path, topic):
     lost = SECOND + 4 * PERIOD

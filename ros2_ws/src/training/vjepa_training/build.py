@@ -20,6 +20,7 @@ from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.image_codec import ImageCodecError, compressed_to_rgb, image_to_rgb
 from vjepa_interfaces.messages import FIRST, LAST, Timestep
 from vjepa_interfaces.stamps import EPISODE_GAP_NS, begins_episode
+from vjepa_interfaces.transport_label import ImageLabelError
 from vjepa_perception.encoder import Encoder
 from vjepa_training.bag_reader import (
     FINGERTIP,
@@ -263,8 +264,9 @@ class _BagReading:
                     with self._watch("decoding"):
                         rgb = _picture(frame)
                         step = self._step(frame, rgb)
-                except ImageCodecError:  # A live node leaves such a frame out of the clip as well.
-                    self.report.faults["undecodable image"] += 1
+                except ImageCodecError as error:  # A live node leaves such a frame out of the clip as well.
+                    reason = f": {error}" if isinstance(error, ImageLabelError) else ""
+                    self.report.faults[f"undecodable image{reason}"] += 1
                     continue
                 whole.append(step is not None)
                 if step is not None:

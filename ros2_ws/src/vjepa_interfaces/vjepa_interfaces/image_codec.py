@@ -18,6 +18,8 @@ import numpy as np
 
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.messages import as_message_bytes
+from vjepa_interfaces.transport_label import ImageCodecError as ImageCodecError
+from vjepa_interfaces.transport_label import ImageLabelError, decoded_encoding, raw_encoding
 
 LAYOUTS: dict[str, tuple[type[np.unsignedinteger], int]] = {
     "rgb8": (np.uint8, 3),
@@ -45,10 +47,6 @@ MAX_PIXELS = 2**26
 """Of a compressed image, whose bytes do not tell how much memory it will take: twice those of 8K."""
 _JPEG_FRAMES = {0xC0 + kind for kind in range(16)} - {0xC4, 0xC8, 0xCC}
 """Markers of the segment that states a JPEG's size."""
-
-
-class ImageCodecError(VjepaError):
-    """An image that cannot be read: its encoding, its size or its bytes are not what they should be."""
 
 
 def image_to_rgb(message: Any, backend: str | None = None) -> np.ndarray:
@@ -98,15 +96,19 @@ def image_to_rgb(message: Any, backend: str | None = None) -> np.ndarray:
 def compressed_to_rgb(message: Any) -> np.ndarray:
     """Return the picture in a `sensor_msgs/CompressedImage` (JPEG, PNG): uint8, shape (height, width, 3), red first.
 
-    Needs OpenCV, whose decoder cv_bridge and rosbags-image use too.
+    The label, `format`, decides what the file holds, as `transport_label` explains: of a Bayer pattern's label the
+    mosaic is interpolated as that of the raw topic. Needs OpenCV, whose decoder cv_bridge and rosbags-image use too.
 
     Raises:
-        ImageCodecError: the format names a source encoding that holds no colours (such as a depth image), the bytes
-            are no picture, or OpenCV is not installed.
+        ImageLabelError: the label names an encoding without known colours (such as a depth image's), contradicts the
+            picture, or leaves its colours open.
+        ImageCodecError: the bytes are no picture, or OpenCV is not installed.
     """
-    source = message.format.split(";")[0].strip() if ";" in message.format else None
+    source = raw_encoding(message.format)
     if source is not None and source not in LAYOUTS:
-        raise ImageCodecError(str(unknown_name("image encoding", source, LAYOUTS)))
+        raise ImageLabelError(
+            f"compressed image has the label '{message.format}': {unknown_name('image encoding', source, LAYOUTS)}"
+        )
     try:
         import cv2
     except ImportError as error:
@@ -118,15 +120,29 @@ def compressed_to_rgb(message: Any) -> np.ndarray:
             f"compressed image of {data.size} bytes states {size[0]} x {size[1]} pixels; expected at most {MAX_PIXELS}"
         )
     try:
-        bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if size is not None else None
+        flags = cv2.IMREAD_COLOR if source is None else cv2.IMREAD_UNCHANGED
+        decoded = cv2.imdecode(data, flags) if size is not None else None
     except cv2.error as error:
         raise ImageCodecError(f"compressed image of format '{message.format}' was not decoded: {error}") from error
-    if bgr is None:
+    if decoded is None:
         raise ImageCodecError(
             f"compressed image of format '{message.format}' has {data.size} bytes that are no picture; "
             "expected a whole JPEG or PNG file"
         )
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    samples = np.atleast_3d(decoded)
+    height, width, channels = samples.shape
+    encoding = "bgr8" if source is None else decoded_encoding(message.format, channels, 8 * samples.itemsize)
+    if encoding == "bgr8":
+        return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+    raw = SimpleNamespace(
+        height=height,
+        width=width,
+        encoding=encoding,
+        is_bigendian=sys.byteorder == "big",
+        step=samples.strides[0],
+        data=samples.reshape(-1).view(np.uint8),
+    )
+    return image_to_rgb(raw)
 
 
 def fill_image(message: Any, rgb: np.ndarray) -> None:
