@@ -385,6 +385,26 @@ def test_what_is_not_a_parameter_file_is_refused_by_name(content, tmp_path):
         read_parameter_file(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("sim: {ros__parameters: {a: 1}}\nsim: {ros__parameters: {b: 1}}", "'sim' stands twice, in lines 1 and 2"),
+        ("sim: {ros__parameters: {a: 1}}\n/sim: {ros__parameters: {b: 1}}", "has the node 'sim' twice"),
+        ("sim: {ros__parameters: {a: 1, a: 2}}", "'a' stands twice, in lines 1 and 1"),
+        ("sim: {ros__parameters: {a.b: 1, a: {b: 2}}}", "node 'sim': parameter 'a.b' stands twice"),
+        (
+            "sim:\n  ros__parameters: {a: 1}\n  ros__parameters: {b: 1}",
+            "'ros__parameters' stands twice, in lines 2 and 3",
+        ),
+    ],
+)
+def test_a_node_or_parameter_that_stands_twice_is_refused_by_name(content, message, tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text(content)
+    with pytest.raises(VjepaError, match=rf"twice\.yaml.*{message}"):
+        read_parameter_file(path)
+
+
 def test_a_missing_parameter_file_is_refused_by_name(tmp_path):
     with pytest.raises(VjepaError, match=r"nowhere\.yaml"):
         merged_parameters(StackOptions(params_file=str(tmp_path / "nowhere.yaml")))

@@ -389,7 +389,8 @@ def read_parameter_file(path: Path) -> dict[str, dict[str, Any]]:
     """Return the parameters in a ROS parameter file, by node name.
 
     Raises:
-        VjepaError: no such file, or not `NODE: {ros__parameters: {...}}`.
+        VjepaError: no such file, not `NODE: {ros__parameters: {...}}`, or a node or a parameter stands there twice,
+            in whatever notation.
     """
     content = read_yaml(path, "parameter file")
     valid = isinstance(content, dict) and all(
@@ -397,14 +398,32 @@ def read_parameter_file(path: Path) -> dict[str, dict[str, Any]]:
     )
     if not valid:
         raise VjepaError(f"parameter file {path} is not of the form NODE: {{ros__parameters: {{NAME: VALUE}}}}")
-    return {str(node).strip("/"): flatten(value["ros__parameters"]) for node, value in content.items()}
+    nodes: dict[str, dict[str, Any]] = {}
+    for node, value in content.items():
+        name = str(node).strip("/")
+        if name in nodes:
+            raise VjepaError(
+                f"parameter file {path} has the node '{name}' twice, with and without '/'; write one block"
+            )
+        try:
+            nodes[name] = flatten(value["ros__parameters"])
+        except VjepaError as error:
+            raise VjepaError(f"parameter file {path}, node '{name}': {error}") from error
+    return nodes
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested parameters by dotted name, as ROS names them."""
+    """Return nested parameters by dotted name, as ROS names them.
+
+    Raises:
+        VjepaError: a parameter stands there twice, nested and dotted.
+    """
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+        found = flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+        if twice := flat.keys() & found.keys():
+            raise VjepaError(f"parameter '{min(twice)}' stands twice, nested and with dots; write it once")
+        flat |= found
     return flat
 
 

@@ -1,5 +1,6 @@
 """The one reader of YAML: plain values of bounded size, from files of people unknown."""
 
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,15 @@ MAX_NODES = 200_000
 MAX_DEPTH = 100
 
 
+_MERGE = "tag:yaml.org,2002:merge"
+
+
 class YamlLimitError(yaml.YAMLError):
     """YAML that is well-formed, but stands for more than a bound allows."""
+
+
+class YamlDuplicateError(yaml.YAMLError):
+    """YAML in which a name stands twice in the same mapping, so that one of the two would be lost."""
 
 
 class _BoundedLoader(yaml.SafeLoader):
@@ -47,19 +55,39 @@ class _BoundedLoader(yaml.SafeLoader):
 
 
 class _PlainLoader(_BoundedLoader):
-    """The same without aliases, as ROS reads parameter files."""
+    """The same for files of settings: without aliases, as ROS reads them, and with each name once in its mapping.
+
+    YAML forbids a name that stands twice. PyYAML keeps the last one, ROS joins the two; neither tells the author.
+    """
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("it has an alias (*name), which ROS does not take either; write the value out")
         return super().compose_node(parent, index)
 
+    def construct_mapping(self, node, deep=False):
+        lines: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            if key_node.tag == _MERGE:
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                continue  # The base class refuses it.
+            line = key_node.start_mark.line + 1
+            if key in lines:
+                raise YamlDuplicateError(
+                    f"'{key}' stands twice, in lines {lines[key]} and {line}; write one, with all that belongs to it"
+                )
+            lines[key] = line
+        return super().construct_mapping(node, deep)
+
 
 def parse_yaml(text: str, aliases: bool = False) -> Any:
     """Return the plain values (mappings, lists, scalars) in a YAML `text`; see `read_yaml`.
 
     Raises:
-        yaml.YAMLError: it is not plain YAML; a `YamlLimitError` where it stands for more than the bounds allow.
+        yaml.YAMLError: it is not plain YAML; a `YamlLimitError` where it stands for more than the bounds allow, a
+            `YamlDuplicateError` where a name stands twice, which only a file that may have aliases may do.
     """
     if len(text) > MAX_BYTES:
         raise YamlLimitError(f"it has {len(text)} characters; expected at most {MAX_BYTES}")
@@ -78,11 +106,13 @@ def read_yaml(path: Path | str, what: str, error: type[VjepaError] = VjepaError,
         path: may begin with the home folder's `~`.
         what: what the file is called in messages, as in `calibration`.
         error: the kind of error that is raised.
-        aliases: whether it may have aliases; what they stand for counts each time.
+        aliases: whether it may have aliases, as files that other programs wrote; what they stand for counts each time.
+            Of a name that stands twice in such a file the last one counts.
 
     Raises:
         VjepaError: of the kind `error`: no such file, one that is larger, deeper or stands for more values than the
-            bounds allow (its cause is then a `YamlLimitError`), or not plain YAML in UTF-8.
+            bounds allow (its cause is then a `YamlLimitError`), not plain YAML in UTF-8, or without `aliases` one in
+            which a name stands twice (the message has the name and both lines).
     """
     file = Path(path).expanduser()
     try:

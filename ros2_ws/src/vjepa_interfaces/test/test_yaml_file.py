@@ -1,0 +1,39 @@
+"""Files of settings: a name that stands twice is refused, and nothing of the file is dropped unread."""
+
+import pytest
+
+from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.yaml_file import parse_yaml, read_yaml
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "lines"),
+    [
+        ("a:\n  x: 1\nb: 2\na:\n  y: 2\n", "a", "1 and 4"),
+        ("a:\n  x: 1\n  x: 1\n", "x", "2 and 3"),
+        ("- {a: 1, a: 2}\n", "a", "1 and 1"),
+        ('a: 1\n"a": 2\n', "a", "1 and 2"),
+        ("1: a\n0x1: b\n", "1", "1 and 2"),
+    ],
+)
+def test_a_name_that_stands_twice_is_refused_with_both_lines(tmp_path, text, name, lines):
+    file = tmp_path / "settings.yaml"
+    file.write_text(text)
+    with pytest.raises(VjepaError, match=f"settings of mine .*settings.yaml .*'{name}' stands twice, in lines {lines}"):
+        read_yaml(file, "settings of mine")
+
+
+def test_the_same_name_in_different_mappings_is_no_repetition():
+    assert parse_yaml("a: {x: 1}\nb: {x: 2}\nc: [{x: 3}, {x: 4}]\n") == {
+        "a": {"x": 1},
+        "b": {"x": 2},
+        "c": [{"x": 3}, {"x": 4}],
+    }
+
+
+def test_an_explicit_value_still_overrides_a_merged_one():
+    assert parse_yaml("a: {<<: {x: 1, y: 2}, x: 3}\n") == {"a": {"x": 3, "y": 2}}
+
+
+def test_metadata_of_another_program_is_read_though_a_name_stands_twice():
+    assert parse_yaml("a: 1\na: 2\n", aliases=True) == {"a": 2}
