@@ -2,6 +2,7 @@
 
 import atexit
 import math
+import os
 import threading
 import weakref
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ from sim_bridge.randomize import Randomizer, randomize_target_size
 from sim_bridge.tasks import Motors, task_named
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.forked import mark_initialised, refuse_fork
 from vjepa_interfaces.messages import FIRST, LAST, MID
 from vjepa_interfaces.stamps import FIRST_STAMP_NS, RESET_ADVANCE_NS
 
+OPENGL = "OpenGL"
 MAX_SEED = 2**31 - 1
 """Episode i uses seed + i, and dm_control's random states take at most 32 bits."""
 
@@ -188,8 +191,10 @@ class SimEnv:
         takes some 0.2 s to start the renderer; it may come before the first `reset`.
 
         Raises:
-            VjepaError: called from another thread, or rendering is disabled by `MUJOCO_GL`.
+            ForkedError: this process was forked after its parent had rendered.
+            VjepaError: called from another thread, rendering is disabled by `MUJOCO_GL`, or its backend does not work.
         """
+        refuse_fork(OPENGL)
         if self._renderer is None:
             self._renderer = self._make_renderer()
             self._render_thread = threading.get_ident()
@@ -244,10 +249,18 @@ class SimEnv:
 
         if not hasattr(mujoco, "GLContext"):
             raise VjepaError("rendering is disabled by MUJOCO_GL; set it to egl or osmesa, or unset it")
+        mark_initialised(OPENGL)
         width, height = self.config.image_size
         model = self._physics.model.ptr
         model.vis.global_.offwidth, model.vis.global_.offheight = width, height
-        renderer = mujoco.Renderer(model, height=height, width=width)
+        try:
+            renderer = mujoco.Renderer(model, height=height, width=width)
+        except Exception as error:  # mujoco's, PyOpenGL's and the language's own, by backend.
+            backend = os.environ.get("MUJOCO_GL", "")
+            raise VjepaError(
+                f"MuJoCo's renderer of {width} x {height} pixels does not start with MUJOCO_GL='{backend}': "
+                f"{type(error).__name__}: {error}; unset MUJOCO_GL, or set it to egl or osmesa"
+            ) from error
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
         _renderers.add(renderer)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -72,14 +73,75 @@ def test_it_shows_what_an_evaluation_of_the_same_seed_and_actions_shows(env, enc
     assert next(rows, None) is None
 
 
-def test_a_seed_is_an_episode_and_the_next_reset_goes_on_from_there(env):
-    first, _ = env.reset()
-    again, _ = env.reset(seed=SIM.seed)
-    assert np.array_equal(first["joint_position"], again["joint_position"])
-    following, _ = env.reset()
-    given, _ = env.reset(seed=SIM.seed + 1)
-    assert np.array_equal(following["joint_position"], given["joint_position"])
-    assert not np.array_equal(first["joint_position"], given["joint_position"])
+def starts(env: ReacherLatents, seed: int | None, episodes: int) -> list[tuple[float, ...]]:
+    """Return where the joints begin in episodes of which the first one is seeded."""
+    seeds = [seed] + [None] * (episodes - 1)
+    return [tuple(env.reset(seed=each)[0]["joint_position"]) for each in seeds]
+
+
+def test_a_seed_is_an_episode_and_decides_all_that_follow(env):
+    first = starts(env, SIM.seed, 4)
+    assert starts(env, SIM.seed, 4) == first
+    with SimEnv(SIM) as simulation:
+        assert tuple(simulation.reset(0).joint_position) == first[0]
+    assert len(set(first)) == 4
+
+
+def test_environments_side_by_side_never_repeat_each_other(encoder):
+    """Gymnasium seeds environment i with seed + i, and later resets each without a seed."""
+    made = [ReacherLatents(SIM, encoder) for _ in range(3)]
+    seen = [start for i, each in enumerate(made) for start in starts(each, 40 + i, 5)]
+    seen += [start for each in made for start in starts(each, None, 1)]
+    unseeded = [ReacherLatents(SIM, encoder) for _ in range(2)]
+    seen += [start for each in unseeded for start in starts(each, None, 2)]
+    assert len(set(seen)) == len(seen) == 3 * 5 + 3 + 2 * 2
+    for each in (*made, *unseeded):
+        each.close()
+
+
+def test_a_vectorised_environment_is_reproducible_and_repeats_no_start(encoder):
+    environments = gymnasium.vector.SyncVectorEnv([lambda: ReacherLatents(SIM, encoder)] * 2)
+
+    def run() -> list[np.ndarray]:
+        observation, _ = environments.reset(seed=40)
+        positions = [observation["joint_position"].copy()]
+        for _ in range(2 * (SIM.episode_steps + 1)):
+            observation, _, _, _, _ = environments.step(np.zeros((2, 2), np.float32))
+            positions.append(observation["joint_position"].copy())
+        return positions
+
+    found = run()
+    np.testing.assert_array_equal(found, run())
+    begun = [tuple(position) for positions in found[:: SIM.episode_steps + 1] for position in positions]
+    assert len(set(begun)) == len(begun) == 6
+    environments.close()
+
+
+def test_a_fork_after_the_encoder_was_loaded_is_refused_with_what_to_do(env, encoder):
+    """By Gymnasium's own vectorised environment, whose default is to fork on Linux before Python 3.14."""
+    environments = gymnasium.vector.AsyncVectorEnv([lambda: ReacherLatents(SIM, encoder)], context="fork")
+    try:
+        with pytest.raises(VjepaError, match=r"was forked .* used .* already.*spawn.*forkserver.*SyncVectorEnv"):
+            environments.reset(seed=0)
+    finally:
+        environments.close(terminate=True)
+
+
+@pytest.mark.parametrize("context", ["spawn", "forkserver"])
+def test_processes_that_are_not_forked_from_this_one_see_what_this_one_sees(env, tiny_encoder, context):
+    path = str(tiny_encoder)
+
+    def make() -> ReacherLatents:
+        return ReacherLatents(SIM, load_encoder(EncoderConfig(path, "cpu", clip_frames=4, grid=2, threads=1)))
+
+    environments = gymnasium.vector.AsyncVectorEnv([make], context=context)
+    try:
+        found, _ = environments.reset(seed=5)
+        expected, _ = env.reset(seed=5)
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name][0], value, rtol=0, atol=1e-5)
+    finally:
+        environments.close()
 
 
 def test_nothing_privileged_is_shown(env):

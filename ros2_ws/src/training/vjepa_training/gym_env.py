@@ -32,9 +32,14 @@ class ReacherLatents(gymnasium.Env):
     float64. Actions: (n,) in [-1, 1], shares of the effort limit; what lies beyond is clipped. Rewards are the task's.
     An episode is truncated after `sim.episode_steps`, and terminated where the task itself ends it. `info` is empty.
 
-    `reset(seed=s)` begins the episode of seed s, the very one that `vjepa eval --seed s` begins with; `reset()` that of
-    s + 1, and of `sim.seed` the first time. `begin` and `advance` are `reset` and `step` without the encoder, for those
-    who encode the clips of several environments at once.
+    `reset(seed=s)` begins the episode of seed s, the very one that `vjepa eval --seed s` begins with, and seeds the
+    environment's `np_random` with s. `reset()` begins an episode whose seed is drawn from `np_random`: the same ones in
+    the same order after the same s, others in every other environment. Without any seed `np_random` is the system's
+    entropy, as Gymnasium has it; `sim.seed` does not matter. `begin` and `advance` are `reset` and `step` without the
+    encoder, for those who encode the clips of several environments at once.
+
+    A vectorised environment of several processes must start them by `spawn` or `forkserver`: a fork of a process that
+    has used torch or OpenGL is refused, see `vjepa_interfaces.forked`.
 
     Attributes:
         clip: the frames to encode for the present observation, oldest first, as `Encoder.preprocess` returns them.
@@ -51,7 +56,7 @@ class ReacherLatents(gymnasium.Env):
         """Compile the task's model.
 
         Args:
-            sim: the simulation.
+            sim: the simulation; its `seed` does not matter.
             encoder: it may serve several environments.
 
         Raises:
@@ -61,7 +66,6 @@ class ReacherLatents(gymnasium.Env):
         self._env = SimEnv(replace(sim, seed=0))  # So that an episode's number is its seed.
         self.arm = self._env.limits
         self.control_period_s = self._env.control_period_s
-        self._next_seed = sim.seed
         self._step: SimStep | None = None
         self.metadata = {**self.metadata, "render_fps": round(1.0 / self.control_period_s)}
         joints = (len(self._env.limits.joint_names),)
@@ -81,7 +85,10 @@ class ReacherLatents(gymnasium.Env):
 
         Raises:
             VjepaError: the simulation takes no such seed.
+            ForkedError: this process was forked after encoder or renderer had been used.
         """
+        if seed is not None:
+            _check_seed(seed)
         super().reset(seed=seed)
         self.begin(seed)
         return self.observed(self._encoded()), {}
@@ -96,11 +103,9 @@ class ReacherLatents(gymnasium.Env):
         return self.observed(self._encoded()), reward, terminated, truncated, {}
 
     def begin(self, seed: int | None = None) -> None:
-        """Begin the episode of `seed`, or None for the one after the last; its first `clip` is then to be encoded."""
-        seed = self._next_seed if seed is None else seed
-        if not 0 <= seed <= MAX_SEED:
-            raise VjepaError(f"seed is {seed}; the simulation takes 0 to {MAX_SEED}")
-        self._next_seed = seed + 1
+        """Begin the episode of `seed`, or None for one drawn by `np_random`; its first `clip` is then to be encoded."""
+        seed = int(self.np_random.integers(MAX_SEED + 1)) if seed is None else seed
+        _check_seed(seed)
         self._frames = ClipBuffer(self.encoder.clip_frames)
         self._arrive(self._env.reset(seed))
 
@@ -137,6 +142,11 @@ class ReacherLatents(gymnasium.Env):
 
     def _encoded(self) -> np.ndarray:
         return self.encoder.encode([self.clip])[0]
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed <= MAX_SEED:
+        raise VjepaError(f"seed is {seed}; the simulation takes 0 to {MAX_SEED}")
 
 
 class ConditionedStates(gymnasium.ObservationWrapper):

@@ -14,11 +14,14 @@ import torch
 from torch.nn import functional
 
 from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_interfaces.forked import mark_initialised, refuse_fork
 from vjepa_perception.checkpoint import Checkpoint, CheckpointError, find_checkpoint
 from vjepa_perception.engine import Engine, activation, weight_shapes
 from vjepa_perception.preprocessing import Preprocessing
 from vjepa_perception.weights import explained_shortage, read_weights
 
+TORCH = "torch"
+"""What `vjepa_interfaces.forked` calls the thread pool, and the GPU's context."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MEAN_ONLY = 0
 MAX_LAYERS = 1000
@@ -110,7 +113,9 @@ class Encoder:
 
         Raises:
             FrameError: the frame is no such array.
+            ForkedError: this process was forked after an encoder had been loaded.
         """
+        refuse_fork(TORCH)
         return self._preprocessing.apply(rgb).to(self.device)
 
     def encode(self, clips: Sequence[Sequence[torch.Tensor]]) -> np.ndarray:
@@ -126,7 +131,9 @@ class Encoder:
         Raises:
             EncoderError: no clips, or clips of another length or of frames of another shape.
             MemoryShortageError: the batch does not fit into memory.
+            ForkedError: this process was forked after an encoder had been loaded.
         """
+        refuse_fork(TORCH)
         engine = self._check(clips)
         with explained_shortage(f"encoding {len(clips)} clips on {self.device}"), torch.inference_mode():
             tokens = engine(clips).to(torch.float32)
@@ -199,8 +206,10 @@ def load_encoder(config: EncoderConfig) -> Encoder:
         CheckpointError: there is no such checkpoint, it is not V-JEPA 2's, or its files are damaged.
         EncoderError: the clip length or the pooling does not fit the model, or there is no such device.
         MemoryShortageError: it does not fit into memory.
+        ForkedError: this process was forked after an encoder had been loaded.
         VjepaError: an unknown device or dtype, or a preprocessing that is not V-JEPA 2's.
     """
+    mark_initialised(TORCH)
     device = _device(config.device)
     dtype = _dtype(config.dtype, device)
     if config.threads < 0:
