@@ -75,21 +75,38 @@ check_ros_packages() {
     "Run: rosdep update && rosdep install --from-paths $WORKSPACE/src --ignore-src -y"
 }
 
+# Leaves the reason in GL_REASON; the status is 3 where a variable asks for what is not there, so no package would help.
 gl_works() {
-  env PYTHONPATH="$WORKSPACE/src/sim_bridge:$WORKSPACE/src/vjepa_interfaces" "$VENV/bin/python" -P -c '
-from sim_bridge.gl import choose_gl_backend
-choose_gl_backend()
-import mujoco
-mujoco.GLContext(8, 8).free()' >>"$LOG" 2>&1
+  local status
+  GL_REASON=$(env PYTHONPATH="$WORKSPACE/src/sim_bridge:$WORKSPACE/src/vjepa_interfaces" "$VENV/bin/python" -P -c '
+import sys
+from sim_bridge.gl import GLSettingError, choose_gl_backend
+try:
+    choose_gl_backend()
+    import mujoco
+    mujoco.GLContext(8, 8).free()
+except GLSettingError as error:
+    print(error)
+    sys.exit(3)
+except Exception as error:
+    print(f"{type(error).__name__}: {error}")
+    sys.exit(1)' 2>>"$LOG")
+  status=$?
+  printf '%s\n' "$GL_REASON" >>"$LOG"
+  return "$status"
 }
 
 check_gl() {
   local without='For training or a real camera alone, go on without: MUJOCO_GL=disabled ./vjepa'
   step 'looking whether MuJoCo can render'
-  if ! gl_works; then
+  gl_works
+  local status=$?
+  ((status != 3)) || die "MuJoCo cannot render: $GL_REASON" "$without"
+  if ((status)); then
     apt_install "${GL_PACKAGES[@]}" ||
       die 'MuJoCo cannot render: OpenGL libraries are missing.' "Run: sudo apt-get install -y ${GL_PACKAGES[*]}" "$without"
-    gl_works || die "MuJoCo cannot render although ${GL_PACKAGES[*]} are installed; see $LOG" "$without"
+    gl_works ||
+      die "MuJoCo cannot render although ${GL_PACKAGES[*]} are installed: ${GL_REASON:-see $LOG}" "$without"
   fi
   stamp "$VENV/.vjepa-gl" "${MUJOCO_GL:-chosen}"
 }

@@ -39,7 +39,9 @@ case "$*" in
     mkdir -p "$STATE/uv/bin"
     cp "$FAKES/uv" "$STATE/uv/bin/uv" ;;
   '-m pip install '*) {INSTALLING} ;;
-  *mujoco.GLContext*) [[ ! -e $FAKES/no_gl ]] ;;
+  *mujoco.GLContext*)
+    [[ ! -e $FAKES/gl_setting ]] || {{ cat "$FAKES/gl_setting"; exit 3; }}
+    [[ ! -e $FAKES/no_gl ]] ;;
   '-m colcon build '*)
     [[ ! -e install/unfit ]] || exit 1
     mkdir -p install/vjepa_bringup/lib/vjepa_bringup

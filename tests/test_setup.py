@@ -370,6 +370,15 @@ def test_root_needs_no_sudo(with_uv):
     assert "\nsudo " not in with_uv.calls()
 
 
+def test_a_setting_that_no_package_would_mend_is_named_and_nothing_is_installed(with_uv):
+    with_uv.set("gl_setting", "MUJOCO_EGL_DEVICE_ID is '7', expected a whole number below 1\n")
+    with_uv.be_user(root=True)
+    result = with_uv.run("run", MUJOCO_EGL_DEVICE_ID="7")
+    assert result.returncode != 0
+    assert "MuJoCo cannot render: MUJOCO_EGL_DEVICE_ID is '7', expected a whole number below 1" in result.stderr
+    assert "apt-get" not in with_uv.calls()
+
+
 def test_opengl_is_not_asked_for_where_rendering_is_disabled(with_uv):
     with_uv.set("no_gl")
     assert with_uv.run("run", MUJOCO_GL="disabled").returncode == 0

@@ -7,6 +7,7 @@ is made before, with ctypes alone, and by doing what `mujoco.egl` will do: enume
 import ctypes
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,11 +17,18 @@ EGL_PACKAGES = "libegl1 libgl1 libgl1-mesa-dri"
 OSMESA_PACKAGES = "libosmesa6"
 """Debian 12's and Ubuntu 24.04's packages of each backend, with Mesa's software driver."""
 
-UNCHECKED_BACKENDS = ("glfw", "glx", "disable", "disabled", "off", "false", "0")
-"""Backends that are never chosen but may be asked for: with a display, or without any rendering."""
+UNCHECKED_BACKENDS = ("disable", "disabled", "off", "false", "0")
+"""Backends that are never chosen but may be asked for: without any rendering."""
+DISPLAY_BACKEND = "glfw"
+"""The backend that is never chosen but may be asked for on a machine with a display."""
 
 _PLATFORM_DEVICE_EXT = 0x313F
 _MAX_DEVICES = 10
+
+
+class GLSettingError(VjepaError):
+    """An environment variable asks for a backend, device or display that is not there; no package would bring it."""
+
 
 LoadLibrary = Callable[[str], ctypes.CDLL]
 
@@ -38,8 +46,10 @@ def choose_gl_backend(load_library: LoadLibrary = ctypes.CDLL) -> str:
         The value of `MUJOCO_GL`: that of the environment where it is set, else `egl` or `osmesa`.
 
     Raises:
-        VjepaError: no backend works, the one asked for in `MUJOCO_GL` does not or does not exist, or mujoco was
-            imported before a backend was chosen.
+        GLSettingError: `MUJOCO_GL` asks for a backend that does not exist or for a display that is not there, or
+            `MUJOCO_EGL_DEVICE_ID` for a device that is not there.
+        VjepaError: no backend works, the one asked for in `MUJOCO_GL` does not, or mujoco was imported before a
+            backend was chosen.
     """
     asked = os.environ.get("MUJOCO_GL", "").lower().strip()
     if "mujoco" in sys.modules:
@@ -51,8 +61,12 @@ def choose_gl_backend(load_library: LoadLibrary = ctypes.CDLL) -> str:
         return asked
     if asked in UNCHECKED_BACKENDS:
         return asked
+    if asked == DISPLAY_BACKEND:
+        _check_display()
+        return asked
     if asked and asked not in _CHECKS:
-        raise unknown_name("OpenGL backend in MUJOCO_GL", asked, (*_CHECKS, *UNCHECKED_BACKENDS))
+        valid = (*_CHECKS, DISPLAY_BACKEND, *UNCHECKED_BACKENDS)
+        raise GLSettingError(str(unknown_name("OpenGL backend in MUJOCO_GL", asked, valid)))
     reasons = []
     for name in (asked,) if asked else _CHECKS:
         try:
@@ -102,9 +116,33 @@ def _allowed_devices(devices: list[Any]) -> list[Any]:
     selected = os.environ.get("MUJOCO_EGL_DEVICE_ID")
     if selected is None:
         return devices
-    if not selected.isdecimal() or int(selected) >= len(devices):
-        raise OSError(f"MUJOCO_EGL_DEVICE_ID is '{selected}', expected a whole number below {len(devices)}")
-    return [devices[int(selected)]]
+    if devices and (not selected.isdecimal() or int(selected) >= len(devices)):
+        raise GLSettingError(
+            f"MUJOCO_EGL_DEVICE_ID is '{selected}', expected a whole number below {len(devices)}, the number of this "
+            "machine's EGL devices; correct it, or unset it to try each of them"
+        )
+    return devices and [devices[int(selected)]]
+
+
+def _check_display() -> None:
+    """Raise GLSettingError where GLFW can open no window."""
+    shown = next((name for name in ("WAYLAND_DISPLAY", "DISPLAY") if os.environ.get(name)), None)
+    reason = "neither DISPLAY nor WAYLAND_DISPLAY is set"
+    if shown:
+        reason = f"the display of {shown}={os.environ[shown]} cannot be opened"
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # What GLFW has to report is the reason above.
+                import glfw
+
+                if glfw.init():
+                    return
+        except ImportError as error:
+            reason = f"glfw is not importable: {error}"
+    raise GLSettingError(
+        f"MUJOCO_GL is '{DISPLAY_BACKEND}', which draws on a display, but {reason}; unset MUJOCO_GL to render without "
+        "one, or set it to egl or osmesa"
+    )
 
 
 def _check_osmesa(load_library: LoadLibrary) -> None:

@@ -332,3 +332,16 @@ def test_a_task_without_plain_motors_is_refused(monkeypatch):
     monkeypatch.setattr(acrobot, "get_model_and_assets", lambda: (servo, assets))
     with pytest.raises(VjepaError, match="actuator 'elbow' is not a motor"):
         SimEnv(SimConfig("servo"))
+
+
+def test_a_renderer_that_does_not_start_is_reported_with_its_backend_and_reason(monkeypatch):
+    with SimEnv(SimConfig()) as env:
+        import mujoco
+
+        def fail(*_, **__):
+            raise mujoco.FatalError("no context")
+
+        monkeypatch.setattr(mujoco, "Renderer", fail)
+        monkeypatch.setenv("MUJOCO_GL", "egl")
+        with pytest.raises(VjepaError, match=r"64 x 64 pixels .*MUJOCO_GL='egl': FatalError: no context; unset MUJOCO"):
+            env.render()

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from sim_bridge.gl import choose_gl_backend
+from sim_bridge.gl import GLSettingError, choose_gl_backend
 from vjepa_interfaces.errors import VjepaError
 
 
@@ -104,6 +104,29 @@ def test_only_the_egl_device_asked_for_counts(monkeypatch):
     monkeypatch.setenv("MUJOCO_EGL_DEVICE_ID", "2")
     with pytest.raises(VjepaError, match="MUJOCO_EGL_DEVICE_ID is '2', expected a whole number below 2"):
         choose_gl_backend(load)
+
+
+@pytest.mark.parametrize("backend", ["", "egl"])
+@pytest.mark.parametrize("device", ["7", "-1", "", "gpu"])
+def test_a_device_that_is_not_there_is_a_wrong_setting_that_no_package_mends(monkeypatch, backend, device):
+    monkeypatch.setenv("MUJOCO_GL", backend)
+    monkeypatch.setenv("MUJOCO_EGL_DEVICE_ID", device)
+    load, initialised = driver_of(True)
+    with pytest.raises(GLSettingError, match=f"MUJOCO_EGL_DEVICE_ID is '{device}', .*below 1.*unset it") as refusal:
+        choose_gl_backend(load)
+    assert "apt-get" not in str(refusal.value)
+    assert not initialised
+
+
+@pytest.mark.parametrize("display", [None, ":4711"])
+def test_a_backend_that_needs_a_display_is_refused_where_there_is_none(monkeypatch, display):
+    monkeypatch.setenv("MUJOCO_GL", "glfw")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    if display:
+        monkeypatch.setenv("DISPLAY", display)
+    with pytest.raises(GLSettingError, match=r"MUJOCO_GL is 'glfw', .* display, but .*DISPLAY.*unset MUJOCO_GL"):
+        choose_gl_backend()
 
 
 def test_osmesa_is_chosen_where_egl_is_egl_is_missing():
