@@ -30,7 +30,7 @@ class Scripted(Planner):
         super().__init__(None, PlannerContext(2, PERIOD_S))
         self.action, self.clock = np.full(2, action), clock
         self.takes_s = 0.001
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.disagreement: float | None = None
         self.seeds: list[int] = []
         self.seen: list[Observation] = []
@@ -80,6 +80,15 @@ class Loop:
 
 
 BAD_LATENT = np.full((1, 4), np.nan, np.float32)
+
+
+@pytest.mark.parametrize("error", [SystemExit("quit"), GeneratorExit("quit")], ids=lambda error: type(error).__name__)
+def test_a_planner_that_exits_while_it_plans_gives_way_like_any_other(error):
+    loop = Loop()
+    loop["cem"].error = error
+    decision = loop.tick()
+    assert decision.planner == "bc"
+    assert decision.fallback == f"planner 'cem' raised {type(error).__name__}: quit"
 
 
 def test_the_chosen_planner_drives_wherever_it_can():

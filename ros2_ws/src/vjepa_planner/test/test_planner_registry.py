@@ -29,10 +29,13 @@ class Still(Planner):
     Config = Options
     def _act(self, observation, deadline_s):
         return Plan(np.zeros(self.context.action_size))
+"""
 
-class Raising(Still):
-    def __init__(self, config, context):
-        raise RuntimeError("no licence")
+
+MUTE = """
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError
 """
 
 
@@ -110,6 +113,12 @@ def test_the_expert_drives_another_arm_of_two_links_whose_joints_it_is_told():
         ("broken_arm_module:Planner", "raise ValueError('bad table')", "bad table"),
         ("broken_arm_module:Planner", "x = 1", "AttributeError"),
         ("broken_arm_module:Planner", "Planner = 3", "not a subclass"),
+        ("broken_arm_module:Planner", "import sys; sys.exit(3)", "SystemExit: 3"),
+        ("broken_arm_module:Planner", "import argparse; argparse.ArgumentParser().parse_args(['--no'])", "SystemExit"),
+        ("broken_arm_module:Planner", "def broken(:", "SyntaxError"),
+        ("broken_arm_module:Planner", "class Stop(BaseException): ...\nraise Stop('cancelled')", "Stop: cancelled"),
+        ("broken_arm_module:Planner", MUTE + "raise Mute", "Mute: (its text cannot be read)"),
+        ("broken arm", "x = 1", "could not be imported"),
     ],
 )
 def test_a_package_that_cannot_be_imported_is_named_and_harms_no_other(
@@ -124,10 +133,41 @@ def test_a_package_that_cannot_be_imported_is_named_and_harms_no_other(
     load_planner("expert", {}, CONTEXT)
 
 
-def test_a_planner_that_fails_while_it_is_made_is_named(install_planners):
-    install_planners("raising_arm", ["raising = raising_arm_module:Raising"], {"raising_arm_module": STILL})
-    with pytest.raises(VjepaError, match=r"'raising'.*RuntimeError: no licence"):
-        load_planner("raising", {}, CONTEXT)
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("    def __init__(self, config, context): raise RuntimeError('no licence')", "RuntimeError: no licence"),
+        ("    def __init__(self, config, context): raise SystemExit('no licence')", "SystemExit: no licence"),
+        ("    Config = None", "could not be made"),
+        ("    needs = None", "cannot be used: TypeError"),
+        ("    needs = frozenset({'odometry'})", "needs odometry; an observation has goal, "),
+        ("    encoder_fingerprint = 3", "has encoder_fingerprint 3; expected a text or None"),
+        ("    trained_period_s = '20 ms'", "has trained_period_s '20 ms'; expected seconds or None"),
+    ],
+)
+def test_a_planner_that_fails_while_it_is_made_is_named(install_planners, monkeypatch, body, message):
+    monkeypatch.delitem(sys.modules, "failing_arm_module", raising=False)
+    text = f"{STILL}\nclass Failing(Still):\n{body}\n"
+    install_planners("failing_arm", ["failing = failing_arm_module:Failing"], {"failing_arm_module": text})
+    with pytest.raises(VjepaError, match=f"'failing'.*{message}"):
+        load_planner("failing", {}, CONTEXT)
+
+
+def test_an_interruption_by_the_user_is_no_failure_of_a_planner(install_planners, monkeypatch):
+    monkeypatch.delitem(sys.modules, "slow_arm_module", raising=False)
+    install_planners("slow_arm", ["slow = slow_arm_module:Slow"], {"slow_arm_module": "raise KeyboardInterrupt"})
+    with pytest.raises(KeyboardInterrupt):
+        load_planner("slow", {}, CONTEXT)
+
+
+def test_damaged_entry_points_of_one_package_hide_no_other(install_planners):
+    install_planners("damaged_arm", ["no equals sign"])
+    assert {"random", "expert"} <= set(available())
+    load_planner("expert", {}, CONTEXT)
+    with pytest.raises(
+        VjepaError, match=r"unknown planner 'own'.*the entry points of package 'damaged_arm' are damaged"
+    ):
+        load_planner("own", {}, CONTEXT)
 
 
 def test_a_name_that_two_packages_declare_is_refused_naming_both(install_planners):
@@ -160,3 +200,22 @@ def test_a_node_imports_what_its_planners_need_before_it_is_configured(planner_m
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert result.stdout == f"{imported}\n", result.stderr
+
+
+def test_a_listed_planner_that_exits_at_import_is_named_and_the_others_drive(
+    planner_metadata, install_planners, tmp_path
+):
+    install_planners("quitting_arm", ["quits = quitting_arm_module:Quits"], {"quitting_arm_module": "exit(3)"})
+    code = (
+        "import rclpy; from vjepa_planner.planner_node import PlannerNode; "
+        "rclpy.init(args=['--ros-args', '-p', 'planners:=[random,quits]', '-p', 'planner:=random']); "
+        "node = PlannerNode(); node.begin_preloading(); node.trigger_configure(); print(node.diagnose()[2])"
+    )
+    path = os.pathsep.join([str(tmp_path / "quitting_arm"), str(planner_metadata), *filter(None, sys.path)])
+    environment = os.environ | {"PYTHONPATH": path, "ROS_AUTOMATIC_DISCOVERY_RANGE": "OFF"}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert "'ready': 'random'" in result.stdout
+    assert "'not ready: quits'" in result.stdout
+    assert "quitting_arm_module:Quits: SystemExit: 3" in result.stdout
+    assert "planner 'quits' is not ready: planner 'quits' of package 'quitting_arm' 0.1.0" in result.stderr

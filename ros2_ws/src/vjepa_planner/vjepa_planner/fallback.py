@@ -21,6 +21,7 @@ from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.statistics import Counts
 from vjepa_planner.contract import TARGET, Observation, Plan, Planner, PlanRefusedError
+from vjepa_planner.registry import described
 
 
 @dataclass(frozen=True)
@@ -184,8 +185,10 @@ class PlannerSupervisor:
                 plan, effort, elapsed_s = self._attempt(name, observation, left_s, fingerprint)
             except VjepaError as error:
                 failures.append(f"planner '{name}': {error}" if len(order) > 1 else str(error))
-            except Exception as error:  # whatever a third party's planner raises, another can drive
-                failures.append(f"planner '{name}' raised {type(error).__name__}: {error}")
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # Whatever a third party's planner raises, sys.exit too, another can drive.
+                failures.append(f"planner '{name}' raised {described(error)}")
                 tracebacks.append(traceback.format_exc())
             else:
                 if failures:

@@ -27,7 +27,7 @@ from vjepa_interfaces.stamps import begins_episode, set_stamp, to_nanoseconds
 from vjepa_interfaces.statistics import Counts, Durations, Failure, RateMeter
 from vjepa_planner.contract import GOAL, JOINT_STATE, TARGET, Observation, Plan, Planner, PlannerContext
 from vjepa_planner.fallback import Decision, FallbackConfig, PlannerSupervisor
-from vjepa_planner.registry import available, load_class, load_planner
+from vjepa_planner.registry import available, failures_named, load_class, load_planner
 from vjepa_planner.reloading import Reloader
 
 WATCHDOG_PERIOD_S = 0.05
@@ -194,7 +194,8 @@ class PlannerNode(ManagedNode):
             reason = f" ('{value}' is not ready: {self._unready[value]})" if value in self._unready else ""
             raise VjepaError(f"{unknown_name('planner', str(value), self._planners)}{reason}")
         if self._encoder_info is not None:
-            planner.check_encoder(self._encoder_info["fingerprint"])
+            with failures_named(f"planner '{value}' cannot tell whether it knows this encoder"):
+                planner.check_encoder(self._encoder_info["fingerprint"])
 
     def apply_live_parameter(self, name: str, value: Any) -> None:
         """Choose the planner that drives from the next tick on; the present one drives until then."""

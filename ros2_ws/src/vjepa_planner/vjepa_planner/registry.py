@@ -5,20 +5,44 @@ A third party's package adds a planner by declaring, in its own setup, the entry
 when that planner is loaded.
 """
 
-from collections.abc import Mapping
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import EntryPoint, distributions, entry_points
 from typing import Any
 
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.parameters import read_parameters
-from vjepa_planner.contract import Planner, PlannerContext
+from vjepa_planner.contract import INPUTS, Planner, PlannerContext
 
 GROUP = "vjepa_planner.planners"
 
 
 def available() -> list[str]:
     """Return the names of all planners installed, sorted. Nothing is imported to find them."""
-    return sorted({point.name for point in entry_points(group=GROUP)})
+    return sorted({point.name for point in _points()[0]})
+
+
+@contextmanager
+def failures_named(what: str) -> Iterator[None]:
+    """Raise whatever a third party's code raises as a VjepaError that begins with `what`: the others must go on.
+
+    That includes `sys.exit`, and exceptions that have no text. A VjepaError and an interruption by the user stay.
+    """
+    try:
+        yield
+    except (VjepaError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise VjepaError(f"{what}: {described(error)}") from error
+
+
+def described(error: BaseException) -> str:
+    """Return class and text of an exception, of whatever kind it is."""
+    try:
+        text = str(error)
+    except Exception:
+        text = "(its text cannot be read)"
+    return f"{type(error).__name__}: {text}"
 
 
 def load_planner(name: str, options: Mapping[str, Any], context: PlannerContext) -> Planner:
@@ -34,15 +58,13 @@ def load_planner(name: str, options: Mapping[str, Any], context: PlannerContext)
             named), or whatever the planner itself refuses.
     """
     planner_class = load_class(name)
-    try:
+    what = f"planner '{name}' ({planner_class.__module__})"
+    with failures_named(f"{what} could not be made"):
         config: Any = read_parameters(planner_class.Config, options, "option", f"planner '{name}'")
-        return planner_class(config, context)
-    except VjepaError:
-        raise
-    except Exception as error:  # whatever a third party's planner raises, the stack's others must go on
-        raise VjepaError(
-            f"planner '{name}' ({planner_class.__module__}) could not be made: {type(error).__name__}: {error}"
-        ) from error
+        planner = planner_class(config, context)
+    with failures_named(f"{what} cannot be used"):
+        _check_made(what, planner)
+    return planner
 
 
 def load_class(name: str) -> type[Planner]:
@@ -51,27 +73,53 @@ def load_class(name: str) -> type[Planner]:
     Raises:
         VjepaError: as in `load_planner`.
     """
-    points = list(entry_points(group=GROUP, name=name))
+    found, unreadable = _points()
+    points = [point for point in found if point.name == name]
     if not points:
-        raise unknown_name("planner", name, available())
+        unknown = unknown_name("planner", name, available())
+        raise VjepaError("; ".join([str(unknown), *unreadable])) if unreadable else unknown
     if len(points) > 1:
         owners = " and ".join(_owner(point) for point in points)
         raise VjepaError(f"planner '{name}' is declared by {owners}; uninstall all but one")
     (point,) = points
-    try:
+    what = f"planner '{name}' of {_owner(point)}"
+    with failures_named(f"{what}, to be repaired or uninstalled, could not be imported from {point.value}"):
         loaded = point.load()
-    except Exception as error:  # a third party's module may raise anything while it is imported
-        raise VjepaError(
-            f"planner '{name}' of {_owner(point)} could not be imported from {point.value}: "
-            f"{type(error).__name__}: {error}; repair or uninstall that package"
-        ) from error
     if not (isinstance(loaded, type) and issubclass(loaded, Planner)):
         raise VjepaError(
-            f"planner '{name}' of {_owner(point)} is {point.value}, which is not a subclass of "
-            "vjepa_planner.contract.Planner; subclass it"
+            f"{what} is {point.value}, which is not a subclass of vjepa_planner.contract.Planner; subclass it"
         )
     return loaded
 
 
 def _owner(point: EntryPoint) -> str:
     return f"package '{point.dist.name}' {point.dist.version}" if point.dist else "an unknown package"
+
+
+def _points() -> tuple[list[EntryPoint], list[str]]:
+    """Return the entry points of planners, and which packages have entry points that cannot be read."""
+    try:
+        return list(entry_points(group=GROUP)), []
+    except Exception:  # One package's damaged file hides those of all the others.
+        points: dict[tuple[str, str], EntryPoint] = {}
+        unreadable = []
+        for distribution in distributions():
+            try:
+                of_planners = distribution.entry_points.select(group=GROUP)
+            except Exception as error:
+                unreadable.append(f"the entry points of package '{distribution.name}' are damaged: {described(error)}")
+                continue
+            for point in of_planners:
+                points.setdefault((distribution.name, point.name), point)
+        return list(points.values()), unreadable
+
+
+def _check_made(what: str, planner: Planner) -> None:
+    """Refuse an instance whose attributes are not those that the contract states."""
+    unknown = [str(need) for need in planner.needs if need not in INPUTS]
+    if unknown:
+        raise VjepaError(f"{what} needs {', '.join(unknown)}; an observation has {', '.join(sorted(INPUTS))}")
+    if not isinstance(planner.encoder_fingerprint, str | None):
+        raise VjepaError(f"{what} has encoder_fingerprint {planner.encoder_fingerprint!r}; expected a text or None")
+    if not isinstance(planner.trained_period_s, int | float | None):
+        raise VjepaError(f"{what} has trained_period_s {planner.trained_period_s!r}; expected seconds or None")
