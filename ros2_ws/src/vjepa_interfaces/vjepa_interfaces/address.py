@@ -18,6 +18,7 @@ FROM_ENVIRONMENT, FROM_FILE = "env:", "@"
 MAX_LENGTH = 4096
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*", re.ASCII)
+_LOCAL = re.compile(r"file://(localhost)?/", re.ASCII | re.IGNORECASE)
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d*)?", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _PLAIN = re.compile(r"[^:@?&=]*")
@@ -26,8 +27,10 @@ _PLAIN = re.compile(r"[^:@?&=]*")
 def shown(source: str) -> str:
     """Return a source as it may be shown: of an address scheme and host, of what looks like one the harmless part.
 
-    A device, a file that is there and a reference are shown as they are.
+    A device, a file that is there and a reference are shown as they are; of a `file://` address the path is shown.
     """
+    if is_local(source):
+        return str(local_path(source))
     if is_reference(source):
         marker, name = _split(source)
         is_name = "://" not in name if marker == FROM_FILE else _VARIABLE.fullmatch(name)
@@ -41,6 +44,20 @@ def shown(source: str) -> str:
     if plain is None or plain.group() == source or _is_file(source):
         return source
     return HIDDEN if "@" in source else plain.group() + HIDDEN  # Such as rtsp:/ or no scheme at all.
+
+
+def is_local(source: str) -> bool:
+    """Return whether a source is the address of a file on this machine: `file:///PATH` or `file://localhost/PATH`."""
+    return local_path(source) != Path(source)
+
+
+def local_path(source: str) -> Path:
+    """Return the path of a `file://` address on this machine, escapes such as %20 resolved, or of any other file."""
+    found = _LOCAL.match(source)
+    if found is None:
+        return Path(source)
+    path = source[found.end() - 1 :]
+    return Path(path if _is_file(path) else unquote(path))
 
 
 def is_device(source: str) -> bool:

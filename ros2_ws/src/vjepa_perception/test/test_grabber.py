@@ -50,6 +50,8 @@ def number_of(rgb: np.ndarray) -> int:
 class Scripted:
     """A source that gives frames as the test lets it: one picture for each permit, until it is unplugged."""
 
+    finite = False
+
     def __init__(self):
         self.permits = threading.Semaphore(0)
         self.plugged = True
@@ -228,6 +230,7 @@ def wait_for(condition, what: str) -> None:
 
 def test_what_a_source_is_shows_in_its_name():
     assert [kind_of(s) for s in ("0", "/dev/video0", "clip.mp4", "rtsp://host/a")] == [DEVICE, DEVICE, FILE, STREAM]
+    assert [kind_of(s) for s in ("file:///a.mp4", "FILE://localhost/a.mp4", "file://host/a")] == [FILE, FILE, STREAM]
     assert described("2") == "video device /dev/video2"
     assert described("rtsp://me:secret@host/a?token=secret") == "video stream rtsp://host"
 
@@ -244,6 +247,94 @@ def test_a_file_is_played_in_order_in_colour_and_at_its_own_rate(tmp_path):
     assert pictures[0].shape == (48, 64, 3)
     np.testing.assert_allclose(pictures[0][4, 4], [255, 0, 0], atol=8, err_msg="red comes first")
     assert 0.45 <= elapsed < 5.0, "eleven frames of 50 ms, to which a busy machine may add"
+
+
+class WebServer(http.server.BaseHTTPRequestHandler):
+    """A server of files, from byte 0 on alone, and of a camera at /live, which sends a JPEG every 10 ms."""
+
+    folder: Path
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        if self.path == "/live":
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+            self.end_headers()
+            picture = cv2.imencode(".jpg", np.zeros((48, 64, 3), np.uint8))[1].tobytes()
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(b"--frame\r\nContent-Type: image/jpeg\r\n")
+                    self.wfile.write(b"Content-Length: %d\r\n\r\n%s\r\n" % (len(picture), picture))
+                    time.sleep(0.01)
+        body = (self.folder / self.path[1:]).read_bytes()
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            self.wfile.write(body)
+
+    def log_message(self, *_) -> None:
+        """Log nothing."""
+
+
+@pytest.fixture
+def web(tmp_path):
+    """The address of a server of the files in `tmp_path`."""
+    handler = type("Served", (WebServer,), {"folder": tmp_path})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("where", ["file://{}/a b.avi", "file://localhost{}/a%20b.avi", "{}/a%20b.avi"])
+@pytest.mark.parametrize("fps", [0.0, 25.0])
+def test_a_file_is_played_at_its_rate_wherever_it_lies(tmp_path, web, where, fps):
+    write_video(tmp_path / "a b.avi", frames=11, fps=20.0)
+    (tmp_path / "a%20b.avi").write_bytes((tmp_path / "a b.avi").read_bytes())
+    address = where.format(tmp_path if where.startswith("file") else web)
+    started = time.monotonic()
+    with Video(address, fps=fps) as video:
+        assert (video.finite, video.fps) == (True, fps or 20.0)
+        frames = 0
+        while video.grab():
+            frames += 1
+    assert frames == 11
+    assert time.monotonic() - started >= 10 / (fps or 20.0)
+
+
+def test_a_file_of_unknown_length_is_paced_once_it_runs_ahead(tmp_path, web):
+    pictures = [cv2.imencode(".jpg", np.full((48, 64, 3), i, np.uint8))[1].tobytes() for i in range(90)]
+    (tmp_path / "a.mjpeg").write_bytes(b"".join(pictures))
+    started = time.monotonic()
+    with Video(f"{web}/a.mjpeg") as video:
+        assert (video.finite, video.fps) == (False, 25.0)
+        frames = 0
+        while video.grab():
+            frames += 1
+    assert frames == 90
+    assert time.monotonic() - started >= (90 - 3 * 25 - 2) / 25.0
+
+
+def test_a_camera_over_http_is_never_slowed_down(web):
+    with Video(f"{web}/live") as video:
+        assert (video.finite, video.fps) == (False, 25.0)
+        started = time.monotonic()
+        for _ in range(90):
+            assert video.grab()
+        assert time.monotonic() - started < 90 / 25.0, "its real rate is about four times the one that FFmpeg assumes"
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_a_file_of_a_web_server_ends_or_begins_again_as_any_other(tmp_path, web, grabbing, loop):
+    write_video(tmp_path / "a.avi", frames=4, fps=100.0)
+    address = f"{web}/a.avi"
+    grabber = playing(grabbing, address, loop=loop)
+    if loop:
+        wait_for(lambda: grabber.counts["frames"] > 8, "three rounds")
+        assert grabber.failure == ""
+    else:
+        wait_for(lambda: "has ended after 4 frames" in grabber.failure, "the end")
+        assert grabber.counts["frames"] == 4
 
 
 def test_a_file_is_played_at_the_rate_asked_for(tmp_path):

@@ -7,21 +7,26 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from vjepa_interfaces.address import read_source, without_address
+from vjepa_interfaces.address import local_path, read_source, without_address
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.statistics import Counts, RateMeter
-from vjepa_perception.video import FILE, described, kind_of
+from vjepa_perception.video import described
 
 STOP_TIMEOUT_S = 2.0
 
 
 class Source(Protocol):
-    """What is captured from: `video.Video`, or a test's own."""
+    """What is captured from: `video.Video`, or a test's own.
+
+    Attributes:
+        finite: whether it ends, as a file does: it is then over, or begins again in a loop.
+    """
+
+    finite: bool
 
     def grab(self) -> bool:
         """Wait for a frame; False where there is none any more."""
@@ -48,7 +53,8 @@ class Grabber:
     clock is set back: they then go on by a nanosecond a frame until it has caught up.
 
     A source that ends or fails is closed, and opened again after `reconnect_s`; `failure` says why until frames come.
-    A file that ends begins again at once with `loop`; without, it is over until another file has its name.
+    A file that ends, wherever it lies, begins again at once with `loop`. Without, it is over until another file has its
+    name; one of another machine is over for good.
 
     Attributes:
         failure: what is wrong with the source; empty while it gives frames.
@@ -123,8 +129,8 @@ class Grabber:
                 continue
             finally:
                 source.close()
-            if not (self._is_file and captured and self._loop):
-                self._end(captured, identity)
+            if not (source.finite and captured and self._loop):
+                self._end(captured, identity, source.finite)
 
     def _capture(self, source: Source) -> int:
         """Capture until the source gives no more; return the number of frames."""
@@ -148,9 +154,9 @@ class Grabber:
                 self._changed.notify_all()
         return captured
 
-    def _end(self, captured: int, identity: object) -> None:
-        """Say what became of the source, and wait until it is worth opening again."""
-        if not (self._is_file and captured):
+    def _end(self, captured: int, identity: object, finite: bool) -> None:
+        """Report what became of the source, and wait until it is worth opening again."""
+        if not (finite and captured):
             self._fail(f"{described(self._name)} gives no more frames, after {captured}; trying to open it again")
             self._stopping.wait(self._reconnect_s)
             return
@@ -162,14 +168,10 @@ class Grabber:
     def _fail(self, reason: str) -> None:
         self.failure, self.since_s = reason, 0.0
 
-    @property
-    def _is_file(self) -> bool:
-        return kind_of(self._found) == FILE
-
     def _identity(self) -> object:
         """Return what tells a file from another one of the same name; None where there is none."""
         try:
-            found = Path(self._found).expanduser().stat()
+            found = local_path(self._found).expanduser().stat()
         except OSError:
             return None
         return found.st_ino, found.st_size, found.st_mtime_ns

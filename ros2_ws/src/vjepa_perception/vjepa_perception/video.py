@@ -5,12 +5,19 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import cv2
 import numpy as np
 
-from vjepa_interfaces.address import is_device, is_reference, read_source, shown, without_address
+from vjepa_interfaces.address import (
+    is_device,
+    is_local,
+    is_reference,
+    local_path,
+    read_source,
+    shown,
+    without_address,
+)
 from vjepa_interfaces.errors import VjepaError
 
 DEVICE, FILE, STREAM = "device", "file", "stream"
@@ -18,6 +25,10 @@ OPEN_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 2.0
 """How long a stream may take to begin, and to its next frame, before it counts as lost."""
 MAX_FILE_RATE_HZ = 1000.0
 """A file that claims more than this does not know its rate: OpenCV gives such numbers for still pictures."""
+PUSHED = ("rist:", "rtmp", "rtp:", "rtsp", "sctp:", "srt", "tcp:", "udp")
+"""How the schemes begin of streams whose sender sets the pace, files that it plays included."""
+AHEAD_S, AHEAD_FACTOR = 3.0, 4.0
+"""A stream that is so far ahead of its own rate, in seconds and as a factor, does not come from a camera."""
 FFMPEG_LEVEL, FFMPEG_DEBUG = "OPENCV_FFMPEG_LOGLEVEL", "OPENCV_FFMPEG_DEBUG"
 """Variables by which OpenCV, when it first opens a video, sets what FFmpeg writes to standard error."""
 FFMPEG_QUIET = "-8"
@@ -29,20 +40,26 @@ class VideoError(VjepaError):
 
 
 def kind_of(source: str) -> str:
-    """Return what a source, no reference, is: `DEVICE` (a number or path in /dev), `STREAM` (an address) or `FILE`."""
+    """Return what a source, no reference, is: `DEVICE` (a number or path in /dev), `STREAM` (an address) or `FILE`.
+
+    An address `file:///PATH` is a `FILE`.
+    """
     if is_device(source):
         return DEVICE
-    return STREAM if "://" in source else FILE
+    return STREAM if "://" in source and not is_local(source) else FILE
 
 
 class Video:
     """An opened source; `grab` waits for the next frame and `retrieve` decodes it.
 
     The source may be a reference, as `read_source` takes it; each opening reads it anew. A file is played in real
-    time: at its own rate, or at `fps` where that is above 0. A camera is asked for `fps` and does what it can.
+    time, wherever it lies: at its own rate, or at `fps` where that is above 0. A camera is asked for `fps` and does
+    what it can. A stream over HTTP and the like is a file where it states its length. One that does not is taken for
+    a camera until it is `AHEAD_S` ahead of its own rate and `AHEAD_FACTOR` times as fast.
 
     Attributes:
         kind: `DEVICE`, `FILE` or `STREAM`.
+        finite: whether it is known to end, as a file does.
         fps: frames a second, as asked of a file or as the source says; 0 where it does not say.
 
     Raises:
@@ -57,9 +74,14 @@ class Video:
         self._capture = _opened(source, found)
         if fps and self.kind == DEVICE:
             self._capture.set(cv2.CAP_PROP_FPS, fps)
-        said = self._capture.get(cv2.CAP_PROP_FPS)
-        self.fps = fps if fps and self.kind == FILE else said if math.isfinite(said) and said > 0 else 0.0
-        if self.kind == FILE and not 0 < self.fps <= MAX_FILE_RATE_HZ:
+        pulled = self.kind == STREAM and not found.lower().startswith(PUSHED)
+        self.finite = self.kind == FILE or (pulled and self._capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0)
+        stated = self._capture.get(cv2.CAP_PROP_FPS)
+        self.fps = fps if fps and self.finite else stated if math.isfinite(stated) and stated > 0 else 0.0
+        self._paced, self._watched = self.finite, pulled and not self.finite
+        self._pace = fps or self.fps
+        self._begun_s, self._grabbed = 0.0, 0
+        if self.finite and not 0 < self.fps <= MAX_FILE_RATE_HZ:
             self.close()
             raise VideoError(f"{described(source)} does not say how many frames a second it has; set 'fps' above 0")
         self._due_s = time.monotonic()
@@ -71,14 +93,28 @@ class Video:
             return False
         if self.kind == STREAM and time.monotonic() - asked_s >= READ_TIMEOUT_S:
             return False  # Nothing came; this is what the decoder still had.
-        if self.kind == FILE:
+        if self._watched:
+            self._watch()
+        if self._paced:
             self._wait_for_its_time()
         return True
+
+    def _watch(self) -> None:
+        """Begin to pace a stream of unknown length that comes much faster than its rate, as a file does."""
+        now = time.monotonic()
+        self._begun_s = self._begun_s or now
+        self._grabbed += 1
+        if not 0 < self._pace <= MAX_FILE_RATE_HZ:
+            return
+        played_s, elapsed_s = self._grabbed / self._pace, now - self._begun_s
+        if played_s > max(elapsed_s + AHEAD_S, AHEAD_FACTOR * elapsed_s):
+            self._paced, self._watched = True, False
+            self._due_s = now
 
     def _wait_for_its_time(self) -> None:
         """Wait until the frame in hand is to be shown; after a standstill play on, rather than catch up."""
         now = time.monotonic()
-        self._due_s += 1.0 / self.fps
+        self._due_s += 1.0 / self._pace
         if now - self._due_s > 0.5:
             self._due_s = now
         time.sleep(max(self._due_s - now, 0.0))
@@ -135,7 +171,8 @@ _ADVICE = {
 def _opened(source: str, found: str) -> cv2.VideoCapture:
     """Open what was `found` for a `source`."""
     kind = kind_of(found)
-    if kind == FILE and not Path(found).expanduser().is_file():
+    path = local_path(found).expanduser()
+    if kind == FILE and not path.is_file():
         raise VideoError(f"no {described(source)}; {_ADVICE[FILE]}")
     with _quiet(), _described_errors(source, found):
         if kind == DEVICE:
@@ -146,7 +183,7 @@ def _opened(source: str, found: str) -> cv2.VideoCapture:
             options += [cv2.CAP_PROP_N_THREADS, 1]  # Each further one holds a frame back, by default one a core.
             capture = cv2.VideoCapture(found, cv2.CAP_FFMPEG, options)
         else:
-            capture = cv2.VideoCapture(str(Path(found).expanduser()))
+            capture = cv2.VideoCapture(str(path))
     if not capture.isOpened():
         raise VideoError(f"{described(source)} cannot be opened by OpenCV {cv2.__version__}; {_ADVICE[kind]}")
     return capture
