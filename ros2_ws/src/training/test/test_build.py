@@ -2,6 +2,8 @@
 
 import shutil
 import sqlite3
+import subprocess
+import sys
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +16,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.messages import FIRST, LAST, MID
+from vjepa_training import build as build_module
 from vjepa_training.bag_reader import SETTLE_NS, Bag, BagError, topic_names
 from vjepa_training.build import BuildConfig, build_dataset, describe
 from vjepa_training.dataset import IMAGE, LATENT, DatasetError
@@ -682,3 +685,55 @@ def test_memory_holds_a_second_of_frames_however_long_the_bag(tmp_path):
     tracemalloc.stop()
     assert report.rows == steps
     assert peak < 0.4 * frame_bytes * steps
+
+
+@pytest.mark.parametrize("latents", [False, True])
+def test_an_episode_that_is_written_in_pieces_is_the_same(tmp_path, monkeypatch, latents):
+    missing = SECOND + 7 * PERIOD
+    bag = two_episodes().drop(lambda topic, stamp: topic == JOINTS and stamp == missing).write(tmp_path / "bag")
+    encoder = LastFrames() if latents else None
+
+    def built(name: str):
+        config = BuildConfig(names=topic_names(), effort_limit=0.05, frames=True)
+        return build_dataset(tmp_path / name, [Bag(bag, config.names)], config, encoder, {"command": "test"})[0]
+
+    whole = built("whole")
+    monkeypatch.setattr(build_module, "PIECE_BYTES", 1)
+    monkeypatch.setattr("vjepa_training.encode.ENCODE_BATCH", 3)
+    pieces = built("pieces")
+    assert lengths(pieces) == lengths(whole) == [9, 6]
+    for name in whole.info.columns():
+        np.testing.assert_array_equal(column(pieces, name), column(whole, name), name)
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_build import LastFrames, build
+import vjepa_training.dataset
+vjepa_training.dataset.BYTES_A_FILE = 2**24
+def peak_mib(bag):
+    folder = Path(sys.argv[2], "of-" + bag)
+    dataset, (report,), _ = build(folder, Path(sys.argv[2], bag), frames=True)
+    return len(dataset), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(*peak_mib("short"), *peak_mib("long"))
+"""
+
+
+def test_the_memory_of_a_build_with_frames_does_not_grow_with_the_length_of_an_episode(tmp_path):
+    """A frame has 0.5 MiB, so the long episode has 70 MiB more; written as a whole it took four times that."""
+    side, frames = 418, {"short": 60, "long": 200}
+    for name, count in frames.items():
+        recording = Recording()
+        for i in range(count):
+            stamp = SECOND + i * PERIOD
+            recording.add(JOINTS, JOINT_STATE, joint_state(stamp, [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]))
+            recording.add(CAMERA, IMAGE_TYPE, image(stamp, i, side))
+            recording.now_ns += PERIOD
+        recording.write(tmp_path / name)
+    command = [sys.executable, "-P", "-c", MEMORY, str(Path(__file__).parent), str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
+    short, short_mib, long, long_mib = map(float, result.stdout.split())
+    assert (short, long) == (60, 200)
+    assert long_mib - short_mib < 35, (short_mib, long_mib)

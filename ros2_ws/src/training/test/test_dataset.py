@@ -166,6 +166,64 @@ def test_a_killed_writer_loses_only_its_open_episode_wherever_it_was(tmp_path):
         shutil.rmtree(folder)
 
 
+def pieces_of(rows: dict[str, np.ndarray], size: int) -> list[dict[str, np.ndarray]]:
+    """Return the rows of an episode in pieces of `size` rows, and one of none."""
+    starts = range(0, len(rows["stamp_ns"]) + 1, size)
+    return [{name: values[start : start + size] for name, values in rows.items()} for start in starts]
+
+
+def test_an_episode_in_pieces_is_the_same_and_a_kill_in_any_of_them_loses_it_alone(tmp_path):
+    episodes = [rows_of(number, length) for number, length in enumerate((4, 6, 3))]
+    with EpisodeWriter(tmp_path / "ds", INFO) as writer:
+        writer.add(0, episodes[0])
+        first = (tmp_path / "ds" / PARTS / "0.arrow").stat().st_size
+        assert writer.add_pieces(1, pieces_of(episodes[1], 2)) == 6
+        second = (tmp_path / "ds" / PARTS / "0.arrow").stat().st_size
+        writer.add(2, episodes[2])
+        third = (tmp_path / "ds" / PARTS / "0.arrow").stat().st_size
+    for cut in cuts(tmp_path / "ds", INFO):
+        folder = shutil.copytree(tmp_path / "ds", tmp_path / f"cut-{cut}")
+        with open(folder / PARTS / "0.arrow", "r+b") as file:
+            file.truncate(cut)
+        whole = {number for number, end in enumerate((first, second, third)) if end <= cut}
+        assert whole_episodes(folder, INFO) == whole, cut
+        with EpisodeWriter(folder, INFO) as writer:
+            for number in {0, 1, 2} - whole:
+                writer.add_pieces(number, pieces_of(episodes[number], 2))
+        assert_holds(finish_dataset(folder, INFO), episodes)
+        shutil.rmtree(folder)
+
+
+def test_an_episode_whose_pieces_end_in_an_error_is_left_out(tmp_path):
+    def broken():
+        yield from pieces_of(rows_of(1, 6), 2)
+        raise KeyboardInterrupt
+
+    with EpisodeWriter(tmp_path / "ds", INFO) as writer:
+        writer.add(0, rows_of(0, 4))
+        with pytest.raises(KeyboardInterrupt):
+            writer.add_pieces(1, broken())
+        with pytest.raises(DatasetError, match="do not match"):
+            writer.add_pieces(2, [*pieces_of(rows_of(2, 4), 2), {"stamp_ns": np.zeros(2)}])
+        assert writer.add_pieces(3, []) == 0
+        writer.add(1, rows_of(1, 3))
+        assert writer.episodes == {0, 1}
+    assert_holds(finish_dataset(tmp_path / "ds", INFO), [rows_of(0, 4), rows_of(1, 3)])
+
+
+def test_an_episode_that_spans_files_is_merged_as_any_other(tmp_path, monkeypatch):
+    episodes = [rows_of(number, length) for number, length in enumerate((4, 9, 3))]
+    monkeypatch.setattr(module, "ROWS_A_FILE", 5)
+    with EpisodeWriter(tmp_path / "ds", INFO) as writer:
+        for number, rows in enumerate(episodes):
+            writer.add_pieces(number, pieces_of(rows, 3))
+    dataset = finish_dataset(tmp_path / "ds", INFO)
+    assert len(list(dataset.folder.glob("data-*.arrow"))) == 3
+    assert_holds(dataset, episodes)
+    assert [batch.num_rows for batch in dataset.episode_batches()] == [4, 9, 3]
+    assert_holds(merge_datasets([dataset, dataset], tmp_path / "merged"), episodes * 2)
+
+
 def test_a_part_that_was_only_begun_does_not_stand_in_the_way_of_the_others(tmp_path):
     with EpisodeWriter(tmp_path / "ds", INFO, "0") as writer:
         writer.add(5, rows_of(5, 3))

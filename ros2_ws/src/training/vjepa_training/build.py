@@ -1,10 +1,11 @@
 """From rosbag2 bags to a dataset: frames joined with what belongs to them, cut into episodes, encoded, written.
 
 An episode begins at a FIRST timestep, behind a LAST one, and where `stamps.begins_episode` says so. Its frames pass
-the clip that a live node has, so that its latents are those a live node would give. Memory holds one episode's rows,
-and of its frames those of one batch of clips, or all where frames are kept.
+the clip that a live node has, so that its latents are those a live node would give. Memory holds the frames of one
+batch of clips and the rows of one piece, however long an episode is.
 """
 
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -36,10 +37,12 @@ from vjepa_training.bag_reader import (
 from vjepa_training.catalogue import arm_of
 from vjepa_training.dataset import IMAGE as IMAGE_COLUMN
 from vjepa_training.dataset import LATENT, Dataset, DatasetError, DatasetInfo, EpisodeWriter, finish_dataset
-from vjepa_training.encode import encode_frames
+from vjepa_training.encode import encoded_batches
 
 HEAD_FRAMES = 100
 """Frames from whose stamps the control period of an unknown task is taken, as their median distance."""
+PIECE_BYTES = 2**24
+"""Size from which on rows of an episode are written, whether or not it is over."""
 GAP_PERIODS = 1.5
 """A frame further than so many control periods behind the one before is not its next control step."""
 
@@ -171,10 +174,12 @@ def build_dataset(
             reading = _BagReading(bag, info, config, watch, on_frame)
             for number, frames in reading.episodes(first):
                 new = number not in writer.episodes
-                rows = reading.rows(frames, encoder if new else None, config.frames and new)
-                if new and len(rows["stamp_ns"]):
+                pieces = reading.pieces(frames, encoder if new else None, config.frames and new)
+                if new:
                     with watch("writing"):
-                        writer.add(number, rows)
+                        writer.add_pieces(number, pieces)
+                else:
+                    deque(pieces, maxlen=0)
             reports.append(reading.report)
             first += reading.report.episodes
         if not writer.episodes:
@@ -228,6 +233,79 @@ def describe(bags: list[Bag], config: BuildConfig, encoder: Encoder | None) -> D
     )
 
 
+class _Waiting:
+    """The steps of one episode that are not written yet; each needs the one behind it, so the newest always waits.
+
+    Attributes:
+        steps: what is known of each.
+        images: the frame of each, (height, width, 3) uint8; none where they are not kept.
+        latents: the latent of each as far as they are encoded, (rows, dimension) float16; none where none are kept.
+    """
+
+    def __init__(self, info: DatasetInfo, keep_images: bool, keep_latents: bool):
+        self.steps: deque[_Step] = deque()
+        self.images: deque[np.ndarray] = deque()
+        self.latents: deque[np.ndarray] = deque()
+        self._info, self._keep_images, self._keep_latents = info, keep_images, keep_latents
+        row_bytes = sum(kind.itemsize * math.prod(shape) for kind, shape in info.columns().values())
+        self._piece = max(1, PIECE_BYTES // row_bytes)
+        self._written, self._first_ns = 0, 0
+
+    def full(self) -> Iterator[dict[str, np.ndarray]]:
+        """Yield the rows of the steps that make a whole piece."""
+        while len(self.steps) > self._piece:
+            yield self._take(self._piece)
+
+    def rest(self) -> Iterator[dict[str, np.ndarray]]:
+        """Yield the rows of all the steps, of which the last one has no next one."""
+        yield from self.full()
+        if self.steps:
+            yield self._take(len(self.steps))
+
+    def _take(self, count: int) -> dict[str, np.ndarray]:
+        """Remove the first steps and return their rows."""
+        if not self._written:
+            self._first_ns = self.steps[0].stamp_ns
+        rows = {name: values[:count] for name, values in self._columns(list(islice(self.steps, count + 1))).items()}
+        self._written += count
+        for _ in range(count):
+            self.steps.popleft()
+        if self._keep_images:
+            rows[IMAGE_COLUMN] = np.stack([self.images.popleft() for _ in range(count)])
+        if self._keep_latents:
+            rows[LATENT] = np.stack([self.latents.popleft() for _ in range(count)])
+        return rows
+
+    def _columns(self, steps: list[_Step]) -> dict[str, np.ndarray]:
+        """Return the columns of consecutive whole steps of an episode, but for frames and latents."""
+        stamps = np.array([step.stamp_ns for step in steps])
+        has_next = np.append(np.diff(stamps) <= GAP_PERIODS * self._info.control_period_ns, False)
+
+        def of_next(values: list[Any]) -> np.ndarray:
+            """Return each row's value from the row behind it; NaN where that is not its next control step."""
+            following = np.roll(np.array(values, np.float64), -1, axis=0)
+            following[~has_next] = np.nan
+            return following
+
+        command = np.stack([step.command for step in steps])
+        command[~has_next] = np.nan
+        return {
+            "frame_index": np.arange(len(steps)) + self._written,
+            "stamp_ns": stamps - self._first_ns,
+            "observation.joint_position": np.stack([step.position for step in steps]),
+            "observation.joint_velocity": np.stack([step.velocity for step in steps]),
+            "target": np.stack([step.target for step in steps]),
+            "fingertip": np.stack([step.fingertip for step in steps]),
+            "target_size": np.full(len(steps), np.nan),
+            "action": of_next([step.effort for step in steps]),
+            "command": command,
+            "next.reward": of_next([step.timestep.reward for step in steps]),
+            "next.discount": of_next([step.timestep.discount for step in steps]),
+            "next.done": of_next([step.timestep.step_type for step in steps]) == LAST,
+            "has_next": has_next,
+        }
+
+
 class _BagReading:
     """One bag being read: its frames in episodes, and an episode's frames as rows."""
 
@@ -247,13 +325,14 @@ class _BagReading:
             self.report.episodes += 1
             yield number, (frame for _, frame in numbered)
 
-    def rows(self, frames: Iterator[Frame], encoder: Encoder | None, keep_frames: bool) -> dict[str, np.ndarray]:
-        """Return the rows of one episode, as `EpisodeWriter.add` takes them; none where every step lacks something.
+    def pieces(
+        self, frames: Iterator[Frame], encoder: Encoder | None, keep_frames: bool
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Yield the rows of one episode in pieces of some `PIECE_BYTES`, as `EpisodeWriter.add_pieces` takes them.
 
         Without an encoder and without keeping frames, what is wrong is counted all the same.
         """
-        steps: list[_Step] = []
-        images: list[np.ndarray] = []
+        waiting = _Waiting(self._info, keep_frames, encoder is not None)
         whole: list[bool] = []
 
         def decoded() -> Iterator[tuple[int, np.ndarray]]:
@@ -270,26 +349,24 @@ class _BagReading:
                     continue
                 whole.append(step is not None)
                 if step is not None:
-                    steps.append(step)
+                    self.report.rows += 1
+                    waiting.steps.append(step)
                     if keep_frames:
-                        images.append(np.array(rgb))
+                        waiting.images.append(np.array(rgb))
                 yield frame.stamp_ns, rgb
 
-        latents = None
-        if encoder is None:
-            deque(decoded(), maxlen=0)
-        else:
-            with self._watch("encoding"):
-                latents = encode_frames(encoder, decoded())
-        self.report.rows += len(steps)
-        if not steps:
-            return {"stamp_ns": np.empty(0, np.int64)}
-        rows = self._columns(steps)
-        if keep_frames:
-            rows[IMAGE_COLUMN] = np.stack(images)
-        if latents is not None:
-            rows[LATENT] = latents[whole].astype(np.float16)
-        return rows
+        batches = encoded_batches(encoder, decoded()) if encoder else (None for _ in decoded())
+        while True:
+            with self._watch("encoding" if encoder else "decoding"):
+                try:
+                    latents = next(batches)
+                except StopIteration:
+                    break
+            if latents is not None:
+                waiting.latents.extend(latents[whole].astype(np.float16))
+            whole.clear()
+            yield from waiting.full()
+        yield from waiting.rest()
 
     def _numbered(self, first: int) -> Iterator[tuple[int, Frame]]:
         """Yield the frames with the number of their episode, and count what is missing between them."""
@@ -352,41 +429,12 @@ class _BagReading:
             return None
         return np.array([known[name] for name in self._info.joint_names], np.float64)
 
-    def _columns(self, steps: list[_Step]) -> dict[str, np.ndarray]:
-        """Return the columns of an episode's whole steps, but for frames and latents."""
-        stamps = np.array([step.stamp_ns for step in steps])
-        has_next = np.append(np.diff(stamps) <= GAP_PERIODS * self._info.control_period_ns, False)
-
-        def of_next(values: list[Any]) -> np.ndarray:
-            """Return each row's value from the row behind it; NaN where that is not its next control step."""
-            following = np.roll(np.array(values, np.float64), -1, axis=0)
-            following[~has_next] = np.nan
-            return following
-
-        command = np.stack([step.command for step in steps])
-        command[~has_next] = np.nan
-        return {
-            "frame_index": np.arange(len(steps)),
-            "stamp_ns": stamps - stamps[0],
-            "observation.joint_position": np.stack([step.position for step in steps]),
-            "observation.joint_velocity": np.stack([step.velocity for step in steps]),
-            "target": np.stack([step.target for step in steps]),
-            "fingertip": np.stack([step.fingertip for step in steps]),
-            "target_size": np.full(len(steps), np.nan),
-            "action": of_next([step.effort for step in steps]),
-            "command": command,
-            "next.reward": of_next([step.timestep.reward for step in steps]),
-            "next.discount": of_next([step.timestep.discount for step in steps]),
-            "next.done": of_next([step.timestep.step_type for step in steps]) == LAST,
-            "has_next": has_next,
-        }
-
 
 def _survey(bag: Bag, info: DatasetInfo, config: BuildConfig) -> BagReport:
     """Read a bag without encoding or keeping anything, and return its report."""
     reading = _BagReading(bag, info, config, Stopwatch(), lambda: None)
     for _, frames in reading.episodes(0):
-        reading.rows(frames, None, False)
+        deque(reading.pieces(frames, None, False), maxlen=0)
     return reading.report
 
 

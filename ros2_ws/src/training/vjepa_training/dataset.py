@@ -5,8 +5,9 @@ and beside them `info.json`, which says what made it, how wide a latent is, and 
 than Parquet on disk, as a row of fixed-size lists lies there uncompressed: numpy reads any row of a file larger than
 memory in place.
 
-While a dataset is being made its episodes lie in `parts/`, one record batch each, flushed to the operating system at
-its end: what is killed loses its open episode and nothing else. `finish_dataset` puts the parts together.
+While a dataset is being made its episodes lie in `parts/`, flushed to the operating system at their ends: what is
+killed loses its open episode and nothing else. An episode is one record batch or, where it came in pieces, several
+between two batches without rows, so no episode need be in memory as a whole. `finish_dataset` puts the parts together.
 """
 
 import dataclasses
@@ -16,8 +17,9 @@ import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +31,7 @@ from vjepa_training.arrow_stream import FoldedError, check_unfolded
 
 INFO_FILE, PARTS, MAKING_FILE = "info.json", "parts", "making.json"
 FORMAT_VERSION = 1
-ROWS_A_FILE, BYTES_A_FILE = 16_384, 2**29
+ROWS_A_FILE, BYTES_A_FILE = 16_384, 2**27
 """Rows and bytes from which on an Arrow file, which is one record batch, is full."""
 
 LATENT, IMAGE = "observation.latent", "observation.image"
@@ -161,6 +163,7 @@ class EpisodeWriter:
         parts = _open_parts(self.folder)
         self._columns = info.columns()
         self._schema = arrow_schema(info)
+        self._marker = pa.RecordBatch.from_pylist([], schema=self._schema)
         path = parts / f"{part}.arrow"
         self._file = open(path, "ab")  # noqa: SIM115 (closed by close)
         try:
@@ -169,9 +172,9 @@ class EpisodeWriter:
             self._file.close()
             raise DatasetError(f"another process is writing {path}; wait until it has ended") from None
         self.episodes, whole = set[int](), 0
-        for batch, end in _whole_batches(path, self._schema):
-            self.episodes.add(_episode_of(batch))
-            whole = end
+        for episode in _whole_episodes(path, self._schema):
+            self.episodes.add(episode.number)
+            whole = episode.end
         self._file.truncate(whole)
         self._file.seek(whole)
         if whole == 0:
@@ -188,17 +191,58 @@ class EpisodeWriter:
         Raises:
             DatasetError: a column is missing, unknown or of another shape, or the episode was written already.
         """
+        if not self.add_pieces(episode_index, [rows]):
+            raise DatasetError(f"episode {episode_index} has no rows; leave it out")
+
+    def add_pieces(self, episode_index: int, pieces: Iterable[Mapping[str, np.ndarray]]) -> int:
+        """Write one episode of any length from consecutive pieces of its rows, and return how many rows it has.
+
+        Two pieces are in memory at a time. An episode without rows is left out, and so is one whose pieces raise.
+
+        Args:
+            episode_index: as for `add`.
+            pieces: each as `add` takes the rows of an episode.
+
+        Raises:
+            DatasetError: as `add`, but for an episode without rows.
+        """
         if episode_index in self.episodes:
             raise DatasetError(f"episode {episode_index} was written to {self.folder} already")
+        begin = self._file.tell()
+        waiting, length, several = None, 0, False
+        try:
+            for rows in pieces:
+                batch = self._batch_of(episode_index, rows)
+                if not batch.num_rows:
+                    continue
+                length += batch.num_rows
+                if waiting is not None:
+                    if not several:
+                        self._write(self._marker)
+                        several = True
+                    self._write(waiting)
+                waiting = batch
+            if waiting is not None:
+                self._write(waiting)
+                if several:
+                    self._write(self._marker)
+                self._flush()
+                self.episodes.add(episode_index)
+        except BaseException:
+            self._file.flush()
+            self._file.truncate(begin)
+            self._file.seek(begin)
+            raise
+        return length
+
+    def _batch_of(self, episode_index: int, rows: Mapping[str, np.ndarray]) -> pa.RecordBatch:
         if rows.keys() | {"episode_index"} != self._columns.keys():
             raise DatasetError(f"columns {sorted(rows)} do not match {sorted(self._columns)} but for episode_index")
-        length = len(rows["stamp_ns"])
-        if not length:
-            raise DatasetError(f"episode {episode_index} has no rows; leave it out")
-        rows = {**rows, "episode_index": np.full(length, episode_index)}
-        self._file.write(_batch(rows, self._columns, self._schema).serialize())
-        self._flush()
-        self.episodes.add(episode_index)
+        rows = {**rows, "episode_index": np.full(len(rows["stamp_ns"]), episode_index)}
+        return _batch(rows, self._columns, self._schema)
+
+    def _write(self, batch: pa.RecordBatch) -> None:
+        self._file.write(batch.serialize())
 
     def close(self) -> None:
         """Close the part; `finish_dataset` puts it together with the others."""
@@ -218,7 +262,7 @@ def whole_episodes(folder: Path | str, info: DatasetInfo) -> set[int]:
     """Return the numbers of the episodes that an unfinished dataset in `folder` has."""
     schema = arrow_schema(info)
     parts = (Path(folder) / PARTS).glob("*.arrow")
-    return {_episode_of(batch) for path in parts for batch, _ in _whole_batches(path, schema)}
+    return {episode.number for path in parts for episode in _whole_episodes(path, schema)}
 
 
 def finish_dataset(folder: Path | str, info: DatasetInfo) -> "Dataset":
@@ -232,16 +276,25 @@ def finish_dataset(folder: Path | str, info: DatasetInfo) -> "Dataset":
     folder = Path(folder)
     parts = sorted((folder / PARTS).glob("*.arrow"))
     schema = arrow_schema(info)
-    found = {_episode_of(batch): batch for path in parts for batch, _ in _whole_batches(path, schema)}
+    found = {episode.number: episode for path in parts for episode in _whole_episodes(path, schema)}
     if not found:
         raise DatasetError(f"{folder} has no whole episode; nothing to make a dataset of")
-    dataset = write_dataset(folder, info, (found[episode] for episode in sorted(found)))
+    episodes = (found[number].batches(schema) for number in sorted(found))
+    dataset = write_pieces(folder, info, ((i, batch) for i, batches in enumerate(episodes) for batch in batches))
     shutil.rmtree(folder / PARTS)
     return dataset
 
 
 def write_dataset(folder: Path | str, info: DatasetInfo, episodes: Iterable[pa.RecordBatch]) -> "Dataset":
     """Write `episodes`, one record batch each, into the new dataset `folder`, numbered anew from 0, and return it."""
+    return write_pieces(folder, info, enumerate(episodes))
+
+
+def write_pieces(folder: Path | str, info: DatasetInfo, pieces: Iterable[tuple[int, pa.RecordBatch]]) -> "Dataset":
+    """Write consecutive `pieces` of episodes, each with its episode's number, into the new dataset `folder`.
+
+    In memory at a time are the pieces of one file: `ROWS_A_FILE` rows or `BYTES_A_FILE` bytes, and the last piece.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     schema = arrow_schema(info)
@@ -259,7 +312,7 @@ def write_dataset(folder: Path | str, info: DatasetInfo, episodes: Iterable[pa.R
         waiting.clear()
 
     index = schema.get_field_index("episode_index")
-    for number, batch in enumerate(episodes):
+    for number, batch in pieces:
         waiting.append(batch.set_column(index, schema.field(index), pa.array(np.full(batch.num_rows, number))))
         rows += batch.num_rows
         waiting_rows += batch.num_rows
@@ -384,14 +437,23 @@ class Dataset:
         return Column([_numpy(batch.column(name), kind, shape) for batch in self._batches])
 
     def episode_batches(self) -> Iterator[pa.RecordBatch]:
-        """Yield the episodes one by one, as `write_dataset` takes them."""
+        """Yield the episodes one by one, as `write_dataset` takes them; one that spans several files is copied."""
+        for _, pieces in groupby(self.pieces(), key=lambda piece: piece[0]):
+            batches = [batch for _, batch in pieces]
+            yield batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+
+    def pieces(self) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yield the episodes in place, as `write_pieces` takes them: number and rows, once for each file it is in."""
         offset, batches = 0, iter(self._batches)
         batch = next(batches)
-        for start, stop in self.episodes:
-            while start >= offset + batch.num_rows:
-                offset += batch.num_rows
-                batch = next(batches)
-            yield batch.slice(start - offset, stop - start)
+        for number, (start, stop) in enumerate(self.episodes.tolist()):
+            while start < stop:
+                while start >= offset + batch.num_rows:
+                    offset += batch.num_rows
+                    batch = next(batches)
+                end = min(stop, offset + batch.num_rows)
+                yield number, batch.slice(start - offset, end - start)
+                start = end
 
     def verify(self) -> None:
         """Read every file and compare it with the hash that was taken of it when the dataset was made.
@@ -437,13 +499,39 @@ def _batch(rows: Mapping[str, np.ndarray], columns: Mapping[str, Any], schema: p
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _episode_of(batch: pa.RecordBatch) -> int:
-    """Return the number of the episode that a batch of a part holds."""
-    return batch.column("episode_index")[0].as_py()
+class _PartEpisode(NamedTuple):
+    """A whole episode of a part: its number, where its record batches lie in the file `path`, and where it ends."""
+
+    number: int
+    path: Path
+    places: list[int]
+    end: int
+
+    def batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """Read the record batches one after the other: of a mapped file the pages read would stay in memory."""
+        with pa.OSFile(str(self.path)) as file:
+            for place in self.places:
+                file.seek(place)
+                yield pa.ipc.read_record_batch(pa.ipc.read_message(file), schema)
+
+
+def _whole_episodes(path: Path, schema: pa.Schema) -> Iterator[_PartEpisode]:
+    """Yield each whole episode of a part, however the file ends."""
+    number, places, several, place = 0, list[int](), False, schema.serialize().size
+    for batch, end in _whole_batches(path, schema):
+        if batch.num_rows:
+            number = batch.column("episode_index")[0].as_py()
+            places.append(place)
+        else:
+            several = not several
+        if not several and places:
+            yield _PartEpisode(number, path, places, end)
+            places = []
+        place = end
 
 
 def _whole_batches(path: Path, schema: pa.Schema) -> Iterator[tuple[pa.RecordBatch, int]]:
-    """Yield each whole episode of a part, mapped into memory, and its end offset, however the file ends."""
+    """Yield each whole record batch of a part, mapped into memory, and its end offset, however the file ends."""
     _refuse_folded(path)
     try:
         source = pa.memory_map(str(path))

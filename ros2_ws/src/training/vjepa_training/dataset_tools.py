@@ -1,6 +1,6 @@
 """What is done with finished datasets: several made one, and frames encoded anew by another encoder."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,14 @@ from vjepa_training.dataset import (
     INFO_FILE,
     LATENT,
     PARTS,
+    Column,
     Dataset,
     DatasetError,
     EpisodeWriter,
     finish_dataset,
-    write_dataset,
+    write_pieces,
 )
-from vjepa_training.encode import encode_frames
+from vjepa_training.encode import encoded_batches
 
 
 def merge_datasets(datasets: Sequence[Dataset], folder: Path | str) -> Dataset:
@@ -35,8 +36,13 @@ def merge_datasets(datasets: Sequence[Dataset], folder: Path | str) -> Dataset:
     if (folder / INFO_FILE).exists() or (folder / PARTS).exists():
         raise DatasetError(f"{folder} holds a dataset already; choose another folder")
     sources = tuple(source for dataset in datasets for source in dataset.info.sources)
-    episodes = (batch for dataset in datasets for batch in dataset.episode_batches())
-    return write_dataset(folder, replace(first.info, sources=sources), episodes)
+    firsts = np.cumsum([0, *(len(dataset.episodes) for dataset in datasets)]).tolist()
+    pieces = (
+        (first_number + number, batch)
+        for first_number, dataset in zip(firsts, datasets, strict=False)
+        for number, batch in dataset.pieces()
+    )
+    return write_pieces(folder, replace(first.info, sources=sources), pieces)
 
 
 def encode_dataset(
@@ -74,8 +80,18 @@ def encode_dataset(
     with EpisodeWriter(folder, info) as writer:
         for number, (start, stop) in enumerate(dataset.episodes.tolist()):
             if number not in writer.episodes:
-                rows = {name: column[start:stop] for name, column in columns.items()}
-                pictures: Iterable[Any] = ((stamps[i], frames[i]) for i in range(start, stop))
-                writer.add(number, {**rows, LATENT: encode_frames(encoder, pictures).astype(np.float16)})
+                writer.add_pieces(number, _encoded_pieces(columns, frames, stamps, range(start, stop), encoder))
             on_episode(stop - start)
     return finish_dataset(folder, info)
+
+
+def _encoded_pieces(
+    columns: dict[str, Column], frames: Column, stamps: Column, rows: range, encoder: Encoder
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the rows of one episode with the latents of `encoder`, a batch of clips at a time."""
+    begin = rows.start
+    for latents in encoded_batches(encoder, ((stamps[i], frames[i]) for i in rows)):
+        end = begin + len(latents)
+        piece = {name: column[begin:end] for name, column in columns.items()}
+        yield {**piece, LATENT: latents.astype(np.float16)}
+        begin = end

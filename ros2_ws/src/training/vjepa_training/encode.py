@@ -1,6 +1,6 @@
 """Encoding an episode's frames offline, as a live node would have."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 import numpy as np
@@ -18,9 +18,13 @@ def encode_frames(encoder: Encoder, frames: Iterable[tuple[int, np.ndarray]]) ->
         encoder: the encoder.
         frames: stamp, nanoseconds, and (height, width, 3) uint8 of each frame; no more than a batch of clips is held.
     """
+    latents = list(encoded_batches(encoder, frames))
+    return np.concatenate(latents) if latents else np.empty((0, *encoder.shape), np.float32)
+
+
+def encoded_batches(encoder: Encoder, frames: Iterable[tuple[int, np.ndarray]]) -> Iterator[np.ndarray]:
+    """Yield the same latents batch by batch, (B, rows, dimension) float32, so that an episode may have any length."""
     clip = ClipBuffer(encoder.clip_frames)
     clips = (clip.push(stamp_ns, encoder.preprocess(rgb)) for stamp_ns, rgb in frames)
-    latents = []
     while batch := list(islice(clips, ENCODE_BATCH)):
-        latents.append(encoder.encode(batch))
-    return np.concatenate(latents) if latents else np.empty((0, *encoder.shape), np.float32)
+        yield encoder.encode(batch)

@@ -18,7 +18,7 @@ from vjepa_training.lerobot_export import CODEBASE_VERSION, export_lerobot
 from vjepa_training.new_folder import new_folder
 
 SHARD_BYTES = 400 * 2**20
-"""Uncompressed size from which on the next episode goes into another shard."""
+"""Uncompressed size from which on the next episode, or the next piece of a long one, goes into another shard."""
 REPLACED = ["data/*", "meta/*", "videos/*", INFO_FILE]
 """What an update deletes of the repository where the new files do not replace it."""
 
@@ -144,7 +144,7 @@ def _write_shards(dataset: Dataset, folder: Path) -> None:
     schema = arrow_schema(dataset.info).with_metadata({"huggingface": json.dumps(features)})
     shards: list[list[pa.RecordBatch]] = [[]]
     shard_bytes = 0
-    for batch in dataset.episode_batches():
+    for _, batch in dataset.pieces():
         if shards[-1] and shard_bytes + batch.nbytes > SHARD_BYTES:
             shards.append([])
             shard_bytes = 0
