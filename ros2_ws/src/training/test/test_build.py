@@ -687,6 +687,36 @@ def test_memory_holds_a_second_of_frames_however_long_the_bag(tmp_path):
     assert peak < 0.4 * frame_bytes * steps
 
 
+def test_a_joint_state_that_names_a_joint_twice_is_left_out_and_named(tmp_path):
+    recording = two_episodes()
+    for at, topic, _, message in recording.messages:
+        if topic == JOINTS and stamp_of(message) == SECOND + 4 * PERIOD:
+            twice = joint_state(stamp_of(message), [0.0] * 3, [0.0] * 3, [0.0] * 3, ("shoulder", "wrist", "shoulder"))
+            index = next(i for i, entry in enumerate(recording.messages) if entry[3] is message)
+            recording.messages[index] = (at, topic, JOINT_STATE, twice)
+    dataset, (report,), _ = build(tmp_path / "ds", recording.write(tmp_path / "bag"))
+    assert report.faults == {"joint state that names 'shoulder' twice": 1}
+    assert lengths(dataset) == [9, 6]
+
+
+def test_a_build_without_a_row_leaves_nothing_behind(tmp_path):
+    recording = two_episodes()
+    recording.messages = [m for m in recording.messages if m[1] != TARGET]
+    recording.add(TARGET, POINT, point(99 * SECOND, 0.5, 0.25, 0.01))
+    dataset, (report,), _ = build(tmp_path / "ds", recording.write(tmp_path / "none"))
+    assert dataset is None
+    assert report.rows == 0
+    assert not (tmp_path / "ds").exists()
+
+
+def test_a_build_that_fails_before_its_first_episode_leaves_nothing_behind(tmp_path, monkeypatch):
+    encoder = LastFrames()
+    monkeypatch.setattr(encoder, "encode", lambda clips: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        build(tmp_path / "ds", two_episodes().write(tmp_path / "bag"), encoder=encoder)
+    assert not (tmp_path / "ds").exists()
+
+
 @pytest.mark.parametrize("latents", [False, True])
 def test_an_episode_that_is_written_in_pieces_is_the_same(tmp_path, monkeypatch, latents):
     missing = SECOND + 7 * PERIOD

@@ -13,9 +13,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import huggingface_hub
 import numpy as np
 import pytest
 import yaml
+from huggingface_hub.errors import HFValidationError
 
 from vjepa_interfaces.errors import VjepaError
 from vjepa_training.dataset import INFO_FILE, Dataset, DatasetInfo, EpisodeWriter, finish_dataset
@@ -262,9 +264,18 @@ def test_an_empty_branch_is_refused():
         PushConfig("me/arm@")
 
 
-def test_a_name_that_the_hub_cannot_have_is_refused(hub, dataset):
-    with pytest.raises(VjepaError, match="'me/a--b' is no repository"):
-        push_dataset(dataset, PushConfig("me/a--b"))
+@pytest.mark.parametrize("name", ["a--b", "a..b", "a b", "-a", "a.", "ärm", "a.git", "a" * 97, "a:b", "a\n"])
+def test_a_name_that_the_hub_cannot_have_is_refused_before_anything_is_written(name):
+    with pytest.raises(HFValidationError):
+        huggingface_hub.utils.validate_repo_id(f"me/{name}")
+    with pytest.raises(VjepaError, match="is no repository that the Hub would take"):
+        PushConfig(f"me/{name}")
+
+
+@pytest.mark.parametrize("name", ["a", "A_b-c.d", "a" * 96, "_a", "0"])
+def test_a_name_that_the_hub_takes_is_taken(name):
+    huggingface_hub.utils.validate_repo_id(f"me/{name}")
+    assert PushConfig(f"me/{name}@a--b").name == f"me/{name}"
 
 
 @pytest.mark.parametrize("kind", ["native", "lerobot"])

@@ -36,7 +36,15 @@ from vjepa_training.bag_reader import (
 )
 from vjepa_training.catalogue import arm_of
 from vjepa_training.dataset import IMAGE as IMAGE_COLUMN
-from vjepa_training.dataset import LATENT, Dataset, DatasetError, DatasetInfo, EpisodeWriter, finish_dataset
+from vjepa_training.dataset import (
+    LATENT,
+    Dataset,
+    DatasetError,
+    DatasetInfo,
+    EpisodeWriter,
+    discarded_if_empty,
+    finish_dataset,
+)
 from vjepa_training.encode import encoded_batches
 
 HEAD_FRAMES = 100
@@ -169,7 +177,7 @@ def build_dataset(
     watch = Stopwatch()
     reports: list[BagReport] = []
     first = 0
-    with EpisodeWriter(folder, info) as writer:
+    with discarded_if_empty(folder, info), EpisodeWriter(folder, info) as writer:
         for bag in bags:
             reading = _BagReading(bag, info, config, watch, on_frame)
             for number, frames in reading.episodes(first):
@@ -399,6 +407,10 @@ class _BagReading:
         present = {TIMESTEP: frame.timestep, TARGET: frame.target, FINGERTIP: frame.fingertip}
         missing = [name for name in self._needed if present[name] is None]
         joints = frame.joint_state
+        twice = [name for name in self._info.joint_names if joints is not None and list(joints.name).count(name) > 1]
+        if twice:
+            self.report.faults[f"joint state that names '{twice[0]}' twice"] += 1
+            return None
         if joints is None or missing:
             self.report.faults[f"frame without {JOINT_STATES if joints is None else missing[0]}"] += 1
             return None

@@ -16,6 +16,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -256,6 +257,21 @@ class EpisodeWriter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@contextmanager
+def discarded_if_empty(folder: Path | str, info: DatasetInfo) -> Iterator[None]:
+    """Remove what the block leaves of a new dataset in `folder` that got no whole episode, however the block ends."""
+    folder = Path(folder)
+    existed, begun = folder.exists(), (folder / PARTS).exists()
+    try:
+        yield
+    finally:
+        if not begun and (folder / PARTS).is_dir() and not whole_episodes(folder, info):
+            shutil.rmtree(folder / PARTS)
+            if not existed:
+                with suppress(OSError):  # Something else was put there meanwhile.
+                    folder.rmdir()
 
 
 def whole_episodes(folder: Path | str, info: DatasetInfo) -> set[int]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from vjepa_training.new_folder import new_folder
 
 SHARD_BYTES = 400 * 2**20
 """Uncompressed size from which on the next episode, or the next piece of a long one, goes into another shard."""
+MAX_NAME = 96
+"""Characters that the Hub allows the name of a repository."""
+_NAME = re.compile(r"\w([\w.-]*\w)?", re.ASCII)
 REPLACED = ["data/*", "meta/*", "videos/*", INFO_FILE]
 """What an update deletes of the repository where the new files do not replace it."""
 
@@ -44,6 +48,8 @@ class PushConfig:
     def __post_init__(self) -> None:
         if self.name.count("/") != 1 or not all(self.name.split("/")):
             raise VjepaError(f"'{self.repo}' is no repository; expected owner/name, or owner/name@BRANCH")
+        if reason := _refused_name(self.name):
+            raise VjepaError(f"'{self.repo}' is no repository that the Hub would take: {reason}")
         if "@" in self.repo and not self.branch:
             raise VjepaError(f"'{self.repo}' has no branch behind the @; expected owner/name@BRANCH, or owner/name")
         if self.format not in (NATIVE, LEROBOT):
@@ -58,6 +64,24 @@ class PushConfig:
     def branch(self) -> str:
         """The branch that is pushed to; empty for the main one."""
         return self.repo.partition("@")[2]
+
+
+def _refused_name(repository: str) -> str:
+    """Return what the Hub's rules have against `owner/name`; empty where it is a name.
+
+    Source: `validate_repo_id` of huggingface_hub.
+    """
+    length = len(repository.partition("/")[2])
+    if length > MAX_NAME:
+        return f"its name has {length} characters; expected at most {MAX_NAME}"
+    if repository.endswith(".git"):
+        return "it ends in .git; leave that out"
+    for part in repository.split("/"):
+        if not _NAME.fullmatch(part):
+            return f"'{part}' is no word of letters, digits and '_', with '-' and '.' within"
+        if "--" in part or ".." in part:
+            return f"'{part}' has two '-' or '.' in a row"
+    return ""
 
 
 def push_dataset(dataset: Dataset, config: PushConfig) -> str:

@@ -281,6 +281,72 @@ def test_weights_of_another_configuration_are_refused(folder, fields, match):
         load(folder)
 
 
+@pytest.mark.parametrize("wrapper", ["module.", "backbone.", "_orig_mod.", "module._orig_mod.", "model.student."])
+@pytest.mark.parametrize("inner", ["", "encoder."])
+def test_wrapped_weights_are_refused_with_the_prefix_found(folder, wrapper, inner):
+    tensors = load_file(folder / "model.safetensors")
+    named = {
+        wrapper + inner + key.removeprefix("encoder."): t for key, t in tensors.items() if key.startswith("encoder.")
+    }
+    save_file(named, folder / "model.safetensors")
+    with pytest.raises(
+        CheckpointError, match=f"are wrapped: the encoder's names begin with '{wrapper}{inner}', and 'enc"
+    ):
+        load(folder)
+
+
+def test_weights_of_no_encoder_are_refused_with_what_they_are(folder):
+    save_file({"vision.block": torch.zeros(2)}, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"no tensor's name begins with .*; the files have \['vision.block'\]"):
+        load(folder)
+
+
+@pytest.mark.parametrize("extra", ["encoder.norms_block.0.weight", "encoder.embeddings.video_mod_embed"])
+def test_weights_of_v_jepa_2_1_are_refused_as_such(folder, extra):
+    tensors = load_file(folder / "model.safetensors")
+    save_file(tensors | {extra: torch.zeros(24)}, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=f"are those of V-JEPA 2.1, .* have {extra.removeprefix('encoder.')}"):
+        load(folder)
+
+
+def test_weights_that_the_configuration_does_not_ask_for_are_refused(folder):
+    tensors = load_file(folder / "model.safetensors")
+    save_file(tensors | {"encoder.register": torch.zeros(24)}, folder / "model.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"0 missing .*1 unknown \['register'\]; they are of another architecture"
+    ):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"hiden_size": 48}, r"config.json has unknown fields hiden_size \(is hidden_size meant\?\)"),
+        ({"modality_embedding": True, "registers": 4}, "unknown fields modality_embedding, registers; .*V-JEPA 2.1"),
+        ({"use_SiLU": True}, "unknown fields use_SiLU"),
+    ],
+)
+def test_unknown_fields_of_a_checkpoint_are_refused_as_those_of_a_bundle(folder, fields, match):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | fields))
+    with pytest.raises(CheckpointError, match=match):
+        load(folder)
+
+
+def test_fields_of_published_checkpoints_that_have_no_effect_are_read_over(folder):
+    expected = load(folder).fingerprint
+    config = json.loads((folder / "config.json").read_text())
+    fields = {
+        "image_size": 32,
+        "hidden_dropout_prob": 0.0,
+        "use_SiLU": False,
+        "wide_SiLU": True,
+        "torch_dtype": "float32",
+    }
+    (folder / "config.json").write_text(json.dumps(config | fields | {"_name_or_path": "x", "id2label": {"0": "a"}}))
+    assert load(folder).fingerprint == expected
+
+
 def test_integer_weights_are_refused(folder):
     tensors = load_file(folder / "model.safetensors")
     tensors["encoder.layernorm.bias"] = tensors["encoder.layernorm.bias"].to(torch.int8)

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import difflib
 import hashlib
 import json
 import math
@@ -20,6 +21,10 @@ from vjepa_perception.engine import Engine, activation, weight_shapes
 from vjepa_perception.preprocessing import Preprocessing
 from vjepa_perception.weights import explained_shortage, read_weights
 
+_WITHOUT_EFFECT = {"hidden_dropout_prob", "image_size", "name_or_path", "num_labels", "output_attentions", "revision"}
+_WITHOUT_EFFECT |= {"tie_word_embeddings", "torch_dtype", "torchscript", "use_SiLU", "use_bfloat16", "use_cache"}
+_WITHOUT_EFFECT |= {"wide_SiLU"}
+"""Fields that are no more VJEPA2Config's but stand in published checkpoints; nothing in the encoder depends on them."""
 TORCH = "torch"
 """What `vjepa_interfaces.forked` calls the thread pool, and the GPU's context."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -272,9 +277,20 @@ def model_config(checkpoint: Checkpoint) -> Any:
     with _explained_import():
         from transformers.models.vjepa2.configuration_vjepa2 import VJEPA2Config
     unknown = sorted(checkpoint.model.keys() - VJEPA2Config.__dataclass_fields__.keys())
-    if checkpoint.clip_frames is not None and unknown:
+    where = "config.json"
+    if checkpoint.clip_frames is not None:
+        where = "'model'"
+    else:
+        unknown = [name for name in unknown if name not in _WITHOUT_EFFECT and not name.startswith("_")]
+        if checkpoint.model.get("use_SiLU"):
+            unknown.append("use_SiLU")
+    if unknown:
+        known = VJEPA2Config.__dataclass_fields__
+        close = {name: difflib.get_close_matches(name, known, 1) for name in unknown}
+        meant = [f"{name} (is {found[0]} meant?)" if found else name for name, found in close.items()]
         raise CheckpointError(
-            f"{checkpoint.path}: 'model' has unknown fields {', '.join(unknown)}; expected VJEPA2Config's"
+            f"{checkpoint.path}: {where} has unknown fields {', '.join(meant)}; expected VJEPA2Config's. Remove those "
+            "without effect. A newer architecture, such as V-JEPA 2.1, cannot be run by leaving its fields out"
         )
     try:
         model = VJEPA2Config.from_dict(dict(checkpoint.model), attn_implementation="sdpa")

@@ -4,18 +4,23 @@ import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from vjepa_interfaces.bundle import WEIGHTS_FILE
 from vjepa_interfaces.errors import VjepaError
 from vjepa_perception.checkpoint import Checkpoint, CheckpointError
 
 _PREFIXES = ("vjepa2.encoder.", "encoder.")
 """What an encoder's tensors are called in a video classifier's file and in every other."""
+
+
+_OF_VERSION_2_1 = ("norms_block", "mod_embed", "modality", "patch_embed_img", "patch_embeddings_img")
+"""Parts of names of tensors that V-JEPA 2.1 has and 2 has not: norms of several depths, embeddings of still images."""
 
 
 class MemoryShortageError(VjepaError):
@@ -90,7 +95,7 @@ def explained_shortage(doing: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _opened(files: tuple[Path, ...], shapes: dict[str, tuple[int, ...]]) -> Iterator[Callable[[str], torch.Tensor]]:
     """Open safetensors files and yield a function that reads an encoder's weight by its name."""
-    sources = {}
+    sources, keys = {}, set[str]()
     with contextlib.ExitStack() as stack:
         for file in files:
             try:
@@ -100,15 +105,12 @@ def _opened(files: tuple[Path, ...], shapes: dict[str, tuple[int, ...]]) -> Iter
                     f"{file} ({file.stat().st_size} bytes) is truncated or corrupt: {error}; copy or download it again"
                 ) from error
             for key in handle.keys():  # noqa: SIM118 (a file handle, not a dict)
+                keys.add(key)
                 prefix = next((prefix for prefix in _PREFIXES if key.startswith(prefix)), None)
                 if prefix:
                     sources[key.removeprefix(prefix)] = (file, handle, key)
         if sources.keys() != shapes.keys():
-            missing, unknown = sorted(shapes.keys() - sources.keys()), sorted(sources.keys() - shapes.keys())
-            raise CheckpointError(
-                f"the weights in {files[0].parent} are not those of its configuration: {len(missing)} missing "
-                f"{missing[:3]}, {len(unknown)} unknown {unknown[:3]}; both files must be of one checkpoint"
-            )
+            raise _other_weights(files[0].parent, shapes.keys(), sources.keys(), keys)
 
         def read(name: str) -> torch.Tensor:
             file, handle, key = sources[name]
@@ -124,6 +126,49 @@ def _opened(files: tuple[Path, ...], shapes: dict[str, tuple[int, ...]]) -> Iter
             return weight
 
         yield read
+
+
+def _other_weights(folder: Path, expected: Set[str], found: Set[str], keys: Set[str]) -> CheckpointError:
+    """Return the error for weights that are not those of the configuration, with the likeliest cause.
+
+    Args:
+        folder: where the weights are.
+        expected: names of the encoder's weights, by the configuration.
+        found: names of those that the files have, without their prefix.
+        keys: names of all tensors in the files, as they stand there.
+    """
+    missing, unknown = sorted(expected - found), sorted(found - expected)
+    if wrapper := _wrapper(expected, keys):
+        return CheckpointError(
+            f"the weights in {folder} are wrapped: the encoder's names begin with '{wrapper}', and '{_PREFIXES[-1]}' "
+            f"is expected; save them anew from the model within, or rename them so in {folder / WEIGHTS_FILE}"
+        )
+    newer = [name for name in unknown if any(mark in name for mark in _OF_VERSION_2_1)]
+    if newer:
+        return CheckpointError(
+            f"the weights in {folder} are those of V-JEPA 2.1, which this release does not compute: they have "
+            f"{', '.join(newer[:3])}; expected V-JEPA 2's, such as facebook/vjepa2-vitl-fpc64-256"
+        )
+    if not missing:
+        hint = "they are of another architecture, or the configuration leaves out a part of it"
+    elif not found:
+        hint = f"no tensor's name begins with {' or '.join(_PREFIXES)}; the files have {sorted(keys)[:3]}"
+    else:
+        hint = "both files must be of one checkpoint"
+    return CheckpointError(
+        f"the weights in {folder} are not those of its configuration: {len(missing)} missing {missing[:3]}, "
+        f"{len(unknown)} unknown {unknown[:3]}; {hint}"
+    )
+
+
+def _wrapper(expected: Set[str], keys: Set[str]) -> str | None:
+    """Return what stands before every name that is expected, if it is the same for all and no prefix that is read."""
+    first = max(expected, key=len)
+    for key in sorted(keys):
+        prefix = key.removesuffix(first)
+        if prefix != key and prefix not in _PREFIXES and all(prefix + name in keys for name in expected):
+            return prefix
+    return None
 
 
 def _seeded(shapes: dict[str, tuple[int, ...]], seed: int, spread: float) -> Callable[[str], torch.Tensor]:

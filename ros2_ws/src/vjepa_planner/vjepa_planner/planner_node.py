@@ -252,6 +252,10 @@ class PlannerNode(ManagedNode):
         names = list(message.name)
         try:
             order = [names.index(name) for name in self._limits.joint_names]
+            if twice := [name for name in self._limits.joint_names if names.count(name) > 1]:
+                self._counts["refused_joint_states"] += 1
+                self._failure.begin(f"joint state names {twice[0]} twice; expected each joint once")
+                return
             position = np.array([message.position[i] for i in order])
             velocity = np.array([message.velocity[i] for i in order])
         except (ValueError, IndexError):
