@@ -65,7 +65,7 @@ class _PlainLoader(_BoundedLoader):
             raise yaml.YAMLError("it has an alias (*name), which ROS does not take either; write the value out")
         return super().compose_node(parent, index)
 
-    def construct_mapping(self, node, deep=False):
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         lines: dict[Any, int] = {}
         for key_node, _ in node.value:
             if key_node.tag == _MERGE:
