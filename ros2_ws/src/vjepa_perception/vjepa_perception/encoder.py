@@ -21,10 +21,14 @@ from vjepa_perception.engine import Engine, activation, weight_shapes
 from vjepa_perception.preprocessing import Preprocessing
 from vjepa_perception.weights import explained_shortage, read_weights
 
-_WITHOUT_EFFECT = {"hidden_dropout_prob", "image_size", "name_or_path", "num_labels", "output_attentions", "revision"}
-_WITHOUT_EFFECT |= {"tie_word_embeddings", "torch_dtype", "torchscript", "use_SiLU", "use_bfloat16", "use_cache"}
-_WITHOUT_EFFECT |= {"wide_SiLU"}
-"""Fields that are no more VJEPA2Config's but stand in published checkpoints; nothing in the encoder depends on them."""
+_WITHOUT_EFFECT = frozenset(
+    """add_cross_attention attn_implementation begin_suppress_tokens bos_token_id cross_attention_hidden_size
+    decoder_start_token_id eos_token_id finetuning_task hidden_dropout_prob image_size is_decoder name_or_path
+    num_labels output_attentions pad_token_id prefix pruned_heads revision sep_token_id suppress_tokens
+    task_specific_params tf_legacy_loss tie_encoder_decoder tie_word_embeddings tokenizer_class torch_dtype torchscript
+    use_SiLU use_bfloat16 use_cache use_return_dict wide_SiLU""".split()
+)
+"""Fields that VJEPA2Config no longer has and published checkpoints do; nothing in the encoder depends on them."""
 TORCH = "torch"
 """What `vjepa_interfaces.forked` calls the thread pool, and the GPU's context."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
