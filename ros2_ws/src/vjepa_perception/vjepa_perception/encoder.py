@@ -22,11 +22,40 @@ from vjepa_perception.preprocessing import Preprocessing
 from vjepa_perception.weights import explained_shortage, read_weights
 
 _WITHOUT_EFFECT = frozenset(
-    """add_cross_attention attn_implementation begin_suppress_tokens bos_token_id cross_attention_hidden_size
-    decoder_start_token_id eos_token_id finetuning_task hidden_dropout_prob image_size is_decoder name_or_path
-    num_labels output_attentions pad_token_id prefix pruned_heads revision sep_token_id suppress_tokens
-    task_specific_params tf_legacy_loss tie_encoder_decoder tie_word_embeddings tokenizer_class torch_dtype torchscript
-    use_SiLU use_bfloat16 use_cache use_return_dict wide_SiLU""".split()
+    [
+        "add_cross_attention",
+        "attn_implementation",
+        "begin_suppress_tokens",
+        "bos_token_id",
+        "cross_attention_hidden_size",
+        "decoder_start_token_id",
+        "eos_token_id",
+        "finetuning_task",
+        "hidden_dropout_prob",
+        "image_size",
+        "is_decoder",
+        "name_or_path",
+        "num_labels",
+        "output_attentions",
+        "pad_token_id",
+        "prefix",
+        "pruned_heads",
+        "revision",
+        "sep_token_id",
+        "suppress_tokens",
+        "task_specific_params",
+        "tf_legacy_loss",
+        "tie_encoder_decoder",
+        "tie_word_embeddings",
+        "tokenizer_class",
+        "torch_dtype",
+        "torchscript",
+        "use_SiLU",
+        "use_bfloat16",
+        "use_cache",
+        "use_return_dict",
+        "wide_SiLU",
+    ]
 )
 """Fields that VJEPA2Config no longer has and published checkpoints do; nothing in the encoder depends on them."""
 TORCH = "torch"
