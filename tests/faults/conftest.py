@@ -2,10 +2,12 @@
 
 import itertools
 import math
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from sensor_msgs.msg import JointState
@@ -173,3 +175,30 @@ def hogs():
     for process in started:
         process.kill()
         process.wait()
+
+
+PATIENCE_S, PATIENCE_ON_A_BUSY_MACHINE_S = 10.0, 60.0
+MEMORY_MIB = 300
+
+
+def _peak_mib(reset: bool = False) -> float:
+    """Return the largest resident size of this process since the last reset."""
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
+
+
+@pytest.fixture
+def bounded():
+    """Hold the test to limits of its own time and memory, and end it where it waits for something that never comes."""
+
+    def late(*_):
+        pytest.fail(f"still not done after {PATIENCE_ON_A_BUSY_MACHINE_S} s")
+
+    signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE_ON_A_BUSY_MACHINE_S)
+    before, began = _peak_mib(reset=True), time.process_time()
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    assert time.process_time() - began < PATIENCE_S
+    assert _peak_mib() - before < MEMORY_MIB

@@ -1,198 +1,70 @@
-"""Bombs inside valid formats: small files that state, or hold, far more than their size; refused fast and in words."""
+"""Bombs inside valid bags: small files that state, or hold, far more than their size; refused fast and in words."""
 
-import io
+import os
+import socket
 import sqlite3
 import struct
-import time
-import zlib
+import tracemalloc
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
-import lz4.frame
 import numpy as np
-import pyarrow as pa
 import pytest
 import zstandard
-from mcap.data_stream import RecordBuilder
-from mcap.records import Channel, Chunk, ChunkIndex, DataEnd, Footer, Header, Message, Schema, Statistics
-from mcap.writer import MCAP0_MAGIC
-from rosbags.typesys import Stores, get_typestore
+from mcap.records import Channel, Message, Schema
 
+from tests.faults.bombs import (
+    CHANNEL,
+    SCHEMA,
+    STORE,
+    TOPIC,
+    aliases,
+    database,
+    encoded,
+    joint_state,
+    mcap,
+    message,
+    messages,
+    metadata,
+    png,
+    read,
+    root_page,
+    turn_in_a_circle,
+)
 from vjepa_bringup.bag_repair import repair_bag
 from vjepa_interfaces import topics
 from vjepa_interfaces.errors import VjepaError
-from vjepa_interfaces.image_codec import compressed_to_rgb
+from vjepa_training import bag_reader, mcap_reader
+from vjepa_training.bag_limits import MAX_TOPICS
 from vjepa_training.bag_reader import Bag, topic_names
-from vjepa_training.dataset import DatasetError, DatasetInfo, EpisodeWriter, _open_batches, arrow_schema
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("bounded")]
 
-PATIENCE_S = 10.0
-MEMORY_MIB = 300
-COMPRESSIONS = {"zstd": zstandard.compress, "lz4": lz4.frame.compress}
-STORE = get_typestore(Stores.ROS2_JAZZY)
-TOPIC = "/" + topics.JOINT_STATES.name
+PICTURES = "/" + topics.COMPRESSED_IMAGE.name
+TOO_MUCH = r"bytes and unfolds to .* and more; expected at most"
 
 
-def joint_state(stamp_ns: int) -> bytes:
-    header, stamp = STORE.types["std_msgs/msg/Header"], STORE.types["builtin_interfaces/msg/Time"]
-    head = header(stamp(*divmod(stamp_ns, 10**9)), "")
-    message = STORE.types[topics.JOINT_STATES.type](head, ["a"], np.zeros(1), np.zeros(1), np.zeros(1))
-    return bytes(STORE.serialize_cdr(message, topics.JOINT_STATES.type))
+def frames_of(path: Path) -> tuple[int, Counter]:
+    """Return how many frames a bag gives, and what was wrong."""
+    bag = Bag(path, topic_names())
+    faults = bag.faults.copy()
+    return sum(1 for _ in bag.frames(10**8, faults)), faults
 
 
-def encoded(*records) -> bytes:
-    builder = RecordBuilder()
-    for record in records:
-        record.write(builder)
-    return builder.end()
+def header(stamp_ns: int):
+    stamp = STORE.types["builtin_interfaces/msg/Time"](*divmod(stamp_ns, 10**9))
+    return STORE.types["std_msgs/msg/Header"](stamp, "")
 
 
-SCHEMA = Schema(id=1, name=topics.JOINT_STATES.type, encoding="ros2msg", data=b"")
-CHANNEL = Channel(id=1, topic=TOPIC, message_encoding="cdr", metadata={}, schema_id=1)
+def on_another_topic(kind: str, name: str) -> bytes:
+    """Return the definitions of channel 2."""
+    schema = Schema(id=2, name=kind, encoding="ros2msg", data=b"")
+    return encoded(schema, Channel(id=2, topic=name, message_encoding="cdr", metadata={}, schema_id=2))
 
 
-def message(stamp_ns: int, data: bytes) -> bytes:
-    return encoded(Message(channel_id=1, data=data, log_time=stamp_ns, publish_time=stamp_ns, sequence=0))
+# ---------------------------------------------------------------------------------------------------------- metadata
 
 
-def messages(count: int, data: bytes | None = None, first: int = 0) -> bytes:
-    """Message records, with stamps that rise, or of one and the same content."""
-    found = []
-    for i in range(count):
-        stamp_ns = 10**9 + (first + i) * 10**7
-        found.append(message(stamp_ns, joint_state(stamp_ns) if data is None else data))
-    return b"".join(found)
-
-
-def mcap(path: Path, chunks, stated=None, indexes: int = 1, indexed: bool = True, channel: Channel = CHANNEL) -> Path:
-    """Write an MCAP file of chunks, each (compression, content); `stated` is the size that they state."""
-    out = io.BytesIO()
-    out.write(MCAP0_MAGIC + encoded(Header(profile="ros2", library="")))
-    out.write(encoded(SCHEMA, channel))
-    found = []
-    for compression, content in chunks:
-        data = COMPRESSIONS[compression](content) if compression else content
-        size = len(content) if stated is None else stated
-        crc = zlib.crc32(content) if stated is None else 0
-        start = out.tell()
-        times = {"message_start_time": 10**9, "message_end_time": 2 * 10**12}
-        chunk = encoded(
-            Chunk(compression=compression, data=data, uncompressed_crc=crc, uncompressed_size=size, **times)
-        )
-        out.write(chunk)
-        found.append(
-            ChunkIndex(
-                chunk_length=len(chunk),
-                chunk_start_offset=start,
-                compression=compression,
-                compressed_size=len(data),
-                message_index_length=31,
-                message_index_offsets={1: start + len(chunk)},
-                uncompressed_size=size,
-                **times,
-            )
-        )
-    out.write(encoded(DataEnd(0)))
-    start = out.tell() if indexed else 0
-    if indexed:
-        statistics = Statistics(
-            attachment_count=0,
-            channel_count=1,
-            channel_message_counts={1: 1},
-            chunk_count=len(found),
-            message_count=1,
-            message_start_time=10**9,
-            message_end_time=2 * 10**12,
-            metadata_count=0,
-            schema_count=1,
-        )
-        out.write(encoded(SCHEMA, channel, *(found * indexes), statistics))
-    out.write(encoded(Footer(summary_crc=0, summary_offset_start=0, summary_start=start)) + MCAP0_MAGIC)
-    path.write_bytes(out.getvalue())
-    return path
-
-
-def read(path: Path) -> tuple[int, Counter]:
-    """Return how many joint states a bag gives, and what was wrong."""
-    from vjepa_training.bag_reader import messages_of
-
-    faults: Counter[str] = Counter()
-    return sum(1 for _ in messages_of(path, {TOPIC: topics.JOINT_STATES}, faults)), faults
-
-
-def peak_mib(reset: bool = False) -> float:
-    if reset:
-        Path("/proc/self/clear_refs").write_text("5")
-    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
-
-
-@pytest.fixture
-def bounded():
-    """Hold the test to limits of time and memory."""
-    before, began = peak_mib(reset=True), time.monotonic()
-    yield
-    assert time.monotonic() - began < PATIENCE_S
-    assert peak_mib() - before < MEMORY_MIB
-
-
-def metadata(custom_data: str = "{}", files: str = "[bag_0.mcap]", mode: str = "") -> str:
-    compression = f"  compression_format: {'zstd' if mode else ''!r}\n  compression_mode: {mode!r}\n"
-    return (
-        "rosbag2_bagfile_information:\n  version: 9\n  storage_identifier: mcap\n  message_count: 1\n"
-        "  duration: {nanoseconds: 1}\n  starting_time: {nanoseconds_since_epoch: 1}\n"
-        f"{compression}  relative_file_paths: {files}\n  files: []\n  ros_distro: jazzy\n"
-        f"  topics_with_message_count:\n    - topic_metadata: {{name: {TOPIC}, type: {topics.JOINT_STATES.type}, "
-        f"serialization_format: cdr, offered_qos_profiles: [], type_description_hash: ''}}\n      message_count: 1\n"
-        f"  custom_data: {custom_data}\n"
-    )
-
-
-def aliases(levels: int) -> str:
-    """Ten to the power of `levels` values, as a mapping in one line."""
-    parts = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
-    for level in range(1, levels):
-        parts.append(f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]")
-    return "{" + ", ".join(parts) + "}"
-
-
-# What is whole is read as before.
-
-
-@pytest.mark.parametrize("indexed", [True, False])
-@pytest.mark.parametrize("compression", ["", "zstd", "lz4"])
-def test_a_compressed_file_of_ordinary_messages_is_read_whole(compression, indexed, tmp_path):
-    file = mcap(
-        tmp_path / "bag.mcap", [(compression, messages(3000)), (compression, messages(10, first=3000))], indexed=indexed
-    )
-    assert read(file) == (3010, Counter())
-
-
-@pytest.mark.parametrize("mode", ["file", "message"])
-def test_a_bag_compressed_by_file_or_message_is_read_whole(mode, tmp_path):
-    if mode == "file":
-        file = mcap(tmp_path / "plain", [("", messages(50))])
-        (tmp_path / "bag_0.mcap.zstd").write_bytes(zstandard.compress(file.read_bytes()))
-        file.unlink()
-    else:
-        folded = [message(10**9 + i, zstandard.compress(joint_state(10**9 + i))) for i in range(50)]
-        mcap(tmp_path / "bag_0.mcap", [("", b"".join(folded))])
-    name = "[bag_0.mcap.zstd]" if mode == "file" else "[bag_0.mcap]"
-    (tmp_path / "metadata.yaml").write_text(metadata(files=name, mode=mode))
-    assert read(tmp_path) == (50, Counter())
-
-
-def test_metadata_with_anchors_for_what_topics_share_is_read(tmp_path):
-    mcap(tmp_path / "bag_0.mcap", [("", messages(5))])
-    (tmp_path / "metadata.yaml").write_text(metadata(custom_data="{a: &a x, b: *a}"))
-    assert Bag(tmp_path, topic_names()).about == {"a": "x", "b": "x"}
-
-
-# Bombs.
-
-
-@pytest.mark.usefixtures("bounded")
 @pytest.mark.parametrize("levels", [6, 9, 40])
 def test_metadata_whose_aliases_stand_for_ever_more_values_is_refused(levels, tmp_path):
     mcap(tmp_path / "bag_0.mcap", [("", messages(5))])
@@ -203,7 +75,6 @@ def test_metadata_whose_aliases_stand_for_ever_more_values_is_refused(levels, tm
         repair_bag(tmp_path, tmp_path / "out")
 
 
-@pytest.mark.usefixtures("bounded")
 def test_metadata_that_contains_itself_or_is_very_deep_is_refused(tmp_path):
     mcap(tmp_path / "bag_0.mcap", [("", messages(5))])
     for text in ("&a [*a]", "[" * 200 + "]" * 200):
@@ -212,27 +83,47 @@ def test_metadata_that_contains_itself_or_is_very_deep_is_refused(tmp_path):
             Bag(tmp_path, topic_names())
 
 
-@pytest.mark.usefixtures("bounded")
+def test_nobody_reads_the_qualities_of_a_topic_that_would_unfold_without_end(tmp_path):
+    merged = "[{a0: &a0 {k: v}, " + ", ".join(
+        f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 10)}]}}" for i in range(1, 30)
+    )
+    for name, text in (("merged", merged + "}]"), ("long", "[" + "[]," * 2_000_000 + "]"), ("deep", "[" * 10_000)):
+        about = {"offered_qos_profiles": text}
+        channel = Channel(id=1, topic=TOPIC, message_encoding="cdr", metadata=about, schema_id=1)
+        file = mcap(tmp_path / f"{name}.mcap", [("zstd", encoded(SCHEMA, channel) + messages(5))], channel=channel)
+        assert read(file) == (5, Counter())
+        assert repair_bag(file, tmp_path / name).counts == {TOPIC: 5}
+
+
+# ------------------------------------------------------------------------------------------------------------ chunks
+
+
 def test_chunks_that_state_more_than_their_file_explains_are_refused_before_they_are_unfolded(tmp_path):
     for name, stated in (("one", 2**30), ("huge", 2**63)):
         file = mcap(tmp_path / f"{name}.mcap", [("zstd", messages(1))], stated=stated)
         with pytest.raises(VjepaError, match=f"unfolds to {stated} bytes; expected at most"):
             read(file)
     file = mcap(tmp_path / "many.mcap", [("zstd", messages(1))] * 20, stated=200 * 2**20)
-    with pytest.raises(VjepaError, match=r"bytes and unfolds to .* and more; expected at most"):
+    with pytest.raises(VjepaError, match=TOO_MUCH):
         read(file)
-    with pytest.raises(VjepaError, match=r"bytes and unfolds to .* and more; expected at most"):
+    with pytest.raises(VjepaError, match=TOO_MUCH):
         repair_bag(file, tmp_path / "out")
 
 
-@pytest.mark.usefixtures("bounded")
-def test_an_index_that_names_one_chunk_many_times_is_refused(tmp_path):
+def test_many_small_files_may_not_unfold_to_more_than_one_of_their_size(tmp_path):
+    for number in range(40):
+        mcap(tmp_path / f"bag_{number}.mcap", [("zstd", message(10**9, bytes(30 * 2**20)))])
+    with pytest.raises(VjepaError, match=TOO_MUCH):
+        read(tmp_path)
+    with pytest.raises(VjepaError, match=TOO_MUCH):
+        repair_bag(tmp_path, tmp_path / "out")
+
+
+def test_an_index_that_names_one_chunk_many_times_is_not_followed(tmp_path):
     file = mcap(tmp_path / "bag.mcap", [("zstd", messages(3000))], indexes=2000)
-    with pytest.raises(VjepaError, match=r"bytes and unfolds to .* and more"):
-        read(file)
+    assert read(file) == (3000, Counter())
 
 
-@pytest.mark.usefixtures("bounded")
 @pytest.mark.parametrize("indexed", [True, False])
 @pytest.mark.parametrize("compression", ["zstd", "lz4"])
 def test_a_chunk_that_holds_more_than_it_states_is_damage_and_not_unfolded(compression, indexed, tmp_path):
@@ -245,18 +136,62 @@ def test_a_chunk_that_holds_more_than_it_states_is_damage_and_not_unfolded(compr
         repair_bag(file, tmp_path / "out")
 
 
-@pytest.mark.usefixtures("bounded")
+@pytest.mark.parametrize("inside", ["messages", "something unknown"])
 @pytest.mark.parametrize("indexed", [True, False])
-def test_a_chunk_of_a_million_messages_in_a_few_kilobytes_is_damage(indexed, tmp_path):
-    content = messages(1, b"") * 1_000_000
-    file = mcap(tmp_path / "bag.mcap", [("zstd", content)], indexed=indexed)
+def test_a_million_records_in_a_few_kilobytes_are_refused(indexed, inside, tmp_path):
+    record = message(10**9, b"") if inside == "messages" else b"\xf0" + bytes(8)
+    file = mcap(tmp_path / "bag.mcap", [("zstd", messages(1) + record * 1_000_000)], indexed=indexed)
     assert file.stat().st_size < 50_000
-    count, faults = read(file)
-    assert count == 0
-    assert faults
+    refused = r"bytes and has \d+ messages and more; expected at most \d+"
+    with pytest.raises(VjepaError, match=refused):
+        read(file)
+    with pytest.raises(VjepaError, match=refused):
+        repair_bag(file, tmp_path / "out")
 
 
-@pytest.mark.usefixtures("bounded")
+def test_many_small_chunks_hold_no_more_messages_than_one(tmp_path):
+    file = mcap(tmp_path / "bag.mcap", [("zstd", message(10**9, joint_state(10**9)) * 1000)] * 400)
+    with pytest.raises(VjepaError, match="messages and more"):
+        read(file)
+
+
+def test_chunks_of_one_time_are_not_all_unfolded_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(mcap_reader, "BASE_HELD_BYTES", 32 * 2**20)
+    padding = b"\xf0" + struct.pack("<Q", 2**20) + os.urandom(2**20)
+    chunk = ("zstd", message(10**9, bytes(8 * 2**20)))
+    file = mcap(tmp_path / "bag.mcap", [("", padding), *[chunk] * 100])
+    _, faults = read(file)
+    assert any("chunks of the same time" in fault and "`mcap sort`" in fault for fault in faults)
+
+
+def test_a_chunk_in_a_chunk_or_of_an_unknown_compression_is_damage(tmp_path):
+    inner = mcap(tmp_path / "inner.mcap", [("zstd", messages(3))]).read_bytes()
+    start = inner.index(b"\x06", 8)
+    _, length = struct.unpack_from("<BQ", inner, start)
+    for compression, content in (("zstd", inner[start : start + 9 + length]), ("none", messages(3))):
+        file = mcap(tmp_path / "bag.mcap", [("zstd", content)])
+        if compression == "none":
+            file.write_bytes(file.read_bytes().replace(b"zstd", b"gzip"))
+        count, faults = read(file)
+        assert count == 0
+        assert any("another chunk" in fault or "'gzip'; expected zstd, lz4 or none" in fault for fault in faults)
+
+
+def test_topics_and_definitions_without_end_are_refused(tmp_path):
+    many = (
+        Channel(id=i, topic=f"/t{i}", message_encoding="cdr", metadata={}, schema_id=1) for i in range(MAX_TOPICS + 1)
+    )
+    large = (Schema(id=i, name="a", encoding="ros2msg", data=bytes(2**20)) for i in range(2, 80))
+    for name, definitions in (("topics", (*many, CHANNEL)), ("large", large)):
+        content = encoded(SCHEMA, *definitions) + messages(1)
+        file = mcap(tmp_path / f"{name}.mcap", [("zstd", content), ("", os.urandom(100_000))], indexed=False)
+        with pytest.raises(VjepaError, match=r"topics and more and \d+ bytes of definitions; expected at most"):
+            read(file)
+
+
+# ------------------------------------------------------------------------------------------------- a layer above these
+
+
 @pytest.mark.parametrize("mode", ["file", "message"])
 def test_a_bag_compressed_by_file_or_message_unfolds_to_no_more_than_its_size_explains(mode, tmp_path):
     bomb = zstandard.compress(bytes(400 * 2**20))
@@ -264,11 +199,10 @@ def test_a_bag_compressed_by_file_or_message_unfolds_to_no_more_than_its_size_ex
         (tmp_path / "bag_0.mcap.zstd").write_bytes(bomb)
     else:
         mcap(tmp_path / "bag_0.mcap", [("", message(10**9, bomb))])
-    (tmp_path / "metadata.yaml").write_text(
-        metadata(files="[bag_0.mcap.zstd]" if mode == "file" else "[bag_0.mcap]", mode=mode)
-    )
+    name = "[bag_0.mcap.zstd]" if mode == "file" else "[bag_0.mcap]"
+    (tmp_path / "metadata.yaml").write_text(metadata(files=name, mode=mode))
     if mode == "file":
-        with pytest.raises(VjepaError, match=r"a compressed file of .* bytes unfolds to more than"):
+        with pytest.raises(VjepaError, match=TOO_MUCH):
             read(tmp_path)
         return
     count, faults = read(tmp_path)
@@ -276,35 +210,147 @@ def test_a_bag_compressed_by_file_or_message_unfolds_to_no_more_than_its_size_ex
     assert any("unfold" in fault for fault in faults)
 
 
-@pytest.mark.usefixtures("bounded")
-def test_qualities_of_a_topic_that_unfold_without_end_do_not_stop_a_repair(tmp_path):
-    bomb = "- " + aliases(20).replace("\n", " ")
-    channel = Channel(id=1, topic=TOPIC, message_encoding="cdr", metadata={"offered_qos_profiles": bomb}, schema_id=1)
-    file = mcap(tmp_path / "bag.mcap", [("zstd", messages(5))], channel=channel)
-    assert repair_bag(file, tmp_path / "out").counts == {TOPIC: 5}
+def test_what_a_compressed_file_holds_is_bounded_as_if_it_lay_there_itself(tmp_path):
+    """Chunks that state much in a file that was compressed once more, to a thousandth."""
+    plain = mcap(tmp_path / "plain", [("zstd", message(10**9, bytes(60 * 2**20)))] * 40)
+    (tmp_path / "bag_0.mcap.zstd").write_bytes(zstandard.compress(plain.read_bytes()))
+    plain.unlink()
+    (tmp_path / "metadata.yaml").write_text(metadata(files="[bag_0.mcap.zstd]", mode="file"))
+    with pytest.raises(VjepaError, match=TOO_MUCH):
+        read(tmp_path)
 
 
-@pytest.mark.usefixtures("bounded")
+def test_messages_that_are_small_each_may_not_unfold_to_more_together(tmp_path):
+    small = zstandard.compress(bytes(2**20))
+    mcap(tmp_path / "bag_0.mcap", [("zstd", b"".join(message(10**9 + i, small) for i in range(10_000)))])
+    (tmp_path / "metadata.yaml").write_text(metadata(mode="message"))
+    count, faults = read(tmp_path)
+    assert count == 0
+    assert any("unfold" in fault for fault in faults)
+
+
+def test_frames_of_one_time_do_not_wait_for_what_belongs_to_them_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(bag_reader, "HELD_PICTURE_BYTES", 16 * 2**20)
+    kind = topics.IMAGE.type
+    chunks = [("", b"\xf0" + struct.pack("<Q", 2**17) + os.urandom(2**17))]
+    for number in range(1, 41):
+        image = STORE.types[kind](header(number * 10**9), 1000, 1000, "rgb8", 0, 3000, np.zeros(3_000_000, np.uint8))
+        data = bytes(STORE.serialize_cdr(image, kind))
+        record = Message(channel_id=2, data=data, log_time=10**9 + number, publish_time=0, sequence=0)
+        chunks.append(("zstd", on_another_topic(kind, "/" + topics.IMAGE.name) + encoded(record)))
+    file = mcap(tmp_path / "bag.mcap", chunks, indexed=False, times=False)
+    tracemalloc.start()
+    count, _ = frames_of(file)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert count == 40
+    assert peak < 60 * 2**20
+
+
+def test_a_joint_state_of_more_joints_than_an_arm_has_is_left_out(tmp_path):
+    kind = STORE.types[topics.JOINT_STATES.type]
+    nothing = np.zeros(0)
+    data = bytes(STORE.serialize_cdr(kind(header(10**9), [""] * 100_000, nothing, nothing, nothing), kind.__msgtype__))
+    file = mcap(tmp_path / "bag.mcap", [("zstd", messages(3) + message(2 * 10**9, data))])
+    assert read(file) == (3, Counter({f"message on {TOPIC} of more than 65536 bytes": 1}))
+
+
+def test_pictures_may_not_unfold_to_more_together_than_the_bag_explains(tmp_path):
+    kind = topics.COMPRESSED_IMAGE.type
+    picture = np.frombuffer(png(5000, 5000), np.uint8)
+    found = [on_another_topic(kind, PICTURES)]
+    for number in range(1, 200):
+        image = STORE.types[kind](header(number * 10**9), "png", picture)
+        data = bytes(STORE.serialize_cdr(image, kind))
+        found.append(encoded(Message(channel_id=2, data=data, log_time=number * 10**9, publish_time=0, sequence=0)))
+    file = mcap(tmp_path / "bag.mcap", [("zstd", b"".join(found))], indexed=False)
+    count, faults = frames_of(file)
+    assert count < 20
+    assert any(fault.startswith("too much: nothing read from there on") for fault in faults)
+
+
+# ---------------------------------------------------------------------------------------------------------- databases
+
+
+@pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize(
-    "messages_table",
+    ("what", "table"),
     [
-        "CREATE VIEW messages AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) "
-        "SELECT i AS id, 1 AS topic_id, i AS timestamp, x'00' AS data FROM n",
-        "CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id INTEGER, timestamp INTEGER, "
-        "data BLOB GENERATED ALWAYS AS (zeroblob(900000000)))",
+        (
+            "a view",
+            "CREATE VIEW messages AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) "
+            "SELECT i AS id, 1 AS topic_id, i AS timestamp, x'00' AS data FROM n",
+        ),
+        (
+            "a table whose data is computed",
+            "CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id INTEGER, timestamp INTEGER, "
+            "data BLOB GENERATED ALWAYS AS (zeroblob(900000000)))",
+        ),
+        ("a table that a module computes", "CREATE VIRTUAL TABLE messages USING fts5(id, topic_id, timestamp, data)"),
+        (
+            "a table whose id is not its key",
+            "CREATE TABLE messages(id INTEGER, topic_id INTEGER, timestamp INTEGER, data BLOB)",
+        ),
+        (
+            "a table whose id is not its key",
+            "CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id INTEGER, timestamp INTEGER, data BLOB) "
+            "WITHOUT ROWID",
+        ),
     ],
 )
-def test_a_database_whose_messages_are_computed_is_refused(messages_table, tmp_path):
-    file = tmp_path / "bag.db3"
-    with sqlite3.connect(file) as database:
-        database.execute("CREATE TABLE topics(id INTEGER PRIMARY KEY, name TEXT, type TEXT, serialization_format TEXT)")
-        database.execute(f"INSERT INTO topics VALUES (1, '{TOPIC}', '{topics.JOINT_STATES.type}', 'cdr')")
-        database.execute(messages_table)
-        if "GENERATED" in messages_table:
-            database.execute("INSERT INTO messages(id, topic_id, timestamp) VALUES (1, 1, 1)")
-    database.close()
-    with pytest.raises(VjepaError, match=r"'messages' is a .*; expected the table that a recorder writes"):
-        read(file)
+def test_a_database_whose_messages_are_no_table_of_a_recorder_is_refused(what, table, compressed, tmp_path):
+    file = database(tmp_path / "bag_0.db3", messages_table=table)
+    if "GENERATED" in table:
+        with sqlite3.connect(file) as opened:
+            opened.execute("INSERT INTO messages(id, topic_id, timestamp) VALUES (1, 1, 1)")
+        opened.close()
+    if compressed:
+        (tmp_path / "bag_0.db3.zstd").write_bytes(zstandard.compress(file.read_bytes()))
+        file.unlink()
+        (tmp_path / "metadata.yaml").write_text(metadata(files="[bag_0.db3.zstd]", mode="file"))
+    with pytest.raises(VjepaError, match=f"'messages' is {what}; expected the table that a recorder writes"):
+        read(tmp_path if compressed else file)
+
+
+@pytest.mark.parametrize("table", ["messages", "sqlite_master"])
+def test_a_database_whose_pages_lead_in_a_circle_ends_where_it_begins_anew(table, tmp_path):
+    file = database(tmp_path / "bag.db3", 20_000 if table == "messages" else 5)
+    if table == "sqlite_master":
+        with sqlite3.connect(file) as opened:
+            for number in range(3000):
+                opened.execute(f"CREATE TABLE t{number}(a)")
+        opened.close()
+        with open(file, "r+b") as raw:  # The head of the file stands before that of the first page.
+            page = raw.read(4096)
+            cells = int.from_bytes(page[103:105], "big")
+            assert page[100] == 5
+            places = [int.from_bytes(page[112 + 2 * i : 114 + 2 * i], "big") for i in range(cells)]
+            first = page[places[0] : places[0] + 4]
+            for place in (*places, 108):
+                raw.seek(place)
+                raw.write(first)
+    else:
+        turn_in_a_circle(file, root_page(file, table))
+    count, faults = read(file)
+    assert count < 1000
+    assert faults["truncated file, read as far as it is whole"] == 1
+
+
+def test_a_message_whose_pages_lead_in_a_circle_is_not_read(tmp_path):
+    file = database(tmp_path / "bag.db3", page_size=512)
+    with sqlite3.connect(file) as opened:
+        opened.execute("INSERT INTO messages VALUES (1, 1, 1000000000, ?)", (bytes(50_000_000),))
+    opened.close()
+    content = bytearray(file.read_bytes()[: 20 * 512])
+    content[19 * 512 : 19 * 512 + 4] = (19).to_bytes(4, "big")
+    content[28:32] = (20).to_bytes(4, "big")
+    file.write_bytes(content)
+    count, faults = read(file)
+    assert count == 0
+    assert any(fault.startswith(f"message on {TOPIC} lost in a damaged row") for fault in faults)
+
+
+# --------------------------------------------------------------------------------------------------- links and pipes
 
 
 def test_a_link_that_leaves_the_bag_is_refused_by_name(tmp_path):
@@ -322,81 +368,22 @@ def test_a_link_that_leaves_the_bag_is_refused_by_name(tmp_path):
     assert Bag(bag, topic_names()).present, "a link within the bag leads to no stranger's file"
 
 
-def zeros(kind: pa.DataType, rows: int) -> pa.Array:
-    if pa.types.is_fixed_size_list(kind):
-        return pa.FixedSizeListArray.from_arrays(zeros(kind.value_type, rows * kind.list_size), kind.list_size)
-    return pa.array(np.zeros(rows, kind.to_pandas_dtype()))
-
-
-@pytest.fixture
-def dataset_info() -> DatasetInfo:
-    return DatasetInfo(("a", "b"), 0.05, 20_000_000, (3, 4), (4, 4, 3), {"fingerprint": "abc"}, "reacher-easy", ({},))
-
-
-@pytest.mark.usefixtures("bounded")
-@pytest.mark.parametrize("codec", ["zstd", "lz4"])
-def test_rows_that_are_compressed_are_refused_before_they_are_unfolded(codec, dataset_info, tmp_path):
-    schema, file = arrow_schema(dataset_info), tmp_path / "rows.arrow"
-    rows = 60_000
-    columns = [zeros(field.type, rows) for field in schema]
-    batch = pa.RecordBatch.from_arrays(columns, schema=schema)
-    with pa.ipc.new_stream(str(file), schema, options=pa.ipc.IpcWriteOptions(compression=codec)) as stream:
-        stream.write_batch(batch)
-    assert file.stat().st_size < batch.nbytes / 50
-    with pytest.raises(DatasetError, match="its rows are compressed"):
-        _open_batches(file, schema)
-    (tmp_path / ".parts").mkdir()
-    with pa.ipc.new_stream(str(file), schema) as stream:
-        stream.write_batch(batch.slice(0, 5))
-    assert len(_open_batches(file, schema)) == 1
-
-
-def test_a_part_that_somebody_compressed_is_refused_and_left_as_it_is(dataset_info, tmp_path):
-    with EpisodeWriter(tmp_path, dataset_info) as writer:
-        rows = {name: np.zeros((5, *shape), kind) for name, (kind, shape) in dataset_info.columns().items()}
-        del rows["episode_index"]
-        writer.add(0, rows)
-    (part,) = tmp_path.rglob("*.arrow")
-    with pa.ipc.open_stream(str(part)) as stream:
-        batches, schema = list(stream), stream.schema
-    with pa.ipc.new_stream(str(part), schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as stream:
-        for batch in batches:
-            stream.write_batch(batch)
-    before = part.read_bytes()
-    with pytest.raises(DatasetError, match="its rows are compressed"):
-        EpisodeWriter(tmp_path, dataset_info)
-    assert part.read_bytes() == before
-
-
-def png(width: int, height: int) -> bytes:
-    def piece(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    row = b"\0" + bytes(width * 3)
-    folded = zlib.compress(row * min(height, 100))
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + piece(b"IHDR", head) + piece(b"IDAT", folded) + piece(b"IEND", b"")
-
-
-@pytest.mark.usefixtures("bounded")
-@pytest.mark.parametrize("kind", ["png", "jpeg"])
-def test_a_picture_that_states_more_pixels_than_any_camera_has_is_refused(kind):
-    import cv2
-
-    data = png(30_000, 30_000)
-    if kind == "jpeg":
-        whole = bytearray(cv2.imencode(".jpg", np.zeros((16, 16, 3), np.uint8))[1].tobytes())
-        frame = whole.index(b"\xff\xc0")
-        whole[frame + 5 : frame + 9] = struct.pack(">HH", 30_000, 30_000)
-        data = bytes(whole)
-    with pytest.raises(VjepaError, match="states 30000 x 30000 pixels; expected at most"):
-        compressed_to_rgb(SimpleNamespace(format=kind, data=np.frombuffer(data, np.uint8)))
-
-
-def test_pictures_of_every_header_that_encoders_write_are_read():
-    import cv2
-
-    rgb = np.full((24, 40, 3), 100, np.uint8)
-    for suffix, options in ((".png", []), (".jpg", []), (".jpg", [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])):
-        data = cv2.imencode(suffix, rgb, options)[1]
-        assert compressed_to_rgb(SimpleNamespace(format=suffix[1:], data=data)).shape == rgb.shape
+@pytest.mark.parametrize("name", ["bag_0.mcap", "metadata.yaml", "bag_0.db3"])
+@pytest.mark.parametrize("kind", ["a pipe", "a socket", "a device"])
+def test_what_is_no_file_is_not_waited_for(name, kind, tmp_path, monkeypatch):
+    bag = tmp_path / "bag"
+    bag.mkdir()
+    mcap(bag / "real.mcap", [("", messages(5))])
+    (bag / "metadata.yaml").write_text(metadata(files=f"[{name}]"))
+    (bag / name).unlink(missing_ok=True)
+    if kind == "a pipe":
+        os.mkfifo(bag / name)
+    elif kind == "a socket":
+        monkeypatch.chdir(bag)  # A socket's path may not be long.
+        with socket.socket(socket.AF_UNIX) as opened:
+            opened.bind(name)
+    else:
+        (bag / name).symlink_to("/dev/zero")
+    for load in (lambda: Bag(bag, topic_names()), lambda: repair_bag(bag, tmp_path / "out")):
+        with pytest.raises(VjepaError, match=rf"{name} is (no file, but {kind}|a link to /dev/zero, outside the bag)"):
+            load()

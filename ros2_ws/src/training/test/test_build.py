@@ -474,7 +474,7 @@ def test_a_database_that_ends_early_gives_the_steps_before_its_end(tmp_path):
     assert column(dataset, "has_next")[: report.rows - 1].all()
 
 
-def test_a_damaged_chunk_ends_the_reading_there(tmp_path, our_recorder):
+def test_a_damaged_chunk_costs_its_own_messages_and_names_them(tmp_path, our_recorder):
     bag = our_recorder(two_episodes(), {})
     file = bag / "ours_0.mcap"
     data = bytearray(file.read_bytes())
@@ -482,9 +482,11 @@ def test_a_damaged_chunk_ends_the_reading_there(tmp_path, our_recorder):
     data[place] ^= 0xFF
     file.write_bytes(data)
     dataset, (report,), _ = build(tmp_path / "ds", bag)
-    (fault,) = report.faults
-    assert fault.startswith("damaged: nothing read from there on (Chunk checksum mismatch")
-    assert lengths(dataset) == [10, 2]
+    (damage,) = (fault for fault in report.faults if fault.startswith("damaged chunk left out"))
+    assert "checksum mismatch" in damage
+    for topic in (CAMERA, JOINTS, COMMAND, TIMESTEP, TARGET, FINGERTIP):
+        assert report.faults[f"message on {topic} lost in a damaged chunk"] == 1
+    assert lengths(dataset) == [10, 5]
 
 
 def test_what_is_no_bag_is_named(tmp_path):

@@ -1,269 +1,231 @@
 """Bounds on what a bag of somebody else unfolds to, held before and while anything is decompressed.
 
-A chunk of some kilobytes can state, and hold, gigabytes. So a file's chunks may state together at most `allowance` of
-its size, each chunk at most `MAX_UNFOLDED_BYTES`, and no decompression goes on beyond what was stated. rosbags and the
-mcap library decompress without a bound; here rosbags' table of decompressors is replaced, and `records_of` takes the
-place of mcap's `breakup_chunk`.
+A chunk of some kilobytes can hold gigabytes, and a file of such chunks can be compressed once more. So all that a bag
+unfolds to, by chunks, messages and files together, is held to what its size on disk explains.
 """
 
-import mmap
-import sqlite3
-import struct
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import replace
-from io import BufferedIOBase
+import os
+import stat
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import lz4.frame
-import rosbags.rosbag2.reader as rosbags_reader
 import zstandard
-from mcap.records import Chunk, McapRecord
-from mcap.stream_reader import breakup_chunk
-from rosbags.rosbag2 import storage_mcap
 
 from vjepa_interfaces.errors import VjepaError
 
 MAX_UNFOLDED_BYTES = 256 * 2**20
-"""Of one chunk or message: ten uncompressed frames of 4K."""
+"""Of one compressed chunk or message: ten uncompressed frames of 4K."""
 BASE_BYTES, RATIO = 64 * 2**20, 1000
-"""A file may unfold to `BASE_BYTES` and `RATIO` times its size: frames of one colour compress that well."""
-BASE_RECORDS = 1000
-"""Messages that a chunk may hold beyond one for each of its compressed bytes: stamps alone take more."""
-MAX_WINDOW_BYTES = 2**27
-PIECE_BYTES = 2**20
+"""A bag may unfold to `BASE_BYTES` and `RATIO` times its size: frames of one colour compress that well."""
+BASE_MESSAGES, BYTES_A_MESSAGE = 100_000, 4
+"""It may have `BASE_MESSAGES` and one more for each `BYTES_A_MESSAGE` of its size: its stamps alone take those."""
+BASE_PICTURE_BYTES, PICTURE_RATIO = 256 * 2**20, 2000
+"""What its compressed pictures may unfold to, likewise; a PNG of one colour is a thousandth of its pixels."""
+BASE_HELD_BYTES = 256 * 2**20
+"""Messages that are held until earlier ones have been read: these, or as many bytes as the file has."""
+MAX_DEFINITION_BYTES = 64 * 2**20
+"""Topics and message definitions of one file: a thousand types of 60 kB each."""
+MAX_TOPICS = 4096
+
 ADVICE = "unfold the bag with a tool that you trust it to, such as `ros2 bag convert` without compression"
 
-_CHUNK, _CHUNK_INDEX, _MAGIC, _FOOTER_BYTES = 0x06, 0x08, 8, 37
-_HEAD_BYTES = 2**20
-"""Of a record that are looked at: an index of a chunk has ten bytes for each topic in it."""
-_RECORD_HEAD = struct.Struct("<BQ")
-_CHUNK_HEAD = struct.Struct("<QQQII")  # start, end, uncompressed size, checksum, length of the compression's name
+_MAX_WINDOW_BYTES = 2**27
+_PIECE_BYTES = 2**20
 
 
 class BagLimitError(VjepaError):
     """A bag that unfolds to more than its size may explain, or that leads out of its own folder."""
 
 
-def allowance(size: int) -> int:
-    """Return the bytes that a file of `size` bytes may unfold to."""
-    return BASE_BYTES + RATIO * size
+class BagDamageError(VjepaError):
+    """A place in a bag from which nothing can be read; the message states why."""
 
 
-def check_links(folder: Path) -> None:
-    """Refuse a bag's folder in which a file is a link to somewhere else.
+@dataclass(frozen=True)
+class Allowance:
+    """What a bag may unfold to.
+
+    Attributes:
+        path: of the bag.
+        size: bytes that it has on disk.
+        unfolded: bytes that all its chunks, messages and files together may unfold to.
+        messages: that it may have.
+        pictures: bytes of the pixels that its compressed pictures may unfold to.
+    """
+
+    path: Path
+    size: int
+    unfolded: int
+    messages: int
+    pictures: int
+
+    @classmethod
+    def of(cls, path: Path, size: int, bag_size: int | None = None) -> "Allowance":
+        """Return the allowance of `path`, which has `size` bytes on disk.
+
+        Args:
+            path: of a bag, or of one of its files.
+            size: bytes that it has on disk.
+            bag_size: bytes that the whole bag has; its files share what the smallest bag is allowed.
+        """
+        share = size / max(bag_size or size, 1)
+        return cls(
+            path=path,
+            size=size,
+            unfolded=round(BASE_BYTES * share) + RATIO * size,
+            messages=round(BASE_MESSAGES * share) + size // BYTES_A_MESSAGE,
+            pictures=round(BASE_PICTURE_BYTES * share) + PICTURE_RATIO * size,
+        )
+
+    def less(self, unfolded: int) -> "Allowance":
+        """Return what is left for the inside of a file once that has unfolded to so many bytes."""
+        return replace(self, unfolded=self.unfolded - unfolded)
+
+
+class Meter:
+    """What one reading of a bag has used of its allowance."""
+
+    def __init__(self, allowance: Allowance):
+        self._allowance = allowance
+        self._unfolded = self._messages = self._pictures = 0
+
+    @property
+    def unfolded(self) -> int:
+        """Bytes unfolded up to now."""
+        return self._unfolded
+
+    @property
+    def left(self) -> int:
+        """Bytes that one more chunk or message may unfold to."""
+        return min(self._allowance.unfolded - self._unfolded, MAX_UNFOLDED_BYTES)
+
+    def unfold(self, count: int) -> None:
+        """Count `count` bytes that are unfolded, or are about to be.
+
+        Raises:
+            BagLimitError: these are more than the bag's size explains.
+        """
+        self._unfolded += count
+        self._check(self._unfolded, self._allowance.unfolded, "unfolds to", "bytes")
+
+    def record(self) -> None:
+        """Count one message, or what lies between messages; BagLimitError likewise."""
+        self._messages += 1
+        if self._messages > self._allowance.messages:
+            self._check(self._messages, self._allowance.messages, "has", "messages")
+
+    def picture(self, pixels: int) -> None:
+        """Count a compressed picture that states so many pixels; BagLimitError likewise."""
+        self._pictures += 3 * pixels
+        self._check(self._pictures, self._allowance.pictures, "has pictures that unfold to", "bytes")
+
+    def _check(self, found: int, most: int, does: str, what: str) -> None:
+        if found > most:
+            raise BagLimitError(
+                f"{self._allowance.path} has {self._allowance.size} bytes and {does} {found} {what} and more; "
+                f"expected at most {most}; {ADVICE}"
+            )
+
+
+def check_entries(folder: Path) -> None:
+    """Refuse a bag's folder in which an entry is a link to somewhere else, or neither a file nor a folder.
 
     Raises:
-        BagLimitError: it names the link and where it leads.
+        BagLimitError: it names the entry, and where it leads.
     """
-    own = folder.resolve()
-    for file in folder.iterdir():
-        if file.is_symlink() and not file.resolve().is_relative_to(own):
-            raise BagLimitError(f"{file} is a link to {file.resolve()}, outside the bag; put the file itself there")
+    own = Path(os.path.realpath(folder))
+    for entry in sorted(folder.iterdir()):
+        target = Path(os.path.realpath(entry))  # Which takes a link to itself for one within the folder.
+        if entry.is_symlink() and not target.is_relative_to(own):
+            raise BagLimitError(f"{entry} is a link to {target}, outside the bag; put the file itself there")
+        require_file(entry, folders=True)
 
 
-def check_file(file: Path) -> None:
-    """Refuse an MCAP file whose chunks state too much, or a database whose tables are none.
-
-    What else is wrong with a file is for its readers to find.
+def require_file(path: Path, folders: bool = False) -> None:
+    """Refuse a pipe, a socket or a device: reading one may never end.
 
     Raises:
-        BagLimitError: it names what the file states and what was expected.
+        BagLimitError: it is one of these.
     """
-    if file.suffix == ".mcap":
-        _check_mcap(file)
-    elif file.suffix == ".db3":
-        _check_sqlite(file)
-
-
-def _check_mcap(file: Path) -> None:
-    size = file.stat().st_size
-    for walk in (_chunks, _chunk_indexes):
-        total = 0
-        for compression, unfolds_to in walk(file):
-            total += unfolds_to
-            if compression and unfolds_to > MAX_UNFOLDED_BYTES:
-                raise BagLimitError(
-                    f"{file} has a chunk that unfolds to {unfolds_to} bytes; expected at most {MAX_UNFOLDED_BYTES}; "
-                    f"{ADVICE}"
-                )
-            if total > allowance(size):
-                raise BagLimitError(
-                    f"{file} has {size} bytes and unfolds to {total} and more; expected at most {allowance(size)}; "
-                    f"{ADVICE}"
-                )
-
-
-def _chunks(file: Path) -> Iterator[tuple[bytes, int]]:
-    """Yield compression and stated size, bytes, of every chunk from the beginning of a file, as far as can be read."""
-    for record in _records(file, lambda _: _MAGIC, _CHUNK):
-        if len(record) >= _CHUNK_HEAD.size:
-            _, _, unfolds_to, _, name = _CHUNK_HEAD.unpack_from(record)
-            yield record[_CHUNK_HEAD.size :][:name], unfolds_to if name else 0
-
-
-def _chunk_indexes(file: Path) -> Iterator[tuple[bytes, int]]:
-    """Yield the same of every chunk in the index at the end, which may name one chunk many times."""
-    for record in _records(file, _summary_start, _CHUNK_INDEX):
-        position = 32
-        try:
-            position += 4 + struct.unpack_from("<I", record, position)[0] + 8
-            (name,) = struct.unpack_from("<I", record, position)
-            position += 4
-            yield record[position : position + name], struct.unpack_from("<QQ", record, position + name)[1]
-        except struct.error:
-            return
-
-
-def _summary_start(content: mmap.mmap) -> int:
-    footer = len(content) - _FOOTER_BYTES
-    return struct.unpack_from("<Q", content, footer + _RECORD_HEAD.size)[0] if footer >= _MAGIC else len(content)
-
-
-def _records(file: Path, first: Callable[[mmap.mmap], int], wanted: int) -> Iterator[bytes]:
-    """Yield the beginnings of the records of one opcode, from the offset that `first` gives."""
-    if file.stat().st_size <= _MAGIC:
-        return
-    with open(file, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        position, end = first(content), len(content)
-        while position + _RECORD_HEAD.size <= end:
-            opcode, length = _RECORD_HEAD.unpack_from(content, position)
-            position += _RECORD_HEAD.size
-            if length > end - position:
-                return
-            if opcode == wanted:
-                yield content[position : position + min(length, _HEAD_BYTES)]
-            position += length
-
-
-def _check_sqlite(file: Path) -> None:
-    """Refuse a view or a generated column in the place of a table: it can give rows and bytes without end."""
     try:
-        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as database:
-            kinds = dict(database.execute("SELECT name, type FROM sqlite_master WHERE name IN ('messages', 'topics')"))
-            columns = {
-                table: {row[1]: row[6] for row in database.execute(f"PRAGMA table_xinfo({table})")} for table in kinds
-            }
-    except sqlite3.Error:
+        mode = path.stat().st_mode
+    except OSError:
         return
-    for table, kind in kinds.items():
-        generated = [name for name, hidden in columns[table].items() if hidden]
-        if kind != "table" or generated:
-            found = f"a {kind}" if kind != "table" else f"a table whose {', '.join(generated)} is computed"
-            raise BagLimitError(f"{file}: '{table}' is {found}; expected the table that a recorder writes")
+    if not stat.S_ISREG(mode) and not (folders and stat.S_ISDIR(mode)):
+        raise BagLimitError(f"{path} is no file, but {_kind_of(mode)}; expected a file that a recorder wrote")
 
 
-def unfolded(compression: str, data: bytes, most: int) -> bytes:
-    """Return `data` decompressed (`zstd` or `lz4`), at most `most` bytes of it, and never more than the bound.
+def _kind_of(mode: int) -> str:
+    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def unfolded(compression: str, data: bytes, most: int, stated: int | None = None) -> bytes:
+    """Return `data` decompressed (`zstd` or `lz4`), at most `most` bytes of it.
+
+    Args:
+        compression: as MCAP names it.
+        data: one or more frames; of one that is cut short, zstd gives what there is.
+        most: bytes that it may give.
+        stated: bytes that it should give, so that these are read in one piece.
 
     Raises:
-        BagLimitError: it goes on beyond that.
-        zstandard.ZstdError, RuntimeError: it is damaged.
+        BagLimitError: it gives more than `most`.
+        BagDamageError: it is no such data, or of an unknown compression.
     """
-    most = min(most, MAX_UNFOLDED_BYTES)
-    pieces, size = [], 0
-    for piece in _PIECES[compression](data):
-        size += len(piece)
-        if size > most:
-            raise BagLimitError(f"{len(data)} compressed bytes unfold to more than the {most} that were expected")
-        pieces.append(piece)
-    return b"".join(pieces)
+    if compression not in _PIECES:
+        raise BagDamageError(f"chunk has compression '{compression:.20}'; expected zstd, lz4 or none")
+    pieces: list[bytes] = []
+    size, piece_bytes = 0, (_PIECE_BYTES if stated is None else min(stated, most) + 1)
+    try:
+        for piece in _PIECES[compression](data, piece_bytes):
+            size += len(piece)
+            if size > most:
+                raise BagLimitError(f"{len(data)} compressed bytes unfold to more than the {most} that were expected")
+            pieces.append(piece)
+    except (zstandard.ZstdError, RuntimeError, MemoryError) as error:  # lz4 has no error of its own.
+        raise BagDamageError(f"compressed bytes are damaged: {error}") from error
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _zstd_pieces(data: Any) -> Iterator[bytes]:
-    decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
+def unfold_file(file: Path, out: Path, meter: Meter) -> None:
+    """Write what the zstd file `file` unfolds to into the new file `out`.
+
+    Raises:
+        BagLimitError: it is more than the bag's size explains.
+        BagDamageError: it is no zstd file.
+        OSError: `out` cannot be written.
+    """
+    with open(file, "rb") as stream, open(out, "xb") as target:
+        try:
+            for piece in _zstd_pieces(stream, _PIECE_BYTES):
+                meter.unfold(len(piece))
+                target.write(piece)
+        except zstandard.ZstdError as error:
+            raise BagDamageError(f"{file} is no whole zstd file: {error}") from error
+
+
+def _zstd_pieces(data: Any, piece_bytes: int):
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
     with decompressor.stream_reader(data, read_across_frames=True, closefd=False) as stream:
-        while piece := stream.read(PIECE_BYTES):
+        while piece := stream.read(piece_bytes):
             yield piece
 
 
-def _lz4_pieces(data: bytes) -> Iterator[bytes]:
+def _lz4_pieces(data: bytes, piece_bytes: int):
     while data:
         decompressor = lz4.frame.LZ4FrameDecompressor()
-        piece = decompressor.decompress(data, max_length=PIECE_BYTES)
+        piece = decompressor.decompress(data, max_length=piece_bytes)
         while True:
             yield piece
             if decompressor.eof:
                 break
             if not piece and decompressor.needs_input:
-                raise RuntimeError("lz4 frame is cut short")
-            piece = decompressor.decompress(b"", max_length=PIECE_BYTES)
+                raise RuntimeError("an lz4 frame is cut short")
+            piece = decompressor.decompress(b"", max_length=piece_bytes)
         data = decompressor.unused_data or b""
 
 
-_PIECES: dict[str, Callable[[Any], Iterator[bytes]]] = {"zstd": _zstd_pieces, "lz4": _lz4_pieces}
-
-
-def _chunk(compression: str) -> Callable[[bytes, int], bytes]:
-    """Return what takes the place of one of rosbags' decompressors of chunks: of data, and of the size stated."""
-
-    def decompress(data: bytes, size: int) -> bytes:
-        content = unfolded(compression, data, size)
-        _check_records(content, BASE_RECORDS + len(data))
-        return content
-
-    return decompress
-
-
-def _check_records(content: bytes, most: int) -> None:
-    position, count = 0, 0
-    while position + _RECORD_HEAD.size <= len(content):
-        count += 1
-        if count > most:
-            raise BagLimitError(f"a chunk holds more than {most} messages, which its compressed size does not explain")
-        position += _RECORD_HEAD.size + _RECORD_HEAD.unpack_from(content, position)[1]
-
-
-def records_of(chunk: Chunk) -> list[McapRecord]:
-    """Return the records in a chunk of an MCAP file, checked against its checksum.
-
-    Raises:
-        Exception: of many kinds; it is damaged or of an unknown compression, or goes beyond a bound.
-    """
-    if chunk.compression in _PIECES:
-        content = _chunk(chunk.compression)(chunk.data, chunk.uncompressed_size)
-        chunk = replace(chunk, compression="", data=content, uncompressed_size=len(content))
-    elif chunk.compression:
-        raise BagLimitError(f"chunk has compression '{chunk.compression}'; expected zstd, lz4 or none")
-    return breakup_chunk(chunk, validate_crc=True)
-
-
-class _BoundedZstd:
-    """In the place of the module with which rosbags decompresses whole messages and whole files."""
-
-    @staticmethod
-    def decompress(data: bytes) -> bytes:
-        return unfolded("zstd", data, PIECE_BYTES + RATIO * len(data))
-
-    @staticmethod
-    def open(stream: BufferedIOBase, mode: str) -> "_BoundedFile":
-        return _BoundedFile(stream)
-
-
-class _BoundedFile:
-    """A compressed file that is read as its content, up to the allowance of its size."""
-
-    def __init__(self, stream: Any):
-        size = stream.seek(0, 2)
-        stream.seek(0)
-        self._left = allowance(size)
-        self._size = size
-        self._pieces = _zstd_pieces(stream)
-
-    def read(self, _: int = -1) -> bytes:
-        piece = next(self._pieces, b"")
-        self._left -= len(piece)
-        if self._left < 0:
-            raise BagLimitError(f"a compressed file of {self._size} bytes unfolds to more than {allowance(self._size)}")
-        return piece
-
-    def __enter__(self) -> "_BoundedFile":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pieces.close()  # type: ignore[attr-defined]
-
-
-storage_mcap.DECOMPRESSORS.update({name: _chunk(name) for name in _PIECES})
-rosbags_reader.zstd = _BoundedZstd  # type: ignore[assignment]
+_PIECES = {"zstd": _zstd_pieces, "lz4": _lz4_pieces}

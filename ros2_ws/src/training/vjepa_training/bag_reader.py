@@ -4,28 +4,27 @@ A bag is read once, in the order of arrival, and about a second of it is held: a
 has arrived. A bag that a killed recorder left behind is read as far as it is whole.
 """
 
-import re
-import sqlite3
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, suppress
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from mcap.records import Channel, Chunk, Message, Schema
-from mcap.stream_reader import StreamReader
-from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
 from vjepa_interfaces import topics
 from vjepa_interfaces.alignment import StampRing
 from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_interfaces.image_codec import stated_size
 from vjepa_interfaces.messages import Timestep, timestep_of
 from vjepa_interfaces.stamps import to_nanoseconds
-from vjepa_interfaces.yaml_file import YamlLimitError, read_yaml
-from vjepa_training.bag_limits import BagLimitError, check_file, check_links, records_of
+from vjepa_interfaces.yaml_file import read_yaml
+from vjepa_training.bag_counts import compare
+from vjepa_training.bag_files import custom_data, open_files
+from vjepa_training.bag_limits import BagLimitError, Meter
+from vjepa_training.bag_order import in_order_of_time
+from vjepa_training.bag_source import BagError, Source
 
 IMAGE, JOINT_STATES, JOINT_COMMAND = topics.IMAGE.name, topics.JOINT_STATES.name, topics.JOINT_COMMAND.name
 TIMESTEP, TARGET, FINGERTIP = topics.TIMESTEP.name, topics.TARGET.name, topics.FINGERTIP.name
@@ -37,18 +36,17 @@ TYPES: dict[str, tuple[str, ...]] = {
 }
 """The topics that are read, by the stack's own names, and the types each may have."""
 
+_SMALL = {topics.JOINT_STATES.type, topics.TIMESTEP.type, topics.TARGET.type}
 SETTLE_NS = 1_000_000_000
 """How much later than a frame, by the bag's clock, what belongs to it may arrive."""
 LATER_FRAMES = 2
 """Frames that must have come after it as well: with a slow encoder in lockstep a command takes longer than a second."""
-MAX_RECORD_BYTES = 2**30
-"""A longer record is damage: no recorder writes one, and its length would be allocated."""
+HELD_PICTURE_BYTES = 512 * 2**20
+"""Frames that wait take no more: twenty of uncompressed 4K. Then the oldest goes on with what has arrived."""
+MAX_SMALL_BYTES = 2**16
+"""Of a joint state, one of a thousand joints, of a point or a vector."""
 HELD_MESSAGES = 16_384
 """Messages of one topic that are held: what a sensor of 1 kHz sends while a frame waits."""
-
-
-class BagError(VjepaError):
-    """A bag, or a mapping of its topics, that cannot be read at all; the message names it and what was expected."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,13 +70,6 @@ class Frame:
     target: np.ndarray | None = None
     fingertip: np.ndarray | None = None
     command: Any | None = None
-
-
-class _Source(NamedTuple):
-    """One file or folder of a bag: type and number of messages by topic, and how topics are read from it."""
-
-    counts: dict[str, tuple[str, int]]
-    read: Callable[[Iterable[str]], Iterator[tuple[str, int, bytes]]]
 
 
 def topic_names(namespace: str = "", mapping: Path | None = None) -> dict[str, str]:
@@ -125,19 +116,18 @@ class Bag:
         """
         self.path = Path(path).expanduser()
         self.faults: Counter[str] = Counter()
-        self._sources = _sources(self.path, self.faults)
+        self._sources, self._allowance = open_files(self.path, self.faults)
         self.about = custom_data(self.path)
         if self.about.get("closed") == "false":
             self.faults["recorder killed before it closed the bag"] += 1
-        counts = Counter({topic: n for source in self._sources for topic, (_, n) in source.counts.items() if n})
+        self._types, counts = _types_and_counts(self._sources)
         names = dict(names)
         compressed = f"{names[IMAGE]}/compressed"
         if not counts[names[IMAGE]] and counts[compressed]:
             names[IMAGE] = compressed
         self._names = {topic: name for name, topic in names.items() if counts[topic]}
         self.present = frozenset(self._names.values())
-        self.frame_count = sum(source.counts.get(names[IMAGE], ("", 0))[1] for source in self._sources)
-        self._types = _types(self._sources)
+        self.frame_count = counts[names[IMAGE]]
         for topic, name in self._names.items():
             if self._types[topic] not in TYPES[name]:
                 valid = " or ".join(TYPES[name])
@@ -161,9 +151,12 @@ class Bag:
         rings = {name: StampRing(HELD_MESSAGES) for name in TYPES if name != IMAGE}
         waiting: deque[tuple[int, int, Any]] = deque()
         newest: dict[str, int] = {}
+        held_bytes = 0
 
         def settle() -> Frame:
+            nonlocal held_bytes
             _, stamp_ns, image = waiting.popleft()
+            held_bytes -= len(image.data)
             joints = rings[JOINT_STATES]
             return Frame(
                 stamp_ns=stamp_ns,
@@ -175,7 +168,8 @@ class Bag:
                 command=rings[JOINT_COMMAND].at(stamp_ns),
             )
 
-        for name, arrived_ns, message in _messages(self._sources, self._names, self._types, faults):
+        found = _messages(self._sources, self._names, self._types, faults)
+        for name, arrived_ns, message in self._within_allowance(found, faults):
             stamp_ns = to_nanoseconds(message.header.stamp)
             if stamp_ns == 0:  # As on the zeros of a planner that is switched off.
                 if name == IMAGE:
@@ -187,11 +181,14 @@ class Bag:
             if stamp_ns < newest.get(name, 0):  # A new time line, in which the rings forget the old one.
                 while waiting and waiting[0][1] > stamp_ns:
                     yield settle()
-            while len(waiting) > LATER_FRAMES and arrived_ns - waiting[0][0] > SETTLE_NS:
+            while len(waiting) > LATER_FRAMES and (
+                arrived_ns - waiting[0][0] > SETTLE_NS or held_bytes > HELD_PICTURE_BYTES
+            ):
                 yield settle()
             newest[name] = stamp_ns
             if name == IMAGE:
                 waiting.append((arrived_ns, stamp_ns, message))
+                held_bytes += len(message.data)
                 continue
             try:
                 rings[name].add(stamp_ns, _value(name, message))
@@ -199,6 +196,19 @@ class Bag:
                 faults[f"unreadable message on {name}"] += 1
         while waiting:
             yield settle()
+
+    def _within_allowance(self, found: Iterator[tuple[str, int, Any]], faults: Counter[str]) -> Iterator:
+        """Yield messages until their compressed pictures state more pixels than the size of the bag explains."""
+        meter = Meter(self._allowance)
+        for name, arrived_ns, message in found:
+            if name == IMAGE and hasattr(message, "format"):
+                width, height = stated_size(message.data.tobytes()) or (0, 0)
+                try:
+                    meter.picture(width * height)
+                except BagLimitError as error:
+                    faults[f"too much: nothing read from there on ({error})"] += 1
+                    return
+            yield name, arrived_ns, message
 
 
 def messages_of(
@@ -214,8 +224,8 @@ def messages_of(
     Raises:
         BagError: there is no bag.
     """
-    sources = _sources(Path(path).expanduser(), faults)
-    types = _types(sources)
+    sources, _ = open_files(Path(path).expanduser(), faults)
+    types, _ = _types_and_counts(sources)
     names = {}
     for name in wanted.keys() & types.keys():
         if types[name] == wanted[name].type:
@@ -226,33 +236,46 @@ def messages_of(
     return ((wanted[name], arrived_ns, message) for name, arrived_ns, message in found)
 
 
-def _types(sources: Iterable[_Source]) -> dict[str, str]:
-    """Return the type of each topic that has messages."""
-    return {topic: kind for source in sources for topic, (kind, count) in source.counts.items() if count}
+def _types_and_counts(sources: Iterable[Source]) -> tuple[dict[str, str], Counter[str]]:
+    """Return the type of each topic that has messages, and how many."""
+    types: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for source in sources:
+        for topic, (kind, count) in source.topics().items():
+            if count:
+                types[topic] = kind
+                counts[topic] += count
+    return types, counts
 
 
 def _messages(
-    sources: Iterable[_Source], names: Mapping[str, str], types: Mapping[str, str], faults: Counter[str]
+    sources: Iterable[Source], names: Mapping[str, str], types: Mapping[str, str], faults: Counter[str]
 ) -> Iterator[tuple[str, int, Any]]:
-    """Yield topic (our name), time of arrival (ns) and message, as far as each file of the bag can be read."""
+    """Yield topic (our name), time of arrival (ns) and message, as far as each file of the bag can be read.
+
+    At the end the messages read are compared with those that the files have.
+    """
     store = get_typestore(Stores.ROS2_JAZZY)
-    for source in sources:
-        messages = source.read(names)
-        while True:
-            try:
-                topic, arrived_ns, data = next(messages)
-            except StopIteration:
-                break
-            except Exception as error:  # rosbags, its decompressors and its databases raise many kinds
-                faults[f"damaged: nothing read from there on ({_first_line(error)})"] += 1
-                break
-            name = names[topic]
-            try:
-                message = store.deserialize_cdr(data, types[topic])
-            except Exception:  # rosbags raises many kinds on bytes that are no such message
-                faults[f"unreadable message on {name}"] += 1
-                continue
-            yield name, arrived_ns, message
+    sources = list(sources)
+    lost: Counter[str] = Counter()
+    read: Counter[str] = Counter()
+    for topic, arrived_ns, data in in_order_of_time(sources, names, lost):
+        read[topic] += 1
+        name = names[topic]
+        if types[topic] in _SMALL and len(data) > MAX_SMALL_BYTES:
+            faults[f"message on {name} of more than {MAX_SMALL_BYTES} bytes"] += 1
+            continue
+        try:
+            message = store.deserialize_cdr(data, types[topic])
+        except Exception:  # rosbags raises many kinds on bytes that are no such message
+            faults[f"unreadable message on {name}"] += 1
+            continue
+        yield name, arrived_ns, message
+    faults.update(lost)
+    _, counts = _types_and_counts(sources)
+    for topic in sorted(names):
+        named = sum(count for fault, count in lost.items() if fault.startswith(f"message on {topic} lost"))
+        compare(topic, read[topic] + named, counts[topic], "the bag", faults)
 
 
 def _value(name: str, message: Any) -> Any:
@@ -262,138 +285,3 @@ def _value(name: str, message: Any) -> Any:
     if name in (TARGET, FINGERTIP):
         return np.array([message.point.x, message.point.y, message.point.z])
     return message
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """Return what `metadata.yaml` in the folder of a bag states of it; nothing where it is missing or damaged.
-
-    Raises:
-        BagError: it stands for more values than a bound allows.
-    """
-    try:
-        found = read_yaml(path / "metadata.yaml", "metadata", BagError, aliases=True)["rosbag2_bagfile_information"]
-    except BagError as error:
-        if isinstance(error.__cause__, YamlLimitError):
-            raise
-        return {}
-    except (KeyError, TypeError, IndexError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def custom_data(path: Path) -> dict[str, str]:
-    """Return what the recorder of a bag stated of it, `custom_data` of its metadata, as far as it can be read."""
-    found = read_metadata(path).get("custom_data")
-    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
-
-
-def _sources(path: Path, faults: Counter[str]) -> list[_Source]:
-    """Return what a bag consists of: itself where rosbags opens it, else its files, each as far as it is whole."""
-    if not path.exists():
-        raise BagError(f"no bag at '{path}'; expected a rosbag2 folder, or an .mcap or .db3 file")
-    folder = path.is_dir()
-    files = (
-        sorted((f for f in path.iterdir() if f.suffix in (".mcap", ".db3") and f.is_file()), key=file_order)
-        if folder
-        else [path]
-    )
-    try:
-        if folder:
-            check_links(path)
-            _refuse_files_elsewhere(path)
-        for file in files:
-            check_file(file)
-    except BagLimitError as error:
-        raise BagError(str(error)) from error
-    if not any(file.with_name(file.name + "-wal").exists() for file in files):
-        try:
-            return [_whole(path)]
-        except Exception as error:  # see `_messages`
-            if not files or (not folder and path.suffix not in (".mcap", ".db3")):
-                raise BagError(f"'{path}' is no rosbag2 bag: {_first_line(error)}") from error
-    if folder and not (path / "metadata.yaml").exists():
-        faults["no metadata.yaml: its recorder was killed"] += 1
-    found = []
-    for file in files:
-        try:
-            if file.with_name(file.name + "-wal").exists():
-                raise BagError(f"{file} has a write-ahead log")
-            found.append(_whole(file))
-        except Exception:  # see `_messages`
-            faults["truncated file, read as far as it is whole"] += 1
-            found.append(_scanned(file))
-    return found
-
-
-def _refuse_files_elsewhere(path: Path) -> None:
-    """Refuse the bag in the folder `path` whose metadata leads out of it."""
-    names = read_metadata(path).get("relative_file_paths")
-    for name in map(str, names if isinstance(names, list) else ()):
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise BagError(f"{path / 'metadata.yaml'} names the file '{name}'; expected files in the bag's own folder")
-
-
-def file_order(file: Path) -> tuple[int, str]:
-    """Return a key that sorts `name_2.mcap` before `name_10.mcap`."""
-    number = re.search(r"_(\d+)$", file.stem)
-    return int(number[1]) if number else -1, file.name
-
-
-def _whole(path: Path) -> _Source:
-    """Return the source of a bag or file that has all its indexes."""
-    counts: dict[str, tuple[str, int]] = {}
-    with Reader(path) as reader:
-        for connection in reader.connections:
-            _, before = counts.get(connection.topic, ("", 0))
-            counts[connection.topic] = connection.msgtype, before + connection.msgcount
-
-    def read(wanted: Iterable[str]) -> Iterator[tuple[str, int, bytes]]:
-        with Reader(path) as reader:
-            connections = [connection for connection in reader.connections if connection.topic in wanted]
-            if connections:
-                for connection, arrived_ns, data in reader.messages(connections):
-                    yield connection.topic, arrived_ns, data
-
-    return _Source(counts, read)
-
-
-def _scanned(file: Path) -> _Source:
-    """Return the source of a file that ends early, from the messages before its end."""
-    scan = _scan_sqlite if file.suffix == ".db3" else _scan_mcap
-    counts: dict[str, tuple[str, int]] = {}
-    for topic, kind, _, _ in scan(file):
-        counts[topic] = kind, counts.get(topic, ("", 0))[1] + 1
-
-    def read(wanted: Iterable[str]) -> Iterator[tuple[str, int, bytes]]:
-        return ((topic, arrived_ns, data) for topic, _, arrived_ns, data in scan(file) if topic in wanted)
-
-    return _Source(counts, read)
-
-
-def _scan_mcap(file: Path) -> Iterator[tuple[str, str, int, bytes]]:
-    schemas: dict[int, str] = {}
-    channels: dict[int, tuple[str, str]] = {}
-    with open(file, "rb") as stream, suppress(Exception):  # the library has no one error for a record that is torn
-        reader = StreamReader(stream, validate_crcs=True, emit_chunks=True, record_size_limit=MAX_RECORD_BYTES)
-        for each in reader.records:
-            for record in records_of(each) if isinstance(each, Chunk) else (each,):
-                if isinstance(record, Schema):
-                    schemas[record.id] = record.name
-                elif isinstance(record, Channel):
-                    channels[record.id] = record.topic, schemas.get(record.schema_id, "")
-                elif isinstance(record, Message):
-                    yield *channels[record.channel_id], record.log_time, record.data
-
-
-def _scan_sqlite(file: Path) -> Iterator[tuple[str, str, int, bytes]]:
-    with suppress(sqlite3.Error), closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as database:
-        database.execute("PRAGMA writable_schema=ON")  # Or SQLite refuses a file shorter than its header says.
-        known = {row[0]: row[1:] for row in database.execute("SELECT id, name, type FROM topics")}
-        for topic_id, arrived_ns, data in database.execute(
-            "SELECT topic_id, timestamp, data FROM messages NOT INDEXED ORDER BY id"
-        ):
-            yield *known[topic_id], arrived_ns, data
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -16,16 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from mcap.records import Channel, Chunk, Message, Schema
-from mcap.stream_reader import StreamReader
+from mcap.records import Channel, Schema
 from rosbags.rosbag2 import Reader
 
 from vjepa_bringup.bag_metadata import BagTopic, bag_metadata, offered_qos, to_yaml
 from vjepa_bringup.mcap_file import McapFile
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.yaml_file import parse_yaml
-from vjepa_training.bag_limits import BagLimitError, check_file, check_links, records_of
-from vjepa_training.bag_reader import MAX_RECORD_BYTES, BagError, custom_data, file_order
+from vjepa_training.bag_files import custom_data, file_order
+from vjepa_training.bag_limits import Allowance, BagDamageError, BagLimitError, Meter, check_entries, require_file
+from vjepa_training.bag_source import BagError
+from vjepa_training.mcap_reader import McapReader
+from vjepa_training.mcap_units import McapMessage
 
 COMMIT_BYTES = 8 * 2**20
 
@@ -68,44 +70,26 @@ class _Scan:
     """The messages of MCAP files in whole chunks, and what stood in the way of the others."""
 
     def __init__(self, files: list[Path]):
-        self._files = files
         self.damaged_chunks = 0
-        self.cut_short = 0
+        sizes = [file.stat().st_size for file in files]
+        self._allowances = [Allowance.of(file, size, sum(sizes)) for file, size in zip(files, sizes, strict=True)]
+        self._readers = [McapReader(allowance.path, allowance, counted=False) for allowance in self._allowances]
+        self.cut_short = sum(not reader.is_whole for reader in self._readers)
 
-    def messages(self) -> Iterator[tuple[Channel, Schema | None, Message]]:
-        for file in self._files:
-            schemas: dict[int, Schema] = {}
-            channels: dict[int, Channel] = {}
-            for record in self._records(file):
-                if isinstance(record, Schema):
-                    schemas[record.id] = record
-                elif isinstance(record, Channel):
-                    channels[record.id] = record
-                elif isinstance(record, Message) and record.channel_id in channels:
-                    channel = channels[record.channel_id]
-                    yield channel, schemas.get(channel.schema_id), record
-
-    def _records(self, file: Path) -> Iterator[Any]:
-        """Yield the records of a file up to its end or to where no record can be made out any more."""
-        with open(file, "rb") as stream:
-            reader = iter(StreamReader(stream, emit_chunks=True, record_size_limit=MAX_RECORD_BYTES).records)
-            while True:
-                try:
-                    record = next(reader)
-                except StopIteration:
-                    return
-                except Exception:  # The library has no one error for a record that is torn.
-                    self.cut_short += 1
-                    return
-                if not isinstance(record, Chunk):
-                    yield record
-                    continue
-                try:
-                    records = records_of(record)
-                except Exception:  # Nor for one whose contents are damaged.
+    def messages(self) -> Iterator[tuple[Channel, Schema | None, McapMessage]]:
+        for reader, allowance in zip(self._readers, self._allowances, strict=True):
+            for found in reader.messages_by_unit(Meter(allowance)):
+                if isinstance(found, BagDamageError):
                     self.damaged_chunks += 1
                     continue
-                yield from records
+                for message in found:
+                    channel = reader.channels[message.channel]
+                    yield channel, reader.schemas.get(channel.schema_id), message
+
+    @property
+    def commit_bytes(self) -> int:
+        """How much to write at a time: each commit writes all definitions anew."""
+        return max(COMMIT_BYTES, *(4 * reader.definition_bytes for reader in self._readers))
 
 
 def repair_bag(path: Path, out: Path) -> Repair:
@@ -119,7 +103,12 @@ def repair_bag(path: Path, out: Path) -> Repair:
         RepairError: there is no such bag, `out` exists, no message can be read, or the new bag could not be written or
             does not give back every message; nothing is then left at `out`.
     """
-    files = _mcap_files(path)
+    try:
+        scan = _Scan(_mcap_files(path))
+    except BagLimitError as error:
+        raise RepairError(str(error)) from error
+    except OSError as error:
+        raise RepairError(f"'{path}' cannot be read: {error.strerror}") from error
     try:
         out.mkdir(parents=True)
     except FileExistsError:
@@ -127,9 +116,11 @@ def repair_bag(path: Path, out: Path) -> Repair:
     except OSError as error:
         raise RepairError(f"'{out}' cannot be created: {error.strerror}") from error
     try:
-        repair = _copy(_Scan(files), path, out)
+        repair = _copy(scan, path, out)
     except BaseException as error:
         shutil.rmtree(out, ignore_errors=True)
+        if isinstance(error, BagLimitError | BagError):
+            raise RepairError(str(error)) from error
         if isinstance(error, OSError):
             raise RepairError(f"'{out}' could not be written: {error.strerror}; free some space") from error
         raise
@@ -137,16 +128,13 @@ def repair_bag(path: Path, out: Path) -> Repair:
 
 
 def _mcap_files(path: Path) -> list[Path]:
+    if path.is_dir():
+        check_entries(path)
+    elif path.exists():
+        require_file(path)
     files = sorted(path.glob("*.mcap"), key=file_order) if path.is_dir() else [path]
     if not files or not all(file.suffix == ".mcap" and file.is_file() for file in files):
         raise RepairError(f"no MCAP bag at '{path}'; expected a folder with .mcap files, or one such file")
-    try:
-        if path.is_dir():
-            check_links(path)
-        for file in files:
-            check_file(file)
-    except BagLimitError as error:
-        raise RepairError(str(error)) from error
     return files
 
 
@@ -155,10 +143,7 @@ def _copy(scan: _Scan, path: Path, out: Path) -> Repair:
     file = McapFile(out / name, "vjepa bag repair")
     topics: dict[str, BagTopic] = {}
     written = _Digest()
-    try:
-        about = {**custom_data(path), "repaired_from": str(path)}
-    except BagError as error:
-        raise RepairError(str(error)) from error
+    about = {**custom_data(path), "repaired_from": str(path)}
 
     def describe(statistics: Any) -> str:
         return to_yaml(bag_metadata({name: statistics}, list(topics.values()), about))
@@ -170,8 +155,8 @@ def _copy(scan: _Scan, path: Path, out: Path) -> Repair:
             number = topics[channel.topic].channel
             file.add_message(number, message.sequence, message.log_time, message.publish_time, message.data)
             written.add(channel.topic, message.log_time, message.data)
-            if file.pending_bytes >= COMMIT_BYTES:
-                file.commit(describe)
+            if file.pending_bytes >= scan.commit_bytes:
+                file.commit(lambda _: "")  # The last commit describes them all, and takes the place of this one's tail.
         if not topics:
             raise RepairError(f"'{path}' has no message in a whole chunk: nothing can be saved")
         about |= {"damaged_chunks": str(scan.damaged_chunks), "cut_short": json.dumps(scan.cut_short > 0)}

@@ -114,7 +114,7 @@ def compressed_to_rgb(message: Any) -> np.ndarray:
     except ImportError as error:
         raise ImageCodecError(f"compressed images need OpenCV, which is not importable: {error}; {_INSTALL}") from error
     data = np.frombuffer(message.data, np.uint8)
-    size = _stated_size(data.tobytes())
+    size = stated_size(data.tobytes())
     if size is not None and size[0] * size[1] > MAX_PIXELS:
         raise ImageCodecError(
             f"compressed image of {data.size} bytes states {size[0]} x {size[1]} pixels; expected at most {MAX_PIXELS}"
@@ -163,7 +163,7 @@ def fill_image(message: Any, rgb: np.ndarray) -> None:
     message.data = as_message_bytes(rgb)
 
 
-def _stated_size(data: bytes) -> tuple[int, int] | None:
+def stated_size(data: bytes) -> tuple[int, int] | None:
     """Return width and height that the header of a JPEG or PNG file states; None where there is no such header."""
     if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) >= 24:
         return struct.unpack(">II", data[16:24])

@@ -1,0 +1,186 @@
+"""The files of a rosbag2 bag of somebody else: which they are, and what metadata.yaml states of them."""
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vjepa_interfaces.yaml_file import YamlLimitError, read_yaml
+from vjepa_training.bag_counts import compare, message_type
+from vjepa_training.bag_limits import ADVICE, Allowance, BagLimitError, check_entries, require_file
+from vjepa_training.bag_source import FOLDED, BagError, Source, open_source
+from vjepa_training.sqlite_reader import LOG
+
+METADATA_FILE = "metadata.yaml"
+SUFFIXES = (".mcap", ".db3")
+FILE_MODE, MESSAGE_MODE = "file", "message"
+
+
+class BagFiles(NamedTuple):
+    """The files of a bag, opened, and what all of them together may unfold to."""
+
+    sources: list[Source]
+    allowance: Allowance
+
+
+def open_files(path: Path, faults: Counter[str]) -> BagFiles:
+    """Open the files of a bag, each as far as it is whole.
+
+    Args:
+        path: a rosbag2 folder, or an `.mcap` or `.db3` file.
+        faults: is counted up by what is wrong with the bag as such, in words.
+
+    Raises:
+        BagError: there is no bag, it unfolds to more than its size explains, or it leads out of its folder.
+    """
+    if not path.exists():
+        raise BagError(f"no bag at '{path}'; expected a rosbag2 folder, or an .mcap or .db3 file")
+    try:
+        if path.is_dir():
+            return _open_folder(path, faults)
+        if path.suffix not in SUFFIXES:
+            raise BagError(f"'{path}' is no rosbag2 bag: unknown suffix '{path.suffix}'; expected .mcap or .db3")
+        require_file(path)
+        allowance = Allowance.of(path, _size(path))
+        return BagFiles([open_source(path, allowance, faults)], allowance)
+    except BagLimitError as error:
+        raise BagError(str(error)) from error
+    except OSError as error:
+        raise BagError(f"'{path}' cannot be read: {error.strerror}") from error
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Return what `metadata.yaml` in the folder of a bag states of it; nothing where it is missing or damaged.
+
+    Raises:
+        BagError: it stands for more values than a bound allows, or is no file.
+    """
+    file = path / METADATA_FILE
+    try:
+        require_file(file, folders=True)
+        found = read_yaml(file, "metadata", BagError, aliases=True)["rosbag2_bagfile_information"]
+    except BagLimitError as error:
+        raise BagError(str(error)) from error
+    except BagError as error:
+        if isinstance(error.__cause__, YamlLimitError):
+            raise
+        return {}
+    except (KeyError, TypeError, IndexError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def custom_data(path: Path) -> dict[str, str]:
+    """Return what the recorder of a bag stated of it, `custom_data` of its metadata, as far as it can be read."""
+    found = read_metadata(path).get("custom_data")
+    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def file_order(file: Path) -> tuple[int, str]:
+    """Return a key that sorts `name_2.mcap` before `name_10.mcap`."""
+    number = re.search(r"_(\d+)$", file.name.partition(".")[0])
+    return int(number[1]) if number else -1, file.name
+
+
+def _open_folder(path: Path, faults: Counter[str]) -> BagFiles:
+    check_entries(path)
+    metadata = read_metadata(path)
+    if not (path / METADATA_FILE).exists():
+        faults["no metadata.yaml: its recorder was killed"] += 1
+    elif not metadata:
+        faults["metadata.yaml cannot be read: the files are read without it"] += 1
+    files = _files_of(path, metadata, faults)
+    if not files:
+        raise BagError(f"'{path}' is no rosbag2 bag: it has no .mcap or .db3 file")
+    mode = str(metadata.get("compression_mode") or "").lower()
+    compression = str(metadata.get("compression_format") or "")
+    if mode in (FILE_MODE, MESSAGE_MODE) and compression != "zstd":
+        raise BagError(f"'{path}' has messages compressed by '{compression:.50}'; expected zstd; {ADVICE}")
+    sizes = [_size(file) for file in files]
+    allowances = [Allowance.of(file, size, sum(sizes)) for file, size in zip(files, sizes, strict=True)]
+    sources = [open_source(allowance.path, allowance, faults) for allowance in allowances]
+    _compare_with_metadata(metadata, sources, faults)
+    return BagFiles(sources, Allowance.of(path, sum(sizes)))
+
+
+def _files_of(path: Path, metadata: dict[str, Any], faults: Counter[str]) -> list[Path]:
+    """Return the files of a bag: those that its metadata lists, and further splits beside them; all without a list.
+
+    Every file that is not there, is not listed or is left unread is counted by name.
+    """
+    there = {file.name: file for file in sorted(filter(_is_of_a_bag, path.iterdir()), key=file_order)}
+    found, names = {}, metadata.get("relative_file_paths")
+    for name in map(str, names if isinstance(names, list) else ()):
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise BagError(f"{path / METADATA_FILE} names the file '{name}'; expected files in the bag's own folder")
+        name = Path(name).name  # Of the oldest bags each name begins with that of the folder.
+        other = name.removesuffix(FOLDED) if name.endswith(FOLDED) else name + FOLDED
+        if name not in there and other in there:
+            faults[f"no file '{name}', which metadata.yaml lists: '{other}' was read in its place"] += 1
+            name = other
+        if name in there:
+            found[name] = there[name]
+        else:
+            faults[f"no file '{name}', which metadata.yaml lists"] += 1
+    listed, splits = bool(found), {_split_of(name) for name in found}
+    for name in sorted(there.keys() - found.keys(), key=lambda name: (FOLDED in name, file_order(there[name]))):
+        prefix, number = split = _split_of(name)
+        if split in splits:
+            same = next(other for other in found if _split_of(other) == split)
+            faults[f"file '{name}' was not read: '{same}' has the same name"] += 1
+        elif not listed or (number and any(prefix == other for other, _ in splits)):
+            if isinstance(names, list):
+                faults[f"file '{name}' is not listed in metadata.yaml; it was read"] += 1
+            found[name] = there[name]
+            splits.add(split)
+        else:
+            faults[f"file '{name}' was not read: metadata.yaml does not list it, and it is no further split"] += 1
+    return sorted(found.values(), key=file_order)
+
+
+def _split_of(name: str) -> tuple[str, str]:
+    """Return what is before the number of a split file, and the number: `("name", "2")` of `name_2.mcap.zstd`."""
+    stem = name.removesuffix(FOLDED).rpartition(".")[0]
+    found = re.fullmatch(r"(.*)_(\d+)", stem)
+    return (found[1], found[2]) if found else (stem, "")
+
+
+def _compare_with_metadata(metadata: dict[str, Any], sources: list[Source], faults: Counter[str]) -> None:
+    """Count the differences between what metadata.yaml states of each topic and what the files have."""
+    stated, types = _stated_topics(metadata)
+    if not stated:
+        return
+    found: Counter[str] = Counter()
+    for source in sources:
+        for topic, (kind, count) in source.topics().items():
+            found[topic] += count
+            if count and types.get(topic, kind) != kind:
+                faults[f"metadata.yaml states type {types[topic]} of topic {topic}; its file {kind}, which counts"] += 1
+    for topic in sorted({*stated, *found}):
+        compare(topic, found[topic], stated.get(topic, 0), METADATA_FILE, faults)
+
+
+def _stated_topics(metadata: dict[str, Any]) -> tuple[dict[str, int], dict[str, str]]:
+    """Return the number of messages and the type of each topic that metadata.yaml states."""
+    entries = metadata.get("topics_with_message_count")
+    counts: dict[str, int] = {}
+    types: dict[str, str] = {}
+    for entry in entries if isinstance(entries, list) else ():
+        about = entry.get("topic_metadata") if isinstance(entry, dict) else None
+        count = entry.get("message_count") if isinstance(entry, dict) else None
+        if isinstance(about, dict) and isinstance(about.get("name"), str) and type(count) is int:
+            counts[about["name"]] = counts.get(about["name"], 0) + count
+            if isinstance(about.get("type"), str):
+                types[about["name"]] = message_type(about["type"])
+    return counts, types
+
+
+def _size(file: Path) -> int:
+    """Return the bytes of a file, and of the log beside it that a killed recorder left of a database."""
+    log = file.with_name(file.name + LOG)
+    return file.stat().st_size + (log.stat().st_size if log.is_file() else 0)
+
+
+def _is_of_a_bag(file: Path) -> bool:
+    suffix = Path(file.name.removesuffix(FOLDED)).suffix
+    return suffix in SUFFIXES and file.is_file()

@@ -1,0 +1,303 @@
+"""One MCAP file of somebody else: looked through record by record, chunks unfolded within the bag's allowance.
+
+The index at a file's end is not trusted: it may name one chunk many times. The heads of the records in the data
+section state where each chunk lies, so a file that ends early is read in the same way as a whole one, and neither the
+profile nor the order of the messages matters. What the indexes behind the chunks and the statistics count is compared.
+
+Format: the MCAP specification, https://mcap.dev/spec; definitions are decoded by the `mcap` library.
+"""
+
+import heapq
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from mcap.data_stream import ReadDataStream
+from mcap.opcode import Opcode
+from mcap.records import Channel, Schema, Statistics
+from mcap.writer import MCAP0_MAGIC
+
+from vjepa_training.bag_counts import CDR, compare, message_type
+from vjepa_training.bag_limits import (
+    BASE_HELD_BYTES,
+    MAX_DEFINITION_BYTES,
+    MAX_TOPICS,
+    MAX_UNFOLDED_BYTES,
+    Allowance,
+    BagDamageError,
+    BagLimitError,
+    Meter,
+)
+from vjepa_training.mcap_units import RECORD_HEAD, Loaded, McapMessage, Run, Unit, chunk_at, index_counts
+
+MAX_STATISTICS_BYTES = 2**20
+
+
+class McapReader:
+    """What an MCAP file holds.
+
+    Attributes:
+        path: of the file.
+        channels: by number.
+        schemas: by number.
+        units: in the order in which they lie in the file.
+        counts: messages by channel: those of the index behind each chunk, or counted where a chunk has none.
+        is_whole: whether it has the end of a finished file.
+        faults: what is wrong with the file as far as its messages were not read, and how often.
+        start_ns: time of its first message.
+    """
+
+    def __init__(self, path: Path, allowance: Allowance, counted: bool = True):
+        """Look through the file `path` of a bag that may unfold to `allowance`.
+
+        Args:
+            path: of the file.
+            allowance: of its bag.
+            counted: whether messages are counted, and the count is compared with the file's statistics.
+
+        Raises:
+            BagLimitError: its chunks state more than that, or its definitions are too many or too large.
+            OSError: it cannot be read.
+        """
+        self.path, self._allowance = path, allowance
+        self.channels: dict[int, Channel] = {}
+        self.schemas: dict[int, Schema] = {}
+        self.units: list[Unit] = []
+        self.counts: Counter[int] = Counter()
+        self.is_whole = False
+        self.faults: Counter[str] = Counter()
+        self._definitions: dict[tuple[int, int], int] = {}
+        self._definition_bytes = 0
+        statistics = self._look_through()
+        self.start_ns = min((unit.start_ns for unit in self.units), default=0)
+        self._check_stated()
+        if counted:
+            self._count(statistics)
+            self._name_unread()
+
+    @property
+    def definition_bytes(self) -> int:
+        """Bytes of all topics and message definitions."""
+        return self._definition_bytes
+
+    def topics(self) -> dict[str, tuple[str, int]]:
+        """Return type and number of messages of each topic."""
+        found: dict[str, tuple[str, int]] = {}
+        for number, channel in self.channels.items():
+            if channel.message_encoding in CDR:
+                before = found.get(channel.topic, ("", 0))
+                kind = self._type_of(channel) if self.counts[number] or not before[0] else before[0]
+                found[channel.topic] = kind, before[1] + self.counts[number]
+        return found
+
+    def _type_of(self, channel: Channel) -> str:
+        schema = self.schemas.get(channel.schema_id)
+        return message_type(schema.name) if schema else ""
+
+    def _lost(self, unit: Unit, names: Mapping[int, str], error: BagDamageError, faults: Counter[str]) -> None:
+        """Count a part of the file that cannot be read, and the messages that its index counts."""
+        faults[f"damaged chunk left out ({error})"] += 1
+        for number, count in (unit.counts or {}).items():
+            if number in names:
+                faults[f"message on {names[number]} lost in a damaged chunk"] += count
+
+    def messages(self, topics: Iterable[str], faults: Counter[str]) -> Iterator[tuple[str, int, bytes]]:
+        """Yield topic, time (ns) and contents of the messages on `topics` by their times.
+
+        Chunks that are damaged are left out, and counted in `faults` with the messages on `topics` that they have.
+
+        Raises:
+            BagLimitError: chunks unfold to more than the allowance, or too many of them are of the same time.
+        """
+        wanted = set(topics)
+        names = {
+            number: channel.topic
+            for number, channel in self.channels.items()
+            if channel.topic in wanted and channel.message_encoding in CDR
+        }
+        most_held = max(BASE_HELD_BYTES, os.stat(self.path).st_size)
+        meter, held = Meter(self._allowance), 0
+        waiting: list[tuple[int, int, int, Iterator[int], Loaded]] = []  # Time, serial, number of the next message.
+
+        def push(serial: int, numbers: Iterator[int], loaded: Loaded) -> bool:
+            number = next(numbers, None)
+            if number is not None:
+                heapq.heappush(waiting, (loaded.times[number], serial, number, numbers, loaded))
+            return number is not None
+
+        def until(time_ns: float) -> Iterator[tuple[str, int, bytes]]:
+            nonlocal held
+            while waiting and waiting[0][0] < time_ns:
+                _, serial, number, numbers, loaded = heapq.heappop(waiting)
+                message = loaded.message(number)
+                if not push(serial, numbers, loaded):
+                    held -= loaded.bytes_held
+                yield names[message.channel], message.log_time, message.data
+
+        try:
+            with open(self.path, "rb") as stream:
+                for serial, unit in enumerate(sorted(self.units, key=lambda unit: unit.start_ns)):
+                    yield from until(unit.start_ns)
+                    if held and held + unit.unfolds_to > most_held:
+                        raise BagLimitError(
+                            f"{self.path} has chunks of the same time that take more than {most_held} bytes together; "
+                            "sort it with a tool that you trust it to, such as `mcap sort`"
+                        )
+                    try:
+                        loaded = Loaded(unit, stream, meter, names, self._define)
+                    except BagDamageError as error:
+                        self._lost(unit, names, error, faults)
+                        continue
+                    held += loaded.bytes_held if push(serial, loaded.by_time(), loaded) else 0
+        except BagLimitError:
+            yield from until(float("inf"))
+            raise
+        yield from until(float("inf"))
+
+    def messages_by_unit(self, meter: Meter) -> Iterator[Iterator[McapMessage] | BagDamageError]:
+        """Yield the messages of each chunk or run as they lie in the file, or what is wrong with it.
+
+        Raises:
+            BagLimitError: the chunks unfold to more than the allowance.
+        """
+        with open(self.path, "rb") as stream:
+            for unit in self.units:
+                try:
+                    loaded = Loaded(unit, stream, meter, self.channels, self._define)
+                except BagDamageError as error:
+                    yield error
+                else:
+                    yield map(loaded.message, range(len(loaded)))
+
+    def _look_through(self) -> Statistics | None:
+        """Note where everything lies, and return the statistics at the end of the file."""
+        statistics, run, behind_chunk = None, Run(), False
+        with open(self.path, "rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            position = len(MCAP0_MAGIC)
+            if stream.read(position) != MCAP0_MAGIC:
+                self.faults[f"file '{self.path.name}' does not begin as an MCAP file: nothing of it was read"] += 1
+                return None
+            while len(head := stream.read(RECORD_HEAD.size)) == RECORD_HEAD.size:
+                opcode, length = RECORD_HEAD.unpack(head)
+                body = position + RECORD_HEAD.size
+                if length > size - body or not opcode:
+                    break
+                if opcode != Opcode.MESSAGE:
+                    self.units += run.ended()
+                behind_chunk = opcode == Opcode.CHUNK or (behind_chunk and opcode == Opcode.MESSAGE_INDEX)
+                if opcode == Opcode.CHUNK:
+                    unit = chunk_at(stream, body, length)
+                    if unit is None:
+                        break
+                    self.units.append(unit)
+                elif opcode == Opcode.MESSAGE:
+                    self.units += run.with_message(stream, position, length)
+                elif opcode == Opcode.MESSAGE_INDEX and behind_chunk:
+                    self._note_index(index_counts(stream, length))
+                elif opcode in (Opcode.SCHEMA, Opcode.CHANNEL):
+                    if length > MAX_DEFINITION_BYTES or not self._define(opcode, stream.read(length)):
+                        break
+                elif opcode == Opcode.STATISTICS and length <= MAX_STATISTICS_BYTES:
+                    statistics = _decoded(Statistics, stream.read(length))
+                elif opcode == Opcode.FOOTER:
+                    stream.seek(body + length)
+                    self.is_whole = stream.read(len(MCAP0_MAGIC)) == MCAP0_MAGIC
+                    break
+                position = body + length
+                stream.seek(position)
+        self.units += run.ended()
+        return statistics
+
+    def _define(self, opcode: int, body: bytes) -> bool:
+        """Take a definition; return whether it is one."""
+        kind: type[Schema] | type[Channel] = Schema if opcode == Opcode.SCHEMA else Channel
+        found = _decoded(kind, body)
+        if found is None:
+            return False
+        known: dict = self.schemas if opcode == Opcode.SCHEMA else self.channels
+        if known.get(found.id) != found:
+            known[found.id] = found
+            self._definition_bytes += len(body) - self._definitions.get((opcode, found.id), 0)
+            self._definitions[opcode, found.id] = len(body)
+        if self._definition_bytes > MAX_DEFINITION_BYTES or len(self.channels) > MAX_TOPICS:
+            raise BagLimitError(
+                f"{self.path} has {len(self.channels)} topics and more and {self._definition_bytes} bytes of "
+                f"definitions; expected at most {MAX_TOPICS} and {MAX_DEFINITION_BYTES}"
+            )
+        return True
+
+    def _check_stated(self) -> None:
+        """Refuse chunks that state too much before any of them is unfolded."""
+        meter = Meter(self._allowance)
+        for unit in self.units:
+            if unit.compression:
+                if unit.unfolds_to > MAX_UNFOLDED_BYTES:
+                    raise BagLimitError(
+                        f"{self.path} has a chunk that unfolds to {unit.unfolds_to} bytes; expected at most "
+                        f"{MAX_UNFOLDED_BYTES}; unfold it with a tool that you trust it to, such as `mcap decompress`"
+                    )
+                meter.unfold(unit.unfolds_to)
+
+    def _note_index(self, found: tuple[int, int] | None) -> None:
+        """Take the number of messages that an index states of the chunk before it."""
+        if found is not None:
+            counts = {**(self.units[-1].counts or {})}
+            counts[found[0]] = counts.get(found[0], 0) + found[1]
+            self.units[-1] = self.units[-1]._replace(counts=counts)
+
+    def _count(self, statistics: Statistics | None) -> None:
+        """Add up the messages of all units: as indexes and statistics state where these agree, else one by one."""
+        for unit in self.units:
+            self.counts.update(unit.counts or {})
+        stated = Counter(statistics.channel_message_counts) if statistics is not None and self.is_whole else None
+        if stated == self.counts and self.counts.keys() <= self.channels.keys():
+            return
+        indexed, self.counts = self.counts, Counter()
+        is_indexed = all(unit.counts is not None for unit in self.units)
+        meter = Meter(self._allowance)
+        with open(self.path, "rb") as stream:
+            for number, unit in enumerate(self.units):
+                try:
+                    channels = Loaded(unit, stream, meter, range(2**16), self._define).channels
+                    self.units[number] = unit = unit._replace(counts=Counter(channels))
+                except BagDamageError:
+                    pass  # It is counted when it is read.
+                self.counts.update(unit.counts or {})
+        if stated:
+            self._compare(stated, "statistics")
+        elif statistics is not None and self.is_whole:
+            where = f"the statistics of {self.path.name}"
+            compare("all topics", self.counts.total(), statistics.message_count, where, self.faults)
+        if is_indexed:
+            self._compare(indexed, "index")
+
+    def _compare(self, stated: Counter[int], what: str) -> None:
+        for number in sorted({*stated, *self.counts}):
+            where = f"the {what} of {self.path.name}"
+            compare(self._name_of(number), self.counts[number], stated[number], where, self.faults)
+
+    def _name_unread(self) -> None:
+        """Count the messages that no reading gives: without a channel, or of another encoding."""
+        for number, count in self.counts.items():
+            channel = self.channels.get(number)
+            if channel is None:
+                self.faults[f"message of channel {number}, which the file does not describe"] += count
+            elif channel.message_encoding not in CDR:
+                what = f"message on {channel.topic} encoded as '{channel.message_encoding:.20}'; expected cdr"
+                self.faults[what] += count
+
+    def _name_of(self, number: int) -> str:
+        channel = self.channels.get(number)
+        return channel.topic if channel else f"channel {number}"
+
+
+def _decoded(kind: Any, body: bytes) -> Any:
+    """Return the record of `kind` that the bytes `body` are; None where they are none."""
+    try:
+        return kind.read(ReadDataStream(BytesIO(body)))
+    except Exception:  # The library has no one error for a record that is torn.
+        return None

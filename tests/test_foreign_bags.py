@@ -1,0 +1,342 @@
+"""Bags of other recorders: every message is read, or the output names and counts it, and --strict fails."""
+
+import struct
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zstandard
+from mcap.writer import CompressionType, IndexType
+
+from tests.foreign_bags import (
+    CAMERA,
+    COMMAND,
+    JOINTS,
+    MS,
+    QOS,
+    SECOND,
+    T0,
+    arm,
+    cdr,
+    commands,
+    frames,
+    in_order,
+    run,
+    write_mcap,
+    write_metadata,
+    write_sqlite,
+)
+from vjepa_training.bag_reader import Bag, topic_names
+from vjepa_training.build import BuildConfig, build_dataset
+from vjepa_training.dataset import DatasetError
+
+ROWS = 90
+
+
+def build(path: Path, strict: bool = False, **settings):
+    """Return the dataset of a bag, frames alone, and what was wrong."""
+    config = BuildConfig(**{"names": topic_names(), "frames": True, "effort_limit": 1.0, "strict": strict, **settings})
+    folder = path.parent / f"ds-{len(list(path.parent.iterdir()))}"
+    dataset, (report,), _ = build_dataset(folder, [Bag(path, config.names)], config, None, {})
+    return dataset, report.faults
+
+
+def refused(path: Path) -> bool:
+    """Return whether --strict refuses a bag."""
+    with pytest.raises(DatasetError, match="--strict takes none"):
+        build(path, strict=True)
+    return True
+
+
+def split(folder: Path, listed=(0, 1, 2), written=(0, 1, 2), write=write_mcap, suffix="mcap") -> Path:
+    """Write a run of three seconds in three files, some of them listed in metadata.yaml and some there."""
+    folder.mkdir()
+    entries = run()
+    for number in written:
+        first, last = T0 + (number - (number == 0)) * SECOND, T0 + (number + 1 + (number == 2)) * SECOND
+        write(folder / f"b_{number}.{suffix}", [entry for entry in entries if first <= entry[1] < last])
+    write_metadata(folder, [f"b_{number}.{suffix}" for number in listed], entries)
+    return folder
+
+
+@pytest.mark.parametrize(("write", "suffix"), [(write_mcap, "mcap"), (write_sqlite, "db3")])
+def test_a_whole_bag_of_another_recorder_has_no_faults(write, suffix, tmp_path):
+    dataset, faults = build(split(tmp_path / "b", write=write, suffix=suffix), strict=True)
+    assert (len(dataset), faults) == (ROWS, Counter())
+    assert np.isfinite(np.asarray(dataset["command"])[:-1]).all()
+    assert np.isfinite(np.asarray(dataset["action"])[:-1]).all()
+
+
+# ----------------------------------------------------------------------------------------------------------- the files
+
+
+@pytest.mark.parametrize("unlisted", [0, 1, 2])
+def test_a_split_file_that_metadata_does_not_list_is_read_and_named(unlisted, tmp_path):
+    bag = split(tmp_path / "b", listed=[number for number in range(3) if number != unlisted])
+    dataset, faults = build(bag)
+    assert len(dataset) == ROWS
+    assert faults == {f"file 'b_{unlisted}.mcap' is not listed in metadata.yaml; it was read": 1}
+    assert refused(bag)
+
+
+def test_metadata_that_counts_the_listed_files_alone_is_named_as_counting_too_few(tmp_path):
+    bag = split(tmp_path / "b", listed=(0, 1))
+    write_metadata(bag, ["b_0.mcap", "b_1.mcap"], [entry for entry in run() if entry[1] < T0 + 2 * SECOND])
+    dataset, faults = build(bag)
+    assert len(dataset) == ROWS
+    assert faults[f"more messages on {CAMERA} than metadata.yaml states (90, 60 stated)"] == 30
+
+
+@pytest.mark.parametrize("missing", [0, 1, 2])
+def test_a_split_file_that_is_listed_and_missing_is_named_with_what_it_cost(missing, tmp_path):
+    bag = split(tmp_path / "b", written=[number for number in range(3) if number != missing])
+    dataset, faults = build(bag)
+    assert len(dataset) == 60
+    assert faults[f"no file 'b_{missing}.mcap', which metadata.yaml lists"] == 1
+    assert faults[f"fewer messages on {CAMERA} than metadata.yaml states (60, 90 stated)"] == 30
+    assert refused(bag)
+
+
+def test_files_that_belong_to_no_split_are_named_and_not_read(tmp_path):
+    bag = split(tmp_path / "b")
+    write_mcap(bag / "notes.mcap", run())
+    write_sqlite(bag / "b_0.db3", run())
+    (bag / "b_1.mcap.zstd").write_bytes(zstandard.compress((bag / "b_1.mcap").read_bytes()))
+    dataset, faults = build(bag)
+    assert len(dataset) == ROWS
+    assert faults == {
+        "file 'notes.mcap' was not read: metadata.yaml does not list it, and it is no further split": 1,
+        "file 'b_0.db3' was not read: 'b_0.mcap' has the same name": 1,
+        "file 'b_1.mcap.zstd' was not read: 'b_1.mcap' has the same name": 1,
+    }
+
+
+def test_a_compressed_file_takes_the_place_of_the_plain_one_that_is_listed(tmp_path):
+    bag = split(tmp_path / "b")
+    (bag / "b_1.mcap.zstd").write_bytes(zstandard.compress((bag / "b_1.mcap").read_bytes()))
+    (bag / "b_1.mcap").unlink()
+    dataset, faults = build(bag)
+    assert len(dataset) == ROWS
+    assert faults == {"no file 'b_1.mcap', which metadata.yaml lists: 'b_1.mcap.zstd' was read in its place": 1}
+
+
+def test_files_are_read_by_their_times_in_whichever_order_they_are_listed(tmp_path):
+    bag = split(tmp_path / "b")
+    write_metadata(bag, ["b_2.mcap", "b_0.mcap", "b_1.mcap"], run())
+    (bag / "b_0.mcap").rename(bag / "moving")
+    (bag / "b_2.mcap").rename(bag / "b_0.mcap")
+    (bag / "moving").rename(bag / "b_2.mcap")
+    dataset, faults = build(bag, strict=True)
+    assert (len(dataset), len(dataset.episodes), faults) == (ROWS, 1, Counter())
+
+
+def test_files_of_one_topic_each_are_read_side_by_side(tmp_path):
+    bag = tmp_path / "b"
+    bag.mkdir()
+    for number, entries in enumerate((frames(), arm(), commands())):
+        write_mcap(bag / f"b_{number}.mcap", entries)
+    write_metadata(bag, [f"b_{number}.mcap" for number in range(3)], run())
+    dataset, faults = build(bag, strict=True)
+    assert (len(dataset), faults) == (ROWS, Counter())
+
+
+def test_damaged_metadata_is_named_and_the_files_are_read(tmp_path):
+    bag = split(tmp_path / "b")
+    (bag / "metadata.yaml").write_text("rosbag2_bagfile_information: [")
+    dataset, faults = build(bag)
+    assert len(dataset) == ROWS
+    assert faults == {"metadata.yaml cannot be read: the files are read without it": 1}
+
+
+# ----------------------------------------------------------------------------------------- what metadata may differ in
+
+
+@pytest.mark.parametrize("topic", [CAMERA, JOINTS, COMMAND])
+def test_qualities_that_differ_from_those_of_the_file_cost_no_message(topic, tmp_path):
+    bag = split(tmp_path / "b")
+    edited = {topic: QOS.replace("reliability: 1", "reliability: 2")}
+    write_metadata(bag, ["b_0.mcap", "b_1.mcap", "b_2.mcap"], run(), edited)
+    dataset, faults = build(bag, strict=True)
+    assert (len(dataset), faults) == (ROWS, Counter())
+    assert np.isfinite(np.asarray(dataset["command"])[:-1]).all()
+
+
+def test_a_topic_that_metadata_states_and_no_file_has_is_named(tmp_path):
+    bag = split(tmp_path / "b")
+    extra = [("/lost", at, message) for _, at, message in arm(7)]
+    write_metadata(bag, ["b_0.mcap", "b_1.mcap", "b_2.mcap"], run() + extra)
+    assert build(bag)[1] == {"fewer messages on /lost than metadata.yaml states (0, 7 stated)": 7}
+    assert refused(bag)
+
+
+def test_another_type_in_metadata_is_named_and_the_file_counts(tmp_path):
+    bag = split(tmp_path / "b")
+    text = (bag / "metadata.yaml").read_text()
+    (bag / "metadata.yaml").write_text(text.replace("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"))
+    dataset, faults = build(bag)
+    assert len(dataset) == ROWS
+    assert sum(faults.values()) == 3, "one for each file"
+    assert all("states type sensor_msgs/msg/CompressedImage of topic /camera/image_raw" in fault for fault in faults)
+
+
+@pytest.mark.parametrize("stated", ["MESSAGE", ""])
+@pytest.mark.parametrize("compressed", [True, False])
+def test_messages_tell_themselves_whether_they_are_compressed(stated, compressed, tmp_path):
+    bag = tmp_path / "b"
+    bag.mkdir()
+    encode = (lambda message: zstandard.compress(cdr(message))) if compressed else cdr
+    write_mcap(bag / "b_0.mcap", run(), encode=encode)
+    mode = {"compression_mode": stated, "compression_format": "zstd" if stated else ""}
+    write_metadata(bag, ["b_0.mcap"], run(), **mode)
+    dataset, faults = build(bag, strict=True)
+    assert (len(dataset), faults) == (ROWS, Counter())
+
+
+# ------------------------------------------------------------------------------------------------- inside an MCAP file
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+@pytest.mark.parametrize("order", ["two swapped", "backwards", "shuffled"])
+def test_the_order_of_messages_in_a_file_does_not_matter(order, chunked, tmp_path):
+    entries = run()
+    if order == "two swapped":
+        entries[120], entries[121] = entries[121], entries[120]
+    elif order == "backwards":
+        entries.reverse()
+    else:
+        entries = [entries[i] for i in np.random.default_rng(1).permutation(len(entries))]
+    file = write_mcap(tmp_path / "b.mcap", entries, use_chunking=chunked, chunk_size=20_000)
+    dataset, faults = build(file, strict=True)
+    assert (len(dataset), len(dataset.episodes), faults) == (ROWS, 1, Counter())
+
+
+@pytest.mark.parametrize("profile", ["", "ros1", "ros2", "something"])
+@pytest.mark.parametrize("chunked", [True, False])
+def test_the_profile_does_not_matter(profile, chunked, tmp_path):
+    file = write_mcap(tmp_path / "b.mcap", run(), profile=profile, use_chunking=chunked)
+    dataset, faults = build(file, strict=True)
+    assert (len(dataset), faults) == (ROWS, Counter())
+
+
+@pytest.mark.parametrize("left_out", ["statistics", "indexes", "summary", "repeated channels", "everything"])
+def test_what_a_file_leaves_out_of_its_end_costs_no_message(left_out, tmp_path):
+    options = {
+        "statistics": {"use_statistics": False},
+        "indexes": {"index_types": IndexType.NONE},
+        "summary": {"use_statistics": False, "repeat_channels": False, "repeat_schemas": False},
+        "repeated channels": {"repeat_channels": False},
+        "everything": {
+            "use_statistics": False,
+            "repeat_channels": False,
+            "repeat_schemas": False,
+            "index_types": IndexType.NONE,
+            "use_summary_offsets": False,
+        },
+    }[left_out]
+    dataset, faults = build(write_mcap(tmp_path / "b.mcap", run(), chunk_size=20_000, **options), strict=True)
+    assert (len(dataset), faults) == (ROWS, Counter())
+
+
+def test_a_chunk_of_an_unknown_compression_is_named_with_the_messages_that_it_has(tmp_path):
+    file = write_mcap(tmp_path / "b.mcap", run(), chunk_size=20_000, compression=CompressionType.ZSTD)
+    data = file.read_bytes()
+    place = data.index(b"zstd", len(data) // 3)
+    file.write_bytes(data[:place] + b"brot" + data[place + 4 :])
+    dataset, faults = build(file)
+    (chunk,) = (fault for fault in faults if fault.startswith("damaged chunk left out"))
+    assert "compression 'brot'; expected zstd, lz4 or none" in chunk
+    lost = faults[f"message on {CAMERA} lost in a damaged chunk"]
+    assert 0 < lost < 90
+    assert len(dataset) == 90 - lost
+    assert refused(file)
+
+
+def test_messages_of_another_encoding_are_named(tmp_path):
+    file = write_mcap(tmp_path / "b.mcap", in_order(frames() + arm()))
+    data = file.read_bytes()
+    other = write_mcap(tmp_path / "json.mcap", commands(), encoding="json")
+    bag = tmp_path / "bag"
+    bag.mkdir()
+    (bag / "b_0.mcap").write_bytes(data)
+    (bag / "b_1.mcap").write_bytes(other.read_bytes())
+    write_metadata(bag, ["b_0.mcap", "b_1.mcap"], run())
+    dataset, faults = build(bag)
+    assert len(dataset) == ROWS
+    assert faults[f"message on {COMMAND} encoded as 'json'; expected cdr"] == 90
+    assert refused(bag)
+
+
+def test_messages_of_a_channel_that_no_record_describes_are_named(tmp_path):
+    file = write_mcap(tmp_path / "b.mcap", run(), use_chunking=False, repeat_channels=False)
+    data = bytearray(file.read_bytes())
+    position, changed = 8, 0
+    while position + 9 <= len(data):
+        opcode, length = struct.unpack_from("<BQ", data, position)
+        if opcode == 5 and data[position + 9 : position + 11] == struct.pack("<H", 1) and changed < 10:
+            data[position + 9 : position + 11] = struct.pack("<H", 77)
+            changed += 1
+        position += 9 + length
+    file.write_bytes(data)
+    _, faults = build(file)
+    assert faults["message of channel 77, which the file does not describe"] == 10
+    assert refused(file)
+
+
+@pytest.mark.parametrize("what", ["statistics", "index"])
+def test_counts_of_a_file_that_are_not_those_of_its_messages_are_named(what, tmp_path):
+    file = write_mcap(tmp_path / "b.mcap", run(), compression=CompressionType.NONE)
+    data = bytearray(file.read_bytes())
+    position = 8
+    while position + 9 <= len(data):
+        opcode, length = struct.unpack_from("<BQ", data, position)
+        if opcode == 0x0B and what == "statistics":
+            data[position + 9 + length - 8 : position + 9 + length] = struct.pack("<Q", 400)
+        if opcode == 0x07 and what == "index":
+            struct.pack_into("<H", data, position + 9, 99)
+        position += 9 + length
+    file.write_bytes(data)
+    dataset, faults = build(file)
+    assert len(dataset) == ROWS
+    assert faults
+    assert all(f"than the {what} of b.mcap states" in fault for fault in faults)
+    assert refused(file)
+
+
+# --------------------------------------------------------------------------------------------------- inside a database
+
+
+def test_rows_without_a_topic_a_time_or_bytes_are_named(tmp_path):
+    import sqlite3
+
+    file = write_sqlite(tmp_path / "b.db3", run())
+    with sqlite3.connect(file) as database:
+        (number,) = database.execute("SELECT id FROM topics WHERE name = ?", (COMMAND,)).fetchone()
+        ids = [row[0] for row in database.execute("SELECT id FROM messages WHERE topic_id = ?", (number,))]
+        database.executemany("UPDATE messages SET topic_id = 99 WHERE id = ?", [(i,) for i in ids[:5]])
+        database.executemany("UPDATE messages SET timestamp = 'x' WHERE id = ?", [(i,) for i in ids[5:9]])
+        database.executemany("UPDATE messages SET data = 'x' WHERE id = ?", [(i,) for i in ids[9:12]])
+    database.close()
+    dataset, faults = build(file)
+    assert len(dataset) == ROWS
+    assert faults == {
+        "message of topic number 99, which the file does not describe": 5,
+        "message without a topic or a time in its row": 4,
+        f"message on {COMMAND} lost: its row has no bytes": 3,
+    }
+    assert refused(file)
+
+
+def test_rows_in_any_order_are_read_by_their_times(tmp_path):
+    dataset, faults = build(write_sqlite(tmp_path / "b.db3", run()[::-1]), strict=True)
+    assert (len(dataset), len(dataset.episodes), faults) == (ROWS, 1, Counter())
+
+
+def test_frames_and_joint_states_keep_their_times(tmp_path):
+    """The writers of this module write frames 33 ms apart, and the newest state before each is joined."""
+    dataset, _ = build(write_mcap(tmp_path / "b.mcap", run()))
+    stamps = np.array([i * SECOND // 30 for i in range(90)])
+    np.testing.assert_array_equal(dataset["stamp_ns"][:], stamps)
+    np.testing.assert_allclose(
+        np.asarray(dataset["observation.joint_position"])[:, 0], 0.01 * ((stamps + 50 * MS) // (10 * MS))
+    )
