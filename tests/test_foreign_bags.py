@@ -1,5 +1,6 @@
 """Bags of other recorders: every message is read, or the output names and counts it, and --strict fails."""
 
+import re
 import struct
 from collections import Counter
 from pathlib import Path
@@ -22,11 +23,13 @@ from tests.foreign_bags import (
     commands,
     frames,
     in_order,
+    joint_state,
     run,
     write_mcap,
     write_metadata,
     write_sqlite,
 )
+from vjepa_interfaces.errors import VjepaError
 from vjepa_training.bag_reader import Bag, topic_names
 from vjepa_training.build import BuildConfig, build_dataset
 from vjepa_training.dataset import DatasetError
@@ -340,3 +343,179 @@ def test_frames_and_joint_states_keep_their_times(tmp_path):
     np.testing.assert_allclose(
         np.asarray(dataset["observation.joint_position"])[:, 0], 0.01 * ((stamps + 50 * MS) // (10 * MS))
     )
+
+
+# ------------------------------------------------------------------------------------------- why a frame has no joints
+
+
+def zero_stamped(entries):
+    for _, _, message in entries:
+        message.header.stamp.sec = message.header.stamp.nanosec = 0
+    return entries
+
+
+def joined(tmp_path, entries, strict=False, **settings):
+    return build(write_mcap(tmp_path / "b.mcap", in_order(entries)), strict, **settings)
+
+
+def nothing_joined(tmp_path, entries, **settings) -> str:
+    with pytest.raises(VjepaError) as raised:
+        joined(tmp_path, entries, **settings)
+    return str(raised.value)
+
+
+def test_joint_states_without_stamps_are_counted_as_such(tmp_path):
+    message = nothing_joined(tmp_path, frames() + zero_stamped(arm()))
+    assert "none of its 90 frames has a joint state" in message
+    assert "joint state without a stamp; expected the time of the reading in header.stamp (310)" in message
+    assert "clock" not in message
+
+
+def test_some_joint_states_without_stamps_cost_no_row_and_are_counted(tmp_path):
+    states = arm()
+    zero_stamped(states[::5])
+    dataset, faults = joined(tmp_path, frames() + states)
+    assert len(dataset) == ROWS
+    assert faults["joint state without a stamp; expected the time of the reading in header.stamp"] == 62
+
+
+@pytest.mark.parametrize("topic", [CAMERA, COMMAND])
+def test_zero_stamps_on_other_topics_are_counted(topic, tmp_path):
+    entries = run()
+    stopped = [entry for entry in entries if entry[0] == topic][:7]
+    zero_stamped(stopped)
+    _, faults = joined(tmp_path, entries)
+    what = "frame" if topic == CAMERA else f"message on {COMMAND[1:]}"
+    assert faults[f"{what} without a stamp"] == 7
+
+
+def test_zeros_of_a_planner_that_was_switched_off_are_no_fault(tmp_path):
+    off = (COMMAND, T0 + 3 * SECOND, joint_state(0, position=[], effort=[0, 0]))
+    assert joined(tmp_path, [*run(), off], strict=True)[1] == Counter()
+
+
+def test_joint_states_of_other_joints_alone_are_named_beside_the_expected(tmp_path):
+    states = arm(names=("finger", "thumb"))
+    message = nothing_joined(tmp_path, frames() + states, joint_names=("j1", "j2"))
+    assert "joint state of other joints (finger, thumb; expected j1, j2) (310)" in message
+
+
+def test_a_joint_that_no_message_has_is_named(tmp_path):
+    message = nothing_joined(tmp_path, frames() + arm(names=("j1", "j3")), joint_names=("j1", "j2"))
+    assert "joint state without a position of j2 (310)" in message
+
+
+@pytest.mark.parametrize(("hours", "side"), [(-1, "behind"), (1, "ahead of")])
+def test_clocks_that_are_apart_are_named_with_the_distance(hours, side, tmp_path):
+    states = []
+    for topic, at, message in arm():
+        message.header.stamp.sec += 3600 * hours
+        states.append((topic, at, message))
+    message = nothing_joined(tmp_path, frames() + states)
+    assert f" s {side} the frames (frame 1700000000.000, joint states 1" in message
+    assert "clocks apart: joint states are stamped 359" in message
+    assert "(90)" in message
+
+
+def test_joint_states_that_arrive_late_are_named_with_how_late(tmp_path):
+    states = [(topic, at + 1500 * MS, message) for topic, at, message in arm()]
+    dataset, faults = joined(tmp_path, frames() + states)
+    (late,) = (fault for fault in faults if "arrived more than 1 s after its frame" in fault)
+    assert re.search(r"\(up to 1\.\d s\)", late)
+    assert 40 <= faults[late] == faults["frame without joint_states"] == ROWS - len(dataset)
+
+
+def test_a_pause_of_the_joint_states_is_named_with_an_example(tmp_path):
+    states = [entry for entry in arm() if not T0 + SECOND < entry[1] < T0 + 1500 * MS]
+    dataset, faults = joined(tmp_path, frames() + states)
+    (pause,) = (fault for fault in faults if fault.startswith("no joint state in the 0.1 s before a frame"))
+    assert "the newest is 0.1" in pause
+    assert faults[pause] == faults["frame without joint_states"] == ROWS - len(dataset) > 10
+
+
+def test_frames_before_the_first_and_after_the_last_joint_state_are_named(tmp_path):
+    states = [entry for entry in arm() if T0 + 500 * MS < entry[1] < T0 + 2 * SECOND]
+    _, faults = joined(tmp_path, frames() + states)
+    assert faults["frame before the first joint state"] == 15
+    assert faults["frame after the last joint state"] >= 26
+
+
+def test_a_topic_that_is_missing_since_its_messages_are_unreadable_is_named_with_the_cause(tmp_path):
+    file = write_mcap(tmp_path / "b.mcap", arm(), encoding="json")
+    with pytest.raises(VjepaError, match=r"message on /joint_states encoded as 'json'; expected cdr \(310\)"):
+        build(file)
+
+
+def test_a_bag_whose_compression_is_unreadable_is_named_with_the_cause(tmp_path):
+    file = write_mcap(tmp_path / "b.mcap", run(), compression=CompressionType.ZSTD)
+    file.write_bytes(file.read_bytes().replace(b"zstd", b"brot"))
+    with pytest.raises(VjepaError, match=r"compression 'brot'; expected zstd, lz4 or none"):
+        build(file)
+
+
+# ----------------------------------------------------------------------------------------------- whose joints they are
+
+
+def test_a_gripper_on_the_arm_s_topic_costs_no_row_and_is_no_fault(tmp_path):
+    for behind_ms in (0, 7, 2000):
+        gripper = arm(names=("finger",), behind_ms=behind_ms)
+        folder = tmp_path / str(behind_ms)
+        folder.mkdir()
+        dataset, faults = joined(folder, run() + gripper, strict=True)
+        assert (len(dataset), len(dataset.episodes), faults) == (ROWS, 1, Counter())
+        assert dataset.info.joint_names == ("j1", "j2")
+        assert dataset.info.sources[0]["notes"] == {"joint state of other joints, left aside (finger)": 310}
+
+
+def test_a_gripper_of_more_joints_than_the_arm_is_told_apart_by_the_commands_or_by_name(tmp_path):
+    hand = arm(names=("f1", "f2", "f3"), behind_ms=3)
+    dataset, _ = joined(tmp_path, run() + hand, strict=True)
+    assert (len(dataset), dataset.info.joint_names) == (ROWS, ("j1", "j2"))
+    dataset, _ = joined(tmp_path, frames() + arm() + hand, joint_names=("j2", "j1"))
+    assert (len(dataset), dataset.info.joint_names) == (ROWS, ("j2", "j1"))
+    dataset, _ = joined(tmp_path, frames() + arm() + hand)
+    assert dataset.info.joint_names == ("f1", "f2", "f3")
+
+
+def test_two_arms_on_one_topic_are_not_guessed_between(tmp_path):
+    entries = frames() + arm() + arm(names=("k1", "k2"), behind_ms=3)
+    message = nothing_joined(tmp_path, entries)
+    assert "joint states of j1, j2 and of k1, k2; name those of the arm with --joints, or give --task" in message
+    dataset, _ = joined(tmp_path, entries, joint_names=("k1", "k2"))
+    assert len(dataset) == ROWS
+
+
+def test_joints_split_over_messages_are_merged(tmp_path):
+    entries = frames() + arm(names=("j1",)) + arm(names=("j2",), behind_ms=4) + commands()
+    dataset, faults = joined(tmp_path, entries, strict=True)
+    assert (len(dataset), faults, dataset.info.joint_names) == (ROWS, Counter(), ("j1", "j2"))
+    for name in ("observation.joint_position", "observation.joint_velocity"):
+        assert np.isfinite(np.asarray(dataset[name])).all()
+
+
+def test_joint_states_a_little_out_of_order_cost_no_row(tmp_path):
+    states = arm()
+    for k in range(0, 300, 7):
+        (topic, first, one), (_, second, other) = states[k : k + 2]
+        states[k : k + 2] = [(topic, first, other), (topic, second, one)]
+    assert len(joined(tmp_path, frames() + states + commands(), strict=True)[0]) == ROWS
+
+
+# ---------------------------------------------------------------------------------------------- what drivers leave out
+
+
+def test_rows_without_velocities_or_efforts_are_counted_by_column(tmp_path):
+    dataset, faults = joined(tmp_path, frames() + arm(velocity=None, effort=None) + commands())
+    assert len(dataset) == ROWS
+    assert faults == {
+        "row without velocity of each joint: NaN in observation.joint_velocity": 90,
+        "row without effort of each joint: NaN in action": 90,
+    }
+    assert refused(tmp_path / "b.mcap")
+
+
+def test_velocities_are_derived_from_positions_and_stamps(tmp_path):
+    entries = frames() + arm(velocity=None) + commands()
+    dataset, faults = joined(tmp_path, entries, strict=True, derive_velocity=True)
+    assert (len(dataset), faults) == (ROWS, Counter())
+    np.testing.assert_allclose(np.asarray(dataset["observation.joint_velocity"]), 1.0)

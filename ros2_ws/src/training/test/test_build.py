@@ -697,7 +697,8 @@ def test_a_joint_state_that_names_a_joint_twice_is_left_out_and_named(tmp_path):
             index = next(i for i, entry in enumerate(recording.messages) if entry[3] is message)
             recording.messages[index] = (at, topic, JOINT_STATE, twice)
     dataset, (report,), _ = build(tmp_path / "ds", recording.write(tmp_path / "bag"))
-    assert report.faults == {"joint state that names 'shoulder' twice": 1}
+    named = "joint state names shoulder, wrist, shoulder; expected each joint once"
+    assert report.faults == {named: 1, "frame without joint_states": 1}
     assert lengths(dataset) == [9, 6]
 
 

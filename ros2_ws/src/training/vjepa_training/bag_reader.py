@@ -5,8 +5,9 @@ has arrived. A bag that a killed recorder left behind is read as far as it is wh
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from vjepa_interfaces import topics
 from vjepa_interfaces.alignment import StampRing
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.image_codec import stated_size
+from vjepa_interfaces.joint_states import Added, JointReading, JointStateRefusedError, JointStates
 from vjepa_interfaces.messages import Timestep, timestep_of
-from vjepa_interfaces.stamps import to_nanoseconds
+from vjepa_interfaces.stamps import EPISODE_GAP_NS, to_nanoseconds
 from vjepa_interfaces.yaml_file import read_yaml
+from vjepa_training.bag_causes import JointStateCauses
 from vjepa_training.bag_counts import compare
 from vjepa_training.bag_files import custom_data, open_files
 from vjepa_training.bag_limits import BagLimitError, Meter
@@ -45,6 +48,8 @@ HELD_PICTURE_BYTES = 512 * 2**20
 """Frames that wait take no more: twenty of uncompressed 4K. Then the oldest goes on with what has arrived."""
 MAX_SMALL_BYTES = 2**16
 """Of a joint state, one of a thousand joints, of a point or a vector."""
+NAMING_MESSAGES = 1000
+"""Joint states and commands at the beginning of a bag that tell which joints are the arm's."""
 HELD_MESSAGES = 16_384
 """Messages of one topic that are held: what a sensor of 1 kHz sends while a frame waits."""
 
@@ -56,7 +61,7 @@ class Frame:
     Attributes:
         stamp_ns: the frame's stamp, nanoseconds.
         image: the `sensor_msgs` Image or CompressedImage.
-        joint_state: the `sensor_msgs/JointState` of this stamp, or the newest one before (see `Bag.frames`).
+        joint_state: the joints of the arm at this stamp, or their newest readings before (see `Bag.frames`).
         timestep: reward, discount and step type.
         target: (3,) m, world frame.
         fingertip: (3,) m, world frame.
@@ -65,7 +70,7 @@ class Frame:
 
     stamp_ns: int
     image: Any
-    joint_state: Any | None = None
+    joint_state: JointReading | None = None
     timestep: Timestep | None = None
     target: np.ndarray | None = None
     fingertip: np.ndarray | None = None
@@ -137,7 +142,44 @@ class Bag:
             if name in expected and name not in self.present:
                 self.faults[f"no topic {names[name]}"] += 1
 
-    def frames(self, joint_state_max_age_ns: int, faults: Counter[str]) -> Iterator[Frame]:
+    def joint_names(self, faults: Counter[str] | None = None) -> tuple[str, ...]:
+        """Return the joints of the arm: those that are commanded, else the largest group in one joint state.
+
+        The first `NAMING_MESSAGES` joint states and commands tell; `faults` is counted up by what is wrong with them.
+
+        Raises:
+            BagError: two groups are the largest.
+        """
+        wanted = {t: name for t, name in self._names.items() if name in (JOINT_STATES, JOINT_COMMAND)}
+        groups: dict[frozenset[str], tuple[str, ...]] = {}
+        commanded: frozenset[str] = frozenset()
+        messages = _messages(self._sources, wanted, self._types, Counter() if faults is None else faults)
+        for name, _, message in islice(messages, NAMING_MESSAGES):
+            joints = tuple(message.name)
+            if name == JOINT_STATES and joints:
+                groups.setdefault(frozenset(joints), joints)
+            elif joints and not commanded:
+                commanded = frozenset(joints)
+        messages.close()
+        all_joints = dict.fromkeys(joint for group in groups.values() for joint in group)
+        if commanded and commanded <= all_joints.keys():
+            return tuple(joint for joint in all_joints if joint in commanded)
+        largest = sorted(groups, key=len, reverse=True)
+        if len(largest) > 1 and len(largest[0]) == len(largest[1]):
+            raise BagError(
+                f"{self.path} has joint states of {', '.join(groups[largest[0]])} and of "
+                f"{', '.join(groups[largest[1]])}; name those of the arm with --joints, or give --task"
+            )
+        return groups[largest[0]] if largest else ()
+
+    def frames(
+        self,
+        joint_state_max_age_ns: int,
+        faults: Counter[str],
+        joint_names: Sequence[str] | None = None,
+        derive_velocity: bool = False,
+        notes: Counter[str] | None = None,
+    ) -> Generator[Frame, None, None]:
         """Yield the frames with what belongs to them, in the order of their arrival, each stamp once.
 
         Everything is joined by equal stamp. Only where the bag has no timesteps, so that the joint states come from an
@@ -146,56 +188,87 @@ class Bag:
         Args:
             joint_state_max_age_ns: see above, nanoseconds.
             faults: is counted up by what was wrong on the way, in words.
+            joint_names: joints of the arm; None for `joint_names()`. Joint states of others are left aside.
+            derive_velocity: see `JointStates`.
+            notes: is counted up by what is no fault, in words.
         """
         exact = TIMESTEP in self.present
-        rings = {name: StampRing(HELD_MESSAGES) for name in TYPES if name != IMAGE}
+        names = self.joint_names() if joint_names is None else joint_names
+        rings = {name: StampRing(HELD_MESSAGES) for name in TYPES if name not in (IMAGE, JOINT_STATES)}
+        joints = JointStates(names, HELD_MESSAGES, derive_velocity, exact)
+        causes = JointStateCauses(names, exact, joint_state_max_age_ns, SETTLE_NS * 1e-9)
         waiting: deque[tuple[int, int, Any]] = deque()
         newest: dict[str, int] = {}
         held_bytes = 0
 
         def settle() -> Frame:
             nonlocal held_bytes
-            _, stamp_ns, image = waiting.popleft()
+            arrived_ns, stamp_ns, image = waiting.popleft()
             held_bytes -= len(image.data)
-            joints = rings[JOINT_STATES]
+            reading = joints.at(stamp_ns) if exact else joints.at_or_before(stamp_ns, joint_state_max_age_ns)
+            if reading is None:
+                causes.miss(stamp_ns, arrived_ns)
             return Frame(
                 stamp_ns=stamp_ns,
                 image=image,
-                joint_state=joints.at(stamp_ns) if exact else joints.at_or_before(stamp_ns, joint_state_max_age_ns),
+                joint_state=reading,
                 timestep=rings[TIMESTEP].at(stamp_ns),
                 target=rings[TARGET].at(stamp_ns),
                 fingertip=rings[FINGERTIP].at(stamp_ns),
                 command=rings[JOINT_COMMAND].at(stamp_ns),
             )
 
-        found = _messages(self._sources, self._names, self._types, faults)
-        for name, arrived_ns, message in self._within_allowance(found, faults):
-            stamp_ns = to_nanoseconds(message.header.stamp)
-            if stamp_ns == 0:  # As on the zeros of a planner that is switched off.
-                if name == IMAGE:
-                    faults["frame without a stamp"] += 1
-                continue
-            if name == IMAGE and stamp_ns == newest.get(IMAGE):
-                faults["repeated stamp of a frame"] += 1
-                continue
-            if stamp_ns < newest.get(name, 0):  # A new time line, in which the rings forget the old one.
-                while waiting and waiting[0][1] > stamp_ns:
-                    yield settle()
-            while len(waiting) > LATER_FRAMES and (
-                arrived_ns - waiting[0][0] > SETTLE_NS or held_bytes > HELD_PICTURE_BYTES
-            ):
-                yield settle()
-            newest[name] = stamp_ns
-            if name == IMAGE:
-                waiting.append((arrived_ns, stamp_ns, message))
-                held_bytes += len(message.data)
-                continue
+        def hold(name: str, stamp_ns: int, arrived_ns: int, message: Any) -> None:
             try:
-                rings[name].add(stamp_ns, _value(name, message))
+                if name != JOINT_STATES:
+                    rings[name].add(stamp_ns, _value(name, message))
+                    return
+                added = joints.add(stamp_ns, message)
+            except JointStateRefusedError as error:
+                faults[str(error)] += 1
+                return
             except VjepaError:
                 faults[f"unreadable message on {name}"] += 1
-        while waiting:
-            yield settle()
+                return
+            if added == Added.OTHER_JOINTS:
+                causes.other(message.name)
+                return
+            causes.hold(stamp_ns, arrived_ns)
+            if added == Added.PARTLY:
+                faults["joint state without a finite position of each joint"] += 1
+
+        found = _messages(self._sources, self._names, self._types, faults)
+        try:
+            for name, arrived_ns, message in self._within_allowance(found, faults):
+                stamp_ns = to_nanoseconds(message.header.stamp)
+                if stamp_ns == 0 and name != JOINT_STATES:
+                    if name != JOINT_COMMAND or np.any(message.effort):  # A planner that is switched off sends zeros.
+                        faults[f"{'frame' if name == IMAGE else f'message on {name}'} without a stamp"] += 1
+                    continue
+                if name == IMAGE and stamp_ns == newest.get(IMAGE):
+                    faults["repeated stamp of a frame"] += 1
+                    continue
+                is_own = name != JOINT_STATES or (stamp_ns != 0 and not set(names).isdisjoint(message.name))
+                out_of_order_ns = EPISODE_GAP_NS if name == JOINT_STATES and not exact else 0
+                if is_own and stamp_ns < newest.get(name, 0) - out_of_order_ns:
+                    while waiting and waiting[0][1] > stamp_ns:  # A new time line, which the rings begin anew with.
+                        yield settle()
+                while len(waiting) > LATER_FRAMES and (
+                    arrived_ns - waiting[0][0] > SETTLE_NS or held_bytes > HELD_PICTURE_BYTES
+                ):
+                    yield settle()
+                if is_own:
+                    newest[name] = stamp_ns
+                if name == IMAGE:
+                    waiting.append((arrived_ns, stamp_ns, message))
+                    held_bytes += len(message.data)
+                else:
+                    hold(name, stamp_ns, arrived_ns, message)
+            while waiting:
+                yield settle()
+        finally:
+            found.close()
+            causes.report(joints.seen, faults, Counter() if notes is None else notes)
 
     def _within_allowance(self, found: Iterator[tuple[str, int, Any]], faults: Counter[str]) -> Iterator:
         """Yield messages until their compressed pictures state more pixels than the size of the bag explains."""
@@ -250,7 +323,7 @@ def _types_and_counts(sources: Iterable[Source]) -> tuple[dict[str, str], Counte
 
 def _messages(
     sources: Iterable[Source], names: Mapping[str, str], types: Mapping[str, str], faults: Counter[str]
-) -> Iterator[tuple[str, int, Any]]:
+) -> Generator[tuple[str, int, Any], None, None]:
     """Yield topic (our name), time of arrival (ns) and message, as far as each file of the bag can be read.
 
     At the end the messages read are compared with those that the files have.
@@ -259,19 +332,21 @@ def _messages(
     sources = list(sources)
     lost: Counter[str] = Counter()
     read: Counter[str] = Counter()
-    for topic, arrived_ns, data in in_order_of_time(sources, names, lost):
-        read[topic] += 1
-        name = names[topic]
-        if types[topic] in _SMALL and len(data) > MAX_SMALL_BYTES:
-            faults[f"message on {name} of more than {MAX_SMALL_BYTES} bytes"] += 1
-            continue
-        try:
-            message = store.deserialize_cdr(data, types[topic])
-        except Exception:  # rosbags raises many kinds on bytes that are no such message
-            faults[f"unreadable message on {name}"] += 1
-            continue
-        yield name, arrived_ns, message
-    faults.update(lost)
+    try:
+        for topic, arrived_ns, data in in_order_of_time(sources, names, lost):
+            read[topic] += 1
+            name = names[topic]
+            if types[topic] in _SMALL and len(data) > MAX_SMALL_BYTES:
+                faults[f"message on {name} of more than {MAX_SMALL_BYTES} bytes"] += 1
+                continue
+            try:
+                message = store.deserialize_cdr(data, types[topic])
+            except Exception:  # rosbags raises many kinds on bytes that are no such message
+                faults[f"unreadable message on {name}"] += 1
+                continue
+            yield name, arrived_ns, message
+    finally:
+        faults.update(lost)
     _, counts = _types_and_counts(sources)
     for topic in sorted(names):
         named = sum(count for fault, count in lost.items() if fault.startswith(f"message on {topic} lost"))

@@ -51,6 +51,7 @@ HEAD_FRAMES = 100
 """Frames from whose stamps the control period of an unknown task is taken, as their median distance."""
 PIECE_BYTES = 2**24
 """Size from which on rows of an episode are written, whether or not it is over."""
+COLUMN_OF = {"velocity": "observation.joint_velocity", "effort": "action"}
 GAP_PERIODS = 1.5
 """A frame further than so many control periods behind the one before is not its next control step."""
 
@@ -67,6 +68,8 @@ class BuildConfig:
         effort_limit: torque of an action of 1, N·m; None for the task's.
         control_period_s: seconds from one control step to the next; None for the task's, else the frames' distance.
         joint_state_max_age_s: oldest joint state of an independent sensor that is joined to a frame, seconds.
+        joint_names: joints of the arm; empty for the task's, else what the bags tell.
+        derive_velocity: whether velocities are taken from positions and their stamps, see `JointStates`.
     """
 
     names: dict[str, str]
@@ -76,6 +79,8 @@ class BuildConfig:
     effort_limit: float | None = None
     control_period_s: float | None = None
     joint_state_max_age_s: float = 0.1
+    joint_names: tuple[str, ...] = ()
+    derive_velocity: bool = False
 
     def __post_init__(self) -> None:
         """Refuse numbers that make no sense, with a VjepaError."""
@@ -95,6 +100,7 @@ class BagReport:
         rows: rows of them in the dataset.
         episodes: episodes begun.
         faults: what was wrong, in words, and how often; steps that lack something are left out.
+        notes: what is no fault, likewise.
     """
 
     bag: str
@@ -102,6 +108,7 @@ class BagReport:
     rows: int = 0
     episodes: int = 0
     faults: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
 
 
 class Stopwatch:
@@ -193,7 +200,13 @@ def build_dataset(
         if not writer.episodes:
             return None, reports, watch
     sources = tuple(
-        {**source, **vars(report), "faults": dict(report.faults), "recorded_with": bag.about}
+        {
+            **source,
+            **vars(report),
+            "faults": dict(report.faults),
+            "notes": dict(report.notes),
+            "recorded_with": bag.about,
+        }
         for bag, report in zip(bags, reports, strict=True)
     )
     with watch("writing"):
@@ -218,20 +231,27 @@ def describe(bags: list[Bag], config: BuildConfig, encoder: Encoder | None) -> D
     if usable is None:
         raise VjepaError(
             f"no bag has messages on both {config.names[IMAGE]} and {config.names[JOINT_STATES]}; "
-            "say with --namespace or --topics how these topics are called"
+            f"say with --namespace or --topics how these topics are called{_listed(_union(bags))}"
         )
-    head = list(islice(usable.frames(round(config.joint_state_max_age_s * 1e9), Counter()), HEAD_FRAMES))
-    joints = next((frame.joint_state.name for frame in head if frame.joint_state is not None), ())
     effort_limit = config.effort_limit or arm.get("effort_limit")
     if effort_limit is None:
         raise VjepaError(f"{usable.path} does not say of which task it is; give --task, or --effort-limit in N·m")
-    if not arm and not joints:
-        raise VjepaError(
-            f"{usable.path}: none of the first {len(head)} frames has a joint state; is the clock the same?"
-        )
+    faults = Counter(usable.faults)
+    joints = config.joint_names or tuple(arm.get("joint_names", ())) or usable.joint_names(faults)
+    if not joints:
+        listed = _listed(faults)
+        raise VjepaError(f"{usable.path}: no joint state names a joint; name those of the arm with --joints{listed}")
+    faults = Counter(usable.faults)
+    frames = usable.frames(round(config.joint_state_max_age_s * 1e9), faults, joints, config.derive_velocity)
+    head = list(islice(frames, HEAD_FRAMES))
+    frames.close()
+    if not head:
+        raise VjepaError(f"{usable.path}: no frame could be read{_listed(faults)}")
+    if not arm and not any(frame.joint_state for frame in head) and len(head) < HEAD_FRAMES:
+        raise VjepaError(f"{usable.path}: none of its {len(head)} frames has a joint state{_listed(faults)}")
     image_shape = _image_shape(head, usable)
     return DatasetInfo(
-        joint_names=tuple(arm.get("joint_names") or joints),
+        joint_names=joints,
         effort_limit=float(effort_limit),
         control_period_ns=_control_period_ns(head, config.control_period_s or arm.get("control_period_s"), usable),
         latent_shape=tuple(encoder.shape) if encoder else None,
@@ -322,7 +342,7 @@ class _BagReading:
     ):
         self.report = BagReport(str(bag.path), faults=Counter(bag.faults))
         self._bag, self._info, self._watch, self._on_frame = bag, info, watch, on_frame
-        self._keep_frames = config.frames
+        self._keep_frames, self._derives = config.frames, config.derive_velocity
         self._max_age_ns = round(config.joint_state_max_age_s * 1e9)
         self._needed = [name for name in OF_THE_SIM if name in bag.present]
         self._unknown = np.full(len(info.joint_names), np.nan)
@@ -378,7 +398,9 @@ class _BagReading:
 
     def _numbered(self, first: int) -> Iterator[tuple[int, Frame]]:
         """Yield the frames with the number of their episode, and count what is missing between them."""
-        frames = self._bag.frames(self._max_age_ns, self.report.faults)
+        frames = self._bag.frames(
+            self._max_age_ns, self.report.faults, self._info.joint_names, self._derives, self.report.notes
+        )
         number, previous_ns, ended = first - 1, None, False
         period_ns = self._info.control_period_ns
         while True:
@@ -407,27 +429,21 @@ class _BagReading:
         present = {TIMESTEP: frame.timestep, TARGET: frame.target, FINGERTIP: frame.fingertip}
         missing = [name for name in self._needed if present[name] is None]
         joints = frame.joint_state
-        twice = [name for name in self._info.joint_names if joints is not None and list(joints.name).count(name) > 1]
-        if twice:
-            self.report.faults[f"joint state that names '{twice[0]}' twice"] += 1
-            return None
         if joints is None or missing:
             self.report.faults[f"frame without {JOINT_STATES if joints is None else missing[0]}"] += 1
-            return None
-        position = self._by_joint(joints.name, joints.position)
-        if position is None or not np.isfinite(position).all():
-            self.report.faults["joint state without a finite position of each joint"] += 1
             return None
         command = self._by_joint(frame.command.name, frame.command.effort) if frame.command is not None else None
         if frame.command is not None and command is None:
             self.report.faults[f"{JOINT_COMMAND} without an effort of each joint"] += 1
-        velocity, effort = (self._by_joint(joints.name, values) for values in (joints.velocity, joints.effort))
+        for what in ("velocity", "effort"):
+            if not np.isfinite(getattr(joints, what)).all():
+                self.report.faults[f"row without {what} of each joint: NaN in {COLUMN_OF[what]}"] += 1
         nowhere = np.full(3, np.nan)
         return _Step(
             stamp_ns=frame.stamp_ns,
-            position=position,
-            velocity=self._unknown if velocity is None else velocity,
-            effort=self._unknown if effort is None else effort,
+            position=joints.position,
+            velocity=joints.velocity,
+            effort=joints.effort,
             command=self._unknown if command is None else command,
             target=nowhere if frame.target is None else frame.target,
             fingertip=nowhere if frame.fingertip is None else frame.fingertip,
@@ -440,6 +456,16 @@ class _BagReading:
         if not set(self._info.joint_names) <= known.keys():
             return None
         return np.array([known[name] for name in self._info.joint_names], np.float64)
+
+
+def _union(bags: list[Bag]) -> Counter[str]:
+    return sum((bag.faults for bag in bags), Counter())
+
+
+def _listed(faults: Counter[str]) -> str:
+    """Return what was wrong, with its counts, as the end of a message; empty where nothing was."""
+    found = [f"{fault} ({count})" for fault, count in sorted(faults.items()) if not fault.startswith("no topic ")]
+    return "".join(f"\n  {line}" for line in found)
 
 
 def _survey(bag: Bag, info: DatasetInfo, config: BuildConfig) -> BagReport:

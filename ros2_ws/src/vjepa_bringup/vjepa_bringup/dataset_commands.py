@@ -83,6 +83,16 @@ def _add_build(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         metavar="S",
         help="of the joint state that an independent sensor adds to a frame (default %(default)s)",
     )
+    build.add_argument(
+        "--joints",
+        type=_names,
+        default=(),
+        metavar="NAME,NAME",
+        help="of the arm (default: the task's, else those commanded, else the most that one joint state has)",
+    )
+    build.add_argument(
+        "--derive-velocity", action="store_true", help="from positions and stamps, whatever the driver sends"
+    )
     _add_kept(build)
     build.set_defaults(function=build_command)
 
@@ -125,6 +135,14 @@ def _add_encoder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--params-file", default="", help="YAML of ROS parameters over the defaults")
 
 
+def _names(text: str) -> tuple[str, ...]:
+    """Return the names in a list with commas between them."""
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names) or len(set(names)) != len(names):
+        raise argparse.ArgumentTypeError(f"'{text}' is no list of names such as shoulder,wrist, each once")
+    return names
+
+
 def build_command(arguments: argparse.Namespace) -> int:
     """`vjepa dataset build`: exit status 0 when there is a dataset, whatever had to be left out."""
     from vjepa_training.bag_reader import Bag, topic_names
@@ -139,10 +157,13 @@ def build_command(arguments: argparse.Namespace) -> int:
         effort_limit=arguments.effort_limit,
         control_period_s=arguments.control_period,
         joint_state_max_age_s=arguments.joint_state_max_age,
+        joint_names=arguments.joints,
+        derive_velocity=arguments.derive_velocity,
     )
     bags = [Bag(path, config.names) for path in arguments.bags]
     encoder = None if arguments.no_latents else _load_encoder(arguments)
-    making = {"bags": [str(bag.path.resolve()) for bag in bags], "topics": config.names}
+    making: dict[str, Any] = {"bags": [str(bag.path.resolve()) for bag in bags], "topics": config.names}
+    making |= {"joints": config.joint_names, "derive_velocity": config.derive_velocity}
     claim_parts(arguments.out, {**making, "encoder": encoder and encoder.info()})
     with _bar(sum(bag.frame_count for bag in bags), "frame") as bar:
         dataset, reports, watch = build_dataset(
@@ -346,4 +367,5 @@ def _bag_table(reports: Sequence[Any]) -> str:
     for report in reports:
         lines.append(f"{report.frames:8} {report.rows:8} {report.episodes:8}  {report.bag}")
         lines += [f"{count:>26}  {fault}" for fault, count in sorted(report.faults.items())]
+        lines += [f"{count:>26}  (no fault) {note}" for note, count in sorted(report.notes.items())]
     return "\n".join(lines)

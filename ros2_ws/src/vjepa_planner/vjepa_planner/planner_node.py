@@ -21,6 +21,7 @@ from vjepa_interfaces import topics
 from vjepa_interfaces.alignment import StampRing
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_interfaces.joint_states import Added, JointStateRefusedError, JointStates
 from vjepa_interfaces.managed_node import ERROR, OK, STEADY, WARN, ManagedNode, run
 from vjepa_interfaces.messages import goal_of, latent_of
 from vjepa_interfaces.stamps import begins_episode, set_stamp, to_nanoseconds
@@ -54,6 +55,7 @@ class PlannerParameters:
         control_period_s: one control step, seconds; also the planner's deadline in real time.
         latent_timeout_s: in real time, silence of latents longer than this means zero torque.
         joint_state_max_age_s: in real time, the oldest joint state that may be joined to a latent.
+        derive_velocity: take velocities from positions and their stamps, as `dataset build --derive-velocity` does.
         device: where a planner's networks run.
         threads: processor threads of a planner's networks; 0 leaves it to torch.
     """
@@ -70,6 +72,7 @@ class PlannerParameters:
     control_period_s: float = 0.02
     latent_timeout_s: float = 0.5
     joint_state_max_age_s: float = 0.1
+    derive_velocity: bool = False
     device: str = "cpu"
     threads: int = 1
 
@@ -151,7 +154,9 @@ class PlannerNode(ManagedNode):
         self._plan_time = Durations()
         self._rate = RateMeter()
         self._periods = Durations(PERIODS)
-        self._joints, self._targets = StampRing(), StampRing()
+        names, exact = self.parameters.joint_names, self.parameters.lockstep
+        self._joints = JointStates(names, derive_velocity=self.parameters.derive_velocity, exact=exact)
+        self._targets = StampRing()
         self._goal: np.ndarray | None = None
         self._goal_ns = 0
         self._refused_goal = ""
@@ -249,23 +254,19 @@ class PlannerNode(ManagedNode):
     def _on_joint_state(self, message: JointState) -> None:
         if not self.active:
             return
-        names = list(message.name)
         try:
-            order = [names.index(name) for name in self._limits.joint_names]
-            if twice := [name for name in self._limits.joint_names if names.count(name) > 1]:
-                self._counts["refused_joint_states"] += 1
-                self._failure.begin(f"joint state names {twice[0]} twice; expected each joint once")
-                return
-            position = np.array([message.position[i] for i in order])
-            velocity = np.array([message.velocity[i] for i in order])
-        except (ValueError, IndexError):
+            needs_velocity = not self.parameters.derive_velocity
+            added = self._joints.add(to_nanoseconds(message.header.stamp), message, needs_velocity)
+        except JointStateRefusedError as error:
             self._counts["refused_joint_states"] += 1
-            self._failure.begin(
-                f"joint state names {', '.join(names) or '(none)'} with {len(message.position)} positions and "
-                f"{len(message.velocity)} velocities; expected {', '.join(self._limits.joint_names)} with both"
-            )
+            self._failure.begin(str(error))
             return
-        self._joints.add(to_nanoseconds(message.header.stamp), (position, velocity))
+        if added == Added.OTHER_JOINTS:
+            self._counts["other_joint_states"] += 1
+            if JOINT_STATE in self._supervisor.needs and not self._joints.seen.any():
+                names = ", ".join(message.name) or "(none)"
+                self._failure.begin(f"joint states of {names}; expected {', '.join(self._limits.joint_names)}")
+            return
         self._plan_if_complete()
 
     def _on_target(self, message: PointStamped) -> None:
@@ -318,7 +319,7 @@ class PlannerNode(ManagedNode):
                 return
         self._waiting = None
         self._begin_tick(stamp_ns)
-        position, velocity = joints if joints is not None else (None, None)
+        position, velocity = (joints.position, joints.velocity) if joints is not None else (None, None)
         observation = Observation(
             stamp_ns=stamp_ns,
             latent=latent,
@@ -439,8 +440,8 @@ class PlannerNode(ManagedNode):
         values |= {"rate_hz": self._rate.rate(time.monotonic()), "plan_p50_ms": p50, "plan_p99_ms": p99}
         (period_ms,) = self._periods.percentiles(50) if len(self._periods) >= FEWEST_PERIODS else (math.nan,)
         values["frame_period_ms"] = period_ms
-        names = ("commands", "swaps", "repeated_latents", "refused_latents", "refused_joint_states", "latent_timeouts")
-        values |= {name: self._counts[name] for name in names}
+        names = ("commands", "swaps", "repeated_latents", "refused_latents", "refused_joint_states")
+        values |= {name: self._counts[name] for name in (*names, "other_joint_states", "latent_timeouts")}
         values |= {name: supervisor.counts[name] for name in ("fallbacks", "fallback_commands", "missed_deadlines")}
         values |= {"goal": "none" if self._goal is None else self._goal_ns, "seeks_goal": self._seeks_goal}
         values |= {"refused_goals": self._counts["refused_goals"], "refused_goal": self._refused_goal}

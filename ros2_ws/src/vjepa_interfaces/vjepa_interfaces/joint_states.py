@@ -1,0 +1,194 @@
+"""The joint states of one arm out of whatever is on their topic: shared by the live planner and by datasets of bags.
+
+A gripper often publishes on the arm's topic, and some drivers send each joint by itself. So a message is first asked
+which joints of the arm it has. Messages that have the same joints are a group with a time line of its own; a reading
+takes each joint from the newest message at or before the frame, never from a later one.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from vjepa_interfaces.alignment import RING_SIZE
+from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.stamps import EPISODE_GAP_NS
+
+
+class JointStateRefusedError(VjepaError):
+    """A message that is no joint state of any arm; the message states why."""
+
+
+class Added(Enum):
+    """What became of a message: held, held but for joints whose position is not finite, or of other joints."""
+
+    WHOLE = "whole"
+    PARTLY = "partly"
+    OTHER_JOINTS = "other joints"
+
+
+@dataclass(frozen=True, eq=False)
+class JointReading:
+    """What the joints of an arm did, in its order; NaN where a driver does not send it.
+
+    Attributes:
+        position: (n,) rad, finite.
+        velocity: (n,) rad/s.
+        effort: (n,) N·m.
+    """
+
+    position: np.ndarray
+    velocity: np.ndarray
+    effort: np.ndarray
+
+
+class JointStates:
+    """The newest joint states of an arm, by stamp.
+
+    Attributes:
+        seen: (n,) whether a message had a finite position of the joint.
+    """
+
+    def __init__(
+        self, joint_names: Sequence[str], size: int = RING_SIZE, derive_velocity: bool = False, exact: bool = False
+    ):
+        """Hold the newest `size` messages of each group of joints.
+
+        Args:
+            joint_names: joints of the arm, n of them, in its order.
+            size: messages.
+            exact: any stamp that goes backwards begins a new time line, as in a simulation. Otherwise a message up to
+                half a second out of order is put where it belongs.
+            derive_velocity: take the velocity of a joint from its last two positions and their stamps, whatever its
+                driver sends. The first message after a gap of half a second gives none, and is not held.
+        """
+        self._names = tuple(joint_names)
+        self._size, self._derives = size, derive_velocity
+        self._tolerance_ns = 0 if exact else EPISODE_GAP_NS
+        self._groups: dict[bytes, _Group] = {}
+        self._last_stamp = np.full(len(self._names), -1, np.int64)
+        self._last_position = np.full(len(self._names), np.nan)
+        self.seen = np.zeros(len(self._names), bool)
+
+    def add(self, stamp_ns: int, message, needs_velocity: bool = False) -> Added:
+        """Hold a `sensor_msgs/JointState` under its stamp (nanoseconds), and return what became of it.
+
+        Raises:
+            JointStateRefusedError: it has no stamp, names a joint twice, or has not one position for each name, or no
+                velocity of a joint of the arm where it needs one.
+        """
+        names = list(message.name)
+        own = [joint for joint, name in enumerate(self._names) if name in names]
+        if not own:
+            return Added.OTHER_JOINTS
+        if stamp_ns == 0:
+            raise JointStateRefusedError(
+                "joint state without a stamp; expected the time of the reading in header.stamp"
+            )
+        if len(set(names)) != len(names):
+            raise JointStateRefusedError(f"joint state names {', '.join(names)}; expected each joint once")
+        if len(message.position) != len(names):
+            raise JointStateRefusedError(
+                f"joint state names {', '.join(names)} with {len(message.position)} positions; expected one for each"
+            )
+        order = [names.index(self._names[joint]) for joint in own]
+        reading = JointReading(*(self._by_joint(values, own, order) for values in _fields(message)))
+        finite = np.isfinite(reading.position)
+        if needs_velocity and not np.isfinite(reading.velocity[finite]).all():
+            raise JointStateRefusedError(
+                f"joint state of {', '.join(names)} has no velocity of each joint; expected one, or derive_velocity"
+            )
+        self.seen |= finite
+        if self._derives:
+            reading = JointReading(reading.position, self._velocity(stamp_ns, reading.position), reading.effort)
+            reading.position[~np.isfinite(reading.velocity)] = np.nan
+        self._hold(stamp_ns, reading)
+        return Added.WHOLE if finite[own].all() else Added.PARTLY
+
+    def at(self, stamp_ns: int) -> JointReading | None:
+        """Return the reading stamped exactly `stamp_ns`; None unless it has every joint."""
+        return self._merged(stamp_ns, 0)
+
+    def at_or_before(self, stamp_ns: int, max_age_ns: int) -> JointReading | None:
+        """Return each joint's newest reading at or before `stamp_ns`; None unless all are at most `max_age_ns` old."""
+        return self._merged(stamp_ns, max_age_ns)
+
+    def _by_joint(self, values: Sequence[float], own: list[int], order: list[int]) -> np.ndarray:
+        """Return one of a message's arrays in the order of the arm, (n,); NaN where it has no such value."""
+        found = np.full(len(self._names), np.nan)
+        if len(values) > max(order):
+            found[own] = np.asarray(values, np.float64)[order]
+        return found
+
+    def _velocity(self, stamp_ns: int, position: np.ndarray) -> np.ndarray:
+        """Return the velocities since the joints' last messages; NaN where there is none within half a second."""
+        passed = stamp_ns - self._last_stamp
+        known = (self._last_stamp >= 0) & (passed > 0) & (passed <= EPISODE_GAP_NS)
+        way = position - self._last_position
+        way = np.where(np.abs(way) > np.pi, way - np.round(way / (2 * np.pi)) * 2 * np.pi, way)
+        goes_on = (passed > 0) | (passed < -self._tolerance_ns)
+        present = np.isfinite(position) & (goes_on | (self._last_stamp < 0))
+        self._last_stamp[present], self._last_position[present] = stamp_ns, position[present]
+        return np.where(known, way / np.where(known, passed * 1e-9, 1.0), np.nan)
+
+    def _hold(self, stamp_ns: int, reading: JointReading) -> None:
+        joints = np.isfinite(reading.position)
+        if not joints.any():
+            return
+        group = self._groups.setdefault(joints.tobytes(), _Group())
+        if group.stamps and stamp_ns < group.stamps[-1] - self._tolerance_ns:
+            if stamp_ns in group.stamps:
+                return
+            for other in self._groups.values():  # A new time line: the other groups' is over too.
+                if other is group or (other.stamps and other.stamps[-1] > stamp_ns + self._tolerance_ns):
+                    other.clear()
+        group.add(stamp_ns, reading, self._size)
+
+    def _merged(self, stamp_ns: int, max_age_ns: int) -> JointReading | None:
+        """Return one reading of several groups', a joint's newest one counting."""
+        found = [pair for group in self._groups.values() if (pair := group.at_or_before(stamp_ns, max_age_ns))]
+        if not found:
+            return None
+        merged = JointReading(*(np.full(len(self._names), np.nan) for _ in range(3)))
+        for _, reading in sorted(found, key=lambda pair: pair[0]):
+            joints = np.isfinite(reading.position)
+            merged.position[joints] = reading.position[joints]
+            merged.velocity[joints] = reading.velocity[joints]
+            merged.effort[joints] = reading.effort[joints]
+        return merged if np.isfinite(merged.position).all() else None
+
+
+class _Group:
+    """Readings of the same joints, by their stamps."""
+
+    def __init__(self) -> None:
+        self.stamps: list[int] = []
+        self._readings: list[JointReading] = []
+
+    def add(self, stamp_ns: int, reading: JointReading, size: int) -> None:
+        place = bisect_left(self.stamps, stamp_ns)
+        if self.stamps[place : place + 1] == [stamp_ns]:
+            return
+        self.stamps.insert(place, stamp_ns)
+        self._readings.insert(place, reading)
+        if len(self.stamps) > size:
+            del self.stamps[0], self._readings[0]
+
+    def at_or_before(self, stamp_ns: int, max_age_ns: int) -> tuple[int, JointReading] | None:
+        place = bisect_right(self.stamps, stamp_ns) - 1
+        if place < 0 or stamp_ns - self.stamps[place] > max_age_ns:
+            return None
+        return self.stamps[place], self._readings[place]
+
+    def clear(self) -> None:
+        self.stamps.clear()
+        self._readings.clear()
+
+
+def _fields(message) -> tuple[Sequence[float], Sequence[float], Sequence[float]]:
+    """Return positions, velocities and efforts; what is not there for each name is left out."""
+    count = len(message.name)
+    velocity, effort = (values if len(values) == count else () for values in (message.velocity, message.effort))
+    return message.position, velocity, effort
