@@ -29,6 +29,7 @@ from vjepa_interfaces.bundle import file_sha256
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
 from vjepa_training.arrow_stream import FoldedError, check_unfolded
+from vjepa_training.usable_columns import unknown_rows
 
 INFO_FILE, PARTS, MAKING_FILE = "info.json", "parts", "making.json"
 FORMAT_VERSION = 1
@@ -346,7 +347,9 @@ def write_pieces(folder: Path | str, info: DatasetInfo, pieces: Iterable[tuple[i
     about = {"format_version": FORMAT_VERSION, "rows": rows, "files": files, "sha256": hashes}
     description = {**about, **dataclasses.asdict(info)}
     _write_json(folder / INFO_FILE, description)  # The last one: a folder with it is whole.
-    return Dataset(folder)
+    dataset = Dataset(folder)
+    _write_json(folder / INFO_FILE, {**description, "unknown_rows": unknown_rows(dataset)})
+    return dataset
 
 
 class Column(Sequence[Any]):
@@ -420,6 +423,7 @@ class Dataset:
             self._files = [str(name) for name in description.pop("files")]
             self._sha256 = {str(name): digest for name, digest in dict(description.pop("sha256", {})).items()}
             rows = int(description.pop("rows"))
+            description.pop("unknown_rows", None)  # For other readers; here `usable_columns` counts.
             self.info = _info_of(description)
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             raise DatasetError(f"{file} does not describe a dataset: {type(error).__name__} {error}") from error

@@ -65,6 +65,9 @@ def fit_conditioning(
     chosen = np.sort(np.random.default_rng((seed, 8)).permutation(rows)[:FITTED_ROWS])
     if config.joint_state:
         velocity = dataset["observation.joint_velocity"][chosen]
+        velocity = velocity[np.isfinite(velocity).all(axis=1)]
+        if not len(velocity):
+            raise VjepaError(f"{dataset.folder} knows no joint velocity in the episodes to fit to; collect more")
         model.velocity_scale.copy_(torch.from_numpy(velocity.std(0)).clamp(min=1e-3))
     if config.size:
         read = _Latents(dataset, config)
@@ -166,5 +169,7 @@ def _labels(dataset: Dataset) -> np.ndarray:
     position, velocity = columns["observation.joint_position"], columns["observation.joint_velocity"]
     plane = plane_of(dataset.info.task)
     target, fingertip = (columns[name][:, plane] / METRE_UNIT for name in ("target", "fingertip"))
-    joints = [np.sin(position), np.cos(position), velocity / np.maximum(velocity.std(0), 1e-3)]
+    known = velocity[np.isfinite(velocity).all(axis=1)]
+    scale = np.maximum(known.std(0), 1e-3) if len(known) else 1.0
+    joints = [np.sin(position), np.cos(position), velocity / scale]
     return np.concatenate([*joints, target, fingertip, target - fingertip], axis=1).astype(np.float32)

@@ -32,6 +32,7 @@ from vjepa_training.catalogue import expert_of
 from vjepa_training.dataset import LATENT, Dataset
 from vjepa_training.optimiser import adamw, set_cosine_rate
 from vjepa_training.rollout import RolloutConfig, rollout
+from vjepa_training.usable_columns import VELOCITY, known_rows, require_columns
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,8 @@ def labelled_frames(dataset: Dataset, training: BcTraining, max_frames: int = 0)
         VjepaError: no latents, no expert that knows the task, or frames without a target, which it cannot label.
     """
     latents = dataset[LATENT]
-    index = np.arange(len(dataset))
+    require_columns(dataset, (VELOCITY,), "train bc")
+    index = np.flatnonzero(known_rows(dataset, VELOCITY))
     if 0 < max_frames < len(index):
         index = np.sort(np.random.default_rng((training.seed, 5)).choice(index, max_frames, replace=False))
     position, velocity, target = (

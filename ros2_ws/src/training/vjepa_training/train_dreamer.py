@@ -27,6 +27,7 @@ from vjepa_training.dataset import Dataset
 from vjepa_training.optimiser import adamw
 from vjepa_training.training_run import Stateful, TrainingRun, fit, identity_of
 from vjepa_training.transitions import BLOCK_ROWS, Transitions, observed_blocks, open_transitions, split_episodes
+from vjepa_training.usable_columns import VELOCITY, require_columns
 
 REWARD, DISTANCE, HYBRID = "reward", "goal-distance", "hybrid"
 BEST_STATES = 500
@@ -154,7 +155,8 @@ def train_dreamer(
     bundle.check_encoder(fingerprint)
     bundle.check_arm(dataset.info.arm)
     heads = _heads(reward, bundle, training)
-    data = open_transitions(dataset, model.conditioning, work)
+    require_columns(dataset, (VELOCITY,) if model.conditioning.config.joint_state else (), "train dreamer")
+    data = open_transitions(dataset, model.conditioning, work, needed=())
     model.to(training.device)
     labels = _labels(dataset, policy, work) if policy else None
     fitted, held = split_episodes(len(dataset.episodes), training.validation_share, training.seed)

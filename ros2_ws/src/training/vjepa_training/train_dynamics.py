@@ -27,6 +27,7 @@ from vjepa_training.optimiser import adamw
 from vjepa_training.probe import fit_ridge
 from vjepa_training.training_run import TrainingRun, fit, identity_of
 from vjepa_training.transitions import Transitions, open_transitions, split_episodes
+from vjepa_training.usable_columns import ACTION, VELOCITY, require_columns
 
 OPEN_LOOP_STEPS = 20
 """Control steps ahead of which the open-loop error is measured, at most; fewer where episodes are shorter."""
@@ -127,6 +128,7 @@ def train_dynamics(
     """
     if dataset.info.latent_shape is None:
         raise VjepaError(f"{dataset.folder} has no latents; encode it first: vjepa dataset encode")
+    require_columns(dataset, (ACTION, *((VELOCITY,) if training.joint_state else ())), "train dynamics")
     torch.manual_seed(training.seed)
     rows, dim = dataset.info.latent_shape
     config = preset(training.preset, **_changes(training))
@@ -288,7 +290,7 @@ def _delta_scale(data: Transitions, rows: np.ndarray, repeat: int) -> Tensor:
 
 def _offset_probe(data: Transitions, episodes: np.ndarray) -> Any:
     """Return a linear probe from states to the way from fingertip to target, m; None where no row knows it."""
-    rows = np.flatnonzero(np.isin(data.episode, episodes) & np.isfinite(data.offsets).all(1))
+    rows = np.flatnonzero(np.isin(data.episode, episodes) & np.isfinite(data.offsets).all(1) & (data.left >= 0))
     rows = np.sort(np.random.default_rng(3).permutation(rows)[:STATISTICS_ROWS])
     if len(rows) < 100:
         return None

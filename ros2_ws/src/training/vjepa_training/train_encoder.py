@@ -27,6 +27,7 @@ from vjepa_training.dataset import IMAGE, Dataset
 from vjepa_training.encoder_objectives import FUTURE_STEPS, Clips, JointEmbedding, MaskedPrediction
 from vjepa_training.optimiser import adamw, set_cosine_rate
 from vjepa_training.training_run import TrainingRun, identity_of, require_finite
+from vjepa_training.usable_columns import ACTION, VELOCITY, known_rows, require_columns
 
 OBJECTIVES = ("joint-embedding", "masked")
 STATISTICS_BATCHES = 16
@@ -107,6 +108,7 @@ class ClipSampler:
                 f"{side} x {side}, resized from {checkpoint.preprocessing.resize}; collect frames of that size"
             )
         self._device, self._clip_frames = device, clip_frames
+        require_columns(dataset, (ACTION, VELOCITY), "train encoder")
         self._position = np.asarray(dataset["observation.joint_position"], np.float32)
         self._velocity = np.asarray(dataset["observation.joint_velocity"], np.float32)
         self._actions = np.asarray(dataset["action"], np.float32) / dataset.info.effort_limit
@@ -117,8 +119,8 @@ class ClipSampler:
         for start, stop in dataset.episodes:
             self._starts[start:stop] = start
         # A row is drawn if the rows behind it that the objective needs are steps of one episode without a gap.
-        whole = np.asarray(dataset["has_next"]).copy()
-        usable = whole.copy()
+        whole = np.asarray(dataset["has_next"]) & known_rows(dataset, ACTION)
+        usable = whole & known_rows(dataset, VELOCITY)
         for ahead in range(1, FUTURE_STEPS):
             usable[:-ahead] &= whole[ahead:]
             usable[-ahead:] = False

@@ -22,6 +22,7 @@ from vjepa_training.dataset import Dataset
 from vjepa_training.optimiser import adamw
 from vjepa_training.training_run import TrainingRun, fit, identity_of
 from vjepa_training.transitions import Transitions, open_transitions, split_episodes
+from vjepa_training.usable_columns import ACTION, VELOCITY, require_columns
 
 VALIDATION_BATCH = 4096
 
@@ -95,6 +96,7 @@ def train_reward(
     bundle.check_encoder(fingerprint)
     bundle.check_arm(dataset.info.arm)
     conditioning = model_of_states.conditioning
+    require_columns(dataset, (ACTION, *((VELOCITY,) if conditioning.config.joint_state else ())), "train reward")
     repeat = model_of_states.config.action_repeat
     torch.manual_seed(training.seed)
     data = open_transitions(dataset, conditioning, work)

@@ -1,7 +1,7 @@
 """A dataset's rows as a world model reads them: states on disk, actions in [-1, 1], and runs of rows in an episode."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from vjepa_interfaces.errors import VjepaError
 from vjepa_planner.models.conditioning import Conditioning
 from vjepa_training.catalogue import plane_of
 from vjepa_training.dataset import LATENT, Dataset
+from vjepa_training.usable_columns import ACTION, OF_THE_STEP, VELOCITY, known_rows
 
 BLOCK_ROWS = 4096
 
@@ -25,7 +26,7 @@ class Transitions:
         actions: (N, n) float32 in [-1, 1], from each row to the next; 0 where there is no next.
         rewards: (N,) float32, of the step from each row to the next; 0 where there is none.
         offsets: (N, 2) float32, from fingertip to target in the plane of the task, m; NaN where not known.
-        left: (N,) steps that follow each row in its episode without a gap.
+        left: (N,) steps that follow each row in its episode without a gap; -1 where its own state is not known.
         episode: (N,) number of the episode.
     """
 
@@ -46,9 +47,12 @@ class Transitions:
         return np.flatnonzero(np.isin(self.episode, episodes) & (self.left >= steps) & (before == history - 1))
 
 
-def open_transitions(dataset: Dataset, conditioning: Conditioning, work: Path | str) -> Transitions:
+def open_transitions(
+    dataset: Dataset, conditioning: Conditioning, work: Path | str, needed: Sequence[str] = (ACTION,)
+) -> Transitions:
     """Return the rows of `dataset` in the states of `conditioning`, kept in the folder `work` for the next time.
 
+    A step of which a `needed` column is not known is a gap, and so is a state whose joint velocities are not known.
     Memory stays flat however large the dataset is: states are written and read block by block.
 
     Raises:
@@ -58,10 +62,16 @@ def open_transitions(dataset: Dataset, conditioning: Conditioning, work: Path | 
     work.mkdir(parents=True, exist_ok=True)
     has_next = np.asarray(dataset["has_next"])
     actions = np.asarray(dataset["action"]) / dataset.info.effort_limit
-    left = np.zeros(len(dataset), int)
+    is_state = known_rows(dataset, VELOCITY) if conditioning.config.joint_state else np.ones(len(dataset), bool)
+    is_step = has_next.copy()
+    for name in needed:
+        assert name in OF_THE_STEP
+        is_step &= known_rows(dataset, name)
+    left = np.where(is_state, 0, -1)
     for start, stop in dataset.episodes:
         for row in range(stop - 2, start - 1, -1):
-            left[row] = left[row + 1] + 1 if has_next[row] else 0
+            if is_state[row] and is_state[row + 1] and is_step[row]:
+                left[row] = left[row + 1] + 1
     offsets = (np.asarray(dataset["target"]) - np.asarray(dataset["fingertip"]))[:, plane_of(dataset.info.task)]
     return Transitions(
         states=_states(dataset, conditioning, work),

@@ -183,8 +183,10 @@ def build_command(arguments: argparse.Namespace) -> int:
 def info_command(arguments: argparse.Namespace) -> int:
     """`vjepa dataset info`."""
     from vjepa_training.dataset import Dataset
+    from vjepa_training.usable_columns import unknown_rows, unusable_columns
 
     dataset = Dataset(arguments.dataset)
+    unknown, unusable = unknown_rows(dataset), unusable_columns(dataset)
     info, lengths = dataset.info, (dataset.episodes[:, 1] - dataset.episodes[:, 0])
     facts: dict[str, Any] = {
         "rows": len(dataset),
@@ -197,6 +199,8 @@ def info_command(arguments: argparse.Namespace) -> int:
         "control_period_s": info.control_period_s,
         "encoder": info.encoder,
         "columns": {name: [kind.name, *shape] for name, (kind, shape) in info.columns().items()},
+        "unknown_rows": unknown,
+        "unusable_columns": unusable,
         "sources": list(info.sources),
     }
     if arguments.json:
@@ -209,7 +213,8 @@ def info_command(arguments: argparse.Namespace) -> int:
         print(f"encoder: {info.encoder.get('model')}, fingerprint {info.encoder['fingerprint']}")
     print("columns:")
     for name, (kind, shape) in info.columns().items():
-        print(f"  {name:28} {kind.name:8} {' x '.join(map(str, shape))}")
+        note = "not known" if name in unusable else f"not known in {unknown[name]} rows" if name in unknown else ""
+        print(f"  {name:28} {kind.name:8} {' x '.join(map(str, shape)):12} {note}".rstrip())
     print("sources:")
     for source in info.sources:
         print("  " + ", ".join(f"{k}: {v}" for k, v in source.items() if k not in ("versions", "recorded_with")))

@@ -1,0 +1,64 @@
+"""Which columns of a dataset are known: rows in which a value is NaN, counted; trainers ask before they train."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from vjepa_interfaces.errors import VjepaError
+
+ACTION, VELOCITY = "action", "observation.joint_velocity"
+OF_THE_STEP = (ACTION, "command", "next.reward", "next.discount")
+"""Columns of the step to the next row, not known where there is none."""
+_ADVICE = {
+    ACTION: "the joint states have no efforts; record them, or train what needs no action",
+    VELOCITY: "the joint states have no velocities; build the dataset with --derive-velocity",
+}
+
+
+class UnusableColumnError(VjepaError):
+    """A column that a training needs and the dataset does not know; the message names it and what to do."""
+
+
+def known_rows(dataset: Any, name: str) -> np.ndarray:
+    """Return whether each row of a `Dataset` knows its value of the column `name`, (N,) bool.
+
+    Of a column of the step to the next row, rows without a next one count as known: nothing is missing there.
+    """
+    values = np.asarray(dataset[name])
+    known = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+    return known | ~np.asarray(dataset["has_next"]) if name in OF_THE_STEP else known
+
+
+def unknown_rows(dataset: Any) -> dict[str, int]:
+    """Return in how many rows of a `Dataset` each column is NaN though it could be known; columns of none left out."""
+    names = (name for name, (kind, _) in dataset.info.columns().items() if kind == np.float64)
+    counts = {name: int((~known_rows(dataset, name)).sum()) for name in names}
+    return {name: count for name, count in counts.items() if count}
+
+
+def unusable_columns(dataset: Any) -> list[str]:
+    """Return the columns of a `Dataset` that no row knows."""
+    steps = int(np.asarray(dataset["has_next"]).sum())
+    unknown = unknown_rows(dataset)
+    return [name for name, count in unknown.items() if count == (steps if name in OF_THE_STEP else len(dataset))]
+
+
+def require_columns(dataset: Any, names: Iterable[str], training: str) -> None:
+    """Refuse a dataset that knows a column in no row; rows of others that do not know it are left out of a training.
+
+    Args:
+        dataset: a `Dataset`.
+        names: columns that are needed.
+        training: the command that needs them, for the message.
+
+    Raises:
+        UnusableColumnError: it names the column, and what to do.
+    """
+    unusable = unusable_columns(dataset)
+    for name in names:
+        if name in unusable:
+            advice = _ADVICE.get(name, "build the dataset of data that has it")
+            raise UnusableColumnError(
+                f"{dataset.folder}: '{name}' is NaN in every row, and {training} needs it: {advice}"
+            )
