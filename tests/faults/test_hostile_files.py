@@ -6,6 +6,7 @@ hang, never memory that the file's size does not explain, and never code that ru
 
 import contextlib
 import copy
+import functools
 import json
 import random
 import shutil
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.bag_recipes import READERS, RECIPE, follow, make_recipe
 from vjepa_bringup.bag_repair import repair_bag
 from vjepa_bringup.bag_writer import BagWriter
 from vjepa_bringup.experiments import read_rows
@@ -371,6 +373,7 @@ LOADERS = {
     "weights of an actor": Loader(shipped("dreamer-small"), load_actor, "model.safetensors"),
     "an actor's configuration": Loader(shipped("dreamer-small"), load_actor, "config.json"),
     "a bag's messages": Loader(make_bag, load_bag, "bag_0.mcap"),
+    **{f"the account of {name}": Loader(make_recipe, functools.partial(follow, name), RECIPE) for name in READERS},
     "a bag's metadata": Loader(make_bag, load_bag, "metadata.yaml"),
     "messages of a bag to repair": Loader(make_bag, repair, "bag_0.mcap"),
     "metadata of a bag to repair": Loader(make_bag, repair, "metadata.yaml"),

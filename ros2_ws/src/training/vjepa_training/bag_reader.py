@@ -136,7 +136,8 @@ class Bag:
         for topic, name in self._names.items():
             if self._types[topic] not in TYPES[name]:
                 valid = " or ".join(TYPES[name])
-                raise BagError(f"{self.path}: topic '{topic}' is a {self._types[topic]}; expected {valid}")
+                kind = self._types[topic] or "topic without a type"
+                raise BagError(f"{self.path}: topic '{topic}' is a {kind}; expected {valid}")
         expected = TYPES if self.present & set(OF_THE_SIM) else TYPES.keys() - OF_THE_SIM
         for name in TYPES:
             if name in expected and name not in self.present:
@@ -298,13 +299,14 @@ def messages_of(
         BagError: there is no bag.
     """
     sources, _ = open_files(Path(path).expanduser(), faults)
-    types, _ = _types_and_counts(sources)
+    types, counts = _types_and_counts(sources)
     names = {}
     for name in wanted.keys() & types.keys():
         if types[name] == wanted[name].type:
             names[name] = name
         else:
-            faults[f"topic '{name}' is a {types[name]}; expected {wanted[name].type}"] += 1
+            kind = types[name] or "no type"
+            faults[f"message on {name} of {kind}; expected {wanted[name].type}"] += counts[name]
     found = _messages(sources, names, types, faults)
     return ((wanted[name], arrived_ns, message) for name, arrived_ns, message in found)
 

@@ -72,7 +72,7 @@ class McapReader:
         self._definitions: dict[tuple[int, int], int] = {}
         self._definition_bytes = 0
         statistics = self._look_through()
-        self.start_ns = min((unit.start_ns for unit in self.units), default=0)
+        self.start_ns = min((unit.start_ns for unit in self.units if unit.size >= 0), default=0)
         self._check_stated()
         if counted:
             self._count(statistics)
@@ -190,10 +190,7 @@ class McapReader:
                     self.units += run.ended()
                 behind_chunk = opcode == Opcode.CHUNK or (behind_chunk and opcode == Opcode.MESSAGE_INDEX)
                 if opcode == Opcode.CHUNK:
-                    unit = chunk_at(stream, body, length)
-                    if unit is None:
-                        break
-                    self.units.append(unit)
+                    self.units.append(chunk_at(stream, body, length))
                 elif opcode == Opcode.MESSAGE:
                     self.units += run.with_message(stream, position, length)
                 elif opcode == Opcode.MESSAGE_INDEX and behind_chunk:
@@ -254,7 +251,7 @@ class McapReader:
         for unit in self.units:
             self.counts.update(unit.counts or {})
         stated = Counter(statistics.channel_message_counts) if statistics is not None and self.is_whole else None
-        if stated == self.counts and self.counts.keys() <= self.channels.keys():
+        if stated == self.counts and all(map(self._is_described, self.counts)):
             return
         indexed, self.counts = self.counts, Counter()
         is_indexed = all(unit.counts is not None for unit in self.units)
@@ -274,6 +271,11 @@ class McapReader:
             compare("all topics", self.counts.total(), statistics.message_count, where, self.faults)
         if is_indexed:
             self._compare(indexed, "index")
+
+    def _is_described(self, number: int) -> bool:
+        """Return whether channel and type of messages are known, which may be told in chunks alone."""
+        channel = self.channels.get(number)
+        return channel is not None and (not channel.schema_id or channel.schema_id in self.schemas)
 
     def _compare(self, stated: Counter[int], what: str) -> None:
         for number in sorted({*stated, *self.counts}):

@@ -164,18 +164,18 @@ class Run:
         return found
 
 
-def chunk_at(stream: IO[bytes], body: int, length: int) -> Unit | None:
-    """Return the chunk whose record begins at the place of `stream`, `body`; None where it is no chunk."""
+def chunk_at(stream: IO[bytes], body: int, length: int) -> Unit:
+    """Return the chunk whose record begins at the place of `stream`, `body`; of size -1 where its head is damaged."""
     head = stream.read(min(length, _CHUNK_HEAD.size + _LONGEST_NAME + 8))
     try:
         start_ns, _, unfolds_to, crc, name_length = _CHUNK_HEAD.unpack_from(head)
         name = head[_CHUNK_HEAD.size :][:name_length]
         (size,) = struct.unpack_from("<Q", head, _CHUNK_HEAD.size + name_length)
     except struct.error:
-        return None
+        return Unit(0, body, -1)
     before = _CHUNK_HEAD.size + name_length + 8
     if before + size > length:
-        return None
+        return Unit(0, body, -1)
     return Unit(start_ns, body + before, size, name.decode("ascii", errors="replace"), unfolds_to, crc)
 
 
@@ -194,6 +194,8 @@ def index_counts(stream: IO[bytes], length: int) -> tuple[int, int] | None:
 
 def _content(unit: Unit, stream: IO[bytes], meter: Meter) -> bytes:
     """Return what a chunk or a run holds, checked against its size and checksum."""
+    if unit.size < 0:
+        raise BagDamageError("Chunk does not state its size within its record")
     stream.seek(unit.offset)
     content = stream.read(unit.size)
     if len(content) != unit.size:
