@@ -6,6 +6,7 @@ unfolds to, by chunks, messages and files together, is held to what its size on 
 
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -207,14 +208,14 @@ def unfold_file(file: Path, out: Path, meter: Meter) -> None:
             raise BagDamageError(f"{file} is no whole zstd file: {error}") from error
 
 
-def _zstd_pieces(data: Any, piece_bytes: int):
+def _zstd_pieces(data: Any, piece_bytes: int) -> Iterator[bytes]:
     decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
     with decompressor.stream_reader(data, read_across_frames=True, closefd=False) as stream:
         while piece := stream.read(piece_bytes):
             yield piece
 
 
-def _lz4_pieces(data: bytes, piece_bytes: int):
+def _lz4_pieces(data: bytes, piece_bytes: int) -> Iterator[bytes]:
     while data:
         decompressor = lz4.frame.LZ4FrameDecompressor()
         piece = decompressor.decompress(data, max_length=piece_bytes)

@@ -271,7 +271,9 @@ class Bag:
             found.close()
             causes.report(joints.seen, faults, Counter() if notes is None else notes)
 
-    def _within_allowance(self, found: Iterator[tuple[str, int, Any]], faults: Counter[str]) -> Iterator:
+    def _within_allowance(
+        self, found: Iterator[tuple[str, int, Any]], faults: Counter[str]
+    ) -> Iterator[tuple[str, int, Any]]:
         """Yield messages until their compressed pictures state more pixels than the size of the bag explains."""
         meter = Meter(self._allowance)
         for name, arrived_ns, message in found:

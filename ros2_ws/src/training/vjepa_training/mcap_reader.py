@@ -215,7 +215,7 @@ class McapReader:
         found = _decoded(kind, body)
         if found is None:
             return False
-        known: dict = self.schemas if opcode == Opcode.SCHEMA else self.channels
+        known: dict[int, Any] = self.schemas if opcode == Opcode.SCHEMA else self.channels
         if known.get(found.id) != found:
             known[found.id] = found
             self._definition_bytes += len(body) - self._definitions.get((opcode, found.id), 0)

@@ -138,7 +138,7 @@ class Loaded:
 class Run:
     """Messages outside of chunks that lie side by side."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._start_ns = self._last_ns = self._offset = self._end = 0
         self._counts: dict[int, int] = {}
 

@@ -112,7 +112,7 @@ class SqliteReader:
                     raise BagLimitError(f"{self.path} has messages that are larger together than the file itself")
                 yield name, self._times[row], found[0]
 
-    def _opened(self, damaged: bool):
+    def _opened(self, damaged: bool) -> closing[sqlite3.Connection]:
         """Return the database, to be closed; `damaged`: it is read as far as it is whole."""
         mode = "mode=ro" if self._log else "mode=ro&immutable=1"
         database = sqlite3.connect(f"{self.path.resolve().as_uri()}?{mode}", uri=True)

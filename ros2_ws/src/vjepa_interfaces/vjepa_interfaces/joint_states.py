@@ -9,6 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import numpy as np
 
@@ -72,7 +73,7 @@ class JointStates:
         self._last_position = np.full(len(self._names), np.nan)
         self.seen = np.zeros(len(self._names), bool)
 
-    def add(self, stamp_ns: int, message, needs_velocity: bool = False) -> Added:
+    def add(self, stamp_ns: int, message: Any, needs_velocity: bool = False) -> Added:
         """Hold a `sensor_msgs/JointState` under its stamp (nanoseconds), and return what became of it.
 
         Raises:
@@ -187,7 +188,7 @@ class _Group:
         self._readings.clear()
 
 
-def _fields(message) -> tuple[Sequence[float], Sequence[float], Sequence[float]]:
+def _fields(message: Any) -> tuple[Sequence[float], Sequence[float], Sequence[float]]:
     """Return positions, velocities and efforts; what is not there for each name is left out."""
     count = len(message.name)
     velocity, effort = (values if len(values) == count else () for values in (message.velocity, message.effort))
