@@ -232,5 +232,6 @@ def make_recipe(path: Path) -> None:
 
 
 def follow(name: str, path: Path) -> None:
-    """Write the bag of the recipe at `path`, read it, and fail where the account does not hold."""
-    READERS[name](path, (path / RECIPE).read_bytes())
+    """Write the bag of the recipe at `path`, read it, and fail where the account does not hold; none of no recipe."""
+    if (path / RECIPE).is_file():
+        READERS[name](path, (path / RECIPE).read_bytes())

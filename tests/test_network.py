@@ -48,12 +48,13 @@ hear(Image, "camera/image_raw")
 hear(String, "vjepa_perception/latent_info", latched=True)
 hear(DiagnosticArray, "/diagnostics")
 client = node.create_client(Trigger, "stack_manager/is_active")
-asked, deadline = None, time.monotonic() + 30
+asked, asked_s, deadline = None, 0.0, time.monotonic() + 30
 while not (len(heard) == 3 and asked and asked.done()):
     assert time.monotonic() < deadline, f"heard {sorted(heard)}, asked {asked}"
     rclpy.spin_once(node, timeout_sec=0.1)
-    if asked is None and client.service_is_ready():
-        asked = client.call_async(Trigger.Request())
+    # An answer is lost where the server has not yet discovered the client, so it is asked again.
+    if client.service_is_ready() and not (asked and asked.done()) and time.monotonic() - asked_s > 2.0:
+        asked, asked_s = client.call_async(Trigger.Request()), time.monotonic()
 print("active" if asked.result().success else asked.result().message)
 """
 

@@ -41,6 +41,7 @@ ROSDEP_KEYS = {
 # Imported modules that only pip brings, with the distribution that holds each. rosdep has no pinned key for any.
 FROM_PIP = {
     "dm_control": "dm_control",
+    "glfw": "glfw",
     "gymnasium": "gymnasium",
     "huggingface_hub": "huggingface_hub",
     "lz4": "lz4",

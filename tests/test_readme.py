@@ -74,6 +74,7 @@ REASONS = {
     "root": "installs packages of the system",
     "stack": "needs a running stack; docs/tasks.md has the same with one",
     "long": "takes minutes",
+    "python": "is a piece of a program; the tests of what it shows run the like of it",
     "rerun": "needs rerun; run where `make test` has installed it",
 }
 NOT_RUN = {"make test": "it runs every test, this one included"}

@@ -30,6 +30,7 @@ NODES_OWN = {
         "joint_names",
         "effort_limit",
         "control_period_s",
+        "derive_velocity",
         "latent_timeout_s",
         "joint_state_max_age_s",
         "device",

@@ -32,16 +32,21 @@ def known_rows(dataset: Any, name: str) -> np.ndarray:
 
 def unknown_rows(dataset: Any) -> dict[str, int]:
     """Return in how many rows of a `Dataset` each column is NaN though it could be known; columns of none left out."""
-    names = (name for name, (kind, _) in dataset.info.columns().items() if kind == np.float64)
+    names = [name for name, (kind, _) in dataset.info.columns().items() if kind == np.float64]
     counts = {name: int((~known_rows(dataset, name)).sum()) for name in names}
     return {name: count for name, count in counts.items() if count}
 
 
 def unusable_columns(dataset: Any) -> list[str]:
     """Return the columns of a `Dataset` that no row knows."""
-    steps = int(np.asarray(dataset["has_next"]).sum())
-    unknown = unknown_rows(dataset)
-    return [name for name, count in unknown.items() if count == (steps if name in OF_THE_STEP else len(dataset))]
+    return [name for name in unknown_rows(dataset) if _is_unusable(dataset, name)]
+
+
+def _is_unusable(dataset: Any, name: str) -> bool:
+    known = known_rows(dataset, name)
+    if known.all():
+        return False
+    return not (known & np.asarray(dataset["has_next"])).any() if name in OF_THE_STEP else not known.any()
 
 
 def require_columns(dataset: Any, names: Iterable[str], training: str) -> None:
@@ -55,9 +60,8 @@ def require_columns(dataset: Any, names: Iterable[str], training: str) -> None:
     Raises:
         UnusableColumnError: it names the column, and what to do.
     """
-    unusable = unusable_columns(dataset)
     for name in names:
-        if name in unusable:
+        if _is_unusable(dataset, name):
             advice = _ADVICE.get(name, "build the dataset of data that has it")
             raise UnusableColumnError(
                 f"{dataset.folder}: '{name}' is NaN in every row, and {training} needs it: {advice}"
