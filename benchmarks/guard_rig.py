@@ -86,6 +86,14 @@ class Rig:
         self.another: Any = None
 
     def __enter__(self) -> "Rig":
+        try:
+            self._start()
+        except BaseException:
+            self._exits.close()  # A guard that refuses its parameters must not be left behind.
+            raise
+        return self
+
+    def _start(self) -> None:
         options = StackOptions()
         domain = self._exits.enter_context(hold_domain(None, {"planner": "(guard)"}))
         self._variables = {**environment(options), "ROS_DOMAIN_ID": str(domain)}
@@ -95,7 +103,6 @@ class Rig:
         threading.Thread(target=self._collect, daemon=True).start()
         self.commander, self.hand = self._endpoint(topics.JOINT_COMMAND.name), self._endpoint(topics.ENABLE.name)
         self.start_guard()
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self._exits.close()
