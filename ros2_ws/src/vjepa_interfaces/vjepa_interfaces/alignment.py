@@ -17,11 +17,12 @@ class StampRing:
     """The newest `size` values by stamp, of one topic.
 
     A stamp that goes backwards clears the ring, as a new time line has begun (see `stamps.begins_episode`); a stamp
-    already held is ignored, so a repeated message changes nothing.
+    already held is ignored, so a repeated message changes nothing. One that is at most `tolerance_ns` older than the
+    newest is put where it belongs.
     """
 
-    def __init__(self, size: int = RING_SIZE):
-        self._size = size
+    def __init__(self, size: int = RING_SIZE, tolerance_ns: int = 0):
+        self._size, self._tolerance_ns = size, tolerance_ns
         self._stamps: list[int] = []
         self._values: list[Any] = []
 
@@ -30,16 +31,20 @@ class StampRing:
 
     def add(self, stamp_ns: int, value: Any) -> None:
         """Hold `value` under `stamp_ns` (nanoseconds), forgetting the oldest beyond the ring's size."""
-        if self._stamps and stamp_ns < self._stamps[-1]:
-            if stamp_ns in self._stamps:
-                return
-            self.clear()
-        if self._stamps and stamp_ns == self._stamps[-1]:
+        place = bisect.bisect_left(self._stamps, stamp_ns)
+        if self._stamps[place : place + 1] == [stamp_ns]:
             return
-        self._stamps.append(stamp_ns)
-        self._values.append(value)
+        if self.begins_anew(stamp_ns):
+            self.clear()
+            place = 0
+        self._stamps.insert(place, stamp_ns)
+        self._values.insert(place, value)
         if len(self._stamps) > self._size:
             del self._stamps[0], self._values[0]
+
+    def begins_anew(self, stamp_ns: int) -> bool:
+        """Return whether `stamp_ns` lies so far before the newest stamp that a new time line has begun."""
+        return bool(self._stamps) and stamp_ns < self._stamps[-1] - self._tolerance_ns
 
     def at(self, stamp_ns: int) -> Any | None:
         """Return the value stamped exactly `stamp_ns`, or None."""

@@ -5,7 +5,6 @@ which joints of the arm it has. Messages that have the same joints are a group w
 takes each joint from the newest message at or before the frame, never from a later one.
 """
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vjepa_interfaces.alignment import RING_SIZE
+from vjepa_interfaces.alignment import RING_SIZE, StampRing
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.stamps import EPISODE_GAP_NS
 
@@ -68,7 +67,7 @@ class JointStates:
         self._names = tuple(joint_names)
         self._size, self._derives = size, derive_velocity
         self._tolerance_ns = 0 if exact else EPISODE_GAP_NS
-        self._groups: dict[bytes, _Group] = {}
+        self._groups: dict[bytes, StampRing] = {}
         self._last_stamp = np.full(len(self._names), -1, np.int64)
         self._last_position = np.full(len(self._names), np.nan)
         self.seen = np.zeros(len(self._names), bool)
@@ -138,14 +137,12 @@ class JointStates:
         joints = np.isfinite(reading.position)
         if not joints.any():
             return
-        group = self._groups.setdefault(joints.tobytes(), _Group())
-        if group.stamps and stamp_ns < group.stamps[-1] - self._tolerance_ns:
-            if stamp_ns in group.stamps:
-                return
+        group = self._groups.setdefault(joints.tobytes(), StampRing(self._size, self._tolerance_ns))
+        if group.begins_anew(stamp_ns) and group.at(stamp_ns) is None:
             for other in self._groups.values():  # A new time line: the other groups' is over too.
-                if other is group or (other.stamps and other.stamps[-1] > stamp_ns + self._tolerance_ns):
+                if other.begins_anew(stamp_ns):
                     other.clear()
-        group.add(stamp_ns, reading, self._size)
+        group.add(stamp_ns, (stamp_ns, reading))
 
     def _merged(self, stamp_ns: int, max_age_ns: int) -> JointReading | None:
         """Return one reading of several groups', a joint's newest one counting."""
@@ -159,33 +156,6 @@ class JointStates:
             merged.velocity[joints] = reading.velocity[joints]
             merged.effort[joints] = reading.effort[joints]
         return merged if np.isfinite(merged.position).all() else None
-
-
-class _Group:
-    """Readings of the same joints, by their stamps."""
-
-    def __init__(self) -> None:
-        self.stamps: list[int] = []
-        self._readings: list[JointReading] = []
-
-    def add(self, stamp_ns: int, reading: JointReading, size: int) -> None:
-        place = bisect_left(self.stamps, stamp_ns)
-        if self.stamps[place : place + 1] == [stamp_ns]:
-            return
-        self.stamps.insert(place, stamp_ns)
-        self._readings.insert(place, reading)
-        if len(self.stamps) > size:
-            del self.stamps[0], self._readings[0]
-
-    def at_or_before(self, stamp_ns: int, max_age_ns: int) -> tuple[int, JointReading] | None:
-        place = bisect_right(self.stamps, stamp_ns) - 1
-        if place < 0 or stamp_ns - self.stamps[place] > max_age_ns:
-            return None
-        return self.stamps[place], self._readings[place]
-
-    def clear(self) -> None:
-        self.stamps.clear()
-        self._readings.clear()
 
 
 def _fields(message: Any) -> tuple[Sequence[float], Sequence[float], Sequence[float]]:
