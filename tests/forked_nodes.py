@@ -138,7 +138,7 @@ class ForkingSupervisor(Supervisor):
             return
         child.restart_at_s = None
         script = child.command[child.command.index("--") + 1 :]
-        child.process = self.nodes.start(script, {**os.environ, **self.environment, **child.node.environment})  # type: ignore[assignment]
+        child.process = self.nodes.start(script, self.variables_of(child.node))  # type: ignore[assignment]
 
 
 def serve(requests: socket.socket) -> list[str] | None:

@@ -103,11 +103,15 @@ class Supervisor:
         file.write_text(parameters_as_yaml(node), encoding="utf-8")
         return ["setpriv", "--pdeathsig", "TERM", "--", *command_of(node, str(file), self.namespace, self.log_level)]
 
+    def variables_of(self, node: NodeSpec) -> dict[str, str]:
+        """Return the environment variables that the process of a node is started with."""
+        return {**os.environ, **self.environment, **node.environment}
+
     def _spawn(self, child: Child) -> None:
         child.restart_at_s = None
         child.process = subprocess.Popen(
             child.command,
-            env={**os.environ, **self.environment, **child.node.environment},
+            env=self.variables_of(child.node),
             stdin=subprocess.DEVNULL,
             stdout=STDERR,
             start_new_session=True,
