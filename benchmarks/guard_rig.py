@@ -24,8 +24,8 @@ from benchmarks.stack import ROOT
 from vjepa_bringup.domains import hold_domain
 from vjepa_bringup.graph import StackOptions, environment
 from vjepa_bringup.monitor import Monitor
-from vjepa_bringup.run_graph import environment_of
 from vjepa_interfaces import topics
+from vjepa_interfaces.environment import environment_of
 from vjepa_interfaces.errors import VjepaError
 
 TORQUE, ZERO = (0.02, -0.01), (0.0, 0.0)

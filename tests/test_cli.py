@@ -25,7 +25,7 @@ from vjepa_bringup.cli import main
 from vjepa_bringup.domains import hold_domain
 from vjepa_bringup.graph import StackOptions, environment, find_bundle
 from vjepa_bringup.monitor import Monitor
-from vjepa_bringup.run_graph import environment_of
+from vjepa_interfaces.environment import environment_of
 from vjepa_perception.encoder import EncoderConfig
 from vjepa_perception.perception_node import PerceptionParameters
 from vjepa_planner.planner_node import PlannerParameters

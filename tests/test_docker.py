@@ -21,8 +21,8 @@ from vjepa_bringup import cli
 from vjepa_bringup.domains import FIRST_DOMAIN, LAST_DOMAIN, hold_domain
 from vjepa_bringup.graph import NodeSpec, StackOptions, build_graph, environment
 from vjepa_bringup.monitor import Monitor
-from vjepa_bringup.run_graph import environment_of
 from vjepa_bringup.supervisor import MAX_RESTARTS
+from vjepa_interfaces.environment import environment_of
 from vjepa_interfaces.errors import VjepaError
 from vjepa_training.score import ScoreKeeper
 

@@ -8,7 +8,7 @@ import pytest
 
 from vjepa_bringup import discovery, graph_commands
 from vjepa_bringup.discovery import DISCOVERIES, LOCAL, discovery_environment, discovery_of_shell
-from vjepa_bringup.run_graph import environment_of
+from vjepa_interfaces.environment import environment_of
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.shared_memory import PROFILES
 

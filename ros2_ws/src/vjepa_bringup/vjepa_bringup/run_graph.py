@@ -1,7 +1,6 @@
 """Running the graph for a number of episodes: processes up, scores in, processes down."""
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from vjepa_bringup.graph import StackOptions, build_graph, environment
 from vjepa_bringup.interrupts import interruptible
 from vjepa_bringup.monitor import Monitor
 from vjepa_bringup.supervisor import Supervisor
+from vjepa_interfaces.environment import environment_of
 from vjepa_interfaces.errors import VjepaError
 from vjepa_training.score import Episode, ScoreKeeper
 
@@ -46,21 +46,6 @@ class GraphResult:
     planners: list[str]
     restarts: dict[str, int]
     loop: dict[str, float]
-
-
-@contextlib.contextmanager
-def environment_of(variables: dict[str, str]) -> Iterator[None]:
-    """Have `variables` in this process's environment while the context lasts: ROS reads them there."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
+from vjepa_interfaces.environment import environment_of
 from vjepa_interfaces.errors import VjepaError
 
 PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
@@ -28,20 +29,15 @@ def no_shared_memory() -> Iterator[None]:
     Raises:
         VjepaError: the file of profiles cannot be read, or is not XML.
     """
-    before = dict(os.environ)
+    variables = {"FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"}  # Of profiles that keep Fast DDS's own, and without any.
     with tempfile.TemporaryDirectory(prefix="vjepa-profiles-") as folder:
-        os.environ["FASTDDS_BUILTIN_TRANSPORTS"] = "UDPv4"  # Of profiles that keep Fast DDS's own, and without any.
-        try:
-            for name in PROFILES:
-                if file := before.get(name):
-                    os.environ[name] = str(Path(folder, f"{name}.xml"))
-                    Path(os.environ[name]).write_bytes(_without_shared_memory(Path(file)))
+        for name in PROFILES:
+            if file := os.environ.get(name):
+                copy = Path(folder, f"{name}.xml")
+                copy.write_bytes(_without_shared_memory(Path(file)))
+                variables[name] = str(copy)
+        with environment_of(variables):
             yield
-        finally:
-            for name in ("FASTDDS_BUILTIN_TRANSPORTS", *PROFILES):
-                os.environ.pop(name, None)
-                if name in before:
-                    os.environ[name] = before[name]
 
 
 def _without_shared_memory(file: Path) -> bytes:
