@@ -36,6 +36,16 @@ SETTLE_S = 0.5
 PARAMETERS = {"slew_rates": [5.0, 5.0], "dry_run": False}
 
 
+def end(process: subprocess.Popen, number: signal.Signals) -> None:
+    """End a process by a signal, and kill it where that does not."""
+    process.send_signal(number)
+    try:
+        process.wait(END_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 class Endpoint:
     """A talker's process; `send` gives it a mode and returns when the first message of it went out."""
 
@@ -56,12 +66,7 @@ class Endpoint:
         """End the process, also one that is stopped: in good order, since one that is killed leaves shared memory."""
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
-        self.process.send_signal(signal.SIGCONT)
-        try:
-            self.process.wait(END_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        end(self.process, signal.SIGCONT)
 
 
 class Rig:
@@ -135,21 +140,12 @@ class Rig:
         program = "from vjepa_interfaces.effort_guard_node import main; main()"
         arguments = ["--ros-args", "--params-file", str(file), "--log-level", "error"]
         self.guard = subprocess.Popen([*self._prefix, sys.executable, "-P", "-c", program, *arguments])
-        self._exits.callback(self._end_guard, self.guard)
+        self._exits.callback(end, self.guard, signal.SIGTERM)
         # Until the middleware has found the new process, requests go to one that was killed before, and are lost.
         self.monitor.diagnostics.clear()
         self.wait(lambda: "effort_guard" in self.monitor.diagnostics, "the guard's process to start")
         self.transition(Transition.TRANSITION_CONFIGURE)
         self.transition(Transition.TRANSITION_ACTIVATE)
-
-    @staticmethod
-    def _end_guard(guard: subprocess.Popen) -> None:
-        guard.send_signal(signal.SIGTERM)
-        try:
-            guard.wait(END_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            guard.kill()
-            guard.wait()
 
     def transition(self, transition: int) -> None:
         """Have the guard make a transition.
