@@ -21,9 +21,10 @@ from std_msgs.msg import Float64MultiArray
 from vjepa_bringup.domains import hold_domain
 from vjepa_bringup.graph import StackOptions, enclave
 from vjepa_bringup.monitor import Monitor
+from vjepa_bringup.run_graph import running_graph
 from vjepa_bringup.security_policy import policy
 from vjepa_interfaces import topics
-from vjepa_interfaces.environment import environment_of, running_graph
+from vjepa_interfaces.environment import environment_of
 from vjepa_interfaces.managed_node import qos_profile
 
 pytest.importorskip("sros2", reason="sros2 comes with an installed ROS 2; there is no wheel of it")
