@@ -11,7 +11,8 @@ from torch import Tensor
 from benchmarks import published
 from benchmarks.figures import Figure, command_of, record
 from benchmarks.timing import in_turns, product_rate, ratio
-from vjepa_bringup.graph import default_parameters, find_bundle
+from vjepa_bringup.graph import default_parameters
+from vjepa_interfaces.bundle import find_bundle
 from vjepa_planner.contract import Observation, PlannerContext
 from vjepa_planner.models.dynamics import Dynamics
 from vjepa_planner.planners.cem import CemPlanner

@@ -11,8 +11,8 @@ import yaml
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 
-from vjepa_bringup.graph import find_bundle
 from vjepa_interfaces import topics
+from vjepa_interfaces.bundle import find_bundle
 from vjepa_interfaces.messages import latent_of
 from vjepa_planner.contract import Observation, PlannerContext
 from vjepa_planner.registry import load_planner

@@ -23,8 +23,9 @@ from sim_bridge.env import SimConfig
 from sim_bridge.sim_node import SimParameters
 from vjepa_bringup.cli import main
 from vjepa_bringup.domains import hold_domain
-from vjepa_bringup.graph import StackOptions, environment, find_bundle
+from vjepa_bringup.graph import StackOptions, environment
 from vjepa_bringup.monitor import Monitor
+from vjepa_interfaces.bundle import find_bundle
 from vjepa_interfaces.environment import environment_of
 from vjepa_perception.encoder import EncoderConfig
 from vjepa_perception.perception_node import PerceptionParameters

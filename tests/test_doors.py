@@ -45,8 +45,8 @@ def imported_modules(path: Path, module: str) -> Iterator[tuple[int, str]]:
 
 
 def is_node(module: str) -> bool:
-    """Whether a dotted name is, or lies in, a module whose file is `*node.py`."""
-    return any(part.endswith("node") for part in module.split(".")[1:])
+    """Whether a dotted name is, or lies in, a module whose file is `*node.py`, or `ros_*.py` for what nodes share."""
+    return any(part.endswith("node") or part.startswith("ros_") for part in module.split(".")[1:])
 
 
 def objection(package: str, module: str, target: str) -> str | None:
@@ -58,7 +58,7 @@ def objection(package: str, module: str, target: str) -> str | None:
         return f"{package} runs without torch"
     speaks_ros = package == "vjepa_bringup" or is_node(module)
     if top == "rclpy" and not speaks_ros:
-        return "rclpy belongs in *node.py files and vjepa_bringup"
+        return "rclpy belongs in *node.py and ros_*.py files and vjepa_bringup"
     if top in DOORS and is_node(target) and not speaks_ros:
         return "a node's module brings rclpy with it; only nodes and vjepa_bringup may import one"
     return None

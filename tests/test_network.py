@@ -181,7 +181,7 @@ def test_no_process_of_a_stack_has_a_socket_that_another_host_could_reach(stack)
 
 
 def test_the_domain_of_a_stack_is_seen_to_be_in_use_without_its_file(stack, domain):
-    assert domains._in_use(domain)
+    assert domains.in_use(domain)
 
 
 @pytest.mark.parametrize("arguments", [["record", "--seconds", "1"], ["status"], ["planner", "set", "random"]])

@@ -1,6 +1,8 @@
 """A request of parameters is taken as a whole or not at all, and a node is what its parameters state."""
 
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 import rclpy
@@ -10,8 +12,14 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.exceptions import ParameterNotDeclaredException
 from rclpy.parameter import Parameter
 
+from sim_bridge.arm_stand_in_node import ArmStandInNode
+from sim_bridge.sim_node import SimNode
 from vjepa_bringup.domains import hold_domain
+from vjepa_bringup.recorder_node import RecorderNode
+from vjepa_bringup.stack_manager_node import StackManagerNode
 from vjepa_interfaces.effort_guard_node import EffortGuardNode
+from vjepa_perception.camera_node import CameraNode
+from vjepa_perception.perception_node import PerceptionNode
 from vjepa_planner.planner_node import PlannerNode
 
 GUARD_VALUES = {
@@ -129,3 +137,72 @@ def test_a_parameter_cannot_be_deleted(guard):
     assert not result.successful
     assert "'dry_run' cannot be deleted" in result.reason
     assert guard.get_parameter("dry_run").value == before
+
+
+# What is told of parameters.
+
+
+@pytest.fixture(scope="module")
+def nodes(configured, guard, planner):
+    """A node of every class, by name; those that are configured at once are used by other tests too."""
+    others = [SimNode(), CameraNode(), PerceptionNode(), RecorderNode(), StackManagerNode(), ArmStandInNode()]
+    yield {node.get_name(): node for node in (guard, planner, *others)}
+    for node in others:
+        node.destroy_node()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sim_bridge",
+        "camera",
+        "vjepa_perception",
+        "vjepa_planner",
+        "episode_recorder",
+        "effort_guard",
+        "stack_manager",
+        "arm_stand_in",
+    ],
+)
+def test_every_parameter_is_described(nodes, name):
+    node = nodes[name]
+    for parameter in node._parameters:
+        if parameter == "start_type_description_service":  # rclpy's own.
+            continue
+        descriptor = node.describe_parameter(parameter)
+        assert descriptor.description, parameter
+        number = isinstance(node.get_parameter(parameter).value, int | float) and descriptor.additional_constraints
+        assert not number or descriptor.integer_range or descriptor.floating_point_range, parameter
+    own = [p for p in node._parameters if not p.startswith("qos_overrides") and p != "use_sim_time"]
+    assert all(node.describe_parameter(p).read_only for p in own) == (name in ("stack_manager", "arm_stand_in"))
+
+
+@pytest.mark.parametrize("name", ["guard", "planner"])
+def test_a_node_takes_what_it_has_dumped_itself(request, name):
+    node = request.getfixturevalue(name)
+    dumped = [node.get_parameter(p).to_parameter_msg() for p in node._parameters]
+    request = SetParameters.Request(parameters=dumped)
+    response = node._parameter_service._set_parameters_callback(request, SetParameters.Response())
+    assert [result.reason for result in response.results if not result.successful] == []
+
+
+def test_the_options_of_a_planner_are_parameters_though_nobody_gave_them(planner):
+    assert planner.get_parameter("expert.kp").value > 0
+    assert planner.describe_parameter("expert.kp").description
+    result = planner.set_parameters_atomically([Parameter("expert.kp", value="much")])
+    assert not result.successful
+    assert "option 'kp' of planner 'expert' is 'much'; expected a value of type float" in result.reason
+
+
+def test_a_value_out_of_its_range_is_refused(planner):
+    result = planner.set_parameters_atomically([Parameter("latent_timeout_s", value=-1.0)])
+    assert not result.successful
+    assert "latent_timeout_s out of range" in result.reason
+
+
+def test_a_value_out_of_its_range_at_the_start_is_refused_with_the_range():
+    code = "from vjepa_planner.planner_node import main; main()"
+    run = [sys.executable, "-P", "-c", code, "--ros-args", "-p", "latent_timeout_s:=-1.0"]
+    ended = subprocess.run(run, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert "parameter 'latent_timeout_s' of vjepa_planner is -1.0; expected more than 0, and finite" in ended.stderr

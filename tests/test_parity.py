@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from vjepa_bringup.graph import find_bundle
+from vjepa_interfaces.bundle import find_bundle
 from vjepa_perception.clip import ClipBuffer
 from vjepa_perception.encoder import EncoderConfig, load_encoder
 from vjepa_planner.contract import Observation, PlannerContext

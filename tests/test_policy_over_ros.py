@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from sensor_msgs.msg import Image
 
-from vjepa_bringup.graph import find_bundle
 from vjepa_interfaces import topics
+from vjepa_interfaces.bundle import find_bundle
 from vjepa_interfaces.image_codec import fill_image
 from vjepa_interfaces.stamps import to_nanoseconds
 from vjepa_perception.encoder import EncoderConfig, load_encoder

@@ -15,8 +15,8 @@ def test_a_dropped_frame_is_sent_again(lockstep_stack):
     stack = lockstep_stack(planner="expert", episode_steps=1000)
     stack.wait_for_steps(10)
     assert stack.transition("vjepa_perception", Transition.TRANSITION_DEACTIVATE)  # It drops the frame it gets now.
-    # The stack manager brings it back; nobody else does anything.
     stack.wait_for_value("sim_bridge", "resent_frames", lambda count: count >= 1)
+    assert stack.transition("vjepa_perception", Transition.TRANSITION_ACTIVATE)
     stack.wait_for_steps(50)
 
 

@@ -25,9 +25,9 @@ from tests.bag_recipes import READERS, RECIPE, follow, make_recipe
 from vjepa_bringup.bag_repair import repair_bag
 from vjepa_bringup.bag_writer import BagWriter
 from vjepa_bringup.experiments import read_rows
-from vjepa_bringup.graph import StackOptions, build_graph, find_bundle
+from vjepa_bringup.graph import StackOptions, build_graph
 from vjepa_interfaces import topics
-from vjepa_interfaces.bundle import read_bundle
+from vjepa_interfaces.bundle import find_bundle, read_bundle
 from vjepa_interfaces.errors import VjepaError
 from vjepa_perception.calibration import read_calibration
 

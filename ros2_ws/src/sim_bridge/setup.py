@@ -11,6 +11,7 @@ setup(
         ("share/sim_bridge/urdf", ["urdf/reacher.urdf"]),
     ],
     install_requires=["setuptools"],
+    extras_require={"test": ["pytest"]},
     zip_safe=True,
     maintainer="The V-JEPA 2 robot stack developers",
     description="A dm_control arm behind camera, joint and command topics.",

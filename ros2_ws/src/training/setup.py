@@ -14,6 +14,7 @@ setup(
         ("share/vjepa_training/experiments", glob("experiments/*.yaml")),
     ],
     install_requires=["setuptools"],
+    extras_require={"test": ["pytest"]},
     zip_safe=True,
     maintainer="The V-JEPA 2 robot stack developers",
     description="Bags to datasets to weights to scores, offline.",

@@ -15,6 +15,7 @@ setup(
         *((f"share/vjepa_bringup/{bundle}", glob(f"{bundle}/*")) for bundle in glob("models/*")),
     ],
     install_requires=["setuptools"],
+    extras_require={"test": ["pytest"]},
     zip_safe=True,
     maintainer="The V-JEPA 2 robot stack developers",
     description="Launch files, parameter files, stack manager, recorder and the vjepa command line.",

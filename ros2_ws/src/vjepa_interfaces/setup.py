@@ -10,6 +10,7 @@ setup(
         ("share/vjepa_interfaces", ["package.xml"]),
     ],
     install_requires=["setuptools"],
+    extras_require={"test": ["pytest"]},
     zip_safe=True,
     maintainer="The V-JEPA 2 robot stack developers",
     description="The vocabulary all nodes share: topics, QoS, codecs, alignment, the managed-node base.",

@@ -10,6 +10,7 @@ setup(
         ("share/vjepa_perception", ["package.xml"]),
     ],
     install_requires=["setuptools"],
+    extras_require={"test": ["pytest"]},
     zip_safe=True,
     maintainer="The V-JEPA 2 robot stack developers",
     description="Camera frames to V-JEPA 2 latents.",

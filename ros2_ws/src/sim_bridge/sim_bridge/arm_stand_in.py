@@ -4,12 +4,13 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from sim_bridge.env import SimConfig, SimEnv
-from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.parameters import Range
 
 
 @dataclass(frozen=True)
@@ -22,22 +23,13 @@ class ArmStandInParameters:
         camera_rate_hz: frames a second.
         image_size: width and height of a frame, pixels.
         command_timeout_s: without a command for longer, the motors are off: the timeout that an arm must have itself.
-
-    Raises:
-        VjepaError: a rate or a timeout that is not a finite number above 0.
     """
 
-    seed: int = 0
-    rate_hz: float = 100.0
-    camera_rate_hz: float = 50.0
-    image_size: tuple[int, ...] = (64, 64)
-    command_timeout_s: float = 0.1
-
-    def __post_init__(self) -> None:
-        for name in ("rate_hz", "camera_rate_hz", "command_timeout_s"):
-            value = getattr(self, name)
-            if not 0 < value < math.inf:
-                raise VjepaError(f"{name} is {value}; expected a finite number above 0")
+    seed: Annotated[int, Range(low=0)] = 0
+    rate_hz: Annotated[float, Range(above=0.0)] = 100.0
+    camera_rate_hz: Annotated[float, Range(above=0.0)] = 50.0
+    image_size: Annotated[tuple[int, ...], Range(low=1)] = (64, 64)
+    command_timeout_s: Annotated[float, Range(above=0.0)] = 0.1
 
 
 @dataclass(frozen=True)

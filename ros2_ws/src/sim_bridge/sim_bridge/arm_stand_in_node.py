@@ -4,9 +4,7 @@ As there, nothing is in step: joint states come at a rate and with stamps of the
 wall clock, and efforts arrive whenever they do. It is no part of the stack, so no stack manager brings it up.
 """
 
-import dataclasses
 import sys
-from typing import Any
 
 import rclpy
 from rclpy.executors import ExternalShutdownException
@@ -21,7 +19,7 @@ from vjepa_interfaces.effort import CommandRefusedError
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.image_codec import fill_image
 from vjepa_interfaces.managed_node import STEADY, qos_profile
-from vjepa_interfaces.parameters import read_parameters
+from vjepa_interfaces.ros_parameters import declare_read_only
 
 
 class ArmStandInNode(Node):
@@ -29,7 +27,7 @@ class ArmStandInNode(Node):
 
     def __init__(self) -> None:
         super().__init__("arm_stand_in")
-        parameters = read_parameters(ArmStandInParameters, self._values())
+        parameters = declare_read_only(self, ArmStandInParameters)
         self._arm = ArmStandIn(parameters)
         self._arm.render()
         self._joint_states = self.create_publisher(
@@ -41,12 +39,6 @@ class ArmStandInNode(Node):
         )
         self.create_timer(1.0 / parameters.rate_hz, self._move, clock=STEADY)
         self.create_timer(1.0 / parameters.camera_rate_hz, self._look, clock=STEADY)
-
-    def _values(self) -> dict[str, Any]:
-        """Declare the parameters and return their values by name."""
-        fields = dataclasses.fields(ArmStandInParameters)
-        defaults = {f.name: list(f.default) if isinstance(f.default, tuple) else f.default for f in fields}
-        return {name: self.declare_parameter(name, default).value for name, default in defaults.items()}
 
     def _move(self) -> None:
         reading = self._arm.advance()

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from geometry_msgs.msg import PointStamped, Vector3Stamped
@@ -24,6 +24,8 @@ from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.image_codec import fill_image
 from vjepa_interfaces.managed_node import OK, STEADY, WARN, ManagedNode, run
 from vjepa_interfaces.messages import LAST, Timestep, fill_timestep
+from vjepa_interfaces.parameters import Range
+from vjepa_interfaces.ros_subscriptions import qos_profile
 from vjepa_interfaces.stamps import set_stamp, to_nanoseconds
 from vjepa_interfaces.statistics import Counts, Durations, RateMeter
 
@@ -65,22 +67,24 @@ class SimParameters:
         command_input: `joint_command` or `effort_array`.
         command_timeout_s: in real time, silence longer than this means zero torque.
         effort_limit: largest absolute torque, N·m; 0 takes the task's own (0.05 for the reacher).
+        publish_clock: publish `/clock`, unless another node does already.
         randomize_camera: draw camera pose and field of view anew each episode.
         randomize_appearance: draw colours and light anew each episode.
         randomize_target_size: draw the target's radius anew each episode; the reward follows it.
     """
 
     task: str = "reacher-easy"
-    seed: int = 0
-    image_size: tuple[int, ...] = (64, 64)
-    episode_steps: int = 1000
-    episodes: int = 0
+    seed: Annotated[int, Range(low=0)] = 0
+    image_size: Annotated[tuple[int, ...], Range(low=1)] = (64, 64)
+    episode_steps: Annotated[int, Range(low=1)] = 1000
+    episodes: Annotated[int, Range(low=0)] = 0
     lockstep: bool = False
-    lockstep_retry_s: float = 1.0
-    rate_hz: float = 0.0
+    lockstep_retry_s: Annotated[float, Range(above=0.0)] = 1.0
+    rate_hz: Annotated[float, Range(low=0.0)] = 0.0
     command_input: str = "joint_command"
-    command_timeout_s: float = 0.2
-    effort_limit: float = 0.0
+    command_timeout_s: Annotated[float, Range(above=0.0)] = 0.2
+    effort_limit: Annotated[float, Range(low=0.0)] = 0.0
+    publish_clock: bool = True
     randomize_camera: bool = False
     randomize_appearance: bool = False
     randomize_target_size: bool = False
@@ -101,6 +105,7 @@ class SimNode(ManagedNode):
         self._commands: Any = None
         self._outputs: tuple[Any, ...] = ()
         self._offered: tuple[Any, ...] = ()
+        self._clock_output: Any = None
 
     def setup(self) -> None:
         """Build the environment and its renderer, and all endpoints."""
@@ -131,7 +136,6 @@ class SimNode(ManagedNode):
         self._image = self.publisher(Image, topics.IMAGE)
         self._camera_info = self.publisher(CameraInfo, topics.CAMERA_INFO)
         self._joint_states = self.publisher(JointState, topics.JOINT_STATES)
-        self._clock_output = self.publisher(Clock, topics.CLOCK)
         self._timestep = self.publisher(Vector3Stamped, topics.TIMESTEP)
         self._target = self.publisher(PointStamped, topics.TARGET)
         self._fingertip = self.publisher(PointStamped, topics.FINGERTIP)
@@ -139,7 +143,6 @@ class SimNode(ManagedNode):
             self._image,
             self._camera_info,
             self._joint_states,
-            self._clock_output,
             self._timestep,
             self._target,
             self._fingertip,
@@ -161,6 +164,7 @@ class SimNode(ManagedNode):
         self._command_age = Durations()
         self._rate = RateMeter()
         self._step: Any = None
+        self._clock_rival = ""
         self._paused = False
         self._pending: np.ndarray | None = None
         self._finished = False
@@ -178,6 +182,7 @@ class SimNode(ManagedNode):
             if timer is not None:
                 self.destroy_timer(timer)
         self._waiting = self._timer = None
+        self._leave_clock()
 
     def teardown(self) -> None:
         """Free the renderer and the endpoints."""
@@ -189,7 +194,7 @@ class SimNode(ManagedNode):
         for service in self._offered:
             self.destroy_service(service)
         if self._commands is not None:
-            self.destroy_subscription(self._commands)
+            self.unsubscribe(self._commands)
         self._outputs = self._offered = ()
         self._counts = self._commands = None
 
@@ -213,11 +218,36 @@ class SimNode(ManagedNode):
         self.destroy_timer(self._waiting)
         self._waiting = None
         self._heard_s = now
+        self._take_clock()
         if self.parameters.lockstep:
             self._timer = self.create_timer(self.parameters.lockstep_retry_s / 4, self._resend, clock=STEADY)
             self._begin_episode()
         else:
             self._timer = self.create_timer(1.0 / self._rate_hz, self._tick, clock=STEADY)
+
+    def _take_clock(self) -> None:
+        """Publish `/clock`, of which a ROS domain has one, unless another node does already."""
+        self._clock_rival = self._other_clock()
+        if self.parameters.publish_clock and not self._clock_rival:
+            self._clock_output = self.create_publisher(Clock, topics.CLOCK.name, qos_profile(topics.CLOCK))
+
+    def _leave_clock(self) -> None:
+        if self._clock_output is not None:
+            self.destroy_publisher(self._clock_output)
+            self._clock_output = None
+
+    def _other_clock(self) -> str:
+        """Return the name of another node that publishes `/clock`, or nothing."""
+        infos = self.get_publishers_info_by_topic(topics.CLOCK.name)
+        names = {f"{info.node_namespace.rstrip('/')}/{info.node_name}" for info in infos}
+        return min(names - {self.get_fully_qualified_name()}, default="")
+
+    def _yield_clock(self) -> None:
+        """Where two simulations took `/clock` at the same time, leave it to the one whose name comes first."""
+        other = self._other_clock() if self._clock_output is not None else ""
+        if other and other < self.get_fully_qualified_name():
+            self._clock_rival = other
+            self._leave_clock()
 
     def _begin_episode(self) -> None:
         self._frame_times.clear()
@@ -255,9 +285,10 @@ class SimNode(ManagedNode):
         fill_image(image, self._frame)
         self._sent_s = time.monotonic()
         self._image.publish(image)
-        clock = Clock()
-        set_stamp(clock.clock, step.stamp_ns)
-        self._clock_output.publish(clock)
+        if self._clock_output is not None:
+            clock = Clock()
+            set_stamp(clock.clock, step.stamp_ns)
+            self._clock_output.publish(clock)
         self._publish_point(self._fingertip, step.fingertip)
         timestep = Vector3Stamped()
         set_stamp(timestep.header.stamp, step.stamp_ns)
@@ -438,6 +469,13 @@ class SimNode(ManagedNode):
         age_p50, age_p99 = self._command_age.percentiles(50, 99)
         period_ms = 1e3 / self._rate_hz
         level, message = self._state(now)
+        self._yield_clock()
+        if self.parameters.publish_clock and self._clock_rival:
+            rival = (
+                f"{self._clock_rival} publishes {topics.CLOCK.name}, and this node leaves it to that one; give this "
+            )
+            rival += "stack a ROS_DOMAIN_ID of its own, or set publish_clock to false"
+            level, message = WARN, rival if level == OK else f"{rival}; {message}"
         if rivals := self.rivals_on(self._commands.topic_name):
             level, message = WARN, rivals if level == OK else f"{rivals}; {message}"
         values = {
@@ -462,16 +500,8 @@ def _check(parameters: SimParameters) -> None:
         raise VjepaError(
             "command_input 'effort_array' carries no stamp, so it cannot drive lockstep; use joint_command"
         )
-    if len(parameters.image_size) != 2 or min(parameters.image_size) < 1:
+    if len(parameters.image_size) != 2:
         raise VjepaError(f"image_size is {list(parameters.image_size)}; expected [width, height] in pixels")
-    for name in ("lockstep_retry_s", "command_timeout_s"):
-        if not getattr(parameters, name) > 0:
-            raise VjepaError(f"{name} is {getattr(parameters, name)}; expected more than 0 seconds")
-    if parameters.episode_steps < 1:
-        raise VjepaError(f"episode_steps is {parameters.episode_steps}; expected at least 1")
-    for name in ("rate_hz", "effort_limit", "episodes"):
-        if not getattr(parameters, name) >= 0:
-            raise VjepaError(f"{name} is {getattr(parameters, name)}; expected 0 (the default) or more")
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from sim_bridge.arm_stand_in import ArmStandIn, ArmStandInParameters
 from sim_bridge.env import SimConfig, SimEnv
 from vjepa_interfaces.effort import CommandRefusedError
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.parameters import read_parameters
 
 OFF = [0.0, 0.0]
 
@@ -63,5 +64,5 @@ def test_it_moves_as_the_simulated_arm_but_in_steps_of_its_own(clock):
 
 @pytest.mark.parametrize("name", ["rate_hz", "camera_rate_hz", "command_timeout_s"])
 def test_a_rate_or_timeout_that_is_none_is_refused(name):
-    with pytest.raises(VjepaError, match=f"{name} is 0.0; expected a finite number above 0"):
-        ArmStandInParameters(**{name: 0.0})
+    with pytest.raises(VjepaError, match=f"'{name}' is 0.0; expected more than 0, and finite"):
+        read_parameters(ArmStandInParameters, {name: 0.0})

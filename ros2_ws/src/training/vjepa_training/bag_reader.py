@@ -50,8 +50,6 @@ MAX_SMALL_BYTES = 2**16
 """Of a joint state, one of a thousand joints, of a point or a vector."""
 NAMING_MESSAGES = 1000
 """Joint states and commands at the beginning of a bag that tell which joints are the arm's."""
-HELD_MESSAGES = 16_384
-"""Messages of one topic that are held: what a sensor of 1 kHz sends while a frame waits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,8 +193,8 @@ class Bag:
         """
         exact = TIMESTEP in self.present
         names = self.joint_names() if joint_names is None else joint_names
-        rings = {name: StampRing(HELD_MESSAGES) for name in TYPES if name not in (IMAGE, JOINT_STATES)}
-        joints = JointStates(names, HELD_MESSAGES, derive_velocity, exact)
+        rings = {name: StampRing() for name in TYPES if name not in (IMAGE, JOINT_STATES)}
+        joints = JointStates(names, derive_velocity, exact)
         causes = JointStateCauses(names, exact, joint_state_max_age_ns, SETTLE_NS * 1e-9)
         waiting: deque[tuple[int, int, Any]] = deque()
         newest: dict[str, int] = {}

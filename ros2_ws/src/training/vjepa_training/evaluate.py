@@ -17,7 +17,15 @@ from vjepa_training.rollout import RolloutConfig, rollout
 from vjepa_training.score import Episode, Protocol
 
 NODES_OWN = {
-    "sim_bridge": {"episodes", "lockstep", "lockstep_retry_s", "rate_hz", "command_input", "command_timeout_s"},
+    "sim_bridge": {
+        "episodes",
+        "lockstep",
+        "lockstep_retry_s",
+        "rate_hz",
+        "command_input",
+        "command_timeout_s",
+        "publish_clock",
+    },
     "vjepa_perception": {"input_transport"},
     "vjepa_planner": {
         "planners",

@@ -1,5 +1,6 @@
 """The stack as launch_ros actions: `ros2 launch vjepa_bringup stack.launch.py planner:=expert lockstep:=true`."""
 
+import contextlib
 import re
 import sys
 from dataclasses import fields
@@ -12,6 +13,7 @@ from launch_ros.actions import LifecycleNode, Node
 
 from launch import LaunchDescription
 from vjepa_bringup.graph import NodeSpec, StackOptions, build_graph, enclave, environment, option_names
+from vjepa_bringup.one_stack import only_stack, shell_domain
 from vjepa_bringup.options import option_default, option_help, parse_option
 from vjepa_bringup.supervisor import MAX_RESTARTS, RESTART_DELAY_S
 from vjepa_interfaces.errors import VjepaError, unknown_name
@@ -19,8 +21,10 @@ from vjepa_interfaces.errors import VjepaError, unknown_name
 PARAMETERS_REFUSED = 2
 END_WITH_LAUNCH = "setpriv --pdeathsig TERM --"
 """`ros2 launch` itself leaves its nodes running when it is ended by anything but Ctrl-C."""
-INTERRUPT_PATIENCE_S = 15
-"""An encoder without a GPU may need seconds to finish the clip in hand."""
+INTERRUPT_PATIENCE_S = 3
+"""Nodes end by themselves before (`managed_node.END_S`)."""
+_held = contextlib.ExitStack()
+"""The names of the stacks that this process has started."""
 
 
 def generate_launch_description():
@@ -36,7 +40,14 @@ def _start_nodes(context):
     _refuse_unknown_arguments(context.argv)
     texts = {option.name: LaunchConfiguration(option.name).perform(context) for option in fields(StackOptions)}
     options = StackOptions(**{name: parse_option(name, text) for name, text in texts.items() if text})
+    _refuse_second_stack(options, context)
     return [_action(node, options, context.launch_configurations) for node in build_graph(options)]
+
+
+def _refuse_second_stack(options, context):
+    """Raise where a stack of this name runs; otherwise hold the name until this process ends."""
+    about = " ".join(("ros2 launch", *context.argv))
+    _held.enter_context(only_stack(shell_domain(), options.namespace, environment(options), about))
 
 
 def _refuse_unknown_arguments(arguments):

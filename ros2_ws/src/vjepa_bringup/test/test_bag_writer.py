@@ -26,6 +26,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from vjepa_bringup import bag_writer
 from vjepa_bringup.bag_audit import PublicationCounter, RepeatFilter, leading_stamp
+from vjepa_bringup.bag_metadata import ros_distribution
 from vjepa_bringup.bag_writer import BagWriter, RecordingError, begins_with_stamp
 from vjepa_interfaces.topics import RECORDED
 
@@ -218,7 +219,7 @@ def test_metadata_has_the_fields_that_rosbag2_version_9_reads_without_default(ba
         "compression_mode": "",
         "relative_file_paths": ["episode_0.mcap"],
         "files": [{"path": "episode_0.mcap", **span}],
-        "ros_distro": "jazzy",
+        "ros_distro": ros_distribution(),
     }
 
 

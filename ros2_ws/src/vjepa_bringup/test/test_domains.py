@@ -73,7 +73,7 @@ def test_a_domain_that_others_use_is_not_taken_unless_asked_for(participant, mon
             assert other != free
         with hold_domain(free, {}) as asked_for:
             assert asked_for == free
-    monkeypatch.setattr(domains, "_in_use", lambda domain: True)
+    monkeypatch.setattr(domains, "in_use", lambda domain: True)
     with pytest.raises(VjepaError, match=f"to {LAST_DOMAIN} are taken"):
         hold_domain(None, {}).__enter__()
 

@@ -2,7 +2,8 @@
 
 import argparse
 
-from vjepa_bringup.graph import default_parameters, find_bundle
+from vjepa_bringup.graph import default_parameters
+from vjepa_interfaces.bundle import find_bundle
 
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -68,7 +68,7 @@ class RunningStack:
 _FIELDS = {field.name for field in dataclasses.fields(RunningStack)}
 
 
-def _in_use(domain: int) -> bool:
+def in_use(domain: int) -> bool:
     """Say whether one of the first participants of a domain listens for discovery (DDSI-RTPS 9.6.1.1).
 
     The first may have left while others are still there, such as the nodes of a `vjepa run` that was killed.
@@ -82,8 +82,8 @@ def _in_use(domain: int) -> bool:
     return False
 
 
-def _lock(file: IO[str], patience_s: float) -> bool:
-    """Lock a domain's file, or return False; `running_stacks` may hold it for an instant, hence the patience."""
+def lock(file: IO[str], patience_s: float) -> bool:
+    """Lock a stack's file, or return False; `running_stacks` may hold it for an instant, hence the patience."""
     deadline = time.monotonic() + patience_s
     while True:
         try:
@@ -127,8 +127,8 @@ def _take(domain: int | None, held: contextlib.ExitStack, uid: int | None) -> tu
     with own_folder(uid) as folder:
         for candidate in [domain] if domain is not None else range(FIRST_DOMAIN, LAST_DOMAIN + 1):
             file = folder.open(_file_name(candidate), create=True)
-            if _lock(file, LOCK_TIMEOUT_S if domain is not None else 0.0) and not (
-                _is_held_elsewhere(candidate, folder, uid) or (domain is None and _in_use(candidate))
+            if lock(file, LOCK_TIMEOUT_S if domain is not None else 0.0) and not (
+                _is_held_elsewhere(candidate, folder, uid) or (domain is None and in_use(candidate))
             ):
                 held.enter_context(file)
                 return candidate, file

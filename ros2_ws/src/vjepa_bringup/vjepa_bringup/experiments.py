@@ -12,8 +12,9 @@ from typing import Any
 
 from ament_index_python.packages import get_package_share_directory
 
-from vjepa_bringup.graph import default_parameters, find_bundle
+from vjepa_bringup.graph import default_parameters
 from vjepa_bringup.steps import is_whole
+from vjepa_interfaces.bundle import find_bundle
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.yaml_file import read_yaml
 

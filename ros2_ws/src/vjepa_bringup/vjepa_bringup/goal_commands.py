@@ -8,10 +8,10 @@ from rcl_interfaces.srv import GetParameters
 from rclpy.parameter import parameter_value_to_python
 from sensor_msgs.msg import Image
 
-from vjepa_bringup.graph import find_bundle
 from vjepa_bringup.graph_commands import add_stack_arguments, joined_stack
 from vjepa_bringup.monitor import Monitor
 from vjepa_interfaces import topics
+from vjepa_interfaces.bundle import find_bundle
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.managed_node import qos_profile
 from vjepa_interfaces.messages import fill_goal, latent_of

@@ -15,10 +15,11 @@ from typing import Any
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_directory
 
+from vjepa_bringup.bag_metadata import ros_distribution
 from vjepa_bringup.discovery import DISCOVERIES, discovery_environment
 from vjepa_interfaces import topics
 from vjepa_interfaces.address import FROM_ENVIRONMENT, is_reference, shown
-from vjepa_interfaces.bundle import read_bundle
+from vjepa_interfaces.bundle import find_bundle, read_bundle
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.yaml_file import read_yaml
 from vjepa_training.catalogue import arm_of, task_domain
@@ -376,7 +377,10 @@ def versions() -> dict[str, str]:
     """Return the versions that a result depends on, by distribution name."""
     found = {"python": platform.python_version()}
     for name in VERSIONED:
-        for distribution in (f"ros-jazzy-{name}", name):  # A ROS wheel's own version is that of its ros-jazzy name.
+        for distribution in (
+            f"ros-{ros_distribution()}-{name}",
+            name,
+        ):  # A ROS wheel's own version is that of this name.
             with contextlib.suppress(metadata.PackageNotFoundError):
                 found[name] = metadata.version(distribution)
                 break
@@ -430,12 +434,6 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def share(*parts: str) -> Path:
     """Return a path in this package's installed share folder."""
     return Path(get_package_share_directory("vjepa_bringup"), *parts)
-
-
-def find_bundle(name: str) -> str:
-    """Return the folder of a bundle that ships with the project, or `name` itself: a path or a hub id."""
-    shipped = share("models", name)
-    return str(shipped) if name and "/" not in name and shipped.is_dir() else name
 
 
 def option_names() -> list[str]:

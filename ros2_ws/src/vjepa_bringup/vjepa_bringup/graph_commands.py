@@ -17,10 +17,11 @@ from std_srvs.srv import SetBool
 from vjepa_bringup import arguments as types
 from vjepa_bringup.discovery import discovery_environment, discovery_of_shell
 from vjepa_bringup.domains import RunningStack, running_stacks
-from vjepa_bringup.graph import CONSUMERS, default_parameters, find_bundle, read_parameter_file
+from vjepa_bringup.graph import CONSUMERS, default_parameters, read_parameter_file
 from vjepa_bringup.interrupts import interruptible
 from vjepa_bringup.monitor import Monitor
 from vjepa_bringup.scoreboard import require_writable, write_json
+from vjepa_interfaces.bundle import find_bundle
 from vjepa_interfaces.environment import environment_of
 from vjepa_interfaces.errors import VjepaError
 from vjepa_training.score import ScoreKeeper

@@ -8,6 +8,7 @@ from typing import Any
 from vjepa_bringup.graph import OPTION_PARAMETERS, StackOptions, default_parameters
 from vjepa_interfaces.address import shown
 from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_interfaces.parameters import descriptions
 
 TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
@@ -55,8 +56,7 @@ def option_default(name: str) -> str:
 
 def option_help(name: str) -> str:
     """Return what the docstring of `StackOptions` says of the option `name`, and what holds where it is unset."""
-    lines = [line.strip() for line in (StackOptions.__doc__ or "").splitlines()]
-    line = next((line.partition(": ")[2] for line in lines if line.startswith(f"{name}: ")), "")
+    line = descriptions(StackOptions).get(name, "")
     nodes = [node for node, names in OPTION_PARAMETERS.items() if name in names]
     if not nodes:
         return line

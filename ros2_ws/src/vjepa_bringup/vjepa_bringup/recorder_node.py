@@ -1,14 +1,15 @@
 """Recording as a ROS node: every topic of the loop, as the bytes that crossed the wire, into a rosbag2 MCAP bag."""
 
+import contextlib
 import importlib
 import json
-import math
 import sys
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.serialization import deserialize_message
 from std_msgs.msg import String
@@ -18,6 +19,8 @@ from vjepa_bringup.bag_writer import BagWriter
 from vjepa_interfaces import topics
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.managed_node import ERROR, OK, STEADY, ManagedNode, Polled, run
+from vjepa_interfaces.parameters import Range
+from vjepa_interfaces.ros_subscriptions import MatchedSubscription
 
 SUBSCRIPTION_DEPTH = 1000
 """Messages held between two polls and while the disk stalls; a recorder that loses one says so in its audit."""
@@ -39,7 +42,7 @@ class RecorderParameters:
     record: bool = False
     bag_dir: str = "bags"
     bag_name: str = ""
-    max_file_s: float = 3600.0
+    max_file_s: Annotated[float, Range(low=0.0)] = 3600.0
     provenance: str = "{}"
 
 
@@ -51,7 +54,7 @@ class RecorderNode(ManagedNode):
     def __init__(self) -> None:
         super().__init__("episode_recorder")
         self._writer: BagWriter | None = None
-        self._taps: list[tuple[topics.Topic, str, Any]] = []
+        self._taps: list[tuple[topics.Topic, str, MatchedSubscription]] = []
         self._polled = Polled()
         self._service: Any = None
         self._timer: Any = None
@@ -60,8 +63,6 @@ class RecorderNode(ManagedNode):
 
     def setup(self) -> None:
         """Offer the service, and open the bag where `record` says so."""
-        if not 0 <= self.parameters.max_file_s < math.inf:
-            raise VjepaError(f"max_file_s is {self.parameters.max_file_s}; expected a finite number of at least 0")
         try:
             self._provenance = {str(k): str(v) for k, v in json.loads(self.parameters.provenance).items()}
         except (ValueError, AttributeError) as error:
@@ -103,9 +104,11 @@ class RecorderNode(ManagedNode):
             return
         arrived = []
         for topic, full_name, tap in self._taps:
-            with tap.handle:
-                while (taken := tap.handle.take_message(tap.msg_type, True)) is not None:
+            subscription: Any = tap.subscription
+            with subscription.handle:
+                while (taken := subscription.handle.take_message(subscription.msg_type, True)) is not None:
                     arrived.append((topic, full_name, *taken))
+        arrived = [each for each in arrived if not self._is_of_another_stack(each[0], each[2])]
         arrived.sort(key=lambda each: each[3]["received_timestamp"])
         try:
             for topic, full_name, data, info in arrived:
@@ -113,6 +116,19 @@ class RecorderNode(ManagedNode):
             self._writer.flush_if_due()
         except VjepaError as error:
             self._fail(error)
+
+    def _is_of_another_stack(self, topic: topics.Topic, data: bytes) -> bool:
+        """Return whether a message on a topic that all namespaces share is of a stack in another one."""
+        own = self.get_namespace().rstrip("/")
+        if topic == topics.CLOCK:
+            owners = {info.node_namespace.rstrip("/") for info in self.get_publishers_info_by_topic(topic.name)}
+            return bool(owners) and own not in owners
+        if topic == topics.DIAGNOSTICS:
+            with contextlib.suppress(RuntimeError):
+                names = [status.name for status in deserialize_message(data, DiagnosticArray).status]
+                found = [name.rpartition("/") for name in names]
+                return bool(found) and all(name in topics.NODES and namespace != own for namespace, _, name in found)
+        return False
 
     def _write(self, writer: BagWriter, topic: topics.Topic, full_name: str, data: bytes, info: dict[str, Any]) -> None:
         writer.write(
@@ -152,7 +168,7 @@ class RecorderNode(ManagedNode):
 
     def _end(self) -> str:
         for _, _, tap in self._taps:
-            self.destroy_subscription(tap)
+            self.unsubscribe(tap)
         self._taps = []
         if self._writer is None:
             return ""

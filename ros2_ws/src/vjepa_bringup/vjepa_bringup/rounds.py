@@ -14,11 +14,11 @@ from typing import Any
 
 import yaml
 
-from vjepa_bringup.graph import find_bundle, versions
+from vjepa_bringup.graph import versions
 from vjepa_bringup.scoreboard import write_json
 from vjepa_bringup.steps import is_whole, take_step
 from vjepa_bringup.warm_start import DREAMER, POLICY, WarmStart, training_options, weights_of
-from vjepa_interfaces.bundle import read_bundle
+from vjepa_interfaces.bundle import find_bundle, read_bundle
 from vjepa_interfaces.errors import VjepaError
 from vjepa_training.comparison import compare, require_held_out
 from vjepa_training.dataset import Dataset

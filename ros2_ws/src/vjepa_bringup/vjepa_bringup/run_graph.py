@@ -10,6 +10,7 @@ from vjepa_bringup.domains import hold_domain
 from vjepa_bringup.graph import StackOptions, build_graph, environment
 from vjepa_bringup.interrupts import interruptible
 from vjepa_bringup.monitor import Monitor
+from vjepa_bringup.one_stack import only_stack
 from vjepa_bringup.supervisor import Supervisor
 from vjepa_interfaces.environment import environment_of
 from vjepa_interfaces.errors import VjepaError
@@ -61,7 +62,8 @@ def running_graph(options: StackOptions, domain: int | None, about: dict[str, An
     about = {"namespace": options.namespace, "discovery": options.discovery, **about}
     with interruptible() as interrupts, hold_domain(domain, about) as held:
         variables = {**variables, "ROS_DOMAIN_ID": str(held)}
-        with environment_of(variables):
+        named = f"vjepa run, planner {about.get('planner') or 'of the parameter files'},"
+        with only_stack(held, options.namespace, variables, named), environment_of(variables):
             supervisor = Supervisor(variables, options.namespace, options.log_level)
             try:
                 supervisor.start(nodes)

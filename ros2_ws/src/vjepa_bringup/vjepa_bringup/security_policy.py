@@ -118,9 +118,13 @@ def _refuse_shared_names(enclaves: list[_Enclave], names: _Names) -> None:
 def _rules(node: str, row: Access, names: _Names, offered: dict[str, tuple[str, ...]]) -> dict[str, set[str]]:
     """Return what one node may publish, subscribe to, reply to and request, as absolute names."""
     own = {f"{node}/{access.TRANSITION_EVENT}"} if row.managed else set()
+    watched = [
+        other for other, services in offered.items() if "change_state" in services and "change_state" in row.asks
+    ]
     return {
         "publish": {names.topic(topic) for topic in row.all_published()} | set(map(names.of, own)),
-        "subscribe": {names.topic(topic) for topic in row.all_subscribed()},
+        "subscribe": {names.topic(topic) for topic in row.all_subscribed()}
+        | {names.of(f"{other}/{access.TRANSITION_EVENT}") for other in watched},
         "reply": {names.of(f"{node}/{service}") for service in row.all_offered()},
         "request": {
             names.of(f"{other}/{service}")

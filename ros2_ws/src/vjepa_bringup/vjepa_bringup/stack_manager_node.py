@@ -2,24 +2,30 @@
 
 Nodes are configured at the same time, since loading an encoder takes seconds, and activated in order: a node only when
 every node before it is active. A node that died and was started again shows up unconfigured and is brought up anew.
-After navigation2's lifecycle manager.
+A transition that an operator makes by hand is left as it is until `~/resume` or `~/startup`. After navigation2's
+lifecycle manager.
 """
 
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Annotated, Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.msg import State, Transition, TransitionEvent
 from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
 from std_srvs.srv import Trigger
 
+from vjepa_bringup.stack_goal import Goal, is_reached, transitions
 from vjepa_interfaces import topics
+from vjepa_interfaces.access import TRANSITION_EVENT
 from vjepa_interfaces.managed_node import (
     ERROR,
     OK,
@@ -29,8 +35,10 @@ from vjepa_interfaces.managed_node import (
     hold_signals,
     ignore_signals,
     on_signal,
-    qos_profile,
 )
+from vjepa_interfaces.parameters import Range
+from vjepa_interfaces.ros_parameters import declare_read_only
+from vjepa_interfaces.ros_subscriptions import qos_profile
 
 POLL_S = 0.1
 STATE_POLL_S = 0.5
@@ -41,16 +49,56 @@ CHECK_S = 0.5
 STATE_RETRY_S = 0.2
 """A state is asked for again after so long: a request to a node that died is lost, as may be one to its heir."""
 
-DOWN_TIMEOUT_S = 5.0
+DOWN_S = 1.2
+"""How long the orderly way down may take in all; the nodes are ended by signals after that."""
+ECHO_S = 5.0
+"""How long after a transition that the manager asked for a node's event of it may come."""
+
+NAMES = {
+    Transition.TRANSITION_CONFIGURE: "configure",
+    Transition.TRANSITION_CLEANUP: "cleanup",
+    Transition.TRANSITION_ACTIVATE: "activate",
+    Transition.TRANSITION_DEACTIVATE: "deactivate",
+    Transition.TRANSITION_UNCONFIGURED_SHUTDOWN: "shutdown",
+    Transition.TRANSITION_INACTIVE_SHUTDOWN: "shutdown",
+    Transition.TRANSITION_ACTIVE_SHUTDOWN: "shutdown",
+}
+DOWNWARD = {"cleanup", "deactivate", "shutdown"}
 SETTLED = (State.PRIMARY_STATE_UNCONFIGURED, State.PRIMARY_STATE_INACTIVE, State.PRIMARY_STATE_ACTIVE)
+
+
+@dataclass(frozen=True)
+class ManagerParameters:
+    """Parameters of `stack_manager`.
+
+    Attributes:
+        autostart: bring the nodes up at once; otherwise they are left to `~/startup` or to transitions by hand.
+        transition_timeout_s: a transition that takes longer has failed, seconds.
+        max_restarts: how often a node is brought up again after it died.
+        managed_nodes: names of the nodes, in their order of activation.
+    """
+
+    autostart: bool = True
+    transition_timeout_s: Annotated[float, Range(above=0.0)] = 180.0
+    max_restarts: Annotated[int, Range(low=0)] = 3
+    managed_nodes: tuple[str, ...] = ("vjepa_perception", "vjepa_planner", "sim_bridge")
 
 
 @dataclass
 class Managed:
-    """What the manager knows of one node, and the call it waits for."""
+    """What the manager knows of one node, and the call it waits for.
+
+    Attributes:
+        known: the last primary state that the node was seen in.
+        held: whether an operator has taken it down by hand.
+        asked_at: when the manager asked last for each transition, by its name, steady seconds.
+    """
 
     name: str
     state: int = State.PRIMARY_STATE_UNKNOWN
+    known: int = State.PRIMARY_STATE_UNKNOWN
+    held: bool = False
+    asked_at: dict[str, float] = field(default_factory=dict)
     polled_s: float = 0.0
     call: Any = None
     call_kind: str = ""
@@ -58,7 +106,6 @@ class Managed:
     call_deadline_s: float = 0.0
     check: Any = None
     settled: int = 0
-    was_active: bool = False
     attempts: int = 0
     failure: str = ""
 
@@ -67,11 +114,13 @@ class StackManagerNode(Node):
     """`stack_manager`: one client pair a node, one timer that moves every node one transition on."""
 
     def __init__(self) -> None:
-        super().__init__("stack_manager")
-        self._autostart = self.declare_parameter("autostart", True).value
-        self._transition_timeout_s = self.declare_parameter("transition_timeout_s", 180.0).value
-        self._max_restarts = self.declare_parameter("max_restarts", 3).value
-        names = self.declare_parameter("managed_nodes", ["vjepa_perception", "vjepa_planner", "sim_bridge"]).value
+        super().__init__("stack_manager", enable_logger_service=True)
+        parameters = declare_read_only(self, ManagerParameters)
+        self._transition_timeout_s = parameters.transition_timeout_s
+        self._max_restarts = parameters.max_restarts
+        self._goal = Goal.ACTIVE if parameters.autostart else Goal.LEFT
+        self._waiters: list[tuple[Goal, Future]] = []
+        names = parameters.managed_nodes
         self.nodes = [Managed(name) for name in names]
         self._get = {name: self.create_client(GetState, f"{name}/get_state") for name in names}
         self._change = {name: self.create_client(ChangeState, f"{name}/change_state") for name in names}
@@ -79,6 +128,19 @@ class StackManagerNode(Node):
             DiagnosticArray, topics.DIAGNOSTICS.name, qos_profile(topics.DIAGNOSTICS)
         )
         self.create_service(Trigger, "~/is_active", self._on_is_active)
+        # Their answers wait for nodes, which the timer below must be able to drive meanwhile.
+        waiting = ReentrantCallbackGroup()
+        for service, goal in (
+            ("startup", Goal.ACTIVE),
+            ("resume", Goal.ACTIVE),
+            ("pause", Goal.PAUSED),
+            ("reset", Goal.RESET),
+            ("shutdown", Goal.SHUT_DOWN),
+        ):
+            self.create_service(Trigger, f"~/{service}", partial(self._on_goal, goal), callback_group=waiting)
+        for node in self.nodes:
+            event = f"{node.name}/{TRANSITION_EVENT}"
+            self.create_subscription(TransitionEvent, event, partial(self._on_event, node), len(NAMES))
         self.create_timer(POLL_S, self._drive, clock=STEADY)
         self.create_timer(1.0, self.publish_diagnostics, clock=STEADY)
 
@@ -95,17 +157,59 @@ class StackManagerNode(Node):
     def _drive(self) -> None:
         """Look after every node: finish its call, ask for its state, or move it one transition on."""
         now = time.monotonic()
-        before_active = True
         for node in self.nodes:
             self._finish_call(node, now)
-            if node.call is None and not node.failure:
-                if self._autostart and node.state == State.PRIMARY_STATE_UNCONFIGURED:
-                    self._request(node, Transition.TRANSITION_CONFIGURE)
-                elif self._autostart and node.state == State.PRIMARY_STATE_INACTIVE and before_active:
-                    self._request(node, Transition.TRANSITION_ACTIVATE)
-                elif now - node.polled_s >= STATE_POLL_S:
-                    self._ask_state(node)
-            before_active = before_active and node.state == State.PRIMARY_STATE_ACTIVE
+        states = [State.PRIMARY_STATE_UNKNOWN if n.call is not None or n.failure else n.state for n in self.nodes]
+        steps = transitions(states, [node.held for node in self.nodes], self._goal)
+        for i, node in enumerate(self.nodes):
+            if node.call is not None or node.failure:
+                continue
+            if i in steps:
+                self._request(node, steps[i])
+            elif now - node.polled_s >= STATE_POLL_S:
+                self._ask_state(node)
+        self._answer_waiters()
+
+    # What operators do.
+
+    async def _on_goal(self, goal: Goal, request: Any, response: Trigger.Response) -> Trigger.Response:
+        """Bring every node to a goal, those held by hand too, and answer once it is reached or cannot be."""
+        for node in self.nodes:
+            node.held, node.failure, node.attempts = False, "", 0
+        self._goal = goal
+        future = Future(executor=self.executor)
+        self._waiters.append((goal, future))
+        response.success, response.message = await future
+        return response
+
+    def _answer_waiters(self) -> None:
+        waiting, self._waiters = self._waiters, []
+        states = [node.state if node.call is None else State.PRIMARY_STATE_UNKNOWN for node in self.nodes]
+        for goal, future in waiting:
+            if goal != self._goal:
+                future.set_result((False, f"given up for another request: {self._goal.value}"))
+            elif self.failures:
+                future.set_result((False, "; ".join(self.failures)))
+            elif is_reached(states, goal):
+                future.set_result((True, f"{goal.value}: {self._states()}"))
+            elif held := [node.name for node in self.nodes if node.held]:
+                future.set_result((False, f"held by hand: {', '.join(held)}"))
+            else:
+                self._waiters.append((goal, future))
+
+    def _on_event(self, node: Managed, event: TransitionEvent) -> None:
+        """Notice a transition down that somebody else has asked a node for."""
+        name = NAMES.get(event.transition.id, "")
+        if name in DOWNWARD and time.monotonic() - node.asked_at.get(name, -ECHO_S) >= ECHO_S:
+            self._hold(node, name)
+
+    def _hold(self, node: Managed, what: str) -> None:
+        """Leave a node to the operator who has changed its state."""
+        if not node.held:
+            node.held = True
+            self.get_logger().warning(f"{node.name}: {what} by hand; it is left so until stack_manager/resume")
+
+    # Calls to nodes.
 
     def _ask_state(self, node: Managed) -> None:
         if self._get[node.name].service_is_ready():
@@ -115,7 +219,8 @@ class StackManagerNode(Node):
 
     def _request(self, node: Managed, transition: int) -> None:
         request = ChangeState.Request(transition=Transition(id=transition))
-        kind = "configure" if transition == Transition.TRANSITION_CONFIGURE else "activate"
+        kind = NAMES[transition]
+        node.asked_at[kind] = time.monotonic()
         self._call(node, kind, self._change[node.name].call_async(request), self._transition_timeout_s)
 
     @staticmethod
@@ -145,6 +250,7 @@ class StackManagerNode(Node):
             self._failed(node, f"{node.name} refused to {node.call_kind}; its own log and /diagnostics say why")
             node.state = State.PRIMARY_STATE_UNKNOWN
         else:
+            node.asked_at[node.call_kind] = now
             node.state = State.PRIMARY_STATE_UNKNOWN
             node.polled_s = 0.0
         for call in node.asked:  # The client keeps those that are never answered.
@@ -171,16 +277,23 @@ class StackManagerNode(Node):
         return node.settled == 2
 
     def _saw_state(self, node: Managed, state: int) -> None:
-        if state == State.PRIMARY_STATE_ACTIVE and node.state != State.PRIMARY_STATE_ACTIVE:
-            self.get_logger().info(f"{node.name} is active")
-            node.was_active = True
-        if state == State.PRIMARY_STATE_UNCONFIGURED and node.was_active:
-            node.was_active = False
+        before, node.state = node.known, state
+        if state in (*SETTLED, State.PRIMARY_STATE_FINALIZED):
+            node.known = state
+        if state == State.PRIMARY_STATE_ACTIVE:
+            node.held = False
+            if before != state:
+                self.get_logger().info(f"{node.name} is active")
+        asked_s = max((node.asked_at.get(name, -ECHO_S) for name in DOWNWARD), default=-ECHO_S)
+        fell = before == State.PRIMARY_STATE_ACTIVE and state == State.PRIMARY_STATE_INACTIVE
+        if fell and time.monotonic() - asked_s >= ECHO_S:
+            self._hold(node, "deactivate")
+        lost = state == State.PRIMARY_STATE_UNCONFIGURED and before == State.PRIMARY_STATE_ACTIVE
+        if lost and not node.held and self._goal == Goal.ACTIVE:
             node.attempts += 1
             self.get_logger().warning(f"{node.name} is unconfigured again: bringing it up, time {node.attempts}")
             if node.attempts > self._max_restarts:
                 node.failure = f"{node.name} had to be brought up more than {self._max_restarts} times"
-        node.state = state
 
     def _failed(self, node: Managed, why: str) -> None:
         node.failure = why
@@ -188,13 +301,21 @@ class StackManagerNode(Node):
 
     def _on_is_active(self, request: Any, response: Trigger.Response) -> Trigger.Response:
         response.success = self.active
-        response.message = "; ".join(self.failures) or ", ".join(f"{n.name}: {_label(n.state)}" for n in self.nodes)
+        response.message = "; ".join(self.failures) or self._states()
         return response
+
+    def _states(self) -> str:
+        return ", ".join(f"{n.name}: {_label(n.state)}{' (by hand)' if n.held else ''}" for n in self.nodes)
 
     def publish_diagnostics(self) -> None:
         """Publish which nodes are in which state."""
         idle = [f"{n.name} ({_label(n.state)})" for n in self.nodes if n.state != State.PRIMARY_STATE_ACTIVE]
+        held = [node.name for node in self.nodes if node.held]
         level, message = (WARN, f"not active: {', '.join(idle)}") if idle else (OK, "active")
+        if idle and self._goal not in (Goal.ACTIVE, Goal.LEFT):
+            message = f"{self._goal.value}; {message}; stack_manager/resume goes on"
+        elif idle and held:
+            message = f"{message}; by hand: {', '.join(held)}, until stack_manager/resume"
         if self.failures:
             level, message = ERROR, "; ".join(self.failures)
         values: dict[str, Any] = {node.name: _label(node.state) for node in self.nodes}
@@ -202,8 +323,14 @@ class StackManagerNode(Node):
         self._diagnostics.publish(diagnostics_of(self, level, message, values))
 
     def take_down(self, executor: SingleThreadedExecutor) -> None:
-        """Deactivate, then clean up, every node in reverse order; a node that is gone or hangs is passed over."""
-        self._autostart = False
+        """Deactivate, then clean up, every node in reverse order, for `DOWN_S` at most; pass over what is gone."""
+        deadline = time.monotonic() + DOWN_S
+
+        def answer(call: Any) -> Any:
+            executor.spin_until_future_complete(call, max(0.0, deadline - time.monotonic()))
+            return call.result() if call.done() else None
+
+        self._goal = Goal.LEFT
         for transition, state in (
             (Transition.TRANSITION_DEACTIVATE, State.PRIMARY_STATE_ACTIVE),
             (Transition.TRANSITION_CLEANUP, State.PRIMARY_STATE_INACTIVE),
@@ -211,11 +338,10 @@ class StackManagerNode(Node):
             for node in reversed(self.nodes):
                 if not self._change[node.name].service_is_ready():
                     continue
-                known = self._get[node.name].call_async(GetState.Request())
-                executor.spin_until_future_complete(known, CALL_TIMEOUT_S)
-                if known.done() and known.result().current_state.id == state:
+                known = answer(self._get[node.name].call_async(GetState.Request()))
+                if known is not None and known.current_state.id == state:
                     request = ChangeState.Request(transition=Transition(id=transition))
-                    executor.spin_until_future_complete(self._change[node.name].call_async(request), DOWN_TIMEOUT_S)
+                    answer(self._change[node.name].call_async(request))
 
 
 def _label(state: int) -> str:

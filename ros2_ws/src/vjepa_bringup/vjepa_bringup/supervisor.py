@@ -20,9 +20,10 @@ from vjepa_interfaces.errors import VjepaError
 
 MAX_RESTARTS = 3
 RESTART_DELAY_S = 0.1
-MANAGER_DOWN_S = 15.0
-NODE_DOWN_S = 5.0
+MANAGER_DOWN_S = 1.5
+NODE_DOWN_S = 1.0
 KILL_S = 2.0
+"""Whoever presses Ctrl-C gets the prompt back within three seconds."""
 POLL_S = 0.1
 STDERR = 2
 """Where nodes' output goes: standard output is the command's own, for a scoreboard or JSON."""

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from vjepa_bringup import arguments as types
-from vjepa_bringup.graph import StackOptions, find_bundle, merged_parameters, versions
+from vjepa_bringup.graph import StackOptions, merged_parameters, versions
 from vjepa_bringup.scoreboard import require_writable, write_json
 from vjepa_bringup.training_picture import draw_training
+from vjepa_interfaces.bundle import find_bundle
 
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -7,8 +7,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from vjepa_bringup.graph import StackOptions, find_bundle, merged_parameters, read_parameter_file
-from vjepa_interfaces.bundle import Bundle, read_bundle
+from vjepa_bringup.graph import StackOptions, merged_parameters, read_parameter_file
+from vjepa_interfaces.bundle import Bundle, find_bundle, read_bundle
 from vjepa_interfaces.errors import VjepaError
 
 SEARCHES = ("cem", "mppi", "shooting")

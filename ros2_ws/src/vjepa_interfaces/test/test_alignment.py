@@ -23,13 +23,21 @@ def test_ring_refuses_a_reading_older_than_the_limit():
     assert ring.at_or_before(151, 50) is None
 
 
-def test_ring_keeps_only_its_size():
-    ring = StampRing(size=3)
-    for stamp in range(10):
+def test_ring_holds_what_is_younger_than_its_span_whatever_the_rate():
+    for period in (1, 7, 50):
+        ring = StampRing(span_ns=100)
+        for stamp in range(0, 2000, period):
+            ring.add(stamp, stamp)
+            assert ring.at_or_before(max(0, stamp - 100), period) is not None
+            assert stamp - ring.stamps()[0] <= 200 + period
+
+
+def test_ring_never_holds_more_than_its_size():
+    ring = StampRing(size=8)
+    for stamp in range(1000):
         ring.add(stamp, stamp)
-    assert len(ring) == 3
-    assert ring.at(6) is None
-    assert ring.at(7) == 7
+        assert len(ring) <= 8
+        assert ring.at(max(0, stamp - 3)) is not None
 
 
 def test_a_repeated_message_changes_nothing():
@@ -56,7 +64,7 @@ def test_the_offline_join_equals_the_live_ring(seed):
     frames = np.sort(random.integers(0, 1100, 40))
     offline = causal_join(frames, sensor, 30)
     for frame, index in zip(frames, offline, strict=True):
-        ring = StampRing(size=1000)
+        ring = StampRing()
         for i, stamp in enumerate(sensor):
             ring.add(int(stamp), i)
         live = ring.at_or_before(int(frame), 30)

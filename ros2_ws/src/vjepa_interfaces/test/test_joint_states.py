@@ -84,12 +84,24 @@ def test_a_new_time_line_of_one_group_ends_the_others_too():
     assert joints.at_or_before(T0, 10_000 * MS) is None, "b is of the time line before"
 
 
-def test_the_newest_messages_are_held():
-    joints = JointStates(("a",), size=3)
-    for k in range(5):
-        joints.add(T0 + k, state("a", [k]))
-    assert joints.at(T0 + 1) is None
-    assert joints.at(T0 + 2).position[0] == 2
+def test_half_a_minute_of_a_fast_arm_is_held():
+    joints = JointStates(("a",))
+    for k in range(40_000):
+        joints.add(T0 + k * MS, state("a", [k]))
+    assert joints.at(T0 + 10_000 * MS).position[0] == 10_000
+
+
+def test_why_there_is_no_reading_is_said_in_figures():
+    joints = JointStates(("a", "b"))
+    assert joints.why_none(T0, 100 * MS) == "no joint state of a, b has arrived"
+    for k in range(101):
+        joints.add(T0 + k * 10 * MS, state("a", [k]))
+    joints.add(T0 + 900 * MS, state("b", [1]))
+    early, late = joints.why_none(T0 - 30 * MS, 100 * MS), joints.why_none(T0 + 1_200 * MS, 100 * MS)
+    assert "joint states of a at 100 Hz, the oldest is 30 ms later than the frame; the limit is 100 ms" in early
+    assert "joint states of b (1 held), the oldest is 930 ms later" in early
+    assert "joint states of a at 100 Hz, the newest before the frame is 200 ms older; the limit is 100 ms" in late
+    assert "b (1 held), the newest before the frame is 300 ms older" in late
 
 
 def test_velocities_are_derived_from_the_two_last_positions_and_their_stamps():

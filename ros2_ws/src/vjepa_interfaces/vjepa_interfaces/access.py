@@ -31,7 +31,8 @@ LIFECYCLE_SERVICES = (
     "get_transition_graph",
 )
 TRANSITION_EVENT = "transition_event"
-"""The topic under a managed node's own name on which it publishes its transitions."""
+"""The topic under a managed node's own name on which it publishes its transitions; who changes states follows it."""
+MANAGER_SERVICES = ("is_active", "startup", "pause", "resume", "reset", "shutdown")
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,9 @@ EVERY_NODE = Access(
     subscribes=(topics.CLOCK, PARAMETER_EVENTS),
     offers=(*PARAMETER_SERVICES, "get_type_description"),
 )
-MANAGED_NODE = Access(publishes=(topics.DIAGNOSTICS,), offers=LIFECYCLE_SERVICES)
+LOGGER_SERVICES = ("get_logger_levels", "set_logger_levels")
+
+MANAGED_NODE = Access(publishes=(topics.DIAGNOSTICS,), offers=(*LIFECYCLE_SERVICES, *LOGGER_SERVICES))
 """Beside these it publishes `TRANSITION_EVENT` under its own name."""
 
 NODES = {
@@ -105,7 +108,11 @@ NODES = {
         subscribes=(topics.JOINT_COMMAND, topics.ENABLE, topics.JOINT_STATES),
         managed=True,
     ),
-    "stack_manager": Access(publishes=(topics.DIAGNOSTICS,), offers=("is_active",), asks=("change_state", "get_state")),
+    "stack_manager": Access(
+        publishes=(topics.DIAGNOSTICS,),
+        offers=(*MANAGER_SERVICES, *LOGGER_SERVICES),
+        asks=("change_state", "get_state"),
+    ),
     "robot_state_publisher": Access(publishes=(TF, TF_STATIC, ROBOT_DESCRIPTION), subscribes=(topics.JOINT_STATES,)),
 }
 """The nodes that a stack may consist of."""
@@ -125,6 +132,6 @@ BUTTON = Access(publishes=(topics.ENABLE,))
 OPERATOR = Access(
     publishes=(topics.GOAL,),
     subscribes=(*(topic for topic in vars(topics).values() if isinstance(topic, Topic)), ROSOUT),
-    asks=(*PARAMETER_SERVICES, *LIFECYCLE_SERVICES, "record", "reset", "set_paused", "is_active"),
+    asks=(*PARAMETER_SERVICES, *LIFECYCLE_SERVICES, *LOGGER_SERVICES, "record", "set_paused", *MANAGER_SERVICES),
 )
 """The commands of `vjepa`, which may see all and set all, but may neither command a torque nor hold the switch."""

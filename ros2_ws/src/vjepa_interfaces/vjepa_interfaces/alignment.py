@@ -10,19 +10,24 @@ from typing import Any
 
 import numpy as np
 
-RING_SIZE = 64
+HISTORY_NS = 30_000_000_000
+"""What is kept of a topic: a large encoder takes six seconds for a clip on a processor, and a reading waits as long."""
+HISTORY_SIZE = 65_536
+"""Values of a topic that are kept at most, so that memory is bounded whatever a publisher does: 30 s at 2 kHz."""
 
 
 class StampRing:
-    """The newest `size` values by stamp, of one topic.
+    """The newest values of one topic by stamp: those of the last `span_ns`, and never more than `size`.
 
     A stamp that goes backwards clears the ring, as a new time line has begun (see `stamps.begins_episode`); a stamp
     already held is ignored, so a repeated message changes nothing. One that is at most `tolerance_ns` older than the
     newest is put where it belongs.
+
+    What is too old is forgotten many values at a time, so up to twice the span is held, and down to half of `size`.
     """
 
-    def __init__(self, size: int = RING_SIZE, tolerance_ns: int = 0):
-        self._size, self._tolerance_ns = size, tolerance_ns
+    def __init__(self, span_ns: int = HISTORY_NS, tolerance_ns: int = 0, size: int = HISTORY_SIZE):
+        self._span_ns, self._tolerance_ns, self._size = span_ns, tolerance_ns, size
         self._stamps: list[int] = []
         self._values: list[Any] = []
 
@@ -30,7 +35,7 @@ class StampRing:
         return len(self._stamps)
 
     def add(self, stamp_ns: int, value: Any) -> None:
-        """Hold `value` under `stamp_ns` (nanoseconds), forgetting the oldest beyond the ring's size."""
+        """Hold `value` under `stamp_ns` (nanoseconds), and forget what is too old."""
         place = bisect.bisect_left(self._stamps, stamp_ns)
         if self._stamps[place : place + 1] == [stamp_ns]:
             return
@@ -39,8 +44,14 @@ class StampRing:
             place = 0
         self._stamps.insert(place, stamp_ns)
         self._values.insert(place, value)
+        if self._stamps[-1] - self._stamps[0] > 2 * self._span_ns:
+            self._forget(bisect.bisect_right(self._stamps, self._stamps[-1] - self._span_ns) - 1)
         if len(self._stamps) > self._size:
-            del self._stamps[0], self._values[0]
+            self._forget(len(self._stamps) - max(1, self._size // 2))
+
+    def _forget(self, count: int) -> None:
+        """Forget the `count` oldest values."""
+        del self._stamps[:count], self._values[:count]
 
     def begins_anew(self, stamp_ns: int) -> bool:
         """Return whether `stamp_ns` lies so far before the newest stamp that a new time line has begun."""
@@ -55,6 +66,10 @@ class StampRing:
         """Return the newest value stamped at or before `stamp_ns` and no older than `max_age_ns`, or None."""
         i = bisect.bisect_right(self._stamps, stamp_ns) - 1
         return self._values[i] if i >= 0 and stamp_ns - self._stamps[i] <= max_age_ns else None
+
+    def stamps(self) -> list[int]:
+        """Return the stamps that are held, nanoseconds, rising."""
+        return self._stamps.copy()
 
     def clear(self) -> None:
         """Forget everything."""

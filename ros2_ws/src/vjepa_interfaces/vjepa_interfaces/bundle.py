@@ -12,12 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "MODEL_CARD.md"
+SHIPPED_WITH = "vjepa_bringup"
+"""The package in whose share folder the bundles lie that ship with the project."""
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
 
 
@@ -130,13 +134,24 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def find_bundle(name: str) -> str:
+    """Return the folder of a bundle that ships with the project, or `name` itself: a path or a hub id."""
+    if not name or "/" in name:
+        return name
+    try:
+        shipped = Path(get_package_share_directory(SHIPPED_WITH), "models", name)
+    except PackageNotFoundError:  # On the computer at the arm, where this package is alone.
+        return name
+    return str(shipped) if shipped.is_dir() else name
+
+
 def read_bundle(path: Path | str, kind: str) -> Bundle:
-    """Read the bundle of `kind` in the folder `path`.
+    """Read the bundle of `kind` in the folder `path`, or of that name where it ships with the project.
 
     Raises:
         BundleError: no such folder, no readable config.json, or a bundle of another kind.
     """
-    path = Path(path).expanduser()
+    path = Path(find_bundle(str(path))).expanduser()
     file = path / CONFIG_FILE
     if not file.is_file():
         raise BundleError(f"no bundle at '{path}': expected a folder with {CONFIG_FILE} and {WEIGHTS_FILE}")

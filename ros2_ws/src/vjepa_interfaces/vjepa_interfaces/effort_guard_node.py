@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from rclpy.duration import Duration
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.serialization import deserialize_message
@@ -31,6 +32,7 @@ from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.guard_inputs import MAX_MESSAGES_HZ
 from vjepa_interfaces.guard_parameters import GuardParameters
 from vjepa_interfaces.managed_node import ERROR, OK, WARN, ManagedNode, Polled, run
+from vjepa_interfaces.ros_subscriptions import MatchedSubscription
 from vjepa_interfaces.shared_memory import no_shared_memory
 from vjepa_interfaces.stamps import to_nanoseconds
 
@@ -58,7 +60,7 @@ class EffortGuardNode(ManagedNode):
         self._output: Any = None
         self._loop: threading.Thread | None = None
         self._polled = Polled()
-        self._inputs: tuple[Any, ...] = ()
+        self._inputs: tuple[MatchedSubscription, ...] = ()
         self._stopping = threading.Event()
         self._wake: Any = None
         self._too_large = ""
@@ -80,7 +82,7 @@ class EffortGuardNode(ManagedNode):
         self._inputs = (self._commands, self._enables, self._joint_states)
         self._wake = self.create_guard_condition(lambda: None, self._polled)
 
-    def _input(self, message_type: type, topic: topics.Topic, depth: int) -> Any:
+    def _input(self, message_type: type, topic: topics.Topic, depth: int) -> MatchedSubscription:
         """Subscribe to a topic whose messages `_run` takes."""
         return self.subscribe(message_type, topic, lambda _: None, depth, callback_group=self._polled)
 
@@ -108,7 +110,7 @@ class EffortGuardNode(ManagedNode):
     def teardown(self) -> None:
         """Free the endpoints."""
         for subscription in self._inputs:
-            self.destroy_subscription(subscription)
+            self.unsubscribe(subscription)
         if self._wake is not None:
             self.destroy_guard_condition(self._wake)
         if self._output is not None:
@@ -160,19 +162,21 @@ class EffortGuardNode(ManagedNode):
             return
         wait_set = rclpy_implementation.WaitSet(1, 1, 0, 0, 0, 0, self.context.handle)
         wait_set.clear_entities()
-        with self._enables.handle, self._wake.handle:
+        enables = self._enables.subscription.handle
+        with enables, self._wake.handle:
             if for_switch:
-                wait_set.add_subscription(self._enables.handle)
+                wait_set.add_subscription(enables)
             wait_set.add_guard_condition(self._wake.handle)
             wait_set.wait(int(seconds * 1e9))
 
-    def _taken(self, subscription: Any) -> list[Any]:
+    def _taken(self, matched: MatchedSubscription) -> list[Any]:
         """Return what waits in a subscription, at most as much as it holds at once, the newest last.
 
         A message that is too large is dropped, and what comes behind it waits for the next time.
         """
         messages: list[Any] = []
-        with subscription.handle:
+        subscription: Any = matched.subscription
+        with contextlib.suppress(InvalidHandle), subscription.handle:  # Another takes its place in this instant.
             while len(messages) < subscription.qos_profile.depth:
                 taken = subscription.handle.take_message(subscription.msg_type, True)
                 if taken is None:
@@ -225,7 +229,7 @@ class EffortGuardNode(ManagedNode):
         wrong = (guard.stopped_by, guard.not_enabled, guard.not_commanded)
         latched = f"release the switch and press it: {guard.latched}" if guard.latched and not any(wrong) else ""
         too_large, self._too_large = self._too_large, ""
-        why_not = "; ".join(filter(None, (*wrong, latched, dry, self._other_types(), too_large)))
+        why_not = "; ".join(filter(None, (*wrong, latched, dry, *self.misfits, too_large)))
         values |= {"state": guard.state, "why_not": why_not, "priority": priority()}
         for key, effort in (("computed_efforts", guard.torque), ("output_efforts", guard.output)):
             values[key] = ", ".join(f"{value:.4f}" for value in effort)
@@ -234,17 +238,6 @@ class EffortGuardNode(ManagedNode):
         values |= {name: guard.counts[name] for name in COUNTED}
         level = ERROR if guard.stopped_by else WARN if why_not else OK
         return level, why_not or "driving", values
-
-    def _other_types(self) -> str:
-        """Return who publishes another type on a topic of the guard's: the middleware drops that without a word."""
-        found = []
-        for subscription in self._inputs:
-            expected = "/".join((subscription.msg_type.__module__.split(".")[0], "msg", subscription.msg_type.__name__))
-            for info in self.get_publishers_info_by_topic(subscription.topic_name):
-                if info.topic_type != expected:
-                    sent = f"{info.node_name} publishes {info.topic_type} on {subscription.topic_name}"
-                    found.append(f"{sent}; expected {expected}")
-        return "; ".join(found)
 
 
 def ask_for_real_time() -> None:

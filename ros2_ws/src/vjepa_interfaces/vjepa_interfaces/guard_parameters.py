@@ -3,8 +3,10 @@
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_interfaces.parameters import Range
 from vjepa_interfaces.urdf import JointLimits, read_joint_limits
 
 TIMEOUT_ACTIONS = ("zero", "damp", "hold")
@@ -24,6 +26,7 @@ DEFAULT_K_POSITION = 2.0
 
 TIMEOUTS = ("command_timeout_s", "command_max_age_s", "enable_timeout_s", "joint_state_max_age_s")
 FALLBACK_TIMES = ("damp_s", "hold_s")
+TIMEOUT, FALLBACK_TIME = Range(above=0.0, high=MAX_TIMEOUT_S), Range(above=0.0, high=MAX_FALLBACK_S)
 
 
 @dataclass(frozen=True)
@@ -64,17 +67,17 @@ class GuardParameters:
     velocity_limits: tuple[float, ...] = ()
     k_position: tuple[float, ...] = ()
     k_velocity: tuple[float, ...] = ()
-    rate_hz: float = 100.0
-    command_timeout_s: float = 0.2
-    command_max_age_s: float = 0.3
-    enable_timeout_s: float = 0.3
-    enable_button: int = 0
+    rate_hz: Annotated[float, Range(above=0.0, high=MAX_RATE_HZ)] = 100.0
+    command_timeout_s: Annotated[float, TIMEOUT] = 0.2
+    command_max_age_s: Annotated[float, TIMEOUT] = 0.3
+    enable_timeout_s: Annotated[float, TIMEOUT] = 0.3
+    enable_button: Annotated[int, Range(low=0)] = 0
     rearm: str = "release"
     on_timeout: str = "zero"
     damping: tuple[float, ...] = (0.0, 0.0)
-    damp_s: float = 1.0
-    joint_state_max_age_s: float = 0.1
-    hold_s: float = 0.5
+    damp_s: Annotated[float, FALLBACK_TIME] = 1.0
+    joint_state_max_age_s: Annotated[float, TIMEOUT] = 0.1
+    hold_s: Annotated[float, FALLBACK_TIME] = 0.5
     simulated_arm: bool = False
     dry_run: bool = True
 

@@ -5,6 +5,7 @@ which joints of the arm it has. Messages that have the same joints are a group w
 takes each joint from the newest message at or before the frame, never from a later one.
 """
 
+import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vjepa_interfaces.alignment import RING_SIZE, StampRing
+from vjepa_interfaces.alignment import StampRing
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.stamps import EPISODE_GAP_NS
 
@@ -51,21 +52,18 @@ class JointStates:
         seen: (n,) whether a message had a finite position of the joint.
     """
 
-    def __init__(
-        self, joint_names: Sequence[str], size: int = RING_SIZE, derive_velocity: bool = False, exact: bool = False
-    ):
-        """Hold the newest `size` messages of each group of joints.
+    def __init__(self, joint_names: Sequence[str], derive_velocity: bool = False, exact: bool = False):
+        """Hold the messages of each group of joints, as far back as a `StampRing` does.
 
         Args:
             joint_names: joints of the arm, n of them, in its order.
-            size: messages.
             exact: any stamp that goes backwards begins a new time line, as in a simulation. Otherwise a message up to
                 half a second out of order is put where it belongs.
             derive_velocity: take the velocity of a joint from its last two positions and their stamps, whatever its
                 driver sends. The first message after a gap of half a second gives none, and is not held.
         """
         self._names = tuple(joint_names)
-        self._size, self._derives = size, derive_velocity
+        self._derives = derive_velocity
         self._tolerance_ns = 0 if exact else EPISODE_GAP_NS
         self._groups: dict[bytes, StampRing] = {}
         self._last_stamp = np.full(len(self._names), -1, np.int64)
@@ -115,6 +113,18 @@ class JointStates:
         """Return each joint's newest reading at or before `stamp_ns`; None unless all are at most `max_age_ns` old."""
         return self._merged(stamp_ns, max_age_ns)
 
+    def why_none(self, stamp_ns: int, max_age_ns: int) -> str:
+        """Return why `at_or_before` has no reading of each joint for a frame stamped `stamp_ns`, in figures."""
+        if not self.seen.all():
+            unseen = ", ".join(name for name, seen in zip(self._names, self.seen, strict=True) if not seen)
+            return f"no joint state of {unseen} has arrived"
+        return "; ".join(
+            f"joint states of {', '.join(np.array(self._names)[np.frombuffer(joints, bool)])} {_rate(ring.stamps())}, "
+            f"{_nearest(ring.stamps(), stamp_ns)}; the limit is {max_age_ns * 1e-6:g} ms"
+            for joints, ring in self._groups.items()
+            if ring.at_or_before(stamp_ns, max_age_ns) is None
+        )
+
     def _by_joint(self, values: Sequence[float], own: list[int], order: list[int]) -> np.ndarray:
         """Return one of a message's arrays in the order of the arm, (n,); NaN where it has no such value."""
         found = np.full(len(self._names), np.nan)
@@ -137,7 +147,7 @@ class JointStates:
         joints = np.isfinite(reading.position)
         if not joints.any():
             return
-        group = self._groups.setdefault(joints.tobytes(), StampRing(self._size, self._tolerance_ns))
+        group = self._groups.setdefault(joints.tobytes(), StampRing(tolerance_ns=self._tolerance_ns))
         if group.begins_anew(stamp_ns) and group.at(stamp_ns) is None:
             for other in self._groups.values():  # A new time line: the other groups' is over too.
                 if other.begins_anew(stamp_ns):
@@ -163,3 +173,17 @@ def _fields(message: Any) -> tuple[Sequence[float], Sequence[float], Sequence[fl
     count = len(message.name)
     velocity, effort = (values if len(values) == count else () for values in (message.velocity, message.effort))
     return message.position, velocity, effort
+
+
+def _rate(stamps: list[int]) -> str:
+    """Return how many stamps there are, and their rate."""
+    passed_s = (stamps[-1] - stamps[0]) * 1e-9
+    return f"at {(len(stamps) - 1) / passed_s:.0f} Hz" if passed_s > 0 else f"({len(stamps)} held)"
+
+
+def _nearest(stamps: list[int], stamp_ns: int) -> str:
+    """Return how old the newest stamp at or before a frame is, or how much later than the frame the oldest."""
+    before = bisect.bisect_right(stamps, stamp_ns) - 1
+    if before >= 0:
+        return f"the newest before the frame is {(stamp_ns - stamps[before]) * 1e-6:.0f} ms older"
+    return f"the oldest is {(stamps[0] - stamp_ns) * 1e-6:.0f} ms later than the frame"

@@ -8,6 +8,8 @@ ill-typed parameters, and publishes `/diagnostics` once a second. `run` spins on
 import contextlib
 import dataclasses
 import gc
+import os
+import platform
 import signal
 import socket
 import sys
@@ -30,13 +32,16 @@ from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.parameter_service import ParameterService
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
 from vjepa_interfaces import topics
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.parameters import read_parameters
+from vjepa_interfaces.ros_parameters import declare, describe_simulated_time, descriptor_of
+from vjepa_interfaces.ros_subscriptions import OVERRIDES, OVERRIDING, MatchedSubscription, overrides_read, qos_profile
 
+END_S = 2.0
+"""How long a process goes on after a signal at most: whoever presses Ctrl-C waits three seconds for all of a stack."""
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 """The clock of every timer, watchdog and deadline: ROS time stands still exactly when something is wrong."""
 
@@ -46,15 +51,11 @@ SPIN_TIMEOUT_S = 1.0
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 
-def qos_profile(topic: topics.Topic, depth: int | None = None) -> QoSProfile:
-    """Return the rclpy QoS profile of a `topic`, with another history `depth` where one is given."""
-    durability = DurabilityPolicy.TRANSIENT_LOCAL if topic.latched else DurabilityPolicy.VOLATILE
-    return QoSProfile(depth=depth or topic.depth, reliability=ReliabilityPolicy.RELIABLE, durability=durability)
-
-
 def diagnostics_of(node: Node, level: bytes, message: str, values: dict[str, Any]) -> DiagnosticArray:
     """Return what a `node` says of itself on `/diagnostics`: level, message and named values, stamped now."""
-    status = DiagnosticStatus(level=level, name=node.get_fully_qualified_name(), message=message, hardware_id="")
+    status = DiagnosticStatus(
+        level=level, name=node.get_fully_qualified_name(), message=message, hardware_id=platform.node()
+    )
     status.values = [KeyValue(key=key, value=_text(value)) for key, value in values.items()]
     array = DiagnosticArray(status=[status])
     array.header.stamp = node.get_clock().now().to_msg()
@@ -102,7 +103,9 @@ class ManagedNode(LifecycleNode):
         option_prefixes: names `NAME` whose parameters `NAME.OPTION` are taken as given, for plug-ins to check.
             They may be set at any time; see `apply_live_options`.
 
-    `self.parameters` holds the instance read at *configure*.
+    Attributes:
+        parameters: the instance of `Parameters` read at *configure*.
+        misfits: which publishers nothing arrives of, in words, as of the last diagnostics.
     """
 
     Parameters: ClassVar[type]
@@ -110,14 +113,17 @@ class ManagedNode(LifecycleNode):
     option_prefixes: tuple[str, ...] = ()
 
     def __init__(self, name: str):
-        super().__init__(name, start_parameter_services=False)
+        super().__init__(name, start_parameter_services=False, enable_logger_service=True)
         self.parameters: Any = None
         self.last_error = ""
         self._active = False
         self._preloading: threading.Thread | None = None
+        describe_simulated_time(self)
+        self._matched: list[MatchedSubscription] = []
+        self.misfits: list[str] = []
         for field in dataclasses.fields(self.Parameters):
-            default: Any = list(field.default) if isinstance(field.default, tuple) else field.default
-            self.declare_parameter(field.name, default, ParameterDescriptor(dynamic_typing=True))
+            note = "May be set while the node runs." if field.name in self.live_parameters else "Read at configure."
+            declare(self, field.name, field.default, descriptor_of(self.Parameters, field.name, note))
         for name in self._parameter_overrides:
             if name.split(".")[0] in self.option_prefixes:
                 self.declare_parameter(name, None, ParameterDescriptor(dynamic_typing=True))
@@ -129,6 +135,17 @@ class ManagedNode(LifecycleNode):
             DiagnosticArray, topics.DIAGNOSTICS.name, qos_profile(topics.DIAGNOSTICS)
         )
         self.create_timer(1.0, self.publish_diagnostics, clock=STEADY)
+
+    def declare_options(self, prefix: str, config_class: type) -> None:
+        """Declare, as `prefix.OPTION`, the options of a plug-in that are not declared yet."""
+        for field in dataclasses.fields(config_class):
+            name = f"{prefix}.{field.name}"
+            descriptor = descriptor_of(config_class, field.name)
+            if self.has_parameter(name):
+                self.set_descriptor(name, descriptor)
+            elif field.init:
+                default = None if field.default is dataclasses.MISSING else field.default
+                declare(self, name, default, descriptor)
 
     # What a subclass writes.
 
@@ -164,6 +181,9 @@ class ManagedNode(LifecycleNode):
         """Act on a live parameter that was set; `check_live_parameter` has let its `value` pass."""
         raise NotImplementedError(name)
 
+    def check_live_options(self, prefix: str, options: dict[str, Any]) -> None:
+        """Refuse `options` of the plug-in `prefix`, all of them as they would be, by raising VjepaError."""
+
     def apply_live_options(self, prefix: str, options: dict[str, Any]) -> None:
         """Act on `options` of the plug-in `prefix`, all of them, some of which were set.
 
@@ -173,7 +193,7 @@ class ManagedNode(LifecycleNode):
     def options(self, prefix: str) -> dict[str, Any]:
         """Return the parameters `prefix.OPTION` by option name."""
         found: Any = self.get_parameters_by_prefix(prefix)
-        return {name: parameter.value for name, parameter in found.items()}
+        return {name: parameter.value for name, parameter in found.items() if parameter.value is not None}
 
     # What this class does with it.
 
@@ -187,8 +207,13 @@ class ManagedNode(LifecycleNode):
         self._preloading = threading.Thread(target=preload, name="preload", daemon=True)
         self._preloading.start()
 
+    @property
+    def is_preloading(self) -> bool:
+        """Whether `preload` has not returned yet."""
+        return self._preloading is not None and self._preloading.is_alive()
+
     def end_preloading(self) -> None:
-        """Wait for `preload`: no module is imported by two threads, and no process ends in the middle of one."""
+        """Wait for `preload`: no module is to be imported by two threads."""
         if self._preloading is not None:
             self._preloading.join()
             self._preloading = None
@@ -200,7 +225,10 @@ class ManagedNode(LifecycleNode):
 
     def publisher(self, message_type: type, topic: topics.Topic) -> Any:
         """Return a lifecycle publisher of a `topic`: it publishes only while the node is active."""
-        return self.create_lifecycle_publisher(message_type, topic.name, qos_profile(topic))
+        with overrides_read(self):
+            return self.create_lifecycle_publisher(
+                message_type, topic.name, qos_profile(topic), qos_overriding_options=OVERRIDING
+            )
 
     def subscribe(
         self,
@@ -209,9 +237,19 @@ class ManagedNode(LifecycleNode):
         callback: Callable[[Any], None],
         depth: int | None = None,
         **options: Any,
-    ) -> Any:
-        """Subscribe to a `topic`; `callback(message)` or `callback(message, info)` as in rclpy."""
-        return self.create_subscription(message_type, topic.name, callback, qos_profile(topic, depth), **options)
+    ) -> MatchedSubscription:
+        """Subscribe to a `topic`; `callback(message)` or `callback(message, info)` as in rclpy.
+
+        Publishers that it gets nothing from are named in diagnostics.
+        """
+        matched = MatchedSubscription(self, message_type, topic, callback, depth, **options)
+        self._matched.append(matched)
+        return matched
+
+    def unsubscribe(self, matched: MatchedSubscription) -> None:
+        """Undo `subscribe`."""
+        self._matched.remove(matched)
+        matched.destroy()
 
     def on_configure(self, state: Any) -> TransitionCallbackReturn:
         """Read the parameters and call `setup`."""
@@ -238,6 +276,9 @@ class ManagedNode(LifecycleNode):
         """Enable publishing and call `start`."""
         super().on_activate(state)
         result = self._transition("activate", self.start)
+        for name in self._parameter_overrides:
+            if name.startswith(f"{OVERRIDES}.") and not self.has_parameter(name):
+                self.get_logger().warning(f"{name} is of no topic of this node, and has no effect")
         self._active = result == TransitionCallbackReturn.SUCCESS
         if not self._active:
             super().on_deactivate(state)
@@ -274,7 +315,12 @@ class ManagedNode(LifecycleNode):
         elif self.parameters is None:
             level, message = OK, "not configured"
         else:
+            self.misfits = [misfit for matched in self._matched for misfit in matched.match()]
             level, message, values = self.diagnose()
+            if self.misfits:
+                values["incompatible_publishers"] = "; ".join(self.misfits)
+                unsaid = [misfit for misfit in self.misfits if misfit not in message]
+                level, message = max(level, WARN), "; ".join([*([] if level == OK else [message]), *unsaid])
         self._diagnostics.publish(diagnostics_of(self, level, message, values))
 
     def rivals_on(self, topic_name: str) -> str:
@@ -328,6 +374,10 @@ class ManagedNode(LifecycleNode):
         try:
             for parameter in parameters:
                 self._check_parameter(parameter)
+            for prefix in self.option_prefixes:
+                changed = {p.name.partition(".")[2]: p.value for p in parameters if p.name.startswith(f"{prefix}.")}
+                if changed:
+                    self.check_live_options(prefix, self.options(prefix) | changed)
         except VjepaError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
@@ -398,12 +448,17 @@ def ignore_signals() -> None:
 
 
 def on_signal(signals: socket.socket, executor: Executor) -> threading.Event:
-    """Return an event that the `executor` sets, between two callbacks, once `hold_signals` has noted a signal."""
+    """Return an event that the `executor` sets, between two callbacks, once `hold_signals` has noted a signal.
+
+    Whatever the process is in the middle of, such as an import or a clip on a slow machine, it ends `END_S` after that.
+    """
     stopping = threading.Event()
 
     def wait_for_signal() -> None:
         signals.recv(1)
         executor.create_task(stopping.set)
+        time.sleep(END_S)
+        os._exit(0)
 
     threading.Thread(target=wait_for_signal, daemon=True).start()
     return stopping
@@ -444,11 +499,13 @@ def run(node_class: Callable[[], ManagedNode], executor_type: Callable[[], Execu
         status = 1
     finally:
         if node is not None:
-            node.end_preloading()
             with contextlib.suppress(rclpy_implementation.RCLError):
                 node.trigger_shutdown()
             node.destroy_node()
         executor.shutdown()
         rclpy.try_shutdown()
         ignore_signals()
+        if node is not None and node.is_preloading:  # An interpreter that ends in the middle of an import may crash.
+            sys.stderr.flush()
+            os._exit(status)
     return status

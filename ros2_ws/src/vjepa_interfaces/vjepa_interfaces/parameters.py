@@ -1,7 +1,14 @@
-"""Reading a frozen dataclass from named values: ROS parameters, planner options and YAML alike."""
+"""Reading a frozen dataclass from named values: ROS parameters, planner options and YAML alike.
+
+What a field means stands under `Attributes` of the dataclass' docstring, what it may be in its type:
+`Annotated[float, Range(above=0)]`.
+"""
 
 import contextlib
 import dataclasses
+import inspect
+import math
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -18,6 +25,52 @@ class ParameterError(VjepaError):
     """A parameter of an unknown name or a wrong type, or a missing one; the message gives the valid ones."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """What a number may be, or every number of a tuple; it must be finite.
+
+    Attributes:
+        low: the least value allowed.
+        high: the largest value allowed.
+        above: values must be larger than this.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    above: float = -math.inf
+
+    def __contains__(self, value: float) -> bool:
+        return math.isfinite(value) and self.low <= value <= self.high and value > self.above
+
+    def __str__(self) -> str:
+        low = f"more than {self.above:g}" if self.above > -math.inf else ""
+        low = low or (f"at least {self.low:g}" if self.low > -math.inf else "")
+        high = f"at most {self.high:g}" if self.high < math.inf else ""
+        return " and ".join(filter(None, (low, high))) + ("" if high else ", and finite")
+
+
+def range_of(config_class: type, name: str) -> Range | None:
+    """Return what the numbers of a dataclass' field may be; None where anything goes."""
+    hint = typing.get_type_hints(config_class, include_extras=True)[name]
+    return next((each for each in typing.get_args(hint)[1:] if isinstance(each, Range)), None)
+
+
+def descriptions(config_class: type) -> dict[str, str]:
+    """Return what the docstring of a dataclass states of each of its attributes, as one line."""
+    _, _, section = (inspect.getdoc(config_class) or "").partition("Attributes:\n")
+    found: dict[str, str] = {}
+    name = ""
+    for line in section.splitlines():
+        if match := re.fullmatch(r" {4}(\w+): (.*)", line):
+            name = match[1]
+            found[name] = match[2]
+        elif line.startswith(" " * 8) and name:
+            found[name] += f" {line.strip()}"
+        elif line.strip():
+            break
+    return found
+
+
 def read_parameters(config_class: type[T], values: Mapping[str, Any], kind: str = "parameter", of: str = "") -> T:
     """Return an instance of the dataclass `config_class` made from `values` (a missing one keeps its default).
 
@@ -32,8 +85,8 @@ def read_parameters(config_class: type[T], values: Mapping[str, Any], kind: str 
         of: whose it is, as in `planner 'expert'`, for messages.
 
     Raises:
-        ParameterError: a name that is no field, a value of another type than the field's, or none for a field that has
-            no default.
+        ParameterError: a name that is no field, a value of another type than the field's or out of its `Range`, or
+            none for a field that has no default.
     """
     owner = f" of {of}" if of else ""
     fields = {field.name: field for field in dataclasses.fields(config_class) if field.init}  # type: ignore[arg-type]
@@ -46,7 +99,7 @@ def read_parameters(config_class: type[T], values: Mapping[str, Any], kind: str 
     if missing:
         names = ", ".join(f"'{name}'" for name in missing)
         raise ParameterError(f"{kind}{owner} {names} is missing, and has no default; give it")
-    hints = typing.get_type_hints(config_class)
+    hints = typing.get_type_hints(config_class, include_extras=True)
     return config_class(**{n: _convert(f"{kind} '{n}'{owner}", value, hints[n]) for n, value in values.items()})
 
 
@@ -56,6 +109,9 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
 
 def _convert(what: str, value: Any, hint: Any) -> Any:
     """Return `value` as the type `hint` has it, or refuse it with a ParameterError that says `what` it is."""
+    if typing.get_origin(hint) is typing.Annotated:
+        hint, *extras = typing.get_args(hint)
+        return _within(what, _convert(what, value, hint), [each for each in extras if isinstance(each, Range)])
     options = typing.get_args(hint) if _is_union(hint) else (hint,)
     for option in options:
         if option in _SCALARS:
@@ -75,6 +131,15 @@ def _convert(what: str, value: Any, hint: Any) -> Any:
         else:
             return value
     raise ParameterError(f"{what} is {value!r}; expected a value of type {' or '.join(map(_type_name, options))}")
+
+
+def _within(what: str, value: Any, ranges: list[Range]) -> Any:
+    """Return `value`, whose numbers must lie in each of `ranges`."""
+    for number in value if isinstance(value, tuple) else (value,):
+        for allowed in ranges:
+            if number is not None and number not in allowed:
+                raise ParameterError(f"{what} is {number}; expected {allowed}")
+    return value
 
 
 def _convert_items(what: str, items: list[Any], hint: Any) -> tuple[Any, ...]:

@@ -9,21 +9,27 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Topic:
-    """One topic: `name`, ROS type such as `sensor_msgs/msg/Image`, history `depth`, and whether it is latched.
+    """One topic.
 
-    All topics are reliable and keep the last `depth` messages; a latched one is transient local.
+    Attributes:
+        name: relative to the namespace of the stack, or absolute.
+        type: of its messages, such as `sensor_msgs/msg/Image`.
+        depth: messages that are kept, the last ones.
+        latched: transient local; the others are volatile. All are published reliably.
+        sensor: drivers of others publish it too, often best effort; subscriptions take what is offered.
     """
 
     name: str
     type: str
     depth: int = 10
     latched: bool = False
+    sensor: bool = False
 
 
-IMAGE = Topic("camera/image_raw", "sensor_msgs/msg/Image", depth=50)
-COMPRESSED_IMAGE = Topic(IMAGE.name + "/compressed", "sensor_msgs/msg/CompressedImage", depth=50)
-CAMERA_INFO = Topic("camera/camera_info", "sensor_msgs/msg/CameraInfo", depth=50)
-JOINT_STATES = Topic("joint_states", "sensor_msgs/msg/JointState")
+IMAGE = Topic("camera/image_raw", "sensor_msgs/msg/Image", depth=50, sensor=True)
+COMPRESSED_IMAGE = Topic(IMAGE.name + "/compressed", "sensor_msgs/msg/CompressedImage", depth=50, sensor=True)
+CAMERA_INFO = Topic("camera/camera_info", "sensor_msgs/msg/CameraInfo", depth=50, sensor=True)
+JOINT_STATES = Topic("joint_states", "sensor_msgs/msg/JointState", sensor=True)
 CLOCK = Topic("/clock", "rosgraph_msgs/msg/Clock")
 TIMESTEP = Topic("sim_bridge/timestep", "geometry_msgs/msg/Vector3Stamped", depth=50)
 TARGET = Topic("sim_bridge/target", "geometry_msgs/msg/PointStamped", depth=50)
@@ -54,6 +60,17 @@ RECORDED = (
     DIAGNOSTICS,
 )
 """What `episode_recorder` writes into a bag."""
+
+NODES = (
+    "sim_bridge",
+    "camera",
+    "vjepa_perception",
+    "vjepa_planner",
+    "episode_recorder",
+    "effort_guard",
+    "stack_manager",
+)
+"""The nodes of a stack, by which what they publish of themselves on `/diagnostics` is known."""
 
 CAMERA_FRAME = "camera_optical_frame"
 WORLD_FRAME = "world"

@@ -4,12 +4,11 @@ One thread captures and stamps, another publishes the newest frame, so that neit
 stops the node. OpenCV reads; torch is not needed.
 """
 
-import math
 import sys
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from sensor_msgs.msg import CameraInfo, Image
 
@@ -17,6 +16,7 @@ from vjepa_interfaces import topics
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.image_codec import fill_image
 from vjepa_interfaces.managed_node import OK, WARN, ManagedNode, run
+from vjepa_interfaces.parameters import Range
 from vjepa_interfaces.stamps import set_stamp
 from vjepa_perception.calibration import Calibration, read_calibration
 from vjepa_perception.grabber import Frame, Grabber
@@ -48,21 +48,15 @@ class CameraParameters:
     """
 
     source: str = ""
-    fps: float = 0.0
+    fps: Annotated[float, Range(low=0.0)] = 0.0
     crop: tuple[int, ...] = ()
     rotate: int = 0
     flip: str = ""
     frame_id: str = topics.CAMERA_FRAME
     loop: bool = False
     calibration: str = ""
-    reconnect_s: float = 1.0
-    expected_rate_hz: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name, least in (("fps", 0.0), ("reconnect_s", 0.01), ("expected_rate_hz", 0.0)):
-            value = getattr(self, name)
-            if not least <= value < math.inf:
-                raise VjepaError(f"{name} is {value}; expected a finite number of at least {least:g}")
+    reconnect_s: Annotated[float, Range(low=0.01)] = 1.0
+    expected_rate_hz: Annotated[float, Range(low=0.0)] = 0.0
 
 
 class CameraNode(ManagedNode):

@@ -7,13 +7,14 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
+from vjepa_interfaces.bundle import find_bundle
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.forked import mark_initialised, refuse_fork
 from vjepa_perception.checkpoint import Checkpoint, CheckpointError, find_checkpoint
@@ -248,6 +249,7 @@ def load_encoder(config: EncoderConfig) -> Encoder:
         VjepaError: an unknown device or dtype, or a preprocessing that is not V-JEPA 2's.
     """
     mark_initialised(TORCH)
+    config = replace(config, encoder=find_bundle(config.encoder))
     device = _device(config.device)
     dtype = _dtype(config.dtype, device)
     if config.threads < 0:

@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
@@ -22,6 +22,8 @@ from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.image_codec import compressed_to_rgb, image_to_rgb
 from vjepa_interfaces.managed_node import ERROR, OK, WARN, ManagedNode, run
 from vjepa_interfaces.messages import fill_latent
+from vjepa_interfaces.parameters import Range
+from vjepa_interfaces.ros_subscriptions import MatchedSubscription
 from vjepa_interfaces.stamps import set_stamp, to_nanoseconds
 from vjepa_interfaces.statistics import Counts, Durations, Failure, RateMeter
 from vjepa_perception.clip import ClipBuffer
@@ -48,9 +50,9 @@ class PerceptionParameters:
     encoder: str = ""
     device: str = "auto"
     dtype: str = "auto"
-    clip_frames: int = 8
-    grid: int = 4
-    threads: int = 0
+    clip_frames: Annotated[int, Range(low=1)] = 8
+    grid: Annotated[int, Range(low=-1)] = 4
+    threads: Annotated[int, Range(low=0)] = 0
     input_transport: str = "raw"
 
 
@@ -91,7 +93,7 @@ class PerceptionNode(ManagedNode):
         self._info = self.publisher(String, topics.LATENT_INFO)
         self._frames = self._subscribe_frames()
 
-    def _subscribe_frames(self) -> Any:
+    def _subscribe_frames(self) -> MatchedSubscription:
         depth = topics.IMAGE_SUBSCRIPTION_DEPTH
         if self.parameters.input_transport == "raw":
             return self.subscribe(Image, topics.IMAGE, lambda m: self._on_frame(m, image_to_rgb), depth)
@@ -144,7 +146,7 @@ class PerceptionNode(ManagedNode):
         self._encoder = None
         self.destroy_lifecycle_publisher(self._latents)
         self.destroy_lifecycle_publisher(self._info)
-        self.destroy_subscription(self._frames)
+        self.unsubscribe(self._frames)
 
     def _on_frame(self, message: Any, decode: Callable[[Any], np.ndarray]) -> None:
         """Push a frame into the clip and offer the clip to the worker."""

@@ -10,7 +10,7 @@ import math
 import sys
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from geometry_msgs.msg import PointStamped
@@ -24,6 +24,8 @@ from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.joint_states import Added, JointStateRefusedError, JointStates
 from vjepa_interfaces.managed_node import ERROR, OK, STEADY, WARN, ManagedNode, run
 from vjepa_interfaces.messages import goal_of, latent_of
+from vjepa_interfaces.parameters import Range, read_parameters
+from vjepa_interfaces.ros_subscriptions import MatchedSubscription
 from vjepa_interfaces.stamps import begins_episode, set_stamp, to_nanoseconds
 from vjepa_interfaces.statistics import Counts, Durations, Failure, RateMeter
 from vjepa_planner.contract import GOAL, JOINT_STATE, TARGET, Observation, Plan, Planner, PlannerContext
@@ -63,18 +65,18 @@ class PlannerParameters:
     planners: tuple[str, ...] = ("random", "expert-p", "expert")
     planner: str = "expert"
     fallbacks: tuple[str, ...] = ()
-    fallback_steps: int = 25
-    disagreement_limit: float = 0.0
-    seed: int = 0
+    fallback_steps: Annotated[int, Range(low=1)] = 25
+    disagreement_limit: Annotated[float, Range(low=0.0)] = 0.0
+    seed: Annotated[int, Range(low=0)] = 0
     lockstep: bool = False
     joint_names: tuple[str, ...] = ("shoulder", "wrist")
-    effort_limit: float = 0.05
-    control_period_s: float = 0.02
-    latent_timeout_s: float = 0.5
-    joint_state_max_age_s: float = 0.1
+    effort_limit: Annotated[float, Range(above=0.0)] = 0.05
+    control_period_s: Annotated[float, Range(above=0.0)] = 0.02
+    latent_timeout_s: Annotated[float, Range(above=0.0)] = 0.5
+    joint_state_max_age_s: Annotated[float, Range(above=0.0)] = 0.1
     derive_velocity: bool = False
     device: str = "cpu"
-    threads: int = 1
+    threads: Annotated[int, Range(low=0)] = 1
 
 
 class PlannerNode(ManagedNode):
@@ -89,7 +91,7 @@ class PlannerNode(ManagedNode):
         self._planners: dict[str, Planner] = {}
         self._unready: dict[str, str] = {}
         self._reloader = Reloader()
-        self._subscriptions_made: list[Any] = []
+        self._subscriptions_made: list[MatchedSubscription] = []
         self._timer: Any = None
         self._encoder_info: dict[str, Any] | None = None
 
@@ -102,15 +104,16 @@ class PlannerNode(ManagedNode):
     def setup(self) -> None:
         """Load and warm every planner asked for, and make the endpoints."""
         parameters = self.parameters
-        for name in ("effort_limit", "control_period_s", "latent_timeout_s", "joint_state_max_age_s"):
-            if not getattr(parameters, name) > 0:
-                raise VjepaError(f"{name} is {getattr(parameters, name)}; expected more than 0")
         self._limits = EffortLimits(parameters.joint_names, parameters.effort_limit)
         fallback = FallbackConfig(parameters.fallbacks, parameters.fallback_steps, parameters.disagreement_limit)
         self._load_planners()
         self._supervisor = PlannerSupervisor(self._planners, parameters.planner, fallback, self._limits)
         self._driver = parameters.planner
         self._encoder_info = None
+        # Held from now on: the first latents after an activation are of frames from before it.
+        self._joints = JointStates(parameters.joint_names, parameters.derive_velocity, exact=parameters.lockstep)
+        self._targets = StampRing()
+        self._counts, self._failure = Counts(), Failure()
         self._command = self.publisher(JointState, topics.JOINT_COMMAND)
         self._active_planner = self.publisher(String, topics.ACTIVE_PLANNER)
         self._plan = self.publisher(String, topics.PLAN)
@@ -133,6 +136,8 @@ class PlannerNode(ManagedNode):
         self._planner_context = PlannerContext.of(self._limits, parameters.control_period_s, parameters.device)
         self._planners, self._unready = {}, {}
         for name in names:
+            with contextlib.suppress(VjepaError):  # Why it cannot be imported is said where it is loaded.
+                self.declare_options(name, load_class(name).Config)
             try:
                 self._planners[name] = load_planner(name, self.options(name), self._planner_context)
             except VjepaError as error:
@@ -154,9 +159,6 @@ class PlannerNode(ManagedNode):
         self._plan_time = Durations()
         self._rate = RateMeter()
         self._periods = Durations(PERIODS)
-        names, exact = self.parameters.joint_names, self.parameters.lockstep
-        self._joints = JointStates(names, derive_velocity=self.parameters.derive_velocity, exact=exact)
-        self._targets = StampRing()
         self._goal: np.ndarray | None = None
         self._goal_ns = 0
         self._refused_goal = ""
@@ -183,7 +185,7 @@ class PlannerNode(ManagedNode):
         self._planners.clear()  # In place: the supervisor has them too.
         self._unready.clear()
         for subscription in self._subscriptions_made:
-            self.destroy_subscription(subscription)
+            self.unsubscribe(subscription)
         if self._subscriptions_made:
             for publisher in (self._command, self._active_planner, self._plan):
                 self.destroy_lifecycle_publisher(publisher)
@@ -210,6 +212,11 @@ class PlannerNode(ManagedNode):
         self._supervisor.choose(value)
         if not self.active:
             self._supervisor.begin()
+
+    def check_live_options(self, prefix: str, options: dict[str, Any]) -> None:
+        """Refuse options that the planner does not have, or of another type or out of their range."""
+        if prefix in self._planners:
+            read_parameters(type(self._planners[prefix]).Config, options, "option", f"planner '{prefix}'")
 
     def apply_live_options(self, prefix: str, options: dict[str, Any]) -> None:
         """Begin to load a planner anew with other options; it drives as it is until it is set again."""
@@ -252,8 +259,6 @@ class PlannerNode(ManagedNode):
         self._plan_if_complete()
 
     def _on_joint_state(self, message: JointState) -> None:
-        if not self.active:
-            return
         try:
             needs_velocity = not self.parameters.derive_velocity
             added = self._joints.add(to_nanoseconds(message.header.stamp), message, needs_velocity)
@@ -270,8 +275,6 @@ class PlannerNode(ManagedNode):
         self._plan_if_complete()
 
     def _on_target(self, message: PointStamped) -> None:
-        if not self.active:
-            return
         point = message.point
         self._targets.add(to_nanoseconds(message.header.stamp), np.array([point.x, point.y, point.z]))
         self._plan_if_complete()
@@ -302,13 +305,12 @@ class PlannerNode(ManagedNode):
         if self.active and self._encoder_info is not None and self._encoder_info["fingerprint"] != fingerprint:
             self._goal = None  # It is the former encoder's.
         self._encoder_info = info
-        if self.active:
-            self._plan_if_complete()
+        self._plan_if_complete()
 
     # The tick: a latent with all it needs becomes a command.
 
     def _plan_if_complete(self) -> None:
-        if self._waiting is None:
+        if not self.active or self._waiting is None:
             return
         stamp_ns, latent = self._waiting
         joints, target = self._joined(stamp_ns)
@@ -336,6 +338,14 @@ class PlannerNode(ManagedNode):
         max_age_ns = int(self.parameters.joint_state_max_age_s * 1e9)
         return self._joints.at_or_before(stamp_ns, max_age_ns), self._targets.at_or_before(stamp_ns, max_age_ns)
 
+    def _why_unjoined(self, observation: Observation) -> str:
+        """Return why no joint state was joined to a latent whose planner needs one, or nothing."""
+        if observation.joint_position is not None or JOINT_STATE not in self._supervisor.needs:
+            return ""
+        max_age_ns = int(self.parameters.joint_state_max_age_s * 1e9)
+        why = self._joints.why_none(observation.stamp_ns, max_age_ns)
+        return f" ({why}: joint_state_max_age_s)" if why else ""
+
     def _begin_tick(self, stamp_ns: int) -> None:
         begins = begins_episode(self._latent_ns, stamp_ns)
         if not begins and self._latent_ns is not None:
@@ -354,7 +364,7 @@ class PlannerNode(ManagedNode):
         for raised in decision.tracebacks:
             self.get_logger().error(raised, throttle_duration_sec=1.0)
         if decision.refused:
-            self._refuse(observation.stamp_ns, decision.refused)
+            self._refuse(observation.stamp_ns, decision.refused + self._why_unjoined(observation))
             return
         self._plan_time.add(decision.planning_time_s)
         self._failure.end()
@@ -457,6 +467,8 @@ class PlannerNode(ManagedNode):
             return WARN, speed, values
         if self._refused_goal:
             return WARN, f"goal refused: {self._refused_goal}", values
+        if failures := self._reloader.failures():
+            return WARN, "; ".join(f"{failure}; it drives as it was before" for failure in failures), values
         return OK, "planning", values
 
 

@@ -43,6 +43,13 @@ class Reloader:
         """Return, by name, `loading`, `loaded` or why it did not load."""
         return {name: self._status_of(loading) for name, loading in self._loading.items()}
 
+    def failures(self) -> list[str]:
+        """Return which planners did not load with their new options, and why."""
+        failed = {name: loading.exception() for name, loading in self._loading.items() if loading.done()}
+        return [
+            f"planner '{name}' did not load with its new options: {error}" for name, error in failed.items() if error
+        ]
+
     def close(self) -> None:
         """Forget all of them; what is loading is left to end by itself."""
         self._loading.clear()

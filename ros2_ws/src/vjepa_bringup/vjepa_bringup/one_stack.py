@@ -1,0 +1,107 @@
+"""One stack in a ROS domain and namespace: a second one would drive the first one's nodes, and take them down.
+
+Stacks of one user on one machine hold a locked file; stacks of others are seen on the ROS graph.
+"""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator
+
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+from vjepa_bringup.domains import in_use, lock
+from vjepa_bringup.private_folder import own_folder
+from vjepa_interfaces.environment import environment_of
+from vjepa_interfaces.errors import VjepaError
+
+MANAGER = "stack_manager"
+DISCOVERY_S = 1.5
+"""How long the graph is looked at: who is there answers a newcomer within a few tenths of a second."""
+SPIN_S = 0.05
+_MAX_TEXT = 200
+
+
+def shell_domain() -> int:
+    """Return the ROS domain of this shell.
+
+    Raises:
+        VjepaError: ROS_DOMAIN_ID is no number.
+    """
+    text = os.environ.get("ROS_DOMAIN_ID", "") or "0"
+    if not text.isdecimal():
+        raise VjepaError(f"ROS_DOMAIN_ID is '{text}'; expected a number from 0 to 232")
+    return int(text)
+
+
+@contextlib.contextmanager
+def only_stack(domain: int, namespace: str, variables: dict[str, str], about: str = "") -> Iterator[None]:
+    """Hold the name of a stack while the context lasts.
+
+    Args:
+        domain: its ROS domain.
+        namespace: its ROS namespace.
+        variables: environment variables by which the stack's nodes find each other.
+        about: what the stack is, for the message that another one gets.
+
+    Raises:
+        VjepaError: a stack of this name runs already; the message states which.
+    """
+    name = namespace.strip("/")
+    with own_folder() as folder, folder.open(f"stack-{domain}-{name.replace('/', '.')}.json", create=True) as file:
+        if not lock(file, 0.0):
+            found = _described(file.read(_MAX_TEXT))
+            raise VjepaError(_refusal(domain, name, found))
+        file.truncate(0)
+        file.write(json.dumps({"pid": os.getpid(), "about": about[: _MAX_TEXT // 2]}))
+        file.flush()
+        if in_use(domain) or variables.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == "SUBNET":
+            with environment_of(variables):
+                if manager := _manager_on_graph(domain, name):
+                    raise VjepaError(_refusal(domain, name, f"node {manager}, which is not of a stack of yours here"))
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+def _refusal(domain: int, name: str, found: str) -> str:
+    where = f"namespace '{name}'" if name else "no namespace"
+    return (
+        f"a stack runs already in ROS domain {domain} with {where}: {found}; end that one, or give this one another "
+        "namespace or another ROS_DOMAIN_ID"
+    )
+
+
+def _described(text: str) -> str:
+    """Return what a stack has left of itself in its file, as a phrase."""
+    try:
+        content = json.loads(text)
+        about = "".join(filter(str.isprintable, str(content["about"])))
+        return f"{about or 'started'} as process {int(content['pid'])}"
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return "it holds the file of that name"
+
+
+def _manager_on_graph(domain: int, namespace: str) -> str:
+    """Return the name of the stack manager of a namespace, or nothing."""
+    context = Context()
+    rclpy.init(context=context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = Node(f"_one_stack_{os.getpid()}", context=context, enable_rosout=False, start_parameter_services=False)
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(node)
+        deadline = time.monotonic() + DISCOVERY_S
+        while time.monotonic() < deadline:
+            executor.spin_once(SPIN_S)
+            for name, found in node.get_node_names_and_namespaces():
+                if (name, found.strip("/")) == (MANAGER, namespace):
+                    return f"{found.rstrip('/')}/{name}"
+        return ""
+    finally:
+        context.try_shutdown()

@@ -1,0 +1,119 @@
+"""A subscription that takes what publishers offer, and tells which of them it cannot get anything from."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rclpy.exceptions import InvalidParameterTypeException
+from rclpy.node import Node
+from rclpy.qos import (
+    DurabilityPolicy,
+    QoSCompatibility,
+    QoSPolicyKind,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+)
+from rclpy.qos_overriding_options import InvalidQosOverridesError, QoSOverridingOptions
+from rclpy.subscription import Subscription
+from rclpy.topic_endpoint_info import TopicEndpointInfo
+
+from vjepa_interfaces import topics
+from vjepa_interfaces.errors import VjepaError
+
+OVERRIDES = "qos_overrides"
+POLICIES = ("reliability", "durability")
+"""Those by which a publisher and a subscription may not match."""
+OVERRIDING = QoSOverridingOptions(
+    [QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY]
+)
+"""What `qos_overrides.TOPIC.subscription.POLICY` and `.publisher.POLICY` may set, as rclpy reads them."""
+
+
+def qos_profile(topic: topics.Topic, depth: int | None = None) -> QoSProfile:
+    """Return the rclpy QoS profile of a `topic`, with another history `depth` where one is given."""
+    durability = DurabilityPolicy.TRANSIENT_LOCAL if topic.latched else DurabilityPolicy.VOLATILE
+    return QoSProfile(depth=depth or topic.depth, reliability=ReliabilityPolicy.RELIABLE, durability=durability)
+
+
+@contextlib.contextmanager
+def overrides_read(node: Node) -> Iterator[None]:
+    """Make an endpoint that reads `qos_overrides`; raise VjepaError where they have values that no policy has."""
+    try:
+        yield
+    except (RuntimeError, ValueError, AssertionError, InvalidQosOverridesError, InvalidParameterTypeException) as error:
+        given = {n: p.value for n, p in node._parameter_overrides.items() if n.startswith(f"{OVERRIDES}.")}
+        if not given:
+            raise
+        raise VjepaError(f"{given}: {error}; expected a value of that policy, such as best_effort") from error
+
+
+class MatchedSubscription:
+    """A subscription that is reliable where every publisher is, and else takes what there is.
+
+    A driver of a camera or of an arm often offers best effort, of which a reliable subscription gets nothing; so a
+    topic that drivers publish (`Topic.sensor`) is subscribed to anew, best effort, once such a publisher is seen.
+    What `qos_overrides` asks for stays as it is.
+
+    Attributes:
+        subscription: rclpy's, which may be another after `match`.
+        topic_name: in full, after remappings.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        message_type: type,
+        topic: topics.Topic,
+        callback: Callable[[Any], None],
+        depth: int | None = None,
+        **options: Any,
+    ):
+        """Subscribe; `callback` and `options` are those of `Node.create_subscription`.
+
+        Raises:
+            VjepaError: a parameter `qos_overrides...` of this subscription has a value that its policy cannot have.
+        """
+        self._node = node
+        self._message_type, self._topic, self._callback = message_type, topic, callback
+        self._options = options
+        self._profile = qos_profile(topic, depth)
+        self.topic_name = node.resolve_topic_name(topic.name)
+        with overrides_read(node):
+            self.subscription = self._subscribed(qos_overriding_options=OVERRIDING)
+        override = f"{OVERRIDES}.{self.topic_name}.subscription.reliability"
+        self._follows = topic.sensor and override not in node._parameter_overrides
+
+    def _subscribed(self, **more: Any) -> Subscription:
+        return self._node.create_subscription(
+            self._message_type, self._topic.name, self._callback, self._profile, **self._options, **more
+        )
+
+    def match(self) -> list[str]:
+        """Take best effort where that is what is offered, and return which publishers still do not fit, in words.
+
+        The graph is asked, so once a second is often enough.
+        """
+        offers = self._node.get_publishers_info_by_topic(self.topic_name)
+        best_effort = any(offer.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT for offer in offers)
+        if best_effort and self._follows and self._profile.reliability == ReliabilityPolicy.RELIABLE:
+            self._profile.reliability = ReliabilityPolicy.BEST_EFFORT
+            self.destroy()
+            self.subscription = self._subscribed()
+        return [misfit for offer in offers if (misfit := self._misfit(offer))]
+
+    def _misfit(self, offer: TopicEndpointInfo) -> str:
+        """Return why nothing arrives of a publisher, or nothing where it does."""
+        who = f"{offer.node_namespace.rstrip('/')}/{offer.node_name} publishes {self.topic_name}"
+        if offer.topic_type != self._topic.type:
+            return f"{who} as {offer.topic_type}; expected {self._topic.type}"
+        compatibility, reason = qos_check_compatible(offer.qos_profile, self._profile)
+        if compatibility != QoSCompatibility.ERROR:
+            return ""
+        pairs = {policy: (getattr(offer.qos_profile, policy), getattr(self._profile, policy)) for policy in POLICIES}
+        unlike = [f"{name} {offered.name}, not {own.name}" for name, (offered, own) in pairs.items() if offered != own]
+        return f"{who} with {' and '.join(unlike) or reason}: nothing of it arrives"
+
+    def destroy(self) -> None:
+        """Unsubscribe."""
+        self._node.destroy_subscription(self.subscription)
