@@ -41,7 +41,14 @@ PAGES = [
     "docs/planners.md",
     "docs/contributing.md",
 ]
-SLOW = {"docs/datasets.md", "docs/tutorial.md", "docs/another-arm.md", "docs/world-models.md", "docs/real-arm.md"}
+SLOW = {
+    "docs/tasks.md",
+    "docs/datasets.md",
+    "docs/tutorial.md",
+    "docs/another-arm.md",
+    "docs/world-models.md",
+    "docs/real-arm.md",
+}
 """Pages that train, and a rehearsal that test_arm_stand_in.py has as well: `make test-all` runs their commands, and
 test_docs.py holds each of them to the command line."""
 
