@@ -40,6 +40,7 @@ PAGES = [
     "docs/real-arm.md",
     "docs/planners.md",
     "docs/contributing.md",
+    "docs/demonstrations.md",
 ]
 SLOW = {
     "docs/tasks.md",
@@ -48,6 +49,7 @@ SLOW = {
     "docs/another-arm.md",
     "docs/world-models.md",
     "docs/real-arm.md",
+    "docs/demonstrations.md",
 }
 """Pages that train, and a rehearsal that test_arm_stand_in.py has as well: `make test-all` runs their commands, and
 test_docs.py holds each of them to the command line."""
@@ -66,6 +68,9 @@ LESS = {
     "improve": {"--epochs": 1},
 }
 """The largest values of options that a test has time for: of an option given twice the last one counts."""
+
+FEWER = {"examples/demonstrate.py bags 50": "examples/demonstrate.py bags 12"}
+"""Numbers that are no options; test_demonstrations.py runs the whole."""
 
 OF_MAKE = {"ARGS", "JOBS", "MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS"}
 """What `make test ARGS=...` hands on to the tests, and a reader's shell does not have."""
@@ -121,6 +126,8 @@ def script(page: str) -> str:
 
 def on_less(line: str) -> str:
     """Return a line of a page with what makes its command quick, where it is one that takes long."""
+    for many, few in FEWER.items():
+        line = line.replace(many, few)
     for command, most in LESS.items():
         if line.startswith(f"./vjepa {command} "):
             typed = {option: re.search(rf" {option} (\d+)", line) for option in most}

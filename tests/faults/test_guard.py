@@ -102,7 +102,7 @@ def test_who_publishes_another_type_is_named(rigs):
     rig = rigs({})
     publisher = rig.monitor.node.create_publisher(Bool, "effort_guard/enable", 1)
     try:
-        rig.wait_for_message("vjepa_cli publishes std_msgs/msg/Bool on /effort_guard/enable; expected sensor_msgs/msg")
+        rig.wait_for_message("/vjepa_cli publishes /effort_guard/enable as std_msgs/msg/Bool; expected sensor_msgs/msg")
     finally:
         rig.monitor.node.destroy_publisher(publisher)
 

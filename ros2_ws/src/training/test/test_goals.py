@@ -11,6 +11,8 @@ from vjepa_perception.encoder import EncoderConfig, load_encoder
 from vjepa_planner.contract import GOAL, Plan, Planner
 from vjepa_planner.planners.expert import ExpertConfig, ExpertPlanner
 from vjepa_training import rollout as module
+from vjepa_training.dataset import LATENT, DatasetError
+from vjepa_training.dataset_tools import reward_by_goal
 from vjepa_training.goals import OTHER_SEED, goal_latent
 from vjepa_training.rollout import RolloutConfig, rollout
 from vjepa_training.score import PROTOCOLS, summarise
@@ -99,3 +101,22 @@ def test_a_planner_that_seeks_a_goal_is_refused_where_there_is_none(roll_out):
 def test_an_unknown_goal_is_refused_with_the_valid_ones():
     with pytest.raises(VjepaError, match="unknown goal 'nearer'; valid are: other, same"):
         RolloutConfig("random", SIM, goal="nearer")
+
+
+def test_a_goal_picture_gives_rewards_that_rise_to_one_at_the_goal(small_data, tmp_path):
+    _, stop = small_data.episodes[3]
+    goal = np.asarray(small_data[LATENT][int(stop) - 1])
+    rewarded = reward_by_goal(small_data, tmp_path / "rewarded", goal, {"command": "vjepa dataset reward"})
+    rewards, has_next = np.asarray(rewarded["next.reward"]), np.asarray(rewarded["has_next"])
+    assert np.isnan(rewards[~has_next]).all()
+    assert ((rewards[has_next] >= 0) & (rewards[has_next] <= 1)).all()
+    assert rewards[stop - 2] == pytest.approx(1.0), "the step that leads to the goal"
+    assert rewards[has_next].max() == rewards[stop - 2]
+    assert 0.0 < rewards[has_next].mean() < 1.0
+    for name in (LATENT, "action", "target"):
+        assert np.array_equal(np.asarray(rewarded[name]), np.asarray(small_data[name]), equal_nan=True)
+    assert rewarded.info.sources[-1]["command"] == "vjepa dataset reward"
+    with pytest.raises(DatasetError, match="holds a dataset already"):
+        reward_by_goal(small_data, tmp_path / "rewarded", goal, {})
+    with pytest.raises(DatasetError, match="the goal's latent is"):
+        reward_by_goal(small_data, tmp_path / "other", goal[:1], {})

@@ -12,7 +12,16 @@ from vjepa_planner.contract import Observation, PlannerContext
 from vjepa_planner.models.policy import Policy, PolicyConfig, save_policy
 from vjepa_planner.registry import load_planner
 from vjepa_training.dataset import write_dataset
-from vjepa_training.train_bc import OLD, BcTraining, Frames, dagger_seed, expert_actions, labelled_frames, train_bc
+from vjepa_training.train_bc import (
+    OLD,
+    BcTraining,
+    Frames,
+    chosen_episodes,
+    dagger_seed,
+    expert_actions,
+    labelled_frames,
+    train_bc,
+)
 
 QUICK = BcTraining(epochs=3, batch_size=64, hidden=(32, 16), bottleneck=8, batch_lanes=2)
 
@@ -56,8 +65,91 @@ def test_frames_without_a_target_cannot_be_labelled(small_data, tmp_path):
         array = type(batch.column("target")).from_arrays(nowhere, 3)
         batches.append(batch.set_column(index, batch.schema.field(index), array))
     blind = write_dataset(tmp_path / "blind", small_data.info, batches)
-    with pytest.raises(VjepaError, match="420 frames without a target"):
+    with pytest.raises(VjepaError, match=r"420 frames without a target.*--labels recorded"):
         labelled_frames(blind, QUICK)
+
+
+def rewritten(dataset, folder, columns, **info):
+    """Return a copy of a dataset with other values in some columns, and other facts about it."""
+    info = dataclasses.replace(dataset.info, **info)
+    batches = []
+    for batch in dataset.episode_batches():
+        for name, change in columns.items():
+            index = batch.schema.get_field_index(name)
+            old = batch.column(name)
+            values = np.asarray(change(old.flatten().to_numpy(zero_copy_only=False).reshape(len(old), -1)))
+            batch = batch.set_column(index, batch.schema.field(index), type(old).from_arrays(values.ravel(), 2))
+        batches.append(batch)
+    return write_dataset(folder, info, batches)
+
+
+RECORDED = dataclasses.replace(QUICK, labels="recorded")
+
+
+def test_recorded_commands_are_the_labels_and_where_there_are_none_the_efforts(small_data, tmp_path):
+    limit = small_data.info.effort_limit
+    has_next = np.asarray(small_data["has_next"])
+    unknown = rewritten(small_data, tmp_path / "efforts", {"command": lambda v: v * np.nan}, task="")
+    commanded = rewritten(small_data, tmp_path / "commands", {"command": lambda v: np.full_like(v, 0.5 * limit)})
+    efforts = labelled_frames(unknown, QUICK)
+    assert efforts.source == "action"
+    assert np.array_equal(efforts.labels, np.clip(np.asarray(small_data["action"])[has_next] / limit, -1, 1))
+    commands = labelled_frames(commanded, RECORDED)
+    assert (commands.source, len(commands)) == ("command", int(has_next.sum()))
+    assert np.allclose(commands.labels, 0.5)
+    neither = rewritten(unknown, tmp_path / "neither", {"action": lambda v: v * np.nan})
+    with pytest.raises(VjepaError, match="has neither commands nor efforts"):
+        labelled_frames(neither, RECORDED)
+
+
+def test_torques_beyond_the_effort_limit_are_refused_with_the_largest(small_data, tmp_path):
+    limit = small_data.info.effort_limit
+    strong = rewritten(small_data, tmp_path / "strong", {"command": lambda v: np.full_like(v, 3 * limit)})
+    with pytest.raises(VjepaError, match=r"100% of the recorded torques are beyond effort_limit, .*largest is 0.15"):
+        labelled_frames(strong, RECORDED)
+
+
+def test_episodes_are_chosen_by_number_mark_and_return(small_data, tmp_path):
+    count = len(small_data.episodes)
+    sources = ({"episodes": 2, "recorded_with": {"outcome": "success"}}, {"episodes": count - 2, "recorded_with": None})
+    marked = rewritten(small_data, tmp_path / "marked", {}, sources=sources)
+    assert chosen_episodes(marked) == list(range(count))
+    assert chosen_episodes(marked, mark="outcome=success") == [0, 1]
+    assert chosen_episodes(marked, numbers=(1, 2), mark="outcome=success") == [1]
+    returns = [np.nansum(marked["next.reward"][start:stop]) for start, stop in marked.episodes]
+    assert chosen_episodes(marked, least_return=max(returns)) == [i for i, r in enumerate(returns) if r == max(returns)]
+    assert set(labelled_frames(marked, QUICK, episodes=[1]).episode) == {1}
+    for asked, message in (
+        ({"mark": "outcome=failure"}, "none of its .* episodes meets what was asked for"),
+        ({"mark": "outcome"}, "mark is 'outcome'; expected KEY=VALUE"),
+        ({"numbers": (count,)}, f"has no episode {count}; it has {count}, from 0"),
+    ):
+        with pytest.raises(VjepaError, match=message):
+            chosen_episodes(marked, **asked)
+
+
+def test_a_joint_that_moves_little_is_learned_as_well_as_one_that_moves_much(tmp_path):
+    frames = synthetic()
+    frames.labels = frames.labels * np.array([1.0, 0.01])
+    frames.source = "action"
+    training = dataclasses.replace(QUICK, epochs=60, patience=60, noise=0.0, learning_rate=1e-2)
+    outcome = train_bc(frames, training)
+    scale = outcome.policy.config.action_scale
+    assert scale == pytest.approx(np.quantile(np.abs(frames.labels), 0.999, axis=0), rel=1e-6)
+    assert min(entry["validation"] for entry in outcome.curve) < 0.15 * outcome.variance
+    save_policy(tmp_path, outcome.policy, "fp", "card")
+    planner = load_planner("bc", {"bundle": str(tmp_path)}, PlannerContext(2, 0.02))
+    planner.reset(0)
+    actions = [
+        planner.plan(Observation(0, 9 * latent.astype(np.float32), np.zeros(2), np.zeros(2))).action
+        for latent in frames.latents[:50]
+    ]
+    assert (np.abs(actions).max(axis=0) <= np.array(scale) + 1e-6).all(), "it never asks for more than was shown"
+
+
+def test_recorded_labels_have_no_expert_to_ask(small_data):
+    with pytest.raises(VjepaError, match="DAgger asks the expert"):
+        dataclasses.replace(RECORDED, dagger=1)
 
 
 def test_it_learns_what_the_latent_says():

@@ -109,6 +109,7 @@ class Bag:
         present: the topics of `TYPES` that it has messages of.
         frame_count: messages of the image topic.
         faults: what is wrong with the bag as such, in words, and how often.
+        notes: what is no fault, likewise.
     """
 
     def __init__(self, path: Path | str, names: Mapping[str, str]):
@@ -137,9 +138,12 @@ class Bag:
                 kind = self._types[topic] or "topic without a type"
                 raise BagError(f"{self.path}: topic '{topic}' is a {kind}; expected {valid}")
         expected = TYPES if self.present & set(OF_THE_SIM) else TYPES.keys() - OF_THE_SIM
+        self.notes: Counter[str] = Counter()
         for name in TYPES:
             if name in expected and name not in self.present:
-                self.faults[f"no topic {names[name]}"] += 1
+                # Of a real arm the efforts of the joint states tell what was done.
+                own = self.notes if name == JOINT_COMMAND and expected is not TYPES else self.faults
+                own[f"no topic {names[name]}"] += 1
 
     def joint_names(self, faults: Counter[str] | None = None) -> tuple[str, ...]:
         """Return the joints of the arm: those that are commanded, else the largest group in one joint state.

@@ -8,8 +8,8 @@ batch of clips and the rows of one piece, however long an episode is.
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
 from pathlib import Path
@@ -42,6 +42,7 @@ from vjepa_training.dataset import (
     DatasetError,
     DatasetInfo,
     EpisodeWriter,
+    claim_parts,
     discarded_if_empty,
     finish_dataset,
 )
@@ -159,6 +160,7 @@ def build_dataset(
     encoder: Encoder | None,
     source: dict[str, Any],
     on_frame: Callable[[], None] = lambda: None,
+    making: Mapping[str, Any] | None = None,
 ) -> tuple[Dataset | None, list[BagReport], Stopwatch]:
     """Build the dataset `folder` from `bags`, or go on where a kill ended that: whole episodes are not encoded again.
 
@@ -169,6 +171,7 @@ def build_dataset(
         encoder: whose latents are kept; None for none.
         source: what goes into the dataset's `sources` for each bag: the command and the versions.
         on_frame: called after each frame.
+        making: what the dataset is made of, so that a build of other things is not gone on with; see `claim_parts`.
 
     Returns:
         The dataset, or None where no bag gave a row; what became of each bag; where the time went.
@@ -184,7 +187,11 @@ def build_dataset(
     watch = Stopwatch()
     reports: list[BagReport] = []
     first = 0
-    with discarded_if_empty(folder, info), EpisodeWriter(folder, info) as writer:
+    with ExitStack() as exits:
+        exits.enter_context(discarded_if_empty(folder, info))
+        if making is not None:
+            claim_parts(folder, making)
+        writer = exits.enter_context(EpisodeWriter(folder, info))
         for bag in bags:
             reading = _BagReading(bag, info, config, watch, on_frame)
             for number, frames in reading.episodes(first):
@@ -340,7 +347,7 @@ class _BagReading:
     def __init__(
         self, bag: Bag, info: DatasetInfo, config: BuildConfig, watch: Stopwatch, on_frame: Callable[[], None]
     ):
-        self.report = BagReport(str(bag.path), faults=Counter(bag.faults))
+        self.report = BagReport(str(bag.path), faults=Counter(bag.faults), notes=Counter(bag.notes))
         self._bag, self._info, self._watch, self._on_frame = bag, info, watch, on_frame
         self._keep_frames, self._derives = config.frames, config.derive_velocity
         self._max_age_ns = round(config.joint_state_max_age_s * 1e9)

@@ -1,4 +1,4 @@
-"""What is done with finished datasets: several made one, and frames encoded anew by another encoder."""
+"""What is done with finished datasets: several made one, frames encoded anew, and a reward from a goal picture."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -82,6 +82,48 @@ def encode_dataset(
             if number not in writer.episodes:
                 writer.add_pieces(number, _encoded_pieces(columns, frames, stamps, range(start, stop), encoder))
             on_episode(stop - start)
+    return finish_dataset(folder, info)
+
+
+def reward_by_goal(dataset: Dataset, folder: Path | str, goal: np.ndarray, source: dict[str, Any]) -> Dataset:
+    """Write a dataset anew into `folder` with a reward of how near each next row's latent is to a goal's.
+
+    The reward is 1 at the goal and falls with the distance of the latents, the root mean square over their values, to 0
+    at as far away as the episodes' first rows are on the median. It is not the task's own reward: a latent is also
+    near where only the picture is alike.
+
+    Args:
+        dataset: with latents.
+        folder: of the new dataset.
+        goal: latent of the dataset's encoder, (rows, dimension).
+        source: what is added to `sources`: the command and the versions.
+
+    Raises:
+        DatasetError: no latents, a goal of another shape, `folder` holds a dataset already, or episodes that begin at
+            the goal.
+    """
+    folder, latents = Path(folder), dataset[LATENT]
+    if goal.shape != latents.shape[1:]:
+        raise DatasetError(f"the goal's latent is {goal.shape}; the dataset's are {latents.shape[1:]}: use its encoder")
+    if (folder / INFO_FILE).exists() or (folder / PARTS).exists():
+        raise DatasetError(f"{folder} holds a dataset already; choose another folder")
+    wanted = goal.astype(np.float32)
+
+    def distance(rows: np.ndarray) -> np.ndarray:
+        return np.sqrt(np.mean((rows.astype(np.float32) - wanted) ** 2, axis=(1, 2)))
+
+    away = float(np.median(distance(latents[dataset.episodes[:, 0]])))
+    if not away > 0:
+        raise DatasetError("the episodes begin at the goal, so nothing is nearer to it; choose another picture")
+    info = replace(dataset.info, sources=(*dataset.info.sources, source))
+    has_next = dataset["has_next"]
+    columns = {name: dataset[name] for name in info.columns() if name != "episode_index"}
+    with EpisodeWriter(folder, info) as writer:
+        for number, (start, stop) in enumerate(dataset.episodes.tolist()):
+            rows = {name: column[start:stop] for name, column in columns.items()}
+            reward = np.append(np.maximum(0.0, 1.0 - distance(rows[LATENT])[1:] / away), np.nan)
+            rows["next.reward"] = np.where(has_next[start:stop], reward, np.nan)
+            writer.add(number, rows)
     return finish_dataset(folder, info)
 
 

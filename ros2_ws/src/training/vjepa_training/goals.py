@@ -79,5 +79,10 @@ def picture_latent(picture: np.ndarray, encoder: dict[str, Any]) -> tuple[np.nda
         VjepaError: there is no such encoder, or it cannot be run.
     """
     loaded = load_encoder(EncoderConfig(**encoder))
-    frame = loaded.preprocess(picture)
-    return loaded.encode([[frame] * loaded.clip_frames])[0], loaded.fingerprint
+    return still_latent(picture, loaded), loaded.fingerprint
+
+
+def still_latent(picture: np.ndarray, encoder: Encoder) -> np.ndarray:
+    """Return the latent, float32 of (rows, dimension), of a picture (height, width, 3) that stands still for a clip."""
+    frame = encoder.preprocess(picture)
+    return encoder.encode([[frame] * encoder.clip_frames])[0]

@@ -1,15 +1,16 @@
-"""Behaviour cloning: a policy from latents to the expert's actions, `vjepa train bc`.
+"""Behaviour cloning: a policy from latents to the actions of an expert or of demonstrations, `vjepa train bc`.
 
-The expert labels every frame of a dataset, whatever was done there, from the joint state and the target that the
-dataset kept; the policy reads latents, and joint states where it may. Rounds of DAgger roll the policy out and let the
-expert label where it went (Ross, Gordon and Bagnell, A Reduction of Imitation Learning, 2011).
+The policy reads latents, and joint states where it may. Labels are of two kinds. Of a simulated task the scripted
+expert labels every frame of a dataset, whatever was done there, from the joint state and the target that the dataset
+kept; rounds of DAgger roll the policy out and let the expert label where it went (Ross, Gordon and Bagnell, A Reduction
+of Imitation Learning, 2011). Of a real arm, which has no such expert, the labels are what was recorded.
 """
 
 import hashlib
 import json
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from torch.nn import functional
 from sim_bridge.env import SimConfig
 from vjepa_interfaces.bundle import arm_record
 from vjepa_interfaces.effort import EffortLimits
-from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
 from vjepa_planner.contract import Observation, PlannerContext
 from vjepa_planner.models.policy import Policy, PolicyConfig, save_policy
@@ -32,7 +33,14 @@ from vjepa_training.catalogue import expert_of
 from vjepa_training.dataset import LATENT, Dataset
 from vjepa_training.optimiser import adamw, set_cosine_rate
 from vjepa_training.rollout import RolloutConfig, rollout
-from vjepa_training.usable_columns import VELOCITY, known_rows, require_columns
+from vjepa_training.usable_columns import ACTION, VELOCITY, known_rows, require_columns, unusable_columns
+
+AUTO, EXPERT, RECORDED = "auto", "expert", "recorded"
+SCALE_QUANTILE, LEAST_SCALE = 0.999, 1e-3
+"""Of the recorded actions of a joint, the size that its normalisation takes for its largest; a still joint has none."""
+COMMAND = "command"
+CLIPPED_SHARE = 0.01
+"""Recorded actions beyond the effort limit, as a share: more is a limit that is not the arm's."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,8 @@ class BcTraining:
     """How a policy is cloned.
 
     Attributes:
+        labels: `expert`, `recorded` (the commands that were recorded, or where there are none the efforts), or `auto`:
+            the expert's where the dataset is of a simulated task, else the recorded ones.
         rows: `mean` reads the mean row alone, `all` every row of the latent.
         joint_state: whether joint positions and velocities are read too.
         hidden: widths of the two hidden layers.
@@ -62,6 +72,7 @@ class BcTraining:
         device: where it trains.
     """
 
+    labels: str = "auto"
     rows: str = "all"
     joint_state: bool = True
     hidden: tuple[int, int] = (256, 256)
@@ -85,6 +96,10 @@ class BcTraining:
 
     def __post_init__(self) -> None:
         """Refuse values that no training can have, with a VjepaError."""
+        if self.labels not in (AUTO, EXPERT, RECORDED):
+            raise unknown_name("labels", self.labels, (AUTO, EXPERT, RECORDED))
+        if self.labels == RECORDED and self.dagger:
+            raise VjepaError("DAgger asks the expert, and recorded labels have none; expected dagger 0")
         if self.rows not in ("mean", "all"):
             raise VjepaError(f"rows is '{self.rows}'; expected mean or all")
         for name in ("epochs", "patience", "batch_size", "dagger_episodes", "dagger_steps", "batch_lanes"):
@@ -115,8 +130,9 @@ class Frames:
         latents: (T, rows, D) float16.
         position: (T, n) rad.
         velocity: (T, n) rad/s.
-        labels: (T, n) the expert's actions, in [-1, 1].
+        labels: (T, n) the actions to learn, in [-1, 1].
         episode: (T,) number of the episode each is of.
+        source: `expert`, or the column of the dataset that the labels come from.
     """
 
     latents: np.ndarray
@@ -124,6 +140,7 @@ class Frames:
     velocity: np.ndarray
     labels: np.ndarray
     episode: np.ndarray
+    source: str = EXPERT
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -157,33 +174,120 @@ class Outcome:
     variance: float = 0.0
 
 
-def labelled_frames(dataset: Dataset, training: BcTraining, max_frames: int = 0) -> Frames:
-    """Return the frames of `dataset` with the expert's actions.
+def labelled_frames(
+    dataset: Dataset, training: BcTraining, max_frames: int = 0, episodes: Collection[int] | None = None
+) -> Frames:
+    """Return the frames of `dataset` with the actions to learn.
 
     Args:
-        dataset: with latents and targets.
+        dataset: with latents; for the expert's labels with targets, for recorded ones with commands or efforts.
         training: whose rows are kept.
         max_frames: at most so many, drawn without replacement; 0 for all.
+        episodes: numbers of the episodes that are used; None for all.
 
     Raises:
-        VjepaError: no latents, no expert that knows the task, or frames without a target, which it cannot label.
+        VjepaError: no latents, no expert that knows the task, frames without a target, which it cannot label, or
+            nothing recorded that could be a label.
     """
     latents = dataset[LATENT]
     require_columns(dataset, (VELOCITY,), "train bc")
-    index = np.flatnonzero(known_rows(dataset, VELOCITY))
+    wanted = known_rows(dataset, VELOCITY)
+    if episodes is not None:
+        wanted = wanted & np.isin(np.asarray(dataset["episode_index"]), list(episodes))
+    recorded = training.labels == RECORDED or (training.labels == AUTO and not dataset.info.task)
+    source = recorded_column(dataset) if recorded else EXPERT
+    if recorded:
+        wanted = wanted & known_rows(dataset, source) & np.asarray(dataset["has_next"])
+    index = np.flatnonzero(wanted)
+    if not len(index):
+        raise VjepaError(f"{dataset.folder}: no frame is left to learn from; choose other episodes")
     if 0 < max_frames < len(index):
         index = np.sort(np.random.default_rng((training.seed, 5)).choice(index, max_frames, replace=False))
-    position, velocity, target = (
-        dataset[name][index] for name in ("observation.joint_position", "observation.joint_velocity", "target")
-    )
+    position, velocity = (dataset[name][index] for name in ("observation.joint_position", "observation.joint_velocity"))
+    kept = latents[index][:, :1] if training.rows == "mean" else latents[index]
+    if recorded:
+        labels = _recorded_actions(dataset, source, index)
+        return Frames(kept, position, velocity, labels, dataset["episode_index"][index], source)
+    target = dataset["target"][index]
     if not np.isfinite(target).all():
         raise VjepaError(
             f"{dataset.folder} has {int((~np.isfinite(target).all(1)).sum())} frames without a target, so the expert "
-            "cannot label them; behaviour cloning needs data of the simulator"
+            "cannot label them; learn what was recorded: --labels recorded"
         )
-    kept = latents[index][:, :1] if training.rows == "mean" else latents[index]
     labels = expert_actions(position, velocity, target, training.task, dataset.info.arm)
     return Frames(kept, position, velocity, labels, dataset["episode_index"][index])
+
+
+def recorded_column(dataset: Dataset) -> str:
+    """Return which column of a dataset has what was done: `command`, or `action`, the efforts of the joint states.
+
+    Raises:
+        VjepaError: neither is known in any row.
+    """
+    unusable = unusable_columns(dataset)
+    for name in (COMMAND, ACTION):
+        if name not in unusable:
+            return name
+    raise VjepaError(
+        f"{dataset.folder} has neither commands nor efforts, so there is nothing to learn what to do from; record "
+        "joint_command with the stamps of the frames, or joint states with efforts"
+    )
+
+
+def _recorded_actions(dataset: Dataset, column: str, index: np.ndarray) -> np.ndarray:
+    """Return what was done in the rows `index`, (T, n) in [-1, 1]; refuse a limit that much of it is beyond."""
+    actions = dataset[column][index] / dataset.info.effort_limit
+    beyond = float((np.abs(actions) > 1).any(axis=1).mean())
+    if beyond > CLIPPED_SHARE:
+        raise VjepaError(
+            f"{beyond:.0%} of the recorded torques are beyond effort_limit, {dataset.info.effort_limit:g} N·m, the "
+            f"largest is {np.abs(actions).max() * dataset.info.effort_limit:.3g}; build the dataset with --effort-limit"
+        )
+    return np.clip(actions, -1, 1)
+
+
+def chosen_episodes(
+    dataset: Dataset, numbers: Collection[int] = (), mark: str = "", least_return: float | None = None
+) -> list[int]:
+    """Return the numbers of the episodes of a dataset that meet every condition given.
+
+    Args:
+        dataset: with the provenance of its bags in `sources`.
+        numbers: of the episodes; empty for all.
+        mark: `KEY=VALUE` that the metadata of an episode's bag must hold (`ros2 bag record --custom-data KEY=VALUE`).
+        least_return: sum of an episode's rewards, at least.
+
+    Raises:
+        VjepaError: no episode meets them, a mark that is not of that form, or rewards that are not known.
+    """
+    count = len(dataset.episodes)
+    kept = set(range(count))
+    if numbers:
+        if unknown := sorted(set(numbers) - kept):
+            raise VjepaError(f"{dataset.folder} has no episode {unknown[0]}; it has {count}, from 0")
+        kept &= set(numbers)
+    if mark:
+        kept &= _marked(dataset, mark)
+    if least_return is not None:
+        require_columns(dataset, ("next.reward",), "a least return")
+        rewards = np.nan_to_num(np.asarray(dataset["next.reward"]))
+        kept &= {i for i, (start, stop) in enumerate(dataset.episodes) if rewards[start:stop].sum() >= least_return}
+    if not kept:
+        raise VjepaError(f"{dataset.folder}: none of its {count} episodes meets what was asked for")
+    return sorted(kept)
+
+
+def _marked(dataset: Dataset, mark: str) -> set[int]:
+    key, found, value = mark.partition("=")
+    if not (key and found):
+        raise VjepaError(f"mark is '{mark}'; expected KEY=VALUE, such as outcome=success")
+    marked, first = set(), 0
+    for source in dataset.info.sources:
+        episodes = int(source.get("episodes", 0))
+        if str((source.get("recorded_with") or {}).get(key, "")) == value:
+            marked |= set(range(first, first + episodes))
+        first += episodes
+    return marked
 
 
 def expert_actions(
@@ -304,7 +408,12 @@ def encoder_of(dataset: Dataset, name: str, device: str) -> Encoder:
 
 
 def write_policy(
-    folder: Path | str, outcome: Outcome, training: BcTraining, dataset: Dataset, command: str
+    folder: Path | str,
+    outcome: Outcome,
+    training: BcTraining,
+    dataset: Dataset,
+    command: str,
+    source: str = EXPERT,
 ) -> dict[str, Any]:
     """Write the bundle of a cloned policy with a card that says how it was made; return what that says.
 
@@ -314,6 +423,7 @@ def write_policy(
         training: how it was trained.
         dataset: what it was trained on.
         command: that did it.
+        source: of the labels, see `Frames`.
     """
     best = min(outcome.curve, key=lambda entry: (-entry["round"], entry["validation"]))
     facts = {
@@ -322,17 +432,22 @@ def write_policy(
         "dataset": list(dataset.info.sources),
         "training": asdict(training),
         "command": command,
+        "labels": source,
         "frames": outcome.frames,
         "validation": best["validation"],
         "label_variance": outcome.variance,
     }
     fingerprint = (dataset.info.encoder or {}).get("fingerprint", "")
+    if source == EXPERT:
+        labels, saw = "the scripted expert", "; never the target, which only the expert that labelled the frames saw"
+    else:
+        labels, saw = f"demonstrations, the recorded {source}s", ""
     reads = "all rows of the latent" if training.rows == "all" else "the mean row of the latent"
     joints = "joint positions and velocities" if training.joint_state else "nothing else"
     rounds = f"{training.dagger} rounds of DAgger of {training.dagger_episodes} episodes"
     card = (
-        f"# {Path(folder).name}\n\nA policy cloned from the scripted expert, from latents of encoder `{fingerprint}`.\n"
-        f"It reads {reads} and {joints}; never the target, which only the expert that labelled the frames saw.\n\n"
+        f"# {Path(folder).name}\n\nA policy cloned from {labels}, from latents of encoder `{fingerprint}`.\n"
+        f"It reads {reads} and {joints}{saw}.\n\n"
         f"    {command}\n\nTrained on {outcome.frames} frames, with {rounds}. Mean squared error on episodes kept for "
         f"validation: {best['validation']:.4f} (always acting the same: {outcome.variance:.4f}).\n"
     )
@@ -362,6 +477,7 @@ def _fit(
     else:
         policy.load_state_dict(start.state_dict())
     policy.requires_grad_(True)
+    scale = policy.action_scale
     optimiser = adamw(policy.parameters(), training.learning_rate, training.weight_decay)
     steps, step = training.epochs * math.ceil(len(train) / training.batch_size), 0
     best, best_state, since, curve = math.inf, policy.state_dict(), 0, []
@@ -376,7 +492,7 @@ def _fit(
                 size = policy.config.latent_size
                 noise = torch.randn_like(inputs[:, :size]) * training.noise
                 inputs[:, :size] += noise * policy.input_std[:size]
-            loss = functional.mse_loss(policy(inputs), labels)
+            loss = functional.mse_loss(policy(inputs) / scale, labels / scale)  # Each joint counts alike.
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
@@ -394,7 +510,7 @@ def _fit(
             since += 1
             if since >= training.patience:
                 break
-    return best_state, curve, float(frames.labels[validation].var(0).mean())
+    return best_state, curve, float((frames.labels[validation] / scale.cpu().numpy()).var(0).mean())
 
 
 def _policy_config(frames: Frames, training: BcTraining) -> PolicyConfig:
@@ -406,7 +522,14 @@ def _policy_config(frames: Frames, training: BcTraining) -> PolicyConfig:
         action_size=frames.labels.shape[1],
         hidden=training.hidden,
         bottleneck=training.bottleneck,
+        action_scale=() if frames.source == EXPERT else _action_scale(frames.labels),
     )
+
+
+def _action_scale(labels: np.ndarray) -> tuple[float, ...]:
+    """Return the largest action of each joint: what hardly moves is learned as well as what moves much."""
+    scale = np.quantile(np.abs(labels), SCALE_QUANTILE, axis=0)
+    return tuple(float(value) for value in np.clip(scale, LEAST_SCALE, 1.0))
 
 
 def _batch(policy: Policy, frames: Frames, index: np.ndarray, device: str) -> tuple[Tensor, Tensor]:
@@ -427,7 +550,8 @@ def _error(policy: Policy, frames: Frames, index: np.ndarray, training: BcTraini
     total = 0.0
     for part in np.split(index, range(4096, len(index), 4096)):
         inputs, labels = _batch(policy, frames, part, training.device)
-        total += float(functional.mse_loss(policy(inputs), labels)) * len(part)
+        error = functional.mse_loss(policy(inputs) / policy.action_scale, labels / policy.action_scale)
+        total += float(error) * len(part)
     return total / len(index)
 
 

@@ -27,6 +27,16 @@ def seed(text: str) -> int:
     return _whole(text, 0, MAX_SEED)
 
 
+def numbers(text: str) -> tuple[int, ...]:
+    """Return whole numbers of at least 0 from a list of them and of ranges, such as 0-9,12."""
+    found: set[int] = set()
+    for part in text.split(","):
+        first, is_range, last = part.partition("-")
+        low = _whole(first, 0, None)
+        found |= set(range(low, _whole(last, low, None) + 1)) if is_range else {low}
+    return tuple(sorted(found))
+
+
 def domain(text: str) -> int:
     """Return a ROS domain."""
     return _whole(text, 0, MAX_DOMAIN)

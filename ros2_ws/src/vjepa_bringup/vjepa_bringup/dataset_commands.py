@@ -39,6 +39,12 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     encode.add_argument("--frames", action="store_true", help="keep the frames there too")
     _add_encoder(encode)
     encode.set_defaults(function=encode_command)
+    reward = actions.add_parser("reward", help="a dataset with a reward of how near to a goal picture each step leads")
+    reward.add_argument("dataset", metavar="DS")
+    reward.add_argument("--out", required=True, metavar="DS", help="folder of the new dataset")
+    reward.add_argument("--goal", required=True, type=Path, metavar="PICTURE", help="PNG or JPEG of the goal")
+    _add_encoder(reward)
+    reward.set_defaults(function=reward_command)
     export = actions.add_parser("export", help="a dataset in the format of other tools")
     export.add_argument("dataset", metavar="DS")
     export.add_argument("--format", choices=["lerobot"], default="lerobot", help="LeRobot v3.0 (default)")
@@ -147,7 +153,6 @@ def build_command(arguments: argparse.Namespace) -> int:
     """`vjepa dataset build`: exit status 0 when there is a dataset, whatever had to be left out."""
     from vjepa_training.bag_reader import Bag, topic_names
     from vjepa_training.build import BuildConfig, build_dataset
-    from vjepa_training.dataset import claim_parts
 
     config = BuildConfig(
         names=topic_names(arguments.namespace, arguments.topics),
@@ -164,10 +169,10 @@ def build_command(arguments: argparse.Namespace) -> int:
     encoder = None if arguments.no_latents else _load_encoder(arguments)
     making: dict[str, Any] = {"bags": [str(bag.path.resolve()) for bag in bags], "topics": config.names}
     making |= {"joints": config.joint_names, "derive_velocity": config.derive_velocity}
-    claim_parts(arguments.out, {**making, "encoder": encoder and encoder.info()})
+    making |= {"encoder": encoder and encoder.info()}
     with _bar(sum(bag.frame_count for bag in bags), "frame") as bar:
         dataset, reports, watch = build_dataset(
-            arguments.out, bags, config, encoder, _source("dataset build"), bar.update
+            arguments.out, bags, config, encoder, _source("dataset build"), bar.update, making
         )
     print(_bag_table(reports))
     spent = ", ".join(
@@ -242,6 +247,25 @@ def encode_command(arguments: argparse.Namespace) -> int:
     with _bar(len(dataset), "frame") as bar:
         encoded = encode_dataset(dataset, arguments.out, encoder, source, arguments.frames, bar.update)
     print(_line(encoded))
+    return 0
+
+
+def reward_command(arguments: argparse.Namespace) -> int:
+    """`vjepa dataset reward`."""
+    from vjepa_training.dataset import Dataset
+    from vjepa_training.dataset_tools import reward_by_goal
+    from vjepa_training.goals import read_picture, still_latent
+
+    dataset = Dataset(arguments.dataset)
+    picture, encoder = read_picture(arguments.goal), _load_encoder(arguments)
+    made = (dataset.info.encoder or {}).get("fingerprint")
+    if encoder.fingerprint != made:
+        raise VjepaError(
+            f"{dataset.folder} has latents of encoder {made}, but {encoder.name} is {encoder.fingerprint}; name the "
+            "encoder that the dataset was made with"
+        )
+    source = {**_source("dataset reward"), "goal": str(arguments.goal)}
+    print(_line(reward_by_goal(dataset, arguments.out, still_latent(picture, encoder), source)))
     return 0
 
 

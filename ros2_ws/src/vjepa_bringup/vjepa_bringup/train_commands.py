@@ -55,6 +55,15 @@ def _add_bc(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> Non
     parser.add_argument("--data", required=True, metavar="DS", help="dataset with latents")
     parser.add_argument("--out", required=True, metavar="BUNDLE", help="folder of the bundle")
     parser.add_argument("--work", metavar="DIR", help="folder of what each round gave (default: OUT.training)")
+    parser.add_argument(
+        "--labels",
+        choices=("auto", "expert", "recorded"),
+        help="what to learn: what the scripted expert would do, or what was recorded (default auto: recorded where the "
+        "dataset is of no simulated task)",
+    )
+    parser.add_argument("--episodes", type=types.numbers, default=(), metavar="0-9,12", help="use these episodes alone")
+    parser.add_argument("--mark", default="", metavar="KEY=VALUE", help="use episodes of bags with this custom data")
+    parser.add_argument("--min-return", type=float, metavar="R", help="use episodes with at least this sum of rewards")
     parser.add_argument("--old", action="store_true", help="the old architecture and settings, on the mean row alone")
     parser.add_argument("--no-joint-state", action="store_true", help="from latents alone")
     parser.add_argument("--encoder", help="encoder of the dataset's latents; needed for --dagger")
@@ -182,7 +191,16 @@ def encoder_command(arguments: argparse.Namespace) -> int:
 def bc_command(arguments: argparse.Namespace) -> int:
     """`vjepa train bc`."""
     from vjepa_training.dataset import Dataset
-    from vjepa_training.train_bc import OLD, BcTraining, encoder_of, labelled_frames, train_bc, write_policy
+    from vjepa_training.train_bc import (
+        EXPERT,
+        OLD,
+        BcTraining,
+        chosen_episodes,
+        encoder_of,
+        labelled_frames,
+        train_bc,
+        write_policy,
+    )
 
     changes = _given(arguments, BcTraining)
     if arguments.no_joint_state:
@@ -196,8 +214,10 @@ def bc_command(arguments: argparse.Namespace) -> int:
     training = dataclasses.replace(OLD if arguments.old else BcTraining(), **changes)
     encoder = encoder_of(dataset, find_bundle(arguments.encoder), training.device) if arguments.encoder else None
     started = time.monotonic()
-    frames = labelled_frames(dataset, training, arguments.max_frames)
-    print(f"{len(frames)} frames of {len(dataset.episodes)} episodes labelled by the expert", flush=True)
+    episodes = chosen_episodes(dataset, arguments.episodes, arguments.mark, arguments.min_return)
+    frames = labelled_frames(dataset, training, arguments.max_frames, episodes)
+    labels = "labelled by the expert" if frames.source == EXPERT else f"with the recorded {frames.source}s as labels"
+    print(f"{len(frames)} frames of {len(episodes)} of {len(dataset.episodes)} episodes, {labels}", flush=True)
 
     def on_epoch(entry: dict[str, float]) -> None:
         print(
@@ -212,7 +232,7 @@ def bc_command(arguments: argparse.Namespace) -> int:
 
     work = Path(arguments.work or arguments.out.rstrip("/") + ".training")
     outcome = train_bc(frames, training, encoder, on_epoch, on_round, work)
-    facts = write_policy(arguments.out, outcome, training, dataset, _command())
+    facts = write_policy(arguments.out, outcome, training, dataset, _command(), frames.source)
     print(f"policy written to {arguments.out}: validation {facts['validation']:.4f} of {outcome.variance:.4f}")
     if arguments.json:
         wall_s = time.monotonic() - started

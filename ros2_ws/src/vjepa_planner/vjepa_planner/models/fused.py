@@ -127,4 +127,4 @@ class FusedPolicy:
             state = torch.cat([latent, angles, velocity])
         else:
             state = state[: conditioning.config.latent_part]
-        return self._rest(torch.addmv(self._bias, self._of_state, state))
+        return self._rest(torch.addmv(self._bias, self._of_state, state)) * policy.action_scale

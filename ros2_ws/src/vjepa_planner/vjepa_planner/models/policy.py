@@ -33,6 +33,7 @@ class PolicyConfig:
         action_size: number of joints, n.
         hidden: widths of the two hidden layers.
         bottleneck: width of the layer that the latent passes in `bc-bottleneck`; 0 for `bc-mlp`, which has none.
+        action_scale: largest action of each joint, above 0 and at most 1; empty for 1.
 
     Raises:
         VjepaError: a value is of a wrong type or out of range; it is named.
@@ -44,12 +45,13 @@ class PolicyConfig:
     action_size: int = 2
     hidden: tuple[int, int] = (256, 64)
     bottleneck: int = 0
+    action_scale: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("latent_rows", "hidden"):
+        for name in ("latent_rows", "hidden", "action_scale"):
             value = getattr(self, name)
             if not isinstance(value, list | tuple):
-                raise VjepaError(f"'{name}' is {value!r}; expected a list of integers")
+                raise VjepaError(f"'{name}' is {value!r}; expected a list of numbers")
             object.__setattr__(self, name, tuple(value))
         require_sizes("latent_dim", [self.latent_dim], 1)
         require_sizes("latent_rows", self.latent_rows, 0)
@@ -60,6 +62,12 @@ class PolicyConfig:
             raise VjepaError(f"'latent_rows' is {list(self.latent_rows)}; expected one row or more, each once")
         if len(self.hidden) != 2:
             raise VjepaError(f"'hidden' is {list(self.hidden)}; expected two widths")
+        numbers = all(isinstance(s, int | float) and 0 < s <= 1 for s in self.action_scale)
+        if not numbers or len(self.action_scale) not in (0, self.action_size):
+            raise VjepaError(
+                f"'action_scale' is {list(self.action_scale)}; expected a number above 0 and at most 1 for each of "
+                f"{self.action_size} joints, or none"
+            )
         if not isinstance(self.joint_state, bool):
             raise VjepaError(f"'joint_state' is {self.joint_state!r}; expected true or false")
 
@@ -84,6 +92,7 @@ class Policy(nn.Module):
 
     input_mean: Tensor
     input_std: Tensor
+    action_scale: Tensor
 
     def __init__(self, config: PolicyConfig):
         super().__init__()
@@ -104,6 +113,8 @@ class Policy(nn.Module):
         )
         self.register_buffer("input_mean", torch.zeros(config.input_size))
         self.register_buffer("input_std", torch.ones(config.input_size))
+        scale = torch.tensor(config.action_scale or [1.0] * config.action_size, device="cpu")
+        self.register_buffer("action_scale", scale, persistent=False)  # The configuration has it.
 
     def inputs(
         self, latent: Tensor, joint_position: Tensor | None = None, joint_velocity: Tensor | None = None
@@ -135,13 +146,13 @@ class Policy(nn.Module):
         """Return actions (..., n) in [-1, 1] for inputs (..., D) as `inputs` gives them."""
         normal = (inputs - self.input_mean) / self.input_std
         if not self.config.bottleneck:
-            return self.layers(normal)
+            return self.layers(normal) * self.action_scale
         size, n = self.config.latent_size, self.config.action_size
         read = [self.narrow(normal[..., :size])]
         if self.config.joint_state:
             angles = inputs[..., size : size + n]
             read += [angles.sin(), angles.cos(), normal[..., size + n :]]
-        return self.layers(torch.cat(read, dim=-1))
+        return self.layers(torch.cat(read, dim=-1)) * self.action_scale
 
     @torch.no_grad()
     def set_statistics(self, mean: Tensor, std: Tensor, least_std: float = 1e-3) -> None:

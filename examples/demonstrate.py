@@ -1,0 +1,122 @@
+"""Fifty demonstrations of an arm, as bags that another recorder might have written: see docs/demonstrations.md.
+
+The arm is the stand-in for a real one, and what drives it is no planner of this project but a controller of its own:
+resolved-rate control of the fingertip (Whitney 1969) with damping in the joints, at 100 Hz, that knows where the
+target is, as a demonstrator sees it. The camera gives 30 frames a second. Each demonstration is one bag.
+
+    ./vjepa --exec python examples/demonstrate.py bags 50
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from sim_bridge.arm_stand_in import ArmStandIn, ArmStandInParameters
+from sim_bridge.gl import choose_gl_backend
+
+STORE = get_typestore(Stores.ROS2_JAZZY)
+TIME, HEADER, IMAGE, JOINT_STATE = (
+    STORE.types[name]
+    for name in (
+        "builtin_interfaces/msg/Time",
+        "std_msgs/msg/Header",
+        "sensor_msgs/msg/Image",
+        "sensor_msgs/msg/JointState",
+    )
+)
+RATE_HZ, CAMERA_HZ, SECONDS = 100, 30, 4.0
+LINKS = 0.12, 0.12
+LIMIT = 0.05
+"""N·m, of each joint."""
+JOINTS = ["shoulder", "wrist"]
+START_NS = 1_760_000_000 * 10**9
+
+
+def fingertip(q: np.ndarray) -> np.ndarray:
+    """Return where the fingertip is, (2,) m, at joint angles (2,) rad."""
+    angles = q[0], q[0] + q[1]
+    return sum(length * np.array([np.cos(a), np.sin(a)]) for length, a in zip(LINKS, angles, strict=True))
+
+
+def jacobian(q: np.ndarray) -> np.ndarray:
+    """Return how the fingertip moves with the joints, (2, 2) m/rad."""
+    a, b = q[0], q[0] + q[1]
+    far = LINKS[1] * np.array([-np.sin(b), np.cos(b)])
+    return np.stack([LINKS[0] * np.array([-np.sin(a), np.cos(a)]) + far, far], axis=1)
+
+
+def towards(target: np.ndarray, q: np.ndarray, velocity: np.ndarray) -> np.ndarray:
+    """Return torques, (2,) N·m, that bring the fingertip to the target."""
+    j = jacobian(q)
+    wanted = j.T @ np.linalg.solve(j @ j.T + 1e-3 * np.eye(2), 3.0 * (target - fingertip(q)))
+    return np.clip(0.03 * (np.clip(wanted, -4.0, 4.0) - velocity), -LIMIT, LIMIT)
+
+
+def to_pose(pose: np.ndarray, q: np.ndarray, velocity: np.ndarray) -> np.ndarray:
+    """Return torques, (2,) N·m, that bring the joints to a pose."""
+    return np.clip(0.1 * (pose - q) - 0.03 * velocity, -LIMIT, LIMIT)
+
+
+def header(stamp_ns: int):
+    """Return a header with a stamp."""
+    return HEADER(TIME(*divmod(stamp_ns, 10**9)), "")
+
+
+def demonstrate(arm: ArmStandIn, target: np.ndarray, folder: Path, start_ns: int, outcome: str) -> float:
+    """Drive the arm to the target and record it; return how far the fingertip is from it at the end, m."""
+    with Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP) as bag:
+        bag.set_custom_data("outcome", outcome)
+        states = bag.add_connection("/joint_states", JOINT_STATE.__msgtype__, typestore=STORE)
+        images = bag.add_connection("/camera/image_raw", IMAGE.__msgtype__, typestore=STORE)
+        effort, frames = np.zeros(2), 0
+        for step in range(int(SECONDS * RATE_HZ)):
+            arm.command(effort)
+            reading = arm.advance()
+            now = start_ns + step * 10**9 // RATE_HZ
+            # An arm's driver names its joints in an order of its own, and has one that is not the arm's.
+            message = JOINT_STATE(
+                header(now),
+                ["gripper", *reversed(JOINTS)],
+                np.array([0.0, *reading.position[::-1]]),
+                np.array([0.0, *reading.velocity[::-1]]),
+                np.array([0.0, *reading.effort[::-1]]),
+            )
+            bag.write(states, now + 1_000_000, STORE.serialize_cdr(message, JOINT_STATE.__msgtype__))
+            if step * CAMERA_HZ >= frames * RATE_HZ:
+                picture = arm.render()
+                height, width, _ = picture.shape
+                message = IMAGE(header(now), height, width, "rgb8", 0, 3 * width, picture.reshape(-1))
+                bag.write(images, now + 5_000_000, STORE.serialize_cdr(message, IMAGE.__msgtype__))
+                frames += 1
+            effort = towards(target, reading.position, reading.velocity)
+    return float(np.linalg.norm(target - fingertip(reading.position)))
+
+
+def main() -> None:
+    """Record the demonstrations."""
+    if len(sys.argv) != 3 or not sys.argv[2].isdecimal():
+        sys.exit(f"usage: {sys.argv[0]} FOLDER NUMBER: the folder for the bags, and how many")
+    folder, count = Path(sys.argv[1]), int(sys.argv[2])
+    choose_gl_backend()
+    random = np.random.default_rng(0)
+    arm = ArmStandIn(ArmStandInParameters(rate_hz=float(RATE_HZ)), clock=lambda: 0.0)
+    target = arm.reset(0).target[:2]
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        pose = np.array([random.uniform(-np.pi, np.pi), random.uniform(-2.0, 2.0)])
+        reading = arm.advance()
+        for _ in range(400):  # Between two demonstrations somebody moves the arm elsewhere.
+            arm.command(to_pose(pose, reading.position, reading.velocity))
+            reading = arm.advance()
+        away = demonstrate(
+            arm, target, folder / f"demonstration_{number:02}", START_NS + number * 60 * 10**9, "success"
+        )
+        print(f"demonstration {number + 1} of {count}: the fingertip ended {away * 1e3:.0f} mm from the target")
+    arm.close()
+
+
+if __name__ == "__main__":
+    main()
