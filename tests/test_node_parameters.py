@@ -177,9 +177,9 @@ def test_every_parameter_is_described(nodes, name):
     assert all(node.describe_parameter(p).read_only for p in own) == (name in ("stack_manager", "arm_stand_in"))
 
 
-@pytest.mark.parametrize("name", ["guard", "planner"])
-def test_a_node_takes_what_it_has_dumped_itself(request, name):
-    node = request.getfixturevalue(name)
+@pytest.mark.parametrize("name", ["effort_guard", "vjepa_planner", "stack_manager", "arm_stand_in"])
+def test_a_node_takes_what_it_has_dumped_itself(nodes, name):
+    node = nodes[name]
     dumped = [node.get_parameter(p).to_parameter_msg() for p in node._parameters]
     request = SetParameters.Request(parameters=dumped)
     response = node._parameter_service._set_parameters_callback(request, SetParameters.Response())

@@ -159,3 +159,14 @@ def test_the_documentation_lists_exactly_what_is_required():
     table = re.findall(r"^\| `([^`]+)` \| ([^|]+) \| [^|]+ \|$", (ROOT / "docs/dependencies.md").read_text(), re.M)
     documented = {(package.split("[")[0], version) for package, versions in table for version in versions.split()}
     assert documented == {pin for path in INPUTS for pin in pins(path).items()}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_colcon_test_runs_the_tests_of_a_package(tmp_path):
+    folders = ["--test-result-base", str(tmp_path), "--packages-select", "sim_bridge"]
+    tests = [sys.executable, "-m", "colcon", "test", *folders, "--pytest-args", "-k", "urdf"]
+    done = subprocess.run(tests, cwd=SOURCE.parent, capture_output=True, text=True, timeout=170, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    counted = re.search(r'<testsuite [^>]*tests="(\d+)"', (tmp_path / "sim_bridge" / "pytest.xml").read_text())
+    assert int(counted[1]) > 0

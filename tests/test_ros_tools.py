@@ -57,7 +57,8 @@ def test_ros2_lifecycle_shows_every_node_active_and_takes_the_planner_down_and_u
     for node in ("sim_bridge", "vjepa_perception", "vjepa_planner", "episode_recorder"):
         assert run("lifecycle", "get", *direct, f"/{node}") == (0, "active [3]\n")
     assert run("lifecycle", "set", *direct, "/vjepa_planner", "deactivate")[0] == 0
-    # The stack manager holds the stack active: what somebody took down it brings up again, and says so.
+    assert run("lifecycle", "get", *direct, "/vjepa_planner") == (0, "inactive [2]\n")
+    assert run("service", "call", "/stack_manager/resume", "std_srvs/srv/Trigger")[0] == 0
     stack.wait_for_steps(5)
 
 

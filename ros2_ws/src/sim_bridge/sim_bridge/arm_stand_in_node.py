@@ -19,15 +19,16 @@ from vjepa_interfaces.effort import CommandRefusedError
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.image_codec import fill_image
 from vjepa_interfaces.managed_node import STEADY, qos_profile
-from vjepa_interfaces.ros_parameters import declare_read_only
+from vjepa_interfaces.ros_parameters import AllOrNone, declare_read_only
 
 
 class ArmStandInNode(Node):
     """`arm_stand_in`: one `ArmStandIn` behind an effort controller's topic, joint states and a camera."""
 
     def __init__(self) -> None:
-        super().__init__("arm_stand_in")
+        super().__init__("arm_stand_in", start_parameter_services=False)
         parameters = declare_read_only(self, ArmStandInParameters)
+        self._parameter_service = AllOrNone(self)
         self._arm = ArmStandIn(parameters)
         self._arm.render()
         self._joint_states = self.create_publisher(

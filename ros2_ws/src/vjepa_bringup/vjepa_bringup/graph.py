@@ -5,7 +5,6 @@
 
 import contextlib
 import itertools
-import json
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
@@ -283,7 +282,7 @@ def merged_parameters(options: StackOptions) -> dict[str, dict[str, Any]]:
             merged[GUARD] = _guarded(merged["vjepa_planner"]) | merged[GUARD] | {"simulated_arm": True}
     if options.guard:
         _check_guard(merged[GUARD], merged["vjepa_planner"])
-    merged["episode_recorder"]["provenance"] = json.dumps(_provenance(merged))
+    merged["episode_recorder"]["provenance"] = [f"{key}={value}" for key, value in _provenance(merged).items()]
     return merged
 
 

@@ -36,14 +36,14 @@ class RecorderParameters:
         bag_dir: folder for bags, made if need be; each bag is a folder in it named after the time.
         bag_name: name of the bag, instead of the time; refused where it exists.
         max_file_s: a bag goes on in another file after so many seconds; 0 for never.
-        provenance: JSON object of strings that go into the bag's metadata.
+        provenance: `KEY=VALUE` that go into the bag's metadata.
     """
 
     record: bool = False
     bag_dir: str = "bags"
     bag_name: str = ""
     max_file_s: Annotated[float, Range(low=0.0)] = 3600.0
-    provenance: str = "{}"
+    provenance: tuple[str, ...] = ()
 
 
 class RecorderNode(ManagedNode):
@@ -63,10 +63,10 @@ class RecorderNode(ManagedNode):
 
     def setup(self) -> None:
         """Offer the service, and open the bag where `record` says so."""
-        try:
-            self._provenance = {str(k): str(v) for k, v in json.loads(self.parameters.provenance).items()}
-        except (ValueError, AttributeError) as error:
-            raise VjepaError(f"provenance is not a JSON object: {self.parameters.provenance!r}") from error
+        pairs = [entry.partition("=") for entry in self.parameters.provenance]
+        if wrong := [key for key, found, _ in pairs if not (key and found)]:
+            raise VjepaError(f"provenance has '{wrong[0]}'; expected KEY=VALUE")
+        self._provenance = {key: value for key, _, value in pairs}
         self._service = self.create_service(SetBool, "~/record", self._on_record)
         self._timer = self.create_timer(POLL_S, self._poll, clock=STEADY)
         if self.parameters.record:

@@ -37,7 +37,7 @@ from vjepa_interfaces.managed_node import (
     on_signal,
 )
 from vjepa_interfaces.parameters import Range
-from vjepa_interfaces.ros_parameters import declare_read_only
+from vjepa_interfaces.ros_parameters import AllOrNone, declare_read_only
 from vjepa_interfaces.ros_subscriptions import qos_profile
 
 POLL_S = 0.1
@@ -114,8 +114,9 @@ class StackManagerNode(Node):
     """`stack_manager`: one client pair a node, one timer that moves every node one transition on."""
 
     def __init__(self) -> None:
-        super().__init__("stack_manager", enable_logger_service=True)
+        super().__init__("stack_manager", start_parameter_services=False, enable_logger_service=True)
         parameters = declare_read_only(self, ManagerParameters)
+        self._parameter_service = AllOrNone(self)
         self._transition_timeout_s = parameters.transition_timeout_s
         self._max_restarts = parameters.max_restarts
         self._goal = Goal.ACTIVE if parameters.autostart else Goal.LEFT

@@ -24,20 +24,18 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import ParameterNotDeclaredException
 from rclpy.executors import Executor, ExternalShutdownException
 from rclpy.experimental import EventsExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.parameter_service import ParameterService
 from rclpy.signals import SignalHandlerOptions
 
 from vjepa_interfaces import topics
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.parameters import read_parameters
-from vjepa_interfaces.ros_parameters import declare, describe_simulated_time, descriptor_of
+from vjepa_interfaces.ros_parameters import AllOrNone, declare, describe_simulated_time, descriptor_of, is_unchanged
 from vjepa_interfaces.ros_subscriptions import OVERRIDES, OVERRIDING, MatchedSubscription, overrides_read, qos_profile
 
 END_S = 2.0
@@ -72,26 +70,6 @@ class Polled(ReentrantCallbackGroup):
     def can_execute(self, _: Any) -> bool:
         """Return False."""
         return False
-
-
-class _AllOrNone(ParameterService):
-    """The services of parameters, whose `set_parameters` takes all the values of a request, or none.
-
-    rclpy takes them one by one: of a file of limits and switches it would refuse the limits and take the switches.
-    """
-
-    def _set_parameters_callback(self, request: Any, response: Any) -> Any:
-        node = self._get_node()
-        parameters = [Parameter.from_parameter_msg(message) for message in request.parameters]
-        changed = [parameter for parameter in parameters if not node.is_unchanged(parameter)]
-        result = SetParametersResult(successful=True)
-        if changed:
-            try:
-                result = node.set_parameters_atomically(changed)
-            except ParameterNotDeclaredException as error:
-                result = SetParametersResult(successful=False, reason=f"no parameter was set: {error}")
-        response.results = [result] * len(parameters)
-        return response
 
 
 class ManagedNode(LifecycleNode):
@@ -130,7 +108,7 @@ class ManagedNode(LifecycleNode):
         self._refuse_unknown_parameters()
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
-        self._parameter_service = _AllOrNone(self)
+        self._parameter_service = AllOrNone(self, self.live_parameters)
         self._diagnostics = self.create_publisher(
             DiagnosticArray, topics.DIAGNOSTICS.name, qos_profile(topics.DIAGNOSTICS)
         )
@@ -363,12 +341,6 @@ class ManagedNode(LifecycleNode):
                 f"{self.get_name()} has no parameter {', '.join(sorted(unknown))}; valid are: {', '.join(valid)}"
             )
 
-    def is_unchanged(self, parameter: Parameter) -> bool:
-        """Return whether setting a parameter changes nothing: a value that it has already, and that is not live."""
-        if parameter.name in self.live_parameters or not self.has_parameter(parameter.name):
-            return False
-        return _plain(self.get_parameter(parameter.name).value) == _plain(parameter.value)
-
     def _check_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         """Refuse a request as a whole, or let it pass; nothing is changed here, as other checks may yet refuse it."""
         try:
@@ -389,7 +361,7 @@ class ManagedNode(LifecycleNode):
             return
         if parameter.type_ == Parameter.Type.NOT_SET:
             raise VjepaError(f"'{name}' cannot be deleted; set it to the value that it should have")
-        if self.parameters is None or self.is_unchanged(parameter):
+        if self.parameters is None or is_unchanged(self, parameter, self.live_parameters):
             return
         if name not in self.live_parameters:
             raise VjepaError(
@@ -413,13 +385,6 @@ class ManagedNode(LifecycleNode):
         for prefix in self.option_prefixes:
             if any(parameter.name.startswith(f"{prefix}.") for parameter in parameters):
                 self.apply_live_options(prefix, self.options(prefix))
-
-
-def _plain(value: Any) -> Any:
-    """Return a value of a parameter, an array as a list, with its type: 1, 1.0 and True are three values."""
-    if isinstance(value, list | tuple) or type(value).__name__ in ("array", "ndarray"):
-        return [_plain(item) for item in value]
-    return type(value), value
 
 
 def _text(value: Any) -> str:

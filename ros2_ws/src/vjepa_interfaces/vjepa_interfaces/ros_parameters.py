@@ -1,14 +1,16 @@
-"""What `ros2 param describe` tells of a parameter, from the dataclass that it is a field of."""
+"""Parameters from dataclasses, what `ros2 param describe` tells of them, and the services that set them."""
 
 import dataclasses
 import sys
 import typing
+from collections.abc import Collection
 from typing import Any, TypeVar
 
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.exceptions import InvalidParameterValueException
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.exceptions import InvalidParameterValueException, ParameterNotDeclaredException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.parameter_service import ParameterService
 
 from vjepa_interfaces.parameters import ParameterError, Range, descriptions, range_of, read_parameters
 
@@ -42,6 +44,46 @@ def declare(node: Node, name: str, default: Any, descriptor: ParameterDescriptor
         given = node._parameter_overrides[name].value
         expected = descriptor.additional_constraints
         raise ParameterError(f"parameter '{name}' of {node.get_name()} is {given}; expected {expected}") from error
+
+
+class AllOrNone(ParameterService):
+    """The services of parameters, whose `set_parameters` takes all the values of a request, or none.
+
+    rclpy takes them one by one: of a file of limits and switches it would refuse the limits and take the switches. A
+    value that a parameter has already is taken, of a read-only one too, so that a node takes what it has dumped.
+    """
+
+    def __init__(self, node: Node, live: Collection[str] = ()):
+        """Serve the parameters of `node`, of which those named in `live` act whenever they are set."""
+        super().__init__(node)
+        self._live = live
+
+    def _set_parameters_callback(self, request: Any, response: Any) -> Any:
+        node = self._get_node()
+        parameters = [Parameter.from_parameter_msg(message) for message in request.parameters]
+        changed = [parameter for parameter in parameters if not is_unchanged(node, parameter, self._live)]
+        result = SetParametersResult(successful=True)
+        if changed:
+            try:
+                result = node.set_parameters_atomically(changed)
+            except ParameterNotDeclaredException as error:
+                result = SetParametersResult(successful=False, reason=f"no parameter was set: {error}")
+        response.results = [result] * len(parameters)
+        return response
+
+
+def is_unchanged(node: Node, parameter: Parameter, live: Collection[str]) -> bool:
+    """Return whether setting a parameter changes nothing: a value that it has already, and that is not live."""
+    if parameter.name in live or not node.has_parameter(parameter.name):
+        return False
+    return _plain(node.get_parameter(parameter.name).value) == _plain(parameter.value)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of a parameter, an array as a list, with its type: 1, 1.0 and True are three values."""
+    if isinstance(value, list | tuple) or type(value).__name__ in ("array", "ndarray"):
+        return [_plain(item) for item in value]
+    return type(value), value
 
 
 def describe_simulated_time(node: Node) -> None:
