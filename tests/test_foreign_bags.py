@@ -17,11 +17,13 @@ from tests.foreign_bags import (
     MS,
     QOS,
     SECOND,
+    STORE,
     T0,
     arm,
     cdr,
     commands,
     frames,
+    header,
     in_order,
     joint_state,
     run,
@@ -519,3 +521,27 @@ def test_velocities_are_derived_from_positions_and_stamps(tmp_path):
     dataset, faults = joined(tmp_path, entries, strict=True, derive_velocity=True)
     assert (len(dataset), faults) == (ROWS, Counter())
     np.testing.assert_allclose(np.asarray(dataset["observation.joint_velocity"]), 1.0)
+
+
+@pytest.mark.parametrize("kind", ["Float64", "Vector3Stamped"])
+def test_a_reward_topic_that_is_asked_for_is_the_newest_at_or_before_the_frame_a_step_leads_to(kind, tmp_path):
+    def reward(stamp_ns: int, value: float):
+        if kind == "Float64":
+            return STORE.types["std_msgs/msg/Float64"](value)
+        vector = STORE.types["geometry_msgs/msg/Vector3"](value, 0.0, 0.0)
+        return STORE.types["geometry_msgs/msg/Vector3Stamped"](header(stamp_ns), vector)
+
+    stamps = [T0 + 100 * k * MS for k in range(20)]
+    rewards = [
+        ("/score", stamp + (0 if kind == "Float64" else 2 * MS), reward(stamp, k)) for k, stamp in enumerate(stamps)
+    ]
+    bag = write_mcap(tmp_path / "bag.mcap", in_order(frames(60) + arm(210) + rewards))
+    dataset, faults = build(bag, names=topic_names(reward="/score"))
+    assert faults == {}
+    at = [T0 + i * SECOND // 30 for i in range(60)]
+    expected = [max(k for k, stamp in enumerate(stamps) if stamp <= next_ns) for next_ns in at[1:]]
+    assert np.asarray(dataset["next.reward"])[:-1].tolist() == expected
+    unasked, _ = build(bag)
+    assert np.isnan(np.asarray(unasked["next.reward"])).all()
+    _, faults = build(write_mcap(tmp_path / "none.mcap", run()), names=topic_names(reward="/score"))
+    assert faults == {"no topic /score": 1}

@@ -32,14 +32,17 @@ from vjepa_training.bag_source import BagError, Source
 IMAGE, JOINT_STATES, JOINT_COMMAND = topics.IMAGE.name, topics.JOINT_STATES.name, topics.JOINT_COMMAND.name
 TIMESTEP, TARGET, FINGERTIP = topics.TIMESTEP.name, topics.TARGET.name, topics.FINGERTIP.name
 OF_THE_SIM = (TIMESTEP, TARGET, FINGERTIP)
+REWARD = "reward"
+"""A topic of others, which is read where it is asked for: a number that says how well the arm is doing."""
 TYPES: dict[str, tuple[str, ...]] = {
     IMAGE: (topics.IMAGE.type, topics.COMPRESSED_IMAGE.type),
     **{t.name: (t.type,) for t in (topics.JOINT_STATES, topics.JOINT_COMMAND, topics.TIMESTEP, topics.TARGET)},
     FINGERTIP: (topics.FINGERTIP.type,),
+    REWARD: ("std_msgs/msg/Float64", "std_msgs/msg/Float32", "geometry_msgs/msg/Vector3Stamped"),
 }
 """The topics that are read, by the stack's own names, and the types each may have."""
 
-_SMALL = {topics.JOINT_STATES.type, topics.TIMESTEP.type, topics.TARGET.type}
+_SMALL = {topics.JOINT_STATES.type, topics.TARGET.type, *TYPES[REWARD]}
 SETTLE_NS = 1_000_000_000
 """How much later than a frame, by the bag's clock, what belongs to it may arrive."""
 LATER_FRAMES = 2
@@ -64,6 +67,7 @@ class Frame:
         target: (3,) m, world frame.
         fingertip: (3,) m, world frame.
         command: the `sensor_msgs/JointState` that answered this frame.
+        reward: the newest one at or before the frame, of a reward topic that was asked for.
     """
 
     stamp_ns: int
@@ -73,20 +77,24 @@ class Frame:
     target: np.ndarray | None = None
     fingertip: np.ndarray | None = None
     command: Any | None = None
+    reward: float | None = None
 
 
-def topic_names(namespace: str = "", mapping: Path | None = None) -> dict[str, str]:
-    """Return the absolute topic in a bag of each topic of `TYPES`.
+def topic_names(namespace: str = "", mapping: Path | None = None, reward: str = "") -> dict[str, str]:
+    """Return the absolute topic in a bag of each topic of `TYPES`, but for `REWARD` where none is asked for.
 
     Args:
         namespace: of the stack that was recorded.
         mapping: YAML file of the topics that have other names: ours, relative, and theirs.
+        reward: topic of a reward; empty for none.
 
     Raises:
         BagError: the file is not such a mapping, or names a topic that is not read.
     """
     prefix = f"/{namespace.strip('/')}" if namespace.strip("/") else ""
-    names = {name: f"{prefix}/{name}" for name in TYPES}
+    names = {name: f"{prefix}/{name}" for name in TYPES if name != REWARD}
+    if reward:
+        names[REWARD] = reward if reward.startswith("/") else f"{prefix}/{reward}"
     if mapping is None:
         return names
     theirs = read_yaml(mapping, "topic mapping", BagError)
@@ -140,7 +148,7 @@ class Bag:
         expected = TYPES if self.present & set(OF_THE_SIM) else TYPES.keys() - OF_THE_SIM
         self.notes: Counter[str] = Counter()
         for name in TYPES:
-            if name in expected and name not in self.present:
+            if name in expected and name in names and name not in self.present:
                 # Of a real arm the efforts of the joint states tell what was done.
                 own = self.notes if name == JOINT_COMMAND and expected is not TYPES else self.faults
                 own[f"no topic {names[name]}"] += 1
@@ -186,7 +194,8 @@ class Bag:
         """Yield the frames with what belongs to them, in the order of their arrival, each stamp once.
 
         Everything is joined by equal stamp. Only where the bag has no timesteps, so that the joint states come from an
-        independent sensor, theirs are joined causally: the newest at or before the frame, up to the age given.
+        independent sensor, theirs are joined causally: the newest at or before the frame, up to the age given. So is
+        a reward, which without a stamp of its own counts from its arrival on.
 
         Args:
             joint_state_max_age_ns: see above, nanoseconds.
@@ -219,6 +228,7 @@ class Bag:
                 target=rings[TARGET].at(stamp_ns),
                 fingertip=rings[FINGERTIP].at(stamp_ns),
                 command=rings[JOINT_COMMAND].at(stamp_ns),
+                reward=rings[REWARD].at_or_before(stamp_ns, joint_state_max_age_ns),
             )
 
         def hold(name: str, stamp_ns: int, arrived_ns: int, message: Any) -> None:
@@ -243,7 +253,7 @@ class Bag:
         found = _messages(self._sources, self._names, self._types, faults)
         try:
             for name, arrived_ns, message in self._within_allowance(found, faults):
-                stamp_ns = to_nanoseconds(message.header.stamp)
+                stamp_ns = to_nanoseconds(message.header.stamp) if hasattr(message, "header") else arrived_ns
                 if stamp_ns == 0 and name != JOINT_STATES:
                     if name != JOINT_COMMAND or np.any(message.effort):  # A planner that is switched off sends zeros.
                         faults[f"{'frame' if name == IMAGE else f'message on {name}'} without a stamp"] += 1
@@ -363,6 +373,8 @@ def _value(name: str, message: Any) -> Any:
     """Return what a message of the topic `name` says, as `Frame` holds it."""
     if name == TIMESTEP:
         return timestep_of(message)
+    if name == REWARD:
+        return float(message.vector.x if hasattr(message, "vector") else message.data)
     if name in (TARGET, FINGERTIP):
         return np.array([message.point.x, message.point.y, message.point.z])
     return message

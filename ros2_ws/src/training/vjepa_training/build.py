@@ -29,6 +29,7 @@ from vjepa_training.bag_reader import (
     JOINT_COMMAND,
     JOINT_STATES,
     OF_THE_SIM,
+    REWARD,
     TARGET,
     TIMESTEP,
     Bag,
@@ -446,6 +447,11 @@ class _BagReading:
             if not np.isfinite(getattr(joints, what)).all():
                 self.report.faults[f"row without {what} of each joint: NaN in {COLUMN_OF[what]}"] += 1
         nowhere = np.full(3, np.nan)
+        timestep = frame.timestep or Timestep(np.nan, np.nan, -1)
+        if REWARD in self._bag.present:
+            if frame.reward is None:
+                self.report.faults["frame without a reward: NaN in next.reward"] += 1
+            timestep = timestep._replace(reward=np.nan if frame.reward is None else frame.reward)
         return _Step(
             stamp_ns=frame.stamp_ns,
             position=joints.position,
@@ -454,7 +460,7 @@ class _BagReading:
             command=self._unknown if command is None else command,
             target=nowhere if frame.target is None else frame.target,
             fingertip=nowhere if frame.fingertip is None else frame.fingertip,
-            timestep=frame.timestep or Timestep(np.nan, np.nan, -1),
+            timestep=timestep,
         )
 
     def _by_joint(self, names: list[str], values: np.ndarray) -> np.ndarray | None:

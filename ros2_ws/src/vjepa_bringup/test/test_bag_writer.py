@@ -26,8 +26,8 @@ from rosbags.typesys import Stores, get_typestore
 
 from vjepa_bringup import bag_writer
 from vjepa_bringup.bag_audit import PublicationCounter, RepeatFilter, leading_stamp
-from vjepa_bringup.bag_metadata import ros_distribution
 from vjepa_bringup.bag_writer import BagWriter, RecordingError, begins_with_stamp
+from vjepa_interfaces.environment import ros_distribution
 from vjepa_interfaces.topics import RECORDED
 
 STORE = get_typestore(Stores.ROS2_JAZZY)

@@ -8,9 +8,9 @@ import pytest
 
 from vjepa_bringup import discovery, graph_commands
 from vjepa_bringup.discovery import DISCOVERIES, LOCAL, discovery_environment, discovery_of_shell
-from vjepa_interfaces.environment import environment_of
+from vjepa_interfaces.environment import environment_of, ros_distribution
 from vjepa_interfaces.errors import VjepaError
-from vjepa_interfaces.shared_memory import PROFILES
+from vjepa_interfaces.shared_memory import PROFILES, profile_variables
 
 RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
 STRONGER = ("ROS_LOCALHOST_ONLY", "ROS_DISCOVERY_SERVER", "FASTDDS_ENVIRONMENT_FILE")
@@ -25,7 +25,7 @@ def _plain_shell(monkeypatch):
 
 def profile(choice: str) -> Path:
     """The file of profiles that a choice gives both versions of Fast DDS."""
-    (file,) = {discovery_environment(choice)[name] for name in PROFILES}
+    (file,) = {discovery_environment(choice)[name] for name in profile_variables(ros_distribution())}
     return Path(file)
 
 

@@ -3,15 +3,13 @@
 Source: https://github.com/ros2/rosbag2 (branch jazzy), rosbag2_storage/yaml.hpp and qos.cpp.
 """
 
-import functools
-import os
-import re
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any
 
 import yaml
 from mcap.records import Statistics
+
+from vjepa_interfaces.environment import ros_distribution
 
 _INFINITE = {"sec": 9223372036, "nsec": 854775807}
 _NO_START = 2**63 - 1
@@ -73,13 +71,6 @@ def bag_metadata(files: dict[str, Statistics], topics: list[BagTopic], custom_da
         "custom_data": custom_data,
         "ros_distro": ros_distribution(),
     }
-
-
-@functools.cache
-def ros_distribution() -> str:
-    """Return the name of the ROS in use, such as `jazzy`: of the sourced one, else of the wheels; empty for none."""
-    wheels = (re.fullmatch(r"ros-([a-z]+)-rclpy", each.name or "") for each in metadata.distributions())
-    return os.environ.get("ROS_DISTRO") or next((wheel[1] for wheel in wheels if wheel), "")
 
 
 def _span(files: list[Statistics]) -> dict[str, Any]:

@@ -97,6 +97,12 @@ def _add_build(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         help="of the arm (default: the task's, else those commanded, else the most that one joint state has)",
     )
     build.add_argument(
+        "--reward-topic",
+        default="",
+        metavar="TOPIC",
+        help="of a reward: std_msgs Float64 or Float32, or x of a geometry_msgs Vector3Stamped",
+    )
+    build.add_argument(
         "--derive-velocity", action="store_true", help="from positions and stamps, whatever the driver sends"
     )
     _add_kept(build)
@@ -155,7 +161,7 @@ def build_command(arguments: argparse.Namespace) -> int:
     from vjepa_training.build import BuildConfig, build_dataset
 
     config = BuildConfig(
-        names=topic_names(arguments.namespace, arguments.topics),
+        names=topic_names(arguments.namespace, arguments.topics, arguments.reward_topic),
         frames=arguments.frames or arguments.no_latents,
         strict=arguments.strict,
         task=arguments.task,

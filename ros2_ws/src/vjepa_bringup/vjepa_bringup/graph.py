@@ -14,11 +14,11 @@ from typing import Any
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_directory
 
-from vjepa_bringup.bag_metadata import ros_distribution
 from vjepa_bringup.discovery import DISCOVERIES, discovery_environment
 from vjepa_interfaces import topics
 from vjepa_interfaces.address import FROM_ENVIRONMENT, is_reference, shown
 from vjepa_interfaces.bundle import find_bundle, read_bundle
+from vjepa_interfaces.environment import ros_distribution
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.yaml_file import read_yaml
 from vjepa_training.catalogue import arm_of, task_domain

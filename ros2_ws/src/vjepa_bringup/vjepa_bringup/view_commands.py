@@ -20,7 +20,8 @@ from vjepa_bringup.monitor import Monitor
 from vjepa_bringup.scoreboard import require_writable
 from vjepa_interfaces import topics
 from vjepa_interfaces.errors import VjepaError
-from vjepa_interfaces.managed_node import qos_profile
+from vjepa_interfaces.managed_node import STEADY
+from vjepa_interfaces.ros_subscriptions import MatchedSubscription
 
 if TYPE_CHECKING:
     from vjepa_bringup.view import View
@@ -134,7 +135,8 @@ def _follow(
         package, _, name = topic.type.split("/")
         kind = getattr(importlib.import_module(f"{package}.msg"), name)
         depth = topic.depth if topic.latched else SUBSCRIPTION_DEPTH
-        monitor.node.create_subscription(kind, topic.name, partial(view.show, topic), qos_profile(topic, depth))
+        matched = MatchedSubscription(monitor.node, kind, topic, partial(view.show, topic), depth)
+        monitor.node.create_timer(1.0, matched.match, clock=STEADY)
     print("showing the running stack; Ctrl-C stops", flush=True)
     with suppress(KeyboardInterrupt):
         monitor.wait_until(closed, seconds)

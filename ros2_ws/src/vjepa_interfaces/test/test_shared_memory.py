@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from vjepa_interfaces.errors import VjepaError
-from vjepa_interfaces.shared_memory import PROFILES, no_shared_memory
+from vjepa_interfaces.shared_memory import PROFILES, no_shared_memory, profile_variables
 
 OWN = Path(__file__).resolve().parents[2] / "vjepa_bringup/config"
 IN_DDS = """<dds xmlns="http://www.eprosima.com"><profiles><transport_descriptors>
@@ -43,6 +43,12 @@ def test_a_file_of_profiles_is_replaced_by_one_without_shared_memory(tmp_path, m
     assert (tmp_path / "mine.xml").read_text() == profiles
     assert os.environ == before
     assert not copy.parent.exists()
+
+
+def test_each_distribution_gets_the_variable_that_its_fast_dds_reads():
+    assert profile_variables("jazzy") == ("FASTRTPS_DEFAULT_PROFILES_FILE",)
+    assert profile_variables("kilted") == profile_variables("lyrical") == ("FASTDDS_DEFAULT_PROFILES_FILE",)
+    assert profile_variables("") == PROFILES
 
 
 def test_without_a_file_of_profiles_none_is_given():

@@ -1,8 +1,11 @@
-"""This process's environment variables, for a while."""
+"""This process's environment: its variables, for a while, and the ROS in it."""
 
 import contextlib
+import functools
 import os
+import re
 from collections.abc import Iterator, Mapping
+from importlib import metadata
 
 
 @contextlib.contextmanager
@@ -18,3 +21,10 @@ def environment_of(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@functools.cache
+def ros_distribution() -> str:
+    """Return the name of the ROS in use, such as `jazzy`: of the sourced one, else of the wheels; empty for none."""
+    wheels = (re.fullmatch(r"ros-([a-z]+)-rclpy", each.name or "") for each in metadata.distributions())
+    return os.environ.get("ROS_DISTRO") or next((wheel[1] for wheel in wheels if wheel), "")

@@ -20,6 +20,11 @@ PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 """Variables by which Fast DDS finds a file of profiles: Jazzy's version reads the first, later ones the second."""
 
 
+def profile_variables(distribution: str) -> tuple[str, ...]:
+    """Return the variables that the Fast DDS of a ROS distribution reads, without those that it warns of."""
+    return {"": PROFILES, "jazzy": PROFILES[:1]}.get(distribution, PROFILES[1:])
+
+
 @contextlib.contextmanager
 def no_shared_memory() -> Iterator[None]:
     """Have a Fast DDS that starts within use none, as it does for the first node of a context.
