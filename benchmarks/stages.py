@@ -48,6 +48,9 @@ STAGES = {
     "frame sent to command heard": ("frame", "sent", "command", "heard"),
 }
 
+TASK_HZ = 50.0
+"""Control steps a second of simulated time, at which the policy was trained: the rates are playback speeds."""
+
 Times = Mapping[str, Mapping[int, tuple[float, float]]]
 """By message and stamp: when it was sent and when it was heard, ms."""
 
@@ -86,7 +89,9 @@ def observed(episodes: int, seed: int, rate_hz: float) -> Times:
     times: dict[str, dict[int, tuple[float, float]]] = {name: {} for name in HEARD}
     with tempfile.TemporaryDirectory(prefix="vjepa-bench-") as folder:
         parameters = Path(folder) / "rate.yaml"
-        parameters.write_text(yaml.safe_dump({"sim_bridge": {"ros__parameters": {"rate_hz": rate_hz}}}))
+        parameters.write_text(
+            yaml.safe_dump({"sim_bridge": {"ros__parameters": {"playback_speed": rate_hz / TASK_HZ}}})
+        )
         command = [
             str(ROOT / "vjepa"),
             "run",

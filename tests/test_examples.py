@@ -100,7 +100,8 @@ class TestHold(PlannerConformance):
 def test_a_policy_is_trained_and_drives_the_running_stack(example, start_stack, tmp_path, capsys):
     light = tmp_path / "light.yaml"  # So slow, and with so few planners, that a busy machine collects beside it.
     light.write_text(
-        "sim_bridge: {ros__parameters: {rate_hz: 10.0}}\nvjepa_planner: {ros__parameters: {planners: [expert, bc]}}\n"
+        "sim_bridge: {ros__parameters: {playback_speed: 0.2}}\n"
+        "vjepa_planner: {ros__parameters: {planners: [expert, bc]}}\n"
     )
     stack = start_stack(planner="expert", light=False, episode_steps=100_000, params_file=str(light))
     stack.wait_for_steps(1)

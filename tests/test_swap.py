@@ -24,7 +24,7 @@ def test_swaps_in_mid_episode_leave_no_stamp_unanswered_in_lockstep(lockstep_sta
 @pytest.mark.real_time
 def test_swaps_in_real_time_cost_at_most_one_step_in_a_hundred(start_stack, tmp_path):
     slow = tmp_path / "slow.yaml"
-    slow.write_text("sim_bridge: {ros__parameters: {rate_hz: 10.0}}\n")  # Slow, so that a busy machine keeps up.
+    slow.write_text("sim_bridge: {ros__parameters: {playback_speed: 0.2}}\n")  # Slow, so that a busy machine keeps up.
     stack = start_stack(planner="expert", episode_steps=10_000, params_file=str(slow))
     stack.wait_for_value("vjepa_planner", "commands", lambda count: count > 20)
     before = {name: stack.monitor.value("sim_bridge", name) for name in ("steps", "stale_steps")}

@@ -19,6 +19,7 @@ from vjepa_interfaces.messages import FIRST, LAST, MID
 from vjepa_interfaces.stamps import FIRST_STAMP_NS, RESET_ADVANCE_NS
 
 OPENGL = "OpenGL"
+MIN_RATE_HZ, MAX_RATE_HZ = 1.0, 1000.0
 MAX_SEED = 2**31 - 1
 """Episode i uses seed + i, and dm_control's random states take at most 32 bits."""
 
@@ -33,6 +34,7 @@ class SimConfig:
         image_size: frames' width and height, pixels.
         episode_steps: control steps until an episode's LAST step.
         effort_limit: largest effort a command may apply, N·m; None for that of the task's strongest motor.
+        rate_hz: control steps a second of simulated time; 0 for the task's own rate.
         randomize_camera: draw the camera's pose and field of view anew each episode.
         randomize_appearance: draw colours and lights anew each episode.
         randomize_target_size: draw the target's radius anew each episode; what is rewarded follows it.
@@ -43,6 +45,7 @@ class SimConfig:
     image_size: tuple[int, int] = (64, 64)
     episode_steps: int = 1000
     effort_limit: float | None = None
+    rate_hz: float = 0.0
     randomize_camera: bool = False
     randomize_appearance: bool = False
     randomize_target_size: bool = False
@@ -55,6 +58,10 @@ class SimConfig:
             raise VjepaError(f"image_size is {self.image_size}; expected a width and a height of at least 1 pixel")
         if self.episode_steps < 1:
             raise VjepaError(f"episode_steps is {self.episode_steps}; expected at least 1")
+        if not (self.rate_hz == 0 or MIN_RATE_HZ <= self.rate_hz <= MAX_RATE_HZ):
+            raise VjepaError(
+                f"rate_hz is {self.rate_hz}; expected {MIN_RATE_HZ:g} to {MAX_RATE_HZ:g}, or 0 for the task's own"
+            )
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,8 @@ class SimEnv:
         self._task = task_named(config.task)
         self._env = self._task.load(config.seed)
         self._physics = self._env.physics
+        if config.rate_hz:
+            self._set_rate(config.rate_hz)
         self._motors = Motors(self._physics)
         self.limits = EffortLimits(self._motors.names, self._effort_limit())
         self.control_period_ns = round(self._env.control_timestep() * 1e9)
@@ -119,6 +128,13 @@ class SimEnv:
         self._episode = -1
         self._steps_left = 0
         self._stamp_ns = 0
+
+    def _set_rate(self, rate_hz: float) -> None:
+        """Have a control step be 1 / `rate_hz` seconds, in steps of physics that are no longer than the task's own."""
+        period_s = 1.0 / rate_hz
+        steps = max(1, math.ceil(period_s / self._physics.timestep() - 1e-6))
+        self._physics.model.opt.timestep = period_s / steps
+        self._env._n_sub_steps = steps  # dm_control takes it of a task's own loader alone.
 
     @property
     def control_period_s(self) -> float:

@@ -63,7 +63,8 @@ class SimParameters:
         episodes: episodes to run, after which the arm stays at its last frame; 0 runs on.
         lockstep: step only for the command that answers the latest frame.
         lockstep_retry_s: an unanswered frame is sent again after this many seconds.
-        rate_hz: control rate in real time; 0 takes the task's own (50 Hz for the reacher).
+        rate_hz: control steps a second of simulated time; 0 takes the task's own (50 for the reacher).
+        playback_speed: seconds of simulated time that pass in one second, where the loop keeps up; not in lockstep.
         command_input: `joint_command` or `effort_array`.
         command_timeout_s: in real time, silence longer than this means zero torque.
         effort_limit: largest absolute torque, N·m; 0 takes the task's own (0.05 for the reacher).
@@ -80,7 +81,8 @@ class SimParameters:
     episodes: Annotated[int, Range(low=0)] = 0
     lockstep: bool = False
     lockstep_retry_s: Annotated[float, Range(above=0.0)] = 1.0
-    rate_hz: Annotated[float, Range(low=0.0)] = 0.0
+    rate_hz: Annotated[float, Range(low=0.0, high=1000.0)] = 0.0
+    playback_speed: Annotated[float, Range(above=0.0, high=100.0)] = 1.0
     command_input: str = "joint_command"
     command_timeout_s: Annotated[float, Range(above=0.0)] = 0.2
     effort_limit: Annotated[float, Range(low=0.0)] = 0.0
@@ -123,13 +125,13 @@ class SimNode(ManagedNode):
                 image_size=(parameters.image_size[0], parameters.image_size[1]),
                 episode_steps=parameters.episode_steps,
                 effort_limit=parameters.effort_limit or None,
+                rate_hz=parameters.rate_hz,
                 randomize_camera=parameters.randomize_camera,
                 randomize_appearance=parameters.randomize_appearance,
                 randomize_target_size=parameters.randomize_target_size,
             )
         )
         self._env.render()
-        self._rate_hz = parameters.rate_hz or 1e9 / self._env.control_period_ns
         self._create_endpoints()
 
     def _create_endpoints(self) -> None:
@@ -223,7 +225,8 @@ class SimNode(ManagedNode):
             self._timer = self.create_timer(self.parameters.lockstep_retry_s / 4, self._resend, clock=STEADY)
             self._begin_episode()
         else:
-            self._timer = self.create_timer(1.0 / self._rate_hz, self._tick, clock=STEADY)
+            period_s = self._env.control_period_s / self.parameters.playback_speed
+            self._timer = self.create_timer(period_s, self._tick, clock=STEADY)
 
     def _take_clock(self) -> None:
         """Publish `/clock`, of which a ROS domain has one, unless another node does already."""
@@ -467,7 +470,7 @@ class SimNode(ManagedNode):
         p50, p99 = self._latency.percentiles(50, 99)
         response_p50, response_p99 = self._response.percentiles(50, 99)
         age_p50, age_p99 = self._command_age.percentiles(50, 99)
-        period_ms = 1e3 / self._rate_hz
+        period_ms = 1e3 * self._env.control_period_s
         level, message = self._state(now)
         self._yield_clock()
         if self.parameters.publish_clock and self._clock_rival:

@@ -54,6 +54,33 @@ def assert_same_steps(one: list, other: list):
             np.testing.assert_array_equal(value, getattr(b, field), err_msg=field, strict=True)
 
 
+@pytest.mark.parametrize(("rate_hz", "physics_s"), [(25.0, 0.02), (50.0, 0.02), (100.0, 0.01), (40.0, 0.0125)])
+def test_at_another_rate_a_control_step_is_so_much_longer_or_shorter(make_env, rate_hz, physics_s):
+    env = make_env(rate_hz=rate_hz)
+    assert env.control_period_ns == round(1e9 / rate_hz)
+    assert env._physics.timestep() == pytest.approx(physics_s)
+    first, second = env.reset(), env.step(np.array([0.02, -0.01]))
+    assert second.stamp_ns - first.stamp_ns == round(1e9 / rate_hz)
+
+
+def test_a_step_at_half_the_rate_is_two_steps_of_the_physics(make_env):
+    slow, usual = make_env(rate_hz=25.0), make_env()
+    for env in (slow, usual):
+        env.reset()
+    effort = np.array([0.02, -0.01])
+    for _ in range(10):
+        slow.step(effort)
+        usual.step(effort)
+        usual.step(effort)
+        np.testing.assert_array_equal(state_of(slow), state_of(usual))
+
+
+@pytest.mark.parametrize("rate_hz", [-1.0, 0.5, 1e6, float("nan")])
+def test_a_rate_that_is_none_is_refused(rate_hz):
+    with pytest.raises(VjepaError, match=r"rate_hz is .*; expected 1 to 1000, or 0 for the task's own"):
+        SimConfig(rate_hz=rate_hz)
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_episodes_are_dm_controls_own_bit_for_bit(make_env, task):
     """Two whole episodes of one environment, each against a new one of dm_control given the same controls."""

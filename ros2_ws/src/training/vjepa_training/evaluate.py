@@ -21,7 +21,7 @@ NODES_OWN = {
         "episodes",
         "lockstep",
         "lockstep_retry_s",
-        "rate_hz",
+        "playback_speed",
         "command_input",
         "command_timeout_s",
         "publish_clock",
@@ -70,8 +70,11 @@ def evaluate(
         on_step: called with an episode's number and each of its `SimStep`s.
         goal: `same` or `other`: the goal latent of planners that seek one, see `goals.goal_latent`; None for none.
 
+    An interruption after the first episode has ended returns the scores that there are, fewer than `episodes`.
+
     Raises:
         VjepaError: an unknown task, planner, encoder or option; the message lists the valid ones.
+        KeyboardInterrupt: before the first episode has ended.
     """
     refuse_unknown_names(parameters)
     sim, perception = (
@@ -99,7 +102,7 @@ def evaluate(
         if on_progress:
             on_progress(len(returns), float(np.mean(returns)))
 
-    scores, durations = rollout(config, encoder, on_step, finished)
+    scores, durations = rollout(config, encoder, on_step, finished, partial=True)
     return scores, encoder, durations
 
 

@@ -7,6 +7,7 @@ the frames of many episodes at once, for large evaluations.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -122,6 +123,7 @@ def rollout(
     on_step: Callable[[int, SimStep], None] | None = None,
     on_episode: Callable[[int, Episode], None] | None = None,
     on_latent: Callable[[int, SimStep, np.ndarray], None] | None = None,
+    partial: bool = False,
 ) -> tuple[list[Episode], Durations]:
     """Run the episodes and return their scores in order, and how long encoding and planning took a step.
 
@@ -131,6 +133,7 @@ def rollout(
         on_step: called with the episode's number and each of its steps, the FIRST included.
         on_episode: called with the number and the score of each episode that ended.
         on_latent: called with the episode's number, each step that is planned from and its latent, (rows, dimension).
+        partial: whether an interruption gives the episodes that have ended, up to the first that has not.
 
     Raises:
         VjepaError: an unknown task or planner, options it refuses, or a bundle made for another encoder.
@@ -163,7 +166,10 @@ def rollout(
                     if on_episode:
                         on_episode(episode, scores[episode])
                     idle.append(running.pop(episode))
+    except KeyboardInterrupt:
+        if not partial or 0 not in scores:
+            raise
     finally:
         for lane in lanes:
             lane.env.close()
-    return [scores[episode] for episode in range(config.episodes)], durations
+    return [scores[episode] for episode in takewhile(scores.__contains__, range(config.episodes))], durations

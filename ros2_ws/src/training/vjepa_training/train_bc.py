@@ -67,6 +67,7 @@ class BcTraining:
         batch_lanes: episodes rolled out side by side.
         task: whose expert is cloned, and of DAgger's episodes.
         effort_limit: torque of an action of 1 in those, N·m; None for the task's own.
+        rate_hz: control steps a second of simulated time in those; 0 for the task's own.
         image_size: of their frames, width and height in pixels.
         seed: of weights and batches; DAgger's episodes have seeds of their own behind it.
         device: where it trains.
@@ -90,6 +91,7 @@ class BcTraining:
     batch_lanes: int = 25
     task: str = "reacher-easy"
     effort_limit: float | None = None
+    rate_hz: float = 0.0
     image_size: tuple[int, int] = (64, 64)
     seed: int = 0
     device: str = "cpu"
@@ -564,6 +566,7 @@ def _dagger_frames(
     sim = SimConfig(
         task=training.task,
         effort_limit=training.effort_limit,
+        rate_hz=training.rate_hz,
         seed=dagger_seed(training, number),
         episode_steps=training.dagger_steps,
         image_size=training.image_size,

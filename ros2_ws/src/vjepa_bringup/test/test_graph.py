@@ -341,7 +341,8 @@ def test_an_explicit_option_wins_over_the_file_even_where_it_is_false_or_zero(na
         ({"lockstep": True, "seed": 5}, {"lockstep": True, "seed": 5, "control_period_s": 0.02}),
         ({"effort_limit": 0.02}, {"effort_limit": 0.02}),
         ({"rate_hz": 25.0}, {"control_period_s": 0.04}),
-        ({"rate_hz": 25.0, "lockstep": True}, {"control_period_s": 0.02}),
+        ({"rate_hz": 25.0, "lockstep": True}, {"control_period_s": 0.04}),
+        ({"playback_speed": 0.5}, {"control_period_s": 0.02}),
     ],
 )
 def test_what_the_file_says_of_the_simulation_alone_reaches_the_planner(sim, expected, params_file):

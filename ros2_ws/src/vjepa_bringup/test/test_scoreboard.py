@@ -124,6 +124,31 @@ def test_the_scoreboard_says_what_was_measured():
     assert "RESTARTED" not in lines
 
 
+def test_many_dropped_frames_come_with_what_they_mean_and_what_to_do():
+    loop = {"achieved_rate_hz": 49.2, "dropped_frames": 442.0, "frames": 1005.0}
+    lines = scoreboard(result(loop=loop))
+    assert "442 of 1005: the last torque held on meanwhile; --lockstep gives the score without that" in lines
+
+
+def test_a_policy_that_drives_at_another_rate_than_it_was_trained_at_says_so():
+    lines = scoreboard(result(control_period_s=0.04, trained_period_s=0.02))
+    assert "OTHER RATE" in lines
+    assert "trained at 50 Hz, driven at 25: train it at this rate" in lines
+    for same in ({"control_period_s": 0.02, "trained_period_s": 0.02}, {"trained_period_s": None}, {}):
+        assert "OTHER RATE" not in scoreboard(result(**same))
+
+
+def test_each_planner_of_a_swapped_run_has_its_own_figure():
+    shares = {"bc": {"steps": 320, "reward_a_step": 0.95}, "cem": {"steps": 80, "reward_a_step": 0.5}}
+    lines = scoreboard(result(planners=["bc", "cem"], by_planner=shares))
+    assert "by planner         bc 320 steps, 0.950 a step; cem 80 steps, 0.500 a step" in lines
+    assert "by planner" not in scoreboard(result(by_planner={"bc": shares["bc"]}))
+
+
+def test_an_interrupted_run_says_how_many_episodes_were_asked_for():
+    assert "seeds 7 to 8, INTERRUPTED before all 20 had ended" in scoreboard(result(interrupted=True, asked=20))
+
+
 def test_the_scoreboard_says_what_is_not_known():
     loop = {"achieved_rate_hz": NAN, "dropped_frames": NAN, "frames": NAN}
     lines = scoreboard(result(latency=(NAN, NAN), loop=loop))

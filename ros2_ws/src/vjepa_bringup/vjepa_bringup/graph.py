@@ -305,7 +305,7 @@ def _arm_of(sim: dict[str, Any]) -> dict[str, Any]:
     arm = arm_of(sim["task"]) | {name: sim[name] for name in ("seed", "lockstep") if name in sim}
     if sim.get("effort_limit"):
         arm["effort_limit"] = sim["effort_limit"]
-    if _is_positive(sim.get("rate_hz")) and not sim.get("lockstep"):
+    if _is_positive(sim.get("rate_hz")):
         arm["control_period_s"] = 1.0 / sim["rate_hz"]
     return arm
 

@@ -108,8 +108,10 @@ def planner_list(arguments: argparse.Namespace) -> int:
         if not monitor.wait_until(lambda: "ready" in monitor.diagnostics.get("vjepa_planner", ("", "", {}))[2], 5.0):
             raise VjepaError("vjepa_planner says nothing; is the stack up? see: vjepa status")
         values = monitor.diagnostics["vjepa_planner"][2]
+        chosen, driving = values["planner"], values.get("driving", values["planner"])
         for name in values["ready"].split(", "):
-            print(f"{'*' if name == values['planner'] else ' '} {name}")
+            waits = f" (chosen; {driving} drives: {values.get('last_fallback', '')})" if driving != chosen else ""
+            print(f"{'*' if name == driving else ' '} {name}{waits if name == chosen else ''}")
         for key, reason in values.items():
             if key.startswith("not ready: "):
                 print(f"  {key.removeprefix('not ready: ')} (not ready: {reason})")

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,7 +23,7 @@ from vjepa_bringup.interrupts import postponed
 from vjepa_bringup.rows import Rows
 from vjepa_interfaces import topics
 from vjepa_interfaces.managed_node import ERROR, qos_profile
-from vjepa_interfaces.messages import timestep_of
+from vjepa_interfaces.messages import FIRST, Timestep, timestep_of
 from vjepa_interfaces.stamps import to_nanoseconds
 from vjepa_training.score import ScoreKeeper
 
@@ -74,6 +75,8 @@ class Monitor:
         self.diagnostics: dict[str, tuple[bytes, str, dict[str, str]]] = {}
         self.encoder_info: dict[str, Any] = {}
         self.drivers: list[str] = []
+        self._steps: defaultdict[str, int] = defaultdict(int)
+        self._rewards: defaultdict[str, float] = defaultdict(float)
         self._subscribe(DiagnosticArray, topics.DIAGNOSTICS, self._on_diagnostics)
         self._subscribe(String, topics.LATENT_INFO, self._on_latent_info)
         self._subscribe(String, topics.ACTIVE_PLANNER, self._on_active_planner)
@@ -91,11 +94,24 @@ class Monitor:
         def add(message: Any, name: str, value: Any) -> None:
             for stamp_ns, row in rows.add(to_nanoseconds(message.header.stamp), name, value):
                 timestep = row["timestep"]
+                self._credit(timestep)
                 keeper.add(stamp_ns, timestep.reward, timestep.step_type, row["target"], row["fingertip"])
 
         self._subscribe(Vector3Stamped, topics.TIMESTEP, lambda m: add(m, "timestep", timestep_of(m)))
         self._subscribe(PointStamped, topics.TARGET, lambda m: add(m, "target", _point(m)))
         self._subscribe(PointStamped, topics.FINGERTIP, lambda m: add(m, "fingertip", _point(m)))
+
+    def _credit(self, timestep: Timestep) -> None:
+        """Count a step for the planner that drives."""
+        if timestep.step_type != FIRST and self.drivers:
+            self._steps[self.drivers[-1]] += 1
+            self._rewards[self.drivers[-1]] += timestep.reward
+
+    def by_planner(self) -> dict[str, dict[str, float]]:
+        """Return `steps` and mean `reward_a_step` of each planner that drove, by who drove when a step was seen."""
+        return {
+            name: {"steps": steps, "reward_a_step": self._rewards[name] / steps} for name, steps in self._steps.items()
+        }
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:

@@ -1,6 +1,7 @@
 """`vjepa run` and `vjepa eval`: episodes through the ROS graph or in one process, and their scores."""
 
 import argparse
+import contextlib
 import re
 import time
 from pathlib import Path
@@ -8,11 +9,11 @@ from typing import Any
 
 from vjepa_bringup import arguments as types
 from vjepa_bringup.dashboard import Dashboard, Screen
-from vjepa_bringup.graph import LOG_LEVELS, StackOptions, merged_parameters, share, versions
+from vjepa_bringup.graph import ARM_KINDS, LOG_LEVELS, StackOptions, merged_parameters, share, versions
 from vjepa_bringup.options import replace
 from vjepa_bringup.run_graph import run_graph
 from vjepa_bringup.scoreboard import require_writable, result_json, scoreboard, write_json
-from vjepa_interfaces.bundle import Bundle
+from vjepa_interfaces.bundle import Bundle, read_bundle
 from vjepa_interfaces.errors import VjepaError
 from vjepa_training.catalogue import options_of, refuse_unknown_names
 from vjepa_training.score import PROTOCOLS, protocol_named, summarise
@@ -158,6 +159,9 @@ def _through_ros(arguments: argparse.Namespace, options: StackOptions) -> int:
         versions=versions(),
         task=task,
         lockstep=bool(options.lockstep or sim.get("lockstep", False)),
+        **_periods(parameters, graph.planner),
+        by_planner=graph.by_planner,
+        **({"interrupted": True, "asked": arguments.episodes} if graph.interrupted else {}),
         planners=graph.planners,
         restarts=graph.restarts,
         **_policy(parameters, graph.planner),
@@ -197,6 +201,8 @@ def _in_process(arguments: argparse.Namespace) -> int:
         versions=versions(),
         task=parameters["sim_bridge"]["task"],
         batch_size=batch_size,
+        **_periods(parameters, parameters["vjepa_planner"]["planner"]),
+        **({"interrupted": True, "asked": arguments.episodes} if len(episodes) < arguments.episodes else {}),
         **({"goal": arguments.goal} if arguments.goal else {}),
         **_policy(parameters, parameters["vjepa_planner"]["planner"]),
         wall_s=time.monotonic() - started,
@@ -218,8 +224,23 @@ def _policy(parameters: dict[str, dict[str, Any]], planner: str) -> dict[str, An
     return {"options": options, "policy": bundle.path.name, "policy_sha256": bundle.weights_sha256}
 
 
+def _periods(parameters: dict[str, dict[str, Any]], planner: str) -> dict[str, Any]:
+    """Return the control period of the arm, and the one that the planner's bundles were trained at where they tell."""
+    trained = []
+    for value in options_of(planner, parameters["vjepa_planner"]).values():
+        for kind in ARM_KINDS if isinstance(value, str) and value else ():
+            with contextlib.suppress(VjepaError):  # It names no bundle, or one of another kind.
+                trained.append(read_bundle(value, kind).control_period_s)
+    return {
+        "control_period_s": parameters["vjepa_planner"]["control_period_s"],
+        "trained_period_s": next((period_s for period_s in trained if period_s), None),
+    }
+
+
 def _report(arguments: argparse.Namespace, result: dict[str, Any]) -> int:
     print(scoreboard(result), flush=True)
     if arguments.json:
         write_json(arguments.json, result)
+    if result.get("interrupted"):
+        raise KeyboardInterrupt
     return 0

@@ -39,6 +39,8 @@ class GraphResult:
             a fallback drove.
         restarts: how often nodes died and were started again, by name, for those that were.
         loop: figures of the loop: latency percentiles (ms), achieved rate (Hz), counts of frames and commands.
+        by_planner: `steps` and `reward_a_step` of each planner that drove, by who drove when a step was seen.
+        interrupted: whether the run was ended before all episodes had.
     """
 
     episodes: list[Episode]
@@ -47,6 +49,8 @@ class GraphResult:
     planners: list[str]
     restarts: dict[str, int]
     loop: dict[str, float]
+    by_planner: dict[str, dict[str, float]]
+    interrupted: bool = False
 
 
 @contextlib.contextmanager
@@ -86,7 +90,8 @@ def run_graph(
     Raises:
         VjepaError: the graph did not come up, stood still before the last episode ended, or had a planner that made
             no plan of any latent; the message says which node said what.
-        KeyboardInterrupt: as in `running_graph`.
+        KeyboardInterrupt: as in `running_graph`, before the first episode has ended. After it, the scores that there
+            are are returned, marked as interrupted.
     """
     wanted = options.episodes or 0
     options = replace(options, episode_steps=episode_steps)
@@ -95,18 +100,13 @@ def run_graph(
         running_graph(options, domain, {"planner": options.planner or ""}) as (supervisor, held),
         Monitor(held, options.namespace, keeper) as monitor,
     ):
-        moved_s, steps_seen = time.monotonic(), -1
-        while len(keeper.finished) < wanted:
-            monitor.spin(POLL_S)
-            steps = sum(episode.steps for episode in keeper.episodes) + len(keeper.episodes)
-            if steps != steps_seen:
-                moved_s, steps_seen = time.monotonic(), steps
-            _refuse_standstill(supervisor, monitor, time.monotonic() - moved_s, steps)
-            _refuse_idle_planner(monitor, REFUSED_AT_START)
-            if on_progress:
-                on_progress(keeper, monitor)
-        monitor.wait_until(lambda: monitor.sim_finished and monitor.encoder_info and monitor.drivers, FINAL_FIGURES_S)
-        _refuse_idle_planner(monitor, 0)
+        interrupted = False
+        try:
+            _follow(supervisor, monitor, keeper, wanted, on_progress)
+        except KeyboardInterrupt:
+            if not keeper.finished:
+                raise
+            interrupted = True
         return GraphResult(
             episodes=keeper.finished[:wanted],
             encoder_info=monitor.encoder_info,
@@ -114,7 +114,31 @@ def run_graph(
             planners=list(dict.fromkeys(monitor.drivers)),
             restarts=supervisor.restarts(),
             loop=_loop_figures(monitor),
+            by_planner=monitor.by_planner(),
+            interrupted=interrupted,
         )
+
+
+def _follow(
+    supervisor: Supervisor,
+    monitor: Monitor,
+    keeper: ScoreKeeper,
+    wanted: int,
+    on_progress: Callable[[ScoreKeeper, Monitor], None] | None,
+) -> None:
+    """Watch the graph until so many episodes have ended."""
+    moved_s, steps_seen = time.monotonic(), -1
+    while len(keeper.finished) < wanted:
+        monitor.spin(POLL_S)
+        steps = sum(episode.steps for episode in keeper.episodes) + len(keeper.episodes)
+        if steps != steps_seen:
+            moved_s, steps_seen = time.monotonic(), steps
+        _refuse_standstill(supervisor, monitor, time.monotonic() - moved_s, steps)
+        _refuse_idle_planner(monitor, REFUSED_AT_START)
+        if on_progress:
+            on_progress(keeper, monitor)
+    monitor.wait_until(lambda: monitor.sim_finished and monitor.encoder_info and monitor.drivers, FINAL_FIGURES_S)
+    _refuse_idle_planner(monitor, 0)
 
 
 def _refuse_standstill(supervisor: Supervisor, monitor: Monitor, silence_s: float, steps: int) -> None:

@@ -10,6 +10,10 @@ from typing import Any
 
 from vjepa_interfaces.errors import VjepaError
 
+PERIOD_TOLERANCE = 0.01
+MANY_DROPPED = 0.02
+"""Of the frames: what fewer of them cost cannot be told from the score."""
+
 
 def result_json(
     planner: str,
@@ -81,15 +85,21 @@ def scoreboard(result: dict[str, Any]) -> str:
         " (UNTRAINED stand-in: seeded random weights)" if result["encoder_untrained"] else ""
     )
     seeds = f"seed {seed}" if count == 1 else f"seeds {seed} to {seed + count - 1}"
+    unfinished = f", INTERRUPTED before all {result['asked']} had ended" if result.get("interrupted") else ""
     rows = [
         ("planner", " then ".join(result.get("planners", [result["planner"]]))),
         ("encoder", encoder),
-        ("episodes", f"{count} of {result['episode_steps']} steps, {seeds}"),
+        ("episodes", f"{count} of {result['episode_steps']} steps, {seeds}{unfinished}"),
         ("success", f"{_count(result['success'])} ({_success_meaning(result)})"),
         ("in target at end", _count(result["in_target_at_end"])),
         ("started in target", _count(result["started_in_target"])),
         ("mean return", f"{result['mean_return']:.1f} (95 % interval {low:.1f} to {high:.1f})"),
     ]
+    if len(shares := result.get("by_planner", {})) > 1:
+        parts = [
+            f"{name} {share['steps']} steps, {share['reward_a_step']:.3f} a step" for name, share in shares.items()
+        ]
+        rows.append(("by planner", "; ".join(parts)))
     if "closer" in result:
         rows.append((f"goal: {result['goal']} target", f"{100 * result['closer']:.1f} % closer at the end"))
     latency = result["latency_ms"]
@@ -98,10 +108,15 @@ def scoreboard(result: dict[str, Any]) -> str:
     loop = result.get("loop")
     if loop:
         rows.append(("achieved rate", f"{_number(loop['achieved_rate_hz'])} Hz"))
-        rows.append(("dropped frames", f"{_number(loop['dropped_frames'], 0)} of {_number(loop['frames'], 0)}"))
+        rows.append(("dropped frames", _dropped(loop["dropped_frames"], loop["frames"])))
         if loop.get("fallback_commands", 0) > 0:
             times, commands, frames = (loop[name] for name in ("fallbacks", "fallback_commands", "answered_frames"))
             rows.append(("FALLBACKS", f"{times:.0f}: {commands:.0f} of {frames:.0f} commands not the chosen planner's"))
+    period_s, trained_s = result.get("control_period_s"), result.get("trained_period_s")
+    if period_s and trained_s and not math.isclose(period_s, trained_s, rel_tol=PERIOD_TOLERANCE):
+        rows.append(
+            ("OTHER RATE", f"trained at {1 / trained_s:g} Hz, driven at {1 / period_s:g}: train it at this rate")
+        )
     if result.get("restarts"):
         restarts = ", ".join(f"{node} {times}" for node, times in result["restarts"].items())
         rows.append(("RESTARTED NODES", f"{restarts}: not what an undisturbed run would give"))
@@ -111,6 +126,14 @@ def scoreboard(result: dict[str, Any]) -> str:
 
 def _number(value: float, digits: int = 1) -> str:
     return f"{value:.{digits}f}" if math.isfinite(value) else "unknown"
+
+
+def _dropped(dropped: float, frames: float) -> str:
+    """Return how many frames got no command, and what that means."""
+    counts = f"{_number(dropped, 0)} of {_number(frames, 0)}"
+    if not dropped > MANY_DROPPED * frames:  # NaN where it is not known.
+        return counts
+    return f"{counts}: the last torque held on meanwhile; --lockstep gives the score without that"
 
 
 def _count(flags: list[bool | None]) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import math
 import shlex
 import sys
 import time
@@ -190,6 +191,7 @@ def encoder_command(arguments: argparse.Namespace) -> int:
 
 def bc_command(arguments: argparse.Namespace) -> int:
     """`vjepa train bc`."""
+    from vjepa_training.catalogue import arm_of
     from vjepa_training.dataset import Dataset
     from vjepa_training.train_bc import (
         EXPERT,
@@ -208,6 +210,8 @@ def bc_command(arguments: argparse.Namespace) -> int:
     dataset = Dataset(arguments.data)
     if dataset.info.task:
         changes |= {"task": dataset.info.task, "effort_limit": dataset.info.effort_limit}
+        if not math.isclose(period_s := dataset.info.control_period_s, arm_of(dataset.info.task)["control_period_s"]):
+            changes["rate_hz"] = 1.0 / period_s
     sizes = {tuple(source["image_size"]) for source in dataset.info.sources if source.get("image_size")}
     if len(sizes) == 1:
         (changes["image_size"],) = sizes

@@ -1,0 +1,56 @@
+"""Ctrl-C keeps the scores of the episodes that have ended, through ROS and in one process."""
+
+import json
+
+import pytest
+
+from tests.conftest import lightened
+from vjepa_bringup import run_commands
+from vjepa_bringup.cli import main
+from vjepa_bringup.graph import StackOptions
+from vjepa_bringup.run_graph import run_graph
+
+ENDED = 2
+
+
+def test_a_run_that_is_interrupted_gives_the_episodes_that_have_ended(forking, tmp_path):
+    def interrupt(keeper, monitor):
+        if len(keeper.finished) >= ENDED:
+            raise KeyboardInterrupt
+
+    options = {"planner": "random", "lockstep": True, "episodes": 50}
+    options = StackOptions(task="reacher-easy", log_level="warn", **lightened(options, tmp_path / "light.yaml"))
+    result = run_graph(options, "reacher-easy", 20, None, interrupt)
+    assert result.interrupted
+    assert len(result.episodes) >= ENDED
+    assert result.planners == ["random"]
+    assert result.by_planner["random"]["steps"] >= ENDED * 20 - 1
+
+
+def test_before_the_first_episode_has_ended_there_is_nothing_to_keep(forking, tmp_path):
+    def interrupt(keeper, monitor):
+        if keeper.episodes:
+            raise KeyboardInterrupt
+
+    options = {"planner": "random", "lockstep": True, "episodes": 50}
+    options = StackOptions(task="reacher-easy", log_level="warn", **lightened(options, tmp_path / "light.yaml"))
+    with pytest.raises(KeyboardInterrupt):
+        run_graph(options, "reacher-easy", 100_000, None, interrupt)
+
+
+def test_an_evaluation_that_is_interrupted_shows_and_writes_what_there_is(monkeypatch, tmp_path, capsys):
+    class Interrupting(run_commands.Screen):
+        def show(self, *lines: str) -> None:
+            if lines and lines[0].startswith(f"episode {ENDED} of 5"):
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_commands, "Screen", Interrupting)
+    words = ["eval", "--through", "process", "--planner", "expert", "--episodes", "5", "--seed", "3"]
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--json", str(tmp_path / "result.json")])
+    assert ended.value.code == 130
+    shown = capsys.readouterr()
+    assert "2 of 200 steps, seeds 3 to 4, INTERRUPTED before all 5 had ended" in shown.out
+    assert shown.err.splitlines()[-1] == "vjepa: interrupted"
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["interrupted"], result["asked"], result["episodes"]) == (True, 5, 2)
