@@ -49,6 +49,14 @@ def test_the_first_start_sets_up_and_runs_the_command_line(checkout):
     assert checkout.steps() == ["installer", *WHOLE]
 
 
+@pytest.mark.parametrize("word", ["--help", "-h"])
+def test_help_before_the_set_up_installs_nothing_and_names_every_command(checkout, word):
+    said = checkout.run(word)
+    assert said.returncode == 0, said.stderr
+    assert "./vjepa --setup-only" in said.stdout
+    assert not checkout.calls()
+
+
 def test_a_second_start_does_none_of_the_steps_again(ready):
     result = ready.run("run")
     assert (result.stdout, result.stderr) == ("command line: run\n", "")
