@@ -131,3 +131,19 @@ def test_no_package_names_an_address_that_somebody_else_might_have(folder):
     (maintainer,) = parse_package(folder).maintainers
     assert maintainer.email.endswith(".invalid")
     assert "_email" not in (folder / "setup.py").read_text()
+
+
+def test_every_bundle_states_its_licence_and_where_it_comes_from():
+    cards = sorted(ROOT.glob("models/*/MODEL_CARD.md"))
+    assert len(cards) == len(list(ROOT.glob("models/*/config.json")))
+    for card in cards:
+        section = card.read_text().partition("## Licence")[2]
+        assert "Apache-2.0" in section, card
+        assert "dm_control" in section, card
+
+
+def test_what_the_readme_cites_is_what_the_citation_file_has():
+    cited = (ROOT / "README.md").read_text().partition("@software")[2]
+    about = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    for value in (about["title"], about["license"], about["authors"][0]["name"]):
+        assert f"{{{value}}}" in cited

@@ -16,6 +16,7 @@ import yaml
 
 from vjepa_bringup.cli import build_parser
 from vjepa_planner import registry
+from vjepa_planner.contract import Observation, Plan, PlannerContext
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted(ROOT.glob("docs/*.md"))
@@ -137,3 +138,11 @@ def test_every_message_in_troubleshooting_is_in_the_source():
         pattern = re.compile(r"[^\n]{0,150}?".join(map(re.escape, fragments)))
         having = [source for source in sources.values() if max(fragments, key=len) in source]
         assert any(pattern.search(source) for source in having), message
+
+
+@pytest.mark.parametrize("record", [Observation, Plan, PlannerContext])
+def test_the_tables_of_the_planner_contract_have_every_field(record):
+    section = (ROOT / "docs/planners.md").read_text().partition("## What a planner gets and gives")[2]
+    table = section.partition(f"\n`{record.__name__}`, ")[2].partition("| --- |")[2].partition("\n\n")[0]
+    named = [line.split("`")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert named == [field.name for field in dataclasses.fields(record)]
