@@ -22,7 +22,7 @@ from vjepa_planner.contract import Observation, PlannerContext
 from vjepa_planner.registry import load_planner
 from vjepa_training.dataset import Dataset
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.real_time, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parents[1]
 SPEC = importlib.util.spec_from_file_location("demonstrate", ROOT / "examples" / "demonstrate.py")
 demonstrate = importlib.util.module_from_spec(SPEC)
