@@ -545,3 +545,43 @@ def test_a_reward_topic_that_is_asked_for_is_the_newest_at_or_before_the_frame_a
     assert np.isnan(np.asarray(unasked["next.reward"])).all()
     _, faults = build(write_mcap(tmp_path / "none.mcap", run()), names=topic_names(reward="/score"))
     assert faults == {"no topic /score": 1}
+
+
+def test_an_episode_without_a_row_is_begun_and_not_kept(tmp_path):
+    late = [entry for entry in arm() if entry[1] > T0 + 1700 * MS]
+    shown = [entry for entry in frames() if not T0 + 900 * MS < entry[1] < T0 + 1600 * MS]
+    dataset, _ = build(write_mcap(tmp_path / "bag.mcap", in_order(shown + late)))
+    (source,) = dataset.info.sources
+    assert (source["episodes"], source["kept"], len(dataset.episodes)) == (2, 1, 1)
+
+
+def test_values_that_are_not_finite_are_named_and_become_nan(tmp_path):
+    bad = [(COMMAND, at, joint_state(at - 9 * MS, position=[], effort=[np.inf, 0.1])) for _, at, _ in commands()[:10]]
+    efforts = arm(effort=[np.inf, 0.1], velocity=[-np.inf, 0.0])
+    rewards = [("/score", T0 + 100 * k * MS, STORE.types["std_msgs/msg/Float64"](np.inf)) for k in range(20)]
+    bag = write_mcap(tmp_path / "bag.mcap", in_order(frames(60) + efforts + bad + rewards))
+    dataset, faults = build(bag, names=topic_names(reward="/score"))
+    assert faults["joint_command that is not finite: NaN in command"] == 10
+    assert faults["frame with a reward that is not finite: NaN in next.reward"] == 60
+    assert faults["row without effort of each joint: NaN in action"] == 60
+    for name in ("command", "action", "next.reward", "observation.joint_velocity"):
+        assert not np.isinf(np.asarray(dataset[name])).any(), name
+
+
+@pytest.mark.parametrize(("name", "value"), [("control_period_s", 1e-10), ("joint_state_max_age_s", 1e11)])
+def test_times_that_no_arm_has_are_refused_with_what_is_possible(name, value):
+    with pytest.raises(VjepaError, match=rf"{name} is .*; expected .* to 60 s"):
+        BuildConfig(names=topic_names(), **{name: value})
+
+
+def test_a_folder_with_files_of_the_users_is_left_as_it_is(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("")
+    (tmp_path / "file").write_text("")
+    bag = Bag(write_mcap(tmp_path / "bag.mcap", run()), topic_names())
+    config = BuildConfig(names=topic_names(), frames=True, effort_limit=1.0)
+    with pytest.raises(DatasetError, match="holds files that are no dataset; choose a new folder"):
+        build_dataset(tmp_path / "mine", [bag], config, None, {})
+    with pytest.raises(DatasetError, match="cannot be made a folder"):
+        build_dataset(tmp_path / "file", [bag], config, None, {})
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]

@@ -97,6 +97,16 @@ def test_recorded_commands_are_the_labels_and_where_there_are_none_the_efforts(s
     commands = labelled_frames(commanded, RECORDED)
     assert (commands.source, len(commands)) == ("command", int(has_next.sum()))
     assert np.allclose(commands.labels, 0.5)
+    once = [0.1 * limit]
+
+    def first_alone(values):
+        values = values * np.nan
+        if once:
+            values[0] = once.pop()
+        return values
+
+    rare = rewritten(small_data, tmp_path / "rare", {"command": first_alone})
+    assert labelled_frames(rare, RECORDED).source == "action", "one command does not outweigh all efforts"
     neither = rewritten(unknown, tmp_path / "neither", {"action": lambda v: v * np.nan})
     with pytest.raises(VjepaError, match="has neither commands nor efforts"):
         labelled_frames(neither, RECORDED)
@@ -111,7 +121,11 @@ def test_torques_beyond_the_effort_limit_are_refused_with_the_largest(small_data
 
 def test_episodes_are_chosen_by_number_mark_and_return(small_data, tmp_path):
     count = len(small_data.episodes)
-    sources = ({"episodes": 2, "recorded_with": {"outcome": "success"}}, {"episodes": count - 2, "recorded_with": None})
+    success = {"outcome": "success"}  # Of the three episodes of the first bag one gave no row.
+    sources = (
+        {"episodes": 3, "kept": 2, "recorded_with": success},
+        {"episodes": count - 2, "kept": count - 2, "recorded_with": None},
+    )
     marked = rewritten(small_data, tmp_path / "marked", {}, sources=sources)
     assert chosen_episodes(marked) == list(range(count))
     assert chosen_episodes(marked, mark="outcome=success") == [0, 1]
@@ -119,8 +133,12 @@ def test_episodes_are_chosen_by_number_mark_and_return(small_data, tmp_path):
     returns = [np.nansum(marked["next.reward"][start:stop]) for start, stop in marked.episodes]
     assert chosen_episodes(marked, least_return=max(returns)) == [i for i, r in enumerate(returns) if r == max(returns)]
     assert set(labelled_frames(marked, QUICK, episodes=[1]).episode) == {1}
+    unknown = rewritten(small_data, tmp_path / "unknown", {}, sources=sources[:1])
+    with pytest.raises(VjepaError, match="does not record of which bag each of its episodes is; build it again"):
+        chosen_episodes(unknown, mark="outcome=success")
     for asked, message in (
         ({"mark": "outcome=failure"}, "none of its .* episodes meets what was asked for"),
+        ({"mark": "nothing="}, "none of its .* episodes meets what was asked for"),
         ({"mark": "outcome"}, "mark is 'outcome'; expected KEY=VALUE"),
         ({"numbers": (count,)}, f"has no episode {count}; it has {count}, from 0"),
     ):

@@ -90,6 +90,10 @@ class BuildConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise VjepaError(f"{name} is {value}; expected a finite number above 0")
+        for name, (least, most) in {"control_period_s": (1e-4, 60.0), "joint_state_max_age_s": (0.0, 60.0)}.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                raise VjepaError(f"{name} is {value}; expected {least:g} to {most:g} s")
 
 
 @dataclass
@@ -101,6 +105,7 @@ class BagReport:
         frames: frames read.
         rows: rows of them in the dataset.
         episodes: episodes begun.
+        kept: episodes of them that have a row, which are those of the dataset.
         faults: what was wrong, in words, and how often; steps that lack something are left out.
         notes: what is no fault, likewise.
     """
@@ -109,6 +114,7 @@ class BagReport:
     frames: int = 0
     rows: int = 0
     episodes: int = 0
+    kept: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
 
@@ -203,6 +209,7 @@ def build_dataset(
                         writer.add_pieces(number, pieces)
                 else:
                     deque(pieces, maxlen=0)
+                reading.report.kept += number in writer.episodes
             reports.append(reading.report)
             first += reading.report.episodes
         if not writer.episodes:
@@ -443,25 +450,34 @@ class _BagReading:
         command = self._by_joint(frame.command.name, frame.command.effort) if frame.command is not None else None
         if frame.command is not None and command is None:
             self.report.faults[f"{JOINT_COMMAND} without an effort of each joint"] += 1
+        if command is not None and not np.isfinite(command).all():
+            self.report.faults[f"{JOINT_COMMAND} that is not finite: NaN in command"] += 1
+            command = None
         for what in ("velocity", "effort"):
             if not np.isfinite(getattr(joints, what)).all():
                 self.report.faults[f"row without {what} of each joint: NaN in {COLUMN_OF[what]}"] += 1
         nowhere = np.full(3, np.nan)
         timestep = frame.timestep or Timestep(np.nan, np.nan, -1)
         if REWARD in self._bag.present:
-            if frame.reward is None:
-                self.report.faults["frame without a reward: NaN in next.reward"] += 1
-            timestep = timestep._replace(reward=np.nan if frame.reward is None else frame.reward)
+            timestep = timestep._replace(reward=self._reward(frame))
         return _Step(
             stamp_ns=frame.stamp_ns,
             position=joints.position,
-            velocity=joints.velocity,
-            effort=joints.effort,
+            velocity=_finite(joints.velocity),
+            effort=_finite(joints.effort),
             command=self._unknown if command is None else command,
             target=nowhere if frame.target is None else frame.target,
             fingertip=nowhere if frame.fingertip is None else frame.fingertip,
             timestep=timestep,
         )
+
+    def _reward(self, frame: Frame) -> float:
+        """Return the reward of a frame, or NaN, having counted why, where it has none that is finite."""
+        if frame.reward is not None and math.isfinite(frame.reward):
+            return frame.reward
+        lacks = "without a reward" if frame.reward is None else "with a reward that is not finite"
+        self.report.faults[f"frame {lacks}: NaN in next.reward"] += 1
+        return math.nan
 
     def _by_joint(self, names: list[str], values: np.ndarray) -> np.ndarray | None:
         """Return `values`, one per name, in the dataset's order of joints, or None where one is missing."""
@@ -469,6 +485,11 @@ class _BagReading:
         if not set(self._info.joint_names) <= known.keys():
             return None
         return np.array([known[name] for name in self._info.joint_names], np.float64)
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    """Return `values` with NaN for what is infinite."""
+    return np.where(np.isfinite(values), values, np.nan)
 
 
 def _union(bags: list[Bag]) -> Counter[str]:

@@ -145,7 +145,12 @@ def claim_parts(folder: Path | str, making: Mapping[str, Any]) -> None:
 def _open_parts(folder: Path) -> Path:
     if (folder / INFO_FILE).exists():
         raise DatasetError(f"{folder} is a finished dataset; choose another folder, or merge into a new one")
-    (folder / PARTS).mkdir(parents=True, exist_ok=True)
+    try:
+        if not (folder / PARTS).exists() and folder.exists() and any(folder.iterdir()):
+            raise DatasetError(f"'{folder}' holds files that are no dataset; choose a new folder")
+        (folder / PARTS).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DatasetError(f"'{folder}' cannot be made a folder: {error.strerror}; choose another") from error
     return folder / PARTS
 
 

@@ -227,9 +227,10 @@ def recorded_column(dataset: Dataset) -> str:
         VjepaError: neither is known in any row.
     """
     unusable = unusable_columns(dataset)
-    for name in (COMMAND, ACTION):
-        if name not in unusable:
-            return name
+    usable = [name for name in (COMMAND, ACTION) if name not in unusable]
+    if usable:  # The command where as many steps have one: a few commands must not outweigh all efforts.
+        has_next = np.asarray(dataset["has_next"])
+        return max(usable, key=lambda name: int((known_rows(dataset, name) & has_next).sum()))
     raise VjepaError(
         f"{dataset.folder} has neither commands nor efforts, so there is nothing to learn what to do from; record "
         "joint_command with the stamps of the frames, or joint states with efforts"
@@ -285,10 +286,15 @@ def _marked(dataset: Dataset, mark: str) -> set[int]:
         raise VjepaError(f"mark is '{mark}'; expected KEY=VALUE, such as outcome=success")
     marked, first = set(), 0
     for source in dataset.info.sources:
-        episodes = int(source.get("episodes", 0))
-        if str((source.get("recorded_with") or {}).get(key, "")) == value:
-            marked |= set(range(first, first + episodes))
-        first += episodes
+        kept = int(source.get("kept", source.get("episodes", 0)))
+        about = source.get("recorded_with") or {}
+        if key in about and str(about[key]) == value:
+            marked |= set(range(first, first + kept))
+        first += kept
+    if first != len(dataset.episodes):
+        raise VjepaError(
+            f"{dataset.folder} does not record of which bag each of its episodes is; build it again to choose by a mark"
+        )
     return marked
 
 

@@ -10,6 +10,7 @@ from rclpy.validate_node_name import validate_node_name
 from vjepa_bringup.domains import MAX_DOMAIN
 
 MAX_SEED = 2**31 - 1
+MAX_NUMBER = 10_000_000
 
 
 def positive(text: str) -> int:
@@ -32,8 +33,8 @@ def numbers(text: str) -> tuple[int, ...]:
     found: set[int] = set()
     for part in text.split(","):
         first, is_range, last = part.partition("-")
-        low = _whole(first, 0, None)
-        found |= set(range(low, _whole(last, low, None) + 1)) if is_range else {low}
+        low = _whole(first, 0, MAX_NUMBER)
+        found |= set(range(low, _whole(last, low, MAX_NUMBER) + 1)) if is_range else {low}
     return tuple(sorted(found))
 
 

@@ -1,6 +1,7 @@
 """Files of settings: a name that stands twice is refused, and nothing of the file is dropped unread."""
 
 import pytest
+import yaml
 
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.yaml_file import parse_yaml, read_yaml
@@ -37,3 +38,9 @@ def test_an_explicit_value_still_overrides_a_merged_one():
 
 def test_metadata_of_another_program_is_read_though_a_name_stands_twice():
     assert parse_yaml("a: 1\na: 2\n", aliases=True) == {"a": 2}
+
+
+@pytest.mark.parametrize("text", ["a: !!timestamp x", "a: !!bool x", "a: !!int x"])
+def test_a_value_that_is_not_what_its_tag_says_is_refused_in_words(text):
+    with pytest.raises(yaml.YAMLError):
+        parse_yaml(text)

@@ -95,8 +95,9 @@ def parse_yaml(text: str, aliases: bool = False) -> Any:
         return yaml.load(text, _BoundedLoader if aliases else _PlainLoader)
     except RecursionError as reason:
         raise YamlLimitError("it is nested too deeply") from reason
-    except (ValueError, TypeError) as reason:  # Of tags such as a date's, and of keys that are lists.
-        raise yaml.YAMLError(str(reason)) from reason
+    except (ValueError, TypeError, AttributeError, KeyError) as reason:
+        # Of tags such as a date's whose value is none, and of keys that are lists.
+        raise yaml.YAMLError(f"a value is not what its tag says: {reason}") from reason
 
 
 def read_yaml(path: Path | str, what: str, error: type[VjepaError] = VjepaError, aliases: bool = False) -> Any:
