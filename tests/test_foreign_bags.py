@@ -585,3 +585,16 @@ def test_a_folder_with_files_of_the_users_is_left_as_it_is(tmp_path):
     with pytest.raises(DatasetError, match="cannot be made a folder"):
         build_dataset(tmp_path / "file", [bag], config, None, {})
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_commands_of_which_none_is_a_frame_s_are_named(tmp_path):
+    off = [(COMMAND, at, joint_state(at - 8 * MS, position=[], effort=[0.5, -0.5])) for _, at, _ in commands()]
+    dataset, faults = build(write_mcap(tmp_path / "bag.mcap", in_order(frames() + arm() + off)))
+    assert faults == {"no joint_command has the stamp of a frame: NaN in command": 1}
+    assert np.isnan(np.asarray(dataset["command"])).all()
+
+
+def test_joint_states_that_name_no_joint_are_a_fault(tmp_path):
+    nameless = [(JOINTS, at + MS, joint_state(at, names=(), position=[1.0])) for _, at, _ in arm()[::2]]
+    _, faults = build(write_mcap(tmp_path / "bag.mcap", in_order(run() + nameless)))
+    assert faults == {"joint state that names no joint": 155}

@@ -29,3 +29,11 @@ def test_strict_takes_a_bag_of_a_real_arm_without_commands(tmp_path):
     with pytest.raises(SystemExit) as ended:
         main([*BUILD, str(bag), "--out", str(tmp_path / "ds"), "--strict"])
     assert ended.value.code == 0
+
+
+def test_a_bag_that_is_named_twice_is_refused(tmp_path, capsys):
+    bag = write_mcap(tmp_path / "bag.mcap", in_order(frames() + arm()))
+    with pytest.raises(SystemExit) as ended:
+        main([*BUILD, str(bag), str(tmp_path / "." / "bag.mcap"), "--out", str(tmp_path / "ds")])
+    assert ended.value.code == 1
+    assert "is named twice; name each bag once" in capsys.readouterr().err

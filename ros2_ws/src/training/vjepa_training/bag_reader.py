@@ -244,7 +244,10 @@ class Bag:
                 faults[f"unreadable message on {name}"] += 1
                 return
             if added == Added.OTHER_JOINTS:
-                causes.other(message.name)
+                if message.name:
+                    causes.other(message.name)
+                else:
+                    faults["joint state that names no joint"] += 1
                 return
             causes.hold(stamp_ns, arrived_ns)
             if added == Added.PARTLY:

@@ -361,6 +361,7 @@ class _BagReading:
         self._max_age_ns = round(config.joint_state_max_age_s * 1e9)
         self._needed = [name for name in OF_THE_SIM if name in bag.present]
         self._unknown = np.full(len(info.joint_names), np.nan)
+        self._commands = 0
 
     def episodes(self, first: int) -> Iterator[tuple[int, Iterator[Frame]]]:
         """Yield the number, from `first` on, and the frames of each episode; take the frames before the next one."""
@@ -422,6 +423,8 @@ class _BagReading:
             with self._watch("reading"):
                 frame = next(frames, None)
             if frame is None:
+                if JOINT_COMMAND in self._bag.present and not self._commands:
+                    self.report.faults[f"no {JOINT_COMMAND} has the stamp of a frame: NaN in command"] += 1
                 return
             kind = frame.timestep.step_type if frame.timestep else None
             by_stamp = begins_episode(previous_ns, frame.stamp_ns)
@@ -447,6 +450,7 @@ class _BagReading:
         if joints is None or missing:
             self.report.faults[f"frame without {JOINT_STATES if joints is None else missing[0]}"] += 1
             return None
+        self._commands += frame.command is not None
         command = self._by_joint(frame.command.name, frame.command.effort) if frame.command is not None else None
         if frame.command is not None and command is None:
             self.report.faults[f"{JOINT_COMMAND} without an effort of each joint"] += 1

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -172,6 +173,9 @@ def build_command(arguments: argparse.Namespace) -> int:
         derive_velocity=arguments.derive_velocity,
     )
     bags = [Bag(path, config.names) for path in arguments.bags]
+    places = Counter(bag.path.resolve() for bag in bags)
+    if twice := [str(path) for path, times in places.items() if times > 1]:
+        raise VjepaError(f"{', '.join(twice)} is named twice; name each bag once")
     encoder = None if arguments.no_latents else _load_encoder(arguments)
     making: dict[str, Any] = {"bags": [str(bag.path.resolve()) for bag in bags], "topics": config.names}
     making |= {"joints": config.joint_names, "derive_velocity": config.derive_velocity}
