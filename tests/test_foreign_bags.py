@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zstandard
+from mcap.opcode import Opcode
+from mcap.writer import MCAP0_MAGIC as MAGIC
 from mcap.writer import CompressionType, IndexType
 
 from tests.foreign_bags import (
@@ -598,3 +600,44 @@ def test_joint_states_that_name_no_joint_are_a_fault(tmp_path):
     nameless = [(JOINTS, at + MS, joint_state(at, names=(), position=[1.0])) for _, at, _ in arm()[::2]]
     _, faults = build(write_mcap(tmp_path / "bag.mcap", in_order(run() + nameless)))
     assert faults == {"joint state that names no joint": 155}
+
+
+@pytest.mark.parametrize("behind", [b"junk" * 1000, None])
+def test_what_lies_behind_the_end_of_a_file_is_named(behind, tmp_path):
+    bag = write_mcap(tmp_path / "bag.mcap", run())
+    tail = behind or write_mcap(tmp_path / "other.mcap", run()).read_bytes()
+    bag.write_bytes(bag.read_bytes() + tail)
+    dataset, faults = build(bag)
+    assert len(dataset) == ROWS
+    assert faults == {f"{len(tail)} bytes behind the end of file 'bag.mcap' were not read": 1}
+
+
+def test_a_channel_number_of_two_topics_is_refused(tmp_path):
+    first = write_mcap(tmp_path / "a.mcap", arm()[:5], use_chunking=False).read_bytes()
+    other = [("/left" + JOINTS, at, message) for _, at, message in arm()[:5]]
+    second = write_mcap(tmp_path / "b.mcap", other, use_chunking=False).read_bytes()
+    begin = first.index(bytes([Opcode.DATA_END]) + struct.pack("<Q", 4))
+    header = len(MAGIC) + 9 + struct.unpack_from("<Q", second, len(MAGIC) + 1)[0]
+    bag = tmp_path / "bag.mcap"
+    bag.write_bytes(first[:begin] + second[header:])
+    with pytest.raises(VjepaError, match=r"uses channel 1 for '/joint_states' and for '/left/joint_states'"):
+        Bag(bag, topic_names())
+
+
+def test_files_whose_names_are_nearly_a_bag_s_are_named(tmp_path):
+    bag = split(tmp_path / "b")
+    strange = ["b_3.mcap.lz4", "b_4.MCAP", "b_5.mcap.active", "b_6.db3.gz"]
+    for name in strange:
+        (bag / name).write_bytes((bag / "b_1.mcap").read_bytes())
+    (bag / "notes.txt").write_text("")
+    _, faults = build(bag)
+    assert faults == {
+        f"file '{name}' was not read: expected a name that ends with .mcap, .db3 or .zstd": 1 for name in strange
+    }
+
+
+def test_a_total_of_metadata_that_is_not_that_of_its_topics_is_compared_too(tmp_path):
+    bag = split(tmp_path / "b")
+    write_metadata(bag, [f"b_{number}.mcap" for number in range(3)], run(), message_count=9999)
+    _, faults = build(bag)
+    assert faults == {f"{len(run())} messages in the files, 9999 in all stated by metadata.yaml": 1}

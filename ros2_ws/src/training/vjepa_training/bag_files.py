@@ -109,6 +109,9 @@ def _files_of(path: Path, metadata: dict[str, Any], faults: Counter[str]) -> lis
     Every file that is not there, is not listed or is left unread is counted by name.
     """
     there = {file.name: file for file in sorted(filter(_is_of_a_bag, path.iterdir()), key=file_order)}
+    for file in sorted(path.iterdir()):
+        if file.name not in there and _looks_like_a_bag(file.name) and not _is_beside(file.name, there):
+            faults[f"file '{file.name}' was not read: expected a name that ends with .mcap, .db3 or {FOLDED}"] += 1
     found, names = {}, metadata.get("relative_file_paths")
     for name in map(str, names if isinstance(names, list) else ()):
         if Path(name).is_absolute() or ".." in Path(name).parts:
@@ -148,12 +151,17 @@ def _split_of(name: str) -> tuple[str, str]:
 def _compare_with_metadata(metadata: dict[str, Any], sources: list[Source], faults: Counter[str]) -> None:
     """Count the differences between what metadata.yaml states of each topic and what the files have."""
     stated, types = _stated_topics(metadata)
-    if not stated:
-        return
     found: Counter[str] = Counter()
     for source in sources:
-        for topic, (kind, count) in source.topics().items():
+        for topic, (_, count) in source.topics().items():
             found[topic] += count
+    total = metadata.get("message_count")
+    if type(total) is int and total not in (found.total(), sum(stated.values())):
+        faults[f"{found.total()} messages in the files, {total} in all stated by {METADATA_FILE}"] += 1
+    if not stated:
+        return
+    for source in sources:
+        for topic, (kind, count) in source.topics().items():
             if count and types.get(topic, kind) != kind:
                 faults[f"metadata.yaml states type {types[topic]} of topic {topic}; its file {kind}, which counts"] += 1
     for topic in sorted({*stated, *found}):
@@ -179,6 +187,15 @@ def _size(file: Path) -> int:
     """Return the bytes of a file, and of the log beside it that a killed recorder left of a database."""
     log = file.with_name(file.name + LOG)
     return file.stat().st_size + (log.stat().st_size if log.is_file() else 0)
+
+
+def _looks_like_a_bag(name: str) -> bool:
+    return re.search(r"\.(mcap|db3)", name, re.IGNORECASE) is not None
+
+
+def _is_beside(name: str, there: dict[str, Path]) -> bool:
+    """Return whether a file is one that SQLite keeps beside a database of the bag while it is open."""
+    return any(name == f"{database}{ending}" for database in there for ending in (LOG, "-shm", "-journal"))
 
 
 def _is_of_a_bag(file: Path) -> bool:

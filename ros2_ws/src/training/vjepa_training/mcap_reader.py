@@ -203,6 +203,8 @@ class McapReader:
                 elif opcode == Opcode.FOOTER:
                     stream.seek(body + length)
                     self.is_whole = stream.read(len(MCAP0_MAGIC)) == MCAP0_MAGIC
+                    if self.is_whole and (rest := size - stream.tell()):
+                        self.faults[f"{rest} bytes behind the end of file '{self.path.name}' were not read"] += 1
                     break
                 position = body + length
                 stream.seek(position)
@@ -216,6 +218,12 @@ class McapReader:
         if found is None:
             return False
         known: dict[int, Any] = self.schemas if opcode == Opcode.SCHEMA else self.channels
+        before = known.get(found.id)
+        if isinstance(found, Channel) and before is not None and before.topic != found.topic:
+            raise BagLimitError(
+                f"{self.path} uses channel {found.id} for '{before.topic}' and for '{found.topic}', so it is not known "
+                "whose its messages are; expected one topic for each number, as MCAP's specification has it"
+            )
         if known.get(found.id) != found:
             known[found.id] = found
             self._definition_bytes += len(body) - self._definitions.get((opcode, found.id), 0)
