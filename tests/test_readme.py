@@ -69,8 +69,8 @@ LESS = {
 }
 """The largest values of options that a test has time for: of an option given twice the last one counts."""
 
-FEWER = {"examples/demonstrate.py bags 50": "examples/demonstrate.py bags 12"}
-"""Numbers that are no options; test_demonstrations.py runs the whole."""
+FEWER = {"examples/demonstrate.py --out bags --episodes 50": "examples/demonstrate.py --out bags --episodes 12"}
+"""Options of scripts; test_demonstrations.py runs the whole."""
 
 OF_MAKE = {"ARGS", "JOBS", "MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS"}
 """What `make test ARGS=...` hands on to the tests, and a reader's shell does not have."""
