@@ -86,7 +86,7 @@ def test_the_policy_reaches_the_target_from_poses_that_no_demonstration_began_in
         pose = random.uniform(-np.pi, np.pi), random.uniform(-2.0, 2.0)
         reading = arm.advance()
         for _ in range(400):
-            arm.command(np.clip(0.1 * (pose - reading.position) - 0.03 * reading.velocity, -0.05, 0.05))
+            arm.command(demonstrate.to_pose(pose, reading.position, reading.velocity))
             reading = arm.advance()
         clip = ClipBuffer(encoder.clip_frames)
         policy.reset(0)

@@ -17,6 +17,7 @@ from sim_bridge.sim_node import SimNode
 from vjepa_bringup.domains import hold_domain
 from vjepa_bringup.recorder_node import RecorderNode
 from vjepa_bringup.stack_manager_node import StackManagerNode
+from vjepa_interfaces import access
 from vjepa_interfaces.effort_guard_node import EffortGuardNode
 from vjepa_perception.camera_node import CameraNode
 from vjepa_perception.perception_node import PerceptionNode
@@ -151,19 +152,7 @@ def nodes(configured, guard, planner):
         node.destroy_node()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "sim_bridge",
-        "camera",
-        "vjepa_perception",
-        "vjepa_planner",
-        "episode_recorder",
-        "effort_guard",
-        "stack_manager",
-        "arm_stand_in",
-    ],
-)
+@pytest.mark.parametrize("name", sorted({*access.NODES, "arm_stand_in"} - {"robot_state_publisher"}))
 def test_every_parameter_is_described(nodes, name):
     node = nodes[name]
     for parameter in node._parameters:

@@ -476,8 +476,8 @@ class SimNode(ManagedNode):
         if self.parameters.publish_clock and self._clock_rival:
             rival = (
                 f"{self._clock_rival} publishes {topics.CLOCK.name}, and this node leaves it to that one; give this "
+                "stack a ROS_DOMAIN_ID of its own, or set publish_clock to false"
             )
-            rival += "stack a ROS_DOMAIN_ID of its own, or set publish_clock to false"
             level, message = WARN, rival if level == OK else f"{rival}; {message}"
         if rivals := self.rivals_on(self._commands.topic_name):
             level, message = WARN, rivals if level == OK else f"{rivals}; {message}"

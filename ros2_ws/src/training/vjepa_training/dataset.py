@@ -461,6 +461,19 @@ class Dataset:
         kind, shape = columns[name]
         return Column([_numpy(batch.column(name), kind, shape) for batch in self._batches])
 
+    def check_encoder(self, name: str, fingerprint: str) -> None:
+        """Refuse another encoder than the one that the latents come from.
+
+        Raises:
+            DatasetError: `fingerprint`, that of the encoder `name`, is another one.
+        """
+        made = _fingerprint(self.info)
+        if fingerprint != made:
+            raise DatasetError(
+                f"{self.folder} has latents of encoder {made}, but {name} is {fingerprint}; name the encoder that the "
+                "dataset was made with"
+            )
+
     def episode_batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the episodes one by one, as `write_dataset` takes them; one that spans several files is copied."""
         for _, pieces in groupby(self.pieces(), key=lambda piece: piece[0]):

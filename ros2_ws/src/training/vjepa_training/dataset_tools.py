@@ -33,8 +33,7 @@ def merge_datasets(datasets: Sequence[Dataset], folder: Path | str) -> Dataset:
     for other in datasets[1:]:
         if differences := first.info.same_rows(other.info):
             raise DatasetError(f"{first.folder} and {other.folder} have different rows: {'; '.join(differences)}")
-    if (folder / INFO_FILE).exists() or (folder / PARTS).exists():
-        raise DatasetError(f"{folder} holds a dataset already; choose another folder")
+    _refuse_dataset_in(folder)
     sources = tuple(source for dataset in datasets for source in dataset.info.sources)
     firsts = np.cumsum([0, *(len(dataset.episodes) for dataset in datasets)]).tolist()
     pieces = (
@@ -105,8 +104,7 @@ def reward_by_goal(dataset: Dataset, folder: Path | str, goal: np.ndarray, sourc
     folder, latents = Path(folder), dataset[LATENT]
     if goal.shape != latents.shape[1:]:
         raise DatasetError(f"the goal's latent is {goal.shape}; the dataset's are {latents.shape[1:]}: use its encoder")
-    if (folder / INFO_FILE).exists() or (folder / PARTS).exists():
-        raise DatasetError(f"{folder} holds a dataset already; choose another folder")
+    _refuse_dataset_in(folder)
     wanted = goal.astype(np.float32)
 
     def distance(rows: np.ndarray) -> np.ndarray:
@@ -125,6 +123,11 @@ def reward_by_goal(dataset: Dataset, folder: Path | str, goal: np.ndarray, sourc
             rows["next.reward"] = np.where(has_next[start:stop], reward, np.nan)
             writer.add(number, rows)
     return finish_dataset(folder, info)
+
+
+def _refuse_dataset_in(folder: Path) -> None:
+    if (folder / INFO_FILE).exists() or (folder / PARTS).exists():
+        raise DatasetError(f"{folder} holds a dataset already; choose another folder")
 
 
 def _encoded_pieces(

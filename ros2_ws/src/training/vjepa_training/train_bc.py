@@ -407,11 +407,7 @@ def encoder_of(dataset: Dataset, name: str, device: str) -> Encoder:
     made = dataset.info.encoder or {}
     config = EncoderConfig(name, device, clip_frames=made.get("clip_frames", 8), grid=made.get("grid", 4))
     encoder = load_encoder(config)
-    if encoder.fingerprint != made.get("fingerprint"):
-        raise VjepaError(
-            f"{dataset.folder} has latents of encoder {made.get('fingerprint')}, but {name} is {encoder.fingerprint}; "
-            "name the encoder that the dataset was made with"
-        )
+    dataset.check_encoder(name, encoder.fingerprint)
     return encoder
 
 

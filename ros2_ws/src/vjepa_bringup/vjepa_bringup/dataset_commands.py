@@ -268,12 +268,7 @@ def reward_command(arguments: argparse.Namespace) -> int:
 
     dataset = Dataset(arguments.dataset)
     picture, encoder = read_picture(arguments.goal), _load_encoder(arguments)
-    made = (dataset.info.encoder or {}).get("fingerprint")
-    if encoder.fingerprint != made:
-        raise VjepaError(
-            f"{dataset.folder} has latents of encoder {made}, but {encoder.name} is {encoder.fingerprint}; name the "
-            "encoder that the dataset was made with"
-        )
+    dataset.check_encoder(encoder.name, encoder.fingerprint)
     source = {**_source("dataset reward"), "goal": str(arguments.goal)}
     print(_line(reward_by_goal(dataset, arguments.out, still_latent(picture, encoder), source)))
     return 0

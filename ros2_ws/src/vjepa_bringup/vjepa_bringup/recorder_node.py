@@ -16,7 +16,7 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool
 
 from vjepa_bringup.bag_writer import BagWriter
-from vjepa_interfaces import topics
+from vjepa_interfaces import access, topics
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.managed_node import ERROR, OK, STEADY, ManagedNode, Polled, run
 from vjepa_interfaces.parameters import Range
@@ -108,7 +108,11 @@ class RecorderNode(ManagedNode):
             with subscription.handle:
                 while (taken := subscription.handle.take_message(subscription.msg_type, True)) is not None:
                     arrived.append((topic, full_name, *taken))
-        arrived = [each for each in arrived if not self._is_of_another_stack(each[0], each[2])]
+        if any(topic == topics.CLOCK for topic, *_ in arrived) and self._is_others_clock():
+            arrived = [each for each in arrived if each[0] != topics.CLOCK]
+        arrived = [
+            each for each in arrived if each[0] != topics.DIAGNOSTICS or not self._is_others_diagnostics(each[2])
+        ]
         arrived.sort(key=lambda each: each[3]["received_timestamp"])
         try:
             for topic, full_name, data, info in arrived:
@@ -117,17 +121,19 @@ class RecorderNode(ManagedNode):
         except VjepaError as error:
             self._fail(error)
 
-    def _is_of_another_stack(self, topic: topics.Topic, data: bytes) -> bool:
-        """Return whether a message on a topic that all namespaces share is of a stack in another one."""
+    def _is_others_clock(self) -> bool:
+        """Return whether `/clock`, which all namespaces share, is published from other ones alone."""
+        publishers = self.get_publishers_info_by_topic(topics.CLOCK.name)
+        owners = {info.node_namespace.rstrip("/") for info in publishers}
+        return bool(owners) and self.get_namespace().rstrip("/") not in owners
+
+    def _is_others_diagnostics(self, data: bytes) -> bool:
+        """Return whether a message on `/diagnostics`, which all namespaces share, is of a stack in another one."""
         own = self.get_namespace().rstrip("/")
-        if topic == topics.CLOCK:
-            owners = {info.node_namespace.rstrip("/") for info in self.get_publishers_info_by_topic(topic.name)}
-            return bool(owners) and own not in owners
-        if topic == topics.DIAGNOSTICS:
-            with contextlib.suppress(RuntimeError):
-                names = [status.name for status in deserialize_message(data, DiagnosticArray).status]
-                found = [name.rpartition("/") for name in names]
-                return bool(found) and all(name in topics.NODES and namespace != own for namespace, _, name in found)
+        with contextlib.suppress(RuntimeError):
+            names = [status.name for status in deserialize_message(data, DiagnosticArray).status]
+            found = [name.rpartition("/") for name in names]
+            return bool(found) and all(name in access.NODES and namespace != own for namespace, _, name in found)
         return False
 
     def _write(self, writer: BagWriter, topic: topics.Topic, full_name: str, data: bytes, info: dict[str, Any]) -> None:

@@ -285,7 +285,7 @@ class StackManagerNode(Node):
             node.held = False
             if before != state:
                 self.get_logger().info(f"{node.name} is active")
-        asked_s = max((node.asked_at.get(name, -ECHO_S) for name in DOWNWARD), default=-ECHO_S)
+        asked_s = max(node.asked_at.get(name, -ECHO_S) for name in DOWNWARD)
         fell = before == State.PRIMARY_STATE_ACTIVE and state == State.PRIMARY_STATE_INACTIVE
         if fell and time.monotonic() - asked_s >= ECHO_S:
             self._hold(node, "deactivate")

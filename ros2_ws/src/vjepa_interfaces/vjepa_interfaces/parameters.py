@@ -6,6 +6,7 @@ What a field means stands under `Attributes` of the dataclass' docstring, what i
 
 import contextlib
 import dataclasses
+import functools
 import inspect
 import math
 import re
@@ -49,12 +50,17 @@ class Range:
         return " and ".join(filter(None, (low, high))) + ("" if high else ", and finite")
 
 
+@functools.cache
+def _hints(config_class: type) -> dict[str, Any]:
+    return typing.get_type_hints(config_class, include_extras=True)
+
+
 def range_of(config_class: type, name: str) -> Range | None:
     """Return what the numbers of a dataclass' field may be; None where anything goes."""
-    hint = typing.get_type_hints(config_class, include_extras=True)[name]
-    return next((each for each in typing.get_args(hint)[1:] if isinstance(each, Range)), None)
+    return next((each for each in typing.get_args(_hints(config_class)[name])[1:] if isinstance(each, Range)), None)
 
 
+@functools.cache
 def descriptions(config_class: type) -> dict[str, str]:
     """Return what the docstring of a dataclass states of each of its attributes, as one line."""
     _, _, section = (inspect.getdoc(config_class) or "").partition("Attributes:\n")
@@ -99,7 +105,7 @@ def read_parameters(config_class: type[T], values: Mapping[str, Any], kind: str 
     if missing:
         names = ", ".join(f"'{name}'" for name in missing)
         raise ParameterError(f"{kind}{owner} {names} is missing, and has no default; give it")
-    hints = typing.get_type_hints(config_class, include_extras=True)
+    hints = _hints(config_class)  # type: ignore[arg-type]
     return config_class(**{n: _convert(f"{kind} '{n}'{owner}", value, hints[n]) for n, value in values.items()})
 
 

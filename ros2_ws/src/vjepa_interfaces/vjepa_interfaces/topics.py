@@ -61,17 +61,6 @@ RECORDED = (
 )
 """What `episode_recorder` writes into a bag."""
 
-NODES = (
-    "sim_bridge",
-    "camera",
-    "vjepa_perception",
-    "vjepa_planner",
-    "episode_recorder",
-    "effort_guard",
-    "stack_manager",
-)
-"""The nodes of a stack, by which what they publish of themselves on `/diagnostics` is known."""
-
 CAMERA_FRAME = "camera_optical_frame"
 WORLD_FRAME = "world"
 IMAGE_SUBSCRIPTION_DEPTH = 16
