@@ -179,7 +179,8 @@ def test_a_chunk_in_a_chunk_or_of_an_unknown_compression_is_damage(tmp_path):
 
 def test_topics_and_definitions_without_end_are_refused(tmp_path):
     many = (
-        Channel(id=i, topic=f"/t{i}", message_encoding="cdr", metadata={}, schema_id=1) for i in range(MAX_TOPICS + 1)
+        Channel(id=i, topic=f"/t{i}", message_encoding="cdr", metadata={}, schema_id=1)
+        for i in range(CHANNEL.id + 1, CHANNEL.id + 1 + MAX_TOPICS)
     )
     large = (Schema(id=i, name="a", encoding="ros2msg", data=bytes(2**20)) for i in range(2, 80))
     for name, definitions in (("topics", (*many, CHANNEL)), ("large", large)):
