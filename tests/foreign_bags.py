@@ -1,13 +1,19 @@
 """Small bags as other recorders write them: a camera at 30 Hz, joint states at 100 Hz; MCAP files and databases."""
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import yaml
 from mcap.writer import Writer
 from rosbags.typesys import Stores, get_typestore
+
+from vjepa_training.bag_reader import Bag, topic_names
+from vjepa_training.build import BuildConfig, build_dataset
+from vjepa_training.dataset import Dataset, DatasetError
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 T0, MS, SECOND = 1_700_000_000 * 10**9, 10**6, 10**9
@@ -146,3 +152,18 @@ def write_metadata(
         "compression_mode": "",
     }
     (folder / "metadata.yaml").write_text(yaml.safe_dump({"rosbag2_bagfile_information": {**about, **other}}))
+
+
+def build(path: Path, strict: bool = False, **settings) -> tuple[Dataset, Counter[str]]:
+    """Return the dataset of a bag, frames alone, and what was wrong."""
+    config = BuildConfig(**{"names": topic_names(), "frames": True, "effort_limit": 1.0, "strict": strict, **settings})
+    folder = path.parent / f"ds-{len(list(path.parent.iterdir()))}"
+    dataset, (report,), _ = build_dataset(folder, [Bag(path, config.names)], config, None, {})
+    return dataset, report.faults
+
+
+def refused(path: Path) -> bool:
+    """Return whether --strict refuses a bag."""
+    with pytest.raises(DatasetError, match="--strict takes none"):
+        build(path, strict=True)
+    return True

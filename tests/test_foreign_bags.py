@@ -22,12 +22,14 @@ from tests.foreign_bags import (
     STORE,
     T0,
     arm,
+    build,
     cdr,
     commands,
     frames,
     header,
     in_order,
     joint_state,
+    refused,
     run,
     write_mcap,
     write_metadata,
@@ -39,21 +41,6 @@ from vjepa_training.build import BuildConfig, build_dataset
 from vjepa_training.dataset import DatasetError
 
 ROWS = 90
-
-
-def build(path: Path, strict: bool = False, **settings):
-    """Return the dataset of a bag, frames alone, and what was wrong."""
-    config = BuildConfig(**{"names": topic_names(), "frames": True, "effort_limit": 1.0, "strict": strict, **settings})
-    folder = path.parent / f"ds-{len(list(path.parent.iterdir()))}"
-    dataset, (report,), _ = build_dataset(folder, [Bag(path, config.names)], config, None, {})
-    return dataset, report.faults
-
-
-def refused(path: Path) -> bool:
-    """Return whether --strict refuses a bag."""
-    with pytest.raises(DatasetError, match="--strict takes none"):
-        build(path, strict=True)
-    return True
 
 
 def split(folder: Path, listed=(0, 1, 2), written=(0, 1, 2), write=write_mcap, suffix="mcap") -> Path:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vjepa_interfaces.errors import VjepaError
-from vjepa_interfaces.image_codec import ImageCodecError, compressed_to_rgb, image_to_rgb
+from vjepa_interfaces.image_codec import DamagedJpegError, ImageCodecError, compressed_to_rgb, image_to_rgb
 from vjepa_interfaces.messages import FIRST, LAST, Timestep
 from vjepa_interfaces.stamps import EPISODE_GAP_NS, begins_episode
 from vjepa_interfaces.transport_label import ImageLabelError
@@ -388,8 +388,7 @@ class _BagReading:
                         rgb = _picture(frame)
                         step = self._step(frame, rgb)
                 except ImageCodecError as error:  # A live node leaves such a frame out of the clip as well.
-                    reason = f": {error}" if isinstance(error, ImageLabelError) else ""
-                    self.report.faults[f"undecodable image{reason}"] += 1
+                    self.report.faults[f"undecodable image{_reason(error)}"] += 1
                     continue
                 whole.append(step is not None)
                 if step is not None:
@@ -523,6 +522,13 @@ def _refuse_faults(reports: list[BagReport]) -> None:
 def _picture(frame: Frame) -> np.ndarray:
     """Return the frame's picture, (height, width, 3) uint8; ImageCodecError where its bytes are none."""
     return compressed_to_rgb(frame.image) if hasattr(frame.image, "format") else image_to_rgb(frame.image)
+
+
+def _reason(error: ImageCodecError) -> str:
+    """Return why a picture cannot be decoded, as the end of a line that is the same for pictures of the same kind."""
+    if isinstance(error, DamagedJpegError):
+        return ": damaged JPEG, of which a part alone can be decoded"
+    return f": {error}" if isinstance(error, ImageLabelError) else ""
 
 
 def _image_shape(head: list[Frame], bag: Bag) -> tuple[int, int, int]:

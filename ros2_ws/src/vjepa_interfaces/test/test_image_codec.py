@@ -2,8 +2,10 @@
 
 import array
 import os
+import struct
 import subprocess
 import sys
+import zlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 
 from vjepa_interfaces import image_codec
 from vjepa_interfaces.image_codec import BACKENDS, LAYOUTS, compressed_to_rgb, fill_image, image_to_rgb
+from vjepa_interfaces.jpeg_damage import jpeg_warnings
 
 HEIGHT, WIDTH = 6, 8
 
@@ -239,6 +242,58 @@ def test_a_grey_compressed_picture_has_three_channels(cv2):
 def test_compressed_bytes_that_are_no_picture_are_refused(cv2, data):
     with pytest.raises(image_codec.ImageCodecError, match=f"'jpeg' has {len(data)} bytes that are no picture"):
         compressed_to_rgb(SimpleNamespace(format="jpeg", data=data))
+
+
+def jpeg(cv2, *options: int) -> bytes:
+    noise = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
+    return cv2.imencode(".jpg", cv2.resize(noise, (64, 48)), options)[1].tobytes()
+
+
+@pytest.mark.parametrize("label", ["jpeg", "", "rgb8; jpeg compressed bgr8"])
+@pytest.mark.parametrize("options", [(), ("IMWRITE_JPEG_PROGRESSIVE", 1), ("IMWRITE_JPEG_RST_INTERVAL", 4)])
+@pytest.mark.parametrize("what", ["rest is missing", "cut short", "zeros inside"])
+def test_a_damaged_jpeg_is_no_picture_with_a_grey_rest(cv2, what, options, label, capfd):
+    data = jpeg(cv2, *(getattr(cv2, entry) if isinstance(entry, str) else entry for entry in options))
+    half = len(data) // 2
+    damaged = {
+        "rest is missing": data[:half] + b"\xff\xd9",
+        "cut short": data[:half],
+        "zeros inside": data[:half] + bytes(200) + data[half + 200 :],
+    }[what]
+    with pytest.raises(image_codec.ImageCodecError, match=r"expected a whole"):
+        compressed_to_rgb(SimpleNamespace(format=label, data=damaged))
+    assert "JPEG" not in capfd.readouterr().err, "the error has it"
+
+
+def test_zeros_with_which_a_camera_fills_a_jpeg_up_are_no_damage(cv2):
+    data = jpeg(cv2)
+    expected = compressed_to_rgb(SimpleNamespace(format="jpeg", data=data))
+    for padded in (data[:-2] + bytes(300) + data[-2:], data + bytes(300)):
+        np.testing.assert_array_equal(compressed_to_rgb(SimpleNamespace(format="jpeg", data=padded)), expected)
+
+
+def test_what_others_write_while_a_picture_is_decoded_is_passed_on(capfd):
+    with jpeg_warnings() as warnings:
+        os.write(2, b"a line of somebody else\nCorrupt JPEG data: bad Huffman code\n")
+    assert warnings == ["Corrupt JPEG data: bad Huffman code"]
+    assert capfd.readouterr().err == "a line of somebody else\n"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("label", ["jpeg", "", "rgb8; jpeg compressed bgr8", "png", "bgr8; png compressed bgr8"])
+def test_an_orientation_in_the_file_is_not_applied_whatever_the_label(cv2, label, orientation):
+    """The raw topic has the pixels as the sensor has them."""
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0" + bytes([orientation, 0, 0, 0]) + bytes(4)
+    if "png" in label:
+        rgb = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+        data = cv2.imencode(".png", rgb[..., ::-1])[1].tobytes()
+        chunk = b"eXIf" + exif[6:]
+        data = data[:33] + struct.pack(">I", len(exif) - 6) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[33:]
+    else:
+        data = jpeg(cv2)
+        rgb = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+        data = data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:]
+    np.testing.assert_array_equal(compressed_to_rgb(SimpleNamespace(format=label, data=data)), rgb)
 
 
 def test_a_compressed_depth_image_is_refused():

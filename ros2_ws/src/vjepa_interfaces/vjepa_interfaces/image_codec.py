@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_interfaces.jpeg_damage import damage, jpeg_warnings
 from vjepa_interfaces.messages import as_message_bytes
 from vjepa_interfaces.transport_label import ImageCodecError as ImageCodecError
 from vjepa_interfaces.transport_label import ImageLabelError, decoded_encoding, raw_encoding
@@ -41,6 +42,10 @@ LAYOUTS: dict[str, tuple[type[np.unsignedinteger], int]] = {
 for _pattern in ("rggb", "bggr", "gbrg", "grbg"):
     LAYOUTS[f"bayer_{_pattern}8"] = (np.uint8, 1)
     LAYOUTS[f"bayer_{_pattern}16"] = (np.uint16, 1)
+
+
+class DamagedJpegError(ImageCodecError):
+    """A JPEG of which a part alone can be decoded; the rest of the picture would be grey."""
 
 
 MAX_PIXELS = 2**26
@@ -97,9 +102,12 @@ def compressed_to_rgb(message: Any) -> np.ndarray:
     """Return the picture in a `sensor_msgs/CompressedImage` (JPEG, PNG): uint8, shape (height, width, 3), red first.
 
     The label, `format`, decides what the file holds, as `transport_label` explains: of a Bayer pattern's label the
-    mosaic is interpolated as that of the raw topic. Needs OpenCV, whose decoder cv_bridge and rosbags-image use too.
+    mosaic is interpolated as that of the raw topic. An orientation in the file (EXIF) is not applied, whatever the
+    label: the raw topic has the sensor's pixels, and its camera_info is theirs. Needs OpenCV, whose decoder cv_bridge
+    and rosbags-image use too.
 
     Raises:
+        DamagedJpegError: a part of the picture is missing.
         ImageLabelError: the label names an encoding without known colours (such as a depth image's), contradicts the
             picture, or leaves its colours open.
         ImageCodecError: the bytes are no picture, or OpenCV is not installed.
@@ -120,10 +128,16 @@ def compressed_to_rgb(message: Any) -> np.ndarray:
             f"compressed image of {data.size} bytes states {size[0]} x {size[1]} pixels; expected at most {MAX_PIXELS}"
         )
     try:
-        flags = cv2.IMREAD_COLOR if source is None else cv2.IMREAD_UNCHANGED
-        decoded = cv2.imdecode(data, flags) if size is not None else None
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION if source is None else cv2.IMREAD_UNCHANGED
+        with jpeg_warnings() as warnings:
+            decoded = cv2.imdecode(data, flags) if size is not None else None
     except cv2.error as error:
         raise ImageCodecError(f"compressed image of format '{message.format}' was not decoded: {error}") from error
+    if missing := damage(warnings, data.tobytes()):
+        raise DamagedJpegError(
+            f"compressed image of format '{message.format}' is a damaged JPEG, of which a part alone can be decoded "
+            f"({missing}); expected a whole file"
+        )
     if decoded is None:
         raise ImageCodecError(
             f"compressed image of format '{message.format}' has {data.size} bytes that are no picture; "
