@@ -124,7 +124,7 @@ def write_sqlite(file: Path, entries: Iterable[Entry], encode=cdr, encoding: str
 
 
 def write_metadata(
-    folder: Path, files: list[str], entries: Iterable[Entry], qos: dict[str, str] | None = None, **other
+    folder: Path, files: list[str], entries: Iterable[Entry], /, qos: dict[str, str] | None = None, **other
 ) -> None:
     """Write metadata.yaml with the counts of `entries`; `other` takes the place of entries of it."""
     counts: dict[str, list] = {}

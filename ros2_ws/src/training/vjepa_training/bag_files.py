@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vjepa_interfaces.yaml_file import YamlLimitError, read_yaml
+from vjepa_interfaces.yaml_file import YamlDuplicateError, YamlLimitError, read_yaml
 from vjepa_training.bag_counts import compare, message_type
 from vjepa_training.bag_limits import ADVICE, Allowance, BagLimitError, check_entries, require_file
 from vjepa_training.bag_source import FOLDED, BagError, Source, open_source
@@ -49,31 +49,44 @@ def open_files(path: Path, faults: Counter[str]) -> BagFiles:
         raise BagError(f"'{path}' cannot be read: {error.strerror}") from error
 
 
-def read_metadata(path: Path) -> dict[str, Any]:
-    """Return what `metadata.yaml` in the folder of a bag states of it; nothing where it is missing or damaged.
+def custom_data(path: Path) -> dict[str, str]:
+    """Return what the recorder of a bag stated of it, `custom_data` of its metadata, as far as it can be read.
 
     Raises:
-        BagError: it stands for more values than a bound allows, or is no file.
+        BagError: metadata.yaml stands for more values than a bound allows, or is no file.
     """
+    found = _read_metadata(path, Counter()).get("custom_data")
+    return {str(key): _text(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def _text(value: Any) -> str:
+    """Return a value of YAML as rosbag2, which has texts alone there, would write it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _read_metadata(path: Path, faults: Counter[str]) -> dict[str, Any]:
+    """Return what `metadata.yaml` in the folder of a bag states of it; nothing, and a fault, where it cannot be read."""
     file = path / METADATA_FILE
+    if not file.exists():
+        faults["no metadata.yaml: its recorder was killed"] += 1
+        return {}
+    why = ""
     try:
         require_file(file, folders=True)
         found = read_yaml(file, "metadata", BagError, aliases=True)["rosbag2_bagfile_information"]
+        if isinstance(found, dict) and found:
+            return found
     except BagLimitError as error:
         raise BagError(str(error)) from error
     except BagError as error:
         if isinstance(error.__cause__, YamlLimitError):
             raise
-        return {}
+        if isinstance(error.__cause__, YamlDuplicateError):
+            why = f" ({error.__cause__})"
     except (KeyError, TypeError, IndexError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def custom_data(path: Path) -> dict[str, str]:
-    """Return what the recorder of a bag stated of it, `custom_data` of its metadata, as far as it can be read."""
-    found = read_metadata(path).get("custom_data")
-    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+        pass
+    faults[f"metadata.yaml cannot be read{why}: the files are read without it"] += 1
+    return {}
 
 
 def file_order(file: Path) -> tuple[int, str]:
@@ -84,11 +97,7 @@ def file_order(file: Path) -> tuple[int, str]:
 
 def _open_folder(path: Path, faults: Counter[str]) -> BagFiles:
     check_entries(path)
-    metadata = read_metadata(path)
-    if not (path / METADATA_FILE).exists():
-        faults["no metadata.yaml: its recorder was killed"] += 1
-    elif not metadata:
-        faults["metadata.yaml cannot be read: the files are read without it"] += 1
+    metadata = _read_metadata(path, faults)
     files = _files_of(path, metadata, faults)
     if not files:
         raise BagError(f"'{path}' is no rosbag2 bag: it has no .mcap or .db3 file")
@@ -152,9 +161,14 @@ def _compare_with_metadata(metadata: dict[str, Any], sources: list[Source], faul
     """Count the differences between what metadata.yaml states of each topic and what the files have."""
     stated, types = _stated_topics(metadata)
     found: Counter[str] = Counter()
+    in_file = _stated_files(metadata)
     for source in sources:
-        for topic, (_, count) in source.topics().items():
-            found[topic] += count
+        own = Counter({topic: count for topic, (_, count) in source.topics().items()})
+        found.update(own)
+        name = source.path.name.removesuffix(FOLDED)
+        if name in in_file and own.total() != in_file[name]:
+            what = f"{own.total()} messages in file '{name}', {in_file[name]} stated by {METADATA_FILE}"
+            faults[what] += abs(own.total() - in_file[name])
     total = metadata.get("message_count")
     if type(total) is int and total not in (found.total(), sum(stated.values())):
         faults[f"{found.total()} messages in the files, {total} in all stated by {METADATA_FILE}"] += 1
@@ -181,6 +195,16 @@ def _stated_topics(metadata: dict[str, Any]) -> tuple[dict[str, int], dict[str, 
             if isinstance(about.get("type"), str):
                 types[about["name"]] = message_type(about["type"])
     return counts, types
+
+
+def _stated_files(metadata: dict[str, Any]) -> dict[str, int]:
+    """Return the number of messages that metadata.yaml states of each file, by its name uncompressed."""
+    entries = metadata.get("files")
+    found = {}
+    for entry in entries if isinstance(entries, list) else ():
+        if isinstance(entry, dict) and isinstance(entry.get("path"), str) and type(entry.get("message_count")) is int:
+            found[Path(entry["path"]).name.removesuffix(FOLDED)] = entry["message_count"]
+    return found
 
 
 def _size(file: Path) -> int:

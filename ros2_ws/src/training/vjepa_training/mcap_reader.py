@@ -258,9 +258,17 @@ class McapReader:
         """Add up the messages of all units: as indexes and statistics state where these agree, else one by one."""
         for unit in self.units:
             self.counts.update(unit.counts or {})
-        stated = Counter(statistics.channel_message_counts) if statistics is not None and self.is_whole else None
-        if stated == self.counts and all(map(self._is_described, self.counts)):
-            return
+        if not self.is_whole:
+            statistics = None
+        stated = Counter(statistics.channel_message_counts) if statistics is not None else None
+        if stated != self.counts or not all(map(self._is_described, self.counts)):
+            self._count_one_by_one(stated)
+        if statistics is not None and (not stated or statistics.message_count != stated.total()):
+            where = f"the statistics of {self.path.name}"
+            compare("all topics", self.counts.total(), statistics.message_count, where, self.faults)
+
+    def _count_one_by_one(self, stated: Counter[int] | None) -> None:
+        """Count the messages of each unit, and compare with what the statistics have `stated` and with the indexes."""
         indexed, self.counts = self.counts, Counter()
         is_indexed = all(unit.counts is not None for unit in self.units)
         meter = Meter(self._allowance)
@@ -274,9 +282,6 @@ class McapReader:
                 self.counts.update(unit.counts or {})
         if stated:
             self._compare(stated, "statistics")
-        elif statistics is not None and self.is_whole:
-            where = f"the statistics of {self.path.name}"
-            compare("all topics", self.counts.total(), statistics.message_count, where, self.faults)
         if is_indexed:
             self._compare(indexed, "index")
 

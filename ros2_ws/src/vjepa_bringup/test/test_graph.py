@@ -405,6 +405,16 @@ def test_a_node_or_parameter_that_stands_twice_is_refused_by_name(content, messa
         read_parameter_file(path)
 
 
+@pytest.mark.parametrize(
+    "content", ["sim: {ros_parameters: {a: 1}}", "sim: {ros__parameters: {b: 1}, ros_parameters: {a: 1}}"]
+)
+def test_what_stands_in_place_of_ros__parameters_or_beside_it_is_refused_by_name(content, tmp_path):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(content)
+    with pytest.raises(VjepaError, match=r"wrong\.yaml, node 'sim': 'ros_parameters' is not read; .* two underscores"):
+        read_parameter_file(path)
+
+
 def test_a_missing_parameter_file_is_refused_by_name(tmp_path):
     with pytest.raises(VjepaError, match=r"nowhere\.yaml"):
         merged_parameters(StackOptions(params_file=str(tmp_path / "nowhere.yaml")))

@@ -392,15 +392,20 @@ def read_parameter_file(path: Path) -> dict[str, dict[str, Any]]:
     """Return the parameters in a ROS parameter file, by node name.
 
     Raises:
-        VjepaError: no such file, not `NODE: {ros__parameters: {...}}`, or a node or a parameter stands there twice,
-            in whatever notation.
+        VjepaError: no such file, not `NODE: {ros__parameters: {...}}` with nothing beside `ros__parameters`, or a node
+            or a parameter stands there twice, in whatever notation.
     """
     content = read_yaml(path, "parameter file")
-    valid = isinstance(content, dict) and all(
-        isinstance(value, dict) and isinstance(value.get("ros__parameters"), dict) for value in content.values()
-    )
-    if not valid:
-        raise VjepaError(f"parameter file {path} is not of the form NODE: {{ros__parameters: {{NAME: VALUE}}}}")
+    form = "NODE: {ros__parameters: {NAME: VALUE}}"
+    blocks = content if isinstance(content, dict) else {"": content}
+    for node, block in blocks.items():
+        if isinstance(block, dict) and (other := [str(key) for key in block if key != "ros__parameters"]):
+            raise VjepaError(
+                f"parameter file {path}, node '{node}': '{other[0]}' is not read; expected the form {form}, "
+                "with two underscores in ros__parameters and nothing beside it"
+            )
+        if not isinstance(block, dict) or not isinstance(block.get("ros__parameters"), dict):
+            raise VjepaError(f"parameter file {path} is not of the form {form}")
     nodes: dict[str, dict[str, Any]] = {}
     for node, value in content.items():
         name = str(node).strip("/")

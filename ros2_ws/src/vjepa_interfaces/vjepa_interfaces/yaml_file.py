@@ -1,6 +1,5 @@
 """The one reader of YAML: plain values of bounded size, from files of people unknown."""
 
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,10 @@ class YamlDuplicateError(yaml.YAMLError):
 
 
 class _BoundedLoader(yaml.SafeLoader):
-    """`SafeLoader` with bounds on depth and on the number of values, aliases unfolded."""
+    """`SafeLoader` with bounds on depth and on the number of values, aliases unfolded, and each name once in its mapping.
+
+    YAML forbids a name that stands twice. PyYAML keeps the last one, ROS joins the two; neither tells the author.
+    """
 
     def __init__(self, stream: str):
         super().__init__(stream)
@@ -48,6 +50,21 @@ class _BoundedLoader(yaml.SafeLoader):
         self._sizes[id(node)] = self._count - before
         return node
 
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                continue  # Such a key is refused later.
+            key = key_node.value if key_node.tag == _MERGE else self.construct_object(key_node)
+            line = key_node.start_mark.line + 1
+            if key in lines:
+                raise YamlDuplicateError(
+                    f"'{key}' stands twice, in lines {lines[key]} and {line}; write one, with all that belongs to it"
+                )
+            lines[key] = line
+        return node
+
     def _add(self, values: int) -> None:
         self._count += values
         if self._count > MAX_NODES:
@@ -55,31 +72,12 @@ class _BoundedLoader(yaml.SafeLoader):
 
 
 class _PlainLoader(_BoundedLoader):
-    """The same for files of settings: without aliases, as ROS reads them, and with each name once in its mapping.
-
-    YAML forbids a name that stands twice. PyYAML keeps the last one, ROS joins the two; neither tells the author.
-    """
+    """The same for files of settings: without aliases, as ROS reads them."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("it has an alias (*name), which ROS does not take either; write the value out")
         return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        lines: dict[Any, int] = {}
-        for key_node, _ in node.value:
-            if key_node.tag == _MERGE:
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable):
-                continue  # The base class refuses it.
-            line = key_node.start_mark.line + 1
-            if key in lines:
-                raise YamlDuplicateError(
-                    f"'{key}' stands twice, in lines {lines[key]} and {line}; write one, with all that belongs to it"
-                )
-            lines[key] = line
-        return super().construct_mapping(node, deep)
 
 
 def parse_yaml(text: str, aliases: bool = False) -> Any:
@@ -87,7 +85,7 @@ def parse_yaml(text: str, aliases: bool = False) -> Any:
 
     Raises:
         yaml.YAMLError: it is not plain YAML; a `YamlLimitError` where it stands for more than the bounds allow, a
-            `YamlDuplicateError` where a name stands twice, which only a file that may have aliases may do.
+            `YamlDuplicateError` where a name stands twice in a mapping.
     """
     if len(text) > MAX_BYTES:
         raise YamlLimitError(f"it has {len(text)} characters; expected at most {MAX_BYTES}")
@@ -108,12 +106,11 @@ def read_yaml(path: Path | str, what: str, error: type[VjepaError] = VjepaError,
         what: what the file is called in messages, as in `calibration`.
         error: the kind of error that is raised.
         aliases: whether it may have aliases, as files that other programs wrote; what they stand for counts each time.
-            Of a name that stands twice in such a file the last one counts.
 
     Raises:
         VjepaError: of the kind `error`: no such file, one that is larger, deeper or stands for more values than the
-            bounds allow (its cause is then a `YamlLimitError`), not plain YAML in UTF-8, or without `aliases` one in
-            which a name stands twice (the message has the name and both lines).
+            bounds allow (its cause is then a `YamlLimitError`), not plain YAML in UTF-8, or one in which a name stands
+            twice (its cause is then a `YamlDuplicateError`, whose message has the name and both lines).
     """
     file = Path(path).expanduser()
     try:
