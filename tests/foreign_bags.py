@@ -88,13 +88,14 @@ def write_mcap(
     with open(file, "wb") as stream:
         writer = Writer(stream, **options)
         writer.start(profile=profile, library="someone else's")
-        channels: dict[str, int] = {}
+        channels: dict[tuple[str, str], int] = {}
         for topic, at, message in entries:
-            if topic not in channels:
+            key = topic, kind(message)
+            if key not in channels:
                 text = STORE.generate_msgdef(kind(message), ros_version=2)[0].encode()
                 schema = writer.register_schema(kind(message), "ros2msg", text)
-                channels[topic] = writer.register_channel(topic, encoding, schema, {"offered_qos_profiles": QOS})
-            writer.add_message(channels[topic], at, encode(message), at)
+                channels[key] = writer.register_channel(topic, encoding, schema, {"offered_qos_profiles": QOS})
+            writer.add_message(channels[key], at, encode(message), at)
         writer.finish()
     return file
 
@@ -111,13 +112,14 @@ def write_sqlite(file: Path, entries: Iterable[Entry], encode=cdr, encoding: str
             "data BLOB NOT NULL)"
         )
         database.execute("CREATE INDEX timestamp_idx ON messages (timestamp ASC)")
-        numbers: dict[str, int] = {}
+        numbers: dict[tuple[str, str], int] = {}
         for topic, at, message in entries:
-            if topic not in numbers:
-                numbers[topic] = len(numbers) + 1
-                row = (numbers[topic], topic, kind(message), encoding, QOS)
+            key = topic, kind(message)
+            if key not in numbers:
+                numbers[key] = len(numbers) + 1
+                row = (numbers[key], topic, kind(message), encoding, QOS)
                 database.execute("INSERT INTO topics VALUES (?, ?, ?, ?, ?)", row)
-            row = (numbers[topic], at, encode(message))
+            row = (numbers[key], at, encode(message))
             database.execute("INSERT INTO messages(topic_id, timestamp, data) VALUES (?, ?, ?)", row)
     database.close()
     return file

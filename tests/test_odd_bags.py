@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from mcap.opcode import Opcode
+from mcap.writer import CompressionType, IndexType
 
 from tests.bag_recipes import records
 from tests.foreign_bags import (
@@ -20,9 +20,7 @@ from tests.foreign_bags import (
     T0,
     arm,
     build,
-    commands,
     frames,
-    header,
     image,
     in_order,
     joint_state,
@@ -32,7 +30,6 @@ from tests.foreign_bags import (
     write_metadata,
     write_sqlite,
 )
-from vjepa_interfaces.errors import VjepaError
 from vjepa_training.bag_reader import Bag, BagError, topic_names
 
 ROWS = 90
@@ -90,3 +87,138 @@ def test_the_statistics_of_a_file_are_compared_in_all_and_by_channel(what, tmp_p
     assert fault.startswith(f"fewer messages on {topic} than the statistics of b.mcap states (")
     assert faults[fault] == 9
     assert refused(bag)
+
+
+# -------------------------------------------------------------------------------------------------- topics of a file
+
+
+@pytest.mark.parametrize("files", ["one MCAP file", "two MCAP files", "one database"])
+def test_two_types_on_one_topic_are_both_named_and_the_expected_one_is_read(files, tmp_path):
+    points = [(JOINTS, at, STORE.types["std_msgs/msg/Float64"](1.0)) for _, at, _ in arm()[::10]]
+    if files == "one database":
+        bag = write_sqlite(tmp_path / "b.db3", run() + points)
+    elif files == "one MCAP file":
+        bag = write_mcap(tmp_path / "b.mcap", run() + points)
+    else:
+        bag = tmp_path / "b"
+        bag.mkdir()
+        write_mcap(bag / "b_0.mcap", run())
+        write_mcap(bag / "b_1.mcap", points)
+        write_metadata(bag, ["b_0.mcap", "b_1.mcap"], run())
+    dataset, faults = build(bag)
+    assert len(dataset) == ROWS
+    what = f"message on {JOINTS} of type std_msgs/msg/Float64; those of sensor_msgs/msg/JointState are read"
+    assert faults.pop(what) == 31
+    assert not faults or files == "two MCAP files"
+    assert refused(bag)
+
+
+def test_a_topic_of_two_wrong_types_is_refused_with_both(tmp_path):
+    floats = [(JOINTS, T0, STORE.types[f"std_msgs/msg/{kind}"](1.0)) for kind in ("Float64", "Float32")]
+    bag = write_mcap(tmp_path / "b.mcap", frames() + floats)
+    kinds = "std_msgs/msg/Float64 and std_msgs/msg/Float32"
+    with pytest.raises(BagError, match=f"topic '{JOINTS}' is a {kinds}; expected sensor_msgs/msg/JointState"):
+        Bag(bag, topic_names())
+
+
+@pytest.mark.parametrize("row", [(CAMERA, ""), ("", ""), (CAMERA, "sensor_msgs/msg/CompressedImage")])
+def test_a_row_of_topics_that_has_no_message_costs_nothing(row, tmp_path):
+    import sqlite3
+
+    bag = write_sqlite(tmp_path / "b.db3", run())
+    with sqlite3.connect(bag) as database:
+        database.execute("INSERT INTO topics VALUES (99, ?, ?, '', '')", row)
+    database.close()
+    dataset, faults = build(bag, strict=True)
+    assert (len(dataset), faults) == (ROWS, Counter())
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_a_channel_whose_name_is_not_utf_8_is_named_and_costs_its_own_messages(chunked, tmp_path):
+    other = [("/caméra", at, joint_state(at)) for _, at, _ in arm()[::10]]
+    bag = write_mcap(
+        tmp_path / "b.mcap",
+        in_order(run() + other),
+        use_chunking=chunked,
+        compression=CompressionType.NONE,
+        enable_crcs=False,
+    )
+    bag.write_bytes(bag.read_bytes().replace("caméra".encode(), b"cam\xff\xfera"))
+    dataset, faults = build(bag)
+    assert len(dataset) == ROWS
+    assert faults == {r"message on '/cam\xff\xfera', which is no name in UTF-8": 31}
+    assert refused(bag)
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+def test_a_chunk_that_states_a_false_time_is_named_and_read_by_the_times_of_its_messages(indexed, tmp_path):
+    options = {} if indexed else {"index_types": IndexType.NONE, "use_statistics": False}
+    bag = write_mcap(tmp_path / "b.mcap", run(), chunk_size=5_000, **options)
+    data = bytearray(bag.read_bytes())
+    places = [place for place, _ in records(data, Opcode.CHUNK)]
+    for place in places[1:3]:
+        struct.pack_into("<Q", data, place, T0 + 1000 * SECOND)
+    bag.write_bytes(data)
+    dataset, faults = build(bag)
+    assert (len(dataset), len(dataset.episodes)) == (ROWS, 1)
+    assert faults == {"chunk that states a later time than its messages have, read by theirs": 2}
+
+
+# ------------------------------------------------------------------------------------------------- which topic is which
+
+
+@pytest.mark.parametrize(
+    ("mapping", "reward", "twice"),
+    [
+        ("joint_command: /joint_states", "", "joint_states and joint_command are both read from '/joint_states'"),
+        ("sim_bridge/target: /a\nsim_bridge/fingertip: a", "", "are both read from '/a'"),
+        ("joint_states: /arm", "sim_bridge/timestep", "sim_bridge/timestep and reward are both read from"),
+    ],
+)
+def test_one_topic_for_two_of_ours_is_refused(mapping, reward, twice, tmp_path):
+    (tmp_path / "topics.yaml").write_text(mapping)
+    with pytest.raises(BagError, match=f"{twice}.*; expected a topic of its own for each"):
+        topic_names(mapping=tmp_path / "topics.yaml", reward=reward)
+
+
+# ------------------------------------------------------------------------------------------------------------- frames
+
+
+def compressed(entries, damaged=()):
+    """The same frames as JPEG files, some of which lack their second half."""
+    cv2 = pytest.importorskip("cv2")
+    found = []
+    for number, (topic, at, raw) in enumerate(entries):
+        picture = cv2.resize(np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8), (64, 64))
+        data = cv2.imencode(".jpg", picture)[1].tobytes()
+        data = data[: len(data) // 2] + b"\xff\xd9" if number in damaged else data
+        message = STORE.types["sensor_msgs/msg/CompressedImage"](raw.header, "jpeg", np.frombuffer(data, np.uint8))
+        found.append((topic, at, message))
+    return found
+
+
+def test_damaged_jpegs_are_unreadable_pictures(tmp_path):
+    shown = compressed(frames(), damaged=range(10, 17))
+    dataset, faults = build(write_mcap(tmp_path / "b.mcap", in_order(shown + arm())))
+    assert len(dataset) == ROWS - 7
+    assert faults == {"undecodable image: damaged JPEG, of which a part alone can be decoded": 7}
+
+
+def test_a_first_frame_of_another_size_costs_that_frame_alone(tmp_path):
+    entries = frames()
+    _, _, first = entries[0]
+    first.height, first.width, first.step, first.data = 2, 2, 6, np.zeros(12, np.uint8)
+    dataset, faults = build(write_mcap(tmp_path / "b.mcap", in_order(entries + arm())))
+    assert len(dataset) == ROWS - 1
+    assert faults == {"image of another size than (4, 4, 3)": 1}
+
+
+def test_frames_whose_stamps_fall_are_named(tmp_path):
+    """The times of arrival rise: a recorder whose clock was set back, or a bag that was put together wrongly."""
+    stamps = [T0 + i * SECOND // 30 for i in range(ROWS)]
+    falling = [(CAMERA, at + 5 * MS, image(stamp)) for at, stamp in zip(stamps, stamps[::-1], strict=True)]
+    dataset, faults = build(
+        write_mcap(tmp_path / "b.mcap", in_order(falling + arm())), effort_limit=1.0, control_period_s=0.033
+    )
+    assert len(dataset.episodes) == len(dataset)
+    assert faults["episode cut where a frame is stamped before the one that arrived before it"] == ROWS - 1

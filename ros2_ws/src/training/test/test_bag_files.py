@@ -42,14 +42,18 @@ def entries(count: int, size: int = 40) -> list[tuple[str, int, bytes]]:
     return [(TOPICS[i % 2], 1000 + 10 * i, random.bytes(size)) for i in range(count)]
 
 
+TYPE = "std_msgs/msg/String"
+
+
 def read(path: Path, topics=TOPICS) -> tuple[list[tuple[str, int, bytes]], Counter]:
     faults: Counter[str] = Counter()
     files = open_files(path, faults)
-    return [message for source in files.sources for message in source.messages(topics, faults)], faults
+    wanted = dict.fromkeys(topics, TYPE)
+    return [message for source in files.sources for message in source.messages(wanted, faults)], faults
 
 
 def counts(path: Path) -> dict[str, int]:
-    return {name: count for s in open_files(path, Counter()).sources for name, (_, count) in s.topics().items()}
+    return {name: count.total() for s in open_files(path, Counter()).sources for name, count in s.topics().items()}
 
 
 def as_rosbags(path: Path) -> list[tuple[str, int, bytes]]:

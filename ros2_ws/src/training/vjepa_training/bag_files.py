@@ -65,7 +65,7 @@ def _text(value: Any) -> str:
 
 
 def _read_metadata(path: Path, faults: Counter[str]) -> dict[str, Any]:
-    """Return what `metadata.yaml` in the folder of a bag states of it; nothing, and a fault, where it cannot be read."""
+    """Return what `metadata.yaml` in a bag's folder states; nothing, and a fault, where it cannot be read."""
     file = path / METADATA_FILE
     if not file.exists():
         faults["no metadata.yaml: its recorder was killed"] += 1
@@ -163,7 +163,7 @@ def _compare_with_metadata(metadata: dict[str, Any], sources: list[Source], faul
     found: Counter[str] = Counter()
     in_file = _stated_files(metadata)
     for source in sources:
-        own = Counter({topic: count for topic, (_, count) in source.topics().items()})
+        own = Counter({topic: counts.total() for topic, counts in source.topics().items()})
         found.update(own)
         name = source.path.name.removesuffix(FOLDED)
         if name in in_file and own.total() != in_file[name]:
@@ -175,9 +175,11 @@ def _compare_with_metadata(metadata: dict[str, Any], sources: list[Source], faul
     if not stated:
         return
     for source in sources:
-        for topic, (kind, count) in source.topics().items():
-            if count and types.get(topic, kind) != kind:
-                faults[f"metadata.yaml states type {types[topic]} of topic {topic}; its file {kind}, which counts"] += 1
+        for topic, counts in source.topics().items():
+            for kind in +counts:
+                if types.get(topic, kind) != kind:
+                    what = f"metadata.yaml states type {types[topic]} of topic {topic}; its file {kind}, which counts"
+                    faults[what] += 1
     for topic in sorted({*stated, *found}):
         compare(topic, found[topic], stated.get(topic, 0), METADATA_FILE, faults)
 

@@ -2,7 +2,7 @@
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from vjepa_interfaces.errors import VjepaError
 from vjepa_training.bag_source import Source
@@ -10,17 +10,16 @@ from vjepa_training.bag_source import Source
 Message = tuple[str, int, bytes]
 
 
-def in_order_of_time(sources: Iterable[Source], topics: Iterable[str], faults: Counter[str]) -> Iterator[Message]:
-    """Yield topic, time (ns) and contents of the messages on `topics` of all files, by their times.
+def in_order_of_time(sources: Iterable[Source], wanted: Mapping[str, str], faults: Counter[str]) -> Iterator[Message]:
+    """Yield topic, time (ns) and contents of the messages of all files, by their times.
 
     A file is opened when its time has come, so that of files one behind the other one is open at a time.
 
     Args:
         sources: the files, in any order.
-        topics: absolute names in the bag.
+        wanted: type of the messages that are read, by the absolute name of their topic in the bag.
         faults: is counted up by what cannot be read, in words.
     """
-    topics = list(topics)
     later = sorted(sources, key=lambda source: source.start_ns)[::-1]
     opened: list[tuple[int, int, Message, Iterator[Message]]] = []  # Time, number of the file, its next message.
 
@@ -32,7 +31,7 @@ def in_order_of_time(sources: Iterable[Source], topics: Iterable[str], faults: C
     number = 0
     while later or opened:
         while later and (not opened or later[-1].start_ns <= opened[0][0]):
-            push(number, _read(later.pop(), topics, faults))
+            push(number, _read(later.pop(), wanted, faults))
             number += 1
         if opened:
             _, own, message, messages = heapq.heappop(opened)
@@ -40,9 +39,9 @@ def in_order_of_time(sources: Iterable[Source], topics: Iterable[str], faults: C
             push(own, messages)
 
 
-def _read(source: Source, topics: Iterable[str], faults: Counter[str]) -> Iterator[Message]:
+def _read(source: Source, wanted: Mapping[str, str], faults: Counter[str]) -> Iterator[Message]:
     """Yield the messages of one file up to its end or to where nothing more can be read of it."""
     try:
-        yield from source.messages(topics, faults)
+        yield from source.messages(wanted, faults)
     except (VjepaError, OSError) as error:
         faults[f"damaged: nothing read from there on ({str(error).splitlines()[0]})"] += 1

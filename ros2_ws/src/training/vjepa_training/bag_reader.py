@@ -89,14 +89,26 @@ def topic_names(namespace: str = "", mapping: Path | None = None, reward: str = 
         reward: topic of a reward; empty for none.
 
     Raises:
-        BagError: the file is not such a mapping, or names a topic that is not read.
+        BagError: the file is not such a mapping, or names a topic that is not read; or two of ours are one of theirs.
     """
     prefix = f"/{namespace.strip('/')}" if namespace.strip("/") else ""
     names = {name: f"{prefix}/{name}" for name in TYPES if name != REWARD}
     if reward:
         names[REWARD] = reward if reward.startswith("/") else f"{prefix}/{reward}"
-    if mapping is None:
-        return names
+    if mapping is not None:
+        _take_mapping(names, mapping, prefix)
+    for topic, count in Counter(names.values()).items():
+        if count > 1:
+            twice = " and ".join(name for name, other in names.items() if other == topic)
+            raise BagError(
+                f"{twice} are both read from '{topic}'; expected a topic of its own for each: correct --topics or "
+                "--reward-topic"
+            )
+    return names
+
+
+def _take_mapping(names: dict[str, str], mapping: Path, prefix: str) -> None:
+    """Put the topics that the file `mapping` names into `names`; BagError as `topic_names`."""
     theirs = read_yaml(mapping, "topic mapping", BagError)
     if not isinstance(theirs, Mapping) or not all(isinstance(name, str) and name for name in theirs.values()):
         raise BagError(f"topic mapping '{mapping}' is not one; expected lines such as: {IMAGE}: /my_camera/image_raw")
@@ -105,7 +117,6 @@ def topic_names(namespace: str = "", mapping: Path | None = None, reward: str = 
         if own not in names:
             raise BagError(f"{mapping}: {unknown_name('topic', str(name), names)}")
         names[own] = other if other.startswith("/") else f"{prefix}/{other}"
-    return names
 
 
 class Bag:
@@ -132,19 +143,20 @@ class Bag:
         self.about = custom_data(self.path)
         if self.about.get("closed") == "false":
             self.faults["recorder killed before it closed the bag"] += 1
-        self._types, counts = _types_and_counts(self._sources)
+        counts = _counts_by_type(self._sources)
         names = dict(names)
         compressed = f"{names[IMAGE]}/compressed"
-        if not counts[names[IMAGE]] and counts[compressed]:
+        if names[IMAGE] not in counts and compressed in counts:
             names[IMAGE] = compressed
-        self._names = {topic: name for name, topic in names.items() if counts[topic]}
+        self._names = {topic: name for name, topic in names.items() if topic in counts}
         self.present = frozenset(self._names.values())
-        self.frame_count = counts[names[IMAGE]]
+        self._types: dict[str, str] = {}
         for topic, name in self._names.items():
-            if self._types[topic] not in TYPES[name]:
-                valid = " or ".join(TYPES[name])
-                kind = self._types[topic] or "topic without a type"
-                raise BagError(f"{self.path}: topic '{topic}' is a {kind}; expected {valid}")
+            if not any(kind in TYPES[name] for kind in counts[topic]):
+                kinds = " and ".join(kind or "topic without a type" for kind in counts[topic])
+                raise BagError(f"{self.path}: topic '{topic}' is a {kinds}; expected {' or '.join(TYPES[name])}")
+            self._types[topic] = _read_type(topic, counts[topic], TYPES[name], self.faults)
+        self.frame_count = counts[names[IMAGE]][self._types[names[IMAGE]]] if IMAGE in self.present else 0
         expected = TYPES if self.present & set(OF_THE_SIM) else TYPES.keys() - OF_THE_SIM
         self.notes: Counter[str] = Counter()
         for name in TYPES:
@@ -316,28 +328,31 @@ def messages_of(
         BagError: there is no bag.
     """
     sources, _ = open_files(Path(path).expanduser(), faults)
-    types, counts = _types_and_counts(sources)
-    names = {}
-    for name in wanted.keys() & types.keys():
-        if types[name] == wanted[name].type:
-            names[name] = name
-        else:
-            kind = types[name] or "no type"
-            faults[f"message on {name} of {kind}; expected {wanted[name].type}"] += counts[name]
-    found = _messages(sources, names, types, faults)
+    counts = _counts_by_type(sources)
+    types = {name: wanted[name].type for name in sorted(wanted.keys() & counts.keys())}
+    for name, kind in types.items():
+        _read_type(name, counts[name], (kind,), faults)
+    found = _messages(sources, {name: name for name in types}, types, faults)
     return ((wanted[name], arrived_ns, message) for name, arrived_ns, message in found)
 
 
-def _types_and_counts(sources: Iterable[Source]) -> tuple[dict[str, str], Counter[str]]:
-    """Return the type of each topic that has messages, and how many."""
-    types: dict[str, str] = {}
-    counts: Counter[str] = Counter()
+def _counts_by_type(sources: Iterable[Source]) -> dict[str, Counter[str]]:
+    """Return the number of messages by type of each topic that has messages."""
+    found: dict[str, Counter[str]] = {}
     for source in sources:
-        for topic, (kind, count) in source.topics().items():
-            if count:
-                types[topic] = kind
-                counts[topic] += count
-    return types, counts
+        for topic, counts in source.topics().items():
+            if counts.total():
+                found.setdefault(topic, Counter()).update(+counts)
+    return found
+
+
+def _read_type(topic: str, counts: Counter[str], valid: Sequence[str], faults: Counter[str]) -> str:
+    """Return which of the `valid` types of a topic is read, that of the most messages; count those of other types."""
+    chosen = max(valid, key=lambda kind: counts[kind])
+    for kind, count in counts.items():
+        if kind != chosen:
+            faults[f"message on {topic} of type {kind or '(none)'}; those of {chosen} are read"] += count
+    return chosen
 
 
 def _messages(
@@ -352,7 +367,7 @@ def _messages(
     lost: Counter[str] = Counter()
     read: Counter[str] = Counter()
     try:
-        for topic, arrived_ns, data in in_order_of_time(sources, names, lost):
+        for topic, arrived_ns, data in in_order_of_time(sources, {topic: types[topic] for topic in names}, lost):
             read[topic] += 1
             name = names[topic]
             if types[topic] in _SMALL and len(data) > MAX_SMALL_BYTES:
@@ -366,10 +381,10 @@ def _messages(
             yield name, arrived_ns, message
     finally:
         faults.update(lost)
-    _, counts = _types_and_counts(sources)
+    counts = _counts_by_type(sources)
     for topic in sorted(names):
         named = sum(count for fault, count in lost.items() if fault.startswith(f"message on {topic} lost"))
-        compare(topic, read[topic] + named, counts[topic], "the bag", faults)
+        compare(topic, read[topic] + named, counts[topic][types[topic]], "the bag", faults)
 
 
 def _value(name: str, message: Any) -> Any:

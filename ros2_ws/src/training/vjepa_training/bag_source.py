@@ -2,7 +2,7 @@
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -37,14 +37,14 @@ class Source(Protocol):
     faults: Counter[str]
     start_ns: int
 
-    def topics(self) -> dict[str, tuple[str, int]]:
-        """Return type and number of messages of each topic, as they lie in the file."""
+    def topics(self) -> dict[str, Counter[str]]:
+        """Return the number of messages of each topic, by their type, as they lie in the file."""
         ...
 
-    def messages(self, topics: Iterable[str], faults: Counter[str]) -> Iterator[tuple[str, int, bytes]]:
-        """Yield topic, time (ns) and contents of the messages on `topics` by their times.
+    def messages(self, wanted: Mapping[str, str], faults: Counter[str]) -> Iterator[tuple[str, int, bytes]]:
+        """Yield topic, time (ns) and contents of the messages on the topics and of the types `wanted`, by their times.
 
-        `faults` is counted up by the parts that cannot be read, and by the messages on `topics` that are in them.
+        `faults` is counted up by the parts that cannot be read, and by the messages wanted that are in them.
         """
         ...
 
@@ -89,11 +89,11 @@ class _FileUnfolded:
         self._source = _file_of(plain, allowance.less(meter.unfolded), faults)
         self.is_whole, self.faults, self.start_ns = self._source.is_whole, self._source.faults, self._source.start_ns
 
-    def topics(self) -> dict[str, tuple[str, int]]:
+    def topics(self) -> dict[str, Counter[str]]:
         return self._source.topics()
 
-    def messages(self, topics: Iterable[str], faults: Counter[str]) -> Iterator[tuple[str, int, bytes]]:
-        return self._source.messages(topics, faults)
+    def messages(self, wanted: Mapping[str, str], faults: Counter[str]) -> Iterator[tuple[str, int, bytes]]:
+        return self._source.messages(wanted, faults)
 
 
 class _MessagesUnfolded:
@@ -104,12 +104,12 @@ class _MessagesUnfolded:
         self.path, self.is_whole, self.faults = source.path, source.is_whole, source.faults
         self.start_ns = source.start_ns
 
-    def topics(self) -> dict[str, tuple[str, int]]:
+    def topics(self) -> dict[str, Counter[str]]:
         return self._source.topics()
 
-    def messages(self, topics: Iterable[str], faults: Counter[str]) -> Iterator[tuple[str, int, bytes]]:
+    def messages(self, wanted: Mapping[str, str], faults: Counter[str]) -> Iterator[tuple[str, int, bytes]]:
         meter = Meter(self._allowance)
-        for topic, time_ns, data in self._source.messages(topics, faults):
+        for topic, time_ns, data in self._source.messages(wanted, faults):
             if data[: len(_ZSTD_MAGIC)] != _ZSTD_MAGIC:
                 yield topic, time_ns, data
                 continue

@@ -258,11 +258,11 @@ def describe(bags: list[Bag], config: BuildConfig, encoder: Encoder | None) -> D
         raise VjepaError(f"{usable.path}: no joint state names a joint; name those of the arm with --joints{listed}")
     faults = Counter(usable.faults)
     frames = usable.frames(round(config.joint_state_max_age_s * 1e9), faults, joints, config.derive_velocity)
-    head = list(islice(frames, HEAD_FRAMES))
+    head = [_Head.of(frame) for frame in islice(frames, HEAD_FRAMES)]
     frames.close()
     if not head:
         raise VjepaError(f"{usable.path}: no frame could be read{_listed(faults)}")
-    if not arm and not any(frame.joint_state for frame in head) and len(head) < HEAD_FRAMES:
+    if not arm and not any(frame.is_joined for frame in head) and len(head) < HEAD_FRAMES:
         raise VjepaError(f"{usable.path}: none of its {len(head)} frames has a joint state{_listed(faults)}")
     image_shape = _image_shape(head, usable)
     return DatasetInfo(
@@ -435,6 +435,10 @@ class _BagReading:
                     self.report.faults["frame missing (gap)"] += round(distance_ns / period_ns) - 1
                 elif distance_ns > EPISODE_GAP_NS and TIMESTEP in self._bag.present:
                     self.report.faults["episode cut by a gap above 0.5 s"] += 1
+                elif distance_ns < 0:
+                    self.report.faults[
+                        "episode cut where a frame is stamped before the one that arrived before it"
+                    ] += 1
             previous_ns, ended = frame.stamp_ns, kind == LAST
             yield number, frame
 
@@ -531,23 +535,45 @@ def _reason(error: ImageCodecError) -> str:
     return f": {error}" if isinstance(error, ImageLabelError) else ""
 
 
-def _image_shape(head: list[Frame], bag: Bag) -> tuple[int, int, int]:
-    """Return the shape of the first frame that can be decoded."""
-    problem = "it has no frames"
-    for frame in head:
+class _Head(NamedTuple):
+    """What one of the first frames tells of a bag, without its picture: a hundred of these take gigabytes.
+
+    Attributes:
+        stamp_ns: of the frame.
+        is_joined: whether it has a joint state.
+        shape: of the picture; None where it cannot be decoded.
+        problem: why not.
+    """
+
+    stamp_ns: int
+    is_joined: bool
+    shape: tuple[int, int, int] | None
+    problem: str
+
+    @classmethod
+    def of(cls, frame: Frame) -> "_Head":
+        shape, problem = None, ""
         try:
             height, width, channels = _picture(frame).shape
-            return height, width, channels
+            shape = height, width, channels
         except ImageCodecError as error:
             problem = str(error)
-    raise VjepaError(f"{bag.path}: none of the first {len(head)} frames can be decoded: {problem}")
+        return cls(frame.stamp_ns, frame.joint_state is not None, shape, problem)
+
+
+def _image_shape(head: list[_Head], bag: Bag) -> tuple[int, int, int]:
+    """Return the shape that most of the first frames have; of two that are as many, the first."""
+    shapes = Counter(frame.shape for frame in head if frame.shape is not None)
+    if shapes:
+        return shapes.most_common(1)[0][0]
+    raise VjepaError(f"{bag.path}: none of the first {len(head)} frames can be decoded: {head[-1].problem}")
 
 
 def _frame_count(bag: Bag) -> int:
     return bag.frame_count
 
 
-def _control_period_ns(head: list[Frame], known_s: float | None, bag: Bag) -> int:
+def _control_period_ns(head: list[_Head], known_s: float | None, bag: Bag) -> int:
     if known_s is not None:
         return round(known_s * 1e9)
     distances = np.diff([frame.stamp_ns for frame in head])

@@ -10,7 +10,7 @@ Format: the MCAP specification, https://mcap.dev/spec; definitions are decoded b
 import heapq
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,11 @@ from vjepa_training.bag_limits import (
     BagLimitError,
     Meter,
 )
-from vjepa_training.mcap_units import RECORD_HEAD, Loaded, McapMessage, Run, Unit, chunk_at, index_counts
+from vjepa_training.mcap_units import RECORD_HEAD, Index, Loaded, McapMessage, Run, Unit, chunk_at, index_at
 
 MAX_STATISTICS_BYTES = 2**20
+_NO_TEXT = "\\x"
+"""What the name of a topic has where its bytes are no text; no name in ROS has it."""
 
 
 class McapReader:
@@ -72,25 +74,23 @@ class McapReader:
         self._definitions: dict[tuple[int, int], int] = {}
         self._definition_bytes = 0
         statistics = self._look_through()
-        self.start_ns = min((unit.start_ns for unit in self.units if unit.size >= 0), default=0)
         self._check_stated()
         if counted:
             self._count(statistics)
             self._name_unread()
+        self.start_ns = min((unit.start_ns for unit in self.units if unit.size >= 0), default=0)
 
     @property
     def definition_bytes(self) -> int:
         """Bytes of all topics and message definitions."""
         return self._definition_bytes
 
-    def topics(self) -> dict[str, tuple[str, int]]:
-        """Return type and number of messages of each topic."""
-        found: dict[str, tuple[str, int]] = {}
+    def topics(self) -> dict[str, Counter[str]]:
+        """Return the number of messages of each topic, by their type."""
+        found: dict[str, Counter[str]] = {}
         for number, channel in self.channels.items():
             if channel.message_encoding in CDR:
-                before = found.get(channel.topic, ("", 0))
-                kind = self._type_of(channel) if self.counts[number] or not before[0] else before[0]
-                found[channel.topic] = kind, before[1] + self.counts[number]
+                found.setdefault(channel.topic, Counter())[self._type_of(channel)] += self.counts[number]
         return found
 
     def _type_of(self, channel: Channel) -> str:
@@ -104,19 +104,18 @@ class McapReader:
             if number in names:
                 faults[f"message on {names[number]} lost in a damaged chunk"] += count
 
-    def messages(self, topics: Iterable[str], faults: Counter[str]) -> Iterator[tuple[str, int, bytes]]:
-        """Yield topic, time (ns) and contents of the messages on `topics` by their times.
+    def messages(self, wanted: Mapping[str, str], faults: Counter[str]) -> Iterator[tuple[str, int, bytes]]:
+        """Yield topic, time (ns) and contents of the messages on the topics and of the types `wanted`, by their times.
 
-        Chunks that are damaged are left out, and counted in `faults` with the messages on `topics` that they have.
+        Chunks that are damaged are left out, and counted in `faults` with the messages wanted that they have.
 
         Raises:
             BagLimitError: chunks unfold to more than the allowance, or too many of them are of the same time.
         """
-        wanted = set(topics)
         names = {
             number: channel.topic
             for number, channel in self.channels.items()
-            if channel.topic in wanted and channel.message_encoding in CDR
+            if wanted.get(channel.topic) == self._type_of(channel) and channel.message_encoding in CDR
         }
         most_held = max(BASE_HELD_BYTES, os.stat(self.path).st_size)
         meter, held = Meter(self._allowance), 0
@@ -194,7 +193,7 @@ class McapReader:
                 elif opcode == Opcode.MESSAGE:
                     self.units += run.with_message(stream, position, length)
                 elif opcode == Opcode.MESSAGE_INDEX and behind_chunk:
-                    self._note_index(index_counts(stream, length))
+                    self._note_index(index_at(stream, length))
                 elif opcode in (Opcode.SCHEMA, Opcode.CHANNEL):
                     if length > MAX_DEFINITION_BYTES or not self._define(opcode, stream.read(length)):
                         break
@@ -247,12 +246,19 @@ class McapReader:
                     )
                 meter.unfold(unit.unfolds_to)
 
-    def _note_index(self, found: tuple[int, int] | None) -> None:
-        """Take the number of messages that an index states of the chunk before it."""
+    def _note_index(self, found: Index | None) -> None:
+        """Take the number of messages that an index states of the chunk before it, and their times."""
         if found is not None:
             counts = {**(self.units[-1].counts or {})}
-            counts[found[0]] = counts.get(found[0], 0) + found[1]
-            self.units[-1] = self.units[-1]._replace(counts=counts)
+            counts[found.channel] = counts.get(found.channel, 0) + found.messages
+            self.units[-1] = self._with_start(self.units[-1], found.first_ns)._replace(counts=counts)
+
+    def _with_start(self, unit: Unit, first_ns: int) -> Unit:
+        """Return a unit that begins no later than its first message."""
+        if first_ns >= unit.start_ns:
+            return unit
+        self.faults["chunk that states a later time than its messages have, read by theirs"] += 1
+        return unit._replace(start_ns=first_ns)
 
     def _count(self, statistics: Statistics | None) -> None:
         """Add up the messages of all units: as indexes and statistics state where these agree, else one by one."""
@@ -275,8 +281,9 @@ class McapReader:
         with open(self.path, "rb") as stream:
             for number, unit in enumerate(self.units):
                 try:
-                    channels = Loaded(unit, stream, meter, range(2**16), self._define).channels
-                    self.units[number] = unit = unit._replace(counts=Counter(channels))
+                    loaded = Loaded(unit, stream, meter, range(2**16), self._define)
+                    unit = self._with_start(unit, min(loaded.times, default=unit.start_ns))
+                    self.units[number] = unit = unit._replace(counts=Counter(loaded.channels))
                 except BagDamageError:
                     pass  # It is counted when it is read.
                 self.counts.update(unit.counts or {})
@@ -296,7 +303,7 @@ class McapReader:
             compare(self._name_of(number), self.counts[number], stated[number], where, self.faults)
 
     def _name_unread(self) -> None:
-        """Count the messages that no reading gives: without a channel, or of another encoding."""
+        """Count the messages that no reading gives: without a channel or its name, or of another encoding."""
         for number, count in self.counts.items():
             channel = self.channels.get(number)
             if channel is None:
@@ -304,15 +311,24 @@ class McapReader:
             elif channel.message_encoding not in CDR:
                 what = f"message on {channel.topic} encoded as '{channel.message_encoding:.20}'; expected cdr"
                 self.faults[what] += count
+            elif _NO_TEXT in channel.topic:
+                self.faults[f"message on '{channel.topic}', which is no name in UTF-8"] += count
 
     def _name_of(self, number: int) -> str:
         channel = self.channels.get(number)
         return channel.topic if channel else f"channel {number}"
 
 
+class _Texts(ReadDataStream):
+    """The library's reader of records, which takes names too whose bytes are no UTF-8; it writes these as numbers."""
+
+    def read_prefixed_string(self) -> str:
+        return self.read(self.read4()).decode(errors="backslashreplace")
+
+
 def _decoded(kind: Any, body: bytes) -> Any:
     """Return the record of `kind` that the bytes `body` are; None where they are none."""
     try:
-        return kind.read(ReadDataStream(BytesIO(body)))
+        return kind.read(_Texts(BytesIO(body)))
     except Exception:  # The library has no one error for a record that is torn.
         return None

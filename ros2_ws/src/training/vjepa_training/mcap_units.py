@@ -9,12 +9,15 @@ from array import array
 from collections.abc import Callable, Container, Iterator
 from typing import IO, NamedTuple
 
+import numpy as np
 from mcap.opcode import Opcode
 
 from vjepa_training.bag_limits import BagDamageError, BagLimitError, Meter, unfolded
 
 RUN_BYTES = 2**20
 """Messages outside of chunks are read in runs of about so many bytes."""
+MAX_INDEX_BYTES = 2**26
+"""Of one channel's messages in one chunk: those of four million. Without its index a chunk is counted one by one."""
 RECORD_HEAD = struct.Struct("<BQ")  # opcode, length of what follows
 
 _MESSAGE_HEAD = struct.Struct("<HIQQ")  # channel, sequence, log time, publish time
@@ -38,7 +41,7 @@ class Unit(NamedTuple):
     """A chunk, or a run of messages outside of chunks, whose records lie together and are read together.
 
     Attributes:
-        start_ns: time of its first message, as it states.
+        start_ns: time of its first message, as it states, or where that is earlier the one that its index has.
         offset: of its contents in the file.
         size: of these, bytes.
         compression: as MCAP names it; empty for none.
@@ -179,17 +182,24 @@ def chunk_at(stream: IO[bytes], body: int, length: int) -> Unit:
     return Unit(start_ns, body + before, size, name.decode("ascii", errors="replace"), unfolds_to, crc)
 
 
-def index_counts(stream: IO[bytes], length: int) -> tuple[int, int] | None:
-    """Return channel and number of messages of the index record behind a chunk; None where it is no such record."""
+class Index(NamedTuple):
+    """The index behind a chunk of the messages of one channel: how many there are, and the time of the first, ns."""
+
+    channel: int
+    messages: int
+    first_ns: int
+
+
+def index_at(stream: IO[bytes], length: int) -> Index | None:
+    """Return the index record behind a chunk; None where it is no such record, or one of no message."""
     head = stream.read(min(length, _INDEX_HEAD.size))
     if len(head) < _INDEX_HEAD.size:
         return None
     channel, size = _INDEX_HEAD.unpack(head)
-    return (
-        None
-        if size != length - _INDEX_HEAD.size or size % _INDEX_ENTRY_BYTES
-        else (channel, size // _INDEX_ENTRY_BYTES)
-    )
+    if not size or size != length - _INDEX_HEAD.size or size % _INDEX_ENTRY_BYTES or size > MAX_INDEX_BYTES:
+        return None
+    times = np.frombuffer(stream.read(size), "<u8")[::2]
+    return Index(channel, size // _INDEX_ENTRY_BYTES, int(times.min()))
 
 
 def _content(unit: Unit, stream: IO[bytes], meter: Meter) -> bytes:

@@ -7,7 +7,7 @@ So messages have to lie in an ordinary table, and all that is asked of it is bou
 import sqlite3
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -72,27 +72,24 @@ class SqliteReader:
                 name = self._topics[number][0]
                 self.faults[f"message on {name} encoded as '{encoding:.20}'; expected cdr"] += count
 
-    def topics(self) -> dict[str, tuple[str, int]]:
-        """Return type and number of messages of each topic."""
-        counts: dict[int, int] = {}
-        for topic in self._of:
-            counts[topic] = counts.get(topic, 0) + 1
-        found: dict[str, tuple[str, int]] = {}
+    def topics(self) -> dict[str, Counter[str]]:
+        """Return the number of messages of each topic, by their type."""
+        counts = Counter(self._of)
+        found: dict[str, Counter[str]] = {}
         for number, (name, kind, encoding) in self._topics.items():
             if encoding in CDR:
-                found[name] = kind, found.get(name, ("", 0))[1] + counts.get(number, 0)
+                found.setdefault(name, Counter())[kind] += counts[number]
         return found
 
-    def messages(self, topics: Iterable[str], faults: Counter[str]) -> Iterator[tuple[str, int, bytes]]:
-        """Yield topic, time (ns) and contents of the messages on `topics` by their times.
+    def messages(self, wanted: Mapping[str, str], faults: Counter[str]) -> Iterator[tuple[str, int, bytes]]:
+        """Yield topic, time (ns) and contents of the messages on the topics and of the types `wanted`, by their times.
 
         A message that cannot be read is left out, and counted in `faults`.
 
         Raises:
             BagLimitError: messages are larger together than the file.
         """
-        wanted = set(topics)
-        names = {n: name for n, (name, _, encoding) in self._topics.items() if name in wanted and encoding in CDR}
+        names = {n: name for n, (name, kind, form) in self._topics.items() if wanted.get(name) == kind and form in CDR}
         order = [row for row, topic in enumerate(self._of) if topic in names]
         order.sort(key=self._times.__getitem__)
         left = self._allowance.size

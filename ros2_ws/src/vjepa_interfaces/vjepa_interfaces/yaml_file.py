@@ -25,7 +25,7 @@ class YamlDuplicateError(yaml.YAMLError):
 
 
 class _BoundedLoader(yaml.SafeLoader):
-    """`SafeLoader` with bounds on depth and on the number of values, aliases unfolded, and each name once in its mapping.
+    """`SafeLoader` with bounds on depth and on the number of values, aliases unfolded; a name stands once in a mapping.
 
     YAML forbids a name that stands twice. PyYAML keeps the last one, ROS joins the two; neither tells the author.
     """
