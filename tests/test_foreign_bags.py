@@ -404,7 +404,7 @@ def test_clocks_that_are_apart_are_named_with_the_distance(hours, side, tmp_path
         states.append((topic, at, message))
     message = nothing_joined(tmp_path, frames() + states)
     assert f" s {side} the frames (frame 1700000000.000, joint states 1" in message
-    assert "clocks apart: joint states are stamped 359" in message
+    assert "clocks apart: joint states are stamped 3600.0" in message
     assert "(90)" in message
 
 

@@ -1,5 +1,6 @@
 """Bags that are odd in one place: that place is named with its count, and it costs no more than itself."""
 
+import re
 import struct
 from collections import Counter
 from pathlib import Path
@@ -20,7 +21,9 @@ from tests.foreign_bags import (
     T0,
     arm,
     build,
+    commands,
     frames,
+    header,
     image,
     in_order,
     joint_state,
@@ -30,6 +33,7 @@ from tests.foreign_bags import (
     write_metadata,
     write_sqlite,
 )
+from vjepa_interfaces.errors import VjepaError
 from vjepa_training.bag_reader import Bag, BagError, topic_names
 
 ROWS = 90
@@ -222,3 +226,123 @@ def test_frames_whose_stamps_fall_are_named(tmp_path):
     )
     assert len(dataset.episodes) == len(dataset)
     assert faults["episode cut where a frame is stamped before the one that arrived before it"] == ROWS - 1
+
+
+# ------------------------------------------------------------------------------------------------------- joint states
+
+
+def with_stamp(entry, stamp_ns: int):
+    """A joint state with another stamp, which may be negative."""
+    topic, at, message = entry
+    return (
+        topic,
+        at,
+        STORE.types[message.__msgtype__](
+            header(stamp_ns), message.name, message.position, message.velocity, message.effort
+        ),
+    )
+
+
+OUTLIER = "joint state with a stamp far from those around it, left out"
+
+
+@pytest.mark.parametrize("derives", [False, True])
+@pytest.mark.parametrize("every_ms", [10, 100])
+@pytest.mark.parametrize("wrong", [T0 + 3600 * SECOND, T0 + 5 * SECOND, T0 - 3600 * SECOND, -5 * SECOND])
+def test_one_wrong_stamp_costs_no_row(wrong, every_ms, derives, tmp_path):
+    states = arm(3100 // every_ms, every_ms=every_ms, velocity=np.ones(2) if not derives else None)
+    middle = len(states) // 2
+    states[middle] = with_stamp(states[middle], wrong)
+    bag = write_mcap(tmp_path / "b.mcap", in_order(frames() + states))
+    dataset, faults = build(bag, derive_velocity=derives, joint_state_max_age_s=0.21)
+    assert len(dataset) >= ROWS - (3 if derives and every_ms == 100 else 0), "the first state gives no velocity"
+    assert len(dataset.episodes) == 1
+    named = {fault: count for fault, count in faults.items() if fault.startswith(OUTLIER)}
+    assert sum(named.values()) == 1 or derives
+    assert not any("the newest is 0.0" in fault for fault in faults)
+
+
+def test_the_first_wrong_stamp_costs_no_row_either(tmp_path):
+    states = arm()
+    states[0] = with_stamp(states[0], T0 + 3600 * SECOND)
+    assert len(build(write_mcap(tmp_path / "b.mcap", in_order(frames() + states)))[0]) == ROWS
+
+
+@pytest.mark.parametrize("derives", [False, True])
+def test_stamps_before_the_epoch_are_stamps(derives, tmp_path):
+    def moved(entry):
+        topic, at, message = entry
+        stamp = message.header.stamp.sec * SECOND + message.header.stamp.nanosec - T0 - 100 * SECOND
+        if topic == JOINTS:
+            return with_stamp(entry, stamp)
+        return topic, at, STORE.types[message.__msgtype__](header(stamp), *list(vars(message).values())[1:7])
+
+    entries = [moved(entry) for entry in in_order(frames() + arm())]
+    dataset, faults = build(write_mcap(tmp_path / "b.mcap", entries), derive_velocity=derives)
+    assert (len(dataset), len(dataset.episodes), faults) == (ROWS, 1, Counter())
+
+
+def test_one_command_with_a_wrong_stamp_costs_that_command_alone(tmp_path):
+    entries = commands()
+    entries[45] = with_stamp(entries[45], T0 + 3600 * SECOND)
+    dataset, faults = build(write_mcap(tmp_path / "b.mcap", in_order(frames() + arm() + entries)))
+    assert np.isnan(np.asarray(dataset["command"])).all(axis=1).sum() == 2, "that one, and the last row's"
+    (fault,) = faults
+    assert fault.startswith("message on joint_command with a stamp far from those around it, left out (1700003600.000 ")
+
+
+def test_slow_joint_states_are_no_clocks_apart(tmp_path):
+    slow = arm(4, every_ms=1000)
+    shown = [entry for entry in frames() if (entry[1] - T0) % SECOND > 300 * MS]
+    dataset, faults = build(write_mcap(tmp_path / "b.mcap", in_order(shown + slow)), joint_state_max_age_s=0.4)
+    assert not any("clocks apart" in fault for fault in faults)
+    (fault,) = (fault for fault in faults if fault.startswith("no joint state in the 0.4 s before a frame"))
+    assert "; they come at 1 Hz)" in fault
+    assert faults[fault] == faults["frame without joint_states"] == len(shown) - len(dataset)
+
+
+def test_slow_joint_states_of_which_no_frame_gets_one_are_named_as_slow(tmp_path):
+    shown = [entry for entry in frames() if 450 * MS < (entry[1] - T0) % SECOND < 900 * MS]
+    with pytest.raises(VjepaError) as raised:
+        build(write_mcap(tmp_path / "b.mcap", in_order(shown + arm(4, every_ms=1000))))
+    assert f"they come at 1 Hz) ({len(shown)})" in str(raised.value)
+    assert "clock" not in str(raised.value)
+
+
+def test_a_joint_that_is_sent_rarely_is_named(tmp_path):
+    rare = arm(4, names=("j2",), every_ms=1000)
+    dataset, faults = build(
+        write_mcap(tmp_path / "b.mcap", in_order(frames() + arm(names=("j1",)) + rare)), joint_names=("j1", "j2")
+    )
+    (fault,) = (fault for fault in faults if fault.startswith("no joint state"))
+    assert re.match(
+        r"no joint state of j2 in the 0.1 s before a frame \(.* is 0.1\d+ s older; they come at 1 Hz\)", fault
+    )
+    assert faults[fault] == faults["frame without joint_states"] == ROWS - len(dataset) > 50
+
+
+# ------------------------------------------------------------------------------------------------------------ rewards
+
+
+def rewards(stamps, late_ns: int = 2 * MS, apart_ns: int = 0):
+    vector = STORE.types["geometry_msgs/msg/Vector3"](1.0, 0.0, 0.0)
+    kind = STORE.types["geometry_msgs/msg/Vector3Stamped"]
+    return [("/score", stamp + late_ns, kind(header(stamp + apart_ns), vector)) for stamp in stamps]
+
+
+@pytest.mark.parametrize(
+    ("scores", "cause", "count"),
+    [
+        (rewards([T0 + k * SECOND for k in range(4)]), "no reward in the 0.1 s before a frame (frame ", 78),
+        (rewards([T0 + k * 50 * MS for k in range(60)], apart_ns=-3600 * SECOND),
+         "clocks apart: rewards are stamped 3600.0 s behind the frames (", 90),
+        (rewards([T0 + SECOND + k * 50 * MS for k in range(60)]), "frame before the first reward", 30),
+    ],
+)  # fmt: skip
+def test_rewards_that_are_too_old_or_of_another_clock_are_named(scores, cause, count, tmp_path):
+    dataset, faults = build(
+        write_mcap(tmp_path / "b.mcap", in_order(run() + scores)), names=topic_names(reward="/score")
+    )
+    assert len(dataset) == ROWS
+    (fault,) = (fault for fault in faults if fault.startswith(cause))
+    assert faults[fault] == faults["frame without a reward: NaN in next.reward"] == count

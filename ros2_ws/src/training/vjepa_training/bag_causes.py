@@ -1,21 +1,108 @@
-"""Why frames of a bag have no joint state: each cause is counted by itself, with an example."""
+"""Why frames of a bag have no joint state or no reward: each cause is counted by itself, with an example."""
 
+import math
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from vjepa_interfaces import topics
+from vjepa_interfaces.alignment import Outliers
 
 JOINTS = topics.JOINT_STATES.name
 HELD_FRAMES = 1000
 """Frames without a joint state that are held in case one comes late."""
+APART_S = 1.0
+"""Clocks are apart where frames and messages are stamped so differently from when they arrived."""
 
 
-class JointStateCauses:
-    """What was wrong with the joint states that were joined to frames."""
+class Causes:
+    """What was wrong with the messages of one kind that were joined to frames."""
+
+    def __init__(self, what: str, exact: bool, max_age_ns: int):
+        """Begin to count.
+
+        Args:
+            what: the kind of message, such as `reward`.
+            exact: whether it is joined by equal stamp.
+            max_age_ns: oldest one that is joined otherwise, nanoseconds.
+        """
+        self._what, self._exact, self._max_age_ns = what, exact, 0 if exact else max_age_ns
+        self._joined = 0
+        self._missed = array("q")
+        self._frame_offsets, self._offsets = array("q"), array("q")
+
+    def frame(self, stamp_ns: int, arrived_ns: int, is_joined: bool) -> None:
+        """Take note of a frame, and of whether it got one."""
+        self._frame_offsets.append(stamp_ns - arrived_ns)
+        self._joined += is_joined
+        if not is_joined:
+            self._missed.append(stamp_ns)
+
+    def _are_apart(self, stamps: np.ndarray, faults: Counter[str]) -> bool:
+        """Count the frames without any by clocks that are apart, if these are why: they tell when all arrived."""
+        apart_s = (np.median(self._offsets) - np.median(self._frame_offsets)) * 1e-9
+        if self._joined or abs(apart_s) <= APART_S:
+            return False
+        side = "ahead of" if apart_s > 0 else "behind"
+        low, high = np.quantile(stamps, (0.01, 0.99)) * 1e-9
+        example = f"frame {self._missed[0] * 1e-9:.3f}, {self._what}s {low:.3f} to {high:.3f}"
+        what = f"clocks apart: {self._what}s are stamped {abs(apart_s):.1f} s {side} the frames ({example})"
+        faults[what] += len(self._missed)
+        return True
+
+    def _count_by_place(self, what: str, stamps: np.ndarray, missed: np.ndarray, faults: Counter[str]) -> None:
+        """Count frames without a message by where their stamps lie.
+
+        Args:
+            what: the kind of message.
+            stamps: (n,) of these, rising, ns.
+            missed: (m,) stamps of the frames, ns.
+            faults: counted up.
+        """
+        newest = np.searchsorted(stamps, missed, side="right") - 1
+        before, after = newest < 0, missed > stamps[-1] + self._max_age_ns
+        if before.any():
+            faults[f"frame before the first {what}"] += int(before.sum())
+        if after.any():
+            faults[f"frame after the last {what}"] += int(after.sum())
+        old = ~before & ~after & (missed - stamps[newest] > self._max_age_ns)
+        if old.any() and not self._exact:
+            frame = missed[old][0]
+            rate_hz = (len(stamps) - 1) / max((stamps[-1] - stamps[0]) * 1e-9, 1e-9)
+            age_s = (frame - stamps[newest[old][0]]) * 1e-9
+            example = f"frame {frame * 1e-9:.3f}: the newest is {age_s:.3f} s older; they come at {rate_hz:.3g} Hz"
+            faults[f"no {what} in the {self._max_age_ns * 1e-9:g} s before a frame ({example})"] += int(old.sum())
+        other = ~before & ~after & ~old
+        if other.any() and not self._exact:
+            example = f"frame {missed[other][0] * 1e-9:.3f}"
+            faults[f"{what} that came out of order, too late for its frame ({example})"] += int(other.sum())
+
+
+class RewardCauses(Causes):
+    """What was wrong with the rewards of a topic that was asked for."""
+
+    def __init__(self, max_age_ns: int):
+        super().__init__("reward", False, max_age_ns)
+        self._stamps = array("q")
+
+    def hold(self, stamp_ns: int, arrived_ns: int) -> None:
+        """Take note of a reward."""
+        self._stamps.append(stamp_ns)
+        self._offsets.append(stamp_ns - arrived_ns)
+
+    def report(self, faults: Counter[str]) -> None:
+        """Count up `faults` by the causes."""
+        stamps = np.sort(np.asarray(self._stamps))
+        if self._missed and len(stamps) and not self._are_apart(stamps, faults):
+            self._count_by_place(self._what, stamps, np.asarray(self._missed), faults)
+
+
+class JointStateCauses(Causes):
+    """What was wrong with the joint states."""
 
     def __init__(self, joint_names: Sequence[str], exact: bool, max_age_ns: int, settle_s: float):
         """Begin to count.
@@ -26,18 +113,20 @@ class JointStateCauses:
             max_age_ns: oldest joint state that is joined otherwise, nanoseconds.
             settle_s: seconds that a frame waits.
         """
-        self._names, self._max_age_ns, self._settle_s = tuple(joint_names), 0 if exact else max_age_ns, settle_s
-        self._exact = exact
-        self._stamps = array("q")
+        super().__init__("joint state", exact, max_age_ns)
+        self._names, self._settle_s = tuple(joint_names), settle_s
+        self._stamps: dict[tuple[str, ...], array[int]] = {}
         self._others: Counter[str] = Counter()
-        self._missed = array("q")
         self._waiting: list[tuple[int, int]] = []
         self._late = 0
         self._longest_ns = 0
 
-    def hold(self, stamp_ns: int, arrived_ns: int) -> None:
+    def hold(self, stamp_ns: int, arrived_ns: int, message: Any) -> None:
         """Take note of a joint state of the arm; which frames it comes too late for is found out."""
-        self._stamps.append(stamp_ns)
+        positions = zip(message.name, message.position, strict=False)
+        joints = tuple(name for name, position in positions if name in self._names and math.isfinite(position))
+        self._stamps.setdefault(joints, array("q")).append(stamp_ns)
+        self._offsets.append(stamp_ns - arrived_ns)
         first = bisect_left(self._waiting, (stamp_ns, 0))
         last = bisect_right(self._waiting, (stamp_ns + self._max_age_ns, 2**63))
         for _, frame_arrived_ns in self._waiting[first:last]:
@@ -51,50 +140,63 @@ class JointStateCauses:
         """Take note of a joint state of other joints."""
         self._others[", ".join(names) or "(none)"] += 1
 
-    def miss(self, stamp_ns: int, arrived_ns: int) -> None:
-        """Take note of a frame that got no joint state."""
-        self._missed.append(stamp_ns)
+    def frame(self, stamp_ns: int, arrived_ns: int, is_joined: bool) -> None:
+        """Take note of a frame, and of whether it got a joint state."""
+        super().frame(stamp_ns, arrived_ns, is_joined)
+        if is_joined:
+            return
         if self._waiting and stamp_ns < self._waiting[-1][0]:  # A new time line.
             self._waiting.clear()
         self._waiting.append((stamp_ns, arrived_ns))
         del self._waiting[:-HELD_FRAMES]
 
-    def report(self, seen: np.ndarray, faults: Counter[str], notes: Counter[str]) -> None:
-        """Count up `faults` by the causes, and `notes` by what is no fault; `seen`: (n,) joints with a position."""
-        expected = ", ".join(self._names)
+    def report(self, seen: np.ndarray, outliers: Outliers, faults: Counter[str], notes: Counter[str]) -> None:
+        """Count up the causes.
+
+        Args:
+            seen: (n,) whether each joint was seen with a position.
+            outliers: joint states that were left out for their stamps.
+            faults: counted up by what was wrong.
+            notes: counted up by what is no fault.
+        """
+        expected, held = ", ".join(self._names), sum(map(len, self._stamps.values()))
         for names, count in self._others.items():
-            if self._stamps:
+            if held:
                 notes[f"joint state of other joints, left aside ({names})"] += count
             else:
                 faults[f"joint state of other joints ({names}; expected {expected})"] += count
-        if self._stamps and not seen.all():
+        outliers.report("joint state", faults)
+        if held and not seen.all():
             missing = ", ".join(name for name, has in zip(self._names, seen, strict=True) if not has)
-            faults[f"joint state without a position of {missing}"] += len(self._stamps)
+            faults[f"joint state without a position of {missing}"] += held
         if self._late:
             longest_s = self._longest_ns * 1e-9
             what = f"joint state arrived more than {self._settle_s:g} s after its frame"
             faults[f"{what} (up to {longest_s:.1f} s)"] += self._late
-        if self._missed and self._stamps and seen.all():
-            self._report_missed(faults)
+        if self._missed and held and seen.all():
+            self._report_missed(outliers.stamps, faults)
 
-    def _report_missed(self, faults: Counter[str]) -> None:
-        """Count the frames without a joint state by where their stamps lie."""
-        stamps, missed = np.sort(np.asarray(self._stamps)), np.asarray(self._missed)
-        before = missed < stamps[0]
-        after = missed > stamps[-1] + self._max_age_ns
-        apart_s = (stamps[0] - missed.max()) * 1e-9 if before.all() else (missed.min() - stamps[-1]) * 1e-9
-        if (before.all() or after.all()) and abs(apart_s) > self._settle_s:
-            side = "ahead of" if before.all() else "behind"
-            example = f"frame {missed[0] * 1e-9:.3f}, joint states {stamps[0] * 1e-9:.3f} to {stamps[-1] * 1e-9:.3f}"
-            what = f"clocks apart: joint states are stamped {abs(apart_s):.1f} s {side} the frames ({example})"
-            faults[what] += len(missed)
+    def _report_missed(self, outliers: Sequence[int], faults: Counter[str]) -> None:
+        """Count the frames without a joint state by the joints that they lack, and where their stamps lie."""
+        stamps = [np.sort(np.setdiff1d(self._of(joint), outliers)) for joint in self._names]
+        if not all(map(len, stamps)) or self._are_apart(np.sort(np.concatenate(stamps)), faults):
             return
-        if before.any():
-            faults["frame before the first joint state"] += int(before.sum())
-        if after.any():
-            faults["frame after the last joint state"] += int(after.sum())
-        rest = missed[~before & ~after]
-        if len(rest) and not self._exact:
-            newest = stamps[np.searchsorted(stamps, rest[0], side="right") - 1]
-            age = f"frame {rest[0] * 1e-9:.3f}: the newest is {(rest[0] - newest) * 1e-9:.3f} s older"
-            faults[f"no joint state in the {self._max_age_ns * 1e-9:g} s before a frame ({age})"] += len(rest)
+        missed = np.asarray(self._missed)
+        lacking = np.stack([self._is_lacking(own, missed) for own in stamps], axis=1)
+        for pattern in np.unique(lacking, axis=0):
+            own = np.flatnonzero(pattern) if pattern.any() else np.arange(len(stamps))
+            whose = "" if len(own) == len(stamps) else f" of {', '.join(self._names[joint] for joint in own)}"
+            rarest = min(own, key=lambda joint: len(stamps[joint]))
+            chosen = missed[(lacking == pattern).all(axis=1)]
+            self._count_by_place(f"joint state{whose}", stamps[rarest], chosen, faults)
+
+    def _of(self, joint: str) -> np.ndarray:
+        """Return the stamps of the messages that have a joint."""
+        return np.concatenate(
+            [np.asarray(s) for joints, s in self._stamps.items() if joint in joints] or [np.empty(0, np.int64)]
+        )
+
+    def _is_lacking(self, stamps: np.ndarray, missed: np.ndarray) -> np.ndarray:
+        """Return whether no message of a joint is near enough before each frame."""
+        newest = np.searchsorted(stamps, missed, side="right") - 1
+        return (newest < 0) | (missed - stamps[newest] > self._max_age_ns)

@@ -20,9 +20,9 @@ from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.image_codec import stated_size
 from vjepa_interfaces.joint_states import Added, JointReading, JointStateRefusedError, JointStates
 from vjepa_interfaces.messages import Timestep, timestep_of
-from vjepa_interfaces.stamps import EPISODE_GAP_NS, to_nanoseconds
+from vjepa_interfaces.stamps import to_nanoseconds
 from vjepa_interfaces.yaml_file import read_yaml
-from vjepa_training.bag_causes import JointStateCauses
+from vjepa_training.bag_causes import JointStateCauses, RewardCauses
 from vjepa_training.bag_counts import compare
 from vjepa_training.bag_files import custom_data, open_files
 from vjepa_training.bag_limits import BagLimitError, Meter
@@ -221,8 +221,9 @@ class Bag:
         rings = {name: StampRing() for name in TYPES if name not in (IMAGE, JOINT_STATES)}
         joints = JointStates(names, derive_velocity, exact)
         causes = JointStateCauses(names, exact, joint_state_max_age_ns, SETTLE_NS * 1e-9)
+        reward_causes = RewardCauses(joint_state_max_age_ns)
         waiting: deque[tuple[int, int, Any]] = deque()
-        newest: dict[str, int] = {}
+        newest_frame_ns: int | None = None
         held_bytes = 0
 
         def settle() -> Frame:
@@ -230,8 +231,9 @@ class Bag:
             arrived_ns, stamp_ns, image = waiting.popleft()
             held_bytes -= len(image.data)
             reading = joints.at(stamp_ns) if exact else joints.at_or_before(stamp_ns, joint_state_max_age_ns)
-            if reading is None:
-                causes.miss(stamp_ns, arrived_ns)
+            reward = rings[REWARD].at_or_before(stamp_ns, joint_state_max_age_ns)
+            causes.frame(stamp_ns, arrived_ns, reading is not None)
+            reward_causes.frame(stamp_ns, arrived_ns, reward is not None)
             return Frame(
                 stamp_ns=stamp_ns,
                 image=image,
@@ -240,13 +242,15 @@ class Bag:
                 target=rings[TARGET].at(stamp_ns),
                 fingertip=rings[FINGERTIP].at(stamp_ns),
                 command=rings[JOINT_COMMAND].at(stamp_ns),
-                reward=rings[REWARD].at_or_before(stamp_ns, joint_state_max_age_ns),
+                reward=reward,
             )
 
         def hold(name: str, stamp_ns: int, arrived_ns: int, message: Any) -> None:
             try:
                 if name != JOINT_STATES:
                     rings[name].add(stamp_ns, _value(name, message))
+                    if name == REWARD:
+                        reward_causes.hold(stamp_ns, arrived_ns)
                     return
                 added = joints.add(stamp_ns, message)
             except JointStateRefusedError as error:
@@ -261,7 +265,7 @@ class Bag:
                 else:
                     faults["joint state that names no joint"] += 1
                 return
-            causes.hold(stamp_ns, arrived_ns)
+            causes.hold(stamp_ns, arrived_ns, message)
             if added == Added.PARTLY:
                 faults["joint state without a finite position of each joint"] += 1
 
@@ -273,20 +277,24 @@ class Bag:
                     if name != JOINT_COMMAND or np.any(message.effort):  # A planner that is switched off sends zeros.
                         faults[f"{'frame' if name == IMAGE else f'message on {name}'} without a stamp"] += 1
                     continue
-                if name == IMAGE and stamp_ns == newest.get(IMAGE):
+                if name == IMAGE and stamp_ns == newest_frame_ns:
                     faults["repeated stamp of a frame"] += 1
                     continue
-                is_own = name != JOINT_STATES or (stamp_ns != 0 and not set(names).isdisjoint(message.name))
-                out_of_order_ns = EPISODE_GAP_NS if name == JOINT_STATES and not exact else 0
-                if is_own and stamp_ns < newest.get(name, 0) - out_of_order_ns:
+                if name == IMAGE:
+                    begins_anew = newest_frame_ns is not None and stamp_ns < newest_frame_ns
+                    newest_frame_ns = stamp_ns
+                elif name == JOINT_STATES:
+                    is_own = stamp_ns != 0 and not set(names).isdisjoint(message.name)
+                    begins_anew = is_own and joints.begins_anew(stamp_ns)
+                else:
+                    begins_anew = rings[name].begins_anew(stamp_ns)
+                if begins_anew:
                     while waiting and waiting[0][1] > stamp_ns:  # A new time line, which the rings begin anew with.
                         yield settle()
                 while len(waiting) > LATER_FRAMES and (
                     arrived_ns - waiting[0][0] > SETTLE_NS or held_bytes > HELD_PICTURE_BYTES
                 ):
                     yield settle()
-                if is_own:
-                    newest[name] = stamp_ns
                 if name == IMAGE:
                     waiting.append((arrived_ns, stamp_ns, message))
                     held_bytes += len(message.data)
@@ -296,7 +304,10 @@ class Bag:
                 yield settle()
         finally:
             found.close()
-            causes.report(joints.seen, faults, Counter() if notes is None else notes)
+            causes.report(joints.seen, joints.outliers, faults, Counter() if notes is None else notes)
+            reward_causes.report(faults)
+            for name, ring in rings.items():
+                ring.outliers.report(f"message on {name}", faults)
 
     def _within_allowance(
         self, found: Iterator[tuple[str, int, Any]], faults: Counter[str]

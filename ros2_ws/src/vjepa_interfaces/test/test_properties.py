@@ -140,8 +140,8 @@ def test_the_ring_holds_the_newest_of_the_present_time_line(stamps, size, asked,
         if held and stamp < held[-1][0]:
             held = []
         held = [*held, (stamp, number)]
-    assert min(len(held), size) <= len(ring) <= 2 * size
-    held = held[-len(ring) :] if held else held
+        assert min(len(held), size) <= len(ring) <= 2 * size
+        held = held[-len(ring) :]
     assert ring.stamps() == [stamp for stamp, _ in held]
     assert ring.at(asked) == dict(held).get(asked)
     sane = [number for stamp, number in held if 0 <= asked - stamp <= max_age]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vjepa_interfaces.alignment import StampRing
+from vjepa_interfaces.alignment import Outliers, StampRing
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.stamps import EPISODE_GAP_NS
 
@@ -45,6 +45,18 @@ class JointReading:
     effort: np.ndarray
 
 
+@dataclass
+class _Positions:
+    """A stamp and a position of each joint; NaN positions where there is none."""
+
+    stamps: np.ndarray
+    positions: np.ndarray
+
+    def take(self, other: "_Positions", joints: np.ndarray) -> None:
+        """Take over those of some joints from `other`."""
+        self.stamps[joints], self.positions[joints] = other.stamps[joints], other.positions[joints]
+
+
 class JointStates:
     """The newest joint states of an arm, by stamp.
 
@@ -66,9 +78,10 @@ class JointStates:
         self._derives = derive_velocity
         self._tolerance_ns = 0 if exact else EPISODE_GAP_NS
         self._groups: dict[bytes, StampRing] = {}
-        self._last_stamp = np.full(len(self._names), -1, np.int64)
-        self._last_position = np.full(len(self._names), np.nan)
-        self.seen = np.zeros(len(self._names), bool)
+        count = len(self._names)
+        self._last = _Positions(np.zeros(count, np.int64), np.full(count, np.nan))
+        self._before = _Positions(np.zeros(count, np.int64), np.full(count, np.nan))
+        self.seen = np.zeros(count, bool)
 
     def add(self, stamp_ns: int, message: Any, needs_velocity: bool = False) -> Added:
         """Hold a `sensor_msgs/JointState` under its stamp (nanoseconds), and return what became of it.
@@ -113,6 +126,20 @@ class JointStates:
         """Return each joint's newest reading at or before `stamp_ns`; None unless all are at most `max_age_ns` old."""
         return self._merged(stamp_ns, max_age_ns)
 
+    def begins_anew(self, stamp_ns: int) -> bool:
+        """Return whether a message of this stamp begins a new time line."""
+        return any(group.begins_anew(stamp_ns) for group in self._groups.values())
+
+    @property
+    def outliers(self) -> Outliers:
+        """Messages that were left out for their stamps, of all groups."""
+        found = Outliers()
+        for group in self._groups.values():
+            found.count += group.outliers.count
+            found.stamps.extend(group.outliers.stamps)
+            found.neighbours = group.outliers.neighbours if group.outliers.count else found.neighbours
+        return found
+
     def why_none(self, stamp_ns: int, max_age_ns: int) -> str:
         """Return why `at_or_before` has no reading of each joint for a frame stamped `stamp_ns`, in figures."""
         if not self.seen.all():
@@ -134,13 +161,18 @@ class JointStates:
 
     def _velocity(self, stamp_ns: int, position: np.ndarray) -> np.ndarray:
         """Return the velocities since the joints' last messages; NaN where there is none within half a second."""
-        passed = stamp_ns - self._last_stamp
-        known = (self._last_stamp >= 0) & (passed > 0) & (passed <= EPISODE_GAP_NS)
-        way = position - self._last_position
+        since_before = stamp_ns - self._before.stamps
+        is_alone = np.isfinite(self._before.positions) & (np.abs(stamp_ns - self._last.stamps) > EPISODE_GAP_NS)
+        is_alone &= (since_before > 0) & (since_before <= EPISODE_GAP_NS)  # The last stamp was a single wrong one.
+        self._last.take(self._before, is_alone)
+        passed, has_last = stamp_ns - self._last.stamps, np.isfinite(self._last.positions)
+        known = has_last & (passed > 0) & (passed <= EPISODE_GAP_NS)
+        way = position - self._last.positions
         way = np.where(np.abs(way) > np.pi, way - np.round(way / (2 * np.pi)) * 2 * np.pi, way)
         goes_on = (passed > 0) | (passed < -self._tolerance_ns)
-        present = np.isfinite(position) & (goes_on | (self._last_stamp < 0))
-        self._last_stamp[present], self._last_position[present] = stamp_ns, position[present]
+        present = np.isfinite(position) & (goes_on | ~has_last)
+        self._before.take(self._last, present)
+        self._last.take(_Positions(np.full_like(self._last.stamps, stamp_ns), position), present)
         return np.where(known, way / np.where(known, passed * 1e-9, 1.0), np.nan)
 
     def _hold(self, stamp_ns: int, reading: JointReading) -> None:
@@ -150,8 +182,8 @@ class JointStates:
         group = self._groups.setdefault(joints.tobytes(), StampRing(tolerance_ns=self._tolerance_ns))
         if group.begins_anew(stamp_ns) and group.at(stamp_ns) is None:
             for other in self._groups.values():  # A new time line: the other groups' is over too.
-                if other.begins_anew(stamp_ns):
-                    other.clear()
+                if other is not group and other.begins_anew(stamp_ns):
+                    other.begin_anew()
         group.add(stamp_ns, (stamp_ns, reading))
 
     def _merged(self, stamp_ns: int, max_age_ns: int) -> JointReading | None:
