@@ -446,3 +446,9 @@ def test_a_dataset_that_kept_its_frames_is_encoded_by_another_encoder(tmp_path):
     np.testing.assert_array_equal(np.asarray(kept[IMAGE]), np.asarray(dataset[IMAGE]))
     with pytest.raises(DatasetError, match="build it with frames kept"):
         encode_dataset(encoded, tmp_path / "again", Brightness(), {})
+
+
+def test_a_name_that_stands_twice_in_the_description_is_refused_by_name(tmp_path):
+    (tmp_path / "info.json").write_text('{"format_version": 1, "rows": 1, "rows": 2}')
+    with pytest.raises(DatasetError, match=r"info\.json does not describe a dataset: .*'rows' stands twice"):
+        Dataset(tmp_path)

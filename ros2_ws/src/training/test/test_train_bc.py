@@ -112,6 +112,12 @@ def test_recorded_commands_are_the_labels_and_where_there_are_none_the_efforts(s
         labelled_frames(neither, RECORDED)
 
 
+def test_dagger_on_a_dataset_of_no_task_is_refused_before_it_trains(small_data, tmp_path):
+    unknown = rewritten(small_data, tmp_path / "unknown", {}, task="")
+    with pytest.raises(VjepaError, match=r"is of no simulated task, .*; DAgger asks an expert; expected dagger 0"):
+        labelled_frames(unknown, BcTraining(dagger=1))
+
+
 def test_torques_beyond_the_effort_limit_are_refused_with_the_largest(small_data, tmp_path):
     limit = small_data.info.effort_limit
     strong = rewritten(small_data, tmp_path / "strong", {"command": lambda v: np.full_like(v, 3 * limit)})
@@ -137,6 +143,7 @@ def test_episodes_are_chosen_by_number_mark_and_return(small_data, tmp_path):
     with pytest.raises(VjepaError, match="does not record of which bag each of its episodes is; build it again"):
         chosen_episodes(unknown, mark="outcome=success")
     for asked, message in (
+        ({"least_return": float("nan")}, "least return is nan; expected a finite sum of rewards"),
         ({"mark": "outcome=failure"}, "none of its .* episodes meets what was asked for"),
         ({"mark": "nothing="}, "none of its .* episodes meets what was asked for"),
         ({"mark": "outcome"}, "mark is 'outcome'; expected KEY=VALUE"),

@@ -28,6 +28,7 @@ import pyarrow as pa
 from vjepa_interfaces.bundle import file_sha256
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.json_text import parse_json
 from vjepa_training.arrow_stream import FoldedError, check_unfolded
 from vjepa_training.usable_columns import unknown_rows
 
@@ -131,7 +132,7 @@ def claim_parts(folder: Path | str, making: Mapping[str, Any]) -> None:
         _write_json(note, making)
         return
     try:
-        before = json.loads(note.read_text(encoding="utf-8"))
+        before = parse_json(note.read_text(encoding="utf-8"))
         differences = [name for name in {*before, *making} if before.get(name) != making.get(name)]
     except (ValueError, TypeError, AttributeError) as error:
         raise DatasetError(f"{note} is not what was written there: {error}; delete {folder} and begin anew") from error
@@ -423,7 +424,7 @@ class Dataset:
                 else f"no dataset at '{self.folder}': expected a folder with {INFO_FILE}"
             )
         try:
-            description = json.loads(file.read_text(encoding="utf-8"))
+            description = parse_json(file.read_text(encoding="utf-8"))
             version = description.pop("format_version")
             self._files = [str(name) for name in description.pop("files")]
             self._sha256 = {str(name): digest for name, digest in dict(description.pop("sha256", {})).items()}

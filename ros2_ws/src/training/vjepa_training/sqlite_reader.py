@@ -110,8 +110,11 @@ class SqliteReader:
                 yield name, self._times[row], found[0]
 
     def _opened(self, damaged: bool) -> closing[sqlite3.Connection]:
-        """Return the database, to be closed; `damaged`: it is read as far as it is whole."""
-        mode = "mode=ro" if self._log else "mode=ro&immutable=1"
+        """Return the database, to be closed; `damaged`: it is read as far as it is whole.
+
+        Nothing is written beside it: of a write-ahead log the index is kept in memory, which takes a lock that is none.
+        """
+        mode = "mode=ro&vfs=unix-none" if self._log else "mode=ro&immutable=1"
         database = sqlite3.connect(f"{self.path.resolve().as_uri()}?{mode}", uri=True)
         length = min(max(LEAST_LENGTH, self._allowance.size), 2**30)
         database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, length)
@@ -124,6 +127,8 @@ class SqliteReader:
             return taken > steps
 
         database.set_progress_handler(took, STEPS)
+        if self._log:
+            database.execute("PRAGMA locking_mode=EXCLUSIVE")
         database.execute("PRAGMA trusted_schema=OFF")
         if damaged:
             database.execute("PRAGMA writable_schema=ON")  # Or SQLite refuses a file shorter than its header states.

@@ -189,7 +189,7 @@ def labelled_frames(
 
     Raises:
         VjepaError: no latents, no expert that knows the task, frames without a target, which it cannot label, or
-            nothing recorded that could be a label.
+            nothing recorded that could be a label; DAgger with recorded labels.
     """
     latents = dataset[LATENT]
     require_columns(dataset, (VELOCITY,), "train bc")
@@ -197,6 +197,11 @@ def labelled_frames(
     if episodes is not None:
         wanted = wanted & np.isin(np.asarray(dataset["episode_index"]), list(episodes))
     recorded = training.labels == RECORDED or (training.labels == AUTO and not dataset.info.task)
+    if recorded and training.dagger:
+        raise VjepaError(
+            f"{dataset.folder} is of no simulated task, so its labels are what was recorded; DAgger asks an expert; "
+            "expected dagger 0, or a dataset of a task"
+        )
     source = recorded_column(dataset) if recorded else EXPERT
     if recorded:
         wanted = wanted & known_rows(dataset, source) & np.asarray(dataset["has_next"])
@@ -261,7 +266,8 @@ def chosen_episodes(
         least_return: sum of an episode's rewards, at least.
 
     Raises:
-        VjepaError: no episode meets them, a mark that is not of that form, or rewards that are not known.
+        VjepaError: no episode meets them, a mark that is not of that form, a return that is not finite, or rewards that
+            are not known.
     """
     count = len(dataset.episodes)
     kept = set(range(count))
@@ -272,6 +278,8 @@ def chosen_episodes(
     if mark:
         kept &= _marked(dataset, mark)
     if least_return is not None:
+        if not math.isfinite(least_return):
+            raise VjepaError(f"least return is {least_return}; expected a finite sum of rewards")
         require_columns(dataset, ("next.reward",), "a least return")
         rewards = np.nan_to_num(np.asarray(dataset["next.reward"]))
         kept &= {i for i, (start, stop) in enumerate(dataset.episodes) if rewards[start:stop].sum() >= least_return}

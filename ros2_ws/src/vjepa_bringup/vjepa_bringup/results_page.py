@@ -1,6 +1,5 @@
 """The page of all results: what every experiment gave, from the JSON files of its results alone."""
 
-import json
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ from ament_index_python.packages import get_package_share_directory
 from vjepa_bringup.experiments import RESULT, Row, Step
 from vjepa_bringup.probe_commands import notes, table
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.json_text import parse_json
 from vjepa_interfaces.yaml_file import read_yaml
 from vjepa_training.comparison import SAME, compare
 
@@ -371,7 +371,7 @@ def _probe(result: Result, link: Callable[[Result], str]) -> str:
 
 def _content(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise VjepaError(f"{path} is not JSON: {error}; remove it, and reproduce what it is the result of") from error
 

@@ -20,6 +20,7 @@ from vjepa_bringup.steps import is_whole, take_step
 from vjepa_bringup.warm_start import DREAMER, POLICY, WarmStart, training_options, weights_of
 from vjepa_interfaces.bundle import find_bundle, read_bundle
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.json_text import parse_json
 from vjepa_training.comparison import compare, require_held_out
 from vjepa_training.dataset import Dataset
 from vjepa_training.training_run import identity_of
@@ -279,7 +280,7 @@ class Rounds:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return parse_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise VjepaError(f"{file} is not readable JSON: {error}; remove it, or begin anew in another folder") from error
 

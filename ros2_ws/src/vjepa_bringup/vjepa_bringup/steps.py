@@ -3,7 +3,6 @@
 Whoever takes steps leaves out those whose makings are whole, so that what was killed goes on with the same command.
 """
 
-import json
 import shlex
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from vjepa_bringup.interrupts import interruptible
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.json_text import parse_json
 
 INTERRUPTED = 130
 
@@ -24,7 +24,7 @@ def is_whole(path: Path) -> bool:
     if path.suffix != ".json":
         return any((path / file).is_file() for file in ("info.json", "config.json", "rounds.json"))
     try:
-        return isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
+        return isinstance(parse_json(path.read_text(encoding="utf-8")), dict)
     except (OSError, ValueError):
         return False
 

@@ -16,6 +16,7 @@ from ament_index_python.packages import PackageNotFoundError, get_package_share_
 
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.json_text import parse_json
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -158,7 +159,7 @@ def read_bundle(path: Path | str, kind: str) -> Bundle:
     if file.stat().st_size > MAX_CONFIG_BYTES:
         raise BundleError(f"{file} has {file.stat().st_size} bytes; expected at most {MAX_CONFIG_BYTES}")
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = parse_json(file.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
         raise BundleError(f"{file} is not readable JSON: {error}") from error
     if not isinstance(config, dict) or config.get("kind") != kind:

@@ -3,7 +3,6 @@
 Only JSON and safetensors are read: no pickle.
 """
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from vjepa_interfaces.bundle import CONFIG_FILE, MAX_CONFIG_BYTES, WEIGHTS_FILE, read_bundle
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.json_text import parse_json
 from vjepa_perception.preprocessing import Preprocessing
 
 ARCHITECTURE = "vjepa2"
@@ -187,7 +187,7 @@ def _read_json(file: Path) -> dict[str, Any]:
     if file.stat().st_size > MAX_CONFIG_BYTES:
         raise CheckpointError(f"{file} has {file.stat().st_size} bytes; expected at most {MAX_CONFIG_BYTES}")
     try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
+        fields = parse_json(file.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
         raise CheckpointError(f"{file} is not readable JSON: {error}") from error
     if not isinstance(fields, dict):
