@@ -177,25 +177,26 @@ def _compare_with_metadata(metadata: dict[str, Any], sources: list[Source], faul
     for source in sources:
         for topic, counts in source.topics().items():
             for kind in +counts:
-                if types.get(topic, kind) != kind:
-                    what = f"metadata.yaml states type {types[topic]} of topic {topic}; its file {kind}, which counts"
+                if kind not in types.get(topic, [kind]):
+                    stated_types = " and ".join(types[topic])
+                    what = f"metadata.yaml states type {stated_types} of topic {topic}; its file {kind}, which counts"
                     faults[what] += 1
     for topic in sorted({*stated, *found}):
         compare(topic, found[topic], stated.get(topic, 0), METADATA_FILE, faults)
 
 
-def _stated_topics(metadata: dict[str, Any]) -> tuple[dict[str, int], dict[str, str]]:
-    """Return the number of messages and the type of each topic that metadata.yaml states."""
+def _stated_topics(metadata: dict[str, Any]) -> tuple[dict[str, int], dict[str, list[str]]]:
+    """Return the number of messages and the types of each topic that metadata.yaml states."""
     entries = metadata.get("topics_with_message_count")
     counts: dict[str, int] = {}
-    types: dict[str, str] = {}
+    types: dict[str, list[str]] = {}
     for entry in entries if isinstance(entries, list) else ():
         about = entry.get("topic_metadata") if isinstance(entry, dict) else None
         count = entry.get("message_count") if isinstance(entry, dict) else None
         if isinstance(about, dict) and isinstance(about.get("name"), str) and type(count) is int:
             counts[about["name"]] = counts.get(about["name"], 0) + count
             if isinstance(about.get("type"), str):
-                types[about["name"]] = message_type(about["type"])
+                types.setdefault(about["name"], []).append(message_type(about["type"]))
     return counts, types
 
 

@@ -33,6 +33,7 @@ from vjepa_training.bag_limits import (
 )
 from vjepa_training.mcap_units import RECORD_HEAD, Index, Loaded, McapMessage, Run, Unit, chunk_at, index_at
 
+DAMAGED_CHUNK = "damaged chunk left out"
 MAX_STATISTICS_BYTES = 2**20
 _NO_TEXT = "\\x"
 """What the name of a topic has where its bytes are no text; no name in ROS has it."""
@@ -99,7 +100,7 @@ class McapReader:
 
     def _lost(self, unit: Unit, names: Mapping[int, str], error: BagDamageError, faults: Counter[str]) -> None:
         """Count a part of the file that cannot be read, and the messages that its index counts."""
-        faults[f"damaged chunk left out ({error})"] += 1
+        faults[f"{DAMAGED_CHUNK} ({error})"] += 1
         for number, count in (unit.counts or {}).items():
             if number in names:
                 faults[f"message on {names[number]} lost in a damaged chunk"] += count
@@ -156,20 +157,23 @@ class McapReader:
             raise
         yield from until(float("inf"))
 
-    def messages_by_unit(self, meter: Meter) -> Iterator[Iterator[McapMessage] | BagDamageError]:
-        """Yield the messages of each chunk or run as they lie in the file, or what is wrong with it.
+    def messages_as_they_lie(self, faults: Counter[str]) -> Iterator[McapMessage]:
+        """Yield the messages of all channels in the order of the file.
+
+        `faults` is counted up by the chunks that are damaged and by the messages that they have.
 
         Raises:
             BagLimitError: the chunks unfold to more than the allowance.
         """
+        meter = Meter(self._allowance)
         with open(self.path, "rb") as stream:
             for unit in self.units:
                 try:
-                    loaded = Loaded(unit, stream, meter, self.channels, self._define)
+                    loaded = Loaded(unit, stream, meter, range(2**16), self._define)
                 except BagDamageError as error:
-                    yield error
+                    self._lost(unit, {number: self._name_of(number) for number in unit.counts or {}}, error, faults)
                 else:
-                    yield map(loaded.message, range(len(loaded)))
+                    yield from map(loaded.message, range(len(loaded)))
 
     def _look_through(self) -> Statistics | None:
         """Note where everything lies, and return the statistics at the end of the file."""

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mcap.opcode import Opcode
+from mcap.reader import make_reader
+from mcap.writer import Writer
 from rosbags.rosbag2 import Reader
 
 from vjepa_bringup import bag_repair
+from vjepa_bringup.bag_metadata import offered_qos
 from vjepa_bringup.bag_repair import RepairError, repair_bag
 from vjepa_bringup.bag_writer import BagWriter
 from vjepa_bringup.cli import main
@@ -165,3 +169,98 @@ def test_a_long_bag_in_many_files_is_copied_in_order(tmp_path):
     last.write_bytes(last.read_bytes()[:-8])
     repair_bag(writer.path, tmp_path / "out")
     assert [data for _, _, data in read(tmp_path / "out")] == [message(number) for number in range(12)]
+
+
+WHOLE_QOS = [offered_qos(3, latched=False)]
+
+
+def foreign(path: Path, channels: list[tuple[str, str, str, str]], qos=WHOLE_QOS) -> Path:
+    """Write ten messages on each channel (topic, type, encoding, encoding of the definition) in an unchunked file."""
+    with open(path, "wb") as stream:
+        writer = Writer(stream, use_chunking=False, repeat_channels=False)
+        writer.start("ros2")
+        for topic, kind, encoding, form in channels:
+            schema = writer.register_schema(kind, form, b"string data") if kind else 0
+            about = {"offered_qos_profiles": yaml.safe_dump(qos)}
+            number = writer.register_channel(topic, encoding, schema, about)
+            for i in range(10):
+                writer.add_message(number, 1000 + i, message(i), 1000 + i)
+        writer.finish()
+    return path
+
+
+def described(bag: Path) -> list[tuple[str, str, str, int]]:
+    entries = yaml.safe_load((bag / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+    found = [(entry["topic_metadata"], entry["message_count"]) for entry in entries["topics_with_message_count"]]
+    return [(about["name"], about["type"], about["serialization_format"], count) for about, count in found]
+
+
+def channels_of(bag: Path) -> list[tuple[str, str, str, str]]:
+    with open(file_of(bag), "rb") as stream:
+        summary = make_reader(stream).get_summary()
+    found = [(c, summary.schemas.get(c.schema_id)) for c in summary.channels.values()]
+    return [(c.topic, s.name if s else "", c.message_encoding, s.encoding if s else "") for c, s in found]
+
+
+STRING = ("std_msgs/msg/String", "cdr", "ros2msg")
+
+
+def test_messages_of_a_channel_that_is_not_described_are_counted_as_lost(tmp_path, capsys):
+    file = foreign(tmp_path / "bag.mcap", [("/a", *STRING), ("/b", *STRING)])
+    data = bytearray(file.read_bytes())
+    place = data.index(b"/b") - 17  # Of the channel's record, behind whose head are two numbers and a length.
+    assert data[place] == Opcode.CHANNEL
+    data[place] = 0x80  # A record of nobody's, which readers skip.
+    file.write_bytes(data)
+    repair = repair_bag(file, tmp_path / "out")
+    assert repair.counts == {"/a": 10}
+    assert repair.lost == {"message of channel 2, which the file does not describe": 10}
+    with pytest.raises(SystemExit):
+        main(["bag", "repair", str(file), "--out", str(tmp_path / "again")])
+    assert "10 lost: message of channel 2, which the file does not describe" in capsys.readouterr().out
+
+
+def test_messages_of_a_damaged_chunk_are_counted_as_lost_by_topic(bag, tmp_path):
+    content = bytearray(file_of(bag).read_bytes())
+    content[content.index(b"number   45")] ^= 1
+    file_of(bag).write_bytes(content)
+    lost = repair_bag(bag, tmp_path / "out").lost
+    assert {what: count for what, count in lost.items() if "message on" in what} == {
+        "message on /a lost in a damaged chunk": PER_CHUNK // 2,
+        "message on /b lost in a damaged chunk": PER_CHUNK // 2,
+    }
+
+
+def test_messages_keep_their_encoding_and_a_topic_both_its_types(tmp_path):
+    channels = [
+        ("/camera", "sensor_msgs/msg/Image", "cdr", "ros2msg"),
+        ("/camera", "sensor_msgs/msg/CompressedImage", "cdr", "ros2idl"),
+    ]
+    file = foreign(tmp_path / "bag.mcap", channels)
+    repair = repair_bag(file, tmp_path / "out")
+    assert (repair.counts, repair.lost) == ({"/camera": 20}, {})
+    assert described(tmp_path / "out") == [(topic, kind, encoding, 10) for topic, kind, encoding, _ in channels]
+    assert channels_of(tmp_path / "out") == channels
+    channels += [("/text", "Text", "json", "jsonschema"), ("/free", "", "json", "")]
+    file = foreign(tmp_path / "other.mcap", channels)
+    assert repair_bag(file, tmp_path / "other").counts == {"/camera": 20, "/text": 10, "/free": 10}
+    assert described(tmp_path / "other") == [(topic, kind, encoding, 10) for topic, kind, encoding, _ in channels]
+    assert channels_of(tmp_path / "other") == channels
+
+
+def test_messages_whose_type_is_not_defined_are_counted_as_lost(tmp_path):
+    file = foreign(tmp_path / "bag.mcap", [("/a", *STRING), ("/b", "", "cdr", "")])
+    repair = repair_bag(file, tmp_path / "out")
+    assert (repair.counts, repair.lost) == ({"/a": 10}, {"message on /b, whose type the file does not define": 10})
+
+
+@pytest.mark.parametrize("lacks", ["deadline", "lifespan", "liveliness", "durability"])
+def test_qualities_of_service_that_are_not_whole_are_filled_up(lacks, tmp_path):
+    qos = {**offered_qos(7, latched=False), "reliability": 2}
+    del qos[lacks]
+    repair_bag(foreign(tmp_path / "bag.mcap", [("/a", *STRING)], [qos]), tmp_path / "out")
+    about = yaml.safe_load((tmp_path / "out/metadata.yaml").read_text())["rosbag2_bagfile_information"]
+    (entry,) = about["topics_with_message_count"]
+    expected = {**offered_qos(7, latched=False), "reliability": "best_effort"}
+    assert entry["topic_metadata"]["offered_qos_profiles"] == [expected]
+    assert len(read(tmp_path / "out")) == 10

@@ -24,6 +24,8 @@ def repair_command(arguments: argparse.Namespace) -> int:
     for topic, count in sorted(repair.counts.items()):
         print(f"{count:8} {topic}")
     print(f"{sum(repair.counts.values()):8} messages saved into {repair.path}, and read back from there")
+    for what, count in sorted(repair.lost.items()):
+        print(f"{count:8} lost: {what}")
     if repair.damaged_chunks or repair.cut_short:
         print(f"left out: {repair.damaged_chunks} damaged chunks, {repair.cut_short} torn ends of files")
     return 0

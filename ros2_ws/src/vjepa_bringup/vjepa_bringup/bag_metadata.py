@@ -19,7 +19,8 @@ _NO_START = 2**63 - 1
 class BagTopic:
     """A topic as a bag describes it: its `type_hash` is the RIHS01 string, its `channel` the MCAP channel number.
 
-    It is reliable and keeps the last `depth` messages; a `latched` one is transient local.
+    It is reliable and keeps the last `depth` messages; a `latched` one is transient local. Where `qos` has profiles,
+    these hold instead. `encoding` is that of its messages.
     """
 
     name: str
@@ -28,6 +29,8 @@ class BagTopic:
     depth: int
     latched: bool
     channel: int
+    encoding: str = "cdr"
+    qos: tuple[dict[str, Any], ...] = ()
 
 
 def offered_qos(depth: int, latched: bool) -> dict[str, Any]:
@@ -45,6 +48,24 @@ def offered_qos(depth: int, latched: bool) -> dict[str, Any]:
     }
 
 
+_POLICIES = {
+    "history": ("system_default", "keep_last", "keep_all", "unknown"),
+    "reliability": ("system_default", "reliable", "best_effort", "unknown"),
+    "durability": ("system_default", "transient_local", "volatile", "unknown"),
+    "liveliness": ("system_default", "automatic", "manual_by_node", "manual_by_topic", "unknown"),
+}
+"""What the numbers stand for that older releases wrote."""
+
+
+def whole_qos(profile: dict[str, Any]) -> dict[str, Any]:
+    """Return a profile in today's words, with a reliable one's values for what it does not have."""
+    whole = {**offered_qos(10, latched=False), **profile}
+    for name, words in _POLICIES.items():
+        if isinstance(whole[name], int) and 0 <= whole[name] < len(words):
+            whole[name] = words[whole[name]]
+    return whole
+
+
 def bag_metadata(files: dict[str, Statistics], topics: list[BagTopic], custom_data: dict[str, str]) -> dict[str, Any]:
     """Return the description of a bag of MCAP files, by name, as found under `rosbag2_bagfile_information`."""
     return {
@@ -56,8 +77,8 @@ def bag_metadata(files: dict[str, Statistics], topics: list[BagTopic], custom_da
                 "topic_metadata": {
                     "name": topic.name,
                     "type": topic.type,
-                    "serialization_format": "cdr",
-                    "offered_qos_profiles": [offered_qos(topic.depth, topic.latched)],
+                    "serialization_format": topic.encoding,
+                    "offered_qos_profiles": list(topic.qos) or [offered_qos(topic.depth, topic.latched)],
                     "type_description_hash": topic.type_hash,
                 },
                 "message_count": sum(of.channel_message_counts.get(topic.channel, 0) for of in files.values()),

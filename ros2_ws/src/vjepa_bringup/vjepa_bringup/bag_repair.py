@@ -19,17 +19,19 @@ import yaml
 from mcap.records import Channel, Schema
 from rosbags.rosbag2 import Reader
 
-from vjepa_bringup.bag_metadata import BagTopic, bag_metadata, offered_qos, to_yaml
+from vjepa_bringup.bag_metadata import BagTopic, bag_metadata, offered_qos, to_yaml, whole_qos
 from vjepa_bringup.mcap_file import McapFile
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.yaml_file import parse_yaml
+from vjepa_training.bag_counts import CDR
 from vjepa_training.bag_files import custom_data, file_order
-from vjepa_training.bag_limits import Allowance, BagDamageError, BagLimitError, Meter, check_entries, require_file
+from vjepa_training.bag_limits import Allowance, BagLimitError, check_entries, require_file
 from vjepa_training.bag_source import BagError
-from vjepa_training.mcap_reader import McapReader
+from vjepa_training.mcap_reader import DAMAGED_CHUNK, McapReader
 from vjepa_training.mcap_units import McapMessage
 
 COMMIT_BYTES = 8 * 2**20
+_SCHEMAS_OF_ROS = ("ros2msg", "ros2idl")
 
 
 class RepairError(VjepaError):
@@ -45,12 +47,14 @@ class Repair:
         counts: messages in it by topic.
         damaged_chunks: chunks that were left out, each with all its messages.
         cut_short: files of the bag that end early.
+        lost: what was left out, in words, and how often.
     """
 
     path: Path
     counts: dict[str, int]
     damaged_chunks: int
     cut_short: int
+    lost: dict[str, int]
 
 
 class _Digest:
@@ -60,31 +64,44 @@ class _Digest:
         self.counts: Counter[str] = Counter()
         self.sums: Counter[str] = Counter()
 
-    def add(self, topic: str, time_ns: int, data: bytes) -> None:
+    def add(self, topic: str, kind: str, time_ns: int, data: bytes) -> None:
         self.counts[topic] += 1
-        content = hashlib.blake2b(time_ns.to_bytes(8, "little") + bytes(data), digest_size=8).digest()
-        self.sums[topic] = (self.sums[topic] + int.from_bytes(content, "little")) % 2**64
+        content = hashlib.blake2b(time_ns.to_bytes(8, "little") + bytes(data), digest_size=8)
+        content.update(kind.encode())
+        self.sums[topic] = (self.sums[topic] + int.from_bytes(content.digest(), "little")) % 2**64
 
 
 class _Scan:
-    """The messages of MCAP files in whole chunks, and what stood in the way of the others."""
+    """The messages of MCAP files in whole chunks, and what stood in the way of the others.
+
+    Attributes:
+        lost: what could not be read, in words, and how often.
+        cut_short: files that end early.
+    """
 
     def __init__(self, files: list[Path]):
-        self.damaged_chunks = 0
+        self.lost: Counter[str] = Counter()
         sizes = [file.stat().st_size for file in files]
-        self._allowances = [Allowance.of(file, size, sum(sizes)) for file, size in zip(files, sizes, strict=True)]
-        self._readers = [McapReader(allowance.path, allowance, counted=False) for allowance in self._allowances]
+        allowances = [Allowance.of(file, size, sum(sizes)) for file, size in zip(files, sizes, strict=True)]
+        self._readers = [McapReader(allowance.path, allowance, counted=False) for allowance in allowances]
         self.cut_short = sum(not reader.is_whole for reader in self._readers)
 
     def messages(self) -> Iterator[tuple[Channel, Schema | None, McapMessage]]:
-        for reader, allowance in zip(self._readers, self._allowances, strict=True):
-            for found in reader.messages_by_unit(Meter(allowance)):
-                if isinstance(found, BagDamageError):
-                    self.damaged_chunks += 1
-                    continue
-                for message in found:
-                    channel = reader.channels[message.channel]
-                    yield channel, reader.schemas.get(channel.schema_id), message
+        for reader in self._readers:
+            for message in reader.messages_as_they_lie(self.lost):
+                channel = reader.channels.get(message.channel)
+                schema = reader.schemas.get(channel.schema_id) if channel else None
+                if channel is None:
+                    self.lost[f"message of channel {message.channel}, which the file does not describe"] += 1
+                elif schema is None and channel.message_encoding in CDR:
+                    self.lost[f"message on {channel.topic}, whose type the file does not define"] += 1
+                else:
+                    yield channel, schema, message
+
+    @property
+    def damaged_chunks(self) -> int:
+        """Chunks that were left out."""
+        return sum(count for what, count in self.lost.items() if what.startswith(DAMAGED_CHUNK))
 
     @property
     def commit_bytes(self) -> int:
@@ -141,7 +158,7 @@ def _mcap_files(path: Path) -> list[Path]:
 def _copy(scan: _Scan, path: Path, out: Path) -> Repair:
     name = f"{out.name}_0.mcap"
     file = McapFile(out / name, "vjepa bag repair")
-    topics: dict[str, BagTopic] = {}
+    topics: dict[Any, BagTopic] = {}
     written = _Digest()
     about = {**custom_data(path), "repaired_from": str(path)}
 
@@ -150,16 +167,19 @@ def _copy(scan: _Scan, path: Path, out: Path) -> Repair:
 
     try:
         for channel, schema, message in scan.messages():
-            if channel.topic not in topics:
-                topics[channel.topic] = _topic(file, channel, schema)
-            number = topics[channel.topic].channel
+            key = channel.topic, channel.message_encoding, schema and (schema.name, schema.encoding, schema.data)
+            if key not in topics:
+                topics[key] = _topic(file, channel, schema)
+            number = topics[key].channel
             file.add_message(number, message.sequence, message.log_time, message.publish_time, message.data)
-            written.add(channel.topic, message.log_time, message.data)
+            written.add(channel.topic, topics[key].type, message.log_time, message.data)
             if file.pending_bytes >= scan.commit_bytes:
                 file.commit(lambda _: "")  # The last commit describes them all, and takes the place of this one's tail.
         if not topics:
-            raise RepairError(f"'{path}' has no message in a whole chunk: nothing can be saved")
+            lost = "".join(f"\n  {what} ({count})" for what, count in scan.lost.items())
+            raise RepairError(f"'{path}' has no message in a whole chunk: nothing can be saved{lost}")
         about |= {"damaged_chunks": str(scan.damaged_chunks), "cut_short": json.dumps(scan.cut_short > 0)}
+        about |= {"lost": json.dumps(scan.lost)} if scan.lost else {}
         description = file.commit(describe)
     finally:
         file.close()
@@ -168,41 +188,58 @@ def _copy(scan: _Scan, path: Path, out: Path) -> Repair:
         metadata.write(text)
         metadata.flush()
         os.fsync(metadata.fileno())
-    _verify(out, written)
-    return Repair(out, dict(written.counts), scan.damaged_chunks, scan.cut_short)
+    _verify(out, written, set(topics))
+    return Repair(out, dict(written.counts), scan.damaged_chunks, scan.cut_short, dict(scan.lost))
 
 
 def _topic(file: McapFile, channel: Channel, schema: Schema | None) -> BagTopic:
     """Add a channel like the one read, and return it as rosbag2 describes it."""
-    if schema is None:
-        raise RepairError(f"topic '{channel.topic}' has no message definition; its messages mean nothing without")
-    quality: dict[str, Any] = {}
+    qos: tuple[dict[str, Any], ...] = ()
     with suppress(yaml.YAMLError, TypeError, LookupError):
-        offered = parse_yaml(channel.metadata.get("offered_qos_profiles", ""), aliases=True)[0]
-        quality = offered if isinstance(offered, dict) else {}
-    depth = quality.get("depth")
+        offered = parse_yaml(channel.metadata.get("offered_qos_profiles", ""), aliases=True)
+        qos = tuple(whole_qos(profile) for profile in offered if isinstance(profile.get("depth"), int))
     about = channel.metadata
-    if not isinstance(depth, int):  # Readers would stumble over what cannot be read here.
-        about = {**about, "offered_qos_profiles": to_yaml([offered_qos(10, latched=False)])}
-    number = file.add_channel(channel.topic, schema.name, schema.data.decode(errors="replace"), about)
+    if not qos or list(qos) != offered:  # Readers would stumble over what is missing or cannot be read here.
+        qos = qos or (offered_qos(10, latched=False),)
+        about = {**about, "offered_qos_profiles": to_yaml(list(qos))}
+    encoding = channel.message_encoding or "cdr"
+    name, text, form = (
+        (schema.name, schema.data.decode(errors="replace"), schema.encoding) if schema else ("", "", "ros2msg")
+    )
+    number = file.add_channel(channel.topic, name, text, about, encoding, form)
     return BagTopic(
         name=channel.topic,
-        type=schema.name,
+        type=name,
         type_hash=channel.metadata.get("topic_type_hash", ""),
-        depth=depth if isinstance(depth, int) else 10,
-        latched=quality.get("durability") in ("transient_local", 1),
+        depth=10,
+        latched=False,
         channel=number,
+        encoding=encoding,
+        qos=qos,
     )
 
 
-def _verify(out: Path, written: _Digest) -> None:
+def _verify(out: Path, written: _Digest, topics: set[Any]) -> None:
     """Read the new bag from its first to its last message as everybody else would, and compare."""
     found = _Digest()
+    readable = all(encoding in CDR and schema[1] in _SCHEMAS_OF_ROS for _, encoding, schema in topics)
     try:
-        with Reader(out) as reader:
-            for connection, time_ns, data in reader.messages():
-                found.add(connection.topic, time_ns, data)
+        for topic, kind, time_ns, data in _read_by_rosbags(out) if readable else _read_by_scan(out):
+            found.add(topic, kind, time_ns, data)
     except Exception as error:  # rosbags raises many kinds
         raise RepairError(f"the repaired bag '{out}' cannot be read back: {error}; is the disk sound?") from error
     if found.counts != written.counts or found.sums != written.sums:
         raise RepairError(f"the repaired bag '{out}' does not give back what was written into it; is the disk sound?")
+
+
+def _read_by_rosbags(bag: Path) -> Iterator[tuple[str, str, int, bytes]]:
+    """Yield topic, type, time (ns) and contents of all messages, as everybody reads them who follows metadata.yaml."""
+    with Reader(bag) as reader:
+        for connection, time_ns, data in reader.messages():
+            yield connection.topic, connection.msgtype, time_ns, data
+
+
+def _read_by_scan(bag: Path) -> Iterator[tuple[str, str, int, bytes]]:
+    """Yield the same of a bag with messages in other encodings, which rosbags refuses as a whole."""
+    for channel, schema, message in _Scan(_mcap_files(bag)).messages():
+        yield channel.topic, schema.name if schema else "", message.log_time, message.data

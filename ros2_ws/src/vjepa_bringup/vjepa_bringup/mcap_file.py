@@ -105,7 +105,7 @@ class McapFile:
             OSError: the file exists or cannot be created or written.
         """
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        self._schemas: dict[str, Schema] = {}
+        self._schemas: dict[tuple[str, str, str], Schema] = {}
         self._channels: list[Channel] = []
         self._definitions = b""
         self._chunk = _Chunk()
@@ -146,15 +146,37 @@ class McapFile:
         pending = self._chunk.indexes.get(channel)
         return self._statistics.channel_message_counts.get(channel, 0) + (len(pending.records) if pending else 0)
 
-    def add_channel(self, topic: str, schema_name: str, schema_text: str, metadata: dict[str, str]) -> int:
-        """Add a CDR channel whose schema is a full `ros2msg` definition; return the channel's number."""
-        schema = self._schemas.get(schema_name)
-        if schema is None:
-            schema = Schema(id=len(self._schemas) + 1, data=schema_text.encode(), encoding="ros2msg", name=schema_name)
-            self._schemas[schema_name] = schema
+    def add_channel(
+        self,
+        topic: str,
+        schema_name: str,
+        schema_text: str,
+        metadata: dict[str, str],
+        encoding: str = "cdr",
+        schema_encoding: str = "ros2msg",
+    ) -> int:
+        """Add a channel, and return its number.
+
+        Args:
+            topic: its name.
+            schema_name: type of its messages; empty for a channel without a schema.
+            schema_text: full definition of these.
+            metadata: of the channel.
+            encoding: of its messages.
+            schema_encoding: of their definition.
+        """
+        key = (schema_name, schema_encoding, schema_text)
+        if schema_name and key not in self._schemas:
+            number = len(self._schemas) + 1
+            schema = Schema(id=number, data=schema_text.encode(), encoding=schema_encoding, name=schema_name)
+            self._schemas[key] = schema
             self._definitions += _encoded(schema)
         channel = Channel(
-            id=len(self._channels) + 1, topic=topic, message_encoding="cdr", metadata=metadata, schema_id=schema.id
+            id=len(self._channels) + 1,
+            topic=topic,
+            message_encoding=encoding,
+            metadata=metadata,
+            schema_id=self._schemas[key].id if schema_name else 0,
         )
         self._channels.append(channel)
         self._definitions += _encoded(channel)
