@@ -396,16 +396,15 @@ def read_parameter_file(path: Path) -> dict[str, dict[str, Any]]:
             or a parameter stands there twice, in whatever notation.
     """
     content = read_yaml(path, "parameter file")
-    form = "NODE: {ros__parameters: {NAME: VALUE}}"
     blocks = content if isinstance(content, dict) else {"": content}
     for node, block in blocks.items():
         if isinstance(block, dict) and (other := [str(key) for key in block if key != "ros__parameters"]):
             raise VjepaError(
-                f"parameter file {path}, node '{node}': '{other[0]}' is not read; expected the form {form}, "
-                "with two underscores in ros__parameters and nothing beside it"
+                f"parameter file {path}, node '{node}': '{other[0]}' is not read; expected ros__parameters, with two "
+                "underscores, and nothing beside it"
             )
         if not isinstance(block, dict) or not isinstance(block.get("ros__parameters"), dict):
-            raise VjepaError(f"parameter file {path} is not of the form {form}")
+            raise VjepaError(f"parameter file {path} is not of the form NODE: {{ros__parameters: {{NAME: VALUE}}}}")
     nodes: dict[str, dict[str, Any]] = {}
     for node, value in content.items():
         name = str(node).strip("/")
