@@ -121,6 +121,10 @@ def mcap_file(path: Path, recipe: bytes) -> None:
     if chunks and choose.one_in(3):
         place, length = chunks[choose.below(len(chunks))]
         data[place + 40 + choose.below(max(length - 40, 1))] ^= 1 + choose.below(255)
+    if chunks and choose.one_in(4):
+        struct.pack_into("<Q", data, chunks[choose.below(len(chunks))][0], T0 + choose.below(256) * 100 * MS)
+    if choose.one_in(8):
+        data[:] = data.replace(COMMAND.encode(), COMMAND.encode()[:-1] + b"\xff")
     if indexes and choose.one_in(3):
         lies = True
         struct.pack_into("<H", data, indexes[choose.below(len(indexes))][0], choose.below(256))
@@ -160,6 +164,8 @@ def sqlite_file(path: Path, recipe: bytes) -> None:
         "UPDATE messages SET data = x'0001ff' WHERE id % 13 = 1",
         "DELETE FROM topics WHERE id = 1",
         "UPDATE topics SET type = 'sensor_msgs/JointState'",
+        "INSERT INTO topics VALUES (99, '/joint_states', '', '', '')",
+        "UPDATE topics SET name = '/joint_states', type = 'std_msgs/msg/Float64' WHERE id = 2",
     )
     with sqlite3.connect(file) as database:
         for _ in range(choose.below(4)):
