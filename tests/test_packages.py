@@ -50,11 +50,11 @@ FROM_PIP = {
     "mujoco": "mujoco",
     "pyarrow": "pyarrow",
     "rerun": "rerun-sdk",
+    "rich": "rich",
     "rosbags": "rosbags",
     "safetensors": "safetensors",
     "stable_baselines3": "stable-baselines3",
     "torch": "torch",
-    "tqdm": "tqdm",
     "transformers": "transformers",
     "zstandard": "zstandard",
 }

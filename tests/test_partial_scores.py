@@ -5,10 +5,10 @@ import json
 import pytest
 
 from tests.conftest import lightened
-from vjepa_bringup import run_commands
 from vjepa_bringup.cli import main
 from vjepa_bringup.graph import StackOptions
 from vjepa_bringup.run_graph import run_graph
+from vjepa_training.progress import Progress
 
 ENDED = 2
 
@@ -39,12 +39,11 @@ def test_before_the_first_episode_has_ended_there_is_nothing_to_keep(forking, tm
 
 
 def test_an_evaluation_that_is_interrupted_shows_and_writes_what_there_is(monkeypatch, tmp_path, capsys):
-    class Interrupting(run_commands.Screen):
-        def show(self, *lines: str) -> None:
-            if lines and lines[0].startswith(f"episode {ENDED} of 5"):
-                raise KeyboardInterrupt
+    def move_to(bar: Progress, done: int, total: int | None = None, figures: str = "") -> None:
+        if done == ENDED:
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_commands, "Screen", Interrupting)
+    monkeypatch.setattr(Progress, "move_to", move_to)
     words = ["eval", "--through", "process", "--planner", "expert", "--episodes", "5", "--seed", "3"]
     with pytest.raises(SystemExit) as ended:
         main([*words, "--json", str(tmp_path / "result.json")])

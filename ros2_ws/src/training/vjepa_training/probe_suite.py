@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn import functional
-from tqdm import tqdm
 
 from sim_bridge.env import SimConfig
 from vjepa_interfaces.bundle import write_bundle
@@ -28,6 +27,7 @@ from vjepa_training.collect import CollectConfig, collect
 from vjepa_training.dataset import IMAGE, LATENT, Dataset
 from vjepa_training.probe import ProbeError, fit_classes, fit_ridge, split_episodes
 from vjepa_training.probe_targets import CLASSES, MOVING_M_S, ProbeTarget, probe_targets, target_hues, target_scores
+from vjepa_training.progress import Progress
 
 STRIDE = 3
 """Of the frames with a full clip every third is probed: neighbours say the same twice."""
@@ -193,12 +193,12 @@ def encoded_rows(encoder: Encoder, dataset: Dataset, rows: np.ndarray, label: st
     latents = np.empty((len(rows), *encoder.shape), np.float16)
     clips: list[tuple[torch.Tensor, ...]] = []
     done = 0
-    with tqdm(total=len(rows), desc=label, unit="clip", disable=None, leave=False) as bar:
+    with Progress(f"encoding, {label}", "clips", len(rows)) as bar:
 
         def encode() -> int:
             if clips:
                 latents[done : done + len(clips)] = encoder.encode(clips)
-            bar.update(len(clips))
+            bar.advance(len(clips))
             return done + len(clips)
 
         wanted = np.isin(np.arange(len(dataset)), rows)
@@ -253,16 +253,11 @@ def _data(config: ProbeConfig, encoder: Encoder | None, say: Callable[[str], Non
         randomize_target_size=config.randomize and is_about_reaching(config.task),
     )
     what = CollectConfig(sim, POLICY, epsilon=EPSILON, hold=HOLD, latents=False, frames=True)
-    with (
-        tempfile.TemporaryDirectory(prefix="vjepa-probe-") as folder,
-        tqdm(total=config.episodes, desc="simulating", unit="episode", disable=None, leave=False) as bar,
-    ):
-
-        def advance(count: int) -> None:
-            bar.update(count - bar.n)
-
+    with tempfile.TemporaryDirectory(prefix="vjepa-probe-") as folder:
         workers = min(config.workers, config.episodes)
-        yield collect(folder, what, None, config.episodes, workers, {}, advance)
+        with Progress("simulating", "episodes", config.episodes) as bar:
+            dataset = collect(folder, what, None, config.episodes, workers, {}, bar.move_to)
+        yield dataset
 
 
 def _described(dataset: Dataset, encoder: Encoder | None) -> dict[str, Any]:
@@ -323,25 +318,26 @@ def _probed(
         probes += [(ATTENTIVE, features) for features in sets if features.rows == GRID]
     scores: list[dict[str, Any]] = []
     predictions: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    for kind, features in (bar := tqdm(probes, unit="probe", disable=None, leave=False)):
-        bar.set_description(f"{kind}, {features.source} {features.rows}")
-        probe = _linear if kind == LINEAR else _attentive
-        for target, (rows, predicted, ridges) in zip(targets, probe(features, targets, split, device), strict=True):
-            known = split.fit[target.known[split.fit]]
-            scores.append(
-                {
-                    "target": target.name,
-                    "source": features.source,
-                    "rows": features.rows,
-                    "probe": kind,
-                    **target_scores(target, rows, predicted, split.episodes[rows]),
-                    "fit_rows": len(known),
-                    "fit_episodes": len(np.unique(split.episodes[known])),
-                    "ridges": ridges,
-                }
-            )
-            if (kind, features.source) == (LINEAR, ENCODER) and features is sets[0]:
-                predictions[target.name] = target.values[rows], predicted
+    with Progress("probing", "probes", len(probes)) as bar:
+        for kind, features in probes:
+            probe = _linear if kind == LINEAR else _attentive
+            for target, (rows, predicted, ridges) in zip(targets, probe(features, targets, split, device), strict=True):
+                known = split.fit[target.known[split.fit]]
+                scores.append(
+                    {
+                        "target": target.name,
+                        "source": features.source,
+                        "rows": features.rows,
+                        "probe": kind,
+                        **target_scores(target, rows, predicted, split.episodes[rows]),
+                        "fit_rows": len(known),
+                        "fit_episodes": len(np.unique(split.episodes[known])),
+                        "ridges": ridges,
+                    }
+                )
+                if (kind, features.source) == (LINEAR, ENCODER) and features is sets[0]:
+                    predictions[target.name] = target.values[rows], predicted
+            bar.advance(1, f"{kind}, {features.source} {features.rows}")
     return scores, predictions
 
 

@@ -1,14 +1,9 @@
 """The lines that a terminal shows during a run: what is known, in words, and nothing that is not."""
 
-import io
-import os
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
-from vjepa_bringup import dashboard as module
-from vjepa_bringup.dashboard import Dashboard, Screen, bar, curve
+from vjepa_bringup.dashboard import Dashboard, Field, bar, curve, fitted, wrapped
 from vjepa_interfaces.managed_node import OK, WARN
 from vjepa_interfaces.messages import FIRST, LAST, MID
 from vjepa_training.score import ScoreKeeper
@@ -28,15 +23,60 @@ def test_before_the_first_step_it_says_that_it_starts_and_what_is_wrong():
     assert lines == ["starting  2 s", "  vjepa_perception: no frame for 3 s"]
 
 
-def test_it_says_how_far_the_run_is_who_drives_and_how_the_loop_does():
+SIM = {"achieved_rate_hz": "49.96", "latency_p50_ms": "16.2", "latency_p99_ms": "28.7", "stale_steps": "3"}
+REASON = "planner 'cem' took 31.0 ms, with 20.0 ms to plan in: 'bc' drives"
+FALLING_BACK = {
+    "sim_bridge": (OK, "running", SIM),
+    "vjepa_perception": (OK, "encoding", {"encode_p50_ms": "12.34"}),
+    "vjepa_planner": (WARN, REASON, {"plan_p50_ms": "0.65", "planner": "cem"}),
+}
+
+
+def lines_at(width: int) -> list[str]:
     keeper = keeper_of((FIRST, 0, 0.3), (MID, 1, 0.2), (LAST, 1, 0.1), (FIRST, 0, 0.25), (MID, 1, 0.034))
-    sim = {"achieved_rate_hz": "49.96", "latency_p50_ms": "16.2", "latency_p99_ms": "28.7", "stale_steps": "3"}
-    nodes = {"sim_bridge": (OK, "running", sim), "vjepa_planner": (OK, "driving", {"plan_p50_ms": "0.65"})}
-    episode, distance, loop = Dashboard(5, 4).lines(keeper, "bc", nodes, 7.0)
-    assert episode == f"episode 2 of 5  {bar(0.25)}  step 1 of 4   return 1   mean 2.0   7 s"
-    assert distance == "fingertip   3.4 cm from the target  █"
-    assert loop.startswith("bc drives   50.0 Hz   frame to torque p50 16.2, p99 28.7 ms   encoder ?   plan 0.7 ms")
-    assert loop.endswith("steps without a newer command 3")
+    return Dashboard(5, 4).lines(keeper, "bc", FALLING_BACK, 7.0, width)
+
+
+def test_a_wide_terminal_shows_how_far_the_run_is_who_drives_and_how_the_loop_does():
+    episode, distance, loop, trouble = lines_at(140)
+    assert episode == f"episode 2 of 5   {bar(0.25)}   step 1 of 4   return 1   mean 2.0   7 s"
+    assert distance == "fingertip   3.4 cm from the target   █"
+    assert loop == (
+        "bc drives for cem   50.0 Hz   frame to torque p50 16.2, p99 28.7 ms   steps without a newer command 3   "
+        "encoder 12.3 ms   plan 0.7 ms"
+    )
+    assert trouble == f"  vjepa_planner: {REASON}"
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 140])
+def test_fields_are_left_out_whole_where_a_line_is_too_long(width):
+    wide, narrow = lines_at(1000), lines_at(width)
+    assert all(len(line) <= width for line in narrow)
+    for line in (0, 2):
+        assert set(narrow[line].split("   ")) <= set(wide[line].split("   "))
+    assert narrow[0].startswith("episode 2 of 5")
+    assert narrow[2].startswith("bc drives for cem")
+    assert " ".join(" ".join(narrow[3:]).split()) == f"vjepa_planner: {REASON}"
+
+
+def test_a_field_of_low_rank_stays_where_one_of_high_rank_would_not_fit():
+    fields = [Field("first"), Field("x" * 30, rank=2), Field("second", rank=1), Field("third", rank=3)]
+    assert fitted(fields, 100) == f"first   {'x' * 30}   second   third"
+    assert fitted(fields, 30) == "first   second   third"
+    assert fitted(fields, 15) == "first   second"
+    assert fitted(fields, 2) == "first"
+
+
+def test_a_message_goes_on_in_the_line_below_between_words():
+    assert wrapped("  sim: one two three four five", 20) == ["  sim: one two three", "    four five"]
+
+
+def test_each_episode_that_has_ended_gets_one_line():
+    shown, keeper = Dashboard(5, 1), keeper_of((FIRST, 0, 0.3), (LAST, 1.25, 0.1), (FIRST, 0, 0.25))
+    assert shown.ended(keeper, 3.0) == ["episode 1 of 5: return 1.2, after 3.0 s"]
+    assert shown.ended(keeper, 4.0) == []
+    keeper.add(9, 2.0, LAST, np.zeros(3), np.zeros(3))
+    assert shown.ended(keeper, 5.0) == ["episode 2 of 5: return 2.0, after 5.0 s"]
 
 
 def test_the_curve_is_of_this_episode_alone_and_a_task_without_a_target_has_none():
@@ -53,33 +93,3 @@ def test_the_curve_is_of_this_episode_alone_and_a_task_without_a_target_has_none
 def test_bars_and_curves_take_any_numbers():
     assert [bar(share).count("█") for share in (-1.0, 0.0, 0.5, 1.0, 2.0)] == [0, 0, 12, 24, 24]
     assert (curve([]), curve([0.0, 0.0]), curve([0.0, 1.0])) == ("", "▁▁", "▁█")
-
-
-@pytest.fixture
-def terminal(monkeypatch):
-    """Something that takes itself for a terminal, 20 columns wide, and keeps what is written to it."""
-
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    terminal = Terminal()
-    monkeypatch.setattr(module, "sys", SimpleNamespace(stdout=terminal))
-    monkeypatch.setattr(module.shutil, "get_terminal_size", lambda: os.terminal_size((20, 5)))
-    return terminal
-
-
-def test_a_screen_draws_over_what_it_drew_cuts_what_is_too_wide_and_leaves_nothing(terminal):
-    screen = Screen()
-    screen.show("one", "two")
-    screen.show("x" * 30)
-    screen.show()
-    first, second, third = terminal.getvalue().split("\x1b[J")[:3]
-    assert first == "\rone\x1b[K\ntwo\x1b[K\n"
-    assert second == f"\x1b[2F{'x' * 19}\x1b[K\n"
-    assert third == "\x1b[1F"
-
-
-def test_elsewhere_than_on_a_terminal_nothing_is_drawn(capsys):
-    Screen().show("one")
-    assert capsys.readouterr().out == ""

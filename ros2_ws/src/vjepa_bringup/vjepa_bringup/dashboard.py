@@ -1,10 +1,12 @@
-"""What `vjepa run` shows on a terminal while the arm moves: a few lines, drawn in place of those before."""
+"""What `vjepa run` shows on a terminal while the arm moves: a few lines that fit its width."""
 
 import math
-import shutil
-import sys
+import textwrap
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len
 
 from vjepa_bringup.monitor import Diagnostics, number_in
 from vjepa_interfaces.managed_node import OK
@@ -14,6 +16,21 @@ from vjepa_training.score import ScoreKeeper
 BAR_WIDTH = 24
 TREND_WIDTH = 48
 LEVELS = "▁▂▃▄▅▆▇█"
+GAP = "   "
+"""Between two fields."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """A part of a line that is shown whole or not at all.
+
+    Attributes:
+        text: what is shown.
+        rank: fields of a higher rank go first where a line is too long.
+    """
+
+    text: str
+    rank: int = 0
 
 
 class Dashboard:
@@ -28,48 +45,101 @@ class Dashboard:
         """
         self._wanted, self._episode_steps = wanted, episode_steps
         self._distances: deque[float] = deque(maxlen=TREND_WIDTH)
-        self._episode = 0
+        self._episode = self._noted = 0
 
-    def lines(self, keeper: ScoreKeeper, driver: str, nodes: Diagnostics, elapsed_s: float) -> list[str]:
-        """Return what there is to say now.
+    def lines(
+        self, keeper: ScoreKeeper, driver: str, nodes: Diagnostics, elapsed_s: float, width: int = 80
+    ) -> list[str]:
+        """Return the lines that describe the run now.
 
         Args:
             keeper: of the scores.
             driver: the planner that drives; empty where none does yet.
             nodes: their latest diagnostics.
             elapsed_s: since the command began, s.
+            width: columns that a line may have. Fields that do not fit are left out; a message goes on in a line below.
         """
-        trouble = [f"  {name}: {message}" for name, (level, message, _) in sorted(nodes.items()) if level != OK]
+        trouble = [
+            line
+            for name, (level, message, _) in sorted(nodes.items())
+            if level != OK
+            for line in wrapped(f"  {name}: {message}", width)
+        ]
         if not keeper.episodes:
             return [f"starting  {elapsed_s:.0f} s", *trouble]
-        episodes, now = keeper.episodes, keeper.episodes[-1]
-        if len(episodes) != self._episode:
-            self._episode = len(episodes)
+        if len(keeper.episodes) != self._episode:
+            self._episode = len(keeper.episodes)
             self._distances.clear()
         self._distances.append(keeper.distance_m)
-        returns = [episode.episode_return for episode in episodes if episode.done]
-        mean = f"   mean {sum(returns) / len(returns):.1f}" if returns else ""
-        share = now.steps / self._episode_steps
-        lines = [
-            f"episode {len(episodes)} of {self._wanted}  {bar(share)}  step {now.steps} of {self._episode_steps}   "
-            f"return {now.episode_return:.0f}{mean}   {elapsed_s:.0f} s",
-        ]
+        lines = [fitted(self._progress(keeper, elapsed_s), width)]
         if is_about_reaching(keeper.task):
-            lines.append(f"fingertip {100 * keeper.distance_m:5.1f} cm from the target  {curve(self._distances)}")
+            away = f"fingertip {100 * keeper.distance_m:5.1f} cm from the target"
+            room = max(0, width - len(away) - len(GAP))
+            lines.append(GAP.join(filter(None, (away, curve(list(self._distances)[-room:] if room else ())))))
+        return [*lines, fitted(_loop(driver, nodes), width), *trouble]
 
-        def value(node: str, key: str, digits: int = 0, unit: str = "") -> str:
-            found = number_in(nodes, node, key)
-            return f"{found:.{digits}f}{unit}" if math.isfinite(found) else "?"
+    def _progress(self, keeper: ScoreKeeper, elapsed_s: float) -> list[Field]:
+        """Return how far the run is, as fields."""
+        now, returns = keeper.episodes[-1], [episode.episode_return for episode in keeper.finished]
+        return [
+            Field(f"episode {len(keeper.episodes)} of {self._wanted}"),
+            Field(bar(now.steps / self._episode_steps), rank=4),
+            Field(f"step {now.steps} of {self._episode_steps}", rank=1),
+            Field(f"return {now.episode_return:.0f}", rank=2),
+            *([Field(f"mean {sum(returns) / len(returns):.1f}", rank=2)] if returns else []),
+            Field(f"{elapsed_s:.0f} s", rank=3),
+        ]
 
-        lines.append(
-            f"{driver or 'nobody'} drives   {value('sim_bridge', 'achieved_rate_hz', 1, ' Hz')}   "
-            f"frame to torque p50 {value('sim_bridge', 'latency_p50_ms', 1)}, "
-            f"p99 {value('sim_bridge', 'latency_p99_ms', 1, ' ms')}   "
-            f"encoder {value('vjepa_perception', 'encode_p50_ms', 1, ' ms')}   "
-            f"plan {value('vjepa_planner', 'plan_p50_ms', 1, ' ms')}   "
-            f"steps without a newer command {value('sim_bridge', 'stale_steps')}"
-        )
-        return [*lines, *trouble]
+    def ended(self, keeper: ScoreKeeper, elapsed_s: float) -> list[str]:
+        """Return a line for each episode that has ended since this was called last."""
+        episodes = list(enumerate(keeper.finished, 1))[self._noted :]
+        self._noted += len(episodes)
+        return [
+            f"episode {number} of {self._wanted}: return {episode.episode_return:.1f}, after {elapsed_s:.1f} s"
+            for number, episode in episodes
+        ]
+
+
+def _loop(driver: str, nodes: Diagnostics) -> list[Field]:
+    """Return who drives and how the loop does, as fields; figures that no node has published yet are left out."""
+    chosen = nodes.get("vjepa_planner", (OK, "", {}))[2].get("planner", driver)
+    instead = f" for {chosen}" if driver and chosen != driver else ""
+    found = [Field(f"{driver or 'nobody'} drives{instead}")]
+    for rank, (node, key, form) in enumerate(_FIGURES, 1):
+        if math.isfinite(value := number_in(nodes, node, key)):
+            more = number_in(nodes, node, key.replace("p50", "p99"))
+            found.append(Field(form.format(value, more), rank))
+    return found
+
+
+_FIGURES = (
+    ("sim_bridge", "achieved_rate_hz", "{:.1f} Hz"),
+    ("sim_bridge", "latency_p50_ms", "frame to torque p50 {:.1f}, p99 {:.1f} ms"),
+    ("sim_bridge", "stale_steps", "steps without a newer command {:.0f}"),
+    ("vjepa_perception", "encode_p50_ms", "encoder {:.1f} ms"),
+    ("vjepa_planner", "plan_p50_ms", "plan {:.1f} ms"),
+)
+"""Of the loop, the most important first: node, key of its diagnostics, and how it is shown."""
+
+
+def fitted(fields: Sequence[Field], width: int) -> str:
+    """Return as many of `fields`, in their order, as fit into `width` columns: those of a low rank before others."""
+    kept: list[Field] = []
+    for field in sorted(fields, key=lambda field: field.rank):
+        longer = [each for each in fields if each in kept or each is field]
+        if not kept or cell_len(_joined(longer)) <= width:
+            kept = longer
+    return _joined(kept)
+
+
+def _joined(fields: Sequence[Field]) -> str:
+    return GAP.join(field.text for field in fields)
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Return a text in lines of at most `width` columns, broken between words."""
+    indent = " " * (len(text) - len(text.lstrip()))
+    return textwrap.wrap(text, max(width, 20), subsequent_indent=f"{indent}  ") or [""]
 
 
 def bar(share: float) -> str:
@@ -84,21 +154,3 @@ def curve(values: Sequence[float]) -> str:
     if not highest > 0:
         return LEVELS[0] * len(values)
     return "".join(LEVELS[round(value / highest * (len(LEVELS) - 1))] for value in values)
-
-
-class Screen:
-    """Draws lines on a terminal in place of those before, and nothing elsewhere."""
-
-    def __init__(self) -> None:
-        self._drawn = 0
-
-    def show(self, *lines: str) -> None:
-        """Draw these lines, each cut to the terminal's width; none to wipe out what is there."""
-        if not sys.stdout.isatty():
-            return
-        width = shutil.get_terminal_size().columns - 1
-        back = f"\x1b[{self._drawn}F" if self._drawn else "\r"
-        body = "".join(f"{line[:width]}\x1b[K\n" for line in lines)
-        sys.stdout.write(f"{back}{body}\x1b[J")
-        sys.stdout.flush()
-        self._drawn = len(lines)

@@ -13,6 +13,7 @@ from typing import Any
 from vjepa_bringup import arguments as types
 from vjepa_bringup.graph import StackOptions, merged_parameters, versions
 from vjepa_interfaces.errors import VjepaError
+from vjepa_training.progress import Progress
 
 EPISODE_STEPS = 200
 RANDOMIZED = ("camera", "appearance", "target_size")
@@ -180,9 +181,9 @@ def build_command(arguments: argparse.Namespace) -> int:
     making: dict[str, Any] = {"bags": [str(bag.path.resolve()) for bag in bags], "topics": config.names}
     making |= {"joints": config.joint_names, "derive_velocity": config.derive_velocity}
     making |= {"encoder": encoder and encoder.info()}
-    with _bar(sum(bag.frame_count for bag in bags), "frame") as bar:
+    with Progress("reading bags", "frames", sum(bag.frame_count for bag in bags)) as bar:
         dataset, reports, watch = build_dataset(
-            arguments.out, bags, config, encoder, _source("dataset build"), bar.update, making
+            arguments.out, bags, config, encoder, _source("dataset build"), bar.advance, making
         )
     print(_bag_table(reports))
     spent = ", ".join(
@@ -254,8 +255,8 @@ def encode_command(arguments: argparse.Namespace) -> int:
     encoder = _load_encoder(arguments)
     source = _source("dataset encode")
     claim_parts(arguments.out, {"dataset": str(dataset.folder.resolve()), "encoder": encoder.info()})
-    with _bar(len(dataset), "frame") as bar:
-        encoded = encode_dataset(dataset, arguments.out, encoder, source, arguments.frames, bar.update)
+    with Progress("encoding", "frames", len(dataset)) as bar:
+        encoded = encode_dataset(dataset, arguments.out, encoder, source, arguments.frames, bar.advance)
     print(_line(encoded))
     return 0
 
@@ -280,8 +281,8 @@ def export_command(arguments: argparse.Namespace) -> int:
     from vjepa_training.lerobot_export import export_lerobot
 
     dataset = Dataset(arguments.dataset)
-    with _bar(len(dataset), "row") as bar:
-        print(export_lerobot(dataset, arguments.out, bar.update))
+    with Progress("exporting", "rows", len(dataset)) as bar:
+        print(export_lerobot(dataset, arguments.out, bar.advance))
     return 0
 
 
@@ -343,11 +344,11 @@ def collect_command(arguments: argparse.Namespace) -> int:
     source = {**_source("collect"), **settings}
     started = time.monotonic()
     counts: list[int] = []
-    with _bar(arguments.episodes, "episode") as bar:
+    with Progress("collecting", "episodes", arguments.episodes) as bar:
 
         def on_episodes(count: int) -> None:
             counts.append(count)
-            bar.update(count - bar.n)
+            bar.move_to(count)
 
         if arguments.ray_address:
             from vjepa_training.ray_collect import collect_on_ray
@@ -378,12 +379,6 @@ def _load_encoder(arguments: argparse.Namespace) -> Any:
     from vjepa_training.settings import load_encoder
 
     return load_encoder(_encoder_config(arguments, arguments.threads))
-
-
-def _bar(total: int, unit: str) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, unit=unit, dynamic_ncols=True, disable=None)
 
 
 def _source(command: str) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from vjepa_bringup import arguments as types
-from vjepa_bringup.dashboard import Dashboard, Screen
+from vjepa_bringup.dashboard import Dashboard
 from vjepa_bringup.graph import ARM_KINDS, LOG_LEVELS, StackOptions, merged_parameters, share, versions
 from vjepa_bringup.options import replace
 from vjepa_bringup.run_graph import run_graph
 from vjepa_bringup.scoreboard import require_writable, result_json, scoreboard, write_json
+from vjepa_bringup.screen import Screen
 from vjepa_interfaces.bundle import Bundle, read_bundle
 from vjepa_interfaces.errors import VjepaError
 from vjepa_training.catalogue import options_of, refuse_unknown_names
@@ -139,16 +140,16 @@ def _through_ros(arguments: argparse.Namespace, options: StackOptions) -> int:
     options = replace(options, seed=seed)
     started = time.monotonic()
 
-    dashboard, screen = Dashboard(arguments.episodes, protocol.episode_steps), Screen()
+    dashboard = Dashboard(arguments.episodes, protocol.episode_steps)
+    with Screen() as screen:
 
-    def progress(keeper: Any, monitor: Any) -> Any:
-        driver = "".join(monitor.drivers[-1:])
-        screen.show(*dashboard.lines(keeper, driver, monitor.diagnostics, time.monotonic() - started))
+        def progress(keeper: Any, monitor: Any) -> None:
+            driver, elapsed_s = "".join(monitor.drivers[-1:]), time.monotonic() - started
+            for line in dashboard.ended(keeper, elapsed_s):
+                screen.note(line)
+            screen.show(*dashboard.lines(keeper, driver, monitor.diagnostics, elapsed_s, screen.width))
 
-    try:
         graph = run_graph(options, task, protocol.episode_steps, arguments.domain, progress)
-    finally:
-        screen.show()
     result = result_json(
         planner=graph.planner,
         encoder=graph.encoder_info,
@@ -177,19 +178,17 @@ def _in_process(arguments: argparse.Namespace) -> int:
     parameters = _checked_parameters(arguments, options)
     seed, batch_size = parameters["sim_bridge"].get("seed", 0), arguments.batch_size or 1
     from vjepa_training.evaluate import evaluate
+    from vjepa_training.progress import Progress
 
-    started, screen = time.monotonic(), Screen()
+    started = time.monotonic()
+    with Progress("evaluating", "episodes", arguments.episodes) as bar:
 
-    def progress(done: int, mean_return: float) -> Any:
-        rate = done * protocol.episode_steps / (time.monotonic() - started)
-        screen.show(f"episode {done} of {arguments.episodes}   mean {mean_return:.1f}   {rate:.0f} steps/s")
+        def progress(done: int, mean_return: float) -> None:
+            bar.move_to(done, figures=f"mean return {mean_return:.1f}")
 
-    try:
         episodes, encoder, durations = evaluate(
             parameters, protocol, arguments.episodes, seed, batch_size, progress, goal=arguments.goal
         )
-    finally:
-        screen.show()
     p50, p99 = durations.percentiles(50, 99)
     result = result_json(
         planner=parameters["vjepa_planner"]["planner"],

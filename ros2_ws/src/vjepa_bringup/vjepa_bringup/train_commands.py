@@ -15,6 +15,7 @@ from vjepa_bringup.graph import StackOptions, merged_parameters, versions
 from vjepa_bringup.scoreboard import require_writable, write_json
 from vjepa_bringup.training_picture import draw_training
 from vjepa_interfaces.bundle import find_bundle
+from vjepa_training.progress import Progress
 
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -170,8 +171,6 @@ def _add_outcome(parser: argparse.ArgumentParser) -> None:
 
 def encoder_command(arguments: argparse.Namespace) -> int:
     """`vjepa train encoder`."""
-    from tqdm import tqdm
-
     from vjepa_training.dataset import Dataset
     from vjepa_training.train_encoder import EncoderTraining, train_encoder
 
@@ -179,10 +178,10 @@ def encoder_command(arguments: argparse.Namespace) -> int:
     given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
     training = EncoderTraining(**{**given, "encoder": find_bundle(arguments.encoder)})
     work = Path(arguments.work or arguments.out.rstrip("/") + ".training")
-    with tqdm(total=training.steps, unit="step", dynamic_ncols=True, disable=None) as bar:
+    with Progress("training", "steps", training.steps) as bar:
 
         def on_step(step: int, figures: dict[str, float]) -> None:
-            _show(bar, step, figures, 3)
+            _show(bar, step, training.steps, figures, 3)
 
         train_encoder(Dataset(arguments.data), training, arguments.out, work, _command(), on_step)
     print(f"encoder written to {arguments.out}; its training can be looked at with: tensorboard --logdir {work}")
@@ -322,17 +321,14 @@ def _given(arguments: argparse.Namespace, training: type) -> dict[str, Any]:
 
 def _trained(arguments: argparse.Namespace, train: Callable[..., dict[str, Any]]) -> int:
     """Run `train` with a progress bar, and write what it returns where it is asked for."""
-    from tqdm import tqdm
-
     if arguments.json:
         require_writable(arguments.json)
     work = Path(arguments.work or arguments.out.rstrip("/") + ".training")
     started = time.monotonic()
-    with tqdm(unit="step", dynamic_ncols=True, disable=None) as bar:
+    with Progress("training", "steps") as bar:
 
         def on_step(step: int, steps: int, figures: dict[str, float]) -> None:
-            bar.total = steps
-            _show(bar, step, figures, 4)
+            _show(bar, step, steps, figures, 4)
 
         facts = train(arguments.out, work, on_step)
     print(f"written to {arguments.out}; its training can be looked at with: tensorboard --logdir {work}")
@@ -345,15 +341,13 @@ def _trained(arguments: argparse.Namespace, train: Callable[..., dict[str, Any]]
     return 0
 
 
-def _show(bar: Any, step: int, figures: dict[str, float], digits: int) -> None:
+def _show(bar: Progress, step: int, steps: int, figures: dict[str, float], digits: int) -> None:
     """Move a progress bar to `step`, with figures behind it; those of a validation get a line of their own."""
-    bar.update(step - bar.n)
     text = "  ".join(f"{name} {value:.{digits}g}" for name, value in figures.items())
     if any(name.startswith("validation") for name in figures):
-        bar.write(f"step {step}: {text}", file=sys.stdout)
-        sys.stdout.flush()
-    else:
-        bar.set_postfix_str(text)
+        print(f"step {step} of {steps}: {text}", flush=True)
+        text = ""
+    bar.move_to(step, steps, text)
 
 
 def _command() -> str:
