@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from vjepa_bringup.dashboard import Dashboard, Field, bar, curve, fitted, wrapped
-from vjepa_interfaces.managed_node import OK, WARN
+from vjepa_bringup.graph import NodeSpec
+from vjepa_bringup.start_up import StartUp
+from vjepa_interfaces.managed_node import ERROR, OK, WARN
 from vjepa_interfaces.messages import FIRST, LAST, MID
 from vjepa_training.score import ScoreKeeper
 
@@ -17,10 +19,50 @@ def keeper_of(*steps: tuple[int, float, float], task: str = "reacher-easy") -> S
     return keeper
 
 
-def test_before_the_first_step_it_says_that_it_starts_and_what_is_wrong():
-    nodes = {"sim_bridge": (OK, "running", {}), "vjepa_perception": (WARN, "no frame for 3 s", {})}
-    lines = Dashboard(5, 200).lines(ScoreKeeper("reacher-easy"), "", nodes, 2.4)
-    assert lines == ["starting  2 s", "  vjepa_perception: no frame for 3 s"]
+NODES = [
+    NodeSpec("vjepa_perception", "vjepa_perception", "vjepa_perception", {"encoder": "/share/models/encoder-small"}),
+    NodeSpec("vjepa_planner", "vjepa_planner", "vjepa_planner", {"planner": "bc"}),
+    NodeSpec("sim_bridge", "sim_bridge", "sim_bridge", {"task": "reacher-easy"}),
+    NodeSpec("vjepa_bringup", "stack_manager", "stack_manager", lifecycle=False),
+]
+
+
+def dashboard(wanted: int, episode_steps: int) -> Dashboard:
+    return Dashboard(wanted, episode_steps, StartUp(NODES))
+
+
+def managed(**states: str) -> dict:
+    return {"stack_manager": (WARN, "not active: all of them", states)}
+
+
+def test_before_the_first_step_there_are_stages_with_times_and_what_else_is_wrong():
+    shown, keeper = dashboard(5, 200), ScoreKeeper("reacher-easy")
+    assert shown.lines(keeper, "", {}, 1.2) == [
+        "loading encoder-small … 1.2 s",
+        "loading planner bc and those that stand by … 1.2 s",
+        "starting simulation reacher-easy … 1.2 s",
+    ]
+    states = {"vjepa_perception": "unknown", "vjepa_planner": "unconfigured", "sim_bridge": "inactive"}
+    nodes = managed(**states) | {"camera": (WARN, "no frame for 3 s", {})}
+    assert shown.ended(keeper, nodes, 2.14) == ["starting simulation reacher-easy … 2.1 s, ready"]
+    assert shown.ended(keeper, nodes, 2.3) == []
+    assert shown.lines(keeper, "", nodes, 3.0)[1:] == [
+        "loading planner bc and those that stand by … 3.0 s",
+        "starting simulation reacher-easy … 2.1 s, ready",
+        "  camera: no frame for 3 s",
+    ]
+
+
+def test_when_all_is_ready_the_first_step_is_waited_for():
+    shown, keeper = dashboard(5, 200), ScoreKeeper("reacher-easy")
+    nodes = managed(vjepa_perception="active", vjepa_planner="inactive", sim_bridge="inactive")
+    assert len(shown.ended(keeper, nodes, 4.0)) == 3
+    assert shown.lines(keeper, "", nodes, 4.5)[-1] == "waiting for the first step … 0.5 s"
+
+
+def test_a_node_that_refused_to_start_is_shown():
+    nodes = {"stack_manager": (ERROR, "vjepa_planner refused to configure", {})}
+    assert "refused" in dashboard(5, 200).lines(ScoreKeeper("reacher-easy"), "", nodes, 4.5)[-1]
 
 
 SIM = {"achieved_rate_hz": "49.96", "latency_p50_ms": "16.2", "latency_p99_ms": "28.7", "stale_steps": "3"}
@@ -34,7 +76,7 @@ FALLING_BACK = {
 
 def lines_at(width: int) -> list[str]:
     keeper = keeper_of((FIRST, 0, 0.3), (MID, 1, 0.2), (LAST, 1, 0.1), (FIRST, 0, 0.25), (MID, 1, 0.034))
-    return Dashboard(5, 4).lines(keeper, "bc", FALLING_BACK, 7.0, width)
+    return dashboard(5, 4).lines(keeper, "bc", FALLING_BACK, 7.0, width)
 
 
 def test_a_wide_terminal_shows_how_far_the_run_is_who_drives_and_how_the_loop_does():
@@ -72,22 +114,22 @@ def test_a_message_goes_on_in_the_line_below_between_words():
 
 
 def test_each_episode_that_has_ended_gets_one_line():
-    shown, keeper = Dashboard(5, 1), keeper_of((FIRST, 0, 0.3), (LAST, 1.25, 0.1), (FIRST, 0, 0.25))
-    assert shown.ended(keeper, 3.0) == ["episode 1 of 5: return 1.2, after 3.0 s"]
-    assert shown.ended(keeper, 4.0) == []
+    shown, keeper = dashboard(5, 1), keeper_of((FIRST, 0, 0.3), (LAST, 1.25, 0.1), (FIRST, 0, 0.25))
+    assert shown.ended(keeper, {}, 3.0) == ["episode 1 of 5: return 1.2, after 3.0 s"]
+    assert shown.ended(keeper, {}, 4.0) == []
     keeper.add(9, 2.0, LAST, np.zeros(3), np.zeros(3))
-    assert shown.ended(keeper, 5.0) == ["episode 2 of 5: return 2.0, after 5.0 s"]
+    assert shown.ended(keeper, {}, 5.0) == ["episode 2 of 5: return 2.0, after 5.0 s"]
 
 
 def test_the_curve_is_of_this_episode_alone_and_a_task_without_a_target_has_none():
-    shown = Dashboard(2, 4)
+    shown = dashboard(2, 4)
     keeper = ScoreKeeper("reacher-easy")
     for number, (step_type, distance_m) in enumerate(((FIRST, 0.4), (MID, 0.2), (LAST, 0.1), (FIRST, 0.3)), 1):
         keeper.add(number, 0.0, step_type, np.zeros(3), np.array([distance_m, 0.0, 0.0]))
         line = shown.lines(keeper, "bc", {}, 1.0)[1]
         assert line.rpartition(" ")[2] == {0.4: "█", 0.2: "█▅", 0.1: "█▅▃", 0.3: "█"}[distance_m]
     spinning = keeper_of((FIRST, 0, 0.3), (MID, 1, 0.2), task="finger-spin")
-    assert not any("fingertip" in line for line in Dashboard(1, 4).lines(spinning, "bc", {}, 1.0))
+    assert not any("fingertip" in line for line in dashboard(1, 4).lines(spinning, "bc", {}, 1.0))
 
 
 def test_bars_and_curves_take_any_numbers():

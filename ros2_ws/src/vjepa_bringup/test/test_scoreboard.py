@@ -3,11 +3,14 @@
 import json
 import math
 import os
+import re
+import shlex
 import stat
 import threading
 
 import pytest
 
+from vjepa_bringup.cli import build_parser
 from vjepa_bringup.scoreboard import require_writable, result_json, scoreboard, write_json
 from vjepa_interfaces.errors import VjepaError
 from vjepa_training.score import PROTOCOLS, Episode, summarise
@@ -122,6 +125,48 @@ def test_the_scoreboard_says_what_was_measured():
     ):
         assert expected in lines
     assert "RESTARTED" not in lines
+
+
+def test_one_episode_has_no_interval():
+    lines = scoreboard(result(EPISODES[:1]))
+    assert "mean return        172.0\n" in lines
+    assert "interval" not in lines
+
+
+def test_the_planner_comes_with_its_bundles():
+    assert "planner            expert with mine\n" in scoreboard(result(bundles={"bundle": "mine"}))
+    several = scoreboard(result(bundles={"dynamics": "d", "reward": "r"}, planners=["expert", "bc"]))
+    assert "planner            expert with d, r then bc\n" in several
+
+
+def test_a_recorded_bag_is_named():
+    assert "bag                bags/2026" in scoreboard(result(bag="bags/2026"))
+    assert "bag  " not in scoreboard(result())
+
+
+HURRIED = {"achieved_rate_hz": 49.0, "dropped_frames": 300.0, "frames": 1000.0}
+FALLING_BACK = {**HURRIED, "dropped_frames": 0.0, "fallbacks": 1.0, "fallback_commands": 9.0, "answered_frames": 1000.0}
+
+
+@pytest.mark.parametrize(
+    ("command", "more", "expected"),
+    [
+        ("vjepa run", {"planner": "bc"}, "./vjepa run --planner cem --episodes 1"),
+        ("vjepa run --task finger-spin", {"planner": "bc"}, "./vjepa run --task finger-spin --record bags"),
+        ("vjepa run --planner cem", {"loop": HURRIED}, "./vjepa run --planner cem --lockstep"),
+        ("vjepa run", {"loop": FALLING_BACK}, "./vjepa run --lockstep"),
+        ("vjepa run --lockstep", {"loop": HURRIED, "lockstep": True}, "./vjepa run --lockstep --record bags"),
+        ("vjepa run --record b", {"bag": "b/1 2"}, "./vjepa view 'b/1 2' --gif run.gif"),
+        ("vjepa eval", {"through": "process"}, "./vjepa run --planner expert --episodes 1"),
+        ("vjepa eval", {"loop": HURRIED, "lockstep": True}, "./vjepa run --planner expert --episodes 1"),
+    ],
+)
+def test_the_last_line_is_a_command_to_try_next(command, more, expected):
+    line = scoreboard({**result(), "command": command, **more}).splitlines()[-1]
+    name, shown, comment = re.fullmatch(r"  (\S+) +(.*)  # (.*)", line).groups()
+    assert (name, shown) == ("next", expected)
+    build_parser().parse_args(shlex.split(shown)[1:])
+    assert comment
 
 
 def test_many_dropped_frames_come_with_what_they_mean_and_what_to_do():

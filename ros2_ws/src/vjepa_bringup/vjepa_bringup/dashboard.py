@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 
 from vjepa_bringup.monitor import Diagnostics, number_in
-from vjepa_interfaces.managed_node import OK
+from vjepa_bringup.start_up import StartUp
+from vjepa_interfaces.managed_node import ERROR, OK
 from vjepa_training.catalogue import is_about_reaching
 from vjepa_training.score import ScoreKeeper
 
@@ -36,13 +37,15 @@ class Field:
 class Dashboard:
     """The lines of a run that goes on. It keeps the fingertip's last distances, one an update, for a small curve."""
 
-    def __init__(self, wanted: int, episode_steps: int):
+    def __init__(self, wanted: int, episode_steps: int, start_up: StartUp):
         """Begin.
 
         Args:
             wanted: episodes in all.
             episode_steps: control steps of each.
+            start_up: the stages before the first step.
         """
+        self._start_up = start_up
         self._wanted, self._episode_steps = wanted, episode_steps
         self._distances: deque[float] = deque(maxlen=TREND_WIDTH)
         self._episode = self._noted = 0
@@ -59,14 +62,11 @@ class Dashboard:
             elapsed_s: since the command began, s.
             width: columns that a line may have. Fields that do not fit are left out; a message goes on in a line below.
         """
-        trouble = [
-            line
-            for name, (level, message, _) in sorted(nodes.items())
-            if level != OK
-            for line in wrapped(f"  {name}: {message}", width)
-        ]
         if not keeper.episodes:
-            return [f"starting  {elapsed_s:.0f} s", *trouble]
+            stages = [line for stage in self._start_up.lines(elapsed_s) for line in wrapped(stage, width)]
+            # The stack manager's warning that not all is active yet is what the stages tell.
+            others = {name: node for name, node in nodes.items() if name != "stack_manager" or node[0] == ERROR}
+            return [*stages, *_trouble(others, width)]
         if len(keeper.episodes) != self._episode:
             self._episode = len(keeper.episodes)
             self._distances.clear()
@@ -76,7 +76,7 @@ class Dashboard:
             away = f"fingertip {100 * keeper.distance_m:5.1f} cm from the target"
             room = max(0, width - len(away) - len(GAP))
             lines.append(GAP.join(filter(None, (away, curve(list(self._distances)[-room:] if room else ())))))
-        return [*lines, fitted(_loop(driver, nodes), width), *trouble]
+        return [*lines, fitted(_loop(driver, nodes), width), *_trouble(nodes, width)]
 
     def _progress(self, keeper: ScoreKeeper, elapsed_s: float) -> list[Field]:
         """Return how far the run is, as fields."""
@@ -90,14 +90,21 @@ class Dashboard:
             Field(f"{elapsed_s:.0f} s", rank=3),
         ]
 
-    def ended(self, keeper: ScoreKeeper, elapsed_s: float) -> list[str]:
-        """Return a line for each episode that has ended since this was called last."""
+    def ended(self, keeper: ScoreKeeper, nodes: Diagnostics, elapsed_s: float) -> list[str]:
+        """Return a line for each stage of the start and each episode that has ended since this was called last."""
+        stages = self._start_up.update(nodes, elapsed_s)
         episodes = list(enumerate(keeper.finished, 1))[self._noted :]
         self._noted += len(episodes)
-        return [
+        return stages + [
             f"episode {number} of {self._wanted}: return {episode.episode_return:.1f}, after {elapsed_s:.1f} s"
             for number, episode in episodes
         ]
+
+
+def _trouble(nodes: Diagnostics, width: int) -> list[str]:
+    """Return what nodes warn of."""
+    warnings = [f"  {name}: {message}" for name, (level, message, _) in sorted(nodes.items()) if level != OK]
+    return [line for warning in warnings for line in wrapped(warning, width)]
 
 
 def _loop(driver: str, nodes: Diagnostics) -> list[Field]:

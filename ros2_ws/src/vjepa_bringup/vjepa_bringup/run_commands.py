@@ -9,12 +9,13 @@ from typing import Any
 
 from vjepa_bringup import arguments as types
 from vjepa_bringup.dashboard import Dashboard
-from vjepa_bringup.graph import ARM_KINDS, LOG_LEVELS, StackOptions, merged_parameters, share, versions
+from vjepa_bringup.graph import ARM_KINDS, LOG_LEVELS, StackOptions, build_graph, merged_parameters, share, versions
 from vjepa_bringup.options import replace
 from vjepa_bringup.run_graph import run_graph
 from vjepa_bringup.scoreboard import require_writable, result_json, scoreboard, write_json
 from vjepa_bringup.screen import Screen
-from vjepa_interfaces.bundle import Bundle, read_bundle
+from vjepa_bringup.start_up import StartUp
+from vjepa_interfaces.bundle import CONFIG_FILE, Bundle, read_bundle
 from vjepa_interfaces.errors import VjepaError
 from vjepa_training.catalogue import options_of, refuse_unknown_names
 from vjepa_training.score import PROTOCOLS, protocol_named, summarise
@@ -140,12 +141,12 @@ def _through_ros(arguments: argparse.Namespace, options: StackOptions) -> int:
     options = replace(options, seed=seed)
     started = time.monotonic()
 
-    dashboard = Dashboard(arguments.episodes, protocol.episode_steps)
+    dashboard = Dashboard(arguments.episodes, protocol.episode_steps, StartUp(build_graph(options)))
     with Screen() as screen:
 
         def progress(keeper: Any, monitor: Any) -> None:
             driver, elapsed_s = "".join(monitor.drivers[-1:]), time.monotonic() - started
-            for line in dashboard.ended(keeper, elapsed_s):
+            for line in dashboard.ended(keeper, monitor.diagnostics, elapsed_s):
                 screen.note(line)
             screen.show(*dashboard.lines(keeper, driver, monitor.diagnostics, elapsed_s, screen.width))
 
@@ -165,6 +166,7 @@ def _through_ros(arguments: argparse.Namespace, options: StackOptions) -> int:
         **({"interrupted": True, "asked": arguments.episodes} if graph.interrupted else {}),
         planners=graph.planners,
         restarts=graph.restarts,
+        **({"bag": graph.bag} if graph.bag else {}),
         **_policy(parameters, graph.planner),
         loop=graph.loop,
         wall_s=time.monotonic() - started,
@@ -216,11 +218,17 @@ def _policy(parameters: dict[str, dict[str, Any]], planner: str) -> dict[str, An
         name: Path(value).name if str(value).startswith(shipped) else value
         for name, value in options_of(planner, parameters["vjepa_planner"]).items()
     }
+    bundles = {
+        name: Path(value).name
+        for name, value in options_of(planner, parameters["vjepa_planner"]).items()
+        if isinstance(value, str) and value and Path(value, CONFIG_FILE).expanduser().is_file()
+    }
+    found = {"options": options, "bundles": bundles}
     folder = parameters["vjepa_planner"].get(f"{planner}.bundle")
     if not folder:
-        return {"options": options}
+        return found
     bundle = Bundle(Path(folder).expanduser(), {})
-    return {"options": options, "policy": bundle.path.name, "policy_sha256": bundle.weights_sha256}
+    return {**found, "policy": bundle.path.name, "policy_sha256": bundle.weights_sha256}
 
 
 def _periods(parameters: dict[str, dict[str, Any]], planner: str) -> dict[str, Any]:

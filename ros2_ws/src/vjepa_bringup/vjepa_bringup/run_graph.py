@@ -41,6 +41,7 @@ class GraphResult:
         loop: figures of the loop: latency percentiles (ms), achieved rate (Hz), counts of frames and commands.
         by_planner: `steps` and `reward_a_step` of each planner that drove, by who drove when a step was seen.
         interrupted: whether the run was ended before all episodes had.
+        bag: path of the bag that was recorded; empty without one.
     """
 
     episodes: list[Episode]
@@ -51,6 +52,7 @@ class GraphResult:
     loop: dict[str, float]
     by_planner: dict[str, dict[str, float]]
     interrupted: bool = False
+    bag: str = ""
 
 
 @contextlib.contextmanager
@@ -116,6 +118,7 @@ def run_graph(
             loop=_loop_figures(monitor),
             by_planner=monitor.by_planner(),
             interrupted=interrupted,
+            bag=monitor.diagnostics.get("episode_recorder", (b"", "", {}))[2].get("bag", ""),
         )
 
 

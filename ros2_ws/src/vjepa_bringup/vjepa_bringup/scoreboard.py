@@ -13,6 +13,8 @@ from vjepa_interfaces.errors import VjepaError
 PERIOD_TOLERANCE = 0.01
 MANY_DROPPED = 0.02
 """Of the frames: what fewer of them cost cannot be told from the score."""
+OTHER_WORLDS = ("--task", "--encoder", "--params-file", "--camera")
+"""Options with which the planners that ship need not work."""
 
 
 def result_json(
@@ -86,14 +88,15 @@ def scoreboard(result: dict[str, Any]) -> str:
     )
     seeds = f"seed {seed}" if count == 1 else f"seeds {seed} to {seed + count - 1}"
     unfinished = f", INTERRUPTED before all {result['asked']} had ended" if result.get("interrupted") else ""
+    interval = f" (95 % interval {low:.1f} to {high:.1f})" if count > 1 else ""
     rows = [
-        ("planner", " then ".join(result.get("planners", [result["planner"]]))),
+        ("planner", " then ".join(_with_bundles(name, result) for name in result.get("planners", [result["planner"]]))),
         ("encoder", encoder),
         ("episodes", f"{count} of {result['episode_steps']} steps, {seeds}{unfinished}"),
         ("success", f"{_count(result['success'])} ({_success_meaning(result)})"),
         ("in target at end", _count(result["in_target_at_end"])),
         ("started in target", _count(result["started_in_target"])),
-        ("mean return", f"{result['mean_return']:.1f} (95 % interval {low:.1f} to {high:.1f})"),
+        ("mean return", f"{result['mean_return']:.1f}{interval}"),
     ]
     if len(shares := result.get("by_planner", {})) > 1:
         parts = [
@@ -120,8 +123,36 @@ def scoreboard(result: dict[str, Any]) -> str:
     if result.get("restarts"):
         restarts = ", ".join(f"{node} {times}" for node, times in result["restarts"].items())
         rows.append(("RESTARTED NODES", f"{restarts}: not what an undisturbed run would give"))
+    if result.get("bag"):
+        rows.append(("bag", result["bag"]))
+    rows.append(("next", next_command(result)))
     width = max(len(name) for name, _ in rows)
     return "\n".join(["", *(f"  {name:<{width}}  {text}" for name, text in rows), ""])
+
+
+def _with_bundles(planner: str, result: dict[str, Any]) -> str:
+    """Return the name of a planner, with those of the bundles that the chosen one has."""
+    bundles = result.get("bundles", {}).values() if planner == result["planner"] else ()
+    return f"{planner} with {', '.join(bundles)}" if bundles else planner
+
+
+def next_command(result: dict[str, Any]) -> str:
+    """Return a command to try after a result, and behind it as a comment what it is for."""
+    command, loop = f"./{result['command']}", result.get("loop", {})
+    hurried = loop.get("fallback_commands", 0) > 0 or loop.get("dropped_frames", 0) > MANY_DROPPED * loop.get(
+        "frames", 0
+    )
+    if result["through"] == "process":
+        return f"./vjepa run --planner {result['planner']} --episodes 1  # in real time"
+    if hurried and not result.get("lockstep"):
+        return f"{command} --lockstep  # waits for every plan"
+    if result.get("bag"):
+        return f"./vjepa view {shlex.quote(result['bag'])} --gif run.gif  # an animation"
+    if command.startswith("./vjepa eval"):
+        return f"./vjepa run --planner {result['planner']} --episodes 1  # in real time"
+    if result["planner"] == "bc" and not any(option in command for option in OTHER_WORLDS):
+        return "./vjepa run --planner cem --episodes 1  # by search"
+    return f"{command} --record bags  # keeps all topics"
 
 
 def _number(value: float, digits: int = 1) -> str:

@@ -279,6 +279,8 @@ class StackManagerNode(Node):
 
     def _saw_state(self, node: Managed, state: int) -> None:
         before, node.state = node.known, state
+        if state != before and state in SETTLED:
+            self.publish_diagnostics()  # At once: who waits for a start should not wait a second more.
         if state in (*SETTLED, State.PRIMARY_STATE_FINALIZED):
             node.known = state
         if state == State.PRIMARY_STATE_ACTIVE:
