@@ -19,6 +19,8 @@ from rcl_interfaces.srv import GetParameters
 from rclpy.parameter import parameter_value_to_python
 from rosbags.highlevel import AnyReader
 
+from vjepa_bringup import run_commands
+from vjepa_bringup.cli import main
 from vjepa_interfaces import topics
 from vjepa_interfaces.image_codec import image_to_rgb
 
@@ -86,6 +88,52 @@ def play(start_stack, encoder, video, tmp_path):
         )
 
     return start
+
+
+LIGHT = Path(__file__).parent / "light"
+
+
+def run_on(*arguments: object) -> int:
+    """Run `vjepa run` with a light stack and return its exit status."""
+    light = ["--encoder", LIGHT / "encoder", "--params-file", LIGHT / "stack.yaml"]
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in ("run", *light, *arguments)])
+    return ended.value.code
+
+
+def test_one_command_runs_the_stack_on_a_video_to_its_end(forking, video, tmp_path, capsys):
+    status = run_on("--camera", video, "--planner", "random", "--crop", 8, 4, 40, 30, "--record", tmp_path / "bags")
+    shown = capsys.readouterr()
+    assert status == 0, shown.err
+    for expected in (f"camera   {video}, 40 x 30 pixels", f"frames   {FRAMES}", "planner  random: ", "score    none"):
+        assert expected in shown.out
+    (bag,) = (tmp_path / "bags").iterdir()
+    assert f"./vjepa view {bag} --png run.png" in shown.out
+    with AnyReader([bag]) as reader:
+        assert 0 < reader.topics["/camera/image_raw"].msgcount <= FRAMES
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--planner", "random", "--crop", 60, 0, 40, 30], "beyond the picture of 64 x 48 pixels"),
+        (["--planner", "random", "--flip", "sideways"], "valid are: both, horizontal, vertical"),
+        (["--planner", "random", "--episodes", 3], "--episodes is for the simulation: leave it out"),
+        (["--planner", "random", "--lockstep"], "--lockstep is for the simulation: leave it out"),
+        (["--params-file", ""], "no planner is chosen"),
+    ],
+    ids=str,
+)
+def test_what_a_camera_cannot_have_is_refused_before_any_process_starts(arguments, message, video, capsys, monkeypatch):
+    monkeypatch.setattr(run_commands, "run_camera", None)
+    assert run_on("--camera", video, *arguments) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_options_of_a_camera_need_one(capsys):
+    assert run_on("--crop", 1, 2, 3, 4) == 1
+    assert "--crop is for a camera: give --camera SOURCE with it" in capsys.readouterr().err
 
 
 def said(stack) -> tuple[str, dict]:

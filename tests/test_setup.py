@@ -155,6 +155,7 @@ def test_a_moved_checkout_gets_a_new_environment(ready, tmp_path):
         (["train", "sac"], ["plot", "train"]),
         (["view"], ["view"]),
         (["view", "bag", "--gif", "a.gif"], ["plot"]),
+        (["view", "bag", "--png", "a.png"], ["plot"]),
         (["--exec", "python", "-P", "-m", "pytest", "-q"], ["plot", "train", "test", "lint"]),
         (["--exec", "ruff", "check", "."], ["lint"]),
         (["--exec", "mypy", "-p", "sim_bridge"], ["plot", "train", "view", "test", "lint"]),

@@ -21,7 +21,7 @@ def keeper_of(*steps: tuple[int, float, float], task: str = "reacher-easy") -> S
 
 NODES = [
     NodeSpec("vjepa_perception", "vjepa_perception", "vjepa_perception", {"encoder": "/share/models/encoder-small"}),
-    NodeSpec("vjepa_planner", "vjepa_planner", "vjepa_planner", {"planner": "bc"}),
+    NodeSpec("vjepa_planner", "vjepa_planner", "vjepa_planner", {"planner": "bc", "planners": ["bc", "cem"]}),
     NodeSpec("sim_bridge", "sim_bridge", "sim_bridge", {"task": "reacher-easy"}),
     NodeSpec("vjepa_bringup", "stack_manager", "stack_manager", lifecycle=False),
 ]
@@ -39,7 +39,7 @@ def test_before_the_first_step_there_are_stages_with_times_and_what_else_is_wron
     shown, keeper = dashboard(5, 200), ScoreKeeper("reacher-easy")
     assert shown.lines(keeper, "", {}, 1.2) == [
         "loading encoder-small … 1.2 s",
-        "loading planner bc and those that stand by … 1.2 s",
+        "loading planner bc and 1 more … 1.2 s",
         "starting simulation reacher-easy … 1.2 s",
     ]
     states = {"vjepa_perception": "unknown", "vjepa_planner": "unconfigured", "sim_bridge": "inactive"}
@@ -47,7 +47,7 @@ def test_before_the_first_step_there_are_stages_with_times_and_what_else_is_wron
     assert shown.ended(keeper, nodes, 2.14) == ["starting simulation reacher-easy … 2.1 s, ready"]
     assert shown.ended(keeper, nodes, 2.3) == []
     assert shown.lines(keeper, "", nodes, 3.0)[1:] == [
-        "loading planner bc and those that stand by … 3.0 s",
+        "loading planner bc and 1 more … 3.0 s",
         "starting simulation reacher-easy … 2.1 s, ready",
         "  camera: no frame for 3 s",
     ]
@@ -57,7 +57,7 @@ def test_when_all_is_ready_the_first_step_is_waited_for():
     shown, keeper = dashboard(5, 200), ScoreKeeper("reacher-easy")
     nodes = managed(vjepa_perception="active", vjepa_planner="inactive", sim_bridge="inactive")
     assert len(shown.ended(keeper, nodes, 4.0)) == 3
-    assert shown.lines(keeper, "", nodes, 4.5)[-1] == "waiting for the first step … 0.5 s"
+    assert shown.lines(keeper, "", nodes, 4.5)[-1] == "waiting for the first frame … 0.5 s"
 
 
 def test_a_node_that_refused_to_start_is_shown():

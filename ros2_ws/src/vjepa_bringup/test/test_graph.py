@@ -288,6 +288,9 @@ def test_a_file_wins_over_the_defaults_and_leaves_the_rest(params_file):
 
 
 EXPLICIT = {
+    "crop": [0, 0, 32, 32],
+    "rotate": 0,
+    "flip": "",
     "planner": "random",
     "encoder": "/some/encoder",
     "device": "cuda",
@@ -302,6 +305,9 @@ EXPLICIT = {
     "task": "reacher-hard",
 }
 IN_FILE = {
+    "crop": [4, 0, 16, 16],
+    "rotate": 90,
+    "flip": "both",
     "planner": "expert-p",
     "encoder": "/another/encoder",
     "device": "cpu",
@@ -460,6 +466,8 @@ def test_a_bundle_that_ships_is_found_by_name_and_a_path_or_hub_id_stays():
         ("planner", "expert-p", "expert-p"),
         ("bag_dir", "1", "1"),
         ("namespace", "left", "left"),
+        ("crop", "40,0,240,240", (40, 0, 240, 240)),
+        ("crop", "[40, 0, 240, 240]", (40, 0, 240, 240)),
     ],
 )
 def test_a_text_is_read_as_the_type_of_its_option(name, text, value):
@@ -474,6 +482,7 @@ def test_a_text_is_read_as_the_type_of_its_option(name, text, value):
         ("lockstep", "maybe", "lockstep is 'maybe'; expected true or false"),
         ("episodes", "few", "episodes is 'few'; expected a whole number"),
         ("episodes", "1.5", "episodes is '1.5'; expected a whole number"),
+        ("crop", "40;0", "crop is '40;0'; expected whole numbers with commas between"),
         ("sorce", "sim", "unknown launch argument 'sorce'; valid are: .*, source, "),
     ],
 )

@@ -156,7 +156,7 @@ FALLING_BACK = {**HURRIED, "dropped_frames": 0.0, "fallbacks": 1.0, "fallback_co
         ("vjepa run --planner cem", {"loop": HURRIED}, "./vjepa run --planner cem --lockstep"),
         ("vjepa run", {"loop": FALLING_BACK}, "./vjepa run --lockstep"),
         ("vjepa run --lockstep", {"loop": HURRIED, "lockstep": True}, "./vjepa run --lockstep --record bags"),
-        ("vjepa run --record b", {"bag": "b/1 2"}, "./vjepa view 'b/1 2' --gif run.gif"),
+        ("vjepa run --record b", {"bag": "b/1 2"}, "./vjepa view 'b/1 2' --png run.png"),
         ("vjepa eval", {"through": "process"}, "./vjepa run --planner expert --episodes 1"),
         ("vjepa eval", {"loop": HURRIED, "lockstep": True}, "./vjepa run --planner expert --episodes 1"),
     ],

@@ -63,10 +63,9 @@ class Dashboard:
             width: columns that a line may have. Fields that do not fit are left out; a message goes on in a line below.
         """
         if not keeper.episodes:
-            stages = [line for stage in self._start_up.lines(elapsed_s) for line in wrapped(stage, width)]
             # The stack manager's warning that not all is active yet is what the stages tell.
             others = {name: node for name, node in nodes.items() if name != "stack_manager" or node[0] == ERROR}
-            return [*stages, *_trouble(others, width)]
+            return [*self._start_up.lines(elapsed_s, width), *troubles(others, width)]
         if len(keeper.episodes) != self._episode:
             self._episode = len(keeper.episodes)
             self._distances.clear()
@@ -76,7 +75,7 @@ class Dashboard:
             away = f"fingertip {100 * keeper.distance_m:5.1f} cm from the target"
             room = max(0, width - len(away) - len(GAP))
             lines.append(GAP.join(filter(None, (away, curve(list(self._distances)[-room:] if room else ())))))
-        return [*lines, fitted(_loop(driver, nodes), width), *_trouble(nodes, width)]
+        return [*lines, fitted(_loop(driver, nodes), width), *troubles(nodes, width)]
 
     def _progress(self, keeper: ScoreKeeper, elapsed_s: float) -> list[Field]:
         """Return how far the run is, as fields."""
@@ -101,17 +100,22 @@ class Dashboard:
         ]
 
 
-def _trouble(nodes: Diagnostics, width: int) -> list[str]:
+def troubles(nodes: Diagnostics, width: int) -> list[str]:
     """Return what nodes warn of."""
     warnings = [f"  {name}: {message}" for name, (level, message, _) in sorted(nodes.items()) if level != OK]
     return [line for warning in warnings for line in wrapped(warning, width)]
 
 
-def _loop(driver: str, nodes: Diagnostics) -> list[Field]:
-    """Return who drives and how the loop does, as fields; figures that no node has published yet are left out."""
+def driver_field(driver: str, nodes: Diagnostics) -> Field:
+    """Return who drives, and for whom where that is a fallback."""
     chosen = nodes.get("vjepa_planner", (OK, "", {}))[2].get("planner", driver)
     instead = f" for {chosen}" if driver and chosen != driver else ""
-    found = [Field(f"{driver or 'nobody'} drives{instead}")]
+    return Field(f"{driver or 'nobody'} drives{instead}")
+
+
+def _loop(driver: str, nodes: Diagnostics) -> list[Field]:
+    """Return who drives and how the loop does, as fields; figures that no node has published yet are left out."""
+    found = [driver_field(driver, nodes)]
     for rank, (node, key, form) in enumerate(_FIGURES, 1):
         if math.isfinite(value := number_in(nodes, node, key)):
             more = number_in(nodes, node, key.replace("p50", "p99"))

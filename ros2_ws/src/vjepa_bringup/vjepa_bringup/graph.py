@@ -45,6 +45,7 @@ STATE_PUBLISHER = "robot_state_publisher"
 """ROS's own node and package: joint states to the transforms of the links that a URDF describes."""
 
 OPTION_PARAMETERS = {
+    "camera": ("crop", "rotate", "flip"),
     "sim_bridge": ("task", "seed", "episodes", "episode_steps", "lockstep"),
     "vjepa_perception": ("encoder", "device", "dtype"),
     "vjepa_planner": ("planner", "seed", "lockstep"),
@@ -68,6 +69,9 @@ class StackOptions:
     Attributes:
         source: `sim`, or `camera` where frames come from a camera.
         camera: device, video file, rtsp:// address, env:NAME or @PATH that `camera` opens; empty with your own driver.
+        crop: x, y, width and height in pixels of the camera's picture, such as `40,0,240,240`.
+        rotate: then turn it by so many degrees clockwise: 0, 90, 180 or 270.
+        flip: then mirror it: `horizontal`, `vertical` or `both`.
         image_topic: topic of the frames, where it is not `camera/image_raw`.
         joint_states_topic: topic of the joint states, where it is not `joint_states`.
         command_topic: topic of the torque commands, where it is not `joint_command`.
@@ -96,6 +100,9 @@ class StackOptions:
 
     source: str = "sim"
     camera: str = ""
+    crop: tuple[int, ...] | None = None
+    rotate: int | None = None
+    flip: str | None = None
     image_topic: str = ""
     joint_states_topic: str = ""
     command_topic: str = ""
@@ -260,7 +267,11 @@ def merged_parameters(options: StackOptions) -> dict[str, dict[str, Any]]:
                 merged[name] |= values
     for node, names in OPTION_PARAMETERS.items():
         explicit = {name: getattr(options, name) for name in names}
-        merged[node] |= {name: value for name, value in explicit.items() if value is not None}
+        merged[node] |= {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in explicit.items()
+            if value is not None
+        }
     if options.camera:
         merged["camera"] = _expected_rate(merged["vjepa_planner"]) | merged["camera"] | {"source": options.camera}
     encoder = merged["vjepa_perception"].get("encoder", "")
@@ -269,7 +280,10 @@ def merged_parameters(options: StackOptions) -> dict[str, dict[str, Any]]:
     merged["vjepa_perception"]["encoder"] = find_bundle(encoder)
     planner = merged["vjepa_planner"]
     if "planner" not in planner:
-        raise VjepaError("no planner is chosen, and the default one knows the simulated arm alone; set planner:=NAME")
+        raise VjepaError(
+            "no planner is chosen, and the default one knows the simulated arm alone; "
+            "set planner:=NAME, or --planner NAME"
+        )
     if options.policy is not None:
         planner |= {POLICY: options.policy, "planners": list(dict.fromkeys([*planner.get("planners", ()), "bc"]))}
     for name, value in planner.items():

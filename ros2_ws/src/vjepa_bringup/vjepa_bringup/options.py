@@ -24,6 +24,11 @@ def parse_option(name: str, text: str) -> Any:
         raise unknown_name("launch argument", name, hints)
     types = [kind for kind in (typing.get_args(hints[name]) or (hints[name],)) if kind is not type(None)]
     kind = types[0]
+    if typing.get_origin(kind) is tuple:
+        try:
+            return tuple(int(part) for part in text.strip("[]").split(",") if part.strip())
+        except ValueError as error:
+            raise VjepaError(f"{name} is '{text}'; expected whole numbers with commas between") from error
     if kind is bool:
         if text.lower() not in TRUE + FALSE:
             raise VjepaError(f"{name} is '{text}'; expected true or false")
@@ -60,12 +65,14 @@ def option_help(name: str) -> str:
     nodes = [node for node, names in OPTION_PARAMETERS.items() if name in names]
     if not nodes:
         return line
-    return f"{line} Unset: what params_file says, else {_text(default_parameters()[nodes[0]][name])}."
+    return f"{line} Unset: what params_file says, else {_text(default_parameters()[nodes[0]][name]) or 'none'}."
 
 
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
     return "" if value is None else str(value)
 
 

@@ -2,14 +2,18 @@
 
 import argparse
 import contextlib
+import math
 import re
 import time
 from pathlib import Path
 from typing import Any
 
 from vjepa_bringup import arguments as types
+from vjepa_bringup.camera_commands import SOURCE_HELP, add_view_arguments
+from vjepa_bringup.camera_run import camera_lines, camera_report, run_camera
 from vjepa_bringup.dashboard import Dashboard
 from vjepa_bringup.graph import ARM_KINDS, LOG_LEVELS, StackOptions, build_graph, merged_parameters, share, versions
+from vjepa_bringup.monitor import Monitor
 from vjepa_bringup.options import replace
 from vjepa_bringup.run_graph import run_graph
 from vjepa_bringup.scoreboard import require_writable, result_json, scoreboard, write_json
@@ -21,6 +25,10 @@ from vjepa_training.catalogue import options_of, refuse_unknown_names
 from vjepa_training.score import PROTOCOLS, protocol_named, summarise
 
 DEFAULT_EPISODES = {"run": 5, "eval": 20}
+DEFAULT_PROTOCOL = "short"
+OF_THE_SIMULATION = ("episodes", "protocol", "task", "lockstep", "robot_state_publisher", "json")
+OF_A_CAMERA = ("crop", "rotate", "flip", "seconds")
+"""Options of `run` that only go with a simulation, and those that only go with a camera."""
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
@@ -33,6 +41,10 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--robot-state-publisher", action="store_true", help="start ROS's node with the reacher's URDF too, for RViz"
     )
     run.add_argument("--record", metavar="DIR", help="record a rosbag2 bag into this folder")
+    camera = run.add_argument_group("a camera in the simulation's place, without episodes and without a score")
+    camera.add_argument("--camera", metavar="SOURCE", help=SOURCE_HELP)
+    add_view_arguments(camera)
+    camera.add_argument("--seconds", type=types.seconds, help="end after so many (default: at the file's end, Ctrl-C)")
     run.set_defaults(function=run_command)
 
     evaluate = commands.add_parser("eval", help="evaluate a planner over many episodes in lockstep")
@@ -52,7 +64,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def _steps_of_protocols() -> str:
     steps = ", ".join(f"{name} {protocol.episode_steps}" for name, protocol in PROTOCOLS.items())
-    return f"control steps of an episode: {steps} (default %(default)s)"
+    return f"control steps of an episode: {steps} (default {DEFAULT_PROTOCOL})"
 
 
 def _add_common(parser: argparse.ArgumentParser, command: str) -> None:
@@ -62,11 +74,9 @@ def _add_common(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("--device", help="auto, cpu or cuda")
     parser.add_argument("--dtype", help="of the encoder: auto, float32, bfloat16 or float16")
     parser.add_argument("--task", help="dm_control task, such as reacher-easy")
-    parser.add_argument(
-        "--episodes", type=types.positive, default=DEFAULT_EPISODES[command], help="default %(default)s"
-    )
+    parser.add_argument("--episodes", type=types.positive, help=f"default {DEFAULT_EPISODES[command]}")
     parser.add_argument("--seed", type=types.seed, help="episode i uses seed + i (default: the parameters', else 0)")
-    parser.add_argument("--protocol", choices=list(PROTOCOLS), default="short", help=_steps_of_protocols())
+    parser.add_argument("--protocol", choices=list(PROTOCOLS), help=_steps_of_protocols())
     parser.add_argument("--params-file", default="", help="YAML of ROS parameters over the defaults")
     parser.add_argument("--json", metavar="FILE", help="write the result as JSON")
     parser.add_argument("--domain", type=types.domain, help="ROS domain (default: a free one)")
@@ -94,18 +104,29 @@ def _options(arguments: argparse.Namespace) -> StackOptions:
 
 def run_command(arguments: argparse.Namespace) -> int:
     """`vjepa run`."""
+    refused = OF_THE_SIMULATION if arguments.camera else OF_A_CAMERA
+    if given := [option for option in refused if getattr(arguments, option)]:
+        instead = "the simulation: leave it out" if arguments.camera else "a camera: give --camera SOURCE with it"
+        raise VjepaError(f"--{given[0].replace('_', '-')} is for {instead}")
+    _set_defaults(arguments, "run")
+    options = replace(_options(arguments), record=True if arguments.record else None, bag_dir=arguments.record)
+    if arguments.camera:
+        return _on_camera(arguments, options)
     options = replace(
-        _options(arguments),
-        lockstep=arguments.lockstep or None,
-        robot_state_publisher=arguments.robot_state_publisher,
-        record=True if arguments.record else None,
-        bag_dir=arguments.record,
+        options, lockstep=arguments.lockstep or None, robot_state_publisher=arguments.robot_state_publisher
     )
     return _through_ros(arguments, options)
 
 
+def _set_defaults(arguments: argparse.Namespace, command: str) -> None:
+    """Fill in what was not given; before, it is known what was."""
+    arguments.episodes = arguments.episodes or DEFAULT_EPISODES[command]
+    arguments.protocol = arguments.protocol or DEFAULT_PROTOCOL
+
+
 def eval_command(arguments: argparse.Namespace) -> int:
     """`vjepa eval`."""
+    _set_defaults(arguments, "eval")
     if arguments.through == "process":
         return _in_process(arguments)
     if arguments.batch_size is not None:
@@ -172,6 +193,37 @@ def _through_ros(arguments: argparse.Namespace, options: StackOptions) -> int:
         wall_s=time.monotonic() - started,
     )
     return _report(arguments, result)
+
+
+def _on_camera(arguments: argparse.Namespace, options: StackOptions) -> int:
+    """Run the stack on a camera. What is wrong with the source or the view is refused before any process starts."""
+    options = replace(
+        options,
+        source="camera",
+        camera=arguments.camera,
+        crop=tuple(arguments.crop) if arguments.crop else None,
+        rotate=arguments.rotate,
+        flip=arguments.flip,
+    )
+    parameters = _checked_parameters(arguments, options)
+    from vjepa_training.camera_check import View, check_camera
+
+    camera = parameters["camera"]
+    view = View(tuple(camera["crop"]), camera["rotate"], camera["flip"])
+    check_camera(arguments.camera, view, parameters["vjepa_perception"]["encoder"], camera.get("fps", 0.0), seconds=0.0)
+    started, start_up = time.monotonic(), StartUp(build_graph(options))
+    with Screen() as screen:
+
+        def progress(monitor: Monitor) -> None:
+            elapsed_s = time.monotonic() - started
+            for line in start_up.update(monitor.diagnostics, elapsed_s):
+                screen.note(line)
+            driver = "".join(monitor.drivers[-1:])
+            screen.show(*camera_lines(start_up, driver, monitor.diagnostics, elapsed_s, screen.width))
+
+        run = run_camera(options, arguments.seconds or math.inf, arguments.domain, progress)
+    print(camera_report(options, run), flush=True)
+    return 0
 
 
 def _in_process(arguments: argparse.Namespace) -> int:

@@ -144,8 +144,8 @@ def _follow(
     _refuse_idle_planner(monitor, 0)
 
 
-def _refuse_standstill(supervisor: Supervisor, monitor: Monitor, silence_s: float, steps: int) -> None:
-    """Raise when the graph cannot come up, or has stopped moving for good."""
+def refuse_failures(supervisor: Supervisor, monitor: Monitor) -> None:
+    """Raise when a node has ended for good, or refused to come up."""
     gone = supervisor.poll()
     if gone:
         raise VjepaError("; ".join(gone))
@@ -154,6 +154,11 @@ def _refuse_standstill(supervisor: Supervisor, monitor: Monitor, silence_s: floa
         errors = monitor.errors()
         causes = [f"{name}: {message}" for name, message in errors.items() if name != "stack_manager"]
         raise VjepaError("; ".join(causes or errors.values()))
+
+
+def _refuse_standstill(supervisor: Supervisor, monitor: Monitor, silence_s: float, steps: int) -> None:
+    """Raise when the graph cannot come up, or has stopped moving for good."""
+    refuse_failures(supervisor, monitor)
     if monitor.sim_finished and silence_s > FINAL_FIGURES_S:
         raise VjepaError("the simulation has ended, but not every episode was seen from its first step to its last")
     limit_s = LOCKSTEP_SILENCE_S if steps else FIRST_STEP_TIMEOUT_S

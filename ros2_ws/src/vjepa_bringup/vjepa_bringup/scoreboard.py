@@ -5,6 +5,7 @@ import math
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,11 @@ def scoreboard(result: dict[str, Any]) -> str:
     if result.get("bag"):
         rows.append(("bag", result["bag"]))
     rows.append(("next", next_command(result)))
+    return table(rows)
+
+
+def table(rows: Sequence[tuple[str, str]]) -> str:
+    """Return rows of a name and a text, with the texts below each other."""
     width = max(len(name) for name, _ in rows)
     return "\n".join(["", *(f"  {name:<{width}}  {text}" for name, text in rows), ""])
 
@@ -147,7 +153,7 @@ def next_command(result: dict[str, Any]) -> str:
     if hurried and not result.get("lockstep"):
         return f"{command} --lockstep  # waits for every plan"
     if result.get("bag"):
-        return f"./vjepa view {shlex.quote(result['bag'])} --gif run.gif  # an animation"
+        return f"./vjepa view {shlex.quote(result['bag'])} --png run.png  # a picture"
     if command.startswith("./vjepa eval"):
         return f"./vjepa run --planner {result['planner']} --episodes 1  # in real time"
     if result["planner"] == "bc" and not any(option in command for option in OTHER_WORLDS):

@@ -1,5 +1,6 @@
 """The start of a stack in words: what each node does until it is ready, and how long that took."""
 
+import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,18 @@ from vjepa_bringup.monitor import Diagnostics
 READY = ("inactive", "active")
 """Lifecycle states of a node that has loaded all that it needs."""
 
+
+def _others(parameters: dict[str, Any]) -> str:
+    """Return how many planners are loaded beside the one that drives."""
+    others = {*parameters.get("planners", ()), *parameters.get("fallbacks", ())} - {parameters["planner"]}
+    return f" and {len(others)} more" if others else ""
+
+
 _WORDS: dict[str, Callable[[dict[str, Any]], str]] = {
     "sim_bridge": lambda parameters: f"starting simulation {parameters['task']}",
     "camera": lambda parameters: "opening camera",
     "vjepa_perception": lambda parameters: f"loading {Path(parameters['encoder']).name or 'encoder'}",
-    "vjepa_planner": lambda parameters: f"loading planner {parameters['planner']} and those that stand by",
+    "vjepa_planner": lambda parameters: f"loading planner {parameters['planner']}{_others(parameters)}",
     "episode_recorder": lambda parameters: "starting recorder",
 }
 
@@ -42,12 +50,12 @@ class StartUp:
         self._ready_s |= dict.fromkeys(ready, elapsed_s)
         return [self._line(name, elapsed_s) for name in ready]
 
-    def lines(self, elapsed_s: float) -> list[str]:
-        """Return a line for each stage, and one for what comes when all have ended."""
+    def lines(self, elapsed_s: float, width: int) -> list[str]:
+        """Return a line for each stage, and one for what comes when all have ended; of `width` columns at most."""
         lines = [self._line(name, elapsed_s) for name in self._words]
         if len(self._ready_s) == len(self._words):
-            lines.append(f"waiting for the first step … {elapsed_s - max(self._ready_s.values()):.1f} s")
-        return lines
+            lines.append(f"waiting for the first frame … {elapsed_s - max(self._ready_s.values()):.1f} s")
+        return [part for line in lines for part in textwrap.wrap(line, width, subsequent_indent="  ")]
 
     def _line(self, name: str, elapsed_s: float) -> str:
         ready = ", ready" if name in self._ready_s else ""

@@ -1,4 +1,4 @@
-"""`vjepa view`: a running stack or a bag in the rerun viewer, as a file for it, or as a short animation."""
+"""`vjepa view`: a running stack or a bag in the rerun viewer, as a file for it, as an animation or as a picture."""
 
 import argparse
 import importlib
@@ -40,6 +40,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     instead = view.add_mutually_exclusive_group()
     instead.add_argument("--save", metavar="FILE.rrd", help="write a file for the viewer instead of opening it")
     instead.add_argument("--gif", metavar="FILE.gif", help="write a bag as a short animation, without rerun")
+    instead.add_argument("--png", metavar="FILE.png", help="write a bag as one picture, without rerun")
     view.add_argument("--seconds", type=types.seconds, help="of a running stack: stop after so many (default: Ctrl-C)")
     add_stack_arguments(view)
     view.set_defaults(function=view_command)
@@ -47,14 +48,17 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def view_command(arguments: argparse.Namespace) -> int:
     """`vjepa view`."""
-    if arguments.gif and arguments.bag is None:
-        raise VjepaError("--gif is made of a bag; record one with: vjepa record")
+    for option in ("gif", "png"):
+        if getattr(arguments, option) and arguments.bag is None:
+            raise VjepaError(f"--{option} is made of a bag; record one with: vjepa record")
     if arguments.bag is not None and arguments.seconds is not None:
         raise VjepaError("--seconds is for a running stack; a bag is shown as a whole")
-    for file in filter(None, (arguments.save, arguments.gif)):
+    for file in filter(None, (arguments.save, arguments.gif, arguments.png)):
         require_writable(file)
     if arguments.gif:
         return _animate(arguments)
+    if arguments.png:
+        return _draw(arguments)
     _require_rerun()
     from vjepa_bringup.view import SHOWN, View
 
@@ -172,4 +176,12 @@ def _animate(arguments: argparse.Namespace) -> int:
 
     frames = animate(_messages(arguments, ANIMATED), arguments.gif)
     print(f"{arguments.gif}: {frames} frames, {Path(arguments.gif).stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def _draw(arguments: argparse.Namespace) -> int:
+    from vjepa_bringup.run_picture import DRAWN, draw_run
+
+    draw_run(_messages(arguments, DRAWN), arguments.png)
+    print(f"{arguments.png}: a picture of {arguments.bag}")
     return 0

@@ -451,6 +451,7 @@ def test_a_file_that_has_ended_is_over_until_another_has_its_name(grabbing, tmp_
     path = write_video(tmp_path / "a.avi", frames=5)
     grabber = playing(grabbing, path)
     wait_for(lambda: "has ended after 5 frames; set 'loop'" in grabber.failure, "the reason")
+    wait_for(lambda: grabber.ended, "the end")
     write_video(tmp_path / "b.avi", frames=3).rename(path)
     wait_for(lambda: "has ended after 3 frames" in grabber.failure, "the end of the other")
     assert grabber.counts["frames"] == 8

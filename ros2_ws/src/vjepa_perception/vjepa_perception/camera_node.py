@@ -167,7 +167,7 @@ class CameraNode(ManagedNode):
         names = ("frames", "dropped_frames", "undecoded_frames", "refused_frames", "reconnects")
         values |= {name: grabber.counts[name] for name in names}
         silence_s = now - (grabber.seen_s or self._started_s)
-        values |= {"rate_hz": rate_hz, "frame_age_s": silence_s}
+        values |= {"rate_hz": rate_hz, "frame_age_s": silence_s, "ended": grabber.ended}
         if grabber.failure or self._refusal:
             return WARN, grabber.failure or self._refusal, values
         if silence_s > SILENCE_S:

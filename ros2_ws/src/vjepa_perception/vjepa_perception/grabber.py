@@ -58,6 +58,7 @@ class Grabber:
 
     Attributes:
         failure: what is wrong with the source; empty while it gives frames.
+        ended: whether the source is a file that has been played to its end.
         counts: `frames`, `dropped_frames`, `undecoded_frames`, `reconnects`: how often it came back.
         rate: of the frames captured.
         since_s: steady time since which frames have come without a break; 0 where none has.
@@ -84,6 +85,7 @@ class Grabber:
         self._loop = loop
         self._reconnect_s = reconnect_s
         self.failure = ""
+        self.ended = False
         self.counts = Counts()
         self.rate = RateMeter(rate_window_s)
         self.since_s = self.seen_s = 0.0
@@ -161,8 +163,10 @@ class Grabber:
             self._stopping.wait(self._reconnect_s)
             return
         self._fail(f"{described(self._name)} has ended after {captured} frames; set 'loop' to play it again and again")
+        self.ended = True
         while not self._stopping.wait(self._reconnect_s):
             if self._identity() not in (identity, None):
+                self.ended = False
                 return
 
     def _fail(self, reason: str) -> None:
