@@ -32,7 +32,8 @@ def main(arguments: list[str] | None = None) -> None:
     env = ReacherLatents(SimConfig(episode_steps=given.steps), encoder)
     context = PlannerContext.of(env.arm, env.control_period_s)
     policy = load_planner("bc", {"bundle": str(MODELS / "bc-small")}, context)
-    policy.check_encoder(encoder.fingerprint)  # A policy understands the latents of its own encoder alone.
+    # A policy understands the latents of its own encoder alone.
+    policy.check_encoder(encoder.fingerprint, encoder.name)
     env.action_space.seed(given.seed)
 
     for driver in ("bc", "random"):

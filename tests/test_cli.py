@@ -21,6 +21,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from sim_bridge.env import SimConfig
 from sim_bridge.sim_node import SimParameters
+from vjepa_bringup import run_commands
 from vjepa_bringup.cli import main
 from vjepa_bringup.domains import hold_domain
 from vjepa_bringup.graph import StackOptions, environment
@@ -206,7 +207,7 @@ def test_a_program_that_refuses_its_arguments_ends_with_one_line_and_leaves_noth
         ("--planner", "unknown planner 'nope'; valid are: .*expert, expert-p, .*random"),
         ("--encoder", "unknown encoder 'nope'; valid are: encoder-small, a folder .* or a hub id"),
         ("--task", "unknown task 'nope'; valid are: .*reacher-easy, reacher-hard"),
-        ("--params-file", "parameter file nope is not readable"),
+        ("--params-file", "there is no parameter file nope; see that the path is right"),
     ],
 )
 def test_what_there_is_not_is_refused_with_what_there_is(refusal, through, option, message):
@@ -266,8 +267,31 @@ def test_a_policy_of_another_encoder_has_no_score(refusal, tmp_path, through):
     config = json.loads((bundle / "config.json").read_text()) | {"encoder_fingerprint": "0123456789abcdef"}
     (bundle / "config.json").write_text(json.dumps(config))
     complained = refusal("eval", "--episodes", 1, "--through", through, "--policy", bundle, "--json", "r.json")
-    assert "was trained on latents of encoder 0123456789abcdef" in complained.splitlines()[-1]
+    assert "was trained on latents of encoder encoder-small (0123456789abcdef)" in complained.splitlines()[-1]
     assert not (tmp_path / "r.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--params-file", "p.yaml"], "'image_size' is 64; expected a value of type list of 2 int, such as [64, 64]"),
+        (["--policy", "bc-smal"], "no bundle at 'bc-smal': .* or one that ships: bc-latents, bc-small$"),
+        (["--device", "cuda:7"], "device is 'cuda:7', but torch .* finds . CUDA devices; use device auto or cpu"),
+        (["--encoder", "mine"], r"of encoder encoder-small \(\w{16}\), but these come from mine \(\w{16}\)"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_refused_once_before_any_process_starts(
+    refusal, monkeypatch, tmp_path, arguments, message
+):
+    (tmp_path / "p.yaml").write_text("sim_bridge: {ros__parameters: {image_size: 64}}")
+    mine = shutil.copytree(find_bundle("encoder-small"), tmp_path / "mine")
+    config = json.loads((mine / "config.json").read_text())
+    config["preprocessing"]["mean"] = [0.5, 0.5, 0.5]
+    (mine / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(run_commands, "run_graph", None)
+    (line,) = refusal("run", *arguments).splitlines()
+    assert re.search(message.replace("[64, 64]", r"\[64, 64\]"), line), line
 
 
 # Results.

@@ -92,7 +92,7 @@ class Collector:
                 continue
             if encoder is None:
                 raise VjepaError(f"policy '{name}' acts on latents, but there is no encoder; collect with latents")
-            policy.check_encoder(encoder.fingerprint)
+            policy.check_encoder(encoder.fingerprint, encoder.name)
 
     def info(self, source: dict[str, Any]) -> DatasetInfo:
         """Return what the rows are; `source` says what made them."""

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from vjepa_interfaces.bundle import file_sha256
+from vjepa_interfaces.bundle import encoder_label, file_sha256
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.json_text import parse_json
@@ -78,6 +78,16 @@ class DatasetInfo:
         """One control step, seconds."""
         return self.control_period_ns * 1e-9
 
+    @property
+    def encoder_fingerprint(self) -> str:
+        """Fingerprint of the encoder of the latents; empty where there are none."""
+        return self.encoder["fingerprint"] if self.encoder else ""
+
+    @property
+    def encoder_name(self) -> str:
+        """Name of the encoder of the latents; empty where there are none, or it has none."""
+        return str(self.encoder.get("model", "")) if self.encoder else ""
+
     def columns(self) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
         """Return type and shape, without the row, of every column by name.
 
@@ -112,12 +122,8 @@ class DatasetInfo:
         """Return what keeps rows of `other` from standing beside these, one phrase each; empty where nothing does."""
         names = ("joint_names", "effort_limit", "control_period_ns", "latent_shape", "image_shape", "task")
         found = [(name, getattr(self, name), getattr(other, name)) for name in names]
-        found.append(("encoder fingerprint", _fingerprint(self), _fingerprint(other)))
+        found.append(("encoder fingerprint", self.encoder_fingerprint, other.encoder_fingerprint))
         return [f"{name} {mine} and {theirs}" for name, mine, theirs in found if mine != theirs]
-
-
-def _fingerprint(info: DatasetInfo) -> str | None:
-    return info.encoder["fingerprint"] if info.encoder else None
 
 
 def claim_parts(folder: Path | str, making: Mapping[str, Any]) -> None:
@@ -468,11 +474,11 @@ class Dataset:
         Raises:
             DatasetError: `fingerprint`, that of the encoder `name`, is another one.
         """
-        made = _fingerprint(self.info)
+        made = self.info.encoder_fingerprint
         if fingerprint != made:
             raise DatasetError(
-                f"{self.folder} has latents of encoder {made}, but {name} is {fingerprint}; name the encoder that the "
-                "dataset was made with"
+                f"{self.folder} has latents of encoder {encoder_label(self.info.encoder_name, made)}, but this is "
+                f"{encoder_label(name, fingerprint)}; name the encoder that the dataset was made with"
             )
 
     def episode_batches(self) -> Iterator[pa.RecordBatch]:

@@ -65,7 +65,7 @@ class Lane:
         context = PlannerContext.of(self.env.limits, self.env.control_period_s, config.device)
         self.planner: Planner = load_planner(config.planner, config.options, context)
         if self.planner.encoder_fingerprint is not None:
-            self.planner.check_encoder(encoder.fingerprint)
+            self.planner.check_encoder(encoder.fingerprint, encoder.name)
         if GOAL in self.planner.needs and config.goal is None:
             raise VjepaError(
                 f"planner '{config.planner}' seeks a goal latent, and none is given; add --goal same or --goal other "

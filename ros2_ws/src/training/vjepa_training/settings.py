@@ -1,14 +1,15 @@
 """From the stack's parameters to the encoder and the simulation that its nodes would have, for the command line."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
 from sim_bridge.env import SimConfig
+from vjepa_interfaces.bundle import read_bundle
 from vjepa_interfaces.parameters import read_parameters
 from vjepa_perception.encoder import EncoderConfig, load_encoder
 
-__all__ = ["encoder_config", "load_encoder", "sim_config"]
+__all__ = ["encoder_config", "load_encoder", "refuse_misfits", "sim_config"]
 
 
 def encoder_config(perception: Mapping[str, Any], threads: int) -> EncoderConfig:
@@ -34,6 +35,27 @@ def sim_config(sim: Mapping[str, Any], episode_steps: int, randomize: Mapping[st
     values = _fields_of(SimConfig, sim) | {name: True for name, on in randomize.items() if on}
     values |= {"episode_steps": episode_steps, "effort_limit": sim.get("effort_limit") or None}
     return read_parameters(SimConfig, values)
+
+
+def refuse_misfits(parameters: Mapping[str, Mapping[str, Any]], bundles: Iterable[str]) -> None:
+    """Refuse a simulation or an encoder that cannot be, and bundles that were trained on another encoder.
+
+    Args:
+        parameters: of every node, by node name, flat.
+        bundles: that the planner reads.
+
+    Raises:
+        VjepaError: as `sim_config`, `load_encoder` and `Bundle.check_encoder`.
+    """
+    sim = parameters["sim_bridge"]
+    sim_config(sim, sim["episode_steps"], {})
+    encoder = load_encoder(encoder_config(parameters["vjepa_perception"], threads=0))
+    try:
+        for bundle in map(read_bundle, bundles):
+            if "encoder_fingerprint" in bundle.config:
+                bundle.check_encoder(encoder.fingerprint, encoder.name)
+    finally:
+        encoder.close()
 
 
 def _fields_of(config_class: type, parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sim_bridge.env import SimConfig
-from vjepa_interfaces.bundle import arm_record
+from vjepa_interfaces.bundle import arm_record, encoder_in_card
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
@@ -415,7 +415,7 @@ def encoder_of(dataset: Dataset, name: str, device: str) -> Encoder:
     made = dataset.info.encoder or {}
     config = EncoderConfig(name, device, clip_frames=made.get("clip_frames", 8), grid=made.get("grid", 4))
     encoder = load_encoder(config)
-    dataset.check_encoder(name, encoder.fingerprint)
+    dataset.check_encoder(encoder.name, encoder.fingerprint)
     return encoder
 
 
@@ -439,6 +439,7 @@ def write_policy(
     """
     best = min(outcome.curve, key=lambda entry: (-entry["round"], entry["validation"]))
     facts = {
+        "encoder": dataset.info.encoder_name,
         "arm": arm_record(dataset.info.arm),
         "control_period_s": dataset.info.control_period_s,
         "dataset": list(dataset.info.sources),
@@ -449,7 +450,7 @@ def write_policy(
         "validation": best["validation"],
         "label_variance": outcome.variance,
     }
-    fingerprint = (dataset.info.encoder or {}).get("fingerprint", "")
+    fingerprint = dataset.info.encoder_fingerprint
     if source == EXPERT:
         labels, saw = "the scripted expert", "; never the target, which only the expert that labelled the frames saw"
     else:
@@ -458,7 +459,8 @@ def write_policy(
     joints = "joint positions and velocities" if training.joint_state else "nothing else"
     rounds = f"{training.dagger} rounds of DAgger of {training.dagger_episodes} episodes"
     card = (
-        f"# {Path(folder).name}\n\nA policy cloned from {labels}, from latents of encoder `{fingerprint}`.\n"
+        f"# {Path(folder).name}\n\nA policy cloned from {labels}, from latents of "
+        f"encoder {encoder_in_card(dataset.info.encoder_name, fingerprint)}.\n"
         f"It reads {reads} and {joints}{saw}.\n\n"
         f"    {command}\n\nTrained on {outcome.frames} frames, with {rounds}. Mean squared error on episodes kept for "
         f"validation: {best['validation']:.4f} (always acting the same: {outcome.variance:.4f}).\n"

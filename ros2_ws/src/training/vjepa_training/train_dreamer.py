@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vjepa_interfaces.bundle import Bundle, arm_record, read_bundle
+from vjepa_interfaces.bundle import Bundle, arm_record, encoder_in_card, read_bundle
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_planner.models.actor import Actor, ActorConfig, TwinCritic, load_actor, save_actor
 from vjepa_planner.models.dynamics import Dynamics, load_dynamics
@@ -151,8 +151,8 @@ def train_dreamer(
     if dataset.info.latent_shape is None:
         raise VjepaError(f"{dataset.folder} has no latents; encode it first: vjepa dataset encode")
     model, bundle = load_dynamics(dynamics)
-    fingerprint = (dataset.info.encoder or {}).get("fingerprint", "")
-    bundle.check_encoder(fingerprint)
+    fingerprint = dataset.info.encoder_fingerprint
+    bundle.check_encoder(fingerprint, dataset.info.encoder_name)
     bundle.check_arm(dataset.info.arm)
     heads = _heads(reward, bundle, training)
     require_columns(dataset, (VELOCITY,) if model.conditioning.config.joint_state else (), "train dreamer")
@@ -222,6 +222,7 @@ def train_dreamer(
         "control_period_s": dataset.info.control_period_s,
         "dataset": list(dataset.info.sources),
         "training": asdict(training),
+        "encoder": dataset.info.encoder_name,
         "command": command,
         "frames": len(rows),
         **{f"{name}_sha256": digest for name, digest in weights.items() if digest},
@@ -338,7 +339,7 @@ def _goal(data: Transitions, rows: np.ndarray, training: DreamerTraining) -> tup
 def _labels(dataset: Dataset, policy: Path | str, work: Path | str) -> np.ndarray:
     """Return what the policy would do in each row, (N, n) float32; kept in the folder `work` for the next time."""
     bundle = read_bundle(policy, POLICY)
-    bundle.check_encoder((dataset.info.encoder or {}).get("fingerprint", ""))
+    bundle.check_encoder(dataset.info.encoder_fingerprint, dataset.info.encoder_name)
     bundle.check_arm(dataset.info.arm)
     key = hashlib.sha256(repr((bundle.weights_sha256, identity_of(dataset))).encode()).hexdigest()[:16]
     path = Path(work) / f"policy-{key}.npy"
@@ -370,7 +371,8 @@ def _sha256(bundle: Path | str) -> str:
 def _card(name: str, fingerprint: str, facts: dict[str, Any]) -> str:
     table = "".join(f"| {key.replace('_', ' ')} | {value:.4g} |\n" for key, value in facts["figures"].items())
     return (
-        f"# {name}\n\nAn actor trained in imagination, on states made of latents of encoder `{fingerprint}`, from "
+        f"# {name}\n\nAn actor trained in imagination, on states made of latents of encoder "
+        f"{encoder_in_card(facts['encoder'], fingerprint)}, from "
         f"{facts['frames']} real states.\n\n    {facts['command']}\n\nIn dreams from episodes kept for validation; "
         f"`vjepa eval` says what it is worth in the simulation:\n\n| figure | value |\n| --- | --- |\n{table}"
     )

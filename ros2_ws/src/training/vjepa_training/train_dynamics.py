@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vjepa_interfaces.bundle import arm_record
+from vjepa_interfaces.bundle import arm_record, encoder_in_card
 from vjepa_interfaces.errors import VjepaError
 from vjepa_planner.models.conditioning import ConditioningConfig
 from vjepa_planner.models.dynamics import Dynamics, load_dynamics, preset, save_dynamics
@@ -142,7 +142,7 @@ def train_dynamics(
     fitted, held = split_episodes(len(dataset.episodes), training.validation_share, training.seed)
     model = Dynamics(config, conditioning)
     if start:
-        digest = _go_on_from(start, model, (dataset.info.encoder or {}).get("fingerprint", ""))
+        digest = _go_on_from(start, model, dataset)
     else:
         digest = ""
         model.conditioning = fit_conditioning(dataset, conditioning, training.conditioning, fitted, training.seed, work)
@@ -168,6 +168,7 @@ def train_dynamics(
     curve = fit(run, optimiser, training, steps, loss_of, validate, on_step)
     model.eval().requires_grad_(False).cpu()
     facts = {
+        "encoder": dataset.info.encoder_name,
         "arm": arm_record(dataset.info.arm),
         "control_period_s": dataset.info.control_period_s,
         "dataset": list(dataset.info.sources),
@@ -178,7 +179,7 @@ def train_dynamics(
         "validation": curve["validation"][-1][1],
         "open_loop": open_loop(model, data, fitted, held),
     }
-    fingerprint = (dataset.info.encoder or {}).get("fingerprint", "")
+    fingerprint = dataset.info.encoder_fingerprint
     save_dynamics(out, model, fingerprint, _card(Path(out).name, fingerprint, facts), facts)
     return facts | {"curve": curve}
 
@@ -238,10 +239,10 @@ def validation_loss(model: Dynamics, data: Transitions, rows: np.ndarray, traini
     return total / len(rows)
 
 
-def _go_on_from(start: Path | str, model: Dynamics, fingerprint: str) -> str:
+def _go_on_from(start: Path | str, model: Dynamics, dataset: Dataset) -> str:
     """Give `model` the weights and the conditioning of the bundle `start`, and return the hash of its weights."""
     found, bundle = load_dynamics(start)
-    bundle.check_encoder(fingerprint)
+    bundle.check_encoder(dataset.info.encoder_fingerprint, dataset.info.encoder_name)
     if found.config != model.config or found.conditioning.config != model.conditioning.config:
         raise VjepaError(f"{start} is a model of other sizes or states than this training's; give the same settings")
     model.load_state_dict(found.state_dict())
@@ -307,7 +308,8 @@ def _card(name: str, fingerprint: str, facts: dict[str, Any]) -> str:
     table = f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}\n{lines}" if heads else ""
     return (
         f"# {name}\n\nA dynamics model (`{facts['training']['preset']}`, {facts['parameters']} parameters) of states "
-        f"made of latents of encoder `{fingerprint}`, trained on {facts['transitions']} transitions.\n\n    "
+        f"made of latents of encoder {encoder_in_card(facts['encoder'], fingerprint)}, "
+        f"trained on {facts['transitions']} transitions.\n\n    "
         f"{facts['command']}\n\nOpen loop, on episodes kept for validation: error by control steps ahead, in standard "
         f"deviations of the states and in metres of the way from fingertip to target.\n\n{table}"
     )

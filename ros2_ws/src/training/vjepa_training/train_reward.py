@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from vjepa_interfaces.bundle import encoder_in_card
 from vjepa_interfaces.errors import VjepaError
 from vjepa_planner.models.dynamics import load_dynamics
 from vjepa_planner.models.reward import OFFSET_UNIT, RewardConfig, RewardModel, load_reward, save_reward
@@ -92,8 +93,8 @@ def train_reward(
     if dataset.info.latent_shape is None:
         raise VjepaError(f"{dataset.folder} has no latents; encode it first: vjepa dataset encode")
     model_of_states, bundle = load_dynamics(dynamics)
-    fingerprint = (dataset.info.encoder or {}).get("fingerprint", "")
-    bundle.check_encoder(fingerprint)
+    fingerprint = dataset.info.encoder_fingerprint
+    bundle.check_encoder(fingerprint, dataset.info.encoder_name)
     bundle.check_arm(dataset.info.arm)
     conditioning = model_of_states.conditioning
     require_columns(dataset, (ACTION, *((VELOCITY,) if conditioning.config.joint_state else ())), "train reward")
@@ -139,6 +140,7 @@ def train_reward(
     curve = fit(run, optimiser, training, steps, loss_of, validate, on_step)
     figures = validate()
     facts = {
+        "encoder": dataset.info.encoder_name,
         "encoder_fingerprint": fingerprint,
         "dynamics_sha256": weights,
         "dataset": list(dataset.info.sources),
@@ -151,7 +153,8 @@ def train_reward(
     table = "".join(f"| {name} | {value:.4g} |\n" for name, value in figures.items())
     card = (
         f"# {Path(out).name}\n\nReward{' and distance' if training.distance else ''} heads on the states of the "
-        f"dynamics model `{weights[:16]}`, which are made of latents of encoder `{fingerprint}`.\n\n    {command}\n\n"
+        f"dynamics model `{weights[:16]}`, which are made of latents of encoder "
+        f"{encoder_in_card(dataset.info.encoder_name, fingerprint)}.\n\n    {command}\n\n"
         f"Trained on {len(train)} frames. On episodes kept for validation (reward: mean squared error; distance: root "
         f"mean square error, m):\n\n| figure | value |\n| --- | --- |\n{table}"
     )

@@ -21,7 +21,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from torch import nn
 
 from sim_bridge.env import SimConfig
-from vjepa_interfaces.bundle import arm_record
+from vjepa_interfaces.bundle import arm_record, encoder_in_card
 from vjepa_interfaces.errors import VjepaError
 from vjepa_perception.encoder import Encoder
 from vjepa_planner.models.actor import Actor, ActorConfig, save_actor
@@ -117,7 +117,7 @@ def train_sac(
         VjepaError: dynamics of another encoder or arm, or a checkpoint of another run.
     """
     model, bundle = load_dynamics(dynamics)
-    bundle.check_encoder(encoder.fingerprint)
+    bundle.check_encoder(encoder.fingerprint, encoder.name)
     conditioning = model.conditioning
     sim = replace(sim, seed=sac_seed(training), episode_steps=training.episode_steps)
     made = [ConditionedStates(ReacherLatents(sim, encoder), conditioning) for _ in range(training.envs)]
@@ -145,6 +145,7 @@ def train_sac(
         environments.close()
     curve = progress.curve
     facts: dict[str, Any] = {
+        "encoder": encoder.name,
         "arm": arm_record(arm),
         "control_period_s": control_period_s,
         "training": settings,
@@ -307,7 +308,8 @@ def _card(name: str, fingerprint: str, facts: dict[str, Any]) -> str:
     earned = f"{figures['return']:.1f}" if figures else "not known"
     return (
         f"# {name}\n\nAn actor trained by soft actor-critic in the simulator (`{training['sim']['task']}`), on states "
-        f"made of latents of encoder `{fingerprint}`: by reward alone, with no expert and no model's predictions.\n\n"
+        f"made of latents of encoder {encoder_in_card(facts['encoder'], fingerprint)}: "
+        f"by reward alone, with no expert and no model's predictions.\n\n"
         f"    {facts['command']}\n\nMean return of the last episodes of its training, of {training['episode_steps']} "
         f"steps each and with the noise that it explores by: {earned}. `vjepa eval` says what it is worth without.\n"
     )

@@ -112,7 +112,9 @@ class Rounds:
         dataset = Dataset(self.settings.data)
         require_held_out(dataset.info.sources, self.settings.seed, self.settings.eval_episodes)
         for kind, bundle in self.start.bundles.items():
-            read_bundle(find_bundle(bundle), kind).check_encoder((dataset.info.encoder or {}).get("fingerprint", ""))
+            read_bundle(find_bundle(bundle), kind).check_encoder(
+                dataset.info.encoder_fingerprint, dataset.info.encoder_name
+            )
             training_options(kind, bundle)
         begun = {
             "planner": self.start.planner,

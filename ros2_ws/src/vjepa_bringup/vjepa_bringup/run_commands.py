@@ -12,20 +12,30 @@ from vjepa_bringup import arguments as types
 from vjepa_bringup.camera_commands import SOURCE_HELP, add_view_arguments
 from vjepa_bringup.camera_run import camera_lines, camera_report, run_camera
 from vjepa_bringup.dashboard import Dashboard
-from vjepa_bringup.graph import ARM_KINDS, LOG_LEVELS, StackOptions, build_graph, merged_parameters, share, versions
+from vjepa_bringup.graph import (
+    ARM_KINDS,
+    LOG_LEVELS,
+    StackOptions,
+    build_graph,
+    default_parameters,
+    merged_parameters,
+    share,
+    versions,
+)
 from vjepa_bringup.monitor import Monitor
 from vjepa_bringup.options import replace
 from vjepa_bringup.run_graph import run_graph
 from vjepa_bringup.scoreboard import require_writable, result_json, scoreboard, write_json
 from vjepa_bringup.screen import Screen
 from vjepa_bringup.start_up import StartUp
-from vjepa_interfaces.bundle import CONFIG_FILE, Bundle, read_bundle
+from vjepa_interfaces.bundle import CONFIG_FILE, Bundle, read_bundle, shipped_bundles
 from vjepa_interfaces.errors import VjepaError
 from vjepa_training.catalogue import options_of, refuse_unknown_names
 from vjepa_training.score import PROTOCOLS, protocol_named, summarise
 
 DEFAULT_EPISODES = {"run": 5, "eval": 20}
 DEFAULT_PROTOCOL = "short"
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 OF_THE_SIMULATION = ("episodes", "protocol", "task", "lockstep", "robot_state_publisher", "json")
 OF_A_CAMERA = ("crop", "rotate", "flip", "seconds")
 """Options of `run` that only go with a simulation, and those that only go with a camera."""
@@ -72,7 +82,7 @@ def _add_common(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("--policy", help="bundle of the policy that the planner bc runs")
     parser.add_argument("--encoder", help="bundle, checkpoint folder or hub id")
     parser.add_argument("--device", help="auto, cpu or cuda")
-    parser.add_argument("--dtype", help="of the encoder: auto, float32, bfloat16 or float16")
+    parser.add_argument("--dtype", choices=DTYPES, help="of the encoder (default: auto)")
     parser.add_argument("--task", help="dm_control task, such as reacher-easy")
     parser.add_argument("--episodes", type=types.positive, help=f"default {DEFAULT_EPISODES[command]}")
     parser.add_argument("--seed", type=types.seed, help="episode i uses seed + i (default: the parameters', else 0)")
@@ -138,8 +148,13 @@ def eval_command(arguments: argparse.Namespace) -> int:
     return _through_ros(arguments, replace(_options(arguments), lockstep=True))
 
 
-def _checked_parameters(arguments: argparse.Namespace, options: StackOptions) -> dict[str, dict[str, Any]]:
-    """Return the parameters of every node, having refused what no episode could come of."""
+def _checked_parameters(
+    arguments: argparse.Namespace, options: StackOptions, ros: bool = True
+) -> dict[str, dict[str, Any]]:
+    """Return the parameters of every node, having refused what no episode could come of.
+
+    With `ros`, that includes what only loading the encoder shows; in one process it is loaded anyway.
+    """
     if arguments.json:
         require_writable(arguments.json)
     parameters = merged_parameters(options)
@@ -151,7 +166,23 @@ def _checked_parameters(arguments: argparse.Namespace, options: StackOptions) ->
             f"unknown encoder '{encoder}'; valid are: {shipped}, a folder (a bundle or a transformers checkpoint) "
             "or a hub id such as facebook/vjepa2-vitl-fpc64-256"
         )
+    bundles = _bundles(parameters["vjepa_planner"])
+    for bundle, kind in bundles.items():
+        read_bundle(bundle, kind)
+    # Loading takes a second or two, so a run of what ships, which fits, does without.
+    if ros and any((options.encoder, options.policy, options.params_file, options.device)):
+        from vjepa_training.settings import refuse_misfits
+
+        refuse_misfits(parameters, bundles)
     return parameters
+
+
+def _bundles(planner: dict[str, Any]) -> dict[str, str]:
+    """Return the bundles that the chosen planner reads, each with its kind: what the configuration's own are."""
+    defaults = options_of(planner["planner"], default_parameters()["vjepa_planner"])
+    kinds = {name: read_bundle(value).config["kind"] for name, value in defaults.items() if value in shipped_bundles()}
+    options = options_of(planner["planner"], planner)
+    return {options[name]: kind for name, kind in kinds.items() if options[name] and isinstance(options[name], str)}
 
 
 def _through_ros(arguments: argparse.Namespace, options: StackOptions) -> int:
@@ -229,7 +260,7 @@ def _on_camera(arguments: argparse.Namespace, options: StackOptions) -> int:
 def _in_process(arguments: argparse.Namespace) -> int:
     options = _options(arguments)
     protocol = protocol_named(arguments.protocol)
-    parameters = _checked_parameters(arguments, options)
+    parameters = _checked_parameters(arguments, options, ros=False)
     seed, batch_size = parameters["sim_bridge"].get("seed", 0), arguments.batch_size or 1
     from vjepa_training.evaluate import evaluate
     from vjepa_training.progress import Progress

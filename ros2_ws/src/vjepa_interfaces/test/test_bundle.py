@@ -13,7 +13,9 @@ from vjepa_interfaces.bundle import (
     Bundle,
     BundleError,
     arm_record,
+    encoder_in_card,
     read_bundle,
+    shipped_bundles,
     write_bundle,
 )
 from vjepa_interfaces.effort import EffortLimits
@@ -162,3 +164,25 @@ def test_another_arm_than_the_one_it_was_trained_on_is_refused_naming_both(arm, 
 def test_a_damaged_record_of_the_arm_is_refused_naming_the_file(arm):
     with pytest.raises(BundleError, match=r"policy/config.json: 'arm' is"):
         Bundle(Path("policy"), {"arm": arm}).check_arm(ARM)
+
+
+def test_another_encoder_is_refused_with_names_beside_fingerprints(tmp_path):
+    named = Bundle(tmp_path, {"encoder_fingerprint": "9e8b", "encoder": "encoder-small"})
+    with pytest.raises(BundleError, match=r"of encoder encoder-small \(9e8b\), but these come from mine \(77aa\); use"):
+        named.check_encoder("77aa", "mine")
+    with pytest.raises(BundleError, match="of encoder 9e8b, but these come from 77aa; use"):
+        Bundle(tmp_path, {"encoder_fingerprint": "9e8b"}).check_encoder("77aa")
+
+
+def test_every_bundle_that_ships_names_its_encoder_in_config_and_card():
+    assert "bc-small" in shipped_bundles("policy")
+    for name in shipped_bundles():
+        bundle = read_bundle(name)
+        if "encoder_fingerprint" in bundle.config:
+            label = encoder_in_card(bundle.config["encoder"], bundle.config["encoder_fingerprint"])
+            assert f"of encoder {label}" in (bundle.path / CARD_FILE).read_text(), name
+
+
+def test_a_bundle_that_there_is_not_is_refused_with_those_of_its_kind_that_ship():
+    with pytest.raises(BundleError, match=r"no bundle at 'bc-smal': .*, or one that ships: bc-latents, bc-small$"):
+        read_bundle("bc-smal", "policy")

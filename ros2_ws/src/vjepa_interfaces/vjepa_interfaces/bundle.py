@@ -1,8 +1,9 @@
 """Bundles: a trained thing as a folder of `config.json`, `model.safetensors` and `MODEL_CARD.md`.
 
 `config.json` has at least `kind` (encoder, policy, dynamics, reward, actor) and `architecture`; a bundle that reads
-latents also has `encoder_fingerprint` and `latent_rows`, one that knows an arm's actions that `arm` and its
-`control_period_s`, and one with weights their `weights_sha256`. Only JSON and safetensors are ever read: no pickle.
+latents also has `encoder_fingerprint`, the name of that `encoder` and `latent_rows`, one that knows an arm's actions
+that `arm` and its `control_period_s`, and one with weights their `weights_sha256`. Only JSON and safetensors are ever
+read: no pickle.
 """
 
 import hashlib
@@ -84,17 +85,23 @@ class Bundle:
                 "damaged or exchanged, get the whole bundle again"
             )
 
-    def check_encoder(self, fingerprint: str) -> None:
+    def check_encoder(self, fingerprint: str, name: str = "") -> None:
         """Refuse latents of another encoder than the one this bundle was trained on.
+
+        Args:
+            fingerprint: of the encoder that the latents come from.
+            name: of that encoder, for the message.
 
         Raises:
             BundleError: `fingerprint` differs from the bundle's `encoder_fingerprint`; both are named.
         """
         expected = self.require("encoder_fingerprint", str)
         if expected != fingerprint:
+            trained = encoder_label(str(self.config.get("encoder", "")), expected)
             raise BundleError(
-                f"{self.path} was trained on latents of encoder {expected}, but these come from {fingerprint}; "
-                "use the encoder it was trained with, or train it again on this one"
+                f"{self.path} was trained on latents of encoder {trained}, but these come from "
+                f"{encoder_label(name, fingerprint)}; use the encoder it was trained with, or train it again on this "
+                "one"
             )
 
     def check_arm(self, arm: EffortLimits) -> None:
@@ -124,6 +131,16 @@ class Bundle:
             )
 
 
+def encoder_label(name: str, fingerprint: str) -> str:
+    """Return how an encoder is called in messages: its name, with the fingerprint in brackets, or that alone."""
+    return f"{name} ({fingerprint})" if name else fingerprint
+
+
+def encoder_in_card(name: str, fingerprint: str) -> str:
+    """Return the same as Markdown, for a card."""
+    return f"`{name}` (`{fingerprint}`)" if name else f"`{fingerprint}`"
+
+
 def arm_record(arm: EffortLimits) -> dict[str, Any]:
     """Return what the entry `arm` of a configuration says: `joint_names`, and in N·m the `effort_limit`."""
     return {"joint_names": list(arm.joint_names), "effort_limit": arm.limit}
@@ -146,8 +163,21 @@ def find_bundle(name: str) -> str:
     return str(shipped) if shipped.is_dir() else name
 
 
-def read_bundle(path: Path | str, kind: str) -> Bundle:
-    """Read the bundle of `kind` in the folder `path`, or of that name where it ships with the project.
+def shipped_bundles(kind: str = "") -> list[str]:
+    """Return the names of the bundles that ship with the project, those of `kind` or all."""
+    try:
+        folder = Path(get_package_share_directory(SHIPPED_WITH), "models")
+    except PackageNotFoundError:
+        return []
+    found = []
+    for file in sorted(folder.glob(f"*/{CONFIG_FILE}")):
+        if not kind or json.loads(file.read_text(encoding="utf-8")).get("kind") == kind:
+            found.append(file.parent.name)
+    return found
+
+
+def read_bundle(path: Path | str, kind: str = "") -> Bundle:
+    """Read the bundle of `kind`, or of any, in the folder `path`, or of that name where it ships with the project.
 
     Raises:
         BundleError: no such folder, no readable config.json, or a bundle of another kind.
@@ -155,16 +185,18 @@ def read_bundle(path: Path | str, kind: str) -> Bundle:
     path = Path(find_bundle(str(path))).expanduser()
     file = path / CONFIG_FILE
     if not file.is_file():
-        raise BundleError(f"no bundle at '{path}': expected a folder with {CONFIG_FILE} and {WEIGHTS_FILE}")
+        shipped = shipped_bundles(kind)
+        ships = f", or one that ships: {', '.join(shipped)}" if shipped else ""
+        raise BundleError(f"no bundle at '{path}': expected a folder with {CONFIG_FILE} and {WEIGHTS_FILE}{ships}")
     if file.stat().st_size > MAX_CONFIG_BYTES:
         raise BundleError(f"{file} has {file.stat().st_size} bytes; expected at most {MAX_CONFIG_BYTES}")
     try:
         config = parse_json(file.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
         raise BundleError(f"{file} is not readable JSON: {error}") from error
-    if not isinstance(config, dict) or config.get("kind") != kind:
+    if not isinstance(config, dict) or (kind and config.get("kind") != kind):
         found = config.get("kind") if isinstance(config, dict) else type(config).__name__
-        raise BundleError(f"{file} is of kind '{found}'; expected '{kind}'")
+        raise BundleError(f"{file} is of kind '{found}'; expected '{kind or 'a JSON object'}'")
     return Bundle(path, config)
 
 

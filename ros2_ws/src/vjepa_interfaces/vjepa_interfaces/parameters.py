@@ -165,4 +165,9 @@ def _is_union(hint: Any) -> bool:
 def _type_name(option: Any) -> str:
     if option is type(None):
         return "None"
+    if typing.get_origin(option) is tuple:
+        elements = typing.get_args(option)
+        count = "" if Ellipsis in elements else f"{len(elements)} "
+        example = {int: "64", float: "0.5", str: "name", bool: "true"}.get(elements[0], "value")
+        return f"list of {count}{_type_name(elements[0])}, such as [{', '.join([example] * 2)}]"
     return option.__name__ if isinstance(option, type) and not typing.get_args(option) else str(option)

@@ -119,5 +119,7 @@ def read_yaml(path: Path | str, what: str, error: type[VjepaError] = VjepaError,
         if len(content) > MAX_BYTES:
             raise YamlLimitError(f"it has more than {MAX_BYTES} bytes")
         return parse_yaml(content.decode("utf-8"), aliases)
+    except FileNotFoundError as reason:
+        raise error(f"there is no {what} {path}; see that the path is right, seen from {Path.cwd()}") from reason
     except (OSError, ValueError, yaml.YAMLError) as reason:
         raise error(f"{what} {path} is not readable YAML: {reason}") from reason

@@ -3,7 +3,9 @@
 Only JSON and safetensors are read: no pickle.
 """
 
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 from vjepa_interfaces.bundle import CONFIG_FILE, MAX_CONFIG_BYTES, WEIGHTS_FILE, read_bundle
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.json_text import parse_json
-from vjepa_perception.preprocessing import Preprocessing
+from vjepa_perception.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 
 ARCHITECTURE = "vjepa2"
 INDEX_FILE = "model.safetensors.index.json"
@@ -84,7 +86,7 @@ def _open_folder(folder: Path, name: str) -> Checkpoint:
         raise CheckpointError(
             f"{folder / CONFIG_FILE} has model_type {config.get('model_type')!r}; expected '{ARCHITECTURE}'"
         )
-    return Checkpoint(name, folder, config, _video_processor(folder), _weight_files(folder))
+    return Checkpoint(name, folder, config, _video_processor(folder, config), _weight_files(folder))
 
 
 def _open_bundle(folder: Path, name: str) -> Checkpoint:
@@ -109,7 +111,7 @@ def _open_bundle(folder: Path, name: str) -> Checkpoint:
     )
 
 
-def _video_processor(folder: Path) -> Preprocessing:
+def _video_processor(folder: Path, config: Mapping[str, Any]) -> Preprocessing:
     for name in PREPROCESSING_FILES:
         fields = _read_json(folder / name) if (folder / name).is_file() else None
         if fields is not None and name == PREPROCESSING_FILES[0]:
@@ -118,8 +120,25 @@ def _video_processor(folder: Path) -> Preprocessing:
             return Preprocessing.from_video_processor(fields)
     raise CheckpointError(
         f"{folder} has no preprocessing: expected one of {', '.join(PREPROCESSING_FILES)}; copy it from the "
-        "checkpoint's hub page, or save it with VJEPA2VideoProcessor(...).save_pretrained(folder)"
+        f"checkpoint's hub page. For one that was trained on frames prepared as Meta's, write into "
+        f"{folder / PREPROCESSING_FILES[1]}: {json.dumps(published_preprocessing(config.get('crop_size', 256)))}"
     )
+
+
+def published_preprocessing(crop: int) -> dict[str, Any]:
+    """Return the fields that the published checkpoints have in their file, with frames of `crop` pixels."""
+    return {
+        "video_processor_type": "VJEPA2VideoProcessor",
+        "crop_size": {"height": crop, "width": crop},
+        "do_resize": True,
+        "do_center_crop": True,
+        "do_rescale": True,
+        "do_normalize": True,
+        "resample": 2,
+        "rescale_factor": 1 / 255,
+        "image_mean": IMAGENET_MEAN,
+        "image_std": IMAGENET_STD,
+    }
 
 
 def _weight_files(folder: Path) -> tuple[Path, ...]:
@@ -159,7 +178,7 @@ def _snapshot(repository: str, revision: str) -> Path:
     which = revision or None
     try:
         folder = Path(snapshot_download(repository, allow_patterns=wanted, revision=which, local_files_only=True))
-        if _video_processor(folder) and _weight_files(folder):
+        if _video_processor(folder, {}) and _weight_files(folder):
             return folder
     except (OSError, ValueError, VjepaError):
         pass

@@ -87,7 +87,7 @@ class NumpyCost(Sound):
 
 
 class TakesAnyEncoder(Sound):
-    def check_encoder(self, fingerprint):
+    def check_encoder(self, fingerprint, name=""):
         pass
 
 

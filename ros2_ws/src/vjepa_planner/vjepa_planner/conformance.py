@@ -103,11 +103,11 @@ class PlannerConformance:
     def test_latents_of_another_encoder_are_refused_naming_both(self) -> None:
         planner = self.make_planner()
         if planner.encoder_fingerprint is None:
-            planner.check_encoder("of-another-encoder")
+            planner.check_encoder("of-another-encoder", "another")
             return
         planner.check_encoder(planner.encoder_fingerprint)
         with pytest.raises(VjepaError, match="of-another-encoder") as refusal:
-            planner.check_encoder("of-another-encoder")
+            planner.check_encoder("of-another-encoder", "another")
         assert planner.encoder_fingerprint in str(refusal.value)
 
     def test_actions_are_float64_one_per_joint_and_within_bounds(self) -> None:

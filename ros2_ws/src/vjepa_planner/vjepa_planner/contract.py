@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from vjepa_interfaces.bundle import encoder_label
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
 
@@ -150,10 +151,14 @@ class Planner(ABC):
         self.context = context
         self._begun = False
 
-    def check_encoder(self, fingerprint: str) -> None:
+    def check_encoder(self, fingerprint: str, name: str = "") -> None:
         """Refuse latents of another encoder than the one this planner was trained on.
 
         A planner made from a bundle overrides this with `Bundle.check_encoder`, which names the bundle as well.
+
+        Args:
+            fingerprint: of the encoder that the latents come from.
+            name: of that encoder, for the message.
 
         Raises:
             VjepaError: the planner reads latents and the fingerprints differ; both are named.
@@ -161,7 +166,7 @@ class Planner(ABC):
         if self.encoder_fingerprint not in (None, fingerprint):
             raise VjepaError(
                 f"{type(self).__name__} expects latents of encoder {self.encoder_fingerprint}, but these come from "
-                f"{fingerprint}; use the encoder it expects"
+                f"{encoder_label(name, fingerprint)}; use the encoder it expects"
             )
 
     def reset(self, seed: int) -> None:

@@ -168,13 +168,16 @@ class PlannerSupervisor:
             self._try_chosen()
         return swapped
 
-    def plan(self, observation: Observation, deadline_s: float | None, fingerprint: str | None) -> Decision:
+    def plan(
+        self, observation: Observation, deadline_s: float | None, fingerprint: str | None, encoder: str = ""
+    ) -> Decision:
         """Return the plan of the first planner that has one, from the one that drives down the list.
 
         Args:
             observation: what is known at the frame; a planner that does not need the target is not shown it.
             deadline_s: seconds that planning may take, or None for no deadline.
             fingerprint: of the encoder of the latent; None where it is not known yet.
+            encoder: name of that encoder, for messages.
         """
         order, started = self.order, self._clock()
         failures: list[str] = []
@@ -182,7 +185,7 @@ class PlannerSupervisor:
         for name in order[order.index(self.driving) :]:
             left_s = None if deadline_s is None else max(0.0, deadline_s - (self._clock() - started))
             try:
-                plan, effort, elapsed_s = self._attempt(name, observation, left_s, fingerprint)
+                plan, effort, elapsed_s = self._attempt(name, observation, left_s, fingerprint, encoder)
             except VjepaError as error:
                 failures.append(f"planner '{name}': {error}" if len(order) > 1 else str(error))
             except KeyboardInterrupt:
@@ -201,7 +204,7 @@ class PlannerSupervisor:
         return Decision(self.chosen, Plan(zero), zero, refused="; ".join(failures), tracebacks=tuple(tracebacks))
 
     def _attempt(
-        self, name: str, observation: Observation, deadline_s: float | None, fingerprint: str | None
+        self, name: str, observation: Observation, deadline_s: float | None, fingerprint: str | None, encoder: str
     ) -> tuple[Plan, np.ndarray, float]:
         """Return plan, effort and planning time of one planner, or raise whatever it raises."""
         planner = self._planners[name]
@@ -212,7 +215,7 @@ class PlannerSupervisor:
         if planner.encoder_fingerprint is not None:
             if fingerprint is None:
                 raise VjepaError(f"no message on {topics.LATENT_INFO.name} yet, so whose latents these are is unknown")
-            planner.check_encoder(fingerprint)
+            planner.check_encoder(fingerprint, encoder)
         shown = observation if TARGET in planner.needs else replace(observation, target=None)
         plan = planner.plan(shown, deadline_s)
         self._check_disagreement(plan)

@@ -202,7 +202,7 @@ class PlannerNode(ManagedNode):
             raise VjepaError(f"{unknown_name('planner', str(value), self._planners)}{reason}")
         if self._encoder_info is not None:
             with failures_named(f"planner '{value}' cannot tell whether it knows this encoder"):
-                planner.check_encoder(self._encoder_info["fingerprint"])
+                planner.check_encoder(self._encoder_info["fingerprint"], str(self._encoder_info.get("model", "")))
 
     def apply_live_parameter(self, name: str, value: Any) -> None:
         """Choose the planner that drives from the next tick on; the present one drives until then."""
@@ -359,8 +359,8 @@ class PlannerNode(ManagedNode):
 
     def _plan_and_send(self, observation: Observation) -> None:
         deadline_s = None if self.parameters.lockstep else self.parameters.control_period_s
-        fingerprint = self._encoder_info["fingerprint"] if self._encoder_info is not None else None
-        decision = self._supervisor.plan(observation, deadline_s, fingerprint)
+        encoder = self._encoder_info or {"fingerprint": None}
+        decision = self._supervisor.plan(observation, deadline_s, encoder["fingerprint"], str(encoder.get("model", "")))
         for raised in decision.tracebacks:
             self.get_logger().error(raised, throttle_duration_sec=1.0)
         if decision.refused:

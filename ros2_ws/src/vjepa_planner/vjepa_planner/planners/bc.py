@@ -51,9 +51,9 @@ class BcPlanner(Planner):
         self.trained_period_s = self._bundle.control_period_s
         self._warm_up()
 
-    def check_encoder(self, fingerprint: str) -> None:
+    def check_encoder(self, fingerprint: str, name: str = "") -> None:
         """Refuse latents of another encoder than the policy's, as `Bundle.check_encoder` does."""
-        self._bundle.check_encoder(fingerprint)
+        self._bundle.check_encoder(fingerprint, name)
 
     @torch.inference_mode()
     def _act(self, observation: Observation, deadline_s: float | None) -> Plan:

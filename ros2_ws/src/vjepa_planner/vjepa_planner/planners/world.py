@@ -154,7 +154,7 @@ def load_world(dynamics: str, reward: str, policy: str, context: PlannerContext,
     proposing = None
     if policy:
         about = read_bundle(policy, POLICY)
-        about.check_encoder(fingerprint)
+        about.check_encoder(fingerprint, str(bundle.config.get("encoder", "")))
         proposing = load_policy(about, device)
         require_joints(f"{planner} ({policy})", proposing.config.action_size, context)
         if context.arm is not None:
