@@ -2,7 +2,7 @@
 .PHONY: run test test-unit test-all test-faults fuzz soak bench bench-check lint pin release
 
 # Files of tests are spread over JOBS processes, those that are marked real_time run alone at the end: see conftest.py.
-JOBS = 2
+JOBS = 3
 PYTEST = --exec python -P -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
 EXTRAS = --with view,torchvision,lerobot,atheris
 

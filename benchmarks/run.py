@@ -111,7 +111,7 @@ QUICK = Sizes(
     runs=1,
     rounds=1,
     run_episodes=1,
-    pings=50,
+    pings=10,
     transitions=2000,
     minutes=0.2,
 )

@@ -28,7 +28,7 @@ def measure(rounds: int, episodes: int, seed: int, say: Callable[[str], None]) -
         seed: of the first episode.
         say: told how it goes.
     """
-    counts = [float(episodes * share) for share in SHARES]
+    counts = [float(episodes * share) for share in (SHARES if rounds > 1 else SHARES[:2])]
     times_s: dict[float, list[float]] = {count: [] for count in counts}
     memory: dict[float, list[float]] = {count: [] for count in counts}
     rates: dict[float, list[float]] = {float(workers): [] for workers in WORKERS}

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -58,20 +59,27 @@ FEW = ["--episodes", "2", "--eval-episodes", "1", "--protocol", "old", "--epochs
 
 
 @pytest.fixture
-def world(tmp_path) -> Path:
+def world(made, tmp_path) -> Path:
     """A folder with a tiny encoder, data, dynamics and heads, and a parameter file by which `cem` searches in them."""
-    (tmp_path / "tiny").mkdir()
-    (tmp_path / "tiny/config.json").write_text(json.dumps(TINY))
+    return shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """The same, of which every test has its copy."""
+    folder = tmp_path_factory.mktemp("world")
+    (folder / "tiny").mkdir()
+    (folder / "tiny/config.json").write_text(json.dumps(TINY))
     sim = SimConfig(episode_steps=15, image_size=(32, 32), seed=500)
-    encoder = EncoderConfig(str(tmp_path / "tiny"), clip_frames=4, grid=2)
-    data = collect(tmp_path / "data", CollectConfig(sim, policy="random"), encoder, 10, 1, {"made": "by a test"})
-    dynamics, reward = tmp_path / "dynamics", tmp_path / "reward"
+    encoder = EncoderConfig(str(folder / "tiny"), clip_frames=4, grid=2)
+    data = collect(folder / "data", CollectConfig(sim, policy="random"), encoder, 10, 1, {"made": "by a test"})
+    dynamics, reward = folder / "dynamics", folder / "reward"
     training = DynamicsTraining(members=2, action_repeat=2, horizon=2, components=8, conditioning="pca", epochs=1)
-    train_dynamics(data, training, dynamics, tmp_path / "work.dynamics", "x")
-    train_reward(data, dynamics, RewardTraining(hidden=16, epochs=1), reward, tmp_path / "work.reward", "x")
+    train_dynamics(data, training, dynamics, folder / "work.dynamics", "x")
+    train_reward(data, dynamics, RewardTraining(hidden=16, epochs=1), reward, folder / "work.reward", "x")
     parameters = yaml.safe_dump({node: {"ros__parameters": NODES[node]} for node in NODES})
-    (tmp_path / "cem.yaml").write_text(parameters)
-    return tmp_path
+    (folder / "cem.yaml").write_text(parameters)
+    return folder
 
 
 @pytest.fixture

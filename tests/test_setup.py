@@ -84,6 +84,14 @@ def test_every_installation_is_checked_against_hashes_and_takes_wheels_only(with
     assert all("--only-binary :all:" in line for line in installations)
 
 
+def test_uv_compiles_what_it_installs_as_an_environment_may_forbid_python_to_keep_what_it_compiled(with_uv):
+    with_uv.run("--with", "all,torchvision", "--setup-only", PYTHONDONTWRITEBYTECODE="1")
+    calls = [line for line in with_uv.calls().splitlines() if line.startswith("uv pip install")]
+    installations = [line for line in calls if "--dry-run" not in line]
+    assert len(installations) >= 7
+    assert all("--compile-bytecode" in line for line in installations)
+
+
 def test_commands_run_in_the_environment(ready):
     show = 'echo "$LD_LIBRARY_PATH|$AMENT_PREFIX_PATH|$PYTHONPATH|$PATH|$_ROS_WHEELS_BOOTSTRAP_COMPLETE"'
     result = ready.run("--exec", "bash", "-c", show, PYTHONPATH="/mine")
