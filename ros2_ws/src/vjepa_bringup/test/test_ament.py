@@ -1,4 +1,7 @@
-"""The linters of ROS over the packages, where they are installed; there are no wheels of them."""
+"""The linters of ROS over all packages of the workspace, where they are installed; there are no wheels of them.
+
+They are here so that `colcon test` runs them too.
+"""
 
 import shutil
 import subprocess
@@ -6,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-SOURCE = ROOT / "ros2_ws" / "src"
+SOURCE = Path(__file__).resolve().parents[2]
 XML = sorted([*SOURCE.glob("*/package.xml"), *SOURCE.glob("*/urdf/*.urdf"), *SOURCE.glob("*/config/*.xml")])
 
 
 def test_ament_flake8_finds_nothing_with_the_projects_configuration(capfd):
     ament_flake8 = pytest.importorskip("ament_flake8.main", reason="ament_flake8 comes with an installed ROS 2")
-    found = ament_flake8.main(["--config", str(ROOT / "ros2_ws/flake8.ini"), str(SOURCE)])
+    found = ament_flake8.main(["--config", str(SOURCE.parent / "flake8.ini"), str(SOURCE)])
     assert found == 0, capfd.readouterr().out
 
 
