@@ -15,13 +15,39 @@ set_up() {
   exec {lock}>"$STATE/setup.lock" {venv_lock}<"${VENV%/*}"
   wait_for "$lock"
   wait_for "$venv_lock"
-  if ! is_set_up; then
+  if ! is_set_up && ! leave_to_its_user; then
     [[ ${ROS_DISTRO:-jazzy} == jazzy ]] || say "ROS 2 ${ROS_DISTRO^} is sourced; the stack was tested on $TESTED_ON"
     take_steps
     say "set up; details are in $LOG"
   fi
   exec {lock}>&- {venv_lock}<&-
   trap - INT TERM HUP
+}
+
+# A build or another set of packages under nodes that run would give those that restart another program than the rest:
+# the set-up waits until what runs has ended, and what is asked for meanwhile goes on with what is there.
+leave_to_its_user() {
+  local user
+  ! requirements_ready || ! build_ready || return
+  user=$(running) || return
+  if [[ ! -x $VENV/bin/python || ! -e $WORKSPACE/install/.vjepa-environment ]] || ! groups_ready; then
+    die "$user runs from here, and what it runs on would have to be set up anew." 'End it first.'
+  fi
+  say "$user runs from here, so what has changed is set up by the first ./vjepa after its end"
+}
+
+# Prints what runs of this checkout, a stack or a training; the status is 1 where nothing does.
+running() {
+  local file words
+  for file in /proc/[0-9]*/cmdline; do
+    { mapfile -d '' -t words <"$file"; } 2>/dev/null || continue
+    [[ ${words[0]-} == "$VENV/bin/python" ]] || continue
+    case "${words[*]:1}" in
+      '-P -m vjepa_bringup.cli '*) printf 'vjepa %s (process %s)' "${words[*]:4}" "${file//[!0-9]/}" && return ;;
+      "$WORKSPACE"/install/*) printf '%s (process %s)' "${words[1]##*/}" "${file//[!0-9]/}" && return ;;
+    esac
+  done
+  return 1
 }
 
 wait_for() {

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -90,6 +92,41 @@ def test_uv_compiles_what_it_installs_as_an_environment_may_forbid_python_to_kee
     installations = [line for line in calls if "--dry-run" not in line]
     assert len(installations) >= 7
     assert all("--compile-bytecode" in line for line in installations)
+
+
+@pytest.fixture
+def stack(ready, tmp_path):
+    """A process as `./vjepa run` leaves it: the environment's Python with the command line, which goes on."""
+    words = [ready.root / ".venv/bin/python", "-P", "-m", "vjepa_bringup.cli", "run", "--planner", "cem"]
+    (tmp_path / "plays/vjepa_bringup").mkdir(parents=True)
+    (tmp_path / "plays/vjepa_bringup/cli.py").write_text("print('runs', flush=True), input()")
+    variables = os.environ | {"PYTHONPATH": str(tmp_path / "plays")}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(words, executable=sys.executable, env=variables, **pipes) as process:
+        assert process.stdout.readline() == b"runs\n"
+        yield process
+        process.kill()
+
+
+def test_nothing_is_built_under_a_stack_that_runs(ready, stack):
+    (ready.package / "setup.py").write_text("# changed\n")
+    beside = ready.run("planner", "list")
+    assert beside.stdout == "command line: planner list\n"
+    assert f"vjepa run --planner cem (process {stack.pid}) runs from here" in beside.stderr
+    assert ready.steps() == []
+    stack.kill()
+    stack.wait()
+    assert ready.run("run").stdout == "command line: run\n"
+    assert ready.steps() == ["colcon"]
+
+
+def test_what_runs_has_to_end_before_packages_come_in(ready, stack):
+    (ready.package / "setup.py").write_text("# changed\n")
+    refused = ready.run("train", "sac")
+    assert refused.returncode != 0
+    assert f"vjepa run --planner cem (process {stack.pid}) runs from here" in refused.stderr
+    assert "End it first." in refused.stderr
+    assert ready.steps() == []
 
 
 def test_commands_run_in_the_environment(ready):
