@@ -149,7 +149,10 @@ def looks_like_the_checkout(folder: Path) -> Path:
     """Fill `folder` with links to the checkout's files; `./vjepa` there runs the checkout's own."""
     folder.mkdir()
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    names = {line.split("/")[0] for line in subprocess.check_output(listed, cwd=ROOT, text=True).splitlines()}
+    files = subprocess.check_output(listed, cwd=ROOT, text=True).splitlines()
+    # Pages write into results/, so that one is a folder of its own.
+    (folder / "results").mkdir()
+    names = {line if line.startswith("results/") else line.split("/")[0] for line in files}
     for name in names - {"vjepa"}:
         (folder / name).symlink_to(ROOT / name)
     (folder / "vjepa").write_text(f'#!/bin/sh\nexec "{ROOT}/vjepa" "$@"\n')
