@@ -21,6 +21,7 @@ COMMANDS = {
     "bag_commands": ["bag repair"],
     "node_command": ["node sim_bridge"],
     "view_commands": ["view"],
+    "tour_commands": ["tour"],
     "dataset_commands": ["dataset info x", "collect x"],
     "train_commands": ["train bc"],
     "probe_commands": ["probe"],

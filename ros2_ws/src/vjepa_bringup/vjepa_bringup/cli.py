@@ -31,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
         reproduce_commands,
         run_commands,
         security_commands,
+        tour_commands,
         train_commands,
         view_commands,
     )
@@ -39,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="vjepa", description="A camera frame becomes a V-JEPA 2 latent becomes a torque."
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    tour_commands.add_parsers(commands)
     run_commands.add_parsers(commands)
     graph_commands.add_parsers(commands)
     view_commands.add_parsers(commands)

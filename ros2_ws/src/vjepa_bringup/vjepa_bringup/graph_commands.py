@@ -124,11 +124,11 @@ def planner_set(arguments: argparse.Namespace) -> int:
     with joined_stack(arguments) as monitor:
         changed = _changed(monitor, options)
         if changed:
-            _set_parameters(monitor, changed)
+            set_parameters(monitor, changed)
             monitor.diagnostics.pop("vjepa_planner", None)  # What was said before says nothing of these.
             print(f"loading {arguments.name} with {', '.join(changed)}", flush=True)
             monitor.wait_until(lambda: _has_loaded(monitor, arguments.name), LOADING_TIMEOUT_S)
-        _set_parameters(monitor, {"planner": arguments.name})
+        set_parameters(monitor, {"planner": arguments.name})
         print(f"planner: {arguments.name}")
     return 0
 
@@ -174,7 +174,7 @@ def _has_loaded(monitor: Monitor, planner: str) -> bool:
     return values.get(f"new options: {planner}", "loading") != "loading"
 
 
-def _set_parameters(monitor: Monitor, values: dict[str, Any]) -> None:
+def set_parameters(monitor: Monitor, values: dict[str, Any]) -> None:
     """Set parameters of the planner of a running stack all at once, or raise a VjepaError with why it refuses them."""
     parameters = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
     request = SetParametersAtomically.Request(parameters=parameters)

@@ -130,18 +130,26 @@ def _follow(
     on_progress: Callable[[ScoreKeeper, Monitor], None] | None,
 ) -> None:
     """Watch the graph until so many episodes have ended."""
+    for _ in watch(supervisor, monitor, keeper):
+        if on_progress:
+            on_progress(keeper, monitor)
+        if len(keeper.finished) >= wanted:
+            break
+    monitor.wait_until(lambda: monitor.sim_finished and monitor.encoder_info and monitor.drivers, FINAL_FIGURES_S)
+    _refuse_idle_planner(monitor, 0)
+
+
+def watch(supervisor: Supervisor, monitor: Monitor, keeper: ScoreKeeper) -> Iterator[None]:
+    """Listen to the graph, and yield now and then for as long as it goes on; a VjepaError as `run_graph` where not."""
     moved_s, steps_seen = time.monotonic(), -1
-    while len(keeper.finished) < wanted:
+    while True:
         monitor.spin(POLL_S)
         steps = sum(episode.steps for episode in keeper.episodes) + len(keeper.episodes)
         if steps != steps_seen:
             moved_s, steps_seen = time.monotonic(), steps
         _refuse_standstill(supervisor, monitor, time.monotonic() - moved_s, steps)
         _refuse_idle_planner(monitor, REFUSED_AT_START)
-        if on_progress:
-            on_progress(keeper, monitor)
-    monitor.wait_until(lambda: monitor.sim_finished and monitor.encoder_info and monitor.drivers, FINAL_FIGURES_S)
-    _refuse_idle_planner(monitor, 0)
+        yield
 
 
 def refuse_failures(supervisor: Supervisor, monitor: Monitor) -> None:

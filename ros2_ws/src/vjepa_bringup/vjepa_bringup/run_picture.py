@@ -11,7 +11,7 @@ from vjepa_interfaces import topics
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.image_codec import image_to_rgb
 from vjepa_interfaces.messages import FIRST, timestep_of
-from vjepa_interfaces.stamps import to_nanoseconds
+from vjepa_interfaces.stamps import EPISODE_GAP_NS, to_nanoseconds
 
 DRAWN = (
     topics.IMAGE,
@@ -120,8 +120,8 @@ def _figure(run: Run) -> Any:
     for row, (label, lines) in enumerate(plots, 1):
         shared = axes = figure.add_subplot(grid[row, :], sharex=shared)
         for name, points in lines.items():
-            stamps, values = zip(*sorted(points), strict=True)
-            axes.plot((np.array(stamps) - begin_ns) / 1e9, values, label=name, linewidth=1)
+            stamps, values = _broken(points)
+            axes.plot((stamps - begin_ns) / 1e9, values, label=name, linewidth=1)
         for stamp_ns in run.begins:
             axes.axvline((stamp_ns - begin_ns) / 1e9, color="0.8", linewidth=1, zorder=0)
         axes.set_ylabel(label, fontsize="small")
@@ -130,6 +130,13 @@ def _figure(run: Run) -> Any:
     if shared is not None:
         shared.set_xlabel("seconds; grey lines: an episode begins")
     return figure
+
+
+def _broken(points: list[tuple[int, float]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return stamps (n,), ns, and values (n,) of points in order, with a NaN wherever the stamps leap."""
+    stamps, values = (np.array(column) for column in zip(*sorted(points), strict=True))
+    leaps = 1 + np.flatnonzero(np.diff(stamps) > EPISODE_GAP_NS)
+    return np.insert(stamps, leaps, stamps[leaps - 1]), np.insert(values.astype(float), leaps, np.nan)
 
 
 def _plots(run: Run) -> dict[str, dict[str, list[tuple[int, float]]]]:
