@@ -21,6 +21,7 @@ from benchmarks import (
     expert,
     guard,
     images,
+    large_encoder,
     memory,
     planning,
     real_time,
@@ -45,6 +46,7 @@ from vjepa_interfaces.errors import VjepaError
 BENCHMARKS = (
     "encoder",
     "encoder-gpu",
+    "large-encoder",
     "planning",
     "images",
     "executors",
@@ -64,8 +66,9 @@ BENCHMARKS = (
     "scale-trainer",
     "scale-loop",
 )
-BY_NAME_ONLY = ("soak", "guard", "set-up")
-"""Benchmarks that run only by name: they take very long (`make soak`), or download (`set-up`), or load the machine."""
+BY_NAME_ONLY = ("soak", "guard", "set-up", "large-encoder")
+"""Benchmarks that run only by name: they take very long (`make soak`), or download (`set-up`), or load the machine,
+or need much memory."""
 
 CHECKED = ("encoder", "planning", "images", "executors", "scale")
 NOISE = 1.25
@@ -154,6 +157,7 @@ def measurements(sizes: Sizes, say: Callable[[str], None]) -> dict[str, Callable
     return {
         "encoder": lambda: encoder.measure(sizes.turns, sizes.seed, compiled=sizes.turns > 1),
         "encoder-gpu": lambda: encoder.measure_gpu(sizes.turns, sizes.seed),
+        "large-encoder": lambda: large_encoder.measure(sizes.turns, sizes.seed),
         "planning": lambda: planning.measure(sizes.turns, sizes.seed),
         "images": lambda: images.measure(sizes.rounds, sizes.pings, say),
         "executors": lambda: executors.measure(sizes.rounds, sizes.pings, say),

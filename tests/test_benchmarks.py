@@ -444,6 +444,26 @@ def test_the_committed_document_is_that_of_the_committed_results():
     )
 
 
+def test_the_large_encoder_is_given_every_frame_that_an_experiment_encodes():
+    from benchmarks.large_encoder import GPU_TFLOPS, encoded, hours, steps
+    from vjepa_bringup.cli import build_parser
+
+    def frames(words: str) -> int:
+        return encoded(build_parser().parse_args(words.split()))
+
+    assert frames("collect --out x --episodes 500 --episode-steps 200") == 500 * 201
+    assert frames("eval --planner bc --episodes 20 --protocol full") == 20 * 1001
+    assert frames("eval --planner expert --episodes 20") == 0
+    assert frames("train bc --data x --out y --dagger 3 --dagger-episodes 10 --dagger-steps 15") == 3 * 10 * 16
+    assert frames("train dynamics --data x --out y") == 0
+    by_name = {row["what"]: row for row in steps(width=1024)}
+    # The world's data has the rows of the stack's own grid, of 1024 values of two bytes, for each frame.
+    world = by_name["world: collect"]
+    assert world["disk_gb"] == pytest.approx(world["frames"] * 17 * 1024 * 2 / 1e9)
+    assert by_name["cem: eval"]["disk_gb"] == 0.0
+    assert hours(3600, tflop=GPU_TFLOPS, clip_s=2.0) == pytest.approx({"here_hours": 2.0, "gpu_hours": 1.0})
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_quick_run_measures_and_documents_everything(tmp_path):

@@ -1,0 +1,103 @@
+"""What the experiments take with the large V-JEPA 2: frames, disk, and the hours that its encoder works for each step.
+
+Computed from one measured rate: a clip of the encoder's shape with random weights on this machine, and the products that it
+takes. What a trainer does with the latents afterwards is the same work as with the small encoder.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.encoder import CLIP_FRAMES, VIT_L, Setting, _engine, _frames, _fresh, _module, clip_flop
+from benchmarks.figures import Figure, command_of, record
+from benchmarks.timing import in_turns
+from vjepa_bringup.cli import build_parser
+from vjepa_bringup.experiments import place_of, read_rows, to_do
+from vjepa_interfaces.bundle import write_bundle
+from vjepa_perception.encoder import EncoderConfig
+from vjepa_training.probe_suite import ProbeConfig
+from vjepa_training.score import protocol_named
+
+ENCODER = "facebook/vjepa2-vitl-fpc64-256"
+GPU_TFLOPS = 100.0
+"""Products a second that hours on a GPU are computed with. Not measured: hours on another one go by its own rate."""
+AIM_HOURS = 24.0
+"""For all of them on such a GPU."""
+FLOAT16_BYTES = 2
+BLIND = ("random", "expert", "expert-p", "expert-xy")
+"""Planners that read no latents."""
+
+
+def measure(rounds: int, seed: int) -> dict[str, Any]:
+    """Time a clip on all cores and return the record with a row for each step of each experiment that `all` has."""
+    with tempfile.TemporaryDirectory(prefix="vjepa-bench-") as folder:
+        content = {"kind": "encoder", "architecture": "vjepa2", "model": VIT_L, "init_seed": seed}
+        content |= {"preprocessing": {"resize": 292, "crop": 256}, "clip_frames": CLIP_FRAMES}
+        write_bundle(Path(folder), content, "Random weights, for a benchmark.")
+        setting = Setting(folder, "cpu", (1,), (torch.float32,), False)
+        model = _module(setting, torch.float32).config
+        engine = _engine(setting, torch.float32)
+        call = _fresh(engine, _frames(setting, CLIP_FRAMES, seed), 1)
+        clip_s = min(in_turns({"clip": call}, rounds)["clip"])
+    tflop = clip_flop(model) / 1e12
+    rows = [{**row, **hours(row["frames"], tflop, clip_s)} for row in steps(VIT_L["hidden_size"])]
+    total = sum(row["gpu_hours"] for row in rows)
+    figure = Figure(
+        "the large encoder's work for all experiments, on a GPU that does 100 TFLOP/s",
+        total,
+        "h",
+        f"{sum(row['frames'] for row in rows)} clips of {tflop:.2f} TFLOP; computed, not measured on a GPU",
+        AIM_HOURS,
+    )
+    command = command_of("large-encoder", turns=rounds, seed=seed)
+    return record("large-encoder", [figure], command, [seed], runs=rows, clip_s=clip_s, clip_tflop=tflop)
+
+
+def hours(frames: int, tflop: float, clip_s: float) -> dict[str, float]:
+    """Return how long so many clips take, on this machine and on the GPU, hours."""
+    return {"here_hours": frames * clip_s / 3600, "gpu_hours": frames * tflop / GPU_TFLOPS / 3600}
+
+
+def steps(width: int) -> Iterator[dict[str, Any]]:
+    """Yield each step of each experiment that needs the encoder: what it makes, frames that it encodes, GB on disk.
+
+    Args:
+        width: of the encoder's tokens; latents have the rows of the stack's default grid.
+    """
+    rows = read_rows()
+    wanted = [name for name, row in rows.items() if not row.only_by_name]
+    place = place_of(ENCODER, "cuda", tempfile.gettempdir() + "/nothing-is-there")
+    latent_rows = 1 + EncoderConfig(ENCODER).grid ** 2
+    found: dict[str, int] = {}
+    for row, step in to_do(rows, wanted, place):
+        words = place.arguments(row, step)
+        frames = encoded(build_parser().parse_args(words))
+        if frames:
+            what = f"{row.name}: {' '.join(words[: 2 if words[0] == 'train' else 1])}"
+            found[what] = found.get(what, 0) + frames
+    for what, frames in found.items():
+        kept = frames if what.endswith(": collect") else 0
+        yield {"what": what, "frames": frames, "disk_gb": kept * latent_rows * width * FLOAT16_BYTES / 1e9}
+
+
+def encoded(given: argparse.Namespace) -> int:
+    """Return how many frames a command encodes, each once; 0 for one that reads latents of a dataset."""
+    name = given.function.__name__
+    if name == "eval_command" and given.planner in BLIND:
+        return 0
+    if name == "eval_command":
+        return int(given.episodes) * (protocol_named(given.protocol or "short").episode_steps + 1)
+    if name == "probe_command":
+        frames = (given.episodes or ProbeConfig.episodes) * (1 + (given.episode_steps or ProbeConfig.episode_steps))
+        return 2 * int(frames)  # By the encoder, and by an untrained one of its shape.
+    if name == "collect_command":
+        return int(given.episodes) * (given.episode_steps + 1)
+    if getattr(given, "dagger", None):
+        return int(given.dagger * given.dagger_episodes * (given.dagger_steps + 1))
+    if name == "sac_command":
+        return int(given.steps)
+    return 0
