@@ -1,7 +1,7 @@
-"""What the experiments take with the large V-JEPA 2: frames, disk, and the hours that its encoder works for each step.
+"""What the experiments take with the large V-JEPA 2: frames, disk and hours of the encoder's work, for each step.
 
-Computed from one measured rate: a clip of the encoder's shape with random weights on this machine, and the products that it
-takes. What a trainer does with the latents afterwards is the same work as with the small encoder.
+Computed from one measured rate: a clip of the encoder's shape with random weights on this machine, and the products
+that it takes. What a trainer does with the latents afterwards is the same work as with the small encoder.
 """
 
 import argparse

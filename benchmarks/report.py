@@ -169,14 +169,14 @@ publisher, and when it gave it to the observer, which stands for the node that i
 does not hold. What the simulation does before a frame is sent, physics and rendering, is not in it; see real-time.""",
     "set-up": """\
 Fresh clones of this checkout, one after the other. The first one's uv and pip have nothing in their cache; the others
-find there what the first one downloaded. Each is set up by `./vjepa --setup-only`, which also compiles what it installs,
-and then started by `vjepa run`.""",
+find there what the first one downloaded. Each is set up by `./vjepa --setup-only`, which also compiles what it
+installs, and then started by `vjepa run`.""",
     "large-encoder": """\
-What `vjepa reproduce all` encodes with the large V-JEPA 2 (ViT-L, 256 x 256, clips of 8 frames), step by step. One clip of
-random weights was timed on all cores here, in float32; hours on a GPU are products over a rate of 100 TFLOP/s, which was
-not measured: where yours does half, they double. In bfloat16 the weights take 0.6 GB of its memory. What trainers do with
-the latents, which are conditioned to the same widths, is the same work as with the small encoder; their times are in the
-JSON files of `results/`. An experiment uses the datasets of those above it.""",
+What `vjepa reproduce all` encodes with the large V-JEPA 2 (ViT-L, 256 x 256, clips of 8 frames), step by step. One
+clip of random weights was timed on all cores here, in float32; hours on a GPU are products over a rate of 100
+TFLOP/s, which was not measured: where yours does half, they double. In bfloat16 the weights take 0.6 GB of its
+memory. What trainers do with the latents, which are conditioned to the same widths, is the same work as with the
+small encoder; their times are in the JSON files of `results/`. An experiment uses the datasets of those above it.""",
     "start-up": """\
 From the start of the process `vjepa run` to the first torque command that another process hears, environment and caches
 warm: six processes start side by side, and the encoder's node imports torch and transformers.""",

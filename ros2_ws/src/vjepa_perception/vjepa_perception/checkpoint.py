@@ -3,6 +3,7 @@
 Only JSON and safetensors are read: no pickle.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
