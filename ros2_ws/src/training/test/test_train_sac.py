@@ -99,7 +99,7 @@ def test_killed_it_goes_on_with_what_it_had_learned_and_seen(encoder, dynamics, 
     facts = trained(encoder, dynamics, tmp_path, on_step=lambda done, steps, figures: reported.append(done))
     finished = torch.load(tmp_path / "work" / "checkpoint.pt", weights_only=True)
     assert saved["step"] == 120
-    assert reported == [160, 200, 240]
+    assert reported == [120, 160, 200, 240], "where it goes on, then each report"
     assert [step for step, _ in facts["curve"]["return"]] == [40, 80, 120, 160, 200, 240]
     assert torch.equal(finished["replay"]["observations"][:15], saved["replay"]["observations"])
     assert len(finished["replay"]["observations"]) == 30
@@ -127,7 +127,7 @@ def test_a_finished_run_only_writes_its_bundle_anew(encoder, dynamics, tmp_path)
 
 def test_what_does_not_fit_together_is_refused(tiny_encoder, encoder, dynamics, tmp_path):
     other = load_encoder(EncoderConfig(str(tiny_encoder), "cpu", clip_frames=4, grid=1))
-    with pytest.raises(VjepaError, match=f"trained on latents of encoder {encoder.fingerprint}, but these come from"):
+    with pytest.raises(VjepaError, match=rf"of encoder tiny \({encoder.fingerprint}\), but these come from tiny"):
         trained(other, dynamics, tmp_path)
     trained(encoder, dynamics, tmp_path, dataclasses.replace(QUICK, steps=40))
     with pytest.raises(VjepaError, match="is of a run with other steps; give another --work folder"):

@@ -219,5 +219,5 @@ def test_heads_of_a_dynamics_model_of_another_encoder_are_refused(small_data, dy
     other.mkdir()
     (other / "config.json").write_text(json.dumps(config))
     (other / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
-    with pytest.raises(VjepaError, match="trained on latents of encoder 0123456789abcdef"):
+    with pytest.raises(VjepaError, match=r"of encoder tiny \(0123456789abcdef\), but these come from tiny \("):
         train_reward(small_data, other, RewardTraining(), tmp_path / "out", tmp_path / "work", "x")

@@ -7,8 +7,10 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+from rich.live import Live
+from rich.text import Text
+
+from vjepa_training.fields import Field, bar, fitted
 
 REFRESH_S = 0.1
 LINE_S = 2.0
@@ -57,39 +59,33 @@ class Progress:
         console = console or self._own
         self._began_s = self._shown_s = time.monotonic()
         self._tenths = 0
-        self._bar = None
+        self._live = None
         if console is not None:
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=None),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[unit]}"),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[figures]}"),
+            above = sys.stdout.isatty()
+            self._live = Live(
+                console=console, auto_refresh=False, transient=True, redirect_stdout=above, redirect_stderr=False
             )
-            self._bar = Bar(
-                *columns,
-                console=console,
-                transient=True,
-                auto_refresh=False,
-                redirect_stdout=sys.stdout.isatty(),
-                redirect_stderr=False,
-            )
-            self._task = self._bar.add_task(what, total=total, unit=unit, figures="")
 
     def __enter__(self) -> Self:
-        if self._bar:
-            self._bar.start()
+        return self.start()
+
+    def start(self) -> Self:
+        """Draw it from now on, and return it."""
+        if self._live:
+            self._live.start()
+            self._draw("")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar:
-            self._bar.stop()
-        elif kind is None and self.done:
+        self.stop(completed=kind is None)
+
+    def stop(self, completed: bool = True) -> None:
+        """End it; `completed` unless something went wrong."""
+        if self._live:
+            self._live.stop()
+        elif completed and self.done:
             self._write("")
         if self._own:
             self._own.file.close()
@@ -108,20 +104,38 @@ class Progress:
         """
         self.done, self.total = done, self.total if total is None else total
         now = time.monotonic()
-        if self._bar:
-            self._bar.update(self._task, completed=done, total=self.total, figures=figures)
+        if self._live:
             if now - self._shown_s >= REFRESH_S:
                 self._shown_s = now
-                self._bar.refresh()
+                self._draw(figures)
         elif self.total and done < self.total and now - self._shown_s >= LINE_S:
             tenths = TENTHS * done // self.total
             if tenths > self._tenths:
                 self._tenths, self._shown_s = tenths, now
                 self._write(figures)
 
+    def _draw(self, figures: str) -> None:
+        """Draw the bar, as long as the terminal is wide."""
+        assert self._live is not None
+        elapsed_s = time.monotonic() - self._began_s
+        fields = [
+            Field(self._what),
+            Field(self._count(), rank=1),
+            Field(figures, rank=2),
+            Field(f"{elapsed_s:.0f} s", 4),
+        ]
+        if self.total and self.done:
+            fields.append(Field(f"{elapsed_s * (self.total - self.done) / self.done:.0f} s left", rank=3))
+        if self.total:
+            fields.insert(1, Field(bar(self.done / self.total), rank=4))
+        shown = [field for field in fields if field.text]
+        self._live.update(Text(fitted(shown, self._live.console.width), no_wrap=True), refresh=True)
+
+    def _count(self) -> str:
+        of = f" of {self.total}" if self.total else ""
+        return f"{self.done}{of} {self._unit}"
+
     def _write(self, figures: str) -> None:
         """Write a plain line."""
-        of = f" of {self.total}" if self.total else ""
-        took = f"{time.monotonic() - self._began_s:.1f} s"
-        text = f"{self._what}: {self.done}{of} {self._unit}, {took}"
+        text = f"{self._what}: {self._count()}, {time.monotonic() - self._began_s:.1f} s"
         print(", ".join(filter(None, (text, figures))), file=sys.stderr, flush=True)

@@ -32,6 +32,7 @@ from vjepa_planner.registry import load_planner
 from vjepa_training.catalogue import expert_of
 from vjepa_training.dataset import LATENT, Dataset
 from vjepa_training.optimiser import adamw, set_cosine_rate
+from vjepa_training.progress import Progress
 from vjepa_training.rollout import RolloutConfig, rollout
 from vjepa_training.usable_columns import ACTION, VELOCITY, known_rows, require_columns, unusable_columns
 
@@ -596,7 +597,8 @@ def _dagger_frames(
             episodes=training.dagger_episodes,
             batch_size=training.batch_lanes,
         )
-        episodes, _ = rollout(config, encoder, on_latent=on_latent)
+        with Progress(f"round {number}: rolling out", "episodes", training.dagger_episodes) as bar:
+            episodes, _ = rollout(config, encoder, on_episode=lambda number, score: bar.advance(), on_latent=on_latent)
     position = np.stack([step.joint_position for _, step, _ in seen])
     velocity = np.stack([step.joint_velocity for _, step, _ in seen])
     target = np.stack([step.target for _, step, _ in seen])

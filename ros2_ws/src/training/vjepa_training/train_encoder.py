@@ -196,6 +196,8 @@ def train_encoder(
     forward = torch.compile(objective) if training.compile else objective
     card = _Card(out, checkpoint, training, dataset, command)
     begun, since = time.monotonic(), step
+    if 0 < step < training.steps and on_step:
+        on_step(step, {})
     with run.events(step) as log:
         while step < training.steps:
             set_cosine_rate(optimiser, training.learning_rate, step, training.steps, training.warmup_steps)

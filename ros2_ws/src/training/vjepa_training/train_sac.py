@@ -132,6 +132,8 @@ def train_sac(
         run = TrainingRun(work, {**settings, **weights}, parts, "cpu")
         done, beside = run.resume()
         if done:
+            if on_step and done < training.steps:
+                on_step(done, training.steps, {})
             sac.num_timesteps = done // training.action_repeat  # It counts actions.
             sac.set_random_seed(training.seed + done)
             environments.next_seed = sim.seed + beside["episodes"]

@@ -136,7 +136,8 @@ def fit(
         steps: in all.
         loss_of: returns the loss of the step of a number; what it draws with torch is the same for the same number.
         validate: returns figures on what was kept for validation, the one named `loss` among them.
-        on_step: called now and then with the steps done, those there are, and the latest figures.
+        on_step: called now and then with the steps done, those there are, and the latest figures; where a checkpoint is
+            gone on from at first without figures.
 
     Raises:
         VjepaError: the loss is not a number any more, or the checkpoint is of another run.
@@ -145,6 +146,8 @@ def fit(
     step, curve = run.resume()
     curve = curve or {"train": [], "validation": []}
     began, since = time.monotonic(), step
+    if 0 < step < steps and on_step:
+        on_step(step, steps, {})
 
     def say(part: str, figures: dict[str, float], prefix: str = "") -> None:
         for name, value in figures.items():

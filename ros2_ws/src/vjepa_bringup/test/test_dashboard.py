@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from vjepa_bringup.dashboard import Dashboard, Field, bar, curve, fitted, wrapped
+from vjepa_bringup.dashboard import Dashboard, curve, wrapped
 from vjepa_bringup.graph import NodeSpec
 from vjepa_bringup.start_up import StartUp
 from vjepa_interfaces.managed_node import ERROR, OK, WARN
 from vjepa_interfaces.messages import FIRST, LAST, MID
+from vjepa_training.fields import Field, bar, fitted
 from vjepa_training.score import ScoreKeeper
 
 

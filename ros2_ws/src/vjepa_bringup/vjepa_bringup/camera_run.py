@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vjepa_bringup.dashboard import Field, driver_field, fitted, troubles
+from vjepa_bringup.dashboard import driver_field, troubles
 from vjepa_bringup.graph import StackOptions
 from vjepa_bringup.monitor import Diagnostics, Monitor, number_in
 from vjepa_bringup.run_graph import POLL_S, refuse_failures, running_graph
@@ -14,6 +14,7 @@ from vjepa_bringup.scoreboard import table
 from vjepa_bringup.start_up import StartUp
 from vjepa_interfaces.address import shown
 from vjepa_interfaces.managed_node import ERROR
+from vjepa_training.fields import Field, fitted
 
 LAST_FIGURES_S = 2.0
 """How long, after a file has ended, the nodes' last diagnostics are waited for."""

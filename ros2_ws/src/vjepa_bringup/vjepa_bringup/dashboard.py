@@ -4,34 +4,16 @@ import math
 import textwrap
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-from rich.cells import cell_len
 
 from vjepa_bringup.monitor import Diagnostics, number_in
 from vjepa_bringup.start_up import StartUp
 from vjepa_interfaces.managed_node import ERROR, OK
 from vjepa_training.catalogue import is_about_reaching
+from vjepa_training.fields import GAP, Field, bar, fitted
 from vjepa_training.score import ScoreKeeper
 
-BAR_WIDTH = 24
 TREND_WIDTH = 48
 LEVELS = "▁▂▃▄▅▆▇█"
-GAP = "   "
-"""Between two fields."""
-
-
-@dataclass(frozen=True)
-class Field:
-    """A part of a line that is shown whole or not at all.
-
-    Attributes:
-        text: what is shown.
-        rank: fields of a higher rank go first where a line is too long.
-    """
-
-    text: str
-    rank: int = 0
 
 
 class Dashboard:
@@ -133,30 +115,10 @@ _FIGURES = (
 """Of the loop, the most important first: node, key of its diagnostics, and how it is shown."""
 
 
-def fitted(fields: Sequence[Field], width: int) -> str:
-    """Return as many of `fields`, in their order, as fit into `width` columns: those of a low rank before others."""
-    kept: list[Field] = []
-    for field in sorted(fields, key=lambda field: field.rank):
-        longer = [each for each in fields if each in kept or each is field]
-        if not kept or cell_len(_joined(longer)) <= width:
-            kept = longer
-    return _joined(kept)
-
-
-def _joined(fields: Sequence[Field]) -> str:
-    return GAP.join(field.text for field in fields)
-
-
 def wrapped(text: str, width: int) -> list[str]:
     """Return a text in lines of at most `width` columns, broken between words."""
     indent = " " * (len(text) - len(text.lstrip()))
     return textwrap.wrap(text, max(width, 20), subsequent_indent=f"{indent}  ") or [""]
-
-
-def bar(share: float) -> str:
-    """Return a bar filled to a share, 0 to 1."""
-    filled = round(BAR_WIDTH * min(1.0, max(0.0, share)))
-    return "█" * filled + "░" * (BAR_WIDTH - filled)
 
 
 def curve(values: Sequence[float]) -> str:

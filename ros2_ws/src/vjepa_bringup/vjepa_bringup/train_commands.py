@@ -16,6 +16,7 @@ from vjepa_bringup.scoreboard import require_writable, write_json
 from vjepa_bringup.training_picture import draw_training
 from vjepa_interfaces.bundle import find_bundle
 from vjepa_training.progress import Progress
+from vjepa_training.training_words import against_constant, end_of_round, open_loop_line
 
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -222,21 +223,13 @@ def bc_command(arguments: argparse.Namespace) -> int:
     labels = "labelled by the expert" if frames.source == EXPERT else f"with the recorded {frames.source}s as labels"
     print(f"{len(frames)} frames of {len(episodes)} of {len(dataset.episodes)} episodes, {labels}", flush=True)
 
-    def on_epoch(entry: dict[str, float]) -> None:
-        print(
-            f"round {entry['round']:.0f} epoch {entry['epoch']:.0f}: mean squared error {entry['train']:.4f}, "
-            f"validation {entry['validation']:.4f}",
-            flush=True,
-        )
-
-    def on_round(number: int, returns: list[float]) -> None:
-        mean = sum(returns) / len(returns)
-        print(f"round {number}: {len(returns)} episodes rolled out, mean return {mean:.1f}", flush=True)
-
+    rounds = _Rounds(training.epochs, training.patience)
     work = Path(arguments.work or arguments.out.rstrip("/") + ".training")
-    outcome = train_bc(frames, training, encoder, on_epoch, on_round, work)
+    with rounds:
+        outcome = train_bc(frames, training, encoder, rounds.on_epoch, rounds.on_round, work)
     facts = write_policy(arguments.out, outcome, training, dataset, _command(), frames.source)
-    print(f"policy written to {arguments.out}: validation {facts['validation']:.4f} of {outcome.variance:.4f}")
+    error = against_constant(facts["validation"], outcome.variance)
+    print(f"policy written to {arguments.out}; on unseen episodes its mean squared error is {error}")
     if arguments.json:
         wall_s = time.monotonic() - started
         write_json(arguments.json, {**facts, "curve": outcome.curve, "wall_s": wall_s, "versions": versions()})
@@ -333,7 +326,7 @@ def _trained(arguments: argparse.Namespace, train: Callable[..., dict[str, Any]]
         facts = train(arguments.out, work, on_step)
     print(f"written to {arguments.out}; its training can be looked at with: tensorboard --logdir {work}")
     for entry in facts.get("open_loop", ()):
-        print("  ".join(f"{name} {value:.4g}" for name, value in entry.items()))
+        print(open_loop_line(entry))
     if arguments.json:
         write_json(arguments.json, {**facts, "wall_s": time.monotonic() - started, "versions": versions()})
     if getattr(arguments, "picture", None):
@@ -343,11 +336,56 @@ def _trained(arguments: argparse.Namespace, train: Callable[..., dict[str, Any]]
 
 def _show(bar: Progress, step: int, steps: int, figures: dict[str, float], digits: int) -> None:
     """Move a progress bar to `step`, with figures behind it; those of a validation get a line of their own."""
+    if not figures:
+        print(f"going on from step {step} of {steps}", flush=True)
     text = "  ".join(f"{name} {value:.{digits}g}" for name, value in figures.items())
     if any(name.startswith("validation") for name in figures):
         print(f"step {step} of {steps}: {text}", flush=True)
         text = ""
     bar.move_to(step, steps, text)
+
+
+class _Rounds:
+    """The progress of a cloning in rounds of epochs: a bar for each round, and a line when it has ended."""
+
+    def __init__(self, epochs: int, patience: int):
+        self._epochs, self._patience = epochs, patience
+        self._entries: list[dict[str, float]] = []
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> "_Rounds":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._end(completed=kind is None)
+
+    def on_epoch(self, entry: dict[str, float]) -> None:
+        """Take an entry of the curve."""
+        if self._bar is None:
+            self._bar = Progress(f"round {entry['round']:.0f}: training", "epochs", self._epochs).start()
+        self._entries.append(entry)
+        self._bar.move_to(len(self._entries), figures=f"error {entry['train']:.4f}, unseen {entry['validation']:.4f}")
+        if len(self._entries) == self._epochs or self._without_better() >= self._patience:
+            self._end()
+
+    def _without_better(self) -> int:
+        """Return how many epochs have passed since the best one."""
+        errors = [entry["validation"] for entry in self._entries]
+        return len(errors) - 1 - errors.index(min(errors))
+
+    def on_round(self, number: int, returns: list[float]) -> None:
+        """Take the returns of a round's rollouts."""
+        mean = sum(returns) / len(returns)
+        print(f"round {number}: {len(returns)} episodes rolled out, mean return {mean:.1f}", flush=True)
+
+    def _end(self, completed: bool = True) -> None:
+        if self._bar is None:
+            return
+        self._bar.stop(completed=False)  # The line below tells more.
+        if completed:
+            number = self._entries[0]["round"]
+            print(f"round {number:.0f}: {end_of_round(self._entries, self._epochs, self._patience)}", flush=True)
+        self._bar, self._entries = None, []
 
 
 def _command() -> str:

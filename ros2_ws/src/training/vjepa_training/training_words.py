@@ -1,0 +1,35 @@
+"""What figures of a training mean, in words."""
+
+from collections.abc import Mapping, Sequence
+
+
+def against_constant(error: float, constant: float) -> str:
+    """Return how a mean squared error compares with what always giving the same answer would reach."""
+    if not error < constant:
+        return f"worse than a constant: {error:.4f} against {constant:.4f}"
+    return f"{error:.4f}, {100 * (1 - error / constant):.0f} % below a constant's {constant:.4f}"
+
+
+def end_of_round(entries: Sequence[Mapping[str, float]], epochs: int, patience: int) -> str:
+    """Return how a round of epochs ended.
+
+    Args:
+        entries: of the curve, of this round; with `validation`.
+        epochs: the most that it might have had.
+        patience: epochs without a better validation after which it ends.
+    """
+    best = min(entry["validation"] for entry in entries)
+    if len(entries) < epochs:
+        return f"stopped at epoch {len(entries)} of {epochs}: no better for {patience}; validation {best:.4f}"
+    return f"all {epochs} epochs; validation {best:.4f}"
+
+
+def open_loop_line(entry: Mapping[str, float]) -> str:
+    """Return the error of a model so many steps ahead, beside that of assuming that nothing changes."""
+    units = (("state", "standard deviations"), ("metres", "m"))
+    parts = [
+        f"{entry[key]:.3g} {unit} ({entry[f'no_change_{key}']:.3g} if nothing changed)"
+        for key, unit in units
+        if key in entry
+    ]
+    return f"{entry['steps']:.0f} steps ahead it is off by {', '.join(parts)}"

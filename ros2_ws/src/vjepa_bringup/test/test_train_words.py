@@ -1,0 +1,29 @@
+"""What a training shows while it runs: where it goes on, and how each round of epochs ended."""
+
+from vjepa_bringup.train_commands import _Rounds, _show
+from vjepa_training.progress import Progress
+
+
+def test_each_round_of_epochs_has_a_line_when_it_has_ended(capsys):
+    with _Rounds(epochs=5, patience=2) as rounds:
+        for validation in (0.5, 0.4, 0.6, 0.7):
+            rounds.on_epoch({"round": 0, "epoch": 0, "train": 0.3, "validation": validation})
+        rounds.on_round(1, [10.0, 20.0])
+        for validation in (0.5, 0.4, 0.3, 0.2, 0.1):
+            rounds.on_epoch({"round": 1, "epoch": 0, "train": 0.3, "validation": validation})
+    assert capsys.readouterr().out.splitlines() == [
+        "round 0: stopped at epoch 4 of 5: no better for 2; validation 0.4000",
+        "round 1: 2 episodes rolled out, mean return 15.0",
+        "round 1: all 5 epochs; validation 0.1000",
+    ]
+
+
+def test_a_training_that_goes_on_tells_from_where(capsys):
+    with Progress("training", "steps") as bar:
+        _show(bar, 400, 1000, {}, 4)
+        _show(bar, 450, 1000, {"loss": 0.5}, 4)
+        _show(bar, 500, 1000, {"validation_loss": 0.25}, 4)
+    assert capsys.readouterr().out.splitlines() == [
+        "going on from step 400 of 1000",
+        "step 500 of 1000: validation_loss 0.25",
+    ]
