@@ -61,12 +61,22 @@ def test_the_services_of_the_manager_take_the_stack_down_and_up(stack):
         answer = ask(stack, service)
         assert answer.success, answer.message
         assert states(stack) == dict.fromkeys(NODES, state)
+    # What an operator does counts right behind the manager's own transitions, and so does taking that back.
+    assert stack.transition("sim_bridge", Transition.TRANSITION_DEACTIVATE)
+    stay(stack, {name: INACTIVE if name == "sim_bridge" else ACTIVE for name in NODES})
+    assert stack.transition("vjepa_planner", Transition.TRANSITION_DEACTIVATE)
+    answer = ask(stack, "resume")
+    assert answer.success, answer.message
+    assert states(stack) == dict.fromkeys(NODES, ACTIVE)
     stack.wait_for_steps(5)
     before = stack.kill("vjepa_planner")
     stack.wait_for(lambda: stack.supervisor.pids().get("vjepa_planner", before) != before, "the planner's heir")
     stack.wait_for(lambda: ask(stack, "is_active").success, "all to be active again")
     assert ask(stack, "shutdown").success
     assert states(stack) == dict.fromkeys(NODES, State.PRIMARY_STATE_FINALIZED)
+    answer = ask(stack, "resume")
+    assert not answer.success
+    assert "finalized: " in answer.message
 
 
 @pytest.mark.timeout(180)

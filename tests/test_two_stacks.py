@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 
 import pytest
 import rclpy
@@ -70,6 +71,10 @@ def beside(forking, forked_nodes, tmp_path):
         yield start
 
 
+def clock_owners(stack: Stack) -> list[str]:
+    return [owner.node_namespace for owner in stack.node.get_publishers_info_by_topic("/clock")]
+
+
 @pytest.mark.timeout(180)
 def test_two_namespaces_have_one_clock_and_bags_of_their_own(start_stack, beside, tmp_path):
     options = {"planner": "random", "record": True, "lockstep": True, "episode_steps": 30}
@@ -81,18 +86,22 @@ def test_two_namespaces_have_one_clock_and_bags_of_their_own(start_stack, beside
     right.wait_for_steps(40)
     left.wait_for(lambda: len(stamps) > 50, "the time")
     assert stamps == sorted(stamps), "time goes on"
-    (owner,) = left.node.get_publishers_info_by_topic("/clock")
-    assert owner.node_namespace == "/left"
+    assert clock_owners(left) == ["/left"]
     right.wait_for(lambda: "sim_bridge" in right.monitor.diagnostics, "diagnostics")
     assert "/left/sim_bridge publishes /clock, and this node leaves it" in right.monitor.diagnostics["sim_bridge"][1]
-    for stack in (right, left):
-        stack.supervisor.stop()
-    for name, has_clock in (("left", True), ("right", False)):
+    ends_ns = time.time_ns()
+    left.supervisor.stop()
+    right.wait_for(lambda: clock_owners(right) == ["/right"], "the heir of /clock")
+    right.wait_for_steps(5)
+    right.supervisor.stop()
+    for name, clock_from_ns in (("left", 0), ("right", ends_ns)):
         (bag,) = (tmp_path / name).iterdir()
         with AnyReader([bag]) as reader:
             counts = {c.topic: c.msgcount for c in reader.connections}
             assert counts[f"/{name}/camera/image_raw"] > 10
-            assert (counts["/clock"] > 0) == has_clock
+            assert counts["/clock"] > 0
+            clock = [c for c in reader.connections if c.topic == "/clock"]
+            assert min(arrived_ns for _, arrived_ns, _ in reader.messages(clock)) > clock_from_ns, "of its own alone"
             diagnostics = [c for c in reader.connections if c.topic == "/diagnostics"]
             found = [reader.deserialize(raw, c.msgtype) for c, _, raw in reader.messages(diagnostics)]
         names = {status.name for message in found for status in message.status}

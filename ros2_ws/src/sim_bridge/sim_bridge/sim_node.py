@@ -5,7 +5,6 @@ answers the latest frame steps it. See docs/interface.md.
 """
 
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -245,9 +244,18 @@ class SimNode(ManagedNode):
         names = {f"{info.node_namespace.rstrip('/')}/{info.node_name}" for info in infos}
         return min(names - {self.get_fully_qualified_name()}, default="")
 
-    def _yield_clock(self) -> None:
-        """Where two simulations took `/clock` at the same time, leave it to the one whose name comes first."""
-        other = self._other_clock() if self._clock_output is not None else ""
+    def _keep_one_clock(self) -> None:
+        """Take `/clock` over where its owner has gone.
+
+        Where two simulations took it at the same time, leave it to the one whose name comes first.
+        """
+        if self._clock_output is None:
+            if self._clock_rival:
+                self._take_clock()
+                if not self._clock_rival:
+                    self.get_logger().warning("the node that published /clock is gone; this one goes on with its own")
+            return
+        other = self._other_clock()
         if other and other < self.get_fully_qualified_name():
             self._clock_rival = other
             self._leave_clock()
@@ -472,7 +480,7 @@ class SimNode(ManagedNode):
         age_p50, age_p99 = self._command_age.percentiles(50, 99)
         period_ms = 1e3 * self._env.control_period_s
         level, message = self._state(now)
-        self._yield_clock()
+        self._keep_one_clock()
         if self.parameters.publish_clock and self._clock_rival:
             rival = (
                 f"{self._clock_rival} publishes {topics.CLOCK.name}, and this node leaves it to that one; give this "
@@ -509,4 +517,4 @@ def _check(parameters: SimParameters) -> None:
 
 def main() -> None:
     """Run `sim_bridge` until it is told to stop."""
-    sys.exit(run(SimNode))
+    run(SimNode)

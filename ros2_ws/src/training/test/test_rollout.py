@@ -29,7 +29,7 @@ class Brightness:
     """An encoder for tests: four frames in, the mean of each of their colours out."""
 
     clip_frames = 4
-    fingerprint = "brightness"
+    name, fingerprint = "brightness", "brightness"
 
     def __init__(self):
         self.batches: list[int] = []

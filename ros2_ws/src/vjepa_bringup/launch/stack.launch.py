@@ -1,13 +1,17 @@
 """The stack as launch_ros actions: `ros2 launch vjepa_bringup stack.launch.py planner:=expert lockstep:=true`."""
 
 import contextlib
+import os
 import re
 import sys
+import threading
+import time
 from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, RegisterEventHandler
+from launch.event_handlers import OnShutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
@@ -23,6 +27,8 @@ END_WITH_LAUNCH = "setpriv --pdeathsig TERM --"
 """`ros2 launch` itself leaves its nodes running when it is ended by anything but Ctrl-C."""
 INTERRUPT_PATIENCE_S = 3
 """Nodes end by themselves before (`managed_node.END_S`)."""
+END_CHECKS, END_CHECK_S = 10, 0.2
+"""A launch that shuts down and has no process left for so many checks in a row, s apart, is ended."""
 _held = contextlib.ExitStack()
 """The names of the stacks that this process has started."""
 
@@ -41,7 +47,25 @@ def _start_nodes(context):
     texts = {option.name: LaunchConfiguration(option.name).perform(context) for option in fields(StackOptions)}
     options = StackOptions(**{name: parse_option(name, text) for name, text in texts.items() if text})
     _refuse_second_stack(options, context)
-    return [_action(node, options, context.launch_configurations) for node in build_graph(options)]
+    nodes = [_action(node, options, context.launch_configurations) for node in build_graph(options)]
+    return [RegisterEventHandler(OnShutdown(on_shutdown=_watch_the_end)), *nodes]
+
+
+def _watch_the_end(event, context):
+    """See to it that this process ends: launch may wait for ever for a node that Ctrl-C kept from being started."""
+    threading.Thread(target=_end_without_children, daemon=True).start()
+
+
+def _end_without_children():
+    childless = 0
+    while childless < END_CHECKS:
+        time.sleep(END_CHECK_S)
+        childless = 0 if _has_children() else childless + 1
+    os._exit(1)
+
+
+def _has_children():
+    return any(file.read_text() for file in Path("/proc/self/task").glob("*/children"))
 
 
 def _refuse_second_stack(options, context):

@@ -3,7 +3,6 @@
 import contextlib
 import importlib
 import json
-import sys
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -68,6 +67,7 @@ class RecorderNode(ManagedNode):
             raise VjepaError(f"provenance has '{wrong[0]}'; expected KEY=VALUE")
         self._provenance = {key: value for key, _, value in pairs}
         self._service = self.create_service(SetBool, "~/record", self._on_record)
+        self._owns_clock = True
         self._timer = self.create_timer(POLL_S, self._poll, clock=STEADY)
         if self.parameters.record:
             self._open()
@@ -108,7 +108,7 @@ class RecorderNode(ManagedNode):
             with subscription.handle:
                 while (taken := subscription.handle.take_message(subscription.msg_type, True)) is not None:
                     arrived.append((topic, full_name, *taken))
-        if any(topic == topics.CLOCK for topic, *_ in arrived) and self._is_others_clock():
+        if any(topic == topics.CLOCK for topic, *_ in arrived) and not self._is_own_clock():
             arrived = [each for each in arrived if each[0] != topics.CLOCK]
         arrived = [
             each for each in arrived if each[0] != topics.DIAGNOSTICS or not self._is_others_diagnostics(each[2])
@@ -121,11 +121,14 @@ class RecorderNode(ManagedNode):
         except VjepaError as error:
             self._fail(error)
 
-    def _is_others_clock(self) -> bool:
-        """Return whether `/clock`, which all namespaces share, is published from other ones alone."""
+    def _is_own_clock(self) -> bool:
+        """Return whether `/clock`, which all namespaces share, was published from this one, now and when last asked."""
         publishers = self.get_publishers_info_by_topic(topics.CLOCK.name)
         owners = {info.node_namespace.rstrip("/") for info in publishers}
-        return bool(owners) and self.get_namespace().rstrip("/") not in owners
+        before = self._owns_clock
+        if owners:  # What comes when nobody is left is still of who was there.
+            self._owns_clock = self.get_namespace().rstrip("/") in owners
+        return before and self._owns_clock
 
     def _is_others_diagnostics(self, data: bytes) -> bool:
         """Return whether a message on `/diagnostics`, which all namespaces share, is of a stack in another one."""
@@ -217,4 +220,4 @@ def _message_type(name: str) -> type:
 
 def main() -> None:
     """Run `episode_recorder` until it is told to stop."""
-    sys.exit(run(RecorderNode, SingleThreadedExecutor))  # The one for events would take what `_poll` is to take.
+    run(RecorderNode, SingleThreadedExecutor)  # The one for events would take what `_poll` is to take.

@@ -6,8 +6,8 @@ A transition that an operator makes by hand is left as it is until `~/resume` or
 lifecycle manager.
 """
 
-import sys
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any
@@ -33,7 +33,7 @@ from vjepa_interfaces.managed_node import (
     WARN,
     diagnostics_of,
     hold_signals,
-    ignore_signals,
+    leave,
     on_signal,
 )
 from vjepa_interfaces.parameters import Range
@@ -64,6 +64,9 @@ NAMES = {
     Transition.TRANSITION_ACTIVE_SHUTDOWN: "shutdown",
 }
 DOWNWARD = {"cleanup", "deactivate", "shutdown"}
+BEGUN = {"deactivating": "deactivate", "cleaningup": "cleanup"}
+"""Transitions by the state that they begin with: rclpy's events have no other name. A shutdown is not among them, as a
+node that ends shuts itself down."""
 SETTLED = (State.PRIMARY_STATE_UNCONFIGURED, State.PRIMARY_STATE_INACTIVE, State.PRIMARY_STATE_ACTIVE)
 
 
@@ -92,6 +95,7 @@ class Managed:
         known: the last primary state that the node was seen in.
         held: whether an operator has taken it down by hand.
         asked_at: when the manager asked last for each transition, by its name, steady seconds.
+        echoes: events of transitions that the manager asked for itself and has not heard of yet, by name.
     """
 
     name: str
@@ -99,6 +103,7 @@ class Managed:
     known: int = State.PRIMARY_STATE_UNKNOWN
     held: bool = False
     asked_at: dict[str, float] = field(default_factory=dict)
+    echoes: Counter[str] = field(default_factory=Counter)
     polled_s: float = 0.0
     call: Any = None
     call_kind: str = ""
@@ -177,6 +182,7 @@ class StackManagerNode(Node):
         """Bring every node to a goal, those held by hand too, and answer once it is reached or cannot be."""
         for node in self.nodes:
             node.held, node.failure, node.attempts = False, "", 0
+            node.state = node.known = State.PRIMARY_STATE_UNKNOWN  # What was seen before may have been changed by hand.
         self._goal = goal
         future = Future(executor=self.executor)
         self._waiters.append((goal, future))
@@ -193,15 +199,24 @@ class StackManagerNode(Node):
                 future.set_result((False, "; ".join(self.failures)))
             elif is_reached(states, goal):
                 future.set_result((True, f"{goal.value}: {self._states()}"))
+            elif goal == Goal.ACTIVE and (ended := self._finalized()):
+                future.set_result((False, f"finalized: {', '.join(ended)}; only a new process brings such a node back"))
             elif held := [node.name for node in self.nodes if node.held]:
                 future.set_result((False, f"held by hand: {', '.join(held)}"))
             else:
                 self._waiters.append((goal, future))
 
+    def _finalized(self) -> list[str]:
+        return [node.name for node in self.nodes if node.state == State.PRIMARY_STATE_FINALIZED]
+
     def _on_event(self, node: Managed, event: TransitionEvent) -> None:
         """Notice a transition down that somebody else has asked a node for."""
-        name = NAMES.get(event.transition.id, "")
-        if name in DOWNWARD and time.monotonic() - node.asked_at.get(name, -ECHO_S) >= ECHO_S:
+        name = BEGUN.get(event.goal_state.label, "")
+        if not name:
+            return
+        if node.echoes[name] and time.monotonic() - node.asked_at[name] < ECHO_S:
+            node.echoes[name] -= 1
+        else:
             self._hold(node, name)
 
     def _hold(self, node: Managed, what: str) -> None:
@@ -221,8 +236,12 @@ class StackManagerNode(Node):
     def _request(self, node: Managed, transition: int) -> None:
         request = ChangeState.Request(transition=Transition(id=transition))
         kind = NAMES[transition]
-        node.asked_at[kind] = time.monotonic()
+        self._expect_echo(node, kind)
         self._call(node, kind, self._change[node.name].call_async(request), self._transition_timeout_s)
+
+    @staticmethod
+    def _expect_echo(node: Managed, kind: str) -> None:
+        node.asked_at[kind], node.echoes[kind] = time.monotonic(), 1
 
     @staticmethod
     def _call(node: Managed, kind: str, future: Any, timeout_s: float) -> None:
@@ -316,7 +335,8 @@ class StackManagerNode(Node):
         held = [node.name for node in self.nodes if node.held]
         level, message = (WARN, f"not active: {', '.join(idle)}") if idle else (OK, "active")
         if idle and self._goal not in (Goal.ACTIVE, Goal.LEFT):
-            message = f"{self._goal.value}; {message}; stack_manager/resume goes on"
+            goes_on = "new processes of these go on" if self._finalized() else "stack_manager/resume goes on"
+            message = f"{self._goal.value}; {message}; {goes_on}"
         elif idle and held:
             message = f"{message}; by hand: {', '.join(held)}, until stack_manager/resume"
         if self.failures:
@@ -343,6 +363,7 @@ class StackManagerNode(Node):
                     continue
                 known = answer(self._get[node.name].call_async(GetState.Request()))
                 if known is not None and known.current_state.id == state:
+                    self._expect_echo(node, NAMES[transition])
                     request = ChangeState.Request(transition=Transition(id=transition))
                     answer(self._change[node.name].call_async(request))
 
@@ -373,5 +394,4 @@ def main() -> None:
         node.destroy_node()
         executor.shutdown()
         rclpy.try_shutdown()
-        ignore_signals()
-    sys.exit(0)
+    leave(0)

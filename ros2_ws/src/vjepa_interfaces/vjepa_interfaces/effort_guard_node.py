@@ -257,4 +257,4 @@ def main() -> None:
     """Run `effort_guard` until it is told to stop."""
     ask_for_real_time()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    sys.exit(run(EffortGuardNode, SingleThreadedExecutor))  # The one for events would take what `_run` is to take.
+    run(EffortGuardNode, SingleThreadedExecutor)  # The one for events would take what `_run` is to take.

@@ -17,7 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -184,11 +184,6 @@ class ManagedNode(LifecycleNode):
 
         self._preloading = threading.Thread(target=preload, name="preload", daemon=True)
         self._preloading.start()
-
-    @property
-    def is_preloading(self) -> bool:
-        """Whether `preload` has not returned yet."""
-        return self._preloading is not None and self._preloading.is_alive()
 
     def end_preloading(self) -> None:
         """Wait for `preload`: no module is to be imported by two threads."""
@@ -406,10 +401,18 @@ def hold_signals() -> socket.socket:
     return signals
 
 
-def ignore_signals() -> None:
-    """Let no further signal spoil the exit status of a process that is ending already."""
+def leave(status: int) -> NoReturn:
+    """End this process now, with no further signal to spoil its exit status.
+
+    An interpreter that ends by itself takes seconds on a busy machine, as it collects all that torch has made, and may
+    crash in the middle of an import; and with its daemon threads it ends the one of `on_signal` that would end it.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # Whoever read it may be gone.
+            stream.flush()
+    os._exit(status)
 
 
 def on_signal(signals: socket.socket, executor: Executor) -> threading.Event:
@@ -429,8 +432,8 @@ def on_signal(signals: socket.socket, executor: Executor) -> threading.Event:
     return stopping
 
 
-def run(node_class: Callable[[], ManagedNode], executor_type: Callable[[], Executor] = EventsExecutor) -> int:
-    """Spin one managed node until SIGINT or SIGTERM, deactivate and clean it up, and return the exit status.
+def run(node_class: Callable[[], ManagedNode], executor_type: Callable[[], Executor] = EventsExecutor) -> NoReturn:
+    """Spin one managed node until SIGINT or SIGTERM, deactivate and clean it up, and end this process.
 
     Signals are waited for in a thread of their own, so that the node still has a context in which to send its last
     zero torque. Events take half the time of a wait set from message to callback, and run callbacks in the order of
@@ -469,8 +472,4 @@ def run(node_class: Callable[[], ManagedNode], executor_type: Callable[[], Execu
             node.destroy_node()
         executor.shutdown()
         rclpy.try_shutdown()
-        ignore_signals()
-        if node is not None and node.is_preloading:  # An interpreter that ends in the middle of an import may crash.
-            sys.stderr.flush()
-            os._exit(status)
-    return status
+    leave(status)

@@ -4,7 +4,6 @@ One thread captures and stamps, another publishes the newest frame, so that neit
 stops the node. OpenCV reads; torch is not needed.
 """
 
-import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -181,4 +180,4 @@ class CameraNode(ManagedNode):
 
 def main() -> None:
     """Run `camera` until it is told to stop."""
-    sys.exit(run(CameraNode))
+    run(CameraNode)

@@ -5,7 +5,6 @@ skips encodes (they are counted) and never works on a queue of old ones.
 """
 
 import json
-import sys
 import threading
 import time
 import traceback
@@ -241,4 +240,4 @@ class PerceptionNode(ManagedNode):
 
 def main() -> None:
     """Run `vjepa_perception` until it is told to stop."""
-    sys.exit(run(PerceptionNode))
+    run(PerceptionNode)

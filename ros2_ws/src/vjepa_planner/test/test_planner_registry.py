@@ -88,7 +88,7 @@ def test_an_option_of_a_wrong_type_is_refused_naming_it(install_planners, option
     ],
 )
 def test_an_option_out_of_range_is_refused_naming_it(planner, option, value):
-    with pytest.raises(VjepaError, match=f"{option} is"):
+    with pytest.raises(VjepaError, match=f"option .{option}. of planner .{planner}. is"):
         load_planner(planner, {option: value}, CONTEXT)
 
 

@@ -175,12 +175,12 @@ def test_heads_of_other_dynamics_are_refused(make_world, tmp_path):
         ({"reward": ""}, "has no heads; set its option 'reward'"),
         ({"objective": "fame"}, "objective is 'fame'; expected reward or goal"),
         ({"elites": 51}, "elites is 51; expected a number from 1 to 50"),
-        ({"iterations": 0}, "iterations is 0"),
+        ({"iterations": 0}, "option .iterations. of planner .cem. is 0; expected at least 1"),
         (
             {"imagine": True, "objective": "goal", "reward": ""},
             "imagine is true, but there is no distance head; expected the objective",
         ),
-        ({"min_std": -1.0}, "min_std is -1.0"),
+        ({"min_std": -1.0}, "option .min_std. of planner .cem. is -1.0; expected at least 0"),
     ],
 )
 def test_what_cannot_search_is_refused_saying_what_is_missing(make_world, tmp_path, options, message):

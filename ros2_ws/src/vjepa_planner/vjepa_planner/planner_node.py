@@ -474,4 +474,4 @@ class PlannerNode(ManagedNode):
 
 def main() -> None:
     """Run `vjepa_planner` until it is told to stop."""
-    sys.exit(run(PlannerNode))
+    run(PlannerNode)

@@ -8,12 +8,14 @@ policy may propose (Hansen et al., TD-MPC, 2022). It answers by its deadline wit
 
 import time
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.parameters import Range
 from vjepa_planner.contract import (
     GOAL,
     JOINT_STATE,
@@ -27,6 +29,9 @@ from vjepa_planner.contract import (
 from vjepa_planner.planners.world import load_world
 
 OBJECTIVES = ("reward", "goal")
+MOST = 1_000_000
+Count = Annotated[int, Range(low=1, high=MOST)]
+Spread = Annotated[float, Range(low=0.0, high=10.0)]
 
 
 @dataclass(frozen=True)
@@ -57,17 +62,24 @@ class CemConfig:
     reward: str = ""
     policy: str = ""
     objective: str = "reward"
-    horizon: int = 5
-    samples: int = 50
-    elites: int = 5
-    iterations: int = 2
-    proposals: int = 15
-    proposal_std: float = 0.2
-    initial_std: float = 0.5
-    min_std: float = 0.05
-    distance_weight: float = 5.0
-    disagreement_weight: float = 0.1
+    horizon: Count = 5
+    samples: Count = 50
+    elites: Count = 5
+    iterations: Count = 2
+    proposals: Annotated[int, Range(low=0, high=MOST)] = 15
+    proposal_std: Spread = 0.2
+    initial_std: Spread = 0.5
+    min_std: Spread = 0.05
+    distance_weight: Annotated[float, Range()] = 5.0
+    disagreement_weight: Annotated[float, Range()] = 0.1
     imagine: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse an objective that there is not, and more elites or proposals than there are samples."""
+        if self.objective not in OBJECTIVES:
+            raise VjepaError(f"objective is '{self.objective}'; expected {' or '.join(OBJECTIVES)}")
+        require_in_range("a search", {"elites": self.elites}, 1, self.samples)
+        require_in_range("a search", {"proposals": self.proposals}, 0, self.samples - 1)
 
 
 class CemPlanner(Planner):
@@ -78,14 +90,6 @@ class CemPlanner(Planner):
     def __init__(self, config: CemConfig, context: PlannerContext):
         super().__init__(config, context)
         name = type(self).__name__
-        if config.objective not in OBJECTIVES:
-            raise VjepaError(f"{name}: objective is '{config.objective}'; expected {' or '.join(OBJECTIVES)}")
-        sizes = {"horizon": config.horizon, "samples": config.samples, "iterations": config.iterations}
-        require_in_range(name, sizes, 1, 1_000_000)
-        require_in_range(name, {"elites": config.elites}, 1, config.samples)
-        require_in_range(name, {"proposals": config.proposals}, 0, config.samples - 1)
-        spreads = {field: getattr(config, field) for field in ("proposal_std", "initial_std", "min_std")}
-        require_in_range(name, spreads, 0, 10)
         # A goal may be anywhere; heads and policy know the target alone.
         heads, policy = (config.reward, config.policy) if config.objective == "reward" else ("", "")
         self._world = load_world(config.dynamics, heads, policy, context, name)

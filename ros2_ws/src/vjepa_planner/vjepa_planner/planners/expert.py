@@ -2,9 +2,11 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
+from vjepa_interfaces.parameters import Range
 from vjepa_planner.contract import (
     JOINT_STATE,
     TARGET,
@@ -13,7 +15,6 @@ from vjepa_planner.contract import (
     Planner,
     PlannerContext,
     require_arm,
-    require_in_range,
     require_joints,
 )
 from vjepa_planner.planners.two_link import JOINT_NAMES, Pair, TwoLinkArm, scripted_inputs, wrapped
@@ -32,15 +33,12 @@ class ExpertConfig:
         joint_names: of the arm that has these lengths, shoulder first; one with other joints is refused.
     """
 
-    kp: float = 8.0
-    kd: float = 0.8
-    upper_length: float = TwoLinkArm.upper_length
-    lower_length: float = TwoLinkArm.lower_length
-    wrist_limit: float = TwoLinkArm.wrist_limit
+    kp: Annotated[float, Range(low=0.0, high=1e6)] = 8.0
+    kd: Annotated[float, Range(low=0.0, high=1e6)] = 0.8
+    upper_length: Annotated[float, Range(low=1e-3, high=1e3)] = TwoLinkArm.upper_length
+    lower_length: Annotated[float, Range(low=1e-3, high=1e3)] = TwoLinkArm.lower_length
+    wrist_limit: Annotated[float, Range(low=0.0, high=math.pi)] = TwoLinkArm.wrist_limit
     joint_names: tuple[str, ...] = JOINT_NAMES
-
-    def __post_init__(self) -> None:
-        require_in_range("planner 'expert'", {"kp": self.kp, "kd": self.kd}, 0.0, 1e6)
 
 
 class ExpertPlanner(Planner):

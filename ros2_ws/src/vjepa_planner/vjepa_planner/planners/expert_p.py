@@ -1,9 +1,11 @@
 """`expert-p`: the proportional controller of the earlier work, kept for comparison with its flaw."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
+from vjepa_interfaces.parameters import Range
 from vjepa_planner.contract import (
     JOINT_STATE,
     TARGET,
@@ -12,7 +14,6 @@ from vjepa_planner.contract import (
     Planner,
     PlannerContext,
     require_arm,
-    require_in_range,
     require_joints,
 )
 from vjepa_planner.planners.two_link import JOINT_NAMES, TwoLinkArm, scripted_inputs
@@ -26,10 +27,7 @@ class ExpertPConfig:
         gain: action per metre from fingertip to target.
     """
 
-    gain: float = 5.0
-
-    def __post_init__(self) -> None:
-        require_in_range("planner 'expert-p'", {"gain": self.gain}, 0.0, 1e6)
+    gain: Annotated[float, Range(low=0.0, high=1e6)] = 5.0
 
 
 class ExpertPPlanner(Planner):

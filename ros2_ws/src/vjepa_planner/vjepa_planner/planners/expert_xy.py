@@ -1,9 +1,11 @@
 """`expert-xy`: proportional and derivative control of a point that two motors push along x and y."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
+from vjepa_interfaces.parameters import Range
 from vjepa_planner.contract import (
     JOINT_STATE,
     TARGET,
@@ -12,7 +14,6 @@ from vjepa_planner.contract import (
     Planner,
     PlannerContext,
     require_arm,
-    require_in_range,
     require_joints,
 )
 from vjepa_planner.planners.two_link import scripted_inputs
@@ -30,11 +31,8 @@ class ExpertXYConfig:
         kd: action per m/s of velocity.
     """
 
-    kp: float = 40.0
-    kd: float = 6.0
-
-    def __post_init__(self) -> None:
-        require_in_range("planner 'expert-xy'", {"kp": self.kp, "kd": self.kd}, 0.0, 1e6)
+    kp: Annotated[float, Range(low=0.0, high=1e6)] = 40.0
+    kd: Annotated[float, Range(low=0.0, high=1e6)] = 6.0
 
 
 class ExpertXYPlanner(Planner):

@@ -1,12 +1,13 @@
 """`mppi`: the search of `cem`, its elites weighed by the exponential of their cost instead of all alike."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from vjepa_planner.contract import PlannerContext, require_in_range
-from vjepa_planner.planners.cem import CemConfig, CemPlanner
+from vjepa_interfaces.parameters import Range
+from vjepa_planner.planners.cem import CemConfig, CemPlanner, Count
 
 
 @dataclass(frozen=True)
@@ -18,18 +19,14 @@ class MppiConfig(CemConfig):
         temperature: difference in cost by which a weight falls to a share of 1/e.
     """
 
-    elites: int = 12
-    temperature: float = 0.05
+    elites: Count = 12
+    temperature: Annotated[float, Range(low=1e-6, high=1e6)] = 0.05
 
 
 class MppiPlanner(CemPlanner):
     """Model-predictive path integral control (Williams et al. 2017), iterated over elites as in TD-MPC (2022)."""
 
     Config = MppiConfig
-
-    def __init__(self, config: MppiConfig, context: PlannerContext):
-        require_in_range(type(self).__name__, {"temperature": config.temperature}, 1e-6, 1e6)
-        super().__init__(config, context)
 
     def _weights(self, cost: Tensor) -> Tensor:
         return torch.softmax(-cost / self.config.temperature, dim=0)

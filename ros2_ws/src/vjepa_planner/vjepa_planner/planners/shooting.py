@@ -1,11 +1,13 @@
 """`shooting`: random sequences of actions, imagined once; the best one's first action is taken."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from vjepa_planner.planners.cem import CemConfig, CemPlanner
+from vjepa_interfaces.parameters import Range
+from vjepa_planner.planners.cem import MOST, CemConfig, CemPlanner, Count
 
 
 @dataclass(frozen=True)
@@ -19,10 +21,10 @@ class ShootingConfig(CemConfig):
         proposals: sequences drawn around the policy's.
     """
 
-    samples: int = 1000
-    elites: int = 1
-    iterations: int = 1
-    proposals: int = 0
+    samples: Count = 1000
+    elites: Count = 1
+    iterations: Count = 1
+    proposals: Annotated[int, Range(low=0, high=MOST)] = 0
 
 
 class ShootingPlanner(CemPlanner):
