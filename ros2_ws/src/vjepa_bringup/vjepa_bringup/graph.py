@@ -176,7 +176,9 @@ def build_graph(options: StackOptions) -> list[NodeSpec]:
     }
     names = [name for name in LIFECYCLE_ORDER if sources.get(name, True)]
     names += [GUARD] if options.guard else []
-    nodes = [NodeSpec(*executables[name], name, clock | parameters[name] | asked, remappings) for name in names]
+    # An empty list, such as no crop, has no type in ROS, whose launch refuses one: it is what a node has anyway.
+    given = {name: {key: value for key, value in parameters[name].items() if value not in ([], ())} for name in names}
+    nodes = [NodeSpec(*executables[name], name, clock | given[name] | asked, remappings) for name in names]
     nodes = [_without_address(node) if node.name == "camera" else node for node in nodes]
     manager = {"managed_nodes": names, **parameters["stack_manager"]}
     nodes.append(NodeSpec("vjepa_bringup", "stack_manager", "stack_manager", manager, lifecycle=False))
