@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     choose_gl_backend()
     random = np.random.default_rng(0)
     arm = ArmStandIn(ArmStandInParameters(rate_hz=float(RATE_HZ)), clock=lambda: 0.0)
-    target = arm.reset(0).target[:2]
+    target = arm.place("geom", "target")[:2]
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         pose = np.array([random.uniform(-np.pi, np.pi), random.uniform(-2.0, 2.0)])

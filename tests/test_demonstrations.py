@@ -81,7 +81,7 @@ def test_the_policy_reaches_the_target_from_poses_that_no_demonstration_began_in
     random = np.random.default_rng(1)
     away = []
     arm = ArmStandIn(ArmStandInParameters(rate_hz=float(RATE_HZ)), clock=lambda: 0.0)
-    target = arm.reset(0).target[:2]
+    target = arm.place("geom", "target")[:2]
     for _ in range(10):
         pose = random.uniform(-np.pi, np.pi), random.uniform(-2.0, 2.0)
         reading = arm.advance()
@@ -134,7 +134,7 @@ def test_it_drives_through_the_guard_and_not_in_its_dry_run(demonstrated, start_
     assert np.abs(np.array(outputs)).max() == 0.0
     assert stack.set_parameter("effort_guard", "dry_run", False).successful
     arm = ArmStandIn(ArmStandInParameters())
-    target = arm.reset(0).target[:2]
+    target = arm.place("geom", "target")[:2]
     arm.close()
 
     def reached() -> bool:

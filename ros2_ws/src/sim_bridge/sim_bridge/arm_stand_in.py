@@ -1,4 +1,4 @@
-"""A stand-in for a real arm, without ROS: the reacher moves on at a rate of its own, whatever is commanded or not."""
+"""A stand-in for a real arm, without ROS: it moves on at a rate of its own, whatever is commanded or not."""
 
 import math
 import time
@@ -9,8 +9,15 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sim_bridge.env import SimConfig, SimEnv
+from sim_bridge.arm_model import load_arm
+from sim_bridge.camera_view import CameraView
+from sim_bridge.tasks import Place
+from vjepa_interfaces.effort import EffortLimits
+from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.parameters import Range
+
+MAX_SEED = 2**31 - 1
+"""dm_control's random states take at most 32 bits."""
 
 
 @dataclass(frozen=True)
@@ -18,14 +25,19 @@ class ArmStandInParameters:
     """Parameters of `arm_stand_in`.
 
     Attributes:
-        seed: of the pose that the arm begins in and of where the target lies.
+        model: path of an MJCF file with plain motors and a camera; empty for the reacher.
+        camera: of the model; empty for its first.
+        seed: of the pose that the arm begins in, and of where the reacher's target lies; of a model it chooses one of
+            the keyframes.
         rate_hz: joint states a second, each after a step of the physics.
         camera_rate_hz: frames a second.
         image_size: width and height of a frame, pixels.
         command_timeout_s: without a command for longer, the motors are off: the timeout that an arm must have itself.
     """
 
-    seed: Annotated[int, Range(low=0)] = 0
+    model: str = ""
+    camera: str = ""
+    seed: Annotated[int, Range(low=0, high=MAX_SEED)] = 0
     rate_hz: Annotated[float, Range(above=0.0)] = 100.0
     camera_rate_hz: Annotated[float, Range(above=0.0)] = 50.0
     image_size: Annotated[tuple[int, ...], Range(low=1)] = (64, 64)
@@ -41,10 +53,11 @@ class JointReading:
     effort: np.ndarray
 
 
-class ArmStandIn(SimEnv):
-    """The reacher and its target, with motors that obey the last command until it is too old. It has no episodes.
+class ArmStandIn:
+    """An arm in MuJoCo with motors that obey the last command until it is too old. It has no episodes.
 
-    `limits` says the joints and the largest effort, `render` gives the camera's view.
+    Attributes:
+        limits: the joints, and the largest effort of the strongest motor.
     """
 
     def __init__(self, parameters: ArmStandInParameters, clock: Callable[[], float] = time.monotonic):
@@ -53,13 +66,26 @@ class ArmStandIn(SimEnv):
         Args:
             parameters: see there.
             clock: seconds of a steady clock.
+
+        Raises:
+            VjepaError: a model or a camera that is none, as `load_arm`, or no OpenGL backend on this machine.
         """
         width, height = parameters.image_size
-        super().__init__(SimConfig(seed=parameters.seed, image_size=(width, height)))
-        self.reset(0)
-        self._physics.model.opt.timestep = 1.0 / parameters.rate_hz
+        self._name = parameters.model or "the reacher"
+        self._arm = load_arm(parameters.model, parameters.camera)
+        self._physics, self._motors = self._arm.physics, self._arm.motors
+        self.limits = EffortLimits(self._motors.names, float(self._motors.limits.max()))
+        self._view = CameraView(self._physics, self._arm.camera_id, (width, height))
         self._timeout_s = parameters.command_timeout_s
         self._clock = clock
+        self.begin(parameters.seed)
+        period_s = 1.0 / parameters.rate_hz
+        self._substeps = max(1, math.ceil(period_s / self._physics.timestep() - 1e-6))
+        self._physics.model.opt.timestep = period_s / self._substeps
+
+    def begin(self, seed: int) -> None:
+        """Put the arm into the pose of a seed, at rest and without a command, as a hand does."""
+        self._arm.begin(seed)
         self._command, self._commanded_s = np.zeros(len(self.limits.joint_names)), -math.inf
 
     def command(self, effort: ArrayLike) -> None:
@@ -72,9 +98,49 @@ class ArmStandIn(SimEnv):
         self._commanded_s = self._clock()
 
     def advance(self) -> JointReading:
-        """Let 1 / `rate_hz` seconds pass."""
+        """Let 1 / `rate_hz` seconds pass, in steps no longer than the model's own.
+
+        Raises:
+            VjepaError: the physics has become unstable.
+        """
+        from dm_control.rl.control import PhysicsError
+
         late = self._clock() - self._commanded_s > self._timeout_s
         control, applied = self._motors.to_control(np.zeros_like(self._command) if late else self._command)
         self._physics.set_control(control)
-        self._physics.step()
+        try:
+            self._physics.step(self._substeps)
+        except PhysicsError as error:
+            raise VjepaError(
+                f"model {self._name} became unstable: {error}; give it a shorter <option timestep=/>, or its joints "
+                "damping or armature"
+            ) from error
         return JointReading(self._motors.position(), self._motors.velocity(), applied)
+
+    def render(self) -> np.ndarray:
+        """Return the camera's view of the present state, as `CameraView.render` does."""
+        return self._view.render()
+
+    def place(self, kind: str, name: str) -> np.ndarray:
+        """Return where a geom, site or body (`kind`) of the model is, (3,) m: what no topic tells, but a tape measure.
+
+        Raises:
+            VjepaError: the model has none of that name.
+        """
+        model = self._physics.model
+        count = {"geom": model.ngeom, "site": model.nsite, "body": model.nbody}[kind]
+        names = [model.id2name(number, kind) for number in range(count)]
+        if name not in names:
+            raise unknown_name(kind, name, filter(None, names))
+        return Place(kind, name).position(self._physics)
+
+    def close(self) -> None:
+        """Free the renderer and the physics; harmless when called again. The arm is of no use afterwards."""
+        self._view.close()
+        self._physics.free()
+
+    def __enter__(self) -> "ArmStandIn":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -4,6 +4,7 @@ As there, nothing is in step: joint states come at a rate and with stamps of the
 wall clock, and efforts arrive whenever they do. It is no part of the stack, so no stack manager brings it up.
 """
 
+import dataclasses
 import sys
 
 import rclpy
@@ -28,6 +29,10 @@ class ArmStandInNode(Node):
     def __init__(self) -> None:
         super().__init__("arm_stand_in", start_parameter_services=False)
         parameters = declare_read_only(self, ArmStandInParameters)
+        unknown = {n for n in self._parameter_overrides.keys() - self._parameters if not n.startswith("qos_overrides.")}
+        if unknown:
+            valid = ", ".join(sorted(field.name for field in dataclasses.fields(ArmStandInParameters)))
+            raise VjepaError(f"there is no parameter {', '.join(sorted(unknown))}; valid are: {valid}")
         self._parameter_service = AllOrNone(self)
         self._arm = ArmStandIn(parameters)
         self._arm.render()

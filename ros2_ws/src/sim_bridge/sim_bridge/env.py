@@ -1,24 +1,19 @@
 """The simulated arm with no ROS in it: a dm_control task as joint efforts in, stamped steps and camera frames out."""
 
-import atexit
 import math
-import os
-import threading
-import weakref
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from sim_bridge.camera_view import CameraView
+from sim_bridge.motors import Motors
 from sim_bridge.randomize import Randomizer, randomize_target_size
-from sim_bridge.tasks import Motors, task_named
+from sim_bridge.tasks import task_named
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
-from vjepa_interfaces.forked import mark_initialised, refuse_fork
 from vjepa_interfaces.messages import FIRST, LAST, MID
 from vjepa_interfaces.stamps import FIRST_STAMP_NS, RESET_ADVANCE_NS
 
-OPENGL = "OpenGL"
 MIN_RATE_HZ, MAX_RATE_HZ = 1.0, 1000.0
 MAX_SEED = 2**31 - 1
 """Episode i uses seed + i, and dm_control's random states take at most 32 bits."""
@@ -123,8 +118,7 @@ class SimEnv:
         self._randomizer = Randomizer(
             self._physics.model.ptr, self._camera_id, config.randomize_camera, config.randomize_appearance
         )
-        self._renderer: Any = None
-        self._render_thread: int | None = None
+        self._view = CameraView(self._physics, self._camera_id, config.image_size)
         self._episode = -1
         self._steps_left = 0
         self._stamp_ns = 0
@@ -210,20 +204,11 @@ class SimEnv:
             ForkedError: this process was forked after its parent had rendered.
             VjepaError: called from another thread, rendering is disabled by `MUJOCO_GL`, or its backend does not work.
         """
-        refuse_fork(OPENGL)
-        if self._renderer is None:
-            self._renderer = self._make_renderer()
-            self._render_thread = threading.get_ident()
-        if threading.get_ident() != self._render_thread:
-            raise VjepaError("render() was called from a second thread; an OpenGL context serves one thread only")
-        self._renderer.update_scene(self._physics.data.ptr, self._camera_id)
-        return self._renderer.render()
+        return self._view.render()
 
     def close(self) -> None:
         """Free the renderer and the physics; harmless when called again. The environment is of no use afterwards."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        self._view.close()
         self._physics.free()
 
     def __enter__(self) -> "SimEnv":
@@ -259,36 +244,3 @@ class SimEnv:
             target=self._task.target.position(self._physics),
             fingertip=self._task.fingertip.position(self._physics),
         )
-
-    def _make_renderer(self) -> Any:
-        import mujoco
-
-        if not hasattr(mujoco, "GLContext"):
-            raise VjepaError("rendering is disabled by MUJOCO_GL; set it to egl or osmesa, or unset it")
-        mark_initialised(OPENGL)
-        width, height = self.config.image_size
-        model = self._physics.model.ptr
-        model.vis.global_.offwidth, model.vis.global_.offheight = width, height
-        try:
-            renderer = mujoco.Renderer(model, height=height, width=width)
-        except Exception as error:  # mujoco's, PyOpenGL's and the language's own, by backend.
-            backend = os.environ.get("MUJOCO_GL", "")
-            raise VjepaError(
-                f"MuJoCo's renderer of {width} x {height} pixels does not start with MUJOCO_GL='{backend}': "
-                f"{type(error).__name__}: {error}; unset MUJOCO_GL, or set it to egl or osmesa"
-            ) from error
-        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
-        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
-        _renderers.add(renderer)
-        atexit.unregister(_close_renderers)
-        atexit.register(_close_renderers)
-        return renderer
-
-
-_renderers: weakref.WeakSet[Any] = weakref.WeakSet()
-
-
-def _close_renderers() -> None:
-    """Close the renderers still open when Python exits, before mujoco.egl's own exit handler ends EGL under them."""
-    for renderer in list(_renderers):
-        renderer.close()

@@ -1,4 +1,4 @@
-"""The dm_control tasks that may be simulated, by one name each, and how their arms are read and driven.
+"""The dm_control tasks that may be simulated, by one name each.
 
 Another task is one more row of `TASKS`: any dm_control suite task whose actuators are plain motors.
 """
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sim_bridge.gl import choose_gl_backend
-from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_interfaces.errors import unknown_name
 
 
 @dataclass(frozen=True)
@@ -131,71 +131,3 @@ def task_named(name: str) -> SimTask:
     if name not in TASKS:
         raise unknown_name("task", name, TASKS)
     return TASKS[name]
-
-
-class Motors:
-    """The motors of a model, n of them in the actuators' order: what they read and what efforts they apply.
-
-    A motor on a joint goes by the joint's name and reads its position and velocity. One on another transmission, such
-    as point_mass's tendons, goes by its own name and reads the transmission's length and velocity over the gear.
-    A motor's effort is its control times its gear: N·m on hinges, N on slides.
-
-    Attributes:
-        names: one per motor.
-        limits: (n,) the largest effort of each, N·m.
-    """
-
-    def __init__(self, physics: Any) -> None:
-        """Read the motors of `physics`.
-
-        Raises:
-            VjepaError: an actuator is not a plain motor of limited control.
-        """
-        import mujoco
-
-        model = physics.model
-        self._data = physics.data
-        self._gear = model.actuator_gear[:, 0].copy()
-        self._low, self._high = model.actuator_ctrlrange.T.copy()
-        self.limits = np.abs(self._gear) * np.maximum(np.abs(self._low), np.abs(self._high))
-
-        is_motor = (
-            (model.actuator_gaintype == mujoco.mjtGain.mjGAIN_FIXED)
-            & (model.actuator_gainprm[:, 0] == 1)
-            & (model.actuator_biastype == mujoco.mjtBias.mjBIAS_NONE)
-            & (model.actuator_dyntype == mujoco.mjtDyn.mjDYN_NONE)
-            & model.actuator_ctrllimited.astype(bool)
-            & (self._gear != 0)
-        )
-        if not is_motor.all():
-            found = model.id2name(int(np.argmin(is_motor)), "actuator")
-            raise VjepaError(f"actuator '{found}' is not a motor with limited control; choose a task driven by motors")
-
-        self._on_joint = model.actuator_trntype == mujoco.mjtTrn.mjTRN_JOINT
-        joint = np.where(self._on_joint, model.actuator_trnid[:, 0], 0)
-        self._qpos, self._qvel = model.jnt_qposadr[joint], model.jnt_dofadr[joint]
-        self.names = tuple(
-            model.id2name(int(joint[i]), "joint") if self._on_joint[i] else model.id2name(i, "actuator")
-            for i in range(model.nu)
-        )
-
-    def position(self) -> np.ndarray:
-        """Return the motors' positions, (n,) rad (m on slides)."""
-        return np.where(self._on_joint, self._data.qpos[self._qpos], self._data.actuator_length / self._gear)
-
-    def velocity(self) -> np.ndarray:
-        """Return the motors' velocities, (n,) rad/s (m/s on slides)."""
-        return np.where(self._on_joint, self._data.qvel[self._qvel], self._data.actuator_velocity / self._gear)
-
-    def to_control(self, effort: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the controls that apply `effort` as far as the motors can, and the effort that they then apply.
-
-        Args:
-            effort: (n,) N·m.
-
-        Returns:
-            Controls (n,) within the model's range, and efforts (n,) in N·m: those given, but for motors beyond reach.
-        """
-        asked = effort / self._gear
-        control = np.clip(asked, self._low, self._high)
-        return control, np.where(control == asked, effort, control * self._gear)

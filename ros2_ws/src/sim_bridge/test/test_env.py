@@ -290,7 +290,7 @@ def test_frames_are_drawn_without_what_costs_most(make_env, flag):
     without = env.render()
     import mujoco
 
-    env._renderer.scene.flags[getattr(mujoco.mjtRndFlag, flag)] = True
+    env._view.renderer.scene.flags[getattr(mujoco.mjtRndFlag, flag)] = True
     assert (env.render() != without).any()
 
 
@@ -357,7 +357,7 @@ def test_a_task_without_plain_motors_is_refused(monkeypatch):
     model, assets = acrobot.get_model_and_assets()
     servo = model.replace(b"<motor", b"<position").replace(b"</motor", b"</position")
     monkeypatch.setattr(acrobot, "get_model_and_assets", lambda: (servo, assets))
-    with pytest.raises(VjepaError, match="actuator 'elbow' is not a motor"):
+    with pytest.raises(VjepaError, match="actuator 'elbow' is a position servo"):
         SimEnv(SimConfig("servo"))
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import yaml
 
-from sim_bridge.tasks import TASKS, Motors, task_named
+from sim_bridge.motors import Motors
+from sim_bridge.tasks import TASKS, task_named
 from vjepa_interfaces import topics
 
 URDF = Path(__file__).resolve().parents[1] / "urdf" / "reacher.urdf"

@@ -220,6 +220,19 @@ def test_the_stand_in_for_an_arm_is_where_the_options_say_and_no_part_of_the_sta
     assert node.name not in graph()
 
 
+def test_a_parameter_file_may_have_the_stand_in_beside_the_nodes_of_the_stack(tmp_path):
+    file = tmp_path / "arm.yaml"
+    file.write_text(
+        "/**: {ros__parameters: {use_sim_time: false}}\n"
+        "arm_stand_in: {ros__parameters: {model: arm.xml}}\n"
+        "vjepa_planner: {ros__parameters: {seed: 3}}\n"
+    )
+    assert arm_stand_in(StackOptions(params_file=str(file))).parameters == {"model": "arm.xml"}
+    nodes = graph(params_file=str(file))
+    assert nodes["vjepa_planner"].parameters["seed"] == 3
+    assert not any("model" in node.parameters for node in nodes.values())
+
+
 @pytest.mark.parametrize(
     ("option", "value", "valid"),
     [

@@ -41,6 +41,9 @@ ENCLAVES = "/vjepa"
 OPERATOR = "operator"
 """The enclave of the command line's own node."""
 
+STAND_IN = "arm_stand_in"
+"""The node in the place of a real arm. It is no part of the stack, but its parameters may stand in the same file."""
+
 STATE_PUBLISHER = "robot_state_publisher"
 """ROS's own node and package: joint states to the transforms of the links that a URDF describes."""
 
@@ -218,8 +221,17 @@ def _urdf(task: str, source: str) -> str:
 
 
 def arm_stand_in(options: StackOptions) -> NodeSpec:
-    """Return the stand-in for a real arm, which is no part of the stack, on the topics that `options` name."""
-    return NodeSpec("sim_bridge", "arm_stand_in", "arm_stand_in", {}, _remappings(options), lifecycle=False)
+    """Return the stand-in for a real arm, which is no part of the stack, on the topics that `options` name.
+
+    Raises:
+        VjepaError: a params_file that is not a parameter file.
+    """
+    file = read_parameter_file(Path(options.params_file)) if options.params_file else {}
+    parameters: dict[str, Any] = {}
+    for node, values in file.items():
+        if node != "**" and _nodes_meant(node, options.namespace, [STAND_IN]):  # What holds for all is of the stack.
+            parameters |= values
+    return NodeSpec("sim_bridge", STAND_IN, STAND_IN, parameters, _remappings(options), lifecycle=False)
 
 
 def _remappings(options: StackOptions) -> dict[str, str]:
@@ -263,7 +275,7 @@ def merged_parameters(options: StackOptions) -> dict[str, dict[str, Any]]:
     if options.params_file:
         for node, values in read_parameter_file(Path(options.params_file)).items():
             meant = _nodes_meant(node, options.namespace, merged)
-            if not meant:
+            if not meant and not _nodes_meant(node, options.namespace, [STAND_IN]):
                 raise VjepaError(f"{options.params_file}: {unknown_name('node', node, merged)}")
             for name in meant:
                 merged[name] |= values

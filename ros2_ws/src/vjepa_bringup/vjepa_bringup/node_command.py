@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from vjepa_bringup.graph import arm_stand_in, build_graph, environment
+from vjepa_bringup.graph import STAND_IN, arm_stand_in, build_graph, environment
 from vjepa_bringup.options import parse_options
 from vjepa_bringup.supervisor import command_of, parameters_as_yaml
 from vjepa_interfaces.errors import unknown_name
@@ -30,8 +30,8 @@ def become_node(arguments: argparse.Namespace) -> int:
     options = parse_options(arguments.options)
     stand_in = arm_stand_in(options)
     # It needs no planner, which `build_graph` asks for beside a camera.
-    nodes = {node.name: node for node in ([] if arguments.node == stand_in.name else build_graph(options))}
-    nodes[stand_in.name] = stand_in
+    nodes = {node.name: node for node in ([] if arguments.node == STAND_IN else build_graph(options))}
+    nodes[STAND_IN] = stand_in
     if arguments.node not in nodes:
         raise unknown_name("node", arguments.node, nodes)
     node = nodes[arguments.node]
