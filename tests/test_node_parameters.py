@@ -195,3 +195,21 @@ def test_a_value_out_of_its_range_at_the_start_is_refused_with_the_range():
     ended = subprocess.run(run, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 2
     assert "parameter 'latent_timeout_s' of vjepa_planner is -1.0; expected more than 0, and finite" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("modle:=arm.xml", "arm_stand_in: there is no parameter modle; valid are: camera, camera_rate_hz,"),
+        (
+            "model:=no/arm.xml",
+            "arm_stand_in: model is 'no/arm.xml', and there is no such file; give the path of an MJCF",
+        ),
+    ],
+)
+def test_the_stand_in_ends_at_a_parameter_that_it_does_not_have_or_a_model_that_is_none(given, message):
+    code = "from sim_bridge.arm_stand_in_node import main; main()"
+    run = [sys.executable, "-P", "-c", code, "--ros-args", "-p", given]
+    ended = subprocess.run(run, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert message in ended.stderr
