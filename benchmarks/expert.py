@@ -3,8 +3,9 @@
 import shlex
 from typing import Any
 
-from benchmarks.figures import Figure, record, wilson_interval
+from benchmarks.figures import Figure, record
 from benchmarks.stack import vjepa
+from vjepa_training.score import wilson_interval
 
 RETURN_AIM = 975.0
 SECONDS_PER_EPISODE = 120

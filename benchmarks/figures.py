@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import math
 import os
 import platform
 import shlex
@@ -112,18 +111,3 @@ def command_of(name: str, **options: Any) -> str:
 def mean_with_interval(values: Sequence[float]) -> tuple[float, tuple[float, float]]:
     """Return the mean of `values` and its 95 % percentile-bootstrap interval."""
     return statistics.fmean(values), bootstrap_interval(list(values))
-
-
-def wilson_interval(successes: int, count: int) -> tuple[float, float]:
-    """Return the 95 % score interval of a share (Wilson 1927), which stays honest where all or none succeed.
-
-    Args:
-        successes: how many succeeded.
-        count: of how many independent trials, at least 1.
-    """
-    z = 1.959963984540054
-    share = successes / count
-    centre = share + z * z / (2 * count)
-    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    scale = 1 + z * z / count
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)

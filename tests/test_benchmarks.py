@@ -50,7 +50,7 @@ def test_a_figure_meets_its_aim_from_the_right_side_and_never_where_it_was_not_m
     [(20, 20, (0.8389, 1.0)), (0, 10, (0.0, 0.2775)), (5, 10, (0.2366, 0.7634))],
 )
 def test_wilson_intervals_are_those_of_the_tables(successes, count, expected):
-    from benchmarks.figures import wilson_interval
+    from vjepa_training.score import wilson_interval
 
     assert wilson_interval(successes, count) == pytest.approx(expected, abs=1e-4)
 

@@ -1,5 +1,6 @@
 """Scores: from the steps of episodes to returns, success and intervals, for both ways of running a planner."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -131,6 +132,21 @@ def bootstrap_interval(values: list[float], seed: int = 0) -> tuple[float, float
     means = [sample[random.integers(0, len(sample), len(sample))].mean() for _ in range(BOOTSTRAP_RESAMPLES)]
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
+
+
+def wilson_interval(successes: int, count: int) -> tuple[float, float]:
+    """Return the 95 % score interval of a share (Wilson 1927), which stays honest where all or none succeed.
+
+    Args:
+        successes: how many succeeded.
+        count: of how many independent trials, at least 1.
+    """
+    z = 1.959963984540054
+    share = successes / count
+    centre = share + z * z / (2 * count)
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    scale = 1 + z * z / count
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
 def summarise(episodes: list[Episode], protocol: Protocol) -> dict[str, Any]:
