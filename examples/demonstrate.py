@@ -8,14 +8,14 @@ target is, as a demonstrator sees it. The camera gives 30 frames a second. Each 
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from sim_bridge.arm_stand_in import ArmStandIn, ArmStandInParameters
+from sim_bridge.arm_stand_in import ArmStandIn, ArmStandInParameters, JointReading
 from sim_bridge.gl import choose_gl_backend
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
@@ -32,7 +32,8 @@ RATE_HZ, CAMERA_HZ, SECONDS = 100, 30, 4.0
 LINKS = 0.12, 0.12
 LIMIT = 0.05
 """N·m, of each joint."""
-JOINTS = ["shoulder", "wrist"]
+NEAR = 0.06
+"""m, of the fingertip to the target's middle: the target's radius and the finger's."""
 START_NS = 1_760_000_000 * 10**9
 
 
@@ -66,21 +67,33 @@ def header(stamp_ns: int):
     return HEADER(TIME(*divmod(stamp_ns, 10**9)), "")
 
 
-def demonstrate(arm: ArmStandIn, target: np.ndarray, folder: Path, start_ns: int, outcome: str) -> float:
-    """Drive the arm to the target and record it; return how far the fingertip is from it at the end, m."""
+def record(
+    arm: ArmStandIn,
+    control: Callable[[JointReading], np.ndarray],
+    away: Callable[[JointReading], float],
+    near: float,
+    folder: Path,
+    number: int,
+    seconds: float,
+) -> float:
+    """Let a controller drive the arm, record it as demonstration `number`, and return how far it ended away, m.
+
+    The bag's mark is `outcome=success` where that is less than `near`, as a demonstrator would state it.
+    """
+    joints = list(arm.limits.joint_names)
+    start_ns = START_NS + number * 60 * 10**9
     with Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP) as bag:
-        bag.set_custom_data("outcome", outcome)
         states = bag.add_connection("/joint_states", JOINT_STATE.__msgtype__, typestore=STORE)
         images = bag.add_connection("/camera/image_raw", IMAGE.__msgtype__, typestore=STORE)
-        effort, frames = np.zeros(2), 0
-        for step in range(int(SECONDS * RATE_HZ)):
+        effort, frames = np.zeros(len(joints)), 0
+        for step in range(int(seconds * RATE_HZ)):
             arm.command(effort)
             reading = arm.advance()
             now = start_ns + step * 10**9 // RATE_HZ
             # An arm's driver names its joints in an order of its own, and has one that is not the arm's.
             message = JOINT_STATE(
                 header(now),
-                ["gripper", *reversed(JOINTS)],
+                ["gripper", *reversed(joints)],
                 np.array([0.0, *reading.position[::-1]]),
                 np.array([0.0, *reading.velocity[::-1]]),
                 np.array([0.0, *reading.effort[::-1]]),
@@ -92,8 +105,9 @@ def demonstrate(arm: ArmStandIn, target: np.ndarray, folder: Path, start_ns: int
                 message = IMAGE(header(now), height, width, "rgb8", 0, 3 * width, picture.reshape(-1))
                 bag.write(images, now + 5_000_000, STORE.serialize_cdr(message, IMAGE.__msgtype__))
                 frames += 1
-            effort = towards(target, reading.position, reading.velocity)
-    return float(np.linalg.norm(target - fingertip(reading.position)))
+            effort = control(reading)
+        bag.set_custom_data("outcome", "success" if away(reading) < near else "failure")
+    return away(reading)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -114,8 +128,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         for _ in range(400):  # Between two demonstrations somebody moves the arm elsewhere.
             arm.command(to_pose(pose, reading.position, reading.velocity))
             reading = arm.advance()
-        away = demonstrate(
-            arm, target, folder / f"demonstration_{number:02}", START_NS + number * 60 * 10**9, "success"
+        away = record(
+            arm,
+            lambda reading: towards(target, reading.position, reading.velocity),
+            lambda reading: float(np.linalg.norm(target - fingertip(reading.position))),
+            NEAR,
+            folder / f"demonstration_{number:02}",
+            number,
+            SECONDS,
         )
         print(f"demonstration {number + 1} of {count}: the fingertip ended {away * 1e3:.0f} mm from the target")
     arm.close()

@@ -54,7 +54,9 @@ def demonstrated(tmp_path_factory) -> Path:
     arm = ("--joints", "shoulder,wrist", "--effort-limit", 0.05)
     vjepa("dataset", "build", *bags, "--out", folder / "ds", *arm, "--strict")
     said = vjepa("train", "bc", "--data", folder / "ds", "--out", folder / "policy", "--mark", "outcome=success")
-    assert f"of {DEMONSTRATIONS} of {DEMONSTRATIONS} episodes, with the recorded actions as labels" in said
+    went_well = sum("outcome: success" in (bag / "metadata.yaml").read_text() for bag in bags)
+    assert went_well >= DEMONSTRATIONS - 5
+    assert f"of {went_well} of {DEMONSTRATIONS} episodes, with the recorded actions as labels" in said
     return folder
 
 
