@@ -69,8 +69,12 @@ LESS = {
 }
 """The largest values of options that a test has time for: of an option given twice the last one counts."""
 
-FEWER = {"examples/demonstrate.py --out bags --episodes 50": "examples/demonstrate.py --out bags --episodes 12"}
-"""Options of scripts; test_demonstrations.py runs the whole."""
+FEWER = {
+    "examples/demonstrate.py --out bags --episodes 50": "examples/demonstrate.py --out bags --episodes 12",
+    "examples/six_joints.py --out jaco --episodes 50": "examples/six_joints.py --out jaco --episodes 6",
+    "examples/six_joints_drive.py ": "examples/six_joints_drive.py --poses 2 ",
+}
+"""Options of scripts; test_demonstrations.py and test_six_joints.py run more."""
 
 OF_MAKE = {"ARGS", "JOBS", "MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS"}
 """What `make test ARGS=...` hands on to the tests, and a reader's shell does not have."""
