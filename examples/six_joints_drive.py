@@ -20,6 +20,7 @@ from sim_bridge.gl import choose_gl_backend
 from vjepa_bringup.graph import versions
 from vjepa_bringup.scoreboard import write_json
 from vjepa_interfaces.bundle import find_bundle, read_bundle
+from vjepa_interfaces.errors import VjepaError
 from vjepa_perception.clip import ClipBuffer
 from vjepa_perception.encoder import EncoderConfig, load_encoder
 from vjepa_planner.contract import Observation, PlannerContext
@@ -109,4 +110,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except VjepaError as error:
+        sys.exit(f"six_joints_drive.py: {error}")

@@ -71,7 +71,7 @@ LESS = {
 
 FEWER = {
     "examples/demonstrate.py --out bags --episodes 50": "examples/demonstrate.py --out bags --episodes 12",
-    "examples/six_joints.py --out jaco --episodes 50": "examples/six_joints.py --out jaco --episodes 6",
+    "examples/six_joints.py --out jaco --episodes 50": "examples/six_joints.py --out jaco --episodes 12",
     "examples/six_joints_drive.py ": "examples/six_joints_drive.py --poses 2 ",
 }
 """Options of scripts; test_demonstrations.py and test_six_joints.py run more."""
