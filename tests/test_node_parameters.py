@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import rclpy
@@ -19,9 +20,11 @@ from vjepa_bringup.recorder_node import RecorderNode
 from vjepa_bringup.stack_manager_node import StackManagerNode
 from vjepa_interfaces import access
 from vjepa_interfaces.effort_guard_node import EffortGuardNode
+from vjepa_interfaces.errors import VjepaError
 from vjepa_perception.camera_node import CameraNode
 from vjepa_perception.perception_node import PerceptionNode
 from vjepa_planner.planner_node import PlannerNode
+from vjepa_planner.planners.bc import BcConfig
 
 GUARD_VALUES = {
     "dry_run": st.sampled_from([True, False, 1, "false", [True]]),
@@ -181,6 +184,29 @@ def test_the_options_of_a_planner_are_parameters_though_nobody_gave_them(planner
     result = planner.set_parameters_atomically([Parameter("expert.kp", value="much")])
     assert not result.successful
     assert "option 'kp' of planner 'expert' is 'much'; expected a value of type float" in result.reason
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+def test_an_option_out_of_its_range_is_refused_and_described(planner, value):
+    before = planner.get_parameter("expert.kp").value
+    assert not planner.set_parameters_atomically([Parameter("expert.kp", value=value)]).successful
+    assert planner.get_parameter("expert.kp").value == before
+    (allowed,) = planner.describe_parameter("expert.kp").floating_point_range
+    assert allowed.from_value == 0.0
+
+
+def test_an_option_that_names_a_bundle_is_not_set_to_what_is_none(planner, monkeypatch):
+    monkeypatch.setitem(planner._planners, "bc", SimpleNamespace(config=BcConfig(bundle="bc-small")))
+    planner.check_live_options("bc", {"bundle": "bc-latents"})
+    with pytest.raises(VjepaError, match=r"no bundle at 'nonsense'.*bc-small"):
+        planner.check_live_options("bc", {"bundle": "nonsense"})
+
+
+def test_a_parameter_that_there_is_not_is_named(planner):
+    request = SetParameters.Request(parameters=[Parameter("warp_factor", value=9).to_parameter_msg()])
+    (result,) = planner._parameter_service._set_parameters_callback(request, SetParameters.Response()).results
+    assert not result.successful
+    assert "vjepa_planner has none of the name 'warp_factor'" in result.reason
 
 
 def test_a_value_out_of_its_range_is_refused(planner):

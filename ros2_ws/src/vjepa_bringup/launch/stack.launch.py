@@ -16,11 +16,20 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
 from launch import LaunchDescription
-from vjepa_bringup.graph import NodeSpec, StackOptions, build_graph, enclave, environment, option_names
+from vjepa_bringup.graph import (
+    NodeSpec,
+    StackOptions,
+    build_graph,
+    enclave,
+    environment,
+    merged_parameters,
+    option_names,
+)
 from vjepa_bringup.one_stack import only_stack, shell_domain
 from vjepa_bringup.options import option_default, option_help, parse_option
 from vjepa_bringup.supervisor import MAX_RESTARTS, RESTART_DELAY_S
 from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_training.catalogue import refuse_unknown_names
 
 PARAMETERS_REFUSED = 2
 END_WITH_LAUNCH = "setpriv --pdeathsig TERM --"
@@ -46,6 +55,7 @@ def _start_nodes(context):
     _refuse_unknown_arguments(context.argv)
     texts = {option.name: LaunchConfiguration(option.name).perform(context) for option in fields(StackOptions)}
     options = StackOptions(**{name: parse_option(name, text) for name, text in texts.items() if text})
+    refuse_unknown_names(merged_parameters(options))
     _refuse_second_stack(options, context)
     nodes = [_action(node, options, context.launch_configurations) for node in build_graph(options)]
     return [RegisterEventHandler(OnShutdown(on_shutdown=_watch_the_end)), *nodes]

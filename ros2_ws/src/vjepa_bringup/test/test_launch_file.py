@@ -279,6 +279,7 @@ def test_the_nodes_end_with_the_launch_whatever_ended_it(launch, number):
         ({"sorce": "sim"}, "unknown launch argument 'sorce'; valid are: autostart, "),
         ({"lockstep": "maybe"}, "lockstep is 'maybe'; expected true or false"),
         ({"namespace": "my robot"}, "Invalid namespace"),
+        ({"planner": "nope"}, "unknown planner 'nope'; valid are: bc, "),
     ],
 )
 def test_a_wrong_argument_is_refused_before_anything_starts(launch, arguments, message):

@@ -418,7 +418,19 @@ def test_zero_is_zero_at_once_and_counted_once():
     assert bench.guard.output.tolist() == [1.0, 1.0]
     assert bench.run(0.1)[3:] == [STILL] * 7
     assert bench.guard.counts["timeouts"] == 1
-    assert "no command within 0.2 s" in bench.guard.not_commanded
+    assert bench.guard.not_commanded == "no command within 0.2 s"
+
+
+def test_where_commands_come_and_are_refused_it_says_why():
+    bench = silent_after_one_newton_metre()
+    for _ in range(10):
+        with pytest.raises(CommandRefusedError):
+            bench.guard.take_command(JOINTS, [float("nan"), 0.0], 1)
+        bench.run(0.02)
+    assert "no command within 0.2 s (refused: " in bench.guard.not_commanded
+    assert "finite" in bench.guard.not_commanded
+    bench.run(0.02, effort=[0.0, 0.0])
+    assert bench.guard.refused_command == bench.guard.not_commanded == ""
 
 
 def test_after_a_timeout_commands_take_over_again_by_slew_once_the_switch_is_pressed():

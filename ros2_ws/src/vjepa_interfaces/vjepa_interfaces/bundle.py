@@ -163,6 +163,11 @@ def find_bundle(name: str) -> str:
     return str(shipped) if shipped.is_dir() else name
 
 
+def is_bundle(name: Any) -> bool:
+    """Return whether `name` is the folder of a bundle, or the name of one that ships with the project."""
+    return isinstance(name, str) and bool(name) and Path(find_bundle(name), CONFIG_FILE).expanduser().is_file()
+
+
 def shipped_bundles(kind: str = "") -> list[str]:
     """Return the names of the bundles that ship with the project, those of `kind` or all."""
     try:

@@ -110,7 +110,7 @@ class EffortGuard:
             self._fallback_s = self._parameters.fallback_s
             self._was_silent = True
             self._ticked_s = self._clock()
-            self.refused_joint_state = ""
+            self.refused_joint_state = self.refused_command = ""
             self._switch = Switch(self._parameters.enable_timeout_s)
             self._forget("the guard has begun")
             self.not_enabled = self.not_commanded = "not begun"
@@ -190,9 +190,11 @@ class EffortGuard:
                         self._stop("the planner has stopped")
                     return
                 self._commands.take(within, stamp_ns, self._stamp_clock(), now)
-            except CommandRefusedError:
+            except CommandRefusedError as error:
                 self.counts["refused_commands"] += 1
+                self.refused_command = str(error)
                 raise
+            self.refused_command = ""
             self.counts["clamped_commands"] += bool(np.any(within != wanted))
 
     def take_joint_state(
@@ -299,7 +301,7 @@ class EffortGuard:
         why = f"{rivals} publishers of commands; expected one" if rivals > 1 else self._commands.why_not(now)
         self.counts["timeouts"] += bool(why) and not self._was_silent and rivals <= 1
         self._was_silent = bool(why)
-        return why
+        return f"{why} (refused: {self.refused_command})" if why and self.refused_command and rivals <= 1 else why
 
     def _why_stopped(self, now: float) -> str:
         """Return what makes torque zero whatever is commanded and held, or nothing."""

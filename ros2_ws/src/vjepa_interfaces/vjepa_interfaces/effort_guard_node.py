@@ -234,6 +234,7 @@ class EffortGuardNode(ManagedNode):
         for key, effort in (("computed_efforts", guard.torque), ("output_efforts", guard.output)):
             values[key] = ", ".join(f"{value:.4f}" for value in effort)
         values["command_age_s"] = guard.command_age_s
+        values["refused_command"] = guard.refused_command
         values["refused_joint_state"] = guard.refused_joint_state
         values |= {name: guard.counts[name] for name in COUNTED}
         level = ERROR if guard.stopped_by else WARN if why_not else OK

@@ -66,8 +66,10 @@ class AllOrNone(ParameterService):
         if changed:
             try:
                 result = node.set_parameters_atomically(changed)
-            except ParameterNotDeclaredException as error:
-                result = SetParametersResult(successful=False, reason=f"no parameter was set: {error}")
+            except ParameterNotDeclaredException:
+                unknown = ", ".join(repr(each.name) for each in changed if not node.has_parameter(each.name))
+                reason = f"no parameter was set: {node.get_name()} has none of the name {unknown}"
+                result = SetParametersResult(successful=False, reason=reason)
         response.results = [result] * len(parameters)
         return response
 

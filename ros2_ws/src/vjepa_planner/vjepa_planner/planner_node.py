@@ -19,6 +19,7 @@ from std_msgs.msg import String
 
 from vjepa_interfaces import topics
 from vjepa_interfaces.alignment import StampRing
+from vjepa_interfaces.bundle import is_bundle, read_bundle
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.joint_states import Added, JointStateRefusedError, JointStates
@@ -214,9 +215,15 @@ class PlannerNode(ManagedNode):
             self._supervisor.begin()
 
     def check_live_options(self, prefix: str, options: dict[str, Any]) -> None:
-        """Refuse options that the planner does not have, or of another type or out of their range."""
-        if prefix in self._planners:
-            read_parameters(type(self._planners[prefix]).Config, options, "option", f"planner '{prefix}'")
+        """Refuse options that the planner does not have, of another type or out of their range, or not a bundle."""
+        if prefix not in self._planners:
+            return
+        loaded = self._planners[prefix].config
+        config = read_parameters(type(loaded), options, "option", f"planner '{prefix}'")
+        for name, value in vars(config).items():
+            before = getattr(loaded, name)
+            if isinstance(value, str) and value and value != before and is_bundle(before):
+                read_bundle(value)
 
     def apply_live_options(self, prefix: str, options: dict[str, Any]) -> None:
         """Begin to load a planner anew with other options; it drives as it is until it is set again."""
