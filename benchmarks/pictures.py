@@ -39,7 +39,13 @@ def draw_ratios(path: Path, figures: Sequence[dict[str, Any]]) -> None:
         plot.plot([ratio], [i], color=colour, marker=">" if at_least else "<", markersize=6)
     plot.axvline(1, color="black", linewidth=1)
     plot.set_yticks(range(len(found)), [row[0].replace("`", "") for row in found], fontsize="small")
-    plot.set(xscale="log", xlim=(LEAST * 0.9, MOST * 1.1), ylim=(-0.7, len(found) - 0.3), xlabel="measured over aim")
+    plot.set(xscale="log", xlim=(LEAST * 0.9, MOST * 1.1), ylim=(-0.7, len(found) - 0.3))
+    plot.set(
+        xlabel="measured over aim (1: just met)", title="Every figure over its aim; the mark points to the better side"
+    )
+    for label, colour in (("aim met", MET), ("not met", MISSED)):
+        plot.plot([], [], color=colour, marker="o", linestyle="none", label=label)
+    plot.legend(loc="lower right")
     plot.xaxis.set_major_formatter("{x:g}")
     plot.grid(axis="x", alpha=0.3)
     picture.savefig(path, dpi=DPI)

@@ -19,7 +19,7 @@ EVERY = 4
 """One frame of so many is in the animation."""
 TRAIL = 12
 """Points of the projection that are seen at once."""
-DPI = 80
+DPI = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,13 +90,13 @@ def _figure(shots: list[Shot]) -> Any:
     """Return a figure with room for every shot, and a function that draws one into it."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 3.0), layout="constrained")
+    figure = Figure(figsize=(8.4, 4.2), layout="constrained")
     axes = figure.subplot_mosaic([["camera", "latent"], ["camera", "projection"]], width_ratios=(1.0, 1.1))
     titles = {"camera": "camera", "latent": "latent: rows x dimension", "projection": "its mean row, projected"}
     for name, title in titles.items():
         axes[name].set_title(title, fontsize="small")
         axes[name].set(xticks=[], yticks=[])
-    camera = axes["camera"].imshow(shots[0].image)
+    camera = axes["camera"].imshow(shots[0].image, interpolation="nearest")
     latent = axes["latent"].imshow(shots[0].latent, cmap="gray", vmin=0, vmax=255, aspect="auto", interpolation="none")
     points = np.concatenate([shot.trail[-1:] for shot in shots])
     axes["projection"].plot(*points.T, linestyle="none")  # So that no axis moves.

@@ -4,9 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vjepa_bringup.results_page import TASK, Result, references
 
 DPI = 80
+TICKS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 1.0)
+"""Of the greatest return."""
 
 
 def draw_returns(path: Path, results: Sequence[Result]) -> bool:
@@ -26,16 +30,33 @@ def draw_returns(path: Path, results: Sequence[Result]) -> bool:
         means = [content["mean_return"] for _, content in own]
         ends = zip(means, (content["interval_95"] for _, content in own), strict=True)
         errors = [[max(mean - low, 0.0), max(high - mean, 0.0)] for mean, (low, high) in ends]
-        plot.barh([name for name, _ in own], means, color="tab:blue", alpha=0.6)
-        plot.errorbar(means, range(len(own)), xerr=list(zip(*errors, strict=True)), fmt="none", ecolor="black")
+        plot.set_yticks(range(len(own)), [name for name, _ in own])
+        plot.errorbar(means, range(len(own)), xerr=list(zip(*errors, strict=True)), fmt="o", markersize=5)
+        for row, mean in enumerate(means):
+            plot.annotate(f"{mean:.0f}", (mean, row), (0, 5), textcoords="offset points", ha="center", fontsize="small")
+        _widen_towards(plot, float(steps))
         if protocol == "full":
             for entry in references():
                 plot.axvline(entry["last"], linestyle=":", color="tab:red", linewidth=1)
             plot.plot([], linestyle=":", color="tab:red", label="published, after all its training")
             plot.legend(fontsize="small", loc="lower left")
-        plot.set(title=f"{protocol}: {steps} steps", xlabel="mean return, 95 % interval", xlim=(0, steps))
+        plot.set(title=f"{protocol}: {steps} steps", xlabel=f"mean return of {steps}, 95 % interval", xlim=(0, steps))
+        plot.grid(axis="x", alpha=0.3)
     figure.savefig(path, dpi=DPI)
     return True
+
+
+def _widen_towards(plot: Any, most: float) -> None:
+    """Draw what is near to `most` farther apart: the distance to it, and a hundredth, in logarithms."""
+
+    def to_axis(values: np.ndarray) -> np.ndarray:
+        return -np.log(np.maximum(1.01 - np.asarray(values) / most, 1e-6))
+
+    def from_axis(places: np.ndarray) -> np.ndarray:
+        return most * (1.01 - np.exp(-np.asarray(places)))
+
+    plot.set_xscale("function", functions=(to_axis, from_axis))
+    plot.set_xticks([share * most for share in TICKS], [f"{share * most:g}" for share in TICKS], fontsize="small")
 
 
 def draw_open_loop(path: Path, results: Sequence[Result]) -> bool:
