@@ -1,5 +1,8 @@
 """Lockstep goes on by itself after a lost frame, a refused latent, or a node that was killed."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from lifecycle_msgs.msg import Transition
@@ -70,3 +73,13 @@ def test_a_node_that_keeps_dying_is_given_up_with_its_name(lockstep_stack):
         stack.kill("vjepa_planner")
     stack.wait_for(lambda: failures.extend(stack.supervisor.poll()) or failures, "the stack to give up")
     assert "vjepa_planner" in failures[0]
+
+
+def test_nodes_that_end_leave_no_shared_memory_for_others_to_wait_for(start_stack):
+    stack = start_stack(planner="random")
+    stack.wait_for_steps(5)
+    maps = [Path(f"/proc/{pid}/maps").read_text() for pid in stack.supervisor.pids().values()]
+    segments = set(re.findall(r"/dev/shm/fast(?:rtps|dds)_[0-9a-f]{16}\b", "".join(maps)))
+    assert len(segments) == len(maps) + 1, "one of each node, and the listener's"
+    stack.supervisor.stop()
+    assert len([segment for segment in segments if Path(segment).exists()]) == 1, "the listener's"

@@ -394,4 +394,5 @@ def main() -> None:
         node.destroy_node()
         executor.shutdown()
         rclpy.try_shutdown()
+    del node, executor
     leave(0)

@@ -402,13 +402,16 @@ def hold_signals() -> socket.socket:
 
 
 def leave(status: int) -> NoReturn:
-    """End this process now, with no further signal to spoil its exit status.
+    """End this process, with no further signal to spoil its exit status, once nobody holds a node any more.
 
-    An interpreter that ends by itself takes seconds on a busy machine, as it collects all that torch has made, and may
+    An interpreter that ends by itself takes seconds on a busy machine, as it frees all that torch has made, and may
     crash in the middle of an import; and with its daemon threads it ends the one of `on_signal` that would end it.
+    What is left of nodes and executors, which hold each other, is collected: without a participant that says goodbye
+    and frees its shared memory, other processes may wait for this one for ever.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    gc.collect()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # Whoever read it may be gone.
             stream.flush()
@@ -472,4 +475,5 @@ def run(node_class: Callable[[], ManagedNode], executor_type: Callable[[], Execu
             node.destroy_node()
         executor.shutdown()
         rclpy.try_shutdown()
+    del node, executor
     leave(status)
