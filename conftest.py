@@ -20,6 +20,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 REAL_TIME = "real_time"
+PAGES = "tests/test_readme.py"
 IN_TURN = "VJEPA_TEST_IN_TURN"
 """Set while a test runs, for the tests that it may start itself."""
 
@@ -30,24 +31,24 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(items):
-    """Put tests of whole stacks first, since they are long, and those of real time last, in one process."""
-    for item in items:
-        if item.get_closest_marker(REAL_TIME):
-            item.add_marker(pytest.mark.xdist_group(REAL_TIME))
-    items.sort(key=lambda item: (bool(item.get_closest_marker(REAL_TIME)), not item.nodeid.startswith("tests/")))
+    """Put tests of whole stacks first, since they are long."""
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/"))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Spread files over processes, and not single tests, so that what the tests of a file share is made once."""
-    from xdist.scheduler import LoadGroupScheduling
+    """Spread files over processes, and not single tests, so that what the tests of a file share is made once.
 
-    class ByFile(LoadGroupScheduling):
+    Of the pages of the documentation each is a file of its own.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            group = super()._split_scope(nodeid)
-            return nodeid.partition("::")[0] if group == nodeid else group
+            file, _, test = nodeid.partition("::")
+            return file + test.partition("[")[2] if file == PAGES else file
 
-    return ByFile(config, log) if config.getoption("dist") == "loadgroup" else None
+    return ByFile(config, log) if config.getoption("dist") == "loadscope" else None
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

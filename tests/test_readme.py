@@ -144,8 +144,8 @@ def on_less(line: str) -> str:
 
 
 def page_param(page: str):
-    """Return a page as a parameter of `session`, with the marks of its tests: a page is run in one process, once."""
-    marks = [pytest.mark.real_time] if page in REAL_TIME else [pytest.mark.xdist_group(page)]
+    """Return a page as a parameter of `session`, with the marks of its tests."""
+    marks = [pytest.mark.real_time] if page in REAL_TIME else []
     return pytest.param(page, marks=[*marks, pytest.mark.slow] if page in SLOW else marks)
 
 
