@@ -149,11 +149,19 @@ def test_a_guard_that_knows_the_urdf_keeps_an_arm_within_its_travel_and_its_velo
         node, topic = rig.monitor.node, topics.JOINT_STATES
         node.create_subscription(JointState, topic.name, states.append, qos_profile(topic, 1000))
         rig.wait(lambda: bool(states), "the arm")
+
+        def is_at(end: float) -> bool:
+            nonlocal pressed
+            # Where a busy machine has kept joint states back for a moment, the guard waits for another press.
+            if now() - pressed > 2.0 and "release the switch" in rig.diagnostics()[0]:
+                pressed = rig.press()
+            return abs(states[-1].position[1] - end) < 0.1
+
         for push in (1.0, -1.0):
             rig.commander.send(rate_hz=50.0, values=(0.03 * push, 0.03 * push))
             rig.monitor.spin(0.1)
-            rig.press()
-            rig.wait(lambda p=push: abs(states[-1].position[1] - 2.0 * p) < 0.1, "the wrist at its end")
+            pressed = rig.press()
+            rig.wait(lambda p=push: is_at(2.0 * p), "the wrist at its end")
             rig.monitor.spin(0.5)
         rig.wait_for_message("driving")
         positions = np.array([state.position for state in states])
