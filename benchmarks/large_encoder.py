@@ -28,8 +28,6 @@ GPU_TFLOPS = 100.0
 AIM_HOURS = 24.0
 """For all of them on such a GPU."""
 FLOAT16_BYTES = 2
-BLIND = ("random", "expert", "expert-p", "expert-xy")
-"""Planners that read no latents."""
 
 
 def measure(rounds: int, seed: int) -> dict[str, Any]:
@@ -87,8 +85,6 @@ def steps(width: int) -> Iterator[dict[str, Any]]:
 def encoded(given: argparse.Namespace) -> int:
     """Return how many frames a command encodes, each once; 0 for one that reads latents of a dataset."""
     name = given.function.__name__
-    if name == "eval_command" and given.planner in BLIND:
-        return 0
     if name == "eval_command":
         return int(given.episodes) * (protocol_named(given.protocol or "short").episode_steps + 1)
     if name == "probe_command":

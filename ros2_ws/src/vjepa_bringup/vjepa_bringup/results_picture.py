@@ -39,7 +39,7 @@ def draw_returns(path: Path, results: Sequence[Result]) -> bool:
             for entry in references():
                 plot.axvline(entry["last"], linestyle=":", color="tab:red", linewidth=1)
             plot.plot([], linestyle=":", color="tab:red", label="published, after all its training")
-            plot.legend(fontsize="small", loc="lower left")
+            plot.legend(fontsize="small", loc="upper left")
         plot.set(title=f"{protocol}: {steps} steps", xlabel=f"mean return of {steps}, 95 % interval", xlim=(0, steps))
         plot.grid(axis="x", alpha=0.3)
     figure.savefig(path, dpi=DPI)
