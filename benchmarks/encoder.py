@@ -3,6 +3,7 @@
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,16 @@ def measure(rounds: int, seed: int, compiled: bool = True) -> dict[str, Any]:
     )
 
 
+@contextmanager
+def vit_l(seed: int) -> Iterator[str]:
+    """Give the folder of a bundle of a ViT-L with random weights, for as long as the context lasts."""
+    with tempfile.TemporaryDirectory(prefix="vjepa-bench-") as folder:
+        content = {"kind": "encoder", "architecture": "vjepa2", "model": VIT_L, "init_seed": seed}
+        content |= {"preprocessing": {"resize": 292, "crop": 256}, "clip_frames": CLIP_FRAMES}
+        write_bundle(Path(folder), content, "Random weights, for a benchmark.")
+        yield folder
+
+
 def measure_gpu(rounds: int, seed: int) -> dict[str, Any]:
     """Measure a ViT-L of random weights on the GPU and return the record.
 
@@ -93,10 +104,7 @@ def measure_gpu(rounds: int, seed: int) -> dict[str, Any]:
     """
     if not torch.cuda.is_available():
         raise VjepaError(f"torch {torch.__version__} finds no GPU; expected one for the benchmark encoder-gpu")
-    with tempfile.TemporaryDirectory(prefix="vjepa-bench-") as folder:
-        content = {"kind": "encoder", "architecture": "vjepa2", "model": VIT_L, "init_seed": seed}
-        content |= {"preprocessing": {"resize": 292, "crop": 256}, "clip_frames": CLIP_FRAMES}
-        write_bundle(Path(folder), content, "Random weights, for a benchmark.")
+    with vit_l(seed) as folder:
         runs, rates, accuracy = _measured(Setting(folder, "cuda", (1, 32), (NARROW,), True), rounds, seed)
     card = torch.cuda.get_device_name()
     return record(

@@ -7,17 +7,16 @@ that it takes. What a trainer does with the latents afterwards is the same work 
 import argparse
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.encoder import CLIP_FRAMES, VIT_L, Setting, _engine, _frames, _fresh, _module, clip_flop
+from benchmarks.encoder import CLIP_FRAMES, VIT_L, Setting, _engine, _frames, _fresh, _module, clip_flop, vit_l
 from benchmarks.figures import Figure, command_of, record
 from benchmarks.timing import in_turns
 from vjepa_bringup.cli import build_parser
 from vjepa_bringup.experiments import place_of, read_rows, to_do
-from vjepa_interfaces.bundle import write_bundle
+from vjepa_bringup.run_commands import DEFAULT_PROTOCOL
 from vjepa_perception.encoder import EncoderConfig
 from vjepa_training.probe_suite import ProbeConfig
 from vjepa_training.score import protocol_named
@@ -32,10 +31,7 @@ FLOAT16_BYTES = 2
 
 def measure(rounds: int, seed: int) -> dict[str, Any]:
     """Time a clip on all cores and return the record with a row for each step of each experiment that `all` has."""
-    with tempfile.TemporaryDirectory(prefix="vjepa-bench-") as folder:
-        content = {"kind": "encoder", "architecture": "vjepa2", "model": VIT_L, "init_seed": seed}
-        content |= {"preprocessing": {"resize": 292, "crop": 256}, "clip_frames": CLIP_FRAMES}
-        write_bundle(Path(folder), content, "Random weights, for a benchmark.")
+    with vit_l(seed) as folder:
         setting = Setting(folder, "cpu", (1,), (torch.float32,), False)
         model = _module(setting, torch.float32).config
         engine = _engine(setting, torch.float32)
@@ -86,7 +82,7 @@ def encoded(given: argparse.Namespace) -> int:
     """Return how many frames a command encodes, each once; 0 for one that reads latents of a dataset."""
     name = given.function.__name__
     if name == "eval_command":
-        return int(given.episodes) * (protocol_named(given.protocol or "short").episode_steps + 1)
+        return int(given.episodes) * (protocol_named(given.protocol or DEFAULT_PROTOCOL).episode_steps + 1)
     if name == "probe_command":
         frames = (given.episodes or ProbeConfig.episodes) * (1 + (given.episode_steps or ProbeConfig.episode_steps))
         return 2 * int(frames)  # By the encoder, and by an untrained one of its shape.

@@ -4,7 +4,6 @@ As there, nothing is in step: joint states come at a rate and with stamps of the
 wall clock, and efforts arrive whenever they do. It is no part of the stack, so no stack manager brings it up.
 """
 
-import dataclasses
 import sys
 
 import rclpy
@@ -20,7 +19,7 @@ from vjepa_interfaces.effort import CommandRefusedError
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.image_codec import fill_image
 from vjepa_interfaces.managed_node import STEADY, qos_profile
-from vjepa_interfaces.ros_parameters import AllOrNone, declare_read_only
+from vjepa_interfaces.ros_parameters import AllOrNone, declare_read_only, unknown_parameters
 
 
 class ArmStandInNode(Node):
@@ -29,10 +28,9 @@ class ArmStandInNode(Node):
     def __init__(self) -> None:
         super().__init__("arm_stand_in", start_parameter_services=False)
         parameters = declare_read_only(self, ArmStandInParameters)
-        unknown = {n for n in self._parameter_overrides.keys() - self._parameters if not n.startswith("qos_overrides.")}
+        unknown, valid = unknown_parameters(self, ArmStandInParameters)
         if unknown:
-            valid = ", ".join(sorted(field.name for field in dataclasses.fields(ArmStandInParameters)))
-            raise VjepaError(f"there is no parameter {', '.join(sorted(unknown))}; valid are: {valid}")
+            raise VjepaError(f"there is no parameter {unknown}; valid are: {valid}")
         self._parameter_service = AllOrNone(self)
         self._arm = ArmStandIn(parameters)
         self._arm.render()

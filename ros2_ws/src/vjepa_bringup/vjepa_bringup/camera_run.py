@@ -8,7 +8,7 @@ from typing import Any
 
 from vjepa_bringup.dashboard import driver_field, troubles
 from vjepa_bringup.graph import StackOptions
-from vjepa_bringup.monitor import Diagnostics, Monitor, number_in
+from vjepa_bringup.monitor import Diagnostics, Monitor, number_in, text_in
 from vjepa_bringup.run_graph import POLL_S, refuse_failures, running_graph
 from vjepa_bringup.scoreboard import table
 from vjepa_bringup.start_up import StartUp
@@ -73,7 +73,7 @@ def run_camera(
 
 def has_ended(nodes: Diagnostics) -> bool:
     """Return whether the camera is a file that has been played to its end."""
-    return nodes.get("camera", (b"", "", {}))[2].get("ended") == "True"
+    return text_in(nodes, "camera", "ended") == "True"
 
 
 def camera_lines(start_up: StartUp, driver: str, nodes: Diagnostics, elapsed_s: float, width: int) -> list[str]:
@@ -109,8 +109,8 @@ def camera_report(options: StackOptions, run: CameraRun) -> str:
         value = number_in(run.nodes, node, key)
         return f"{value:.{digits}f}" if math.isfinite(value) else "unknown"
 
-    size = run.nodes.get("camera", (b"", "", {}))[2].get("size", "unknown size")
-    encoder = run.nodes.get("vjepa_perception", (b"", "", {}))[2].get("encoder", "unknown")
+    size = text_in(run.nodes, "camera", "size", "unknown size")
+    encoder = text_in(run.nodes, "vjepa_perception", "encoder", "unknown")
     rows = [
         ("camera", f"{shown(options.camera)}, {size} pixels"),
         ("frames", f"{figure('camera', 'frames')}" + (f" at {run.rate_hz:.1f} Hz" if run.rate_hz > 0 else "")),
@@ -128,7 +128,7 @@ def camera_report(options: StackOptions, run: CameraRun) -> str:
     ]
     if run.restarts:
         rows.append(("RESTARTED NODES", ", ".join(f"{node} {times}" for node, times in run.restarts.items())))
-    bag = run.nodes.get("episode_recorder", (b"", "", {}))[2].get("bag", "")
+    bag = text_in(run.nodes, "episode_recorder", "bag")
     if bag:
         rows.append(("bag", bag))
         rows.append(("next", f"./vjepa view {bag} --png run.png  # a picture"))

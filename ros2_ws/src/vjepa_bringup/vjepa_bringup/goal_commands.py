@@ -9,7 +9,7 @@ from rclpy.parameter import parameter_value_to_python
 from sensor_msgs.msg import Image
 
 from vjepa_bringup.graph_commands import add_stack_arguments, joined_stack
-from vjepa_bringup.monitor import Monitor
+from vjepa_bringup.monitor import Monitor, text_in
 from vjepa_interfaces import topics
 from vjepa_interfaces.bundle import find_bundle
 from vjepa_interfaces.errors import VjepaError
@@ -94,7 +94,7 @@ def _give(monitor: Monitor, latent: np.ndarray, fingerprint: str) -> dict[str, s
     refused = f"{stamp_ns}: "
 
     def said(key: str) -> str:
-        return monitor.diagnostics.get("vjepa_planner", (b"", "", {}))[2].get(key, "")
+        return text_in(monitor.diagnostics, "vjepa_planner", key)
 
     def answered() -> bool:
         return said("goal") == str(stamp_ns) or said("refused_goal").startswith(refused)

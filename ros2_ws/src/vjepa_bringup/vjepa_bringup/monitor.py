@@ -42,6 +42,11 @@ def number_in(diagnostics: Diagnostics, node: str, key: str, default: float = fl
         return default
 
 
+def text_in(diagnostics: Diagnostics, node: str, key: str, default: str = "") -> str:
+    """Return a value of a node's diagnostics; `default` where there is none."""
+    return diagnostics.get(node, (b"", "", {}))[2].get(key, default)
+
+
 class Monitor:
     """A node of the command line's own, in a context of its own, that listens to one stack.
 
@@ -176,8 +181,12 @@ class Monitor:
     @property
     def chosen_planner(self) -> str:
         """The planner that was chosen last, also while a fallback drives; empty where none is known yet."""
-        values = self.diagnostics.get("vjepa_planner", (b"", "", {}))[2]
-        return values.get("planner", "".join(self.drivers[-1:]))
+        return text_in(self.diagnostics, "vjepa_planner", "planner", self.driver)
+
+    @property
+    def driver(self) -> str:
+        """The planner that drives; empty where none has yet."""
+        return "".join(self.drivers[-1:])
 
     def close(self) -> None:
         """Leave the graph."""

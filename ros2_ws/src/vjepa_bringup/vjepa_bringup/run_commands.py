@@ -197,7 +197,7 @@ def _through_ros(arguments: argparse.Namespace, options: StackOptions) -> int:
     with Screen() as screen:
 
         def progress(keeper: Any, monitor: Any) -> None:
-            driver, elapsed_s = "".join(monitor.drivers[-1:]), time.monotonic() - started
+            driver, elapsed_s = monitor.driver, time.monotonic() - started
             for line in dashboard.ended(keeper, monitor.diagnostics, elapsed_s):
                 screen.note(line)
             screen.show(*dashboard.lines(keeper, driver, monitor.diagnostics, elapsed_s, screen.width))
@@ -249,8 +249,7 @@ def _on_camera(arguments: argparse.Namespace, options: StackOptions) -> int:
             elapsed_s = time.monotonic() - started
             for line in start_up.update(monitor.diagnostics, elapsed_s):
                 screen.note(line)
-            driver = "".join(monitor.drivers[-1:])
-            screen.show(*camera_lines(start_up, driver, monitor.diagnostics, elapsed_s, screen.width))
+            screen.show(*camera_lines(start_up, monitor.driver, monitor.diagnostics, elapsed_s, screen.width))
 
         run = run_camera(options, arguments.seconds or math.inf, arguments.domain, progress)
     print(camera_report(options, run), flush=True)

@@ -9,7 +9,7 @@ from typing import Any
 from vjepa_bringup.domains import hold_domain
 from vjepa_bringup.graph import StackOptions, build_graph, environment
 from vjepa_bringup.interrupts import interruptible
-from vjepa_bringup.monitor import Monitor
+from vjepa_bringup.monitor import Monitor, text_in
 from vjepa_bringup.one_stack import only_stack
 from vjepa_bringup.supervisor import Supervisor
 from vjepa_interfaces.environment import environment_of
@@ -118,7 +118,7 @@ def run_graph(
             loop=_loop_figures(monitor),
             by_planner=monitor.by_planner(),
             interrupted=interrupted,
-            bag=monitor.diagnostics.get("episode_recorder", (b"", "", {}))[2].get("bag", ""),
+            bag=text_in(monitor.diagnostics, "episode_recorder", "bag"),
         )
 
 

@@ -13,7 +13,7 @@ from vjepa_bringup import arguments as types
 from vjepa_bringup.dashboard import Dashboard
 from vjepa_bringup.graph import LOG_LEVELS, StackOptions, build_graph, merged_parameters
 from vjepa_bringup.graph_commands import set_parameters
-from vjepa_bringup.monitor import Monitor
+from vjepa_bringup.monitor import Monitor, text_in
 from vjepa_bringup.run_graph import running_graph, watch
 from vjepa_bringup.run_picture import DRAWN, draw_run
 from vjepa_bringup.screen import PLAIN_WIDTH, Screen
@@ -82,7 +82,7 @@ def tour_command(arguments: argparse.Namespace) -> int:
                 set_parameters(monitor, {"planner": planner})
             _follow_an_episode(supervisor, monitor, keeper, dashboard)
             print(f"  {planner}: a return of {keeper.finished[-1].episode_return:.0f} of {EPISODE_STEPS}", flush=True)
-        bag = monitor.diagnostics.get("episode_recorder", (b"", "", {}))[2].get("bag", "")
+        bag = text_in(monitor.diagnostics, "episode_recorder", "bag")
     said(len(STAGES) + 1, RECORDED)
     _draw(Path(bag), arguments.out / "tour.png")
     print("\nNext:")
@@ -102,8 +102,9 @@ def _follow_an_episode(supervisor: Supervisor, monitor: Monitor, keeper: ScoreKe
     started, begun = time.monotonic(), len(keeper.episodes)
     with Screen() as screen:
         for _ in watch(supervisor, monitor, keeper):
-            driver = "".join(monitor.drivers[-1:])
-            lines = dashboard.lines(keeper, driver, monitor.diagnostics, time.monotonic() - started, screen.width)
+            lines = dashboard.lines(
+                keeper, monitor.driver, monitor.diagnostics, time.monotonic() - started, screen.width
+            )
             screen.show(*lines)
             if len(keeper.finished) > begun:
                 return

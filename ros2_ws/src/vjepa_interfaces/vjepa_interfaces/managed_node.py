@@ -35,7 +35,14 @@ from rclpy.signals import SignalHandlerOptions
 from vjepa_interfaces import topics
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.parameters import read_parameters
-from vjepa_interfaces.ros_parameters import AllOrNone, declare, describe_simulated_time, descriptor_of, is_unchanged
+from vjepa_interfaces.ros_parameters import (
+    AllOrNone,
+    declare,
+    describe_simulated_time,
+    descriptor_of,
+    is_unchanged,
+    unknown_parameters,
+)
 from vjepa_interfaces.ros_subscriptions import OVERRIDES, OVERRIDING, MatchedSubscription, overrides_read, qos_profile
 
 END_S = 2.0
@@ -328,13 +335,9 @@ class ManagedNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _refuse_unknown_parameters(self) -> None:
-        unknown = set(self._parameter_overrides) - set(self._parameters) - {"use_sim_time"}
-        unknown = {name for name in unknown if not name.startswith("qos_overrides.")}
+        unknown, valid = unknown_parameters(self, self.Parameters)
         if unknown:
-            valid = sorted(field.name for field in dataclasses.fields(self.Parameters))
-            raise VjepaError(
-                f"{self.get_name()} has no parameter {', '.join(sorted(unknown))}; valid are: {', '.join(valid)}"
-            )
+            raise VjepaError(f"{self.get_name()} has no parameter {unknown}; valid are: {valid}")
 
     def _check_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         """Refuse a request as a whole, or let it pass; nothing is changed here, as other checks may yet refuse it."""

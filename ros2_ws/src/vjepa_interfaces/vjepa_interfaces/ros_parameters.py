@@ -46,6 +46,17 @@ def declare(node: Node, name: str, default: Any, descriptor: ParameterDescriptor
         raise ParameterError(f"parameter '{name}' of {node.get_name()} is {given}; expected {expected}") from error
 
 
+def unknown_parameters(node: Node, config_class: type) -> tuple[str, str]:
+    """Return the parameters that a node was given at its start and does not have, and those of its dataclass, as texts.
+
+    The first is empty where it has them all. The options of plug-ins are known once they are declared.
+    """
+    given = {name for name in node._parameter_overrides if not name.startswith("qos_overrides.")}
+    unknown = given - node._parameters.keys() - {"use_sim_time"}
+    valid = [each.name for each in dataclasses.fields(config_class)]
+    return ", ".join(sorted(unknown)), ", ".join(sorted(valid))
+
+
 class AllOrNone(ParameterService):
     """The services of parameters, whose `set_parameters` takes all the values of a request, or none.
 
