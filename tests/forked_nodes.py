@@ -22,6 +22,7 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from vjepa_bringup.supervisor import STDERR, Child, Supervisor
 
@@ -131,6 +132,9 @@ class ForkingSupervisor(Supervisor):
     """A supervisor whose nodes are forked, but for those that a test has started by another program."""
 
     nodes: ForkedNodes
+    # A process that is killed on a busy machine can leave shared memory half made, and others wait for it for ever.
+    manager_down_s: ClassVar[float] = 6.0
+    node_down_s: ClassVar[float] = 6.0
 
     def _spawn(self, child: Child) -> None:
         if child.command[0] != "setpriv":

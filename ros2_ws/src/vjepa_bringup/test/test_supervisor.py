@@ -157,8 +157,8 @@ def test_stopping_ends_all_nodes_gently_the_stack_manager_before_the_others(supe
 
 
 def test_a_node_that_does_not_end_is_ended_by_force(supervisor, logs, monkeypatch):
-    monkeypatch.setattr(module, "MANAGER_DOWN_S", 0.3)
-    monkeypatch.setattr(module, "NODE_DOWN_S", 0.3)
+    monkeypatch.setattr(supervisor, "manager_down_s", 0.3)
+    monkeypatch.setattr(supervisor, "node_down_s", 0.3)
     start(supervisor, logs, "stubborn", "quiet")
     pids = list(supervisor.pids().values())
     supervisor.stop()
@@ -171,7 +171,7 @@ def test_in_a_hurry_everything_is_ended_by_force_at_once(supervisor, logs):
     pids = list(supervisor.pids().values())
     started = time.monotonic()
     supervisor.stop(hurry=lambda: True)
-    assert time.monotonic() - started < module.NODE_DOWN_S
+    assert time.monotonic() - started < supervisor.node_down_s
     assert not any(map(alive, pids))
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
@@ -20,10 +20,7 @@ from vjepa_interfaces.errors import VjepaError
 
 MAX_RESTARTS = 3
 RESTART_DELAY_S = 0.1
-MANAGER_DOWN_S = 1.5
-NODE_DOWN_S = 1.0
 KILL_S = 2.0
-"""Whoever presses Ctrl-C gets the prompt back within three seconds."""
 POLL_S = 0.1
 STDERR = 2
 """Where nodes' output goes: standard output is the command's own, for a scoreboard or JSON."""
@@ -80,8 +77,13 @@ class Supervisor:
         environment: variables added to this process's own.
         namespace: ROS namespace of the nodes.
         log_level: of the nodes.
+        manager_down_s: how long the stack manager has to end: whoever presses Ctrl-C gets the prompt back within three
+            seconds.
+        node_down_s: how long the others have to, after that.
     """
 
+    manager_down_s: ClassVar[float] = 1.5
+    node_down_s: ClassVar[float] = 1.0
     environment: dict[str, str]
     namespace: str = ""
     log_level: str = "warn"
@@ -155,7 +157,7 @@ class Supervisor:
         """
         managers = [child for child in self.children if not child.node.lifecycle]
         groups = [process.pid for process in _running(self.children)]
-        for children, patience_s in ((managers, MANAGER_DOWN_S), (self.children, NODE_DOWN_S)):
+        for children, patience_s in ((managers, self.manager_down_s), (self.children, self.node_down_s)):
             # Not SIGINT: a node that is still importing would end in a traceback.
             _signal(children, signal.SIGTERM)
             _wait(children, patience_s, hurry)

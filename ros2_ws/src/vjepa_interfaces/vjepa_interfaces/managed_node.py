@@ -47,6 +47,8 @@ from vjepa_interfaces.ros_subscriptions import OVERRIDES, OVERRIDING, MatchedSub
 
 END_S = 2.0
 """How long a process goes on after a signal at most: whoever presses Ctrl-C waits three seconds for all of a stack."""
+FREE_S = 3.0
+"""How long it may take besides once it is on its way down: what it leaves half made in shared memory stops others."""
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 """The clock of every timer, watchdog and deadline: ROS time stands still exactly when something is wrong."""
 
@@ -424,7 +426,8 @@ def leave(status: int) -> NoReturn:
 def on_signal(signals: socket.socket, executor: Executor) -> threading.Event:
     """Return an event that the `executor` sets, between two callbacks, once `hold_signals` has noted a signal.
 
-    Whatever the process is in the middle of, such as an import or a clip on a slow machine, it ends `END_S` after that.
+    Whatever the process is in the middle of, such as an import or a clip on a slow machine, it ends `END_S` after that,
+    or `FREE_S` later if it is freeing what it holds.
     """
     stopping = threading.Event()
 
@@ -432,6 +435,8 @@ def on_signal(signals: socket.socket, executor: Executor) -> threading.Event:
         signals.recv(1)
         executor.create_task(stopping.set)
         time.sleep(END_S)
+        if stopping.is_set():
+            time.sleep(FREE_S)
         os._exit(0)
 
     threading.Thread(target=wait_for_signal, daemon=True).start()
