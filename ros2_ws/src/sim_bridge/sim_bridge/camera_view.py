@@ -8,32 +8,49 @@ from typing import Any
 
 import numpy as np
 
-from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.forked import mark_initialised, refuse_fork
 
 OPENGL = "OpenGL"
 
 
-class CameraView:
-    """One camera of a model, rendered without shadows and reflections.
+DM_CONTROL, EXACT, PLAIN = RENDERINGS = ("dm_control", "exact", "plain")
+"""How frames are rendered: nearly as dm_control does, exactly as it does, or without shadows."""
 
-    These cost most of the time and show nothing the planner needs.
+SHADOW_SIZE = 256
+"""Pixels along a side of the shadow map; dm_control's has 2048, which costs four times the frame."""
+
+
+class CameraView:
+    """One camera of a model.
+
+    `exact` is dm_control's own `physics.render`, pixel for pixel. `dm_control` differs from it by two grey levels on
+    average and costs a third: a small shadow map, no reflections. `plain` has no shadows either, which costs half of
+    that again; MuJoCo then drops the light's share too, so it is some 25 levels darker.
 
     Attributes:
-        renderer: MuJoCo's own; None until the first frame.
+        renderer: MuJoCo's own; None until the first frame, and with `exact`.
     """
 
-    def __init__(self, physics: Any, camera_id: int, size: tuple[int, int]):
+    def __init__(self, physics: Any, camera_id: int, size: tuple[int, int], rendering: str = DM_CONTROL):
         """Keep what to render; nothing is started yet.
 
         Args:
             physics: dm_control's physics of the model.
             camera_id: number of the camera.
             size: frames' width and height, pixels.
+            rendering: one of `RENDERINGS`.
+
+        Raises:
+            VjepaError: there is no such rendering.
         """
+        if rendering not in RENDERINGS:
+            raise unknown_name("render", rendering, RENDERINGS)
         self.renderer: Any = None
-        self._physics, self._camera_id, self._size = physics, camera_id, size
+        self._physics, self._camera_id, self._size, self._rendering = physics, camera_id, size, rendering
         self._thread: int | None = None
+        self._flags: tuple[bool | None, bool | None] = (None, None)
+        self._stale: set[int] = set()
 
     def render(self) -> np.ndarray:
         """Return the view of the present state: (height, width, 3) uint8 RGB, contiguous, a new array.
@@ -46,21 +63,61 @@ class CameraView:
             VjepaError: called from another thread, rendering is disabled by `MUJOCO_GL`, or its backend does not work.
         """
         refuse_fork(OPENGL)
-        if self.renderer is None:
-            self.renderer = self._make_renderer()
+        if self._thread is None:
+            self._start()
             self._thread = threading.get_ident()
         if threading.get_ident() != self._thread:
             raise VjepaError("render() was called from a second thread; an OpenGL context serves one thread only")
+        self._upload_stale()
+        if self._rendering == EXACT:
+            width, height = self._size
+            return self._physics.render(height, width, self._camera_id)
         self.renderer.update_scene(self._physics.data.ptr, self._camera_id)
         return self.renderer.render()
+
+    def set_flags(self, shadows: bool | None, reflections: bool | None) -> None:
+        """Render with these or without from now on, except with `exact`; None is as the rendering has it."""
+        self._flags = shadows, reflections
+        if self.renderer is not None:
+            self._apply_flags()
+
+    def upload(self, texture: int) -> None:
+        """Have the texture of that number read anew from the model before the next frame."""
+        self._stale.add(texture)
+
+    def _upload_stale(self) -> None:
+        import mujoco
+
+        if not self._stale:
+            return
+        model = self._physics.model.ptr
+        if self._rendering == EXACT:
+            contexts = self._physics.contexts
+            with contexts.gl.make_current() as context:
+                for texture in self._stale:
+                    context.call(mujoco.mjr_uploadTexture, model, contexts.mujoco.ptr, texture)
+        else:
+            self.renderer._gl_context.make_current()
+            for texture in self._stale:
+                mujoco.mjr_uploadTexture(model, self.renderer._mjr_context, texture)
+        self._stale.clear()
+
+    def _apply_flags(self) -> None:
+        import mujoco
+
+        shadows, reflections = self._flags
+        flags = self.renderer.scene.flags
+        flags[mujoco.mjtRndFlag.mjRND_SHADOW] = self._rendering == DM_CONTROL if shadows is None else shadows
+        flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = bool(reflections)
 
     def close(self) -> None:
         """Free the renderer; harmless when called again."""
         if self.renderer is not None:
             self.renderer.close()
             self.renderer = None
+        self._thread = None
 
-    def _make_renderer(self) -> Any:
+    def _start(self) -> None:
         import mujoco
 
         if not hasattr(mujoco, "GLContext"):
@@ -69,7 +126,12 @@ class CameraView:
         width, height = self._size
         model = self._physics.model.ptr
         model.vis.global_.offwidth, model.vis.global_.offheight = width, height
+        if self._rendering == DM_CONTROL:
+            model.vis.quality.shadowsize = SHADOW_SIZE  # Read when the context is made.
         try:
+            if self._rendering == EXACT:
+                self._physics.render(height, width, self._camera_id)
+                return
             renderer = mujoco.Renderer(model, height=height, width=width)
         except Exception as error:  # mujoco's, PyOpenGL's and the language's own, by backend.
             backend = os.environ.get("MUJOCO_GL", "")
@@ -77,12 +139,11 @@ class CameraView:
                 f"MuJoCo's renderer of {width} x {height} pixels does not start with MUJOCO_GL='{backend}': "
                 f"{type(error).__name__}: {error}; unset MUJOCO_GL, or set it to egl or osmesa"
             ) from error
-        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
-        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
         _renderers.add(renderer)
         atexit.unregister(_close_renderers)
         atexit.register(_close_renderers)
-        return renderer
+        self.renderer = renderer
+        self._apply_flags()
 
 
 _renderers: weakref.WeakSet[Any] = weakref.WeakSet()

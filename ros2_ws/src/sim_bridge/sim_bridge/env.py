@@ -5,12 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim_bridge.camera_view import CameraView
+from sim_bridge.backgrounds import Pictures
+from sim_bridge.camera_view import PLAIN, RENDERINGS, CameraView
+from sim_bridge.looks import NOMINAL, Look, Looks
 from sim_bridge.motors import Motors
 from sim_bridge.randomize import Randomizer, randomize_target_size
+from sim_bridge.scene import Scene
 from sim_bridge.tasks import task_named
 from vjepa_interfaces.effort import EffortLimits
-from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.messages import FIRST, LAST, MID
 from vjepa_interfaces.stamps import FIRST_STAMP_NS, RESET_ADVANCE_NS
 
@@ -30,6 +33,9 @@ class SimConfig:
         episode_steps: control steps until an episode's LAST step.
         effort_limit: largest effort a command may apply, N·m; None for that of the task's strongest motor.
         rate_hz: control steps a second of simulated time; 0 for the task's own rate.
+        render: how frames are rendered, one of `camera_view.RENDERINGS`.
+        look: what the camera sees otherwise than it is, as `looks.Look.of` takes it.
+        backgrounds: folder of pictures and videos for looks with another background; none draws them.
         randomize_camera: draw the camera's pose and field of view anew each episode.
         randomize_appearance: draw colours and lights anew each episode.
         randomize_target_size: draw the target's radius anew each episode; what is rewarded follows it.
@@ -41,6 +47,9 @@ class SimConfig:
     episode_steps: int = 1000
     effort_limit: float | None = None
     rate_hz: float = 0.0
+    render: str = PLAIN
+    look: str = NOMINAL
+    backgrounds: str = ""
     randomize_camera: bool = False
     randomize_appearance: bool = False
     randomize_target_size: bool = False
@@ -53,6 +62,9 @@ class SimConfig:
             raise VjepaError(f"image_size is {self.image_size}; expected a width and a height of at least 1 pixel")
         if self.episode_steps < 1:
             raise VjepaError(f"episode_steps is {self.episode_steps}; expected at least 1")
+        if self.render not in RENDERINGS:
+            raise unknown_name("render", self.render, RENDERINGS)
+        Look.of(self.look)
         if not (self.rate_hz == 0 or MIN_RATE_HZ <= self.rate_hz <= MAX_RATE_HZ):
             raise VjepaError(
                 f"rate_hz is {self.rate_hz}; expected {MIN_RATE_HZ:g} to {MAX_RATE_HZ:g}, or 0 for the task's own"
@@ -118,7 +130,10 @@ class SimEnv:
         self._randomizer = Randomizer(
             self._physics.model.ptr, self._camera_id, config.randomize_camera, config.randomize_appearance
         )
-        self._view = CameraView(self._physics, self._camera_id, config.image_size)
+        self._view = CameraView(self._physics, self._camera_id, config.image_size, config.render)
+        upright = self._task.plane != (0, 1)
+        scene = Scene(self._physics, self._task.domain, self._view, self._camera_id, upright)
+        self._looks = Looks(Look.of(config.look), scene, Pictures(config.backgrounds))
         self._episode = -1
         self._steps_left = 0
         self._stamp_ns = 0
@@ -163,6 +178,7 @@ class SimEnv:
         self._env.reset()
         if self.config.randomize_target_size:  # The task sets the size at its reset.
             randomize_target_size(self._physics.model.ptr, self._target_geom(), seed)
+        self._looks.begin(seed)
         return self._step(0.0, 1.0, FIRST, np.zeros(len(self.limits.joint_names)))
 
     def step(self, effort: np.ndarray) -> SimStep:
@@ -186,6 +202,7 @@ class SimEnv:
         timestep = self._env.step(control)
         self._stamp_ns += self.control_period_ns
         self._steps_left -= 1
+        self._looks.advance()
         if self._steps_left == 0:  # As dm_control does at its time limit: over, but the future still counts.
             return self._step(timestep.reward, 1.0, LAST, applied)
         if timestep.last():
@@ -196,15 +213,15 @@ class SimEnv:
     def render(self) -> np.ndarray:
         """Return the camera's view of the present state: (height, width, 3) uint8 RGB, contiguous, a new array.
 
-        Without shadows and reflections, which cost most of the time and show nothing the planner needs. The OpenGL
-        context belongs to the thread of the first call: call this and `close` from that thread alone. The first call
-        takes some 0.2 s to start the renderer; it may come before the first `reset`.
+        The OpenGL context belongs to the thread of the first call: call this and `close` from that thread alone. The
+        first call takes some 0.2 s to start the renderer; it may come before the first `reset`.
 
         Raises:
             ForkedError: this process was forked after its parent had rendered.
             VjepaError: called from another thread, rendering is disabled by `MUJOCO_GL`, or its backend does not work.
         """
-        return self._view.render()
+        self._looks.apply()
+        return self._looks.on_frame(self._view.render())
 
     def close(self) -> None:
         """Free the renderer and the physics; harmless when called again. The environment is of no use afterwards."""

@@ -68,6 +68,9 @@ class SimParameters:
         command_timeout_s: in real time, silence longer than this means zero torque.
         effort_limit: largest absolute torque, N·m; 0 takes the task's own (0.05 for the reacher).
         publish_clock: publish `/clock`, unless another node does already.
+        render: `dm_control`, `exact` or `plain`: nearly as dm_control renders, exactly so, or without shadows.
+        look: what the camera sees otherwise than it is: a name, a level and whether it moves, `camera:hard:moving`.
+        backgrounds: folder of pictures and videos for looks with another background; none draws them.
         randomize_camera: draw camera pose and field of view anew each episode.
         randomize_appearance: draw colours and light anew each episode.
         randomize_target_size: draw the target's radius anew each episode; the reward follows it.
@@ -86,6 +89,9 @@ class SimParameters:
     command_timeout_s: Annotated[float, Range(above=0.0)] = 0.2
     effort_limit: Annotated[float, Range(low=0.0)] = 0.0
     publish_clock: bool = True
+    render: str = "plain"
+    look: str = "nominal"
+    backgrounds: str = ""
     randomize_camera: bool = False
     randomize_appearance: bool = False
     randomize_target_size: bool = False
@@ -125,6 +131,9 @@ class SimNode(ManagedNode):
                 episode_steps=parameters.episode_steps,
                 effort_limit=parameters.effort_limit or None,
                 rate_hz=parameters.rate_hz,
+                render=parameters.render,
+                look=parameters.look,
+                backgrounds=parameters.backgrounds,
                 randomize_camera=parameters.randomize_camera,
                 randomize_appearance=parameters.randomize_appearance,
                 randomize_target_size=parameters.randomize_target_size,

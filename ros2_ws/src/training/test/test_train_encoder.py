@@ -12,9 +12,10 @@ from vjepa_interfaces.errors import VjepaError
 from vjepa_perception.checkpoint import find_checkpoint
 from vjepa_perception.encoder import EncoderConfig, empty_module, load_encoder
 from vjepa_training import train_encoder as trainer
-from vjepa_training.dataset import Dataset
+from vjepa_training.clip_sampler import ClipSampler
+from vjepa_training.dataset import IMAGE, PLAIN_IMAGE, Dataset, EpisodeWriter, finish_dataset
 from vjepa_training.encoder_objectives import Clips, JointEmbedding, MaskedPrediction
-from vjepa_training.train_encoder import ClipSampler, CollapseError, EncoderTraining, effective_rank, train_encoder
+from vjepa_training.train_encoder import CollapseError, EncoderTraining, effective_rank, train_encoder
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def same(a, b) -> bool:
 @pytest.mark.parametrize("objective", ["joint-embedding", "masked"])
 def test_a_trained_encoder_is_a_bundle_that_perception_loads(small_data, training, tmp_path, objective):
     folder = train_encoder(
-        small_data,
+        [small_data],
         dataclasses.replace(training, objective=objective),
         tmp_path / "enc",
         tmp_path / "work",
@@ -60,7 +61,7 @@ def test_a_trained_encoder_is_a_bundle_that_perception_loads(small_data, trainin
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(small_data, training, tmp_path):
     runs = [
         weights(
-            train_encoder(small_data, dataclasses.replace(training, seed=seed), tmp_path / n, tmp_path / f"{n}w", "")
+            train_encoder([small_data], dataclasses.replace(training, seed=seed), tmp_path / n, tmp_path / f"{n}w", "")
         )
         for n, seed in (("a", 0), ("b", 0), ("c", 1))
     ]
@@ -71,7 +72,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(small_data
 @pytest.mark.parametrize("objective", ["joint-embedding", "masked"])
 def test_a_run_that_was_killed_gives_what_it_would_have_given(small_data, training, tmp_path, objective):
     training = dataclasses.replace(training, objective=objective)
-    whole = train_encoder(small_data, training, tmp_path / "whole", tmp_path / "w1", "")
+    whole = train_encoder([small_data], training, tmp_path / "whole", tmp_path / "w1", "")
 
     class KilledError(Exception):
         pass
@@ -81,22 +82,22 @@ def test_a_run_that_was_killed_gives_what_it_would_have_given(small_data, traini
             raise KilledError
 
     with pytest.raises(KilledError):
-        train_encoder(small_data, training, tmp_path / "cut", tmp_path / "w2", "", kill)
+        train_encoder([small_data], training, tmp_path / "cut", tmp_path / "w2", "", kill)
     assert json.loads((tmp_path / "cut" / "config.json").read_text())["steps_done"] == 3
-    assert same(weights(train_encoder(small_data, training, tmp_path / "cut", tmp_path / "w2", "")), weights(whole))
+    assert same(weights(train_encoder([small_data], training, tmp_path / "cut", tmp_path / "w2", "")), weights(whole))
 
 
 def test_another_run_in_the_same_work_folder_is_refused(small_data, training, tmp_path):
-    train_encoder(small_data, training, tmp_path / "enc", tmp_path / "work", "")
+    train_encoder([small_data], training, tmp_path / "enc", tmp_path / "work", "")
     other = dataclasses.replace(training, learning_rate=1e-4)
     with pytest.raises(VjepaError, match="learning_rate"):
-        train_encoder(small_data, other, tmp_path / "enc", tmp_path / "work", "")
+        train_encoder([small_data], other, tmp_path / "enc", tmp_path / "work", "")
 
 
 def test_it_learns_to_say_the_joint_readings_of_episodes_it_did_not_see(small_data, training, tmp_path):
     curve = []
     train_encoder(
-        small_data,
+        [small_data],
         dataclasses.replace(training, steps=120, checkpoint_every=60, learning_rate=3e-3, batch_size=16),
         tmp_path / "enc",
         tmp_path / "work",
@@ -111,13 +112,13 @@ def test_nothing_that_a_robot_does_not_record_is_ever_read(small_data, training,
     read = []
     original = Dataset.__getitem__
     monkeypatch.setattr(Dataset, "__getitem__", lambda self, name: read.append(name) or original(self, name))
-    train_encoder(small_data, training, tmp_path / "enc", tmp_path / "work", "")
+    train_encoder([small_data], training, tmp_path / "enc", tmp_path / "work", "")
     assert read
     assert column not in read
 
 
 def test_a_clip_is_what_the_live_node_would_see(small_data, tiny_encoder):
-    sampler = ClipSampler(small_data, find_checkpoint(str(tiny_encoder)), 4, "cpu")
+    sampler = ClipSampler([small_data], find_checkpoint(str(tiny_encoder)), 4, "cpu")
     encoder = load_encoder(EncoderConfig(str(tiny_encoder), clip_frames=4, grid=2))
     latents, start = small_data["observation.latent"], int(small_data.episodes[3][0])
     rows = np.array([start, start + 1, start + 9])
@@ -127,11 +128,60 @@ def test_a_clip_is_what_the_live_node_would_see(small_data, tiny_encoder):
 
 
 def test_a_clip_never_reaches_beyond_its_episode(small_data, tiny_encoder):
-    sampler = ClipSampler(small_data, find_checkpoint(str(tiny_encoder)), 4, "cpu")
-    rows = sampler.rows_of(0, len(small_data.episodes))
+    sampler = ClipSampler([small_data], find_checkpoint(str(tiny_encoder)), 4, "cpu")
+    rows = np.concatenate(sampler.split_rows(0.2))
     ends = {int(stop) for _, stop in small_data.episodes}
     assert len(rows) == len(small_data.episodes) * 19
     assert not {row + ahead for row in rows.tolist() for ahead in (1, 2)} & ends
+
+
+def plainly(small_data, folder):
+    """Return `small_data` with plain frames beside its own: black ones."""
+    info = dataclasses.replace(small_data.info, plain_images=True)
+    columns = [name for name in small_data.info.columns() if name != "episode_index"]
+    with EpisodeWriter(folder, info) as writer:
+        for number, (start, stop) in enumerate(small_data.episodes):
+            rows = {name: np.asarray(small_data[name][start:stop]) for name in columns}
+            writer.add(number, {**rows, PLAIN_IMAGE: np.zeros_like(rows[IMAGE])})
+    return finish_dataset(folder, info)
+
+
+def test_what_is_predicted_is_the_plain_frame_where_there_is_one_and_never_augmented(
+    small_data, tiny_encoder, tmp_path
+):
+    checkpoint = find_checkpoint(str(tiny_encoder))
+    data = plainly(small_data, tmp_path / "plain")
+    start = int(data.episodes[1][0])
+    rows = np.arange(start + 4, start + 12)
+    usual, plain = (ClipSampler([each], checkpoint, 4, "cpu") for each in (small_data, data))
+    clips = usual.clips(rows)
+    assert torch.equal(clips.present, clips.video[:, -2:])
+    assert torch.equal(plain.clips(rows).video, clips.video)
+    assert len(plain.clips(rows).present.unique()) == 3, "black"
+    changed = usual.clips(rows, augment=(0, 1))
+    assert not torch.equal(changed.video, clips.video)
+    assert torch.equal(changed.present, clips.present)
+    assert torch.equal(changed.future, clips.future)
+    assert torch.equal(usual.clips(rows, augment=(0, 1)).video, changed.video)
+    assert not torch.equal(usual.clips(rows, augment=(0, 2)).video, changed.video)
+
+
+def test_one_encoder_learns_from_several_datasets(small_data, training, tiny_encoder, tmp_path):
+    both = [small_data, plainly(small_data, tmp_path / "plain")]
+    sampler = ClipSampler(both, find_checkpoint(str(tiny_encoder)), 4, "cpu")
+    rows, held_out = sampler.split_rows(0.2)
+    assert (rows < len(small_data)).sum() == (rows >= len(small_data)).sum()
+    assert len(held_out)
+    clips = sampler.clips(np.array([5, 30, len(small_data) + 5]))
+    assert clips.source.tolist() == [0, 0, 1]
+    assert torch.equal(clips.joint_position[0], clips.joint_position[2])
+    folder = train_encoder(
+        both, dataclasses.replace(training, augment=True, model={"num_hidden_layers": 1}), tmp_path / "e", tmp_path, ""
+    )
+    config = json.loads((folder / "config.json").read_text())
+    assert config["model"]["num_hidden_layers"] == 1
+    assert len(config["data"]) == 2
+    load_encoder(EncoderConfig(str(folder), clip_frames=4, grid=2))
 
 
 def test_frames_of_another_size_are_refused(small_data, tiny_encoder, tmp_path):
@@ -139,7 +189,7 @@ def test_frames_of_another_size_are_refused(small_data, tiny_encoder, tmp_path):
     config["model"]["crop_size"] = config["preprocessing"]["crop"] = config["preprocessing"]["resize"] = 64
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(VjepaError, match=r"32, 32.*64 x 64"):
-        ClipSampler(small_data, find_checkpoint(str(tmp_path)), 4, "cpu")
+        ClipSampler([small_data], find_checkpoint(str(tmp_path)), 4, "cpu")
 
 
 def test_a_collapse_stops_the_training_and_says_so(small_data, training, tmp_path, monkeypatch):
@@ -152,7 +202,7 @@ def test_a_collapse_stops_the_training_and_says_so(small_data, training, tmp_pat
     original = JointEmbedding.forward
     monkeypatch.setattr(JointEmbedding, "forward", collapsed)
     with pytest.raises(CollapseError, match=r"effective rank is 1\.0"):
-        train_encoder(small_data, training, tmp_path / "enc", tmp_path / "work", "")
+        train_encoder([small_data], training, tmp_path / "enc", tmp_path / "work", "")
 
 
 def test_effective_rank_counts_directions():
@@ -174,7 +224,7 @@ def test_the_faster_encoder_in_training_gives_the_plain_ones_tokens(tiny_encoder
 
 def test_the_targets_are_laid_out_by_cell(tiny_encoder):
     model = empty_module(find_checkpoint(str(tiny_encoder))).config
-    objective = JointEmbedding(model, 2, 2, 0)
+    objective = JointEmbedding(model, 2, [2], 0)
     patches = torch.arange(16.0).view(1, 16, 1).expand(1, 16, 64)  # 4 x 4 patches, numbered row by row
     cells = objective._by_cell(patches).unflatten(2, (4, 64))[0, :, :, 0]
     assert cells.tolist() == [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
@@ -203,9 +253,8 @@ def test_a_masked_patch_does_not_reach_the_encoder(tiny_encoder, training):
     changed[:, :, :, row : row + 8, column : column + 8] += 1
 
     def loss(frames):
-        return objective(
-            encoder, Clips(frames, frames[:, :2], torch.zeros(2, 2, 2), torch.zeros(2, 2), torch.zeros(2, 2))
-        )[0]
+        shown, none = frames[:, :2], torch.zeros(2, 2)
+        return objective(encoder, Clips(frames, shown, shown, torch.zeros(2).long(), none[:, None], none, none))[0]
 
     with torch.no_grad():
         assert torch.equal(loss(video), loss(changed))

@@ -9,10 +9,10 @@ import pytest
 
 from vjepa_perception.checkpoint import find_checkpoint
 from vjepa_planner.models.conditioning import Conditioning, ConditioningConfig
+from vjepa_training.clip_sampler import ClipSampler
 from vjepa_training.dataset import Dataset, EpisodeWriter, finish_dataset
 from vjepa_training.train_bc import BcTraining, labelled_frames
 from vjepa_training.train_dynamics import DynamicsTraining, train_dynamics
-from vjepa_training.train_encoder import ClipSampler
 from vjepa_training.transitions import open_transitions
 from vjepa_training.usable_columns import ACTION, VELOCITY, UnusableColumnError, unknown_rows, unusable_columns
 
@@ -76,7 +76,7 @@ def test_trainers_refuse_a_column_that_nobody_knows_by_its_name(small_data, tiny
     bare = without(small_data, tmp_path / "bare", 1.0, name)
     trainers = {
         "train dynamics": lambda: train_dynamics(bare, QUICK, tmp_path / "out", tmp_path / "work", ""),
-        "train encoder": lambda: ClipSampler(bare, find_checkpoint(str(tiny_encoder)), 4, "cpu"),
+        "train encoder": lambda: ClipSampler([bare], find_checkpoint(str(tiny_encoder)), 4, "cpu"),
     }
     if name == VELOCITY:
         trainers["train bc"] = lambda: labelled_frames(bare, BcTraining())

@@ -15,7 +15,9 @@ from typing import Any, cast
 
 import numpy as np
 
+from sim_bridge.camera_view import PLAIN
 from sim_bridge.env import SimConfig, SimEnv, SimStep
+from sim_bridge.looks import NOMINAL
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.messages import LAST
 from vjepa_perception.clip import ClipBuffer
@@ -23,7 +25,16 @@ from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
 from vjepa_planner.contract import Observation, Planner, PlannerContext
 from vjepa_planner.registry import available, load_planner
 from vjepa_training.catalogue import experts_of
-from vjepa_training.dataset import IMAGE, LATENT, Dataset, DatasetInfo, EpisodeWriter, finish_dataset, whole_episodes
+from vjepa_training.dataset import (
+    IMAGE,
+    LATENT,
+    PLAIN_IMAGE,
+    Dataset,
+    DatasetInfo,
+    EpisodeWriter,
+    finish_dataset,
+    whole_episodes,
+)
 from vjepa_training.encode import encode_frames
 
 MIX = "mix"
@@ -46,6 +57,7 @@ class CollectConfig:
         plain_share: share of the episodes that look as the task does, whatever `sim` says is drawn at random.
         latents: whether an encoder's latents are kept.
         frames: whether frames are kept.
+        plain_frames: whether the frame of the same state without look and shadows is kept beside each.
     """
 
     sim: SimConfig
@@ -56,6 +68,7 @@ class CollectConfig:
     plain_share: float = 0.0
     latents: bool = True
     frames: bool = False
+    plain_frames: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be collected, with a VjepaError."""
@@ -66,6 +79,10 @@ class CollectConfig:
                 raise VjepaError(f"{name} is {getattr(self, name)}; expected a share, 0 to 1")
         if self.hold < 1:
             raise VjepaError(f"hold is {self.hold}; expected at least 1 control step")
+        if self.plain_frames and not self.frames:
+            raise VjepaError("plain frames stand beside frames; keep frames too")
+        if self.plain_frames and self.plain_share:
+            raise VjepaError("plain frames go with a look for all episodes; leave plain_share out")
         if not (self.latents or self.frames):
             raise VjepaError("neither latents nor frames are kept; keep one of them or both")
 
@@ -81,8 +98,10 @@ class Collector:
         share, hold = config.epsilon, config.hold
         self._begin_noise = share / (share + hold * (1 - share))  # A step in which none is held begins one so often.
         self._env = SimEnv(config.sim)
-        plain = replace(config.sim, randomize_camera=False, randomize_appearance=False, randomize_target_size=False)
-        self._plain_env = SimEnv(plain) if config.plain_share else self._env
+        nominal = replace(config.sim, look=NOMINAL, randomize_camera=False, randomize_appearance=False)
+        self._twin_env = SimEnv(replace(nominal, render=PLAIN)) if config.plain_frames else None
+        nominal = replace(nominal, randomize_target_size=False)
+        self._nominal_env = SimEnv(nominal) if config.plain_share else self._env
         self._limits = self._env.limits
         context = PlannerContext.of(self._limits, self._env.control_period_s)
         self._names = (*experts_of(config.sim.task), "random") if config.policy == MIX else (config.policy,)
@@ -103,6 +122,7 @@ class Collector:
             control_period_ns=self._env.control_period_ns,
             latent_shape=self._encoder.shape if self._encoder else None,
             image_shape=(height, width, 3) if self.config.frames else None,
+            plain_images=self.config.plain_frames,
             encoder=self._encoder.info() if self._encoder else None,
             task=self.config.sim.task,
             sources=(source,),
@@ -110,18 +130,22 @@ class Collector:
 
     def episode(self, number: int) -> dict[str, np.ndarray]:
         """Simulate the episode `number` and return its rows, as `EpisodeWriter.add` takes them."""
-        steps, commands, frames, seen = [], [], [], []
+        steps, commands, frames, plain, seen = [], [], [], [], []
         rng = np.random.default_rng((self.config.sim.seed + number, _NOISE_STREAM))
         name = str(rng.choice(self._names)) if self.config.policy == MIX else self.config.policy
         policy = self._policies[name]
         policy.reset(self.config.sim.seed + number)
-        env = self._plain_env if rng.random() < self.config.plain_share else self._env
+        env = self._nominal_env if rng.random() < self.config.plain_share else self._env
         see = _eye(self._encoder) if self._encoder is not None and policy.encoder_fingerprint is not None else None
         step = env.reset(number)
+        if self._twin_env:
+            self._twin_env.reset(number)
         held, left = np.zeros(len(self._limits.joint_names)), 0
         while True:
             steps.append(step)
             frames.append(env.render())
+            if self._twin_env:
+                plain.append(self._twin_env.render())
             if see:
                 seen.append(see(step.stamp_ns, frames[-1]))
             if step.step_type == LAST:
@@ -134,10 +158,14 @@ class Collector:
             effort, _ = self._limits.checked(None, self._limits.to_effort(action))
             commands.append(effort)
             step = env.step(effort)
+            if self._twin_env:
+                self._twin_env.step(effort)
         rows = transition_rows(steps, commands)
         rows["target_size"] = np.full(len(steps), env.target_size)
         if self.config.frames:
             rows[IMAGE] = np.stack(frames)
+        if self._twin_env:
+            rows[PLAIN_IMAGE] = np.stack(plain)
         if self._encoder is not None:
             stamped = zip(rows["stamp_ns"].tolist(), frames, strict=True)
             latents = np.stack(seen) if see else encode_frames(self._encoder, stamped)
@@ -146,9 +174,9 @@ class Collector:
 
     def close(self) -> None:
         """Free the environments."""
-        self._env.close()
-        if self._plain_env is not self._env:
-            self._plain_env.close()
+        for env in (self._env, self._nominal_env, self._twin_env):
+            if env is not None:
+                env.close()
 
 
 def transition_rows(steps: list[SimStep], commands: list[np.ndarray]) -> dict[str, np.ndarray]:

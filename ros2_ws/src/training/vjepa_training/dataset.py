@@ -38,6 +38,7 @@ ROWS_A_FILE, BYTES_A_FILE = 16_384, 2**27
 """Rows and bytes from which on an Arrow file, which is one record batch, is full."""
 
 LATENT, IMAGE = "observation.latent", "observation.image"
+PLAIN_IMAGE = "observation.plain_image"
 
 
 class DatasetError(VjepaError):
@@ -54,6 +55,7 @@ class DatasetInfo:
         control_period_ns: one control step, nanoseconds.
         latent_shape: rows and dimension of a latent; None where none are kept.
         image_shape: height, width and 3 of a frame; None where none are kept.
+        plain_images: whether there is beside each frame that of the same state without look and shadows.
         encoder: what `Encoder.info` said of the encoder of the latents; None without latents.
         task: dm_control task; empty where unknown.
         sources: what each part was made of, one JSON object each: command, seeds, bags, versions.
@@ -64,6 +66,7 @@ class DatasetInfo:
     control_period_ns: int
     latent_shape: tuple[int, int] | None = None
     image_shape: tuple[int, int, int] | None = None
+    plain_images: bool = False
     encoder: dict[str, Any] | None = None
     task: str = ""
     sources: tuple[dict[str, Any], ...] = field(default=())
@@ -116,12 +119,14 @@ class DatasetInfo:
             columns[LATENT] = (np.float16, self.latent_shape)
         if self.image_shape is not None:
             columns[IMAGE] = (np.uint8, self.image_shape)
+            if self.plain_images:
+                columns[PLAIN_IMAGE] = (np.uint8, self.image_shape)
         return {name: (np.dtype(kind), shape) for name, (kind, shape) in columns.items()}
 
     def same_rows(self, other: "DatasetInfo") -> list[str]:
         """Return what keeps rows of `other` from standing beside these, one phrase each; empty where nothing does."""
-        names = ("joint_names", "effort_limit", "control_period_ns", "latent_shape", "image_shape", "task")
-        found = [(name, getattr(self, name), getattr(other, name)) for name in names]
+        names = ["joint_names", "effort_limit", "control_period_ns", "latent_shape", "image_shape", "plain_images"]
+        found = [(name, getattr(self, name), getattr(other, name)) for name in (*names, "task")]
         found.append(("encoder fingerprint", self.encoder_fingerprint, other.encoder_fingerprint))
         return [f"{name} {mine} and {theirs}" for name, mine, theirs in found if mine != theirs]
 
@@ -666,6 +671,7 @@ _VALID: dict[str, Callable[[Any], bool]] = {
     "control_period_ns": lambda value: type(value) is int and value > 0,
     "latent_shape": lambda value: _is_shape(value, 2),
     "image_shape": lambda value: _is_shape(value, 3),
+    "plain_images": lambda value: isinstance(value, bool),
     "encoder": lambda value: value is None or (isinstance(value, dict) and isinstance(value.get("fingerprint"), str)),
     "task": lambda value: isinstance(value, str),
     "sources": lambda value: _is_list_of(value, dict),

@@ -4,7 +4,7 @@ from typing import Any
 
 import yaml
 
-from vjepa_training.dataset import IMAGE, INFO_FILE, LATENT, Dataset, DatasetInfo
+from vjepa_training.dataset import IMAGE, INFO_FILE, LATENT, PLAIN_IMAGE, Dataset, DatasetInfo
 from vjepa_training.lerobot_export import ACTION, REWARD, STATE, lerobot_episodes, lerobot_features
 
 NATIVE, LEROBOT = "native", "lerobot"
@@ -57,6 +57,7 @@ MEANINGS = {
     "observation.joint_velocity": ("rad/s", "of each joint"),
     LATENT: ("", "of the encoder, as a flat list: the mean of all tokens, then the grid of the last tubelet"),
     IMAGE: ("", "the camera's frame, red first"),
+    PLAIN_IMAGE: ("", "the frame of the same state without look and shadows"),
     "target": ("m", "the simulation's truth, world frame"),
     "fingertip": ("m", "the simulation's truth, world frame"),
     "target_size": ("m", "the target's radius"),

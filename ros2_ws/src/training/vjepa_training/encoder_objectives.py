@@ -29,14 +29,19 @@ class Clips:
 
     Attributes:
         video: (B, frames, 3, side, side) float32, preprocessed.
-        future: (B, FUTURE_STEPS, 3, side, side) float32, the frames behind the clip.
+        present: (B, FUTURE_STEPS, 3, side, side) float32, what the clip's last frames show, rendered plainly where the
+            data has that.
+        future: (B, FUTURE_STEPS, 3, side, side) float32, the same of the frames behind the clip.
+        source: (B,) the number of the dataset that each is of.
         actions: (B, FUTURE_STEPS, n) in [-1, 1], those applied from the clip's last frame on.
-        joint_position: (B, n) rad, at the clip's last frame.
-        joint_velocity: (B, n) rad/s.
+        joint_position: (B, n) rad, at the clip's last frame; 0 for joints that its arm does not have.
+        joint_velocity: (B, n) rad/s, likewise.
     """
 
     video: Tensor
+    present: Tensor
     future: Tensor
+    source: Tensor
     actions: Tensor
     joint_position: Tensor
     joint_velocity: Tensor
@@ -50,27 +55,32 @@ class JointEmbedding(nn.Module):
     - `present`: the embeddings of the last tubelet's patches, each from its own cell, so that a cell says what it
       shows and where;
     - `future`: those of the next tubelet, from all rows and the actions between, so that the latent holds motion;
-    - `joints`: sine and cosine of the joint angles and the joint velocities, linearly.
+    - `joints`: sine and cosine of the joint angles and the joint velocities, linearly, for each dataset's arm.
+
+    Where the data has plain frames beside those that are seen, it is theirs whose embeddings are predicted: a latent
+    then holds what the arm does, not what the light, the camera or the background do (James et al., Sim-to-Real via
+    Sim-to-Sim: Randomized-to-Canonical Adaptation Networks, 2019).
 
     Targets of a fixed random network cannot collapse (Burda et al., Exploration by Random Network Distillation, 2019;
     Chiu et al., BEST-RQ, 2022), where a trained teacher does on a scene that is mostly background. Each feature is
-    standardised at its patch, so what moves counts and what stands still does not. Action-conditioned prediction of
-    embeddings is V-JEPA 2-AC's (Assran et al., 2025).
+    standardised at its patch, by dataset, so what moves counts and what stands still does not. Action-conditioned
+    prediction of embeddings is V-JEPA 2-AC's (Assran et al., 2025).
     """
 
     first: Tensor
     second: Tensor
     target_mean: Tensor
     target_std: Tensor
-    velocity_std: Tensor
+    reading_mean: Tensor
+    reading_std: Tensor
 
-    def __init__(self, model: Any, grid: int, joints: int, seed: int, joint_weight: float = 20.0) -> None:
+    def __init__(self, model: Any, grid: int, joints: Sequence[int], seed: int, joint_weight: float = 8.0) -> None:
         """Make the heads for an encoder.
 
         Args:
             model: its `VJEPA2Config`.
             grid: cells along a side of its latents' grid, a divisor of the patches along a side.
-            joints: of the robot, n.
+            joints: of each dataset's robot.
             seed: of the fixed target network.
             joint_weight: of the joint readings' mean squared error against the two predictions'.
         """
@@ -80,45 +90,54 @@ class JointEmbedding(nn.Module):
         dim, rows = model.hidden_size, 1 + grid**2
         self.patches_a_cell = (self.side // grid) ** 2
         generator = torch.Generator().manual_seed(seed)
-        pixels = model.tubelet_size * 3 * model.patch_size**2
+        pixels = FUTURE_STEPS * 3 * model.patch_size**2
+        self.sources, most = len(joints), max(joints)
+        of_scene = (self.sources, self.side**2, TARGET_SIZE)
         self.register_buffer("first", torch.randn(pixels, TARGET_WIDTH, generator=generator) / pixels**0.5)
         self.register_buffer("second", torch.randn(TARGET_WIDTH, TARGET_SIZE, generator=generator) / TARGET_WIDTH**0.5)
-        self.register_buffer("target_mean", torch.zeros(self.side**2, TARGET_SIZE))
-        self.register_buffer("target_std", torch.ones(self.side**2, TARGET_SIZE))
-        self.register_buffer("velocity_std", torch.ones(joints))
+        self.register_buffer("target_mean", torch.zeros(of_scene))
+        self.register_buffer("target_std", torch.ones(of_scene))
+        self.register_buffer("reading_mean", torch.zeros(self.sources, 3 * most))
+        self.register_buffer("reading_std", torch.ones(self.sources, 3 * most))
         self.present = nn.Sequential(nn.Linear(dim, 256), nn.GELU(), nn.Linear(256, self.patches_a_cell * TARGET_SIZE))
         self.present_place = nn.Parameter(torch.zeros(grid**2, dim))
         self.future = nn.Sequential(
-            nn.Linear(rows * dim + FUTURE_STEPS * joints, PREDICTOR_WIDTH),
+            nn.Linear(rows * dim + FUTURE_STEPS * most, PREDICTOR_WIDTH),
             nn.LayerNorm(PREDICTOR_WIDTH),
             nn.GELU(),
             nn.Linear(PREDICTOR_WIDTH, self.side**2 * TARGET_SIZE),
         )
-        self.joints = nn.Linear(rows * dim, 3 * joints)
+        self.joints = nn.Linear(rows * dim, self.sources * 3 * most)
 
     @torch.no_grad()
     def fit_statistics(self, batches: Sequence[Clips]) -> None:
-        """Set the statistics that targets are standardised with, from some batches of the training data."""
+        """Set the statistics that targets and readings are standardised with, from some batches of the data."""
         targets = torch.cat([self._embedded(batch.future) for batch in batches])
-        self.target_mean.copy_(targets.mean(0))
-        std = targets.std(0)
-        self.target_std.copy_(std.clamp(min=float(std.median()) / 4))  # Patches in which nothing moves stay small.
-        self.velocity_std.copy_(torch.cat([batch.joint_velocity for batch in batches]).std(0).clamp(min=1e-6))
+        readings = torch.cat([_readings(batch) for batch in batches])
+        source = torch.cat([batch.source for batch in batches])
+        for number in range(self.sources):
+            chosen = targets[source == number]
+            std = chosen.std(0)
+            self.target_mean[number] = chosen.mean(0)
+            least = max(float(std.median()) / 4, 1e-6)  # Patches in which nothing moves stay small.
+            self.target_std[number] = std.clamp(min=least)
+            std, self.reading_mean[number] = torch.std_mean(readings[source == number], 0)
+            self.reading_std[number] = torch.where(std < 1e-6, 1.0, std)
 
     def forward(self, encoder: Any, clips: Clips) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss and its parts, and under `rows` the latents, (B, rows, D), detached."""
         tokens = encoder(clips.video).last_hidden_state
         rows = pooled(tokens.float(), self.side, self.grid)
         with torch.no_grad():
-            present = self._standardised(self._embedded(clips.video[:, -FUTURE_STEPS:]))
-            future = self._standardised(self._embedded(clips.future))
+            present = self._standardised(clips.present, clips.source)
+            future = self._standardised(clips.future, clips.source)
+            readings = (_readings(clips) - self.reading_mean[clips.source]) / self.reading_std[clips.source]
         cells = self._by_cell(present)
         present_loss = functional.mse_loss(self.present(rows[:, 1:] + self.present_place), cells)
         known = torch.cat((rows.flatten(1), clips.actions.flatten(1)), dim=1)
         future_loss = functional.mse_loss(self.future(known).view_as(future), future)
-        angles = clips.joint_position
-        readings = torch.cat((angles.sin(), angles.cos(), clips.joint_velocity / self.velocity_std), dim=1)
-        joint_loss = functional.mse_loss(self.joints(rows.flatten(1)).float(), readings)
+        read = self.joints(rows.flatten(1)).float().unflatten(1, (self.sources, -1))
+        joint_loss = functional.mse_loss(read[torch.arange(len(read)), clips.source], readings)
         loss = present_loss + future_loss + self.joint_weight * joint_loss
         return loss, {
             "present": present_loss.detach(),
@@ -137,14 +156,19 @@ class JointEmbedding(nn.Module):
         flat = patches.permute(0, 3, 5, 1, 2, 4, 6).reshape(count, self.side**2, -1)
         return (flat @ self.first).relu() @ self.second
 
-    def _standardised(self, targets: Tensor) -> Tensor:
-        return (targets - self.target_mean) / self.target_std
+    def _standardised(self, frames: Tensor, source: Tensor) -> Tensor:
+        return (self._embedded(frames) - self.target_mean[source]) / self.target_std[source]
 
     def _by_cell(self, targets: Tensor) -> Tensor:
         """Return (B, P, T) as (B, cells, patches a cell x T)."""
         k = self.side // self.grid
         split = targets.unflatten(1, (self.grid, k, self.grid, k))
         return split.permute(0, 1, 3, 2, 4, 5).flatten(3).flatten(1, 2)
+
+
+def _readings(clips: Clips) -> Tensor:
+    """Return sines and cosines of the joint angles and the velocities, (B, 3 n)."""
+    return torch.cat((clips.joint_position.sin(), clips.joint_position.cos(), clips.joint_velocity), dim=1)
 
 
 class MaskedPrediction(nn.Module):

@@ -21,18 +21,18 @@ def encoder_config(perception: Mapping[str, Any], threads: int) -> EncoderConfig
     return replace(read_parameters(EncoderConfig, _fields_of(EncoderConfig, perception)), threads=threads)
 
 
-def sim_config(sim: Mapping[str, Any], episode_steps: int, randomize: Mapping[str, bool]) -> SimConfig:
+def sim_config(sim: Mapping[str, Any], episode_steps: int, given: Mapping[str, Any]) -> SimConfig:
     """Return the simulation of the parameters of `sim_bridge`.
 
     Args:
         sim: the parameters, flat.
         episode_steps: control steps of an episode, whatever the parameters say.
-        randomize: fields of `SimConfig` that are switched on where true.
+        given: fields of `SimConfig` that stand above the parameters, where they are neither false nor None.
 
     Raises:
         VjepaError: a parameter of a wrong type, or a value that no simulation can have.
     """
-    values = _fields_of(SimConfig, sim) | {name: True for name, on in randomize.items() if on}
+    values = _fields_of(SimConfig, sim) | {name: value for name, value in given.items() if value}
     values |= {"episode_steps": episode_steps, "effort_limit": sim.get("effort_limit") or None}
     return read_parameters(SimConfig, values)
 

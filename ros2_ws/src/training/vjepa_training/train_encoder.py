@@ -6,8 +6,8 @@ gives what it would have given, and two runs on one machine and thread count are
 
 import time
 import types
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,11 @@ from vjepa_perception.checkpoint import Checkpoint, find_checkpoint
 from vjepa_perception.encoder import empty_module
 from vjepa_perception.rotary import share_rotary_tables
 from vjepa_perception.weights import place_weights
-from vjepa_training.dataset import IMAGE, Dataset
-from vjepa_training.encoder_objectives import FUTURE_STEPS, Clips, JointEmbedding, MaskedPrediction
+from vjepa_training.clip_sampler import ClipSampler
+from vjepa_training.dataset import Dataset
+from vjepa_training.encoder_objectives import JointEmbedding, MaskedPrediction
 from vjepa_training.optimiser import adamw, set_cosine_rate
 from vjepa_training.training_run import TrainingRun, identity_of, require_finite
-from vjepa_training.usable_columns import ACTION, VELOCITY, known_rows, require_columns
 
 OBJECTIVES = ("joint-embedding", "masked")
 STATISTICS_BATCHES = 16
@@ -46,7 +46,9 @@ class EncoderTraining:
 
     Attributes:
         encoder: bundle or checkpoint whose architecture and preprocessing it gets.
+        model: fields of transformers' `VJEPA2Config` that it has otherwise.
         finetune: whether it begins with that one's weights too, instead of random ones.
+        augment: whether what it sees is changed at random, see `augment`; what it predicts never is.
         objective: `joint-embedding` or `masked`.
         steps: optimiser steps.
         batch_size: clips a step.
@@ -63,7 +65,9 @@ class EncoderTraining:
     """
 
     encoder: str
+    model: Mapping[str, Any] = field(default_factory=dict)
     finetune: bool = False
+    augment: bool = False
     objective: str = "joint-embedding"
     steps: int = 5000
     batch_size: int = 64
@@ -84,6 +88,8 @@ class EncoderTraining:
             raise unknown_name("objective", self.objective, OBJECTIVES)
         if self.dtype not in ("float32", "bfloat16"):
             raise unknown_name("dtype", self.dtype, ("float32", "bfloat16"))
+        if self.finetune and self.model:
+            raise VjepaError(f"weights fit one model alone; leave out {', '.join(self.model)}, or finetune")
         for name in ("steps", "batch_size", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise VjepaError(f"{name} is {getattr(self, name)}; expected at least 1")
@@ -91,68 +97,8 @@ class EncoderTraining:
             raise VjepaError(f"validation_share is {self.validation_share}; expected above 0 and below 1")
 
 
-class ClipSampler:
-    """Draws batches of clips from the frames of a dataset, in place on disk."""
-
-    def __init__(self, dataset: Dataset, checkpoint: Checkpoint, clip_frames: int, device: str):
-        """Take the frames of `dataset`, which must be of the size that the encoder takes.
-
-        Raises:
-            VjepaError: frames of another size, or episodes too short.
-        """
-        self._images = dataset[IMAGE]
-        side = checkpoint.preprocessing.crop
-        if self._images.shape[1:] != (side, side, 3) or checkpoint.preprocessing.resize != side:
-            raise VjepaError(
-                f"{dataset.folder} has frames of {self._images.shape[1:3]} pixels and {checkpoint.name} takes "
-                f"{side} x {side}, resized from {checkpoint.preprocessing.resize}; collect frames of that size"
-            )
-        self._device, self._clip_frames = device, clip_frames
-        require_columns(dataset, (ACTION, VELOCITY), "train encoder")
-        self._position = np.asarray(dataset["observation.joint_position"], np.float32)
-        self._velocity = np.asarray(dataset["observation.joint_velocity"], np.float32)
-        self._actions = np.asarray(dataset["action"], np.float32) / dataset.info.effort_limit
-        preprocessing = checkpoint.preprocessing
-        self._mean = (torch.tensor(preprocessing.mean) / preprocessing.rescale_factor).view(3, 1, 1).to(device)
-        self._std = (torch.tensor(preprocessing.std) / preprocessing.rescale_factor).view(3, 1, 1).to(device)
-        self._starts = np.zeros(len(dataset), np.int64)
-        for start, stop in dataset.episodes:
-            self._starts[start:stop] = start
-        # A row is drawn if the rows behind it that the objective needs are steps of one episode without a gap.
-        whole = np.asarray(dataset["has_next"]) & known_rows(dataset, ACTION)
-        usable = whole & known_rows(dataset, VELOCITY)
-        for ahead in range(1, FUTURE_STEPS):
-            usable[:-ahead] &= whole[ahead:]
-            usable[-ahead:] = False
-        self._usable = usable
-        self._episodes = dataset.episodes
-
-    def rows_of(self, first: int, last: int) -> np.ndarray:
-        """Return the numbers of the rows of episodes `first` to `last` - 1 from which a clip may be drawn."""
-        start, stop = self._episodes[first][0], self._episodes[last - 1][1]
-        return start + np.flatnonzero(self._usable[start:stop])
-
-    def clips(self, rows: np.ndarray) -> Clips:
-        """Return the clips that end at `rows`."""
-        offsets = np.arange(1 - self._clip_frames, FUTURE_STEPS + 1)
-        frames = np.maximum(rows[:, None] + offsets, self._starts[rows][:, None])
-        images = torch.from_numpy(self._images[frames]).to(self._device).permute(0, 1, 4, 2, 3)
-        video = images.float().sub_(self._mean).div_(self._std)
-        ahead = np.arange(FUTURE_STEPS)
-        return Clips(
-            video=video[:, : self._clip_frames],
-            future=video[:, self._clip_frames :],
-            actions=self._tensor(self._actions[rows[:, None] + ahead]),
-            joint_position=self._tensor(self._position[rows]),
-            joint_velocity=self._tensor(self._velocity[rows]),
-        )
-
-    def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(self._device)
-
-
 def train_encoder(
-    dataset: Dataset,
+    datasets: Sequence[Dataset],
     training: EncoderTraining,
     out: Path | str,
     work: Path | str,
@@ -162,7 +108,7 @@ def train_encoder(
     """Train an encoder and write its bundle into the folder `out`; return that folder.
 
     Args:
-        dataset: which kept its frames.
+        datasets: which kept their frames.
         training: how.
         out: folder of the bundle; written at the end, and at every checkpoint.
         work: folder of the checkpoint and of TensorBoard's events; a run found there goes on.
@@ -174,19 +120,15 @@ def train_encoder(
         VjepaError: data that does not fit the encoder, or a checkpoint of another run.
     """
     out, work = Path(out), Path(work)
-    checkpoint = find_checkpoint(training.encoder)
+    checkpoint = _checkpoint(training)
     torch.manual_seed(training.seed)
     encoder = _encoder(checkpoint, training)
-    sampler = ClipSampler(dataset, checkpoint, encoder.config.frames_per_clip, training.device)
-    held_out = max(1, round(len(dataset.episodes) * training.validation_share))
-    rows = sampler.rows_of(0, len(dataset.episodes) - held_out)
-    validation = sampler.rows_of(len(dataset.episodes) - held_out, len(dataset.episodes))
-    if not len(rows) or not len(validation):
-        raise VjepaError(f"{dataset.folder} has too few episodes of more than {FUTURE_STEPS} steps to train on")
-    objective = _objective(training, encoder, dataset).to(training.device)
+    sampler = ClipSampler(datasets, checkpoint, encoder.config.frames_per_clip, training.device)
+    rows, validation = sampler.split_rows(training.validation_share)
+    objective = _objective(training, encoder, sampler.joints).to(training.device)
     parameters = [*encoder.parameters(), *(p for p in objective.parameters() if p.requires_grad)]
     optimiser = adamw(parameters, training.learning_rate, training.weight_decay, betas=(0.9, 0.98))
-    identity = {**asdict(training), "data": identity_of(dataset)}
+    identity = {**asdict(training), "data": [identity_of(dataset) for dataset in datasets]}
     parts = {"encoder": encoder, "objective": objective, "optimiser": optimiser}
     run = TrainingRun(work, identity, parts, training.device)
     step, _ = run.resume()
@@ -194,14 +136,15 @@ def train_encoder(
         draws = (_draw(rows, training.batch_size, training.seed, -1 - i) for i in range(STATISTICS_BATCHES))
         objective.fit_statistics([sampler.clips(draw) for draw in draws])
     forward = torch.compile(objective) if training.compile else objective
-    card = _Card(out, checkpoint, training, dataset, command)
+    card = _Card(out, checkpoint, training, datasets, command)
     begun, since = time.monotonic(), step
     if 0 < step < training.steps and on_step:
         on_step(step, {})
     with run.events(step) as log:
         while step < training.steps:
             set_cosine_rate(optimiser, training.learning_rate, step, training.steps, training.warmup_steps)
-            clips = sampler.clips(_draw(rows, training.batch_size, training.seed, step))
+            change = (training.seed, step) if training.augment else None
+            clips = sampler.clips(_draw(rows, training.batch_size, training.seed, step), change)
             with _autocast(training):
                 loss, measured = forward(encoder, clips)
             optimiser.zero_grad(set_to_none=True)
@@ -243,10 +186,22 @@ def effective_rank(latents: Tensor) -> float:
     return float(torch.exp(-(share * share.clamp(min=1e-12).log()).sum()))
 
 
+def _checkpoint(training: EncoderTraining) -> Checkpoint:
+    """Return the checkpoint whose architecture the encoder gets, with the fields that it has otherwise."""
+    checkpoint = find_checkpoint(training.encoder)
+    model = {**checkpoint.model, **training.model}
+    preprocessing = checkpoint.preprocessing
+    if "crop_size" in training.model:
+        preprocessing = replace(preprocessing, crop=model["crop_size"], resize=model["crop_size"])
+    return replace(checkpoint, model=model, preprocessing=preprocessing)
+
+
 def _encoder(checkpoint: Checkpoint, training: EncoderTraining) -> Any:
     module = empty_module(checkpoint)
-    place_weights(module, checkpoint, torch.device(training.device), torch.float32)
-    if not training.finetune:
+    if training.finetune:
+        place_weights(module, checkpoint, torch.device(training.device), torch.float32)
+    else:
+        module.to_empty(device=training.device)
         # Wider than V-JEPA 2's own 0.02, which a network this narrow learns slowly from: the signal keeps its size.
         for name, parameter in module.named_parameters():
             if parameter.ndim > 1:
@@ -284,10 +239,10 @@ def _speed_up(module: Any) -> None:
         layer.attention.apply_rotary_embeddings = rotate
 
 
-def _objective(training: EncoderTraining, encoder: Any, dataset: Dataset) -> JointEmbedding | MaskedPrediction:
+def _objective(training: EncoderTraining, encoder: Any, joints: Sequence[int]) -> JointEmbedding | MaskedPrediction:
     if training.objective == "masked":
         return MaskedPrediction(encoder.config, training.grid, encoder, training.seed)
-    return JointEmbedding(encoder.config, training.grid, len(dataset.info.joint_names), training.seed)
+    return JointEmbedding(encoder.config, training.grid, joints, training.seed)
 
 
 def _draw(rows: np.ndarray, count: int, seed: int, step: int) -> np.ndarray:
@@ -333,7 +288,7 @@ class _Card:
     out: Path
     checkpoint: Checkpoint
     training: EncoderTraining
-    dataset: Dataset
+    datasets: Sequence[Dataset]
     command: str
 
     def write(self, encoder: Any, objective: Any, step: int, figures: dict[str, float]) -> None:
@@ -354,7 +309,7 @@ class _Card:
             "training": training,
             "steps_done": step,
             "validation": figures,
-            "data": list(self.dataset.info.sources),
+            "data": [source for dataset in self.datasets for source in dataset.info.sources],
             "command": self.command,
         }
         write_bundle(self.out, config, self._text(encoder, step, figures))
@@ -364,7 +319,8 @@ class _Card:
         rows = "".join(f"| {name} | {value:.4g} |\n" for name, value in figures.items())
         return (
             f"# {self.out.name}\n\nA V-JEPA 2 video encoder of {count / 1e6:.2f} million parameters, trained on "
-            f"{len(self.dataset.episodes)} episodes ({len(self.dataset)} frames) of simulator video with the "
+            f"{sum(len(dataset.episodes) for dataset in self.datasets)} episodes "
+            f"({sum(map(len, self.datasets))} frames) of simulator video with the "
             f"objective `{self.training.objective}`: {step} steps of {self.training.batch_size} clips.\n\n"
             f"    {self.command}\n\nOn episodes it was not trained on, at the end:\n\n| figure | value |\n"
             "| --- | --- |\n"

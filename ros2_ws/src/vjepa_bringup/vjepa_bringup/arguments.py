@@ -54,6 +54,16 @@ def seconds(text: str) -> float:
     return value
 
 
+def setting(text: str) -> tuple[str, int | float]:
+    """Return the name and the number of NAME=NUMBER."""
+    name, _, number = text.partition("=")
+    try:
+        value = int(number) if number.lstrip("-").isdigit() else float(number)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=NUMBER, such as tubelet_size=4") from None
+    return name, value
+
+
 def namespace(text: str) -> str:
     """Return a ROS namespace, or '' for none."""
     name = text.strip("/")

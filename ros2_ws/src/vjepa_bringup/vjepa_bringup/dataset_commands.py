@@ -132,6 +132,11 @@ def _add_collect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     collect.add_argument(
         "--plain-share", type=float, default=0.0, help="share of episodes that look as the task does all the same"
     )
+    collect.add_argument("--render", help="dm_control, exact or plain (default: the parameters')")
+    collect.add_argument("--look", metavar="NAME[:LEVEL[:moving]]", help="what the camera sees, such as camera:hard")
+    collect.add_argument(
+        "--plain-frames", action="store_true", help="keep beside each frame the one without look and shadows"
+    )
     _add_kept(collect)
     collect.set_defaults(function=collect_command)
 
@@ -319,9 +324,10 @@ def collect_command(arguments: argparse.Namespace) -> int:
     from vjepa_training.settings import sim_config
 
     options = StackOptions(task=arguments.task, seed=arguments.seed, params_file=arguments.params_file)
-    randomize = {f"randomize_{what}": getattr(arguments, f"randomize_{what}") for what in RANDOMIZED}
+    given = {f"randomize_{what}": getattr(arguments, f"randomize_{what}") for what in RANDOMIZED}
+    given |= {"render": arguments.render, "look": arguments.look}
     parameters = merged_parameters(options)
-    sim = sim_config(parameters["sim_bridge"], arguments.episode_steps, randomize)
+    sim = sim_config(parameters["sim_bridge"], arguments.episode_steps, given)
     config = CollectConfig(
         sim=sim,
         policy=arguments.policy,
@@ -331,6 +337,7 @@ def collect_command(arguments: argparse.Namespace) -> int:
         plain_share=arguments.plain_share,
         latents=not arguments.no_latents,
         frames=arguments.frames or arguments.no_latents,
+        plain_frames=arguments.plain_frames,
     )
     workers = arguments.workers or len(os.sched_getaffinity(0))
     encoder = None if arguments.no_latents else _encoder_config(arguments, threads=arguments.threads or 1)

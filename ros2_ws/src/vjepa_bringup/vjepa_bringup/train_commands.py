@@ -33,13 +33,24 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def _add_encoder(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = kinds.add_parser("encoder", help="a small V-JEPA 2 encoder, on a dataset that kept its frames")
-    parser.add_argument("--data", required=True, metavar="DS", help="dataset with frames (see: vjepa collect --frames)")
+    parser.add_argument(
+        "--data", required=True, nargs="+", metavar="DS", help="datasets with frames (see: vjepa collect --frames)"
+    )
     parser.add_argument("--out", required=True, metavar="BUNDLE", help="folder of the bundle")
     parser.add_argument("--work", metavar="DIR", help="folder of checkpoint and events (default: OUT.training)")
     parser.add_argument(
         "--encoder", default="encoder-small", help="whose architecture and preprocessing it gets (default %(default)s)"
     )
+    parser.add_argument(
+        "--model",
+        type=types.setting,
+        action="append",
+        default=[],
+        metavar="FIELD=NUMBER",
+        help="a field of its model that is another, such as tubelet_size=4; repeatable",
+    )
     parser.add_argument("--finetune", action="store_true", help="begin with its weights too, instead of random ones")
+    parser.add_argument("--augment", action="store_true", help="change light, colours, sharpness ... of each clip anew")
     parser.add_argument("--objective", choices=("joint-embedding", "masked"), default="joint-embedding")
     parser.add_argument("--steps", type=types.positive, default=5000, help="default %(default)s")
     parser.add_argument("--batch-size", type=types.positive, default=64, help="clips a step (default %(default)s)")
@@ -177,14 +188,16 @@ def encoder_command(arguments: argparse.Namespace) -> int:
 
     names = [field.name for field in dataclasses.fields(EncoderTraining)]
     given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
-    training = EncoderTraining(**{**given, "encoder": find_bundle(arguments.encoder)})
+    training = EncoderTraining(**{**given, "encoder": find_bundle(arguments.encoder), "model": dict(arguments.model)})
     work = Path(arguments.work or arguments.out.rstrip("/") + ".training")
     with Progress("training", "steps", training.steps) as bar:
 
         def on_step(step: int, figures: dict[str, float]) -> None:
             _show(bar, step, training.steps, figures, 3)
 
-        train_encoder(Dataset(arguments.data), training, arguments.out, work, _command(), on_step)
+        train_encoder(
+            [Dataset(folder) for folder in arguments.data], training, arguments.out, work, _command(), on_step
+        )
     print(f"encoder written to {arguments.out}; its training can be looked at with: tensorboard --logdir {work}")
     return 0
 

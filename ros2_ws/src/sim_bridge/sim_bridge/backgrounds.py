@@ -1,0 +1,141 @@
+"""Pictures to put behind the arm: those of a folder, or drawn ones that depend on their number alone."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from vjepa_interfaces.errors import VjepaError
+
+SIDE = 256
+"""Pixels along a side."""
+MOST_FRAMES = 100
+"""Frames that are read of a video."""
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".webm")
+
+_STREAM = 6
+
+
+class Pictures:
+    """Videos by number, each a list of (SIDE, SIDE, 3) uint8 pictures.
+
+    A folder's are its entries by name: folders of pictures, as DAVIS has them, video files, or single pictures.
+    """
+
+    def __init__(self, folder: str = ""):
+        """Look into `folder`; none means drawn ones.
+
+        Raises:
+            VjepaError: the folder has no pictures and no videos.
+        """
+        self._entries: list[Path] = []
+        if folder:
+            self._entries = [
+                path
+                for path in sorted(Path(folder).glob("*"))
+                if path.is_dir() or path.suffix.lower() in (*PICTURES, *VIDEOS)
+            ]
+            if not self._entries:
+                raise VjepaError(
+                    f"{folder} has no backgrounds; expected a folder with pictures ({', '.join(PICTURES)}), videos "
+                    f"({', '.join(VIDEOS)}) or folders of pictures"
+                )
+
+    def video(self, number: int, moving: bool) -> Sequence[np.ndarray]:
+        """Return the video `number`, of a folder's modulo how many it has; all of it, or one of its pictures."""
+        if not self._entries:
+            return drawn_video(number, MOST_FRAMES if moving else 1)
+        frames = _read(self._entries[number % len(self._entries)])
+        return frames if moving else frames[len(frames) // 2 : len(frames) // 2 + 1]
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in PICTURES
+
+
+@lru_cache(maxsize=16)
+def _read(path: Path) -> Sequence[np.ndarray]:
+    frames: list[np.ndarray] = []
+    if path.suffix.lower() in VIDEOS:
+        capture = cv2.VideoCapture(str(path))
+        while len(frames) < MOST_FRAMES and (got := capture.read())[0]:
+            frames.append(cv2.cvtColor(got[1], cv2.COLOR_BGR2RGB))
+        capture.release()
+    else:
+        pictures = [each for each in sorted(path.iterdir()) if _is_picture(each)] if path.is_dir() else [path]
+        for picture in pictures[:MOST_FRAMES]:
+            frame = cv2.imread(str(picture), cv2.IMREAD_COLOR_RGB)
+            if frame is None:
+                raise VjepaError(f"{picture} cannot be read; expected a picture for a background")
+            frames.append(frame)
+    if not frames:
+        raise VjepaError(f"{path} has no frame that can be read; expected pictures or a video for a background")
+    return [cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for frame in frames]
+
+
+@lru_cache(maxsize=64)
+def drawn_video(number: int, frames: int) -> Sequence[np.ndarray]:
+    """Draw a video: layers of clouds, stripes, tiles and shapes in random colours, over which a window wanders."""
+    rng = np.random.default_rng((number, _STREAM))
+    canvas = _clouds(rng)
+    for _ in range(rng.integers(0, 3)):
+        layer = (_clouds, _stripes, _cells, _shapes)[rng.integers(4)](rng)
+        mask = _clouds(rng)[..., :1] > rng.uniform(0.2, 0.8) if rng.random() < 0.5 else rng.uniform(0.3, 1)
+        canvas = canvas * (1 - mask) + layer * mask
+    canvas = (255 * np.clip(canvas, 0, 1)).astype(np.uint8)
+    velocity = rng.uniform(-3, 3, 2)
+    offset = rng.integers(0, SIDE, 2)
+    return [np.roll(canvas, tuple(np.round(offset + i * velocity).astype(int)), (0, 1)) for i in range(frames)]
+
+
+def _colours(rng: np.random.Generator, count: int) -> np.ndarray:
+    return rng.uniform(0, 1, (count, 3)).astype(np.float32)
+
+
+def _clouds(rng: np.random.Generator) -> np.ndarray:
+    """Smooth noise of several sizes between two or three colours."""
+    total = np.zeros((SIDE, SIDE), np.float32)
+    for octave in range(int(rng.integers(2, 7))):
+        coarse = rng.standard_normal((2 ** (octave + 1),) * 2).astype(np.float32)
+        total += cv2.resize(coarse, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC) * rng.uniform(0.4, 0.8) ** octave
+    share = (total - total.min()) / max(float(np.ptp(total)), 1e-6)
+    colours = _colours(rng, 3)
+    return np.stack([np.interp(share, (0, 0.5, 1), colours[:, i]) for i in range(3)], -1).astype(np.float32)
+
+
+def _stripes(rng: np.random.Generator) -> np.ndarray:
+    rows, columns = np.mgrid[:SIDE, :SIDE].astype(np.float32)
+    angle, width = rng.uniform(0, np.pi), rng.uniform(4, 60)
+    place = (rows * np.sin(angle) + columns * np.cos(angle)) / width
+    colours = _colours(rng, 2)
+    if rng.random() < 0.5:
+        other = (rows * np.cos(angle) - columns * np.sin(angle)) / width
+        return colours[(np.floor(place) + np.floor(other)).astype(int) % 2]
+    return colours[np.floor(place).astype(int) % 2]
+
+
+def _cells(rng: np.random.Generator) -> np.ndarray:
+    """Each point in the colour of the nearest of some seeds."""
+    count = int(rng.integers(4, 40))
+    seeds = rng.uniform(0, SIDE, (count, 2)).astype(np.float32)
+    rows, columns = np.mgrid[:SIDE, :SIDE].astype(np.float32)
+    nearest = np.argmin([(rows - y) ** 2 + (columns - x) ** 2 for y, x in seeds], axis=0)
+    return _colours(rng, count)[nearest]
+
+
+def _shapes(rng: np.random.Generator) -> np.ndarray:
+    canvas = np.broadcast_to(_colours(rng, 1)[0], (SIDE, SIDE, 3)).copy()
+    for colour in _colours(rng, int(rng.integers(2, 20))).tolist():
+        centre = rng.integers(0, SIDE, 2).tolist()
+        kind = rng.integers(3)
+        if kind == 0:
+            cv2.circle(canvas, centre, int(rng.integers(4, 50)), colour, -1, cv2.LINE_AA)
+        elif kind == 1:
+            cv2.line(canvas, centre, rng.integers(0, SIDE, 2).tolist(), colour, int(rng.integers(2, 20)), cv2.LINE_AA)
+        else:
+            corners = (np.array(centre) + rng.integers(-50, 50, (int(rng.integers(3, 6)), 2))).astype(np.int32)
+            cv2.fillPoly(canvas, [corners], colour, cv2.LINE_AA)
+    return canvas

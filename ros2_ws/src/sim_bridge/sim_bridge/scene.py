@@ -1,0 +1,128 @@
+"""What a look may change of a compiled MuJoCo model, and the way back to how it was."""
+
+from typing import Any
+
+import cv2
+import numpy as np
+
+from sim_bridge.camera_view import CameraView
+
+SKY_SIDE = 256
+"""Pixels along a side of a sky that a picture replaces: more than a frame of it can show, and quick to upload."""
+
+_FLOOR_ALPHA = {"reacher": 0.0, "point_mass": 0.0, "walker": 1.0, "cheetah": 1.0}
+"""How much of the floor is left before another sky, by domain, as in the Distracting Control Suite; elsewhere 0.3."""
+
+_ARRAYS = ("mat_rgba", "light_diffuse", "light_ambient", "light_specular", "tex_width", "tex_height")
+
+
+class Scene:
+    """A model as a look sees it.
+
+    Attributes:
+        model: dm_control's model.
+        data: dm_control's data.
+        camera_id: number of the camera that looks.
+        is_upright: whether the camera looks at the arm from the side rather than from above.
+        nominal: arrays of the model as they were, by name.
+    """
+
+    def __init__(self, physics: Any, domain: str, view: CameraView, camera_id: int, is_upright: bool):
+        """Take the model as it is now for nominal."""
+        self.model, self.data, self.camera_id, self.is_upright = physics.model, physics.data, camera_id, is_upright
+        self._view, self._floor_alpha = view, _FLOOR_ALPHA.get(domain, 0.3)
+        self.nominal = {name: getattr(self.model, name).copy() for name in _ARRAYS}
+        self._headlight = {part: getattr(self.model.vis.headlight, part).copy() for part in ("ambient", "diffuse")}
+        self._textures: dict[int, np.ndarray] = {}  # Pixels of those that were replaced.
+        self._shown: dict[int, int] = {}
+
+    def restore(self) -> None:
+        """Make the model what it was."""
+        for name, array in self.nominal.items():
+            getattr(self.model, name)[:] = array
+        for part, value in self._headlight.items():
+            getattr(self.model.vis.headlight, part)[:] = value
+        for texture, pixels in self._textures.items():
+            start = int(self.model.tex_adr[texture])
+            self.model.tex_data[start : start + len(pixels)] = pixels
+            self._view.upload(texture)
+        self._textures.clear()
+        self._shown.clear()
+        self._view.set_flags(None, None)
+
+    def set_flags(self, shadows: bool, reflections: bool) -> None:
+        """Render with shadows and reflections or without, until `restore`."""
+        self._view.set_flags(shadows, reflections)
+
+    def look_at(self) -> np.ndarray:
+        """Return the point that the camera looks at: as far away as the arm's centre of mass, (3,) m."""
+        position = self.data.cam_xpos[self.camera_id]
+        distance = np.linalg.norm(position - self.data.subtree_com[1])
+        return position - distance * self.data.cam_xmat[self.camera_id].reshape(3, 3)[:, 2]
+
+    def place_camera(self, position: np.ndarray, pose: np.ndarray) -> None:
+        """Put the camera at `position`, (3,) m, with the axes that are the columns of `pose`, (3, 3)."""
+        self.data.cam_xpos[self.camera_id] = position
+        self.data.cam_xmat[self.camera_id] = pose.ravel()
+
+    def light(self, shift: np.ndarray, factor: np.ndarray) -> None:
+        """Move all lamps by `shift`, (3,) m, and multiply their light, and the camera's own, by `factor`, (3,)."""
+        position = self.data.xpos[self.model.light_bodyid] + self.model.light_pos + shift
+        self.data.light_xpos[:] = position
+        toward = self.model.light_dir - shift  # A lamp that is far away turns instead of moving.
+        self.data.light_xdir[:] = toward / np.linalg.norm(toward, axis=1, keepdims=True)
+        self.model.light_diffuse[:] = np.clip(self.nominal["light_diffuse"] * factor, 0, 1)
+        self.model.vis.headlight.ambient[:] = np.clip(self._headlight["ambient"] * factor, 0, 1)
+        self.model.vis.headlight.diffuse[:] = np.clip(self._headlight["diffuse"] * factor, 0, 1)
+
+    def set_sky(self, picture: np.ndarray) -> None:
+        """Show `picture`, (height, width, 3) uint8, on each side of the sky, and the floor as the suite does."""
+        self.model.mat_rgba[self.model.name2id("grid", "material"), 3] = self._floor_alpha
+        sky = self.model.name2id("skybox", "texture")
+        if self._shown.get(sky) == id(picture):
+            return
+        self._keep(sky)
+        self.model.tex_width[sky] = self.model.tex_height[sky] = SKY_SIDE
+        self._replace(sky, picture)
+
+    def set_floor(self, picture: np.ndarray) -> None:
+        """Show `picture`, (height, width, 3) uint8, on the floor."""
+        floor = self.model.name2id("grid", "texture")
+        self._keep(floor)
+        self._replace(floor, picture)
+
+    def _keep(self, texture: int) -> None:
+        if texture not in self._textures:
+            start = int(self.model.tex_adr[texture])
+            size = int(self.model.tex_height[texture] * self.model.tex_width[texture] * 3)
+            self._textures[texture] = self.model.tex_data[start : start + size].copy()
+
+    def _replace(self, texture: int, picture: np.ndarray) -> None:
+        size = int(self.model.tex_width[texture]), int(self.model.tex_height[texture])
+        pixels = cv2.resize(picture, size, interpolation=cv2.INTER_AREA).ravel()
+        start = int(self.model.tex_adr[texture])
+        self.model.tex_data[start : start + len(pixels)] = pixels
+        self._shown[texture] = id(picture)
+        self._view.upload(texture)
+
+
+def orbit_pose(direction: np.ndarray, roll: float, upright: bool) -> np.ndarray:
+    """Return the axes of a camera that looks along `direction`, as the columns of a (3, 3) matrix.
+
+    Args:
+        direction: (3,), of any length.
+        roll: about the line of sight, rad.
+        upright: whether its sides are level, so that what stands upright does so in the frame; otherwise it is the
+            camera that looks straight down, turned the shortest way.
+    """
+    z = -direction / np.linalg.norm(direction)
+    if upright:
+        x = np.cross((0.0, 0.0, 1.0), z)
+        x /= np.linalg.norm(x)
+        pose = np.stack((x, np.cross(z, x), z), axis=1)
+    else:
+        axis = np.array([-z[1], z[0], 0.0])  # Rodrigues' formula, from (0, 0, 1) to z.
+        cross = np.array([[0, 0, axis[1]], [0, 0, -axis[0]], [-axis[1], axis[0], 0]])
+        pose = np.eye(3) + cross + cross @ cross / (1 + z[2])
+    cosine, sine = np.cos(roll), np.sin(roll)
+    return pose @ np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
