@@ -26,6 +26,8 @@ from vjepa_training.train_reward import RewardTraining, train_reward
 from vjepa_training.train_sac import SacTraining, train_sac
 from vjepa_training.transitions import open_transitions
 
+pytestmark = pytest.mark.slow
+
 OTHERS = sorted(name for name in TASKS if not name.startswith("reacher"))
 WITHOUT_EXPERT = [name for name in OTHERS if not experts_of(name)]
 MODELS = Path(__file__).resolve().parents[4] / "models"
@@ -62,7 +64,7 @@ def data(tmp_path_factory, encoder_config):
 
 @pytest.mark.parametrize(
     "task",
-    ["finger-spin", *(pytest.param(t, marks=pytest.mark.slow) for t in ("cartpole-swingup", "manipulator-bring_ball"))],
+    ["finger-spin", "cartpole-swingup", "manipulator-bring_ball"],
 )
 def test_any_number_of_joints_goes_from_data_to_an_actor_that_drives(task, data, encoder, tmp_path):
     dataset, sim = data(task), replace(SIM, task=task)
@@ -87,7 +89,6 @@ def test_mixed_data_is_of_the_planners_that_know_the_task(encoder):
         collector.close()
 
 
-@pytest.mark.slow
 def test_a_pushed_point_is_cloned_from_its_own_expert(data, encoder, tmp_path):
     dataset = data("point_mass-easy")
     training = replace(

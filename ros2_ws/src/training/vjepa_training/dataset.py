@@ -55,10 +55,10 @@ class DatasetInfo:
         control_period_ns: one control step, nanoseconds.
         latent_shape: rows and dimension of a latent; None where none are kept.
         image_shape: height, width and 3 of a frame; None where none are kept.
-        plain_images: whether there is beside each frame that of the same state without look and shadows.
         encoder: what `Encoder.info` said of the encoder of the latents; None without latents.
         task: dm_control task; empty where unknown.
         sources: what each part was made of, one JSON object each: command, seeds, bags, versions.
+        plain_images: whether there is beside each frame that of the same state without look and shadows.
     """
 
     joint_names: tuple[str, ...]
@@ -66,10 +66,10 @@ class DatasetInfo:
     control_period_ns: int
     latent_shape: tuple[int, int] | None = None
     image_shape: tuple[int, int, int] | None = None
-    plain_images: bool = False
     encoder: dict[str, Any] | None = None
     task: str = ""
     sources: tuple[dict[str, Any], ...] = field(default=())
+    plain_images: bool = False
 
     @property
     def arm(self) -> EffortLimits:
