@@ -40,6 +40,7 @@ ROSDEP_KEYS = {
 }
 # Imported modules that only pip brings, with the distribution that holds each. rosdep has no pinned key for any.
 FROM_PIP = {
+    "PIL": "pillow",
     "dm_control": "dm_control",
     "glfw": "glfw",
     "gymnasium": "gymnasium",
