@@ -226,7 +226,10 @@ def test_killed_between_rounds_it_goes_on_and_ends_in_the_same_policy(small_data
     training = dataclasses.replace(QUICK, epochs=1, dagger=2, dagger_episodes=2, dagger_steps=5)
     frames = labelled_frames(small_data, training)
     whole = train_bc(frames, training, encoder)
-    fitted = []
+    fitted, resumed_at = [], []
+
+    def note(*at):
+        resumed_at.append(at)
 
     def killed_in_round_2(entry):
         fitted.append(entry["round"])
@@ -234,10 +237,21 @@ def test_killed_between_rounds_it_goes_on_and_ends_in_the_same_policy(small_data
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_bc(frames, training, encoder, killed_in_round_2, work=tmp_path)
+        train_bc(frames, training, encoder, killed_in_round_2, work=tmp_path, on_resume=note)
     assert fitted == [0, 1, 2]
-    resumed = train_bc(frames, training, encoder, lambda entry: fitted.append(entry["round"]), work=tmp_path)
+    assert not resumed_at
+    resumed = train_bc(
+        frames,
+        training,
+        encoder,
+        lambda entry: fitted.append(entry["round"]),
+        work=tmp_path,
+        on_resume=note,
+    )
     assert fitted == [0, 1, 2, 2]
+    assert resumed_at == [(2, "policy")]
+    train_bc(frames, training, encoder, work=tmp_path, on_resume=note)
+    assert resumed_at == [(2, "policy"), (2, "")]
     assert resumed.curve == whole.curve
     for name, tensor in whole.policy.state_dict().items():
         assert torch.equal(tensor, resumed.policy.state_dict()[name]), name

@@ -40,6 +40,8 @@ AUTO, EXPERT, RECORDED = "auto", "expert", "recorded"
 SCALE_QUANTILE, LEAST_SCALE = 0.999, 1e-3
 """Of the recorded actions of a joint, the size that its normalisation takes for its largest; a still joint has none."""
 COMMAND = "command"
+ROLLOUTS, POLICY = "rollouts", "policy"
+"""The steps of a round that are kept."""
 CLIPPED_SHARE = 0.01
 """Recorded actions beyond the effort limit, as a share: more is a limit that is not the arm's."""
 
@@ -344,6 +346,7 @@ def train_bc(
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     on_round: Callable[[int, list[float]], None] | None = None,
     work: Path | None = None,
+    on_resume: Callable[[int, str], None] | None = None,
 ) -> Outcome:
     """Clone the expert on `frames`, then on what DAgger adds.
 
@@ -354,6 +357,8 @@ def train_bc(
         on_epoch: called with each entry of the curve.
         on_round: called after each round's rollouts with its number and the returns of its episodes.
         work: folder in which each round's rollouts and policy are kept; a training found there goes on behind the last.
+        on_resume: called where a training goes on, before its first step that is not kept, with the round and the step:
+            `rollouts`, `policy`, or nothing where every step is kept.
 
     Raises:
         VjepaError: DAgger without an encoder, no episodes to validate on, or a training of other settings in `work`.
@@ -361,50 +366,61 @@ def train_bc(
     if training.dagger and encoder is None:
         raise VjepaError("DAgger rolls the policy out, which takes the encoder of the dataset; name it with --encoder")
     identity = json.dumps([asdict(training), hashlib.sha256(frames.labels.tobytes()).hexdigest()])
-    kept = _Kept(work, identity)
+    kept = _Kept(work, identity, on_resume)
     outcome: Outcome | None = None
     for number in range(training.dagger + 1):
         if number:
             assert encoder is not None
             assert outcome is not None
             rolled_out = partial(_dagger_frames, outcome.policy, training, encoder, number)
-            rows, returns = kept.or_made(f"rollouts-{number}", rolled_out)
+            rows, returns = kept.or_made(number, ROLLOUTS, rolled_out)
             if on_round:
                 on_round(number, returns)
             frames = frames.joined(Frames(*(tensor.numpy() for tensor in rows)))
         fitted = partial(_fit, frames, training, number, outcome.policy if outcome else None, on_epoch)
-        state, curve, variance = kept.or_made(f"policy-{number}", fitted)
+        state, curve, variance = kept.or_made(number, POLICY, fitted)
         policy = Policy(_policy_config(frames, training)).to(training.device)
         policy.load_state_dict(state)
         before = outcome.curve if outcome else []
         outcome = Outcome(policy.eval().requires_grad_(False), before + curve, len(frames), variance)
+    kept.tell_resumed(training.dagger, "")
     assert outcome is not None
     return outcome
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Kept:
     """Steps of a training in files of a folder, so that one that was killed need not take them again."""
 
     folder: Path | None
     identity: str
+    on_resume: Callable[[int, str], None] | None
+    found: bool = False
 
-    def or_made(self, name: str, make: Callable[[], Any]) -> Any:
-        """Return what the file `name` keeps or, where there is none, what `make` returns, and keep that."""
+    def or_made(self, number: int, step: str, make: Callable[[], Any]) -> Any:
+        """Return what the folder keeps of a round's step or, where it has none, what `make` returns, and keep that."""
         if self.folder is None:
             return make()
-        path = self.folder / f"{name}.pt"
+        path = self.folder / f"{step}-{number}.pt"
         if path.exists():
-            found = torch.load(path, weights_only=True)
-            if found["identity"] != self.identity:
+            kept = torch.load(path, weights_only=True)
+            if kept["identity"] != self.identity:
                 raise VjepaError(f"{path} is of a training of other data or settings; remove {self.folder}")
-            return found["made"]
+            self.found = True
+            return kept["made"]
+        self.tell_resumed(number, step)
         made = make()
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
         torch.save({"identity": self.identity, "made": made}, temporary)
         temporary.replace(path)
         return made
+
+    def tell_resumed(self, number: int, step: str) -> None:
+        """Call `on_resume` once, where steps before this one were kept."""
+        if self.found and self.on_resume:
+            self.on_resume(number, step)
+        self.found, self.on_resume = False, None
 
 
 def encoder_of(dataset: Dataset, name: str, device: str) -> Encoder:

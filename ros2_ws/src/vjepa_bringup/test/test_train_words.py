@@ -27,3 +27,15 @@ def test_a_training_that_goes_on_tells_from_where(capsys):
         "going on from step 400 of 1000",
         "step 500 of 1000: validation_loss 0.25",
     ]
+
+
+def test_a_cloning_that_goes_on_tells_from_which_round_and_step(capsys):
+    with _Rounds(epochs=5, patience=2, last_round=2) as rounds:
+        rounds.on_resume(1, "rollouts")
+        rounds.on_resume(2, "policy")
+        rounds.on_resume(2, "")
+    assert capsys.readouterr().out.splitlines() == [
+        "going on from round 1 of 2: rolling out",
+        "going on from round 2 of 2: training",
+        "every round was trained before; nothing is trained again",
+    ]

@@ -236,10 +236,10 @@ def bc_command(arguments: argparse.Namespace) -> int:
     labels = "labelled by the expert" if frames.source == EXPERT else f"with the recorded {frames.source}s as labels"
     print(f"{len(frames)} frames of {len(episodes)} of {len(dataset.episodes)} episodes, {labels}", flush=True)
 
-    rounds = _Rounds(training.epochs, training.patience)
+    rounds = _Rounds(training.epochs, training.patience, training.dagger)
     work = Path(arguments.work or arguments.out.rstrip("/") + ".training")
     with rounds:
-        outcome = train_bc(frames, training, encoder, rounds.on_epoch, rounds.on_round, work)
+        outcome = train_bc(frames, training, encoder, rounds.on_epoch, rounds.on_round, work, rounds.on_resume)
     facts = write_policy(arguments.out, outcome, training, dataset, _command(), frames.source)
     error = against_constant(facts["validation"], outcome.variance)
     print(f"policy written to {arguments.out}; on unseen episodes its mean squared error is {error}")
@@ -361,8 +361,8 @@ def _show(bar: Progress, step: int, steps: int, figures: dict[str, float], digit
 class _Rounds:
     """The progress of a cloning in rounds of epochs: a bar for each round, and a line when it has ended."""
 
-    def __init__(self, epochs: int, patience: int):
-        self._epochs, self._patience = epochs, patience
+    def __init__(self, epochs: int, patience: int, last_round: int = 0):
+        self._epochs, self._patience, self._last_round = epochs, patience, last_round
         self._entries: list[dict[str, float]] = []
         self._bar: Progress | None = None
 
@@ -390,6 +390,14 @@ class _Rounds:
         """Take the returns of a round's rollouts."""
         mean = sum(returns) / len(returns)
         print(f"round {number}: {len(returns)} episodes rolled out, mean return {mean:.1f}", flush=True)
+
+    def on_resume(self, number: int, step: str) -> None:
+        """Take the first step, of round `number`, that is not kept from a training that was ended."""
+        words = {"rollouts": "rolling out", "policy": "training"}
+        if step in words:
+            print(f"going on from round {number} of {self._last_round}: {words[step]}", flush=True)
+        else:
+            print("every round was trained before; nothing is trained again", flush=True)
 
     def _end(self, completed: bool = True) -> None:
         if self._bar is None:
