@@ -7,7 +7,7 @@ from typing import Any
 from sim_bridge.env import SimConfig
 from vjepa_interfaces.bundle import read_bundle
 from vjepa_interfaces.parameters import read_parameters
-from vjepa_perception.encoder import EncoderConfig, load_encoder
+from vjepa_perception.encoder import EncoderConfig, identify_encoder, load_encoder
 
 __all__ = ["encoder_config", "load_encoder", "refuse_misfits", "sim_config"]
 
@@ -45,17 +45,14 @@ def refuse_misfits(parameters: Mapping[str, Mapping[str, Any]], bundles: Iterabl
         bundles: that the planner reads.
 
     Raises:
-        VjepaError: as `sim_config`, `load_encoder` and `Bundle.check_encoder`.
+        VjepaError: as `sim_config`, `identify_encoder` and `Bundle.check_encoder`.
     """
     sim = parameters["sim_bridge"]
     sim_config(sim, sim["episode_steps"], {})
-    encoder = load_encoder(encoder_config(parameters["vjepa_perception"], threads=0))
-    try:
-        for bundle in map(read_bundle, bundles):
-            if "encoder_fingerprint" in bundle.config:
-                bundle.check_encoder(encoder.fingerprint, encoder.name)
-    finally:
-        encoder.close()
+    name, fingerprint = identify_encoder(encoder_config(parameters["vjepa_perception"], threads=0))
+    for bundle in map(read_bundle, bundles):
+        if "encoder_fingerprint" in bundle.config:
+            bundle.check_encoder(fingerprint, name)
 
 
 def _fields_of(config_class: type, parameters: Mapping[str, Any]) -> dict[str, Any]:

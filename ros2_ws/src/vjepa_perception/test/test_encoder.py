@@ -1,5 +1,6 @@
 """The encoder on small random checkpoints, in transformers' format and as bundles, against transformers' own model."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -17,7 +18,15 @@ from vjepa_interfaces.bundle import write_bundle
 from vjepa_interfaces.errors import VjepaError
 from vjepa_perception import weights
 from vjepa_perception.checkpoint import find_checkpoint
-from vjepa_perception.encoder import Encoder, EncoderConfig, EncoderError, empty_module, load_encoder, pooled
+from vjepa_perception.encoder import (
+    Encoder,
+    EncoderConfig,
+    EncoderError,
+    empty_module,
+    identify_encoder,
+    load_encoder,
+    pooled,
+)
 from vjepa_perception.preprocessing import Preprocessing
 from vjepa_perception.weights import MemoryShortageError
 
@@ -204,6 +213,29 @@ def test_the_fingerprint_is_of_weights_preprocessing_clip_length_and_pooling_onl
     others.append(load(folder))
     fingerprints = {encoder.fingerprint for encoder in [base, *others]}
     assert len(fingerprints) == 1 + len(others)
+
+
+def test_an_encoder_is_identified_without_being_loaded(saved, tmp_path, monkeypatch):
+    seeded = write_bundle(tmp_path / "seeded", BUNDLE, "").path
+    configs = [EncoderConfig(str(path), "cpu", dtype) for path in (saved, seeded) for dtype in ("float32", "bfloat16")]
+    loaded = [load_encoder(config) for config in configs]
+    monkeypatch.setattr("vjepa_perception.encoder.Engine", None)
+    assert [identify_encoder(config) for config in configs] == [(e.name, e.fingerprint) for e in loaded]
+
+
+def test_what_cannot_be_loaded_is_not_identified_either(folder, monkeypatch):
+    config = EncoderConfig(str(folder), "cpu")
+    with pytest.raises(EncoderError, match="grid is 9"):
+        identify_encoder(dataclasses.replace(config, grid=9))
+    file = folder / "model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-100])
+    with pytest.raises(VjepaError, match="truncated or corrupt"):
+        identify_encoder(config)
+    file.write_bytes(whole)
+    monkeypatch.setattr(weights, "_free_bytes", lambda device: 1)
+    with pytest.raises(MemoryShortageError, match="free"):
+        identify_encoder(config)
 
 
 def test_narrow_types_give_close_latents(saved):

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from vjepa_interfaces.forked import mark_initialised, refuse_fork
 from vjepa_perception.checkpoint import Checkpoint, CheckpointError, find_checkpoint
 from vjepa_perception.engine import Engine, activation, weight_shapes
 from vjepa_perception.preprocessing import Preprocessing
-from vjepa_perception.weights import explained_shortage, read_weights
+from vjepa_perception.weights import check_memory, explained_shortage, hash_weights, read_weights
 
 _WITHOUT_EFFECT = frozenset(
     [
@@ -142,7 +142,7 @@ class Encoder:
         self.shape = (1 + (tokens if self.grid == ALL_TOKENS else self.grid**2), model.hidden_size)
         self.untrained = checkpoint.init_seed is not None
         self.parameters = sum(weight.numel() for weight in weights.values())
-        self.fingerprint = self._fingerprint(weights_digest, model)
+        self.fingerprint = _fingerprint(weights_digest, model, checkpoint.preprocessing, config)
 
     def preprocess(self, rgb: np.ndarray) -> torch.Tensor:
         """Return a frame, uint8 of shape (height, width, 3), as the encoder takes it: float32, (3, side, side).
@@ -227,16 +227,6 @@ class Encoder:
             raise EncoderError(f"a clip has a frame of shape {tuple(wrong.shape)}; expected {shape}, from preprocess()")
         return self._engine
 
-    def _fingerprint(self, weights_digest: str, model: Any) -> str:
-        facts = {
-            "weights": weights_digest,
-            "model": {name: getattr(model, name) for name in _MEANT_BY_WEIGHTS},
-            "preprocessing": asdict(self._preprocessing),
-            "clip_frames": self.clip_frames,
-            "grid": self.grid,
-        }
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-
 
 def load_encoder(config: EncoderConfig) -> Encoder:
     """Load the encoder that `config` names; nothing is downloaded that is on this machine already.
@@ -248,20 +238,51 @@ def load_encoder(config: EncoderConfig) -> Encoder:
         ForkedError: this process was forked after an encoder had been loaded.
         VjepaError: an unknown device or dtype, or a preprocessing that is not V-JEPA 2's.
     """
-    mark_initialised(TORCH)
-    config = replace(config, encoder=find_bundle(config.encoder))
-    device = _device(config.device)
-    dtype = _dtype(config.dtype, device)
-    if config.threads < 0:
-        raise EncoderError(f"threads is {config.threads}; expected a number of threads, or 0 to leave it to torch")
-    checkpoint = find_checkpoint(config.encoder)
-    model = model_config(checkpoint)
-    _check_fit(model, checkpoint, config)
+    checkpoint, model, device, dtype = _resolved(config)
     if config.threads:
         torch.set_num_threads(config.threads)
     _keep_freed_memory()
     weights, digest = read_weights(weight_shapes(model), checkpoint, device, dtype)
     return Encoder(model, weights, checkpoint, digest, config)
+
+
+def identify_encoder(config: EncoderConfig) -> tuple[str, str]:
+    """Return the name and the fingerprint of the encoder that `config` names, without loading it.
+
+    It reads every weight once, keeps none, and refuses what `load_encoder` refuses.
+
+    Raises:
+        VjepaError: as `load_encoder`.
+    """
+    checkpoint, model, device, dtype = _resolved(config)
+    shapes = weight_shapes(model)
+    check_memory(shapes, checkpoint, device, dtype)
+    return checkpoint.name, _fingerprint(hash_weights(shapes, checkpoint), model, checkpoint.preprocessing, config)
+
+
+def _resolved(config: EncoderConfig) -> tuple[Checkpoint, Any, torch.device, torch.dtype]:
+    """Return checkpoint, transformers' configuration, device and type of an encoder, having refused what cannot be."""
+    mark_initialised(TORCH)
+    device = _device(config.device)
+    dtype = _dtype(config.dtype, device)
+    if config.threads < 0:
+        raise EncoderError(f"threads is {config.threads}; expected a number of threads, or 0 to leave it to torch")
+    checkpoint = find_checkpoint(find_bundle(config.encoder))
+    model = model_config(checkpoint)
+    _check_fit(model, checkpoint, config)
+    return checkpoint, model, device, dtype
+
+
+def _fingerprint(weights_digest: str, model: Any, preprocessing: Preprocessing, config: EncoderConfig) -> str:
+    """Return the `fingerprint` of an `Encoder`."""
+    facts = {
+        "weights": weights_digest,
+        "model": {name: getattr(model, name) for name in _MEANT_BY_WEIGHTS},
+        "preprocessing": asdict(preprocessing),
+        "clip_frames": config.clip_frames,
+        "grid": config.grid,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _keep_freed_memory() -> None:

@@ -60,23 +60,50 @@ def read_weights(
         CheckpointError: a file is truncated or corrupt, or its tensors are not those of the configuration.
         MemoryShortageError: the weights do not fit.
     """
-    count = sum(math.prod(shape) for shape in shapes.values())
-    _check_memory(f"{checkpoint.name} ({count / 1e6:.0f}M parameters, {dtype})", count * dtype.itemsize, device)
+    check_memory(shapes, checkpoint, device, dtype)
     digest = hashlib.sha256()
     placed = {}
+    with explained_shortage(f"loading {checkpoint.name} as {dtype} on {device}"):
+        for name, weight in _hashed_weights(shapes, checkpoint, digest):
+            # A copy, since the tensor just read may be a view of the file.
+            placed[name] = weight.to(device, dtype, copy=True)
+    return placed, digest.hexdigest()
+
+
+def hash_weights(shapes: dict[str, tuple[int, ...]], checkpoint: Checkpoint) -> str:
+    """Return the sha256 that `read_weights` returns, keeping no weight in memory.
+
+    Raises:
+        CheckpointError: as `read_weights`.
+    """
+    digest = hashlib.sha256()
+    for _ in _hashed_weights(shapes, checkpoint, digest):
+        pass
+    return digest.hexdigest()
+
+
+def check_memory(
+    shapes: dict[str, tuple[int, ...]], checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
+) -> None:
+    """Refuse weights that do not fit into a device's free memory, with a MemoryShortageError."""
+    count = sum(math.prod(shape) for shape in shapes.values())
+    _check_memory(f"{checkpoint.name} ({count / 1e6:.0f}M parameters, {dtype})", count * dtype.itemsize, device)
+
+
+def _hashed_weights(
+    shapes: dict[str, tuple[int, ...]], checkpoint: Checkpoint, digest: "hashlib._Hash"
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield each weight as float32, in the order of the names, once it is in the digest."""
     with contextlib.ExitStack() as stack:
         if checkpoint.init_seed is not None:
             read = _seeded(shapes, checkpoint.init_seed, checkpoint.model.get("initializer_range", 0.02))
         else:
             read = stack.enter_context(_opened(checkpoint.weights, shapes))
-        stack.enter_context(explained_shortage(f"loading {checkpoint.name} as {dtype} on {device}"))
         for name in sorted(shapes):
             weight = read(name).to(torch.float32).contiguous()
             digest.update(json.dumps([name, list(weight.shape)]).encode())
             digest.update(weight.numpy().data)
-            # A copy, since the tensor just read may be a view of the file.
-            placed[name] = weight.to(device, dtype, copy=True)
-    return placed, digest.hexdigest()
+            yield name, weight
 
 
 @contextlib.contextmanager
