@@ -5,6 +5,7 @@ from typing import Any
 
 from sim_bridge.tasks import TASKS, task_named
 from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_perception.placement import AUTO, refuse_unknown_placement
 from vjepa_planner.registry import available
 
 EXPERTS = {"reacher": ("expert", "expert-p"), "point_mass": ("expert-xy",)}
@@ -17,7 +18,7 @@ def installed_planners() -> list[str]:
 
 
 def refuse_unknown_names(parameters: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse, before anything is started, a task or a planner that there is not.
+    """Refuse, before anything is started, a task, a planner, a device or a number type that there is not.
 
     Args:
         parameters: of every node, by node name, flat.
@@ -30,6 +31,9 @@ def refuse_unknown_names(parameters: Mapping[str, Mapping[str, Any]]) -> None:
     for name in (planner["planner"], *planner.get("planners", ()), *planner.get("fallbacks", ())):
         if name not in available():
             raise unknown_name("planner", name, available())
+    device, dtype = (parameters["vjepa_perception"].get(name, AUTO) for name in ("device", "dtype"))
+    if isinstance(device, str) and isinstance(dtype, str):  # The encoder's configuration refuses other types.
+        refuse_unknown_placement(device, dtype)
 
 
 def arm_of(task: str) -> dict[str, Any]:

@@ -113,6 +113,14 @@ def test_the_guard_of_a_simulated_arm_has_its_joints_and_limits_unless_a_file_sa
     assert [guard[name] for name in names] == [["slider"], [1.0], [50.0], [0.0]]
 
 
+@pytest.mark.parametrize("by_file", [False, True])
+def test_a_guard_in_lockstep_is_refused_before_anything_starts(params_file, by_file):
+    file = params_file(sim_bridge={"lockstep": True}) if by_file else ""
+    with pytest.raises(VjepaError, match=r"guard and lockstep are both true .*: leave out one of the two"):
+        graph(guard=True, lockstep=None if by_file else True, params_file=file)
+    assert GUARD in graph(guard=True, lockstep=False, params_file=file)
+
+
 @pytest.fixture
 def state_publisher(tmp_path, monkeypatch):
     """ROS's robot_state_publisher, installed as an empty program."""

@@ -280,6 +280,8 @@ def test_the_nodes_end_with_the_launch_whatever_ended_it(launch, number):
         ({"lockstep": "maybe"}, "lockstep is 'maybe'; expected true or false"),
         ({"namespace": "my robot"}, "Invalid namespace"),
         ({"planner": "nope"}, "unknown planner 'nope'; valid are: bc, "),
+        ({"device": "xyz"}, "unknown device 'xyz'; valid are: auto, cpu, cuda, cuda:N"),
+        ({"guard": "true", "lockstep": "true"}, "guard and lockstep are both true"),
     ],
 )
 def test_a_wrong_argument_is_refused_before_anything_starts(launch, arguments, message):

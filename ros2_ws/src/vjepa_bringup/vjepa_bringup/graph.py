@@ -306,6 +306,7 @@ def merged_parameters(options: StackOptions) -> dict[str, dict[str, Any]]:
     if options.source == "sim":
         merged["vjepa_planner"] = _arm_of(merged["sim_bridge"]) | merged["vjepa_planner"]
         if options.guard:
+            _check_guarded_clock(merged)
             merged["sim_bridge"]["command_input"] = "effort_array"
             merged[GUARD] = _guarded(merged["vjepa_planner"]) | merged[GUARD] | {"simulated_arm": True}
     if options.guard:
@@ -350,6 +351,16 @@ def _guarded(planner: dict[str, Any]) -> dict[str, Any]:
         "slew_rates": [10.0 * limit] * joints,
         "damping": [0.0] * joints,
     }
+
+
+def _check_guarded_clock(merged: dict[str, dict[str, Any]]) -> None:
+    """Refuse a guard in lockstep, where the simulation waits for the stamp that the guard's efforts do not carry."""
+    nodes = [name for name in ("sim_bridge", "vjepa_planner") if merged[name].get("lockstep")]
+    if nodes:
+        raise VjepaError(
+            f"guard and lockstep are both true (lockstep of {nodes[0]}), but the guard's efforts carry no stamp that "
+            "says which frame they answer; expected real time with a guard: leave out one of the two"
+        )
 
 
 def _check_guard(guard: dict[str, Any], planner: dict[str, Any]) -> None:

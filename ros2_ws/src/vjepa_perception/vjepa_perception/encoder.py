@@ -15,10 +15,11 @@ import torch
 from torch.nn import functional
 
 from vjepa_interfaces.bundle import find_bundle
-from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.forked import mark_initialised, refuse_fork
 from vjepa_perception.checkpoint import Checkpoint, CheckpointError, find_checkpoint
 from vjepa_perception.engine import Engine, activation, weight_shapes
+from vjepa_perception.placement import AUTO, refuse_unknown_placement
 from vjepa_perception.preprocessing import Preprocessing
 from vjepa_perception.weights import check_memory, explained_shortage, hash_weights, read_weights
 
@@ -61,7 +62,6 @@ _WITHOUT_EFFECT = frozenset(
 """Fields that VJEPA2Config no longer has and published checkpoints do; nothing in the encoder depends on them."""
 TORCH = "torch"
 """What `vjepa_interfaces.forked` calls the thread pool, and the GPU's context."""
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MEAN_ONLY = 0
 MAX_LAYERS = 1000
 """More are a mistake, and would be counted one by one before the weights are looked at."""
@@ -263,6 +263,7 @@ def identify_encoder(config: EncoderConfig) -> tuple[str, str]:
 def _resolved(config: EncoderConfig) -> tuple[Checkpoint, Any, torch.device, torch.dtype]:
     """Return checkpoint, transformers' configuration, device and type of an encoder, having refused what cannot be."""
     mark_initialised(TORCH)
+    refuse_unknown_placement(config.device, config.dtype)
     device = _device(config.device)
     dtype = _dtype(config.dtype, device)
     if config.threads < 0:
@@ -410,11 +411,9 @@ def _check_fit(model: Any, checkpoint: Checkpoint, config: EncoderConfig) -> Non
 
 
 def _device(name: str) -> torch.device:
-    if name == "auto":
+    if name == AUTO:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, index = name.partition(":")
-    if name != "cpu" and (kind != "cuda" or (":" in name and not index.isdecimal())):
-        raise unknown_name("device", name, ("auto", "cpu", "cuda", "cuda:N"))
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if kind == "cuda" and int(index or 0) >= count:
         raise EncoderError(
@@ -425,8 +424,6 @@ def _device(name: str) -> torch.device:
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:
-    if name == "auto":
+    if name == AUTO:
         return torch.bfloat16 if device.type == "cuda" else torch.float32
-    if name not in DTYPES:
-        raise unknown_name("dtype", name, ("auto", *DTYPES))
-    return DTYPES[name]
+    return getattr(torch, name)
