@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn
 
@@ -443,6 +444,14 @@ def on_signal(signals: socket.socket, executor: Executor) -> threading.Event:
     return stopping
 
 
+def ignore_lost_responses() -> None:
+    """Have rclpy not warn of a response whose client has ended, such as a stack manager that Ctrl-C took down first.
+
+    What the response would have stated, such as a refusal, is in the node's log and diagnostics too.
+    """
+    warnings.filterwarnings("ignore", "failed to send response", RuntimeWarning)
+
+
 def run(node_class: Callable[[], ManagedNode], executor_type: Callable[[], Executor] = EventsExecutor) -> NoReturn:
     """Spin one managed node until SIGINT or SIGTERM, deactivate and clean it up, and end this process.
 
@@ -452,6 +461,7 @@ def run(node_class: Callable[[], ManagedNode], executor_type: Callable[[], Execu
     is logged and ends the process with status 1, for the stack to restart.
     """
     signals = hold_signals()
+    ignore_lost_responses()
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     status = 0
     node = None
