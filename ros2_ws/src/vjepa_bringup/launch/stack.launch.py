@@ -17,6 +17,7 @@ from launch_ros.actions import LifecycleNode, Node
 
 from launch import LaunchDescription
 from vjepa_bringup.graph import (
+    STATE_PUBLISHER,
     NodeSpec,
     StackOptions,
     build_graph,
@@ -34,6 +35,8 @@ from vjepa_training.catalogue import refuse_unknown_names
 PARAMETERS_REFUSED = 2
 END_WITH_LAUNCH = "setpriv --pdeathsig TERM --"
 """`ros2 launch` itself leaves its nodes running when it is ended by anything but Ctrl-C."""
+KEEP_INTERRUPTS = "env --block-signal=INT"
+"""A Ctrl-C reaches a node once its imports are done; in the middle of them it would end in a traceback."""
 INTERRUPT_PATIENCE_S = 3
 """Nodes end by themselves before (`managed_node.END_S`)."""
 END_CHECKS, END_CHECK_S = 10, 0.2
@@ -100,7 +103,9 @@ def _refuse_unknown_arguments(arguments):
 
 
 def _action(node: NodeSpec, options: StackOptions, configurations: dict[str, str]):
-    wanted = re.match(configurations.get("launch-prefix-filter", ""), node.executable)
+    prefix = "" if node.package == STATE_PUBLISHER else KEEP_INTERRUPTS  # ROS's own node would unblock nothing.
+    if "launch-prefix" in configurations and re.match(configurations.get("launch-prefix-filter", ""), node.executable):
+        prefix = configurations["launch-prefix"]
     return (LifecycleNode if node.lifecycle else Node)(
         package=node.package,
         executable=node.executable,
@@ -111,7 +116,7 @@ def _action(node: NodeSpec, options: StackOptions, configurations: dict[str, str
         remappings=list(node.remappings.items()),
         ros_arguments=["--log-level", options.log_level, "--enclave", enclave(node.name, options.namespace)],
         additional_env=environment(options) | node.environment,
-        prefix=f"{END_WITH_LAUNCH} {configurations.get('launch-prefix', '') if wanted else ''}",
+        prefix=f"{END_WITH_LAUNCH} {prefix}",
         output="screen",
         respawn=True,
         respawn_delay=RESTART_DELAY_S,

@@ -1,5 +1,8 @@
 """The base class of nodes: what its processes print."""
 
+import signal
+import subprocess
+import sys
 import warnings
 
 from vjepa_interfaces.managed_node import ignore_lost_responses
@@ -15,3 +18,26 @@ def test_a_response_that_nobody_waits_for_any_more_is_no_warning():
         warnings.warn(LOST, RuntimeWarning, stacklevel=1)
         warnings.warn("another one", RuntimeWarning, stacklevel=1)
     assert [str(warning.message) for warning in caught] == [LOST, "another one"]
+
+
+STARTED = """
+import signal, sys
+print("importing", flush=True)
+sys.stdin.readline()
+from vjepa_interfaces.managed_node import hold_signals
+print(hold_signals().recv(1)[0] == signal.SIGINT)
+"""
+
+
+def test_an_interrupt_during_imports_reaches_the_node_after_them_and_is_no_traceback():
+    node = subprocess.Popen(
+        ["env", "--block-signal=INT", sys.executable, "-P", "-c", STARTED],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert node.stdout is not None
+    assert node.stdout.readline() == "importing\n"
+    node.send_signal(signal.SIGINT)
+    assert node.communicate("go on\n", timeout=60) == ("True\n", "")

@@ -397,13 +397,15 @@ def hold_signals() -> socket.socket:
 
     Threads that libraries start while they are imported (OpenBLAS does) take signals too, so blocking them in the main
     thread is not enough: the interpreter's own handler, which runs in whatever thread is hit, writes the number into a
-    socket.
+    socket. A SIGINT that whoever started this process had blocked until now, so that imports do not end in a traceback,
+    arrives here.
     """
     signals, write_end = socket.socketpair()
     write_end.setblocking(False)
     signal.set_wakeup_fd(write_end.detach(), warn_on_full_buffer=False)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     return signals
 
 
