@@ -131,6 +131,12 @@ def test_what_a_camera_cannot_have_is_refused_before_any_process_starts(argument
     assert message in line
 
 
+def test_an_empty_source_is_no_simulation(capsys, monkeypatch):
+    monkeypatch.setattr(run_commands, "run_graph", None)
+    assert run_on("--camera", "", "--planner", "random") == 1
+    assert "--camera is empty; expected a device such as /dev/video0, a video file or" in capsys.readouterr().err
+
+
 def test_options_of_a_camera_need_one(capsys):
     assert run_on("--crop", 1, 2, 3, 4) == 1
     assert "--crop is for a camera: give --camera SOURCE with it" in capsys.readouterr().err

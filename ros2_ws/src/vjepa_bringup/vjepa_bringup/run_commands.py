@@ -114,6 +114,8 @@ def _options(arguments: argparse.Namespace) -> StackOptions:
 
 def run_command(arguments: argparse.Namespace) -> int:
     """`vjepa run`."""
+    if arguments.camera == "":
+        raise VjepaError("--camera is empty; expected a device such as /dev/video0, a video file or an rtsp:// address")
     refused = OF_THE_SIMULATION if arguments.camera else OF_A_CAMERA
     if given := [option for option in refused if getattr(arguments, option)]:
         instead = "the simulation: leave it out" if arguments.camera else "a camera: give --camera SOURCE with it"

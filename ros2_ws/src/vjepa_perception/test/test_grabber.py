@@ -352,7 +352,10 @@ def test_a_file_is_played_at_the_rate_asked_for(tmp_path):
     [
         ("", "no source; expected a device such as /dev/video0, a video file or"),
         ("none.mp4", "no video file none.mp4; see that the path is right"),
-        ("/dev/video99", "video device /dev/video99 cannot be opened by OpenCV .*; see that it is plugged in"),
+        ("/dev/video99", "no video device /dev/video99, devices here: .*; see that it is plugged in"),
+        ("99", "no video device /dev/video99, devices here: .*; see that it is plugged in"),
+        ("/dev/null", "video device /dev/null cannot be opened by OpenCV .*; see that it is plugged in"),
+        ("/usr", "video file /usr is a folder; expected a file; pictures become a video with: ffmpeg "),
         (
             "rtsp://127.0.0.1:9/a",
             "video stream rtsp://127.0.0.1 cannot be opened .*; see that the address with its user and password is",

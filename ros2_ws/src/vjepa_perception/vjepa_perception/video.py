@@ -5,6 +5,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -167,13 +168,24 @@ _ADVICE = {
     STREAM: "see that the address with its user and password is right and that its host answers",
 }
 
+_ADVICE_OF_A_FOLDER = (
+    "expected a file; pictures become a video with: "
+    "ffmpeg -framerate 30 -pattern_type glob -i 'FOLDER/*.png' -pix_fmt yuv420p video.mp4"
+)
+
 
 def _opened(source: str, found: str) -> cv2.VideoCapture:
     """Open what was `found` for a `source`."""
     kind = kind_of(found)
     path = local_path(found).expanduser()
+    if kind == FILE and path.is_dir():
+        raise VideoError(f"{described(source)} is a folder; {_ADVICE_OF_A_FOLDER}")
     if kind == FILE and not path.is_file():
         raise VideoError(f"no {described(source)}; {_ADVICE[FILE]}")
+    device = Path(f"/dev/video{found}" if found.isdigit() else found)
+    if kind == DEVICE and not device.exists():
+        here = ", ".join(sorted(map(str, Path("/dev").glob("video*")))) or "none"
+        raise VideoError(f"no {described(source)}, devices here: {here}; {_ADVICE[DEVICE]}")
     with _quiet(), _described_errors(source, found):
         if kind == DEVICE:
             capture = cv2.VideoCapture(int(found) if found.isdigit() else found, cv2.CAP_V4L2)
