@@ -113,6 +113,16 @@ def test_one_command_runs_the_stack_on_a_video_to_its_end(forking, video, tmp_pa
         assert 0 < reader.topics["/camera/image_raw"].msgcount <= FRAMES
 
 
+def test_a_run_without_a_single_plan_fails_and_names_a_planner_that_has_one(forking, video, capsys):
+    status = run_on("--camera", video, "--planner", "expert")
+    shown = capsys.readouterr()
+    assert status == 1
+    assert f"./vjepa run --camera {video} --planner bc --policy bc-latents  # reads the camera alone" in shown.out
+    (line,) = [line for line in shown.err.splitlines() if line.startswith("vjepa: ")]
+    assert "expert made no plan of any frame" in line
+    assert "a camera alone has no joint states and no target" in line
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

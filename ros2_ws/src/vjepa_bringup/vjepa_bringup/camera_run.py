@@ -1,6 +1,8 @@
 """`vjepa run --camera`: the stack on a camera's frames. There is no simulation, hence no episode and no score."""
 
 import math
+import shlex
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from vjepa_bringup.run_graph import POLL_S, refuse_failures, running_graph
 from vjepa_bringup.scoreboard import table
 from vjepa_bringup.start_up import StartUp
 from vjepa_interfaces.address import shown
+from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.managed_node import ERROR
 from vjepa_training.fields import Field, fitted
 
@@ -63,7 +66,8 @@ def run_camera(
                     if not has_ended(monitor.diagnostics):
                         rate_hz = monitor.value("camera", "rate_hz")
                 on_progress(monitor)
-            monitor.spin(LAST_FIGURES_S)
+            if has_ended(monitor.diagnostics):
+                monitor.spin(LAST_FIGURES_S)
         except KeyboardInterrupt:
             if math.isinf(began_s):
                 raise
@@ -133,6 +137,25 @@ def camera_report(options: StackOptions, run: CameraRun) -> str:
         rows.append(("bag", bag))
         rows.append(("next", f"./vjepa view {bag} --png run.png  # a picture"))
     elif shown(options.camera) == options.camera:
-        again = f"./vjepa run --camera {options.camera} --planner {options.planner}"
-        rows.append(("next", f"{again} --record bags  # keeps all topics"))
+        if has_no_plan(run):
+            other = f"./vjepa run --camera {shlex.quote(options.camera)} --planner bc --policy bc-latents"
+            rows.append(("next", f"{other}  # reads the camera alone"))
+        else:
+            rows.append(("next", f"{shlex.join(['./vjepa', *sys.argv[1:]])} --record bags  # keeps all topics"))
     return table(rows)
+
+
+def has_no_plan(run: CameraRun) -> bool:
+    """Return whether the planner refused every latent that it answered."""
+    commands = number_in(run.nodes, "vjepa_planner", "commands")
+    return commands > 0 and number_in(run.nodes, "vjepa_planner", "refused_latents") == commands
+
+
+def refuse_no_plan(run: CameraRun) -> None:
+    """Raise a VjepaError where not one frame led to a plan; the planner's node has logged why."""
+    if has_no_plan(run):
+        raise VjepaError(
+            f"{' then '.join(run.drivers)} made no plan of any frame; a camera alone has no joint states and no "
+            "target: choose a planner that needs none, such as bc with --policy bc-latents, or give the --domain of an "
+            "arm that publishes its joint states"
+        )

@@ -10,7 +10,7 @@ from typing import Any
 
 from vjepa_bringup import arguments as types
 from vjepa_bringup.camera_commands import SOURCE_HELP, add_view_arguments
-from vjepa_bringup.camera_run import camera_lines, camera_report, run_camera
+from vjepa_bringup.camera_run import camera_lines, camera_report, refuse_no_plan, run_camera
 from vjepa_bringup.dashboard import Dashboard
 from vjepa_bringup.graph import (
     ARM_KINDS,
@@ -255,6 +255,7 @@ def _on_camera(arguments: argparse.Namespace, options: StackOptions) -> int:
 
         run = run_camera(options, arguments.seconds or math.inf, arguments.domain, progress)
     print(camera_report(options, run), flush=True)
+    refuse_no_plan(run)
     return 0
 
 
