@@ -142,6 +142,7 @@ def _layout() -> rrb.Blueprint:
         end=rr.TimeRangeBoundary.cursor_relative(),
     )
     above = rrb.EyeControls3D(position=(0.0, -0.001, 0.6), look_target=(0.0, 0.0, 0.0), eye_up=(0.0, 1.0, 0.0))
+    legend = rrb.PlotLegend(rrb.Corner2D.RightBottom)  # A run's first steps, at the left, are those with most to see.
     return rrb.Blueprint(
         rrb.Horizontal(
             rrb.Vertical(
@@ -151,14 +152,15 @@ def _layout() -> rrb.Blueprint:
             rrb.Vertical(
                 rrb.Spatial2DView(origin="latent", name="latent: rows x dimension"),
                 rrb.Spatial2DView(origin="projection", name="mean row, projected", time_ranges=trail),
-                rrb.BarChartView(origin="imagined", name="imagined way to the target, m"),
+                rrb.BarChartView(origin="imagined", name="imagined way to the target, m, over steps ahead"),
             ),
             rrb.Vertical(
-                rrb.TimeSeriesView(origin="torque", name="torque, N·m"),
-                rrb.TimeSeriesView(origin="position", name="joint position, rad"),
-                rrb.TimeSeriesView(origin="reward", name="reward"),
-                rrb.TimeSeriesView(origin="plan", name="plan"),
+                rrb.TimeSeriesView(origin="torque", name="torque, N·m", plot_legend=legend),
+                rrb.TimeSeriesView(origin="position", name="joint position, rad", plot_legend=legend),
+                rrb.TimeSeriesView(origin="reward", name="reward", plot_legend=rrb.PlotLegend(visible=False)),
+                rrb.TimeSeriesView(origin="plan", name="plan", plot_legend=legend),
                 rrb.TextLogView(origin="log", name="who drives"),
+                row_shares=(4, 3, 2, 3, 2),
             ),
         ),
         rrb.TimePanel(timeline=TIMELINE, state="collapsed"),
