@@ -41,7 +41,8 @@ def draw_ratios(path: Path, figures: Sequence[dict[str, Any]]) -> None:
     plot.set_yticks(range(len(found)), [row[0].replace("`", "") for row in found], fontsize="small")
     plot.set(xscale="log", xlim=(LEAST * 0.9, MOST * 1.1), ylim=(-0.7, len(found) - 0.3))
     plot.set(
-        xlabel="measured over aim (1: just met)", title="Every figure over its aim; the mark points to the better side"
+        xlabel="measured value over its aim, logarithmic (1: just met); pale line: interval",
+        title="Every measured value over its aim; the mark points to the better side",
     )
     for label, colour in (("aim met", MET), ("not met", MISSED)):
         plot.plot([], [], color=colour, marker="o", linestyle="none", label=label)
@@ -72,6 +73,7 @@ def draw_sweeps(path: Path, sweeps: Sequence[dict[str, Any]]) -> None:
         plot.legend(fontsize="x-small", loc="upper left")
     for plot in plots[len(panels) :]:
         plot.remove()
+    picture.suptitle("How costs grow: dots are rounds, solid lines the fitted growth, dotted lines the expected growth")
     picture.savefig(path, dpi=DPI)
 
 

@@ -162,7 +162,7 @@ def _draw_predictions(plot: Any, title: str, truth: Any, predicted: Any, axis: i
     limit = 1.1 * abs(truth).max()
     plot.scatter(truth[:, axis], predicted[:, axis], s=2, alpha=0.3, linewidths=0)
     plot.axline((0, 0), slope=1, color="black", linewidth=0.8)
-    plot.set(title=title, xlabel="true, m", ylabel="read off, m", aspect="equal")
+    plot.set(title=title, xlabel="true, m", ylabel="read off the latent, m", aspect="equal")
     plot.set(xlim=(-limit, limit), ylim=(-limit, limit))
 
 
@@ -180,6 +180,7 @@ def _draw_bars(plot: Any, scores: list[dict[str, Any]]) -> None:
         plot.errorbar(places, values, list(zip(*errors, strict=True)), fmt="none", ecolor="black", elinewidth=0.8)
     plot.set_xticks(range(len(targets)), [f"{target}\n{measure}" for target, measure in targets.items()])
     plot.set_ylim(-0.05, 1.02)
+    plot.set_ylabel("score, 1 is perfect\n(line: 95 % interval)")
     plot.legend(fontsize="small", ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
 

@@ -38,9 +38,10 @@ def draw_returns(path: Path, results: Sequence[Result]) -> bool:
         if protocol == "full":
             for entry in references():
                 plot.axvline(entry["last"], linestyle=":", color="tab:red", linewidth=1)
-            plot.plot([], linestyle=":", color="tab:red", label="published, after all its training")
+            plot.plot([], linestyle=":", color="tab:red", label="published by others")
             plot.legend(fontsize="small", loc="upper left")
-        plot.set(title=f"{protocol}: {steps} steps", xlabel=f"mean return of {steps}, 95 % interval", xlim=(0, steps))
+        plot.set_xlabel(f"mean return; line: 95 % interval\n(the axis is stretched towards {steps}, the most)")
+        plot.set(title=f"protocol {protocol}: episodes of {steps} steps", xlim=(0, steps))
         plot.grid(axis="x", alpha=0.3)
     figure.savefig(path, dpi=DPI)
     return True
@@ -69,14 +70,19 @@ def draw_open_loop(path: Path, results: Sequence[Result]) -> bool:
     if not models:
         return False
     figure = blank_figure(11.0, 4.0)
-    titles = {"state": "standard deviations", "metres": "metres, way from fingertip to target"}
-    for plot, (unit, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
+    titles = {
+        "state": ("latent state", "error, standard deviations of the state"),
+        "metres": ("distance from fingertip to target", "error, m"),
+    }
+    for plot, (unit, (title, error)) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         for i, (name, ahead) in enumerate(models):
             shown = [entry for entry in ahead if unit in entry]
             steps = [entry["steps"] for entry in shown]
             plot.plot(steps, [entry[unit] for entry in shown], color=f"C{i}", marker=".", label=name)
             plot.plot(steps, [entry[f"no_change_{unit}"] for entry in shown], color=f"C{i}", linestyle=":")
-        plot.set(title=title, xlabel="control steps ahead (dotted: nothing changes)")
+        plot.set(title=f"Prediction of the {title}", xlabel="control steps ahead", ylabel=error)
+        plot.plot([], [], color="grey", linestyle=":", label="predicting no change")
+        plot.xaxis.get_major_locator().set_params(integer=True)
         plot.set_ylim(bottom=0)
         plot.legend(fontsize="small")
     figure.savefig(path, dpi=DPI)
@@ -93,13 +99,15 @@ def draw_imagined(path: Path, results: Sequence[Result]) -> bool:
     for plots, (name, seed, imagined) in zip(figure.subplots(len(shown), 3, squeeze=False), shown, strict=True):
         ahead = imagined["ahead"]
         steps = [entry["steps"] for entry in ahead]
-        for i, (which, label) in enumerate((("rmse", "all episodes"), ("median_rmse", "middle episode"))):
+        for i, (which, label) in enumerate((("rmse", "all episodes"), ("median_rmse", "median episode"))):
             plots[0].plot(steps, [entry[which] for entry in ahead], color=f"C{i}", marker=".", label=label)
             plots[0].plot(steps, [entry[f"no_change_{which}"] for entry in ahead], color=f"C{i}", linestyle=":")
-        plots[0].set(title=f"{name}: off by, m", xlabel="control steps ahead (dotted: nothing changes)", xticks=steps)
+        plots[0].plot([], [], color="grey", linestyle=":", label="predicting no change")
+        plots[0].set(title=f"{name}: error of the imagined distance", xlabel="control steps ahead", xticks=steps)
+        plots[0].set_ylabel("root mean square error, m")
         for plot, example in zip(plots[1:], imagined["examples"], strict=False):
             _draw_example(plot, example)
-            plot.set_title(f"{name}, seed {seed + example['episode']}: {example['which']} difference")
+            plot.set_title(f"seed {seed + example['episode']}, the episode of {example['which']} error")
         for plot in plots[1 + len(imagined["examples"]) :]:
             plot.remove()
         for plot in plots[: 1 + len(imagined["examples"])]:
@@ -112,15 +120,15 @@ def draw_imagined(path: Path, results: Sequence[Result]) -> bool:
 def _draw_example(plot: Any, example: Mapping[str, Any]) -> None:
     steps, every = example["steps"], example["every"]
     happened = example["happened"]
-    plot.plot([i * steps for i in range(len(happened))], happened, color="black", linewidth=2, label="happened")
-    label: str | None = "imagined, from the dot on"
+    plot.plot([i * steps for i in range(len(happened))], happened, color="black", linewidth=2, label="true distance")
+    label: str | None = "imagined distance, from the dot on"
     for i, distances in enumerate(example["imagined"]):
         if distances is not None:
             begins = i * every
             plot.plot([begins + j * steps for j in range(len(distances))], distances, color="C1", linewidth=1)
             plot.plot([begins], distances[:1], color="C1", marker=".", linewidth=1, label=label)
             label = None
-    plot.set(xlabel="control step", ylabel="from fingertip to target, m")
+    plot.set(xlabel="control step", ylabel="distance from fingertip to target, m")
 
 
 def blank_figure(width: float, height: float) -> Any:
