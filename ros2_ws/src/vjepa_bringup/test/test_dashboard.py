@@ -54,6 +54,12 @@ def test_before_the_first_step_there_are_stages_with_times_and_what_else_is_wron
     ]
 
 
+def test_episodes_of_a_run_without_an_end_have_numbers_alone():
+    shown, keeper = dashboard(0, 200), keeper_of((FIRST, 0.0, 0.1), (LAST, 1.0, 0.1), (FIRST, 0.0, 0.1))
+    assert shown.ended(keeper, {}, 2.0)[-1] == "episode 1: return 1.0, after 2.0 s"
+    assert shown.lines(keeper, "bc", {}, 2.0)[0].startswith("episode 2   ")
+
+
 def test_when_all_is_ready_the_first_step_is_waited_for():
     shown, keeper = dashboard(5, 200), ScoreKeeper("reacher-easy")
     nodes = managed(vjepa_perception="active", vjepa_planner="inactive", sim_bridge="inactive")

@@ -172,7 +172,7 @@ def test_the_last_line_is_a_command_to_try_next(command, more, expected):
 def test_many_dropped_frames_come_with_what_they_mean_and_what_to_do():
     loop = {"achieved_rate_hz": 49.2, "dropped_frames": 442.0, "frames": 1005.0}
     lines = scoreboard(result(loop=loop))
-    assert "442 of 1005: the last torque held on meanwhile; --lockstep gives the score without that" in lines
+    assert "442 of 1005: torque held on meanwhile; --lockstep avoids it" in lines
 
 
 def test_a_policy_that_drives_at_another_rate_than_it_was_trained_at_says_so():

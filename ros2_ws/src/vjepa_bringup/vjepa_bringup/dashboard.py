@@ -23,7 +23,7 @@ class Dashboard:
         """Begin.
 
         Args:
-            wanted: episodes in all.
+            wanted: episodes in all; 0 where the run goes on until it is ended.
             episode_steps: control steps of each.
             start_up: the stages before the first step.
         """
@@ -63,7 +63,7 @@ class Dashboard:
         """Return how far the run is, as fields."""
         now, returns = keeper.episodes[-1], [episode.episode_return for episode in keeper.finished]
         return [
-            Field(f"episode {len(keeper.episodes)} of {self._wanted}"),
+            Field(f"episode {self._numbered(len(keeper.episodes))}"),
             Field(bar(now.steps / self._episode_steps), rank=4),
             Field(f"step {now.steps} of {self._episode_steps}", rank=1),
             Field(f"return {now.episode_return:.0f}", rank=2),
@@ -77,9 +77,12 @@ class Dashboard:
         episodes = list(enumerate(keeper.finished, 1))[self._noted :]
         self._noted += len(episodes)
         return stages + [
-            f"episode {number} of {self._wanted}: return {episode.episode_return:.1f}, after {elapsed_s:.1f} s"
+            f"episode {self._numbered(number)}: return {episode.episode_return:.1f}, after {elapsed_s:.1f} s"
             for number, episode in episodes
         ]
+
+    def _numbered(self, episode: int) -> str:
+        return f"{episode} of {self._wanted}" if self._wanted else str(episode)
 
 
 def troubles(nodes: Diagnostics, width: int) -> list[str]:

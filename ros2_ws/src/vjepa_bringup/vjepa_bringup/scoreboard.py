@@ -170,7 +170,7 @@ def _dropped(dropped: float, frames: float) -> str:
     counts = f"{_number(dropped, 0)} of {_number(frames, 0)}"
     if not dropped > MANY_DROPPED * frames:  # NaN where it is not known.
         return counts
-    return f"{counts}: the last torque held on meanwhile; --lockstep gives the score without that"
+    return f"{counts}: torque held on meanwhile; --lockstep avoids it"
 
 
 def _count(flags: list[bool | None]) -> str:

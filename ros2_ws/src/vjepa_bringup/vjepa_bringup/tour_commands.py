@@ -75,7 +75,8 @@ def tour_command(arguments: argparse.Namespace) -> int:
         said(1, STAGES[0][1])  # Before the wait for the start.
         supervisor, domain = stack.enter_context(running_graph(options, arguments.domain, {"planner": "of the tour"}))
         monitor = stack.enter_context(Monitor(domain, keeper=keeper))
-        dashboard = Dashboard(len(STAGES), EPISODE_STEPS, StartUp(build_graph(options)))
+        # A planner is swapped in the middle of an episode, so that there are more episodes than planners.
+        dashboard = Dashboard(0, EPISODE_STEPS, StartUp(build_graph(options)))
         for number, (planner, words) in enumerate(STAGES, 1):
             if number > 1:
                 said(number, words)
