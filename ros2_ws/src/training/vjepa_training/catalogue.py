@@ -84,6 +84,20 @@ def expert_of(task: str, otherwise: str) -> str:
     return experts[0]
 
 
+def refuse_other_arm(planner: str, task: str) -> None:
+    """Refuse a scripted planner that knows another arm than that of a simulated `task`.
+
+    Raises:
+        VjepaError: naming the scripted planners that know it, or that there is none; or there is no such task.
+    """
+    known = experts_of(task)
+    if planner in {name for names in EXPERTS.values() for name in names} - set(known):
+        raise VjepaError(
+            f"planner '{planner}' is scripted for another arm than that of {task}; scripted for this one: "
+            f"{', '.join(known) or 'none'}; random drives any arm"
+        )
+
+
 def is_about_reaching(task: str) -> bool:
     """Return whether the reward of `task` is for the fingertip in a target; true where the task is not known."""
     return task not in TASKS or TASKS[task].target_radius is not None

@@ -29,8 +29,9 @@ from vjepa_bringup.scoreboard import require_writable, result_json, scoreboard, 
 from vjepa_bringup.screen import Screen
 from vjepa_bringup.start_up import StartUp
 from vjepa_interfaces.bundle import CONFIG_FILE, Bundle, read_bundle, shipped_bundles
+from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
-from vjepa_training.catalogue import options_of, refuse_unknown_names
+from vjepa_training.catalogue import options_of, refuse_other_arm, refuse_unknown_names
 from vjepa_training.score import PROTOCOLS, protocol_named, summarise
 
 DEFAULT_EPISODES = {"run": 5, "eval": 20}
@@ -122,6 +123,8 @@ def run_command(arguments: argparse.Namespace) -> int:
         raise VjepaError(f"--{given[0].replace('_', '-')} is for {instead}")
     _set_defaults(arguments, "run")
     options = replace(_options(arguments), record=True if arguments.record else None, bag_dir=arguments.record)
+    if arguments.record:
+        require_writable(str(Path(arguments.record, "bag")))
     if arguments.camera:
         return _on_camera(arguments, options)
     options = replace(
@@ -171,12 +174,29 @@ def _checked_parameters(
     bundles = _bundles(parameters["vjepa_planner"])
     for bundle, kind in bundles.items():
         read_bundle(bundle, kind)
+    if options.source == "sim":
+        _refuse_other_arm(parameters, bundles)
     # Loading takes a second or two, so a run of what ships, which fits, does without.
     if ros and any((options.encoder, options.policy, options.params_file, options.device)):
         from vjepa_training.settings import refuse_misfits
 
         refuse_misfits(parameters, bundles)
     return parameters
+
+
+def _refuse_other_arm(parameters: dict[str, dict[str, Any]], bundles: dict[str, str]) -> None:
+    """Refuse a planner that was made for another arm than the simulated one."""
+    task, planner = parameters["sim_bridge"]["task"], parameters["vjepa_planner"]
+    refuse_other_arm(planner["planner"], task)
+    names, limit = planner["joint_names"], planner["effort_limit"]
+    if not isinstance(names, list) or not isinstance(limit, int | float):
+        return  # The planner's node refuses these.
+    try:
+        for bundle, kind in bundles.items():
+            if kind in ARM_KINDS:
+                read_bundle(bundle, kind).check_arm(EffortLimits(tuple(names), limit))
+    except VjepaError as error:
+        raise VjepaError(f"{error}; random drives any arm, so that of {task} too") from error
 
 
 def _bundles(planner: dict[str, Any]) -> dict[str, str]:
