@@ -61,7 +61,9 @@ def read_picture(path: Path) -> np.ndarray:
     """
     try:
         return compressed_to_rgb(SimpleNamespace(format="", data=path.read_bytes()))
-    except (OSError, VjepaError) as error:
+    except OSError as error:
+        raise VjepaError(f"picture {path} cannot be read: {error.strerror}; expected a PNG or JPEG file") from error
+    except VjepaError as error:
         raise VjepaError(f"picture {path} cannot be read: {error}") from error
 
 

@@ -71,7 +71,7 @@ def _encoded(monitor: Monitor, picture: np.ndarray, encoder: str | None) -> tupl
     request = GetParameters.Request(names=list(ENCODER_PARAMETERS))
     response = monitor.call(GetParameters, "vjepa_perception/get_parameters", request)
     if response is None or len(response.values) != len(ENCODER_PARAMETERS):
-        raise VjepaError("vjepa_perception does not answer; is the stack up? see: vjepa status")
+        raise VjepaError("vjepa_perception does not answer; start a stack with ./vjepa run, or see ./vjepa status")
     values = dict(zip(ENCODER_PARAMETERS, map(parameter_value_to_python, response.values), strict=True))
     if encoder:
         values["encoder"] = find_bundle(encoder)

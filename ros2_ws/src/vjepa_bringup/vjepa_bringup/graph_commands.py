@@ -29,7 +29,7 @@ from vjepa_training.score import ScoreKeeper
 DIAGNOSTICS_TIMEOUT_S = 5.0
 LOADING_TIMEOUT_S = 120.0
 STANDSTILL_S = 60.0
-NO_ANSWER = "vjepa_planner does not answer; is the stack up? see: vjepa status"
+NO_ANSWER = "vjepa_planner does not answer; start a stack with ./vjepa run, or see ./vjepa status"
 
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -106,7 +106,7 @@ def planner_list(arguments: argparse.Namespace) -> int:
         return 0
     with joined_stack(arguments) as monitor:
         if not monitor.wait_until(lambda: "ready" in monitor.diagnostics.get("vjepa_planner", ("", "", {}))[2], 5.0):
-            raise VjepaError("vjepa_planner says nothing; is the stack up? see: vjepa status")
+            raise VjepaError("vjepa_planner says nothing; start a stack with ./vjepa run, or see ./vjepa status")
         values = monitor.diagnostics["vjepa_planner"][2]
         chosen, driving = values["planner"], values.get("driving", values["planner"])
         for name in values["ready"].split(", "):
@@ -234,7 +234,7 @@ def _spin_until_finished(monitor: Monitor, keeper: ScoreKeeper, count: int) -> N
 def _record(monitor: Monitor, on: bool) -> str:
     response = monitor.call(SetBool, "episode_recorder/record", SetBool.Request(data=on), 10.0)
     if response is None:
-        raise VjepaError("episode_recorder does not answer; is the stack up? see: vjepa status")
+        raise VjepaError("episode_recorder does not answer; start a stack with ./vjepa run, or see ./vjepa status")
     if not response.success:
         raise VjepaError(response.message)
     return response.message
