@@ -246,7 +246,7 @@ def test_arguments_that_make_no_sense_are_refused(refusal, arguments, message):
         ("vjepa_planner: {ros__parameters: {plannr: random}}", ["plannr", "planner, planners"]),
         (
             "vjepa_planner: {ros__parameters: {planner: expert, expert.kq: 1.0}}",
-            ["option of planner 'expert'", "'kq'", "kd, kp"],
+            ["option of planner 'expert'", "'kq'", "damping, "],
         ),
         ("planer: {ros__parameters: {planner: random}}", ["unknown node 'planer'", "vjepa_planner"]),
     ],

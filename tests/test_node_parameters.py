@@ -179,19 +179,19 @@ def test_a_node_takes_what_it_has_dumped_itself(nodes, name):
 
 
 def test_the_options_of_a_planner_are_parameters_though_nobody_gave_them(planner):
-    assert planner.get_parameter("expert.kp").value > 0
-    assert planner.describe_parameter("expert.kp").description
-    result = planner.set_parameters_atomically([Parameter("expert.kp", value="much")])
+    assert planner.get_parameter("expert.damping").value > 0
+    assert planner.describe_parameter("expert.damping").description
+    result = planner.set_parameters_atomically([Parameter("expert.damping", value="much")])
     assert not result.successful
-    assert "option 'kp' of planner 'expert' is 'much'; expected a value of type float" in result.reason
+    assert "option 'damping' of planner 'expert' is 'much'; expected a value of type float" in result.reason
 
 
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
 def test_an_option_out_of_its_range_is_refused_and_described(planner, value):
-    before = planner.get_parameter("expert.kp").value
-    assert not planner.set_parameters_atomically([Parameter("expert.kp", value=value)]).successful
-    assert planner.get_parameter("expert.kp").value == before
-    (allowed,) = planner.describe_parameter("expert.kp").floating_point_range
+    before = planner.get_parameter("expert.damping").value
+    assert not planner.set_parameters_atomically([Parameter("expert.damping", value=value)]).successful
+    assert planner.get_parameter("expert.damping").value == before
+    (allowed,) = planner.describe_parameter("expert.damping").floating_point_range
     assert allowed.from_value == 0.0
 
 

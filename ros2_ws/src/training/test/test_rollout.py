@@ -196,7 +196,7 @@ def parameters(monkeypatch):
     return {
         "sim_bridge": {"task": "reacher-easy", "image_size": [16, 16], "lockstep_retry_s": 1.0, "use_sim_time": True},
         "vjepa_perception": {"encoder": "small", "grid": 0, "input_transport": "raw"},
-        "vjepa_planner": {"planners": ["random", "expert"], "planner": "expert", "expert.kp": 8, "random.x": 1},
+        "vjepa_planner": {"planners": ["random", "expert"], "planner": "expert", "expert.damping": 1, "random.x": 1},
         "asked": asked,
     }
 
@@ -230,8 +230,13 @@ def test_an_evaluation_follows_the_stacks_parameters(parameters):
         ("vjepa_planner", "fallbacks", ["nope"], r"unknown planner 'nope'; valid are: .*expert"),
         ("vjepa_planner", "plannr", "x", r"unknown parameter of vjepa_planner: 'plannr'; valid are: .*planner"),
         ("vjepa_planner", "nope.kp", 1.0, r"unknown parameter of vjepa_planner: 'nope.kp'"),
-        ("vjepa_planner", "expert.kq", 1.0, r"unknown option of planner 'expert': 'kq'; valid are: .*kd, kp"),
-        ("vjepa_planner", "expert.kp", "x", r"option 'kp' of planner 'expert' is 'x'; expected a value of type float"),
+        ("vjepa_planner", "expert.kq", 1.0, r"unknown option of planner 'expert': 'kq'; valid are: .*damping"),
+        (
+            "vjepa_planner",
+            "expert.damping",
+            "x",
+            r"option 'damping' of planner 'expert' is 'x'; expected a value of type float",
+        ),
     ],
 )
 def test_what_a_node_would_refuse_an_evaluation_refuses(parameters, node, name, value, message):

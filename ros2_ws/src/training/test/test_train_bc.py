@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import vjepa_training.train_bc
 from vjepa_interfaces.errors import VjepaError
 from vjepa_perception.encoder import EncoderConfig, load_encoder
 from vjepa_planner.contract import Observation, PlannerContext
@@ -267,6 +268,23 @@ def test_dagger_sees_frames_of_the_size_that_it_is_given(small_data, tiny_encode
     training = dataclasses.replace(QUICK, **changes)
     train_bc(labelled_frames(small_data, training), training, encoder)
     assert sizes == {(40, 48, 3)}
+
+
+def test_dagger_labels_are_for_the_torque_and_the_rate_of_its_episodes(small_data, tiny_encoder, monkeypatch):
+    encoder = load_encoder(EncoderConfig(str(tiny_encoder), clip_frames=4, grid=2))
+    contexts = []
+
+    def loaded(name, options, context):
+        if name == "expert":
+            contexts.append((context.arm.limit, context.control_period_s))
+        return load_planner(name, options, context)
+
+    monkeypatch.setattr(vjepa_training.train_bc, "load_planner", loaded)
+    changes = {"epochs": 1, "dagger": 1, "dagger_episodes": 1, "dagger_steps": 2, "effort_limit": 0.02, "rate_hz": 25.0}
+    training = dataclasses.replace(QUICK, **changes)
+    train_bc(labelled_frames(small_data, training), training, encoder)
+    of_data = (small_data.info.effort_limit, small_data.info.control_period_s)
+    assert contexts == [pytest.approx(of_data), pytest.approx((0.02, 0.04))]
 
 
 def test_dagger_without_an_encoder_is_refused(small_data):

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sim_bridge.env import SimConfig
+from sim_bridge.tasks import task_named
 from vjepa_interfaces.bundle import arm_record, encoder_in_card
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError, unknown_name
@@ -224,7 +225,8 @@ def labelled_frames(
             f"{dataset.folder} has {int((~np.isfinite(target).all(1)).sum())} frames without a target, so the expert "
             "cannot label them; learn what was recorded: --labels recorded"
         )
-    labels = expert_actions(position, velocity, target, training.task, dataset.info.arm)
+    info = dataset.info
+    labels = expert_actions(position, velocity, target, training.task, info.arm, info.control_period_s)
     return Frames(kept, position, velocity, labels, dataset["episode_index"][index])
 
 
@@ -315,6 +317,7 @@ def expert_actions(
     target: np.ndarray,
     task: str = BcTraining.task,
     arm: EffortLimits | None = None,
+    control_period_s: float | None = None,
 ) -> np.ndarray:
     """Return what the task's expert would do, (T, n) in [-1, 1], in each of T situations.
 
@@ -324,6 +327,7 @@ def expert_actions(
         target: (T, 3) m.
         task: whose expert.
         arm: whose situations; None where that is not known.
+        control_period_s: seconds that an action lasts; None for the task's own.
 
     Raises:
         VjepaError: no scripted expert knows the task, or the arm is another one than the expert's.
@@ -331,7 +335,8 @@ def expert_actions(
     name = expert_of(
         task, f"there is nothing to clone; train an actor by reward instead: vjepa train sac --task {task}"
     )
-    context = PlannerContext(position.shape[1], control_period_s=0.02, arm=arm)  # It keeps no time.
+    period_s = control_period_s or task_named(task).control_period_s
+    context = PlannerContext(position.shape[1], period_s, arm=arm)
     expert = load_planner(name, {}, context)
     expert.reset(0)
     nothing = np.zeros((1, 1), np.float32)
@@ -618,7 +623,10 @@ def _dagger_frames(
     position = np.stack([step.joint_position for _, step, _ in seen])
     velocity = np.stack([step.joint_velocity for _, step, _ in seen])
     target = np.stack([step.target for _, step, _ in seen])
-    labels = expert_actions(position, velocity, target, training.task)
+    task = task_named(training.task)
+    arm = EffortLimits(task.joint_names, training.effort_limit or task.effort_limit)
+    period_s = 1.0 / training.rate_hz if training.rate_hz else task.control_period_s
+    labels = expert_actions(position, velocity, target, training.task, arm, period_s)
     numbers = np.array([episode for episode, _, _ in seen])
     fields = (np.stack([latent for _, _, latent in seen]), position, velocity, labels, numbers)
     return [torch.from_numpy(array) for array in fields], [episode.episode_return for episode in episodes]

@@ -57,7 +57,7 @@ def test_an_unknown_planner_is_refused_with_the_valid_names():
 
 
 def test_an_unknown_option_is_refused_with_the_valid_ones():
-    with pytest.raises(VjepaError, match=r"option of planner 'expert'.*'kq'.*kd, kp"):
+    with pytest.raises(VjepaError, match=r"option of planner 'expert'.*'kq'.*damping, "):
         load_planner("expert", {"kq": 1.0}, CONTEXT)
 
 
@@ -81,7 +81,8 @@ def test_an_option_of_a_wrong_type_is_refused_naming_it(install_planners, option
 @pytest.mark.parametrize(
     ("planner", "option", "value"),
     [
-        ("expert", "kp", -1.0),
+        ("expert", "time_constant_s", 0.0),
+        ("expert", "damping", -1.0),
         ("expert", "upper_length", 0.0),
         ("expert", "wrist_limit", 4.0),
         ("expert-p", "gain", 1e9),

@@ -9,6 +9,7 @@ from vjepa_planner.contract import Observation, PlannerContext
 from vjepa_planner.planners.expert import ExpertConfig, ExpertPlanner
 from vjepa_planner.planners.expert_p import ExpertPConfig, ExpertPPlanner
 from vjepa_planner.planners.two_link import TwoLinkArm, wrapped
+from vjepa_planner.planners.two_link_dynamics import TwoLinkDynamics
 
 CONTEXT = PlannerContext(action_size=2, control_period_s=0.02)
 
@@ -17,6 +18,13 @@ def plan(planner, position, velocity, target):
     planner.reset(0)
     latent = np.zeros((1, 1), np.float32)
     return planner.plan(Observation(1, latent, np.array(position), np.array(velocity), np.array(target))).action
+
+
+def turning(shoulder, wrist, at_wrist):
+    """The action of the expert at rest, for joint errors in rad: both poles at exp(-0.02 / 0.07)."""
+    stiffness = ((1 - math.exp(-0.02 / 0.07)) / 0.02) ** 2
+    torques = TwoLinkDynamics().torques(at_wrist, (0.0, 0.0), (stiffness * shoulder, stiffness * wrist), 0.02)
+    return np.array(torques) / 0.05
 
 
 @pytest.mark.parametrize("arm", [TwoLinkArm(), TwoLinkArm(0.3, 0.1, math.pi)])
@@ -55,9 +63,9 @@ def test_wrapping_keeps_the_direction(turns):
 def test_the_expert_turns_the_short_way_round():
     expert = ExpertPlanner(ExpertConfig(), CONTEXT)
     tip = TwoLinkArm().fingertip(-math.pi + 0.01, 0.5)
-    shoulder, wrist = plan(expert, [math.pi - 0.01, 0.5], [0.0, 0.0], tip)
-    assert shoulder == pytest.approx(8.0 * 0.02)
-    assert wrist == pytest.approx(0.0, abs=1e-9)
+    short = plan(expert, [math.pi - 0.01, 0.5], [0.0, 0.0], tip)
+    assert short == pytest.approx(plan(expert, [-math.pi - 0.01, 0.5], [0.0, 0.0], tip), abs=1e-9)
+    assert short == pytest.approx(turning(0.02, 0.0, 0.5), abs=1e-9)
 
 
 def test_full_turns_of_the_shoulder_change_nothing():
@@ -72,22 +80,25 @@ def test_the_expert_takes_the_nearer_elbow(wrist):
     expert = ExpertPlanner(ExpertConfig(), CONTEXT)
     tip = TwoLinkArm().fingertip(0.3, wrist)
     action = plan(expert, [0.25, wrist], [0.0, 0.0], tip)
-    assert action == pytest.approx([8.0 * 0.05, 0.0], abs=1e-9)
+    assert action == pytest.approx(turning(0.05, 0.0, wrist), abs=1e-9)
 
 
 def test_the_wrist_never_goes_round_through_its_limit():
     expert = ExpertPlanner(ExpertConfig(), CONTEXT)
     near, far = math.radians(150), math.radians(-150)
     tip = TwoLinkArm().fingertip(0.0, far)
-    _, wrist = plan(expert, [0.0, near], [0.0, 0.0], tip)
     # Turning the shoulder reaches it with this elbow; 60 degrees of wrist through the limit would not.
-    assert wrist == pytest.approx(0.0, abs=1e-9)
+    turn = wrapped(TwoLinkArm().angles_to(*tip)[0][0])
+    action = plan(expert, [0.0, near], [0.0, 0.0], tip)
+    assert action == pytest.approx(np.clip(turning(turn, 0.0, near), -1.0, 1.0), abs=1e-9)
 
 
 def test_the_expert_brakes_a_joint_that_moves():
     expert = ExpertPlanner(ExpertConfig(), CONTEXT)
     tip = TwoLinkArm().fingertip(0.3, 1.0)
-    assert plan(expert, [0.3, 1.0], [0.5, -0.25], tip) == pytest.approx([-0.4, 0.2], abs=1e-9)
+    shoulder, wrist = plan(expert, [0.3, 1.0], [0.5, -0.25], tip)
+    assert shoulder < 0
+    assert wrist < 0, "the wrist is held against the shoulder's braking, which would throw it forward"
 
 
 def test_the_p_controller_applies_the_cartesian_way_as_torque():
