@@ -9,7 +9,7 @@ from vjepa_bringup.graph import StackOptions, merged_parameters
 from vjepa_interfaces import topics
 from vjepa_interfaces.messages import FIRST, LAST, timestep_of
 from vjepa_training.evaluate import evaluate
-from vjepa_training.score import Protocol
+from vjepa_training.score import PROTOCOLS, Protocol, summarise
 
 
 def test_the_expert_reaches_the_target_through_every_node(lockstep_stack):
@@ -19,6 +19,7 @@ def test_the_expert_reaches_the_target_through_every_node(lockstep_stack):
     stack.wait_finished()
     assert [episode.in_target_at_end for episode in stack.keeper.episodes] == [True] * 3
     assert all(episode.episode_return > 100 for episode in stack.keeper.episodes)
+    assert summarise(stack.keeper.finished, PROTOCOLS["short"])["action_change_at_rest"] < 0.02
     stack.wait_for(lambda: set(commands.stamps) >= set(latents.stamps), "an answer to every latent, with its stamp")
 
 

@@ -103,6 +103,27 @@ def test_a_simulation_that_starts_again_is_scored_from_its_first_episode(keeper)
     assert [(episode.episode_return, episode.steps) for episode in keeper.episodes] == [(2.0, 3)]
 
 
+def test_actions_are_matched_by_stamp_whatever_comes_first():
+    keeper = ScoreKeeper("reacher-easy", effort_limit=0.02)
+    keeper.add(1, 0.0, FIRST, TARGET, OUTSIDE)
+    keeper.apply(2, np.array([0.01, 0.0]))
+    keeper.add(2, 1.0, MID, TARGET, OUTSIDE)
+    keeper.add(3, 1.0, MID, TARGET, OUTSIDE)
+    keeper.add(4, 1.0, LAST, TARGET, OUTSIDE)
+    keeper.apply(4, np.array([-0.02, 0.02]))
+    keeper.apply(3, np.array([0.0, -0.01]))
+    (episode,) = keeper.finished
+    assert [action.tolist() for action in episode.actions] == [[0.5, 0.0], [0.0, -0.5], [-1.0, 1.0]]
+    # (0.5 + 0.5) / 2 and (1 + 1.5) / 2.
+    assert summarise([episode], PROTOCOLS["short"])["action_change_at_rest"] == pytest.approx(0.875)
+
+
+def test_efforts_without_steps_are_not_kept_for_ever(keeper):
+    for stamp_ns in range(10_000):
+        keeper.apply(stamp_ns, np.zeros(2))
+    assert len(keeper._efforts) == 1000
+
+
 def test_an_unknown_task_or_protocol_is_refused_with_the_valid_ones():
     with pytest.raises(VjepaError, match=r"unknown task 'reacher'; valid are: .*reacher-easy"):
         ScoreKeeper("reacher")

@@ -77,7 +77,7 @@ class Lane:
     def begin(self, episode: int) -> None:
         """Begin the episode of this number with a fresh clip and the planner reset to its seed."""
         self.clip = ClipBuffer(self._encoder.clip_frames)
-        self.score = ScoreKeeper(self._config.sim.task)
+        self.score = ScoreKeeper(self._config.sim.task, effort_limit=self.env.limits.limit)
         self.planner.reset(self._config.sim.seed + episode)
         if self._config.goal is not None:
             self.goal = goal_latent(self._config.sim, self._encoder, episode, self._config.goal)
@@ -113,6 +113,7 @@ class Lane:
     def _arrive(self, step: SimStep) -> None:
         self.step = step
         self.frames = self.clip.push(step.stamp_ns, self._encoder.preprocess(self.env.render()))
+        self.score.apply(step.stamp_ns, step.joint_effort)
         self.score.add(step.stamp_ns, step.reward, step.step_type, step.target, step.fingertip)
         self.score.episodes[-1].distances.append(self.score.distance_m)
 

@@ -7,13 +7,17 @@ from typing import Any
 import numpy as np
 
 from sim_bridge.tasks import task_named
+from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import unknown_name
 from vjepa_interfaces.messages import FIRST, LAST
 from vjepa_planner.contract import Imagined
+from vjepa_training.action_change import action_change_at_rest
 from vjepa_training.catalogue import plane_of
 from vjepa_training.imagination import compare_with_what_happened
 
 BOOTSTRAP_RESAMPLES = 10_000
+MATCHED_STEPS = 1000
+"""Steps whose efforts are waited for, and efforts whose steps are: topics arrive in any order."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class Episode:
         goal_distances: of each frame's latent to the goal latent, where there is one.
         distances: in one process, from fingertip to target at each frame, m in the plane.
         imagined: in one process, what the planner expected at each frame that it planned from, or None.
+        rewards: of each step.
+        actions: (n,) in [-1, 1], applied in each step; None where it is not known.
     """
 
     episode_return: float = 0.0
@@ -67,6 +73,8 @@ class Episode:
     goal_distances: list[float] = field(default_factory=list)
     distances: list[float] = field(default_factory=list)
     imagined: list[Imagined | None] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list, compare=False)
+    actions: list[np.ndarray | None] = field(default_factory=list, compare=False)
 
 
 @dataclass
@@ -77,19 +85,27 @@ class ScoreKeeper:
     what was scored before is then forgotten.
 
     Attributes:
-        task: dm_control task, which says how near counts as in the target.
+        task: dm_control task, which tells how near counts as in the target.
+        effort_limit: N·m of an action of 1; None for the task's own.
         episodes: those begun so far.
         distance_m: from the task's fingertip to its target point at the last step, in the plane; NaN before the first.
+        joint_names: of the efforts that `apply` takes, in their order.
     """
 
     task: str
     episodes: list[Episode] = field(default_factory=list)
     distance_m: float = float("nan")
+    effort_limit: float | None = None
     _last_ns: int = -1
 
     def __post_init__(self) -> None:
-        self._radius = task_named(self.task).target_radius
+        task = task_named(self.task)
+        self.joint_names = task.joint_names
+        self._limits = EffortLimits(task.joint_names, self.effort_limit or task.effort_limit)
+        self._radius = task.target_radius
         self._plane = plane_of(self.task)
+        self._efforts: dict[int, np.ndarray] = {}
+        self._awaited: dict[int, tuple[Episode, int]] = {}
 
     def add(self, stamp_ns: int, reward: float, step_type: int, target: np.ndarray, fingertip: np.ndarray) -> None:
         """Take one step: `reward` of the transition that led here; `target` and `fingertip` are (3,) in metres.
@@ -97,7 +113,8 @@ class ScoreKeeper:
         Steps before the first FIRST belong to no episode and are ignored.
         """
         if step_type == FIRST and stamp_ns < self._last_ns:
-            self.episodes.clear()
+            for forgotten in (self.episodes, self._efforts, self._awaited):
+                forgotten.clear()
         elif stamp_ns <= self._last_ns:
             return
         self._last_ns = stamp_ns
@@ -110,9 +127,27 @@ class ScoreKeeper:
         episode = self.episodes[-1]
         episode.episode_return += reward
         episode.steps += 1
+        episode.rewards.append(reward)
+        episode.actions.append(None)
+        self._awaited[stamp_ns] = (episode, len(episode.actions) - 1)
+        self._match(stamp_ns)
         if step_type == LAST:
             episode.in_target_at_end = self._in_target()
             episode.done = True
+
+    def apply(self, stamp_ns: int, effort: np.ndarray) -> None:
+        """Take the efforts (n,) in N·m that were applied in the step which led to a stamp, before or after `add`."""
+        self._efforts[stamp_ns] = effort
+        self._match(stamp_ns)
+        for waiting in (self._efforts, self._awaited):
+            while len(waiting) > MATCHED_STEPS:
+                waiting.pop(next(iter(waiting)))
+
+    def _match(self, stamp_ns: int) -> None:
+        """Give the step of a stamp its action, once both are there."""
+        if stamp_ns in self._efforts and stamp_ns in self._awaited:
+            episode, step = self._awaited.pop(stamp_ns)
+            episode.actions[step] = self._limits.to_action(self._efforts.pop(stamp_ns))
 
     def _in_target(self) -> bool | None:
         return None if self._radius is None else self.distance_m <= self._radius
@@ -174,6 +209,7 @@ def summarise(episodes: list[Episode], protocol: Protocol) -> dict[str, Any]:
         "interval_95": [low, high],
         "success": successes,
         "success_rate": float(np.mean(defined)) if defined else float("nan"),
+        "action_change_at_rest": action_change_at_rest((episode.rewards, episode.actions) for episode in episodes),
         **_approach([episode.goal_distances for episode in episodes]),
         **_meaning(episodes),
         **_imagination(episodes),

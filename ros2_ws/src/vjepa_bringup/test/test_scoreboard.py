@@ -1,5 +1,6 @@
 """Results are JSON that every reader takes, written whole, and a scoreboard that says what is not known."""
 
+import dataclasses
 import json
 import math
 import os
@@ -8,6 +9,7 @@ import shlex
 import stat
 import threading
 
+import numpy as np
 import pytest
 
 from vjepa_bringup.cli import build_parser
@@ -53,6 +55,12 @@ def test_a_result_has_what_was_promised():
     assert read["started_in_target"] == [False, True]
     assert read["mean_return"] == 87.5
     assert read["latency_ms"] == {"p50": 12.0, "p99": 30.0}
+
+
+def test_the_scoreboard_shows_how_much_the_action_changes_at_rest():
+    calm = [dataclasses.replace(EPISODES[0], rewards=[1.0, 1.0], actions=[np.zeros(2), np.array([0.25, 0.0])])]
+    assert re.search(r"action change at rest +0\.125 a step in the target", scoreboard(result(calm)))
+    assert "action change" not in scoreboard(result()), "no two steps in the target, of which the action is known"
 
 
 def test_a_result_is_read_as_it_was_written(tmp_path):

@@ -15,6 +15,7 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
@@ -102,6 +103,11 @@ class Monitor:
                 self._credit(timestep)
                 keeper.add(stamp_ns, timestep.reward, timestep.step_type, row["target"], row["fingertip"])
 
+        def apply(message: JointState) -> None:
+            if tuple(message.name) == keeper.joint_names and len(message.effort) == len(message.name):
+                keeper.apply(to_nanoseconds(message.header.stamp), np.array(message.effort))
+
+        self._subscribe(JointState, topics.JOINT_STATES, apply)
         self._subscribe(Vector3Stamped, topics.TIMESTEP, lambda m: add(m, "timestep", timestep_of(m)))
         self._subscribe(PointStamped, topics.TARGET, lambda m: add(m, "target", _point(m)))
         self._subscribe(PointStamped, topics.FINGERTIP, lambda m: add(m, "fingertip", _point(m)))

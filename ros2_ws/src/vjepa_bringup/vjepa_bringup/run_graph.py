@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vjepa_bringup.domains import hold_domain
-from vjepa_bringup.graph import StackOptions, build_graph, environment
+from vjepa_bringup.graph import StackOptions, build_graph, environment, merged_parameters
 from vjepa_bringup.interrupts import interruptible
 from vjepa_bringup.monitor import Monitor, text_in
 from vjepa_bringup.one_stack import only_stack
@@ -97,7 +97,8 @@ def run_graph(
     """
     wanted = options.episodes or 0
     options = replace(options, episode_steps=episode_steps)
-    keeper = ScoreKeeper(task)
+    effort_limit = merged_parameters(options)["sim_bridge"].get("effort_limit") or None
+    keeper = ScoreKeeper(task, effort_limit=effort_limit)
     with (
         running_graph(options, domain, {"planner": options.planner or ""}) as (supervisor, held),
         Monitor(held, options.namespace, keeper) as monitor,

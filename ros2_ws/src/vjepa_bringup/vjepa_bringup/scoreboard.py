@@ -99,6 +99,8 @@ def scoreboard(result: dict[str, Any]) -> str:
         ("started in target", _count(result["started_in_target"])),
         ("mean return", f"{result['mean_return']:.1f}{interval}"),
     ]
+    if (change := result.get("action_change_at_rest")) is not None:
+        rows.append(("action change at rest", f"{change:.3f} a step in the target (0 steady, 2 end to end)"))
     if len(shares := result.get("by_planner", {})) > 1:
         parts = [
             f"{name} {share['steps']} steps, {share['reward_a_step']:.3f} a step" for name, share in shares.items()
