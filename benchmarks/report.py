@@ -227,6 +227,10 @@ anew: that is preparing. The expected exponent of a step and of memory is 0. See
     "scale-loop": """\
 Every node's own memory while the stack runs in lockstep and records, read behind an eighth, a quarter, a half and
 nearly all of the steps. The expected exponent is 0.""",
+    "calm": """\
+The scripted expert and the simulation alone, without camera, encoder and ROS. In real time a command lands a step or
+two after its frame, and a controller that is too stiff for that shakes. The change is the mean over joints and over
+consecutive steps in the target; 2 would flip every joint from end to end at every step.""",
     "expert": """\
 The scripted expert sees target and joints, so it shows what the loop itself costs: nothing may be lost between planner
 and arm.""",

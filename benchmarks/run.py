@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks import (
+    calm,
     data,
     encoder,
     executors,
@@ -57,6 +58,7 @@ BENCHMARKS = (
     "transport",
     "real-time",
     "expert",
+    "calm",
     "memory",
     "recovery",
     "guard",
@@ -84,7 +86,8 @@ class Sizes:
 
     Attributes:
         expert_episodes: episodes of the expert in lockstep.
-        expert_protocol: `full` or `short`.
+        expert_protocol: `full` or `short`; of the calm hands too.
+        calm_episodes: episodes of the expert alone, by task and delay.
         runs: runs of the loop in real time, of a stage of data, or of a start.
         turns: rounds in which contenders take turns.
         rounds: runs of the stack between pings, and in which the commands of a sweep are run.
@@ -97,6 +100,7 @@ class Sizes:
 
     expert_episodes: int = 20
     expert_protocol: str = "full"
+    calm_episodes: int = 100
     turns: int = 10
     runs: int = 5
     rounds: int = 3
@@ -110,6 +114,7 @@ class Sizes:
 QUICK = Sizes(
     expert_episodes=1,
     expert_protocol="short",
+    calm_episodes=1,
     turns=1,
     runs=1,
     rounds=1,
@@ -132,6 +137,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--cores", type=int, default=2, help="processor cores to use (default %(default)s)")
     parser.add_argument("--expert-episodes", type=int, help=f"default {Sizes.expert_episodes}")
+    parser.add_argument("--expert-protocol", choices=("full", "short"), help=f"default {Sizes.expert_protocol}")
+    parser.add_argument("--calm-episodes", type=int, help=f"of the expert alone (default {Sizes.calm_episodes})")
     parser.add_argument("--turns", type=int, help=f"rounds of contenders in turns (default {Sizes.turns})")
     parser.add_argument("--runs", type=int, help=f"real-time runs (default {Sizes.runs})")
     parser.add_argument("--rounds", type=int, help=f"runs of the stack between pings (default {Sizes.rounds})")
@@ -168,6 +175,7 @@ def measurements(sizes: Sizes, say: Callable[[str], None]) -> dict[str, Callable
         "transport": lambda: transport.measure(sizes.rounds, sizes.run_episodes, sizes.pings, sizes.seed, say),
         "real-time": lambda: real_time.measure(sizes.runs, sizes.run_episodes, sizes.seed, say),
         "expert": lambda: expert.measure(sizes.expert_episodes, sizes.expert_protocol, sizes.seed),
+        "calm": lambda: calm.measure(sizes.calm_episodes, sizes.expert_protocol, sizes.seed),
         "memory": lambda: memory.measure(sizes.transitions, sizes.seed),
         "recovery": lambda: recovery.measure(sizes.runs, sizes.seed),
         "guard": lambda: guard.measure(sizes.runs, say),

@@ -94,6 +94,18 @@ def test_the_experts_figures_are_those_of_its_evaluation():
     assert (at_end.value, at_end.met) == (0.75, False)
 
 
+def test_calm_hands_are_measured_over_the_episodes_that_had_a_rest():
+    from benchmarks.calm import drive, figures
+
+    run = {"task": "reacher-easy", "late_steps": 1, "returns": [180.0, 170.0], "action_change_at_rest": [0.1, None]}
+    change, mean_return = figures([run], steps=200)
+    assert (change.value, change.met) == (0.1, False)
+    assert (mean_return.value, mean_return.aim, mean_return.met) == (175.0, 175.0, True)
+    driven = drive("reacher-easy", 1, [0, 1], 60)
+    assert len(driven["returns"]) == 2
+    assert max(driven["action_change_at_rest"]) < 0.1
+
+
 def test_memory_is_what_a_process_keeps_for_itself_and_a_failure_is_told(tmp_path):
     from benchmarks.memory import figures, peak_private_gib
     from vjepa_interfaces.errors import VjepaError
@@ -472,6 +484,7 @@ def test_a_quick_run_measures_and_documents_everything(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     records = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
     names = (
+        "calm",
         "data",
         "encoder",
         "executors",

@@ -1,0 +1,71 @@
+"""The scripted expert's hands in the target: how much its torque changes, also where commands land late."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.figures import Figure, command_of, mean_with_interval, record
+from sim_bridge.env import SimConfig, SimEnv
+from vjepa_planner.contract import Observation, Planner, PlannerContext
+from vjepa_planner.registry import load_planner
+from vjepa_training.action_change import action_change_at_rest
+from vjepa_training.score import protocol_named
+
+CHANGE_AIM = 0.06
+RETURN_AIM = 975.0
+TASKS = ("reacher-easy", "reacher-hard")
+LATE_STEPS = (0, 1, 2)
+
+
+def measure(episodes: int, protocol: str, seed: int) -> dict[str, Any]:
+    """Drive both reacher tasks by `expert` in one process, without camera and encoder, and return the record."""
+    steps = protocol_named(protocol).episode_steps
+    runs = [drive(task, late, range(seed, seed + episodes), steps) for task in TASKS for late in LATE_STEPS]
+    command = command_of("calm", calm_episodes=episodes, expert_protocol=protocol, seed=seed)
+    return record("calm", figures(runs, steps), command, range(seed, seed + episodes), runs=runs)
+
+
+def drive(task: str, late: int, seeds: Sequence[int], steps: int) -> dict[str, Any]:
+    """Return returns and action changes at rest, an entry an episode, where commands land `late` control steps late."""
+    changes, returns = [], []
+    with SimEnv(SimConfig(task=task, episode_steps=steps)) as env:
+        planner = load_planner("expert", {}, PlannerContext.of(env.limits, env.control_period_s))
+        for seed in seeds:
+            rewards, actions = _episode(env, planner, seed, late)
+            returns.append(sum(rewards))
+            changes.append(action_change_at_rest([(rewards, actions)]))
+    return {"task": task, "late_steps": late, "returns": returns, "action_change_at_rest": changes}
+
+
+def _episode(env: SimEnv, planner: Planner, seed: int, late: int) -> tuple[list[float], list[np.ndarray]]:
+    """Return the rewards of an episode and the actions that were applied; zeros until the first has landed."""
+    planner.reset(seed)
+    step = env.reset(seed)
+    nothing = np.zeros((1, 1), np.float32)
+    waiting = [np.zeros(len(env.limits.joint_names))] * late
+    rewards: list[float] = []
+    actions: list[np.ndarray] = []
+    for _ in range(env.config.episode_steps):
+        seen = Observation(step.stamp_ns, nothing, step.joint_position, step.joint_velocity, step.target)
+        waiting.append(planner.plan(seen).action)
+        actions.append(waiting.pop(0))
+        step = env.step(env.limits.to_effort(actions[-1]))
+        rewards.append(step.reward)
+    return rewards, actions
+
+
+def figures(runs: Sequence[dict[str, Any]], steps: int) -> list[Figure]:
+    """Return the figures of the runs, each of episodes of so many `steps`."""
+    found = []
+    for run in runs:
+        sample = f"{len(run['returns'])} episodes of {steps} steps"
+        where = f"`expert`, {run['task']}, commands {run['late_steps']} steps late"
+        known = [change for change in run["action_change_at_rest"] if change is not None]
+        change, interval = mean_with_interval(known)
+        what = f"change of the action a step at rest, of 2: {where}"
+        found.append(Figure(what, change, "", sample, CHANGE_AIM, False, interval, "bootstrap over episodes"))
+        value, interval = mean_with_interval(run["returns"])
+        what, aim = f"mean return: {where}", RETURN_AIM - 1000 + steps
+        found.append(Figure(what, value, "", sample, aim, True, interval, "bootstrap over episodes"))
+    return found
