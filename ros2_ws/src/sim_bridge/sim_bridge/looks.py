@@ -93,7 +93,7 @@ class Camera(Effect):
             self._high[1:3] = np.minimum(self._high[1:3], (0.0, np.pi / 2))
         self._fastest, self._fastest_roll = 0.4 * self.scale * radius / 4, np.pi / 50 * self.scale
         self._shake = np.array([0.1 * radius / 4] * 3 + [np.pi / 300]) * self.scale
-        self._place = rng.uniform(self._low, self._high)
+        self._place = self._reached(rng.uniform(self._low, self._high))
         direction = rng.standard_normal(3)
         speed = rng.uniform(0, 0.4 * self.scale) / np.linalg.norm(direction)
         self._velocity = np.append(speed * direction, rng.uniform(-self._fastest_roll, self._fastest_roll))
@@ -103,10 +103,16 @@ class Camera(Effect):
         velocity[:3] *= min(1.0, self._fastest / max(np.linalg.norm(velocity[:3]), 1e-12))
         velocity[3] = np.clip(velocity[3], -self._fastest_roll, self._fastest_roll)
         before = _cartesian(self._place[:3])
-        place = np.append(_spherical(before + velocity[:3]), self._place[3] + velocity[3])
-        place = np.clip(place, self._low, self._high)
+        place = self._reached(np.append(_spherical(before + velocity[:3]), self._place[3] + velocity[3]))
         self._velocity = np.append(_cartesian(place[:3]) - before, place[3] - self._place[3])
         self._place = place
+
+    def _reached(self, place: np.ndarray) -> np.ndarray:
+        """Return where the camera is for a place that may lie beyond its limits.
+
+        A negative polar angle is a positive one on the other side, where an azimuth has its limits too.
+        """
+        return np.clip(np.append(_spherical(_cartesian(place[:3])), place[3]), self._low, self._high)
 
     def apply(self, scene: Scene) -> None:
         position = _cartesian(self._place[:3])

@@ -11,6 +11,59 @@ from sim_bridge.looks import EFFECTS, NAMES, SCALES, Look
 from sim_bridge.tasks import TASKS
 from vjepa_interfaces.errors import VjepaError
 
+SUITE_CAMERA = {
+    "reacher-easy": {
+        "low": [0.6375, -0.471239, -0.471239, -0.471239],
+        "high": [1.0875, 0.471239, 0.471239, 0.471239],
+        "speeds": [0.0225, 0.01884955592153876],
+        "spreads": [0.005625, 0.003141592653589793],
+        "poses": [
+            (
+                [0.7863, -0.065, 0.278, -0.077],
+                [0.21533, -0.01402, 0.75611],
+                [0.9585, 0.0765, 0.2747, -0.0744, 0.997, -0.0179, -0.2753, -0.0033, 0.9613],
+            ),
+            (
+                [0.8826, -0.4007, 0.215, 0.0324],
+                [0.17338, -0.07345, 0.86228],
+                [0.9801, -0.0234, 0.197, 0.0406, 0.9957, -0.0834, -0.1942, 0.0898, 0.9768],
+            ),
+            (
+                [0.8673, 0.3821, -0.3018, 0.3806],
+                [0.2297, -0.11704, 0.8281],
+                [0.9017, -0.341, 0.2656, 0.3851, 0.9129, -0.1353, -0.1963, 0.2243, 0.9545],
+            ),
+        ],
+        "walk": [1.074495, -0.122611, 0.23936, 0.095763],
+    },
+    "finger-spin": {
+        "low": [1.088531, -2.042035, 0.424816, -0.471239],
+        "high": [1.856906, -1.099557, 1.367294, 0.471239],
+        "speeds": [0.03841874542459709, 0.01884955592153876],
+        "spreads": [0.009604686356149273, 0.003141592653589793],
+        "poses": [
+            (
+                [1.4809, -1.1887, 0.5942, 0.3806],
+                [0.30913, -0.76929, 1.22707],
+                [0.741, -0.6193, 0.2596, 0.6259, 0.497, -0.601, 0.2432, 0.6078, 0.7559],
+            ),
+            (
+                [1.507, -1.9715, 1.1111, 0.0324],
+                [-0.52681, -1.24357, 0.66862],
+                [0.9173, 0.0732, -0.3915, -0.397, 0.2453, -0.8844, 0.0313, 0.9667, 0.2541],
+            ),
+        ],
+        "walk": [1.833435, -1.486312, 0.782617, 0.095763],
+    },
+}
+"""What the Distracting Control Suite's own `DistractingCameraEnv` printed at scale 0.3 for the episode of seed 3, in
+github.com/geyang/gym-distracting-control at commit 83a3c87: limits of radius, azimuth, polar angle and roll; the greatest
+speeds, m and rad a step, and the spreads of their random walk; for a drawn place the camera's position and axes; and
+where `WALK_STEPS` steps lead from the middle of the limits, with the draws 2 sin(0), 2 sin(1), ...
+"""
+WALK_STEPS = 20
+WALK_VELOCITY = [0.01, -0.02, 0.015, 0.003]
+
 SHIPPED = ("reacher-easy", "reacher-hard", "finger-spin", "point_mass-easy")
 
 
@@ -105,6 +158,45 @@ def test_a_harder_look_is_farther_from_nominal(make_env, name):
         frames = [(env.reset(), env.render())[1].astype(int) for env in (nominal, *levels)]
         far += [np.abs(frame - frames[0]).mean() for frame in frames[1:]]
     assert far[0] < far[1] < far[2]
+
+
+class Draws:
+    """In a generator's place: `uniform` gives the place, and no speed; `standard_normal` goes through `numbers`."""
+
+    def __init__(self, place=(), numbers=()):
+        self._place, self._numbers = np.array(place), list(numbers)
+
+    def uniform(self, low, high):
+        return self._place if np.ndim(low) else 0.0
+
+    def standard_normal(self, count):
+        drawn, self._numbers = self._numbers[:count], self._numbers[count:]
+        return np.array(drawn)
+
+
+@pytest.mark.parametrize("task", SUITE_CAMERA)
+def test_the_camera_is_that_of_the_distracting_control_suite(make_env, task):
+    expected = SUITE_CAMERA[task]
+    env = make_env(task=task, look="camera:hard:moving")
+    env.reset()
+    (camera,), scene = env._looks._effects, env._looks._scene
+    np.testing.assert_allclose((camera._low, camera._high), (expected["low"], expected["high"]), atol=1e-6)
+    np.testing.assert_allclose((camera._fastest, camera._fastest_roll), expected["speeds"])
+    np.testing.assert_allclose(camera._shake[2:], expected["spreads"])
+    middle = (camera._low + camera._high) / 2
+    poses = expected["poses"]
+    for place, position, axes in poses:
+        env.reset(0)
+        camera.begin(scene, Draws(place, np.ones(3)))
+        camera.apply(scene)
+        np.testing.assert_allclose(scene.data.cam_xpos[0], position, atol=1e-5)
+        # Theirs shortens the axis that it turns about by 1e-4 of a metre.
+        np.testing.assert_allclose(scene.data.cam_xmat[0], axes, atol=2e-4)
+    camera._place, camera._velocity = middle, np.array(WALK_VELOCITY)
+    draws = Draws(numbers=2 * np.sin(np.arange(4.0 * WALK_STEPS)))
+    for _ in range(WALK_STEPS):
+        camera.advance(draws)
+    np.testing.assert_allclose(camera._place, expected["walk"], atol=1e-5)
 
 
 def test_frames_of_latency_are_those_of_before(make_env):
