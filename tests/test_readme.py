@@ -35,6 +35,7 @@ PAGES = [
     "docs/tutorial.md",
     "docs/another-arm.md",
     "docs/world-models.md",
+    "docs/looks.md",
     "docs/reproduce.md",
     "docs/real-camera.md",
     "docs/real-arm.md",
@@ -58,6 +59,7 @@ REAL_TIME = {"docs/real-arm.md"}
 LESS = {
     "collect": {"--episodes": 12},
     "probe": {"--episodes": 12},
+    "eval --looks": {"--episodes": 1},
     "eval": {"--episodes": 4},
     "train encoder": {"--steps": 12, "--warmup-steps": 4, "--batch-size": 16},
     "train bc": {"--epochs": 2, "--dagger-episodes": 4, "--dagger-steps": 20},

@@ -297,6 +297,8 @@ EFFECTS: dict[str, type[Effect]] = {
 }
 _OF_ALL = ("background", "camera", "colour")
 NAMES = (NOMINAL, *EFFECTS, ALL, RANDOM)
+WITH_BACKGROUNDS = ("background", ALL)
+"""Looks that show the pictures of a folder, where there is one."""
 
 
 @dataclass(frozen=True)
@@ -312,6 +314,12 @@ class Look:
     name: str = NOMINAL
     level: str = "medium"
     moving: bool = False
+
+    def __str__(self) -> str:
+        """Return the look as `of` reads it, with its level."""
+        if self.name == NOMINAL:
+            return NOMINAL
+        return ":".join([self.name, self.level, *([MOVING] if self.moving else [])])
 
     @classmethod
     def of(cls, text: str) -> "Look":

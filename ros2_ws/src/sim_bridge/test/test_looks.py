@@ -57,7 +57,7 @@ SUITE_CAMERA = {
     },
 }
 """What the Distracting Control Suite's own `DistractingCameraEnv` printed at scale 0.3 for the episode of seed 3, in
-github.com/geyang/gym-distracting-control at commit 83a3c87: limits of radius, azimuth, polar angle and roll; the greatest
+github.com/geyang/gym-distracting-control at commit 83a3c87: limits of radius, azimuth, polar angle and roll; greatest
 speeds, m and rad a step, and the spreads of their random walk; for a drawn place the camera's position and axes; and
 where `WALK_STEPS` steps lead from the middle of the limits, with the draws 2 sin(0), 2 sin(1), ...
 """

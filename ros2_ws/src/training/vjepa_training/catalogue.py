@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from sim_bridge.backgrounds import Pictures
+from sim_bridge.camera_view import PLAIN, RENDERINGS
+from sim_bridge.looks import NOMINAL, Look
 from sim_bridge.tasks import TASKS, task_named
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_perception.placement import AUTO, refuse_unknown_placement
@@ -18,7 +21,7 @@ def installed_planners() -> list[str]:
 
 
 def refuse_unknown_names(parameters: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse, before anything is started, a task, a planner, a device or a number type that there is not.
+    """Refuse, before anything is started, a task, look, rendering, background, planner, device or type there is not.
 
     Args:
         parameters: of every node, by node name, flat.
@@ -26,7 +29,12 @@ def refuse_unknown_names(parameters: Mapping[str, Mapping[str, Any]]) -> None:
     Raises:
         VjepaError: naming it, and the valid ones.
     """
-    task_named(parameters["sim_bridge"]["task"])
+    sim = parameters["sim_bridge"]
+    task_named(sim["task"])
+    Look.of(str(sim.get("look", NOMINAL)))
+    if (render := sim.get("render", PLAIN)) not in RENDERINGS:
+        raise unknown_name("render", str(render), RENDERINGS)
+    Pictures(str(sim.get("backgrounds", "")))
     planner = parameters["vjepa_planner"]
     for name in (planner["planner"], *planner.get("planners", ()), *planner.get("fallbacks", ())):
         if name not in available():

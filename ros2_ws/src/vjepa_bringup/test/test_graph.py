@@ -324,6 +324,9 @@ EXPLICIT = {
     "episodes": 0,
     "episode_steps": 9,
     "task": "reacher-hard",
+    "render": "exact",
+    "look": "camera:easy",
+    "backgrounds": "",
 }
 IN_FILE = {
     "crop": [4, 0, 16, 16],
@@ -341,6 +344,9 @@ IN_FILE = {
     "episodes": 4,
     "episode_steps": 5,
     "task": "reacher-easy",
+    "render": "dm_control",
+    "look": "colour:hard",
+    "backgrounds": "pictures",
 }
 
 
@@ -449,12 +455,23 @@ def test_a_missing_parameter_file_is_refused_by_name(tmp_path):
 
 def test_recording_is_switched_on_into_a_folder_and_carries_the_provenance():
     recorder = merged_parameters(
-        StackOptions(record=True, bag_dir="/my/bags", task="reacher-hard", seed=4, lockstep=True, planner="random")
+        StackOptions(
+            record=True,
+            bag_dir="/my/bags",
+            task="reacher-hard",
+            seed=4,
+            lockstep=True,
+            planner="random",
+            look="all:easy",
+            render="exact",
+            backgrounds="/my/pictures",
+        )
     )["episode_recorder"]
     assert recorder["record"] is True
     assert recorder["bag_dir"] == "/my/bags"
     provenance = dict(entry.split("=", 1) for entry in recorder["provenance"])
     expected = {"task": "reacher-hard", "seed": "4", "lockstep": "True", "planner_at_start": "random"}
+    expected |= {"look": "all:easy", "render": "exact", "backgrounds": "/my/pictures"}
     assert part(provenance, expected) == expected
     assert provenance["version numpy"]
 

@@ -49,7 +49,7 @@ STATE_PUBLISHER = "robot_state_publisher"
 
 OPTION_PARAMETERS = {
     "camera": ("crop", "rotate", "flip"),
-    "sim_bridge": ("task", "seed", "episodes", "episode_steps", "lockstep"),
+    "sim_bridge": ("task", "seed", "episodes", "episode_steps", "lockstep", "render", "look", "backgrounds"),
     "vjepa_perception": ("encoder", "device", "dtype"),
     "vjepa_planner": ("planner", "seed", "lockstep"),
     "episode_recorder": ("record", "bag_dir"),
@@ -99,6 +99,9 @@ class StackOptions:
         episodes: episodes to run, after which the arm stands still; 0 runs on.
         episode_steps: control steps in an episode.
         task: dm_control task.
+        render: how the simulation's frames are rendered: `dm_control`, `exact` or `plain`.
+        look: what the simulation's camera sees otherwise than it is, such as `camera:hard:moving`.
+        backgrounds: folder of pictures and videos for looks with another background.
     """
 
     source: str = "sim"
@@ -129,6 +132,9 @@ class StackOptions:
     episodes: int | None = None
     episode_steps: int | None = None
     task: str | None = None
+    render: str | None = None
+    look: str | None = None
+    backgrounds: str | None = None
 
 
 @dataclass(frozen=True)
@@ -405,6 +411,9 @@ def _provenance(merged: dict[str, dict[str, Any]]) -> dict[str, str]:
         "task": str(sim.get("task", "")),
         "seed": str(sim.get("seed", 0)),
         "lockstep": str(bool(sim.get("lockstep", False))),
+        "render": str(sim.get("render", "")),
+        "look": str(sim.get("look", "")),
+        **({"backgrounds": str(sim["backgrounds"])} if sim.get("backgrounds") else {}),
         "planner_at_start": str(planner.get("planner", "")),
         "encoder": str(merged["vjepa_perception"]["encoder"]),
         **{f"version {name}": version for name, version in versions().items()},

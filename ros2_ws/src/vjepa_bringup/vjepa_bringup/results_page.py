@@ -11,6 +11,7 @@ from ament_index_python.packages import get_package_share_directory
 
 from vjepa_bringup.experiments import RESULT, Row, Step
 from vjepa_bringup.probe_commands import notes, table
+from vjepa_bringup.scoreboard import with_interval
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.json_text import parse_json
 from vjepa_interfaces.yaml_file import read_yaml
@@ -241,7 +242,7 @@ def _beyond(cloned: Sequence[dict[str, Any]], found: dict[str, Any]) -> str:
     for other in cloned:
         if all(other.get(name) == found.get(name) for name in SAME):
             comparison = compare(other, found)
-            return _with_interval(comparison.difference, comparison.interval_95, "+")
+            return with_interval(comparison.difference, comparison.interval_95, "+")
     return ""
 
 
@@ -323,9 +324,9 @@ def _rounds(results: Sequence[Result], link: Callable[[Result], str]) -> str:
         settings = found["settings"]
         for entry in found["rounds"]:
             returns = [
-                _with_interval(entry["incumbent_mean_return"], entry["incumbent_interval_95"]),
-                _with_interval(entry["candidate_mean_return"], entry["candidate_interval_95"]),
-                _with_interval(entry["difference"], entry["difference_interval_95"], "+"),
+                with_interval(entry["incumbent_mean_return"], entry["incumbent_interval_95"]),
+                with_interval(entry["candidate_mean_return"], entry["candidate_interval_95"]),
+                with_interval(entry["difference"], entry["difference_interval_95"], "+"),
             ]
             kept = "the new one" if entry["accepted"] else "the old one"
             sample = (str(settings["eval_episodes"]), settings["protocol"], link(result))
@@ -382,12 +383,7 @@ def _table(lines: Sequence[Sequence[str]]) -> str:
 
 
 def _mean(found: Mapping[str, Any]) -> str:
-    return _with_interval(found["mean_return"], found["interval_95"])
-
-
-def _with_interval(value: float, interval: Sequence[float], sign: str = "") -> str:
-    low, high = interval
-    return f"{value:{sign}.1f} ({low:{sign}.1f} to {high:{sign}.1f})"
+    return with_interval(found["mean_return"], found["interval_95"])
 
 
 def _share(value: float | None) -> str:

@@ -5,6 +5,7 @@ import contextlib
 import math
 import re
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from vjepa_bringup import arguments as types
 from vjepa_bringup.camera_commands import SOURCE_HELP, add_view_arguments
 from vjepa_bringup.camera_run import camera_lines, camera_report, refuse_no_plan, run_camera
 from vjepa_bringup.dashboard import Dashboard
+from vjepa_bringup.eval_looks import measure_looks
 from vjepa_bringup.graph import (
     ARM_KINDS,
     LOG_LEVELS,
@@ -31,15 +33,28 @@ from vjepa_bringup.start_up import StartUp
 from vjepa_interfaces.bundle import CONFIG_FILE, Bundle, read_bundle, shipped_bundles
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
+from vjepa_training.appearance import Appearance, appearances, check_backgrounds, provenance
 from vjepa_training.catalogue import options_of, refuse_other_arm, refuse_unknown_names
 from vjepa_training.score import PROTOCOLS, protocol_named, summarise
 
 DEFAULT_EPISODES = {"run": 5, "eval": 20}
 DEFAULT_PROTOCOL = "short"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-OF_THE_SIMULATION = ("episodes", "protocol", "task", "lockstep", "robot_state_publisher", "json")
+OF_THE_SIMULATION = (
+    "episodes",
+    "protocol",
+    "task",
+    "lockstep",
+    "robot_state_publisher",
+    "json",
+    "look",
+    "render",
+    "backgrounds",
+)
 OF_A_CAMERA = ("crop", "rotate", "flip", "seconds")
 """Options of `run` that only go with a simulation, and those that only go with a camera."""
+LOOK = "NAME[:LEVEL[:moving]]"
+LOOK_HELP = "what the camera sees, such as camera:hard, or how frames are rendered: nominal, exact or plain"
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
@@ -51,6 +66,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     run.add_argument(
         "--robot-state-publisher", action="store_true", help="start ROS's node with the reacher's URDF too, for RViz"
     )
+    run.add_argument("--look", metavar=LOOK, help=f"{LOOK_HELP}, drawn anew each episode")
     run.add_argument("--record", metavar="DIR", help="record a rosbag2 bag into this folder")
     camera = run.add_argument_group("a camera in the simulation's place, without episodes and without a score")
     camera.add_argument("--camera", metavar="SOURCE", help=SOURCE_HELP)
@@ -60,6 +76,9 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
     evaluate = commands.add_parser("eval", help="evaluate a planner over many episodes in lockstep")
     _add_common(evaluate, "eval")
+    evaluate.add_argument(
+        "--looks", nargs="+", default=[], metavar=LOOK, help=f"{LOOK_HELP}; several are measured in turn, into a table"
+    )
     evaluate.add_argument("--through", choices=("ros", "process"), default="ros", help="the ROS graph, or one process")
     evaluate.add_argument(
         "--batch-size", type=types.positive, help="episodes side by side, with --through process (default 1)"
@@ -85,6 +104,10 @@ def _add_common(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("--device", help="auto, cpu or cuda")
     parser.add_argument("--dtype", choices=DTYPES, help="of the encoder (default: auto)")
     parser.add_argument("--task", help="dm_control task, such as reacher-easy")
+    parser.add_argument(
+        "--render", help="dm_control, exact or plain (default: dm_control under a look, else the parameters')"
+    )
+    parser.add_argument("--backgrounds", metavar="DIR", help="pictures and videos for looks with another background")
     parser.add_argument("--episodes", type=types.positive, help=f"default {DEFAULT_EPISODES[command]}")
     parser.add_argument("--seed", type=types.seed, help="episode i uses seed + i (default: the parameters', else 0)")
     parser.add_argument("--protocol", choices=list(PROTOCOLS), help=_steps_of_protocols())
@@ -107,6 +130,8 @@ def _options(arguments: argparse.Namespace) -> StackOptions:
         task=arguments.task,
         episodes=arguments.episodes,
         seed=arguments.seed,
+        render=arguments.render,
+        backgrounds=arguments.backgrounds,
         params_file=arguments.params_file,
         namespace=arguments.namespace,
         log_level=arguments.log_level,
@@ -130,7 +155,9 @@ def run_command(arguments: argparse.Namespace) -> int:
     options = replace(
         options, lockstep=arguments.lockstep or None, robot_state_publisher=arguments.robot_state_publisher
     )
-    return _through_ros(arguments, options)
+    if arguments.look:
+        options = _with_look(options, Appearance.of(arguments.look, arguments.render))
+    return _report(arguments, _through_ros(arguments, options))
 
 
 def _set_defaults(arguments: argparse.Namespace, command: str) -> None:
@@ -143,14 +170,34 @@ def eval_command(arguments: argparse.Namespace) -> int:
     """`vjepa eval`."""
     _set_defaults(arguments, "eval")
     if arguments.through == "process":
-        return _in_process(arguments)
-    if arguments.batch_size is not None:
-        raise VjepaError("--batch-size is for --through process; the ROS graph runs one episode at a time")
-    if arguments.goal is not None:
-        raise VjepaError(
-            "--goal is for --through process; in a running stack set one with: vjepa goal set --image FILE, or --live"
+        options, measure = _options(arguments), _in_process
+    else:
+        if arguments.batch_size is not None:
+            raise VjepaError("--batch-size is for --through process; the ROS graph runs one episode at a time")
+        if arguments.goal is not None:
+            raise VjepaError(
+                "--goal is for --through process; in a running stack set one with: vjepa goal set --image FILE, or "
+                "--live"
+            )
+        options, measure = replace(_options(arguments), lockstep=True), _through_ros
+    asked = appearances(arguments.looks, arguments.render)
+    if arguments.backgrounds and asked:
+        check_backgrounds(arguments.backgrounds, [each.look for each in asked])
+    if len(asked) > 1:
+        if arguments.json:
+            require_writable(arguments.json)
+        return measure_looks(
+            [each.name for each in asked],
+            [partial(measure, arguments, _with_look(options, each)) for each in asked],
+            arguments.json,
         )
-    return _through_ros(arguments, replace(_options(arguments), lockstep=True))
+    for appearance in asked:
+        options = _with_look(options, appearance)
+    return _report(arguments, measure(arguments, options))
+
+
+def _with_look(options: StackOptions, appearance: Appearance) -> StackOptions:
+    return replace(options, look=appearance.look, render=appearance.render)
 
 
 def _checked_parameters(
@@ -164,6 +211,8 @@ def _checked_parameters(
         require_writable(arguments.json)
     parameters = merged_parameters(options)
     refuse_unknown_names(parameters)
+    if arguments.backgrounds and not getattr(arguments, "looks", ()):
+        check_backgrounds(arguments.backgrounds, [parameters["sim_bridge"]["look"]])
     encoder = parameters["vjepa_perception"]["encoder"]
     if not Path(encoder).expanduser().is_dir() and not _HUB_ID.fullmatch(encoder):
         shipped = ", ".join(sorted(path.name for path in share("models").glob("encoder*")))
@@ -207,7 +256,8 @@ def _bundles(planner: dict[str, Any]) -> dict[str, str]:
     return {options[name]: kind for name, kind in kinds.items() if options[name] and isinstance(options[name], str)}
 
 
-def _through_ros(arguments: argparse.Namespace, options: StackOptions) -> int:
+def _through_ros(arguments: argparse.Namespace, options: StackOptions) -> dict[str, Any]:
+    """Run the episodes through the ROS graph and return the result."""
     protocol = protocol_named(arguments.protocol)
     parameters = _checked_parameters(arguments, options)
     sim = parameters["sim_bridge"]
@@ -225,7 +275,7 @@ def _through_ros(arguments: argparse.Namespace, options: StackOptions) -> int:
             screen.show(*dashboard.lines(keeper, driver, monitor.diagnostics, elapsed_s, screen.width))
 
         graph = run_graph(options, task, protocol.episode_steps, arguments.domain, progress)
-    result = result_json(
+    return result_json(
         planner=graph.planner,
         encoder=graph.encoder_info,
         through="ros",
@@ -234,6 +284,7 @@ def _through_ros(arguments: argparse.Namespace, options: StackOptions) -> int:
         latency_ms={"p50": graph.loop["latency_p50_ms"], "p99": graph.loop["latency_p99_ms"]},
         versions=versions(),
         task=task,
+        **provenance(sim),
         lockstep=bool(options.lockstep or sim.get("lockstep", False)),
         **_periods(parameters, graph.planner),
         by_planner=graph.by_planner,
@@ -245,7 +296,6 @@ def _through_ros(arguments: argparse.Namespace, options: StackOptions) -> int:
         loop=graph.loop,
         wall_s=time.monotonic() - started,
     )
-    return _report(arguments, result)
 
 
 def _on_camera(arguments: argparse.Namespace, options: StackOptions) -> int:
@@ -279,8 +329,8 @@ def _on_camera(arguments: argparse.Namespace, options: StackOptions) -> int:
     return 0
 
 
-def _in_process(arguments: argparse.Namespace) -> int:
-    options = _options(arguments)
+def _in_process(arguments: argparse.Namespace, options: StackOptions) -> dict[str, Any]:
+    """Run the episodes in this process and return the result."""
     protocol = protocol_named(arguments.protocol)
     parameters = _checked_parameters(arguments, options, ros=False)
     seed, batch_size = parameters["sim_bridge"].get("seed", 0), arguments.batch_size or 1
@@ -297,7 +347,7 @@ def _in_process(arguments: argparse.Namespace) -> int:
             parameters, protocol, arguments.episodes, seed, batch_size, progress, goal=arguments.goal
         )
     p50, p99 = durations.percentiles(50, 99)
-    result = result_json(
+    return result_json(
         planner=parameters["vjepa_planner"]["planner"],
         encoder=encoder.info(),
         through="process",
@@ -306,6 +356,7 @@ def _in_process(arguments: argparse.Namespace) -> int:
         latency_ms={"p50": p50, "p99": p99},
         versions=versions(),
         task=parameters["sim_bridge"]["task"],
+        **provenance(parameters["sim_bridge"]),
         batch_size=batch_size,
         **_periods(parameters, parameters["vjepa_planner"]["planner"]),
         **({"interrupted": True, "asked": arguments.episodes} if len(episodes) < arguments.episodes else {}),
@@ -313,7 +364,6 @@ def _in_process(arguments: argparse.Namespace) -> int:
         **_policy(parameters, parameters["vjepa_planner"]["planner"]),
         wall_s=time.monotonic() - started,
     )
-    return _report(arguments, result)
 
 
 def _policy(parameters: dict[str, dict[str, Any]], planner: str) -> dict[str, Any]:

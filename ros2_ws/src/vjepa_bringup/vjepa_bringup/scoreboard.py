@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vjepa_interfaces.errors import VjepaError
+from vjepa_training.appearance import in_words
 
 PERIOD_TOLERANCE = 0.01
 MANY_DROPPED = 0.02
@@ -93,6 +94,7 @@ def scoreboard(result: dict[str, Any]) -> str:
     rows = [
         ("planner", " then ".join(_with_bundles(name, result) for name in result.get("planners", [result["planner"]]))),
         ("encoder", encoder),
+        *([("look", look)] if (look := in_words(result)) else []),
         ("episodes", f"{count} of {result['episode_steps']} steps, {seeds}{unfinished}"),
         ("success", f"{_count(result['success'])} ({_success_meaning(result)})"),
         ("in target at end", _count(result["in_target_at_end"])),
@@ -130,6 +132,12 @@ def scoreboard(result: dict[str, Any]) -> str:
         rows.append(("bag", result["bag"]))
     rows.append(("next", next_command(result)))
     return table(rows)
+
+
+def with_interval(value: float, interval: Sequence[float], sign: str = "") -> str:
+    """Return a value and its interval as text, with signs where `sign` is +."""
+    low, high = interval
+    return f"{value:{sign}.1f} ({low:{sign}.1f} to {high:{sign}.1f})"
 
 
 def table(rows: Sequence[tuple[str, str]]) -> str:

@@ -1,0 +1,96 @@
+"""How the simulation looks to its camera, look and rendering by one name, as the command line takes them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sim_bridge.backgrounds import Pictures
+from sim_bridge.camera_view import DM_CONTROL, PLAIN, RENDERINGS
+from sim_bridge.looks import NAMES, NOMINAL, WITH_BACKGROUNDS, Look
+from vjepa_interfaces.errors import VjepaError, unknown_name
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """A look on a rendering.
+
+    Attributes:
+        name: what it is called in tables: the look's, or the rendering's where that was asked for.
+        look: as the parameter `look` of the simulation takes it.
+        render: as its parameter `render` takes it.
+    """
+
+    name: str
+    look: str
+    render: str
+
+    @classmethod
+    def of(cls, text: str, render: str | None) -> "Appearance":
+        """Return what `text` means: a rendering under the nominal look, or a look on the rendering `render`.
+
+        Args:
+            text: one of `RENDERINGS`, or what `Look.of` takes.
+            render: one of `RENDERINGS`; None for `dm_control`.
+
+        Raises:
+            VjepaError: there is no such look, level or rendering.
+        """
+        if render is not None and render not in RENDERINGS:
+            raise unknown_name("render", render, RENDERINGS)
+        if text in RENDERINGS:
+            return cls(text, NOMINAL, text)
+        if text.partition(":")[0] not in NAMES:
+            raise unknown_name("look", text.partition(":")[0], (*NAMES, *RENDERINGS))
+        look = str(Look.of(text))
+        return cls(look, look, render or DM_CONTROL)
+
+
+def appearances(texts: Iterable[str], render: str | None) -> list[Appearance]:
+    """Return what each of `texts` means, in their order, see `Appearance.of`.
+
+    Raises:
+        VjepaError: there is no such look, level or rendering, or two of them are the same.
+    """
+    found: dict[str, Appearance] = {}
+    for text in texts:
+        appearance = Appearance.of(text, render)
+        if appearance.name in found:
+            raise VjepaError(f"the look {appearance.name} is asked for twice; name each look once")
+        found[appearance.name] = appearance
+    return list(found.values())
+
+
+def check_backgrounds(folder: str, looks: Iterable[str]) -> None:
+    """Refuse a folder of backgrounds that has none, or that no look shows.
+
+    Args:
+        folder: of pictures and videos.
+        looks: as the parameter `look` of the simulation takes them.
+
+    Raises:
+        VjepaError: naming the folder, or the looks that show it.
+    """
+    Pictures(folder)
+    names = [Look.of(look).name for look in looks]
+    if not set(names) & set(WITH_BACKGROUNDS):
+        raise VjepaError(
+            f"backgrounds is {folder}, but the look is {', '.join(names)}, which shows none of them; leave it out, or "
+            f"have the look {' or '.join(WITH_BACKGROUNDS)}"
+        )
+
+
+def provenance(sim: Mapping[str, Any]) -> dict[str, str]:
+    """Return look, rendering and, where they come from a folder, backgrounds among the parameters of `sim_bridge`."""
+    look = Look.of(sim["look"])
+    backgrounds = sim.get("backgrounds") if look.name in WITH_BACKGROUNDS else ""
+    found = {"look": str(look), "render": sim["render"]}
+    return found | ({"backgrounds": backgrounds} if backgrounds else {})
+
+
+def in_words(result: Mapping[str, Any]) -> str:
+    """Return look and rendering of a result as the scoreboard names them; nothing where they are the stack's own."""
+    look, render = result.get("look", NOMINAL), result.get("render", PLAIN)
+    if (look, render) == (NOMINAL, PLAIN):
+        return ""
+    backgrounds = f", backgrounds of {result['backgrounds']}" if "backgrounds" in result else ""
+    return f"{look}, rendered as {render}{backgrounds}"
