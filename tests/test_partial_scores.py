@@ -7,6 +7,7 @@ import pytest
 from tests.conftest import lightened
 from vjepa_bringup.cli import main
 from vjepa_bringup.graph import StackOptions
+from vjepa_bringup.graph_commands import set_parameters
 from vjepa_bringup.run_graph import run_graph
 from vjepa_training.progress import Progress
 
@@ -25,6 +26,20 @@ def test_a_run_that_is_interrupted_gives_the_episodes_that_have_ended(forking, t
     assert len(result.episodes) >= ENDED
     assert result.planners == ["random"]
     assert result.by_planner["random"]["steps"] >= ENDED * 20 - 1
+
+
+def test_a_result_has_the_options_that_the_planner_had_at_the_end(forking, tmp_path):
+    def change(keeper, monitor):
+        if keeper.episodes and not changed:
+            changed.append(set_parameters(monitor, {"expert.kp": 4.0}))
+
+    changed = []
+    (tmp_path / "own.yaml").write_text("vjepa_planner: {ros__parameters: {expert.kp: 8.0}}\n")
+    options = {"planner": "expert", "lockstep": True, "episodes": 3, "params_file": str(tmp_path / "own.yaml")}
+    options = StackOptions(task="reacher-easy", log_level="warn", **lightened(options, tmp_path / "light.yaml"))
+    result = run_graph(options, "reacher-easy", 40, None, change)
+    assert changed
+    assert result.options == {"expert.kp": 4.0}
 
 
 def test_before_the_first_episode_has_ended_there_is_nothing_to_keep(forking, tmp_path):

@@ -143,6 +143,8 @@ def test_one_episode_has_no_interval():
 
 def test_the_planner_comes_with_its_bundles():
     assert "planner            expert with mine\n" in scoreboard(result(bundles={"bundle": "mine"}))
+    changed = scoreboard(result(bundles={"bundle": "mine"}, options_changed=["bc.bundle"]))
+    assert "planner            expert with mine (loaded during the run)\n" in changed
     several = scoreboard(result(bundles={"dynamics": "d", "reward": "r"}, planners=["expert", "bc"]))
     assert "planner            expert with d, r then bc\n" in several
 

@@ -275,6 +275,8 @@ def _through_ros(arguments: argparse.Namespace, options: StackOptions) -> dict[s
             screen.show(*dashboard.lines(keeper, driver, monitor.diagnostics, elapsed_s, screen.width))
 
         graph = run_graph(options, task, protocol.episode_steps, arguments.domain, progress)
+    changed = {name for name, value in graph.options.items() if parameters["vjepa_planner"].get(name) != value}
+    parameters["vjepa_planner"] |= graph.options
     return result_json(
         planner=graph.planner,
         encoder=graph.encoder_info,
@@ -292,6 +294,7 @@ def _through_ros(arguments: argparse.Namespace, options: StackOptions) -> dict[s
         planners=graph.planners,
         restarts=graph.restarts,
         **({"bag": graph.bag} if graph.bag else {}),
+        **({"options_changed": sorted(changed)} if changed else {}),
         **_policy(parameters, graph.planner),
         loop=graph.loop,
         wall_s=time.monotonic() - started,

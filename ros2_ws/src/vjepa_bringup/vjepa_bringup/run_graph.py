@@ -2,9 +2,13 @@
 
 import contextlib
 import time
+from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from rcl_interfaces.srv import GetParameters
+from rclpy.parameter import parameter_value_to_python
 
 from vjepa_bringup.domains import hold_domain
 from vjepa_bringup.graph import StackOptions, build_graph, environment, merged_parameters
@@ -20,6 +24,7 @@ POLL_S = 0.1
 FIRST_STEP_TIMEOUT_S = 240.0
 LOCKSTEP_SILENCE_S = 60.0
 FINAL_FIGURES_S = 5.0
+OPTIONS_TIMEOUT_S = 0.5
 REFUSED_AT_START = 100
 """Latents that the planner may refuse before its first plan: in real time some come before all that it waits for."""
 
@@ -42,6 +47,7 @@ class GraphResult:
         by_planner: `steps` and `reward_a_step` of each planner that drove, by who drove when a step was seen.
         interrupted: whether the run was ended before all episodes had.
         bag: path of the bag that was recorded; empty without one.
+        options: of that planner, as they were at the end, by parameter name; empty where its node did not answer.
     """
 
     episodes: list[Episode]
@@ -53,6 +59,7 @@ class GraphResult:
     by_planner: dict[str, dict[str, float]]
     interrupted: bool = False
     bag: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
@@ -120,7 +127,20 @@ def run_graph(
             by_planner=monitor.by_planner(),
             interrupted=interrupted,
             bag=text_in(monitor.diagnostics, "episode_recorder", "bag"),
+            options=_options_now(monitor, options),
         )
+
+
+def _options_now(monitor: Monitor, options: StackOptions) -> dict[str, Any]:
+    """Return the options of the chosen planner as its node has them: `vjepa planner set` may have changed them."""
+    known = merged_parameters(options)["vjepa_planner"]
+    names = [name for name in known if name.startswith(f"{monitor.chosen_planner}.")]
+    request = GetParameters.Request(names=names)
+    response = monitor.call(GetParameters, "vjepa_planner/get_parameters", request, OPTIONS_TIMEOUT_S)
+    if response is None or len(response.values) != len(names):
+        return {}
+    values = [parameter_value_to_python(value) for value in response.values]
+    return {name: list(v) if isinstance(v, array) else v for name, v in zip(names, values, strict=True)}
 
 
 def _follow(

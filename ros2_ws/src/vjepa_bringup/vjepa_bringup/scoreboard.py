@@ -149,7 +149,8 @@ def table(rows: Sequence[tuple[str, str]]) -> str:
 def _with_bundles(planner: str, result: dict[str, Any]) -> str:
     """Return the name of a planner, with those of the bundles that the chosen one has."""
     bundles = result.get("bundles", {}).values() if planner == result["planner"] else ()
-    return f"{planner} with {', '.join(bundles)}" if bundles else planner
+    since = " (loaded during the run)" if result.get("options_changed") else ""
+    return f"{planner} with {', '.join(bundles)}{since}" if bundles else planner
 
 
 def next_command(result: dict[str, Any]) -> str:
