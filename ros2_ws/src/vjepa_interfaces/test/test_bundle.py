@@ -186,3 +186,13 @@ def test_every_bundle_that_ships_names_its_encoder_in_config_and_card():
 def test_a_bundle_that_there_is_not_is_refused_with_those_of_its_kind_that_ship():
     with pytest.raises(BundleError, match=r"no bundle at 'bc-smal': .*, or one that ships: bc-latents, bc-small$"):
         read_bundle("bc-smal", "policy")
+
+
+def test_a_bundle_that_ships_is_called_by_its_name_and_any_other_by_its_folder(tmp_path):
+    shipped = read_bundle("bc-small")
+    other = write_bundle(tmp_path / "bc-small", {**shipped.config}, "")
+    assert (shipped.label, other.label) == ("bc-small", str(tmp_path / "bc-small"))
+    with pytest.raises(BundleError, match=r"^bc-small was trained on latents of encoder "):
+        shipped.check_encoder("0123456789abcdef")
+    with pytest.raises(BundleError, match=r"is of kind 'policy'; expected 'reward', such as reward-small$"):
+        read_bundle("bc-small", "reward")

@@ -39,6 +39,11 @@ class Bundle:
     config: dict[str, Any]
 
     @property
+    def label(self) -> str:
+        """What messages call it: its name where it ships with the project, else its folder."""
+        return self.path.name if find_bundle(self.path.name) == str(self.path) else str(self.path)
+
+    @property
     def weights(self) -> Path:
         """Path of `model.safetensors`, which need not exist for every kind."""
         return self.path / WEIGHTS_FILE
@@ -99,7 +104,7 @@ class Bundle:
         if expected != fingerprint:
             trained = encoder_label(str(self.config.get("encoder", "")), expected)
             raise BundleError(
-                f"{self.path} was trained on latents of encoder {trained}, but these come from "
+                f"{self.label} was trained on latents of encoder {trained}, but these come from "
                 f"{encoder_label(name, fingerprint)}; use the encoder it was trained with, or train it again on this "
                 "one"
             )
@@ -121,13 +126,13 @@ class Bundle:
             ) from error
         if trained.joint_names != arm.joint_names:
             raise BundleError(
-                f"{self.path} was trained on an arm with the joints {', '.join(trained.joint_names)}, but this one has "
-                f"{', '.join(arm.joint_names)}; use one that was trained on this arm"
+                f"{self.label} was trained on an arm with the joints {', '.join(trained.joint_names)}, but this one "
+                f"has {', '.join(arm.joint_names)}; use one that was trained on this arm"
             )
         if not math.isclose(trained.limit, arm.limit, rel_tol=1e-6):
             raise BundleError(
-                f"{self.path} was trained where an action of 1 is {trained.limit:g} N·m, but here it is {arm.limit:g}; "
-                "set the same effort_limit, or train it again with this one"
+                f"{self.label} was trained where an action of 1 is {trained.limit:g} N·m, but here it is "
+                f"{arm.limit:g}; set the same effort_limit, or train it again with this one"
             )
 
 
@@ -201,7 +206,9 @@ def read_bundle(path: Path | str, kind: str = "") -> Bundle:
         raise BundleError(f"{file} is not readable JSON: {error}") from error
     if not isinstance(config, dict) or (kind and config.get("kind") != kind):
         found = config.get("kind") if isinstance(config, dict) else type(config).__name__
-        raise BundleError(f"{file} is of kind '{found}'; expected '{kind or 'a JSON object'}'")
+        shipped = shipped_bundles(kind) if kind else []
+        ships = f", such as {' or '.join(shipped)}" if shipped else ""
+        raise BundleError(f"{file} is of kind '{found}'; expected '{kind or 'a JSON object'}'{ships}")
     return Bundle(path, config)
 
 
