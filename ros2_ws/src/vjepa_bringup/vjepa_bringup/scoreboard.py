@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ MANY_DROPPED = 0.02
 """Of the frames: what fewer of them cost cannot be told from the score."""
 OTHER_WORLDS = ("--task", "--encoder", "--params-file", "--camera")
 """Options with which the planners that ship need not work."""
+OF_BOTH = ("--policy", "--encoder", "--device", "--dtype", "--task", "--params-file")
+"""Options of `eval` that state what is evaluated, and that `run` has too."""
 
 
 def result_json(
@@ -160,16 +163,24 @@ def next_command(result: dict[str, Any]) -> str:
         "frames", 0
     )
     if result["through"] == "process":
-        return f"./vjepa run --planner {result['planner']} --episodes 1  # in real time"
+        return f"{_as_run(result)}  # in real time"
     if hurried and not result.get("lockstep"):
         return f"{command} --lockstep  # waits for every plan"
     if result.get("bag"):
         return f"./vjepa view {shlex.quote(result['bag'])} --png run.png  # a picture"
     if command.startswith("./vjepa eval"):
-        return f"./vjepa run --planner {result['planner']} --episodes 1  # in real time"
+        return f"{_as_run(result)}  # in real time"
     if result["planner"] == "bc" and not any(option in command for option in OTHER_WORLDS):
         return "./vjepa run --planner cem --episodes 1  # by search"
     return f"{command} --record bags  # keeps all topics"
+
+
+def _as_run(result: dict[str, Any]) -> str:
+    """Return the run of one episode in the world of an evaluation: what it was of, without how it was measured."""
+    words = shlex.split(result["command"])
+    kept = [part for pair in pairwise(words) if pair[0] in OF_BOTH for part in pair]
+    kept += [word for word in words if word.partition("=")[0] in OF_BOTH and "=" in word]
+    return shlex.join(["./vjepa", "run", "--planner", result["planner"], *kept, "--episodes", "1"])
 
 
 def _number(value: float, digits: int = 1) -> str:
