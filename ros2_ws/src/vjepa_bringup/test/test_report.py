@@ -120,10 +120,24 @@ def test_without_results_every_experiment_is_there_and_none_is_measured(report, 
 def test_an_evaluation_is_told_with_its_interval_seeds_and_command(report):
     page, _ = report({"expert-short.json": evaluation("short")})
     line = line_of(page, "`expert`", "| short |")
-    assert "| 140.0 (100.0 to 180.0) |  | 50 % | 2 | 1 | 70 to 71 | lockstep, one process | a-small-one |" in line
+    assert "| 140.0 (100.0 to 180.0) |  | 50 % |  | 2 | 1 | 70 to 71 | lockstep, one process | a-small-one |" in line
     assert "[expert-short.json](../results/expert-short.json)" in line
     assert "not measured" in line_of(page, "`expert`", "| full |")
     assert "](../results/expert-short.json): `vjepa eval --of a-test`" in page
+
+
+def test_how_calm_the_hands_were_is_told_where_it_was_measured(report):
+    calm = {"action_change_at_rest": 0.0123}
+    page, _ = report(
+        {
+            "expert-short.json": {**evaluation("short"), **calm},
+            "bc-full.json": {**evaluation("full"), "action_change_at_rest": None},
+            "reacher-hard-bc-full.json": {**evaluation("full"), "task": "reacher-hard", **calm},
+        }
+    )
+    assert "| 50 % | 0.012 | 2 |" in line_of(page, "`expert`", "expert-short.json")
+    assert "| 100 % |  | 2 |" in line_of(page, "[bc-full.json]")
+    assert "| 100 % | 0.012 | 2 |" in line_of(page, "reacher-hard-bc-full.json")
 
 
 def test_the_same_measured_otherwise_stands_behind_it(report):
@@ -159,7 +173,8 @@ def test_evaluations_of_other_tasks_stand_by_themselves_and_are_not_compared(rep
     own, others = (page.partition(f"## {name}\n")[2].partition("\n## ")[0] for name in ("Returns", "Other tasks"))
     assert not any(name in own for name in ("reacher-hard", "finger-spin", "point_mass"))
     line = line_of(others, "reacher-hard-bc-full.json")
-    assert "| `reacher-hard` | reacher-hard | `p` with `mine` | full | 140.0 (100.0 to 180.0) | 100 % | 2 | 70" in line
+    assert "| `reacher-hard` | reacher-hard | `p` with `mine` | full | 140.0 (100.0 to 180.0) | 100 % |" in line
+    assert "|  | 2 | 70 to 71 |" in line
     assert "| not defined |" in line_of(others, "finger-spin-sac-full.json")
     assert "not measured" in line_of(others, "`point_mass-easy`")
 

@@ -36,6 +36,8 @@ The task is `reacher-easy`: a reward of 1 in each step in which the fingertip is
 and success is a return above 150; `full` has 1000 steps, as published results do, and success is to be in the target at
 the end. Intervals are 95 % bootstrap intervals of the mean. "Less bc-grid" is the return less that of the cloned policy
 on the same episodes, paired: a planner that begins with that policy has to be more than it to be worth its thinking.
+"Action change at rest" is the mean change of the action from one step in the target to the next: 0 is a steady torque,
+2 flips it from end to end at every step, which wears a gearbox. It is empty for results from before it was measured.
 """
 OTHER_TASKS = """\
 What another [task](another-arm.md) is, and which arm has it, is on a page of its own. Success is to be in the target at
@@ -188,6 +190,7 @@ def _evaluations(results: Sequence[Result], link: Callable[[Result], str]) -> st
             "mean return (95 % interval)",
             f"less {CLONED}",
             "success",
+            "action change at rest",
             "episodes",
             "in target at start",
             "seeds",
@@ -201,7 +204,7 @@ def _evaluations(results: Sequence[Result], link: Callable[[Result], str]) -> st
         head = (f"`{result.row.name}`", result.row.old)
         found = result.content
         if found is None:
-            lines.append((*head, result.option("--protocol"), NOT_MEASURED, *[""] * 8))
+            lines.append((*head, result.option("--protocol"), NOT_MEASURED, *[""] * 9))
             continue
         started = [flag for flag in found["started_in_target"] if flag is not None]
         lines.append(
@@ -211,6 +214,7 @@ def _evaluations(results: Sequence[Result], link: Callable[[Result], str]) -> st
                 _mean(found),
                 "" if result.row.name == CLONED else _beyond(cloned, found),
                 _share(found["success_rate"]),
+                _calm(found),
                 str(found["episodes"]),
                 str(sum(started)) if started else "",
                 _seeds(found),
@@ -223,18 +227,24 @@ def _evaluations(results: Sequence[Result], link: Callable[[Result], str]) -> st
 
 
 def _other_tasks(results: Sequence[Result], link: Callable[[Result], str]) -> str:
-    heads = ("experiment", "task", "planner", "protocol", "mean return (95 % interval)", "success", "episodes", "seeds")
-    lines: list[Sequence[str]] = [(*heads, "encoder", "result")]
+    heads = ("experiment", "task", "planner", "protocol", "mean return (95 % interval)", "success")
+    lines: list[Sequence[str]] = [(*heads, "action change at rest", "episodes", "seeds", "encoder", "result")]
     for result in results:
         head, found = (f"`{result.row.name}`", result.task), result.content
         if found is None:
-            lines.append((*head, result.option("--planner"), result.option("--protocol"), NOT_MEASURED, *[""] * 5))
+            lines.append((*head, result.option("--planner"), result.option("--protocol"), NOT_MEASURED, *[""] * 6))
             continue
         policy = f" with `{found['policy']}`" if "policy" in found else ""
-        figures = (found["protocol"], _mean(found), _share(found["success_rate"]), str(found["episodes"]))
-        ends = (_seeds(found), found["encoder"], link(result))
+        figures = (found["protocol"], _mean(found), _share(found["success_rate"]), _calm(found))
+        ends = (str(found["episodes"]), _seeds(found), found["encoder"], link(result))
         lines.append((*head, f"`{found['planner']}`{policy}", *figures, *ends))
     return _table(lines)
+
+
+def _calm(found: dict[str, Any]) -> str:
+    """Return how much the action changes at rest; nothing where it was not measured, or there was no rest."""
+    change = found.get("action_change_at_rest")
+    return "" if change is None else f"{change:.3f}"
 
 
 def _beyond(cloned: Sequence[dict[str, Any]], found: dict[str, Any]) -> str:
