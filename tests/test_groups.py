@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {
     "run_commands": ["run", "eval"],
     "graph_commands": ["status", "planner list", "record"],
+    "looks_commands": ["looks"],
     "goal_commands": ["goal set now"],
     "camera_commands": ["camera check"],
     "bag_commands": ["bag repair"],

@@ -108,6 +108,7 @@ def test_several_looks_are_a_table_and_one_json(vjepa, tmp_path):
         (["eval", "--render", "pretty"], "unknown render 'pretty'"),
         (["eval", "--looks", "light", "noise", "--backgrounds", "."], "has no backgrounds; expected a folder"),
         (["run", "--look", "background", "--backgrounds", "nowhere"], "nowhere has no backgrounds"),
+        (["looks", "--png", "looks.jpeg"], "looks.jpeg is no name of a picture; expected one that ends in .png"),
         (["run", "--look", "fog"], "unknown look 'fog'"),
         (["run", "--camera", "0", "--look", "light"], "--look is for the simulation: leave it out"),
     ],

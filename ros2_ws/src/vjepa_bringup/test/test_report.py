@@ -28,6 +28,12 @@ def evaluation(protocol: str, goal: str = "", through: str = "process", returns=
     }
 
 
+def by_look(**returns: tuple[float, ...]) -> dict:
+    """An evaluation by look."""
+    looks = {look: {**evaluation("short", returns=values), "task": "t"} for look, values in returns.items()}
+    return {"looks": looks, "command": "vjepa eval --of a-test"}
+
+
 def imagining(content: dict) -> dict:
     """An evaluation of a planner that imagined, too near by 3 cm from 4 steps ahead on."""
     figures = {"imagined": 0.1, "happened": 0.13, "rmse": 0.03, "median_rmse": 0.02}
@@ -77,6 +83,8 @@ ROUNDS = {
 
 def content_of(step) -> dict:
     words = shlex.split(step.run)
+    if "--looks" in words:
+        return by_look(nominal=(180.0, 190.0), colour=(100.0, 150.0))
     if words[0] == "eval":
         content = evaluation(words[words.index("--protocol") + 1], "goal" if "--goal" in words else "")
         return imagining(content) if any(name.endswith(".imagine") for name in step.params) else content
@@ -185,6 +193,22 @@ def test_a_search_for_a_goal_is_told_with_its_distances(report):
     page, _ = report({"cem-old-other.json": others, "cem-old-same.json": same})
     assert "| 25.0 % | 4, 1, 3 |  |  | 140.0 (100.0 to 180.0) | 100 % | 2 |" in line_of(page, "`cem-old`", "| other |")
     assert "| 4, 1, 3 | 0.150, 0.100 | 0.12 | 140.0 (" in line_of(page, "`cem-old`", "| same |")
+
+
+def test_looks_are_a_table_by_planner_with_the_size_below_it(report):
+    bc = by_look(nominal=(180.0, 190.0), plain=(190.0, 190.0), colour=(100.0, 150.0))
+    page, _ = report({"looks-bc-short.json": bc, "looks-cem-short.json": by_look(nominal=(170.0, 180.0))})
+    section = page.partition("## Looks\n")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("|")]
+    assert rows[0] == "| look | `looks` | `looks-cem` |"
+    assert rows[2:] == [
+        "| nominal | 185.0 (180.0 to 190.0) | 175.0 (170.0 to 180.0) |",
+        "| plain | 190.0 (190.0 to 190.0) [+5.0 (+0.0 to +10.0)] |  |",
+        "| colour | 125.0 (100.0 to 150.0) [-60.0 (-80.0 to -40.0)] |  |",
+    ]
+    assert "- `looks`: planner `p`, task t, 2 episodes of 200 steps each, seeds 70 to 71, lockstep, one proc" in section
+    assert "- `looks-dreamer`: not measured" in section
+    assert "looks-bc-short.json" not in page.partition("## Returns\n")[2].partition("\n## ")[0]
 
 
 def test_a_row_that_says_why_says_it_once_it_is_measured(report):

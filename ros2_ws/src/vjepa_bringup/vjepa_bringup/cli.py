@@ -25,6 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
         goal_commands,
         graph_commands,
         improve_commands,
+        looks_commands,
         node_command,
         probe_commands,
         report_commands,
@@ -44,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     run_commands.add_parsers(commands)
     graph_commands.add_parsers(commands)
     view_commands.add_parsers(commands)
+    looks_commands.add_parsers(commands)
     goal_commands.add_parsers(commands)
     node_command.add_parsers(commands)
     camera_commands.add_parsers(commands)

@@ -74,7 +74,7 @@ def looks_table(results: Mapping[str, Result]) -> str:
     return "\n".join(["", head, "", *(line.rstrip() for line in body), *unfinished, ""])
 
 
-def less(first: Result, result: Result) -> str:
+def less(first: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     """Return the mean return less that of `first` with its interval; nothing where episodes are not the same."""
     if any(first.get(name) != result.get(name) for name in SAME):
         return ""
@@ -82,6 +82,6 @@ def less(first: Result, result: Result) -> str:
     return with_interval(comparison.difference, comparison.interval_95, "+")
 
 
-def _success(result: Result) -> str:
+def _success(result: Mapping[str, Any]) -> str:
     defined = [flag for flag in result["success"] if flag is not None]
     return f"{sum(defined)} of {len(defined)}" if defined else "not defined"

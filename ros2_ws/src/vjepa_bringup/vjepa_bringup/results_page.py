@@ -9,6 +9,7 @@ from typing import Any
 
 from ament_index_python.packages import get_package_share_directory
 
+from vjepa_bringup.eval_looks import less
 from vjepa_bringup.experiments import RESULT, Row, Step
 from vjepa_bringup.probe_commands import notes, table
 from vjepa_bringup.scoreboard import with_interval
@@ -42,6 +43,10 @@ on the same episodes, paired: a planner that begins with that policy has to be m
 OTHER_TASKS = """\
 What another [task](another-arm.md) is, and which arm has it, is on a page of its own. Success is to be in the target at
 the end, and not defined for a task without one; returns of 1000 steps are 0 to 1000 everywhere.
+"""
+LOOKS = """\
+Mean return with its 95 % interval by [look](looks.md), on the rendering `dm_control` but for looks that name one. All
+looks of a planner are of the same seeds. In brackets is the return less that of the first look, paired over the seeds.
 """
 GOALS = """\
 100 steps with a goal latent, of the frame that the expert reached in an environment of its own: with the same target,
@@ -85,13 +90,13 @@ class Result:
 
     @property
     def kind(self) -> str:
-        """What made it: `eval`, `goal` (an evaluation with a goal latent), `dynamics`, `reward`, `probe`, ...
+        """What made it: `eval`, `goal` (with a goal latent), `looks` (by look), `dynamics`, `reward`, `probe`, ...
 
         Of a training it is the word behind `train`.
         """
         words = shlex.split(self.step.run)
         if words[0] == "eval":
-            return "goal" if "--goal" in words else "eval"
+            return next((name for name in ("goal", "looks") if f"--{name}" in words), "eval")
         return words[1] if words[0] == "train" else words[0]
 
     @property
@@ -157,6 +162,7 @@ def render(rows: Mapping[str, Row], results: Sequence[Result], page: Path, pictu
     published += [(entry["agent"], entry["observation"], entry["returns"]) for entry in references()]
     parts += ["Published, for `full`:\n", _table(published)]
     parts += ["## Other tasks\n", OTHER_TASKS, _other_tasks(others, link), _reasons(others)]
+    parts += ["## Looks\n", LOOKS, _looks(by_kind.get("looks", []), link), _reasons(by_kind.get("looks", []))]
     parts += ["## Search for a goal latent\n", GOALS, _goals(by_kind.get("goal", []), link)]
     parts.append(_reasons(by_kind.get("goal", [])))
     parts += ["## What a search imagined, against what happened\n", IMAGINED]
@@ -293,6 +299,35 @@ def _goals(results: Sequence[Result], link: Callable[[Result], str]) -> str:
             )
         )
     return _table(lines)
+
+
+def _looks(results: Sequence[Result], link: Callable[[Result], str]) -> str:
+    """Return the table of looks by planner, a column for each result, and below it of which episodes each is."""
+    columns = [(result, result.content["looks"]) for result in results if result.content]
+    looks = dict.fromkeys(look for _, by_look in columns for look in by_look)
+    lines: list[Sequence[str]] = [("look", *(f"`{result.row.name}`" for result, _ in columns))]
+    for look in looks:
+        lines.append((look, *(_by_look(by_look, look) for _, by_look in columns)))
+    notes = []
+    for result in results:
+        if result.content is None:
+            notes.append(f"- `{result.row.name}`: {NOT_MEASURED}")
+            continue
+        found = next(iter(result.content["looks"].values()))
+        size = f"{found['episodes']} episodes of {found['episode_steps']} steps each"
+        seeds, how = f"seeds {_seeds(found)}", _how(found)
+        words = (f"planner `{found['planner']}`", f"task {found['task']}", size, seeds, how)
+        notes.append(f"- `{result.row.name}`: {', '.join(words)}, encoder {found['encoder']}, {link(result)}")
+    return "\n".join([*([_table(lines)] if columns else []), *notes, ""])
+
+
+def _by_look(by_look: Mapping[str, Mapping[str, Any]], look: str) -> str:
+    """Return the mean return of a look, and what it is less the first look's; nothing where it was not measured."""
+    if look not in by_look:
+        return ""
+    found, first = by_look[look], next(iter(by_look.values()))
+    difference = less(first, found) if found is not first else ""
+    return f"{_mean(found)} [{difference}]" if difference else _mean(found)
 
 
 def _meaning(found: dict[str, Any]) -> tuple[str, str]:
