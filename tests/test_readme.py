@@ -59,7 +59,6 @@ REAL_TIME = {"docs/real-arm.md"}
 LESS = {
     "collect": {"--episodes": 12},
     "probe": {"--episodes": 12},
-    "eval --looks": {"--episodes": 1},
     "eval": {"--episodes": 4},
     "train encoder": {"--steps": 12, "--warmup-steps": 4, "--batch-size": 16},
     "train bc": {"--epochs": 2, "--dagger-episodes": 4, "--dagger-steps": 20},
@@ -74,9 +73,10 @@ LESS = {
 FEWER = {
     "examples/demonstrate.py --out bags --episodes 50": "examples/demonstrate.py --out bags --episodes 12",
     "examples/six_joints.py --out jaco --episodes 50": "examples/six_joints.py --out jaco --episodes 12",
+    " --through process --episodes 20": " --through process --episodes 1 --protocol old",
     "examples/six_joints_drive.py ": "examples/six_joints_drive.py --poses 2 ",
 }
-"""Options of scripts; test_demonstrations.py and test_six_joints.py run more."""
+"""Options that a test has no time for; test_demonstrations.py and test_six_joints.py run more of the scripts."""
 
 OF_MAKE = {"ARGS", "JOBS", "MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS"}
 """What `make test ARGS=...` hands on to the tests, and a reader's shell does not have."""

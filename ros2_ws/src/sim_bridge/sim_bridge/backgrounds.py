@@ -35,7 +35,7 @@ class Pictures:
         if folder:
             self._entries = [
                 path
-                for path in sorted(Path(folder).glob("*"))
+                for path in sorted(Path(folder).expanduser().glob("*"))
                 if path.is_dir() or path.suffix.lower() in (*PICTURES, *VIDEOS)
             ]
             if not self._entries:

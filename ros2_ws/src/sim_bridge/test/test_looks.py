@@ -235,6 +235,13 @@ def test_backgrounds_come_from_a_folder(make_env, tmp_path):
     assert len(corners) >= 2
 
 
+def test_a_folder_of_backgrounds_may_be_written_from_the_home_folder_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine").mkdir()
+    cv2.imwrite(str(tmp_path / "mine" / "a.png"), np.full((30, 40, 3), 40, np.uint8))
+    assert Pictures("~/mine").video(0, False)[0].mean() == 40
+
+
 def test_drawn_videos_are_each_their_own():
     videos = [drawn_video(number, 3) for number in range(6)]
     assert all(frame.shape == (256, 256, 3) for video in videos for frame in video)
