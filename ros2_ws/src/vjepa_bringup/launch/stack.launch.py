@@ -37,8 +37,8 @@ END_WITH_LAUNCH = "setpriv --pdeathsig TERM --"
 """`ros2 launch` itself leaves its nodes running when it is ended by anything but Ctrl-C."""
 KEEP_INTERRUPTS = "env --block-signal=INT"
 """A Ctrl-C reaches a node once its imports are done; in the middle of them it would end in a traceback."""
-INTERRUPT_PATIENCE_S = 3
-"""Nodes end by themselves before (`managed_node.END_S`)."""
+INTERRUPT_PATIENCE_S = 6
+"""Nodes end by themselves before (`managed_node.END_S` and `FREE_S`)."""
 END_CHECKS, END_CHECK_S = 10, 0.2
 """A launch that shuts down and has no process left for so many checks in a row, s apart, is ended."""
 _held = contextlib.ExitStack()
@@ -66,13 +66,15 @@ def _start_nodes(context):
 
 def _watch_the_end(event, context):
     """See to it that this process ends: launch may wait for ever for a node that Ctrl-C kept from being started."""
-    threading.Thread(target=_end_without_children, daemon=True).start()
+    threading.Thread(target=_end_without_children, args=(context,), daemon=True).start()
 
 
-def _end_without_children():
+def _end_without_children(context):
     childless = 0
     while childless < END_CHECKS:
         time.sleep(END_CHECK_S)
+        if context.asyncio_loop is None:  # The launch has ended, and whoever ran it goes on.
+            return
         childless = 0 if _has_children() else childless + 1
     os._exit(1)
 
