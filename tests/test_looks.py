@@ -11,6 +11,7 @@ from vjepa_bringup.graph import StackOptions, merged_parameters
 from vjepa_interfaces import topics
 from vjepa_training import rollout
 from vjepa_training.bag_reader import Bag, topic_names
+from vjepa_training.build import BuildConfig, build_dataset
 from vjepa_training.evaluate import evaluate
 from vjepa_training.score import Protocol
 
@@ -57,9 +58,11 @@ def test_an_episode_looks_and_scores_the_same_through_ros_and_in_one_process(loc
     assert [list(message.position) for _, message in sorted(joints.by_stamp().items())] == positions
     assert [episode.episode_return for episode in stack.keeper.episodes] == [score.episode_return for score in scores]
 
-    (bag,) = (tmp_path / "bags").iterdir()
-    about = Bag(bag, topic_names()).about
-    assert {name: about[name] for name in APPEARANCE} == APPEARANCE
+    (path,) = (tmp_path / "bags").iterdir()
+    bag = Bag(path, topic_names())
+    built, _, _ = build_dataset(tmp_path / "built", [bag], BuildConfig(names=topic_names(), frames=True), None, {})
+    for about in (bag.about, built.info.sources[0]["recorded_with"]):
+        assert {name: about[name] for name in APPEARANCE} == APPEARANCE
 
 
 @pytest.fixture

@@ -47,6 +47,7 @@ the end, and not defined for a task without one; returns of 1000 steps are 0 to 
 LOOKS = """\
 Mean return with its 95 % interval by [look](looks.md), on the rendering `dm_control` but for looks that name one. All
 looks of a planner are of the same seeds. In brackets is the return less that of the first look, paired over the seeds.
+An interval of a few episodes is itself uncertain: how many there were stands below the table.
 """
 GOALS = """\
 100 steps with a goal latent, of the frame that the expert reached in an environment of its own: with the same target,
