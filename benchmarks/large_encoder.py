@@ -82,7 +82,8 @@ def encoded(given: argparse.Namespace) -> int:
     """Return how many frames a command encodes, each once; 0 for one that reads latents of a dataset."""
     name = given.function.__name__
     if name == "eval_command":
-        return int(given.episodes) * (protocol_named(given.protocol or DEFAULT_PROTOCOL).episode_steps + 1)
+        frames = given.episodes * (protocol_named(given.protocol or DEFAULT_PROTOCOL).episode_steps + 1)
+        return int(frames) * max(1, len(given.looks))
     if name == "probe_command":
         frames = (given.episodes or ProbeConfig.episodes) * (1 + (given.episode_steps or ProbeConfig.episode_steps))
         return 2 * int(frames)  # By the encoder, and by an untrained one of its shape.

@@ -466,6 +466,7 @@ def test_the_large_encoder_is_given_every_frame_that_an_experiment_encodes():
     assert frames("collect --out x --episodes 500 --episode-steps 200") == 500 * 201
     assert frames("eval --planner bc --episodes 20 --protocol full") == 20 * 1001
     assert frames("eval --planner expert --episodes 20") == 20 * 201, "whoever drives"
+    assert frames("eval --planner bc --looks nominal colour --episodes 20") == 2 * 20 * 201
     assert frames("train bc --data x --out y --dagger 3 --dagger-episodes 10 --dagger-steps 15") == 3 * 10 * 16
     assert frames("train dynamics --data x --out y") == 0
     by_name = {row["what"]: row for row in steps(width=1024)}
