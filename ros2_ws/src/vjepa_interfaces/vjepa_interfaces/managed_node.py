@@ -49,7 +49,7 @@ from vjepa_interfaces.ros_subscriptions import OVERRIDES, OVERRIDING, MatchedSub
 END_S = 2.0
 """How long a process goes on after a signal at most: whoever presses Ctrl-C waits three seconds for all of a stack."""
 FREE_S = 3.0
-"""How much longer on a busy machine once it is on its way down: what is left half made in shared memory stops others."""
+"""How much longer on a busy machine once it is on its way down: shared memory left half made would stop others."""
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 """The clock of every timer, watchdog and deadline: ROS time stands still exactly when something is wrong."""
 
