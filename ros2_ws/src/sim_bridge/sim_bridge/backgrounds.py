@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -44,12 +45,9 @@ class Pictures:
                     f"({', '.join(VIDEOS)}) or folders of pictures"
                 )
 
-    def video(self, number: int, moving: bool) -> Sequence[np.ndarray]:
-        """Return the video `number`, of a folder's modulo how many it has; all of it, or one of its pictures."""
-        if not self._entries:
-            return drawn_video(number, MOST_FRAMES if moving else 1)
-        frames = _read(self._entries[number % len(self._entries)])
-        return frames if moving else frames[len(frames) // 2 : len(frames) // 2 + 1]
+    def video(self, number: int) -> Sequence[np.ndarray]:
+        """Return the video `number`, of a folder's modulo how many it has."""
+        return _read(self._entries[number % len(self._entries)]) if self._entries else drawn_video(number)
 
 
 def _is_picture(path: Path) -> bool:
@@ -76,8 +74,22 @@ def _read(path: Path) -> Sequence[np.ndarray]:
     return [cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for frame in frames]
 
 
+class DrawnVideo(Sequence[np.ndarray]):
+    """A window that wanders over a picture."""
+
+    def __init__(self, canvas: np.ndarray, offset: np.ndarray, velocity: np.ndarray):
+        """Take a picture, (SIDE, SIDE, 3) uint8, and where the window is and what it moves by a step, (2,) pixels."""
+        self._canvas, self._offset, self._velocity = canvas, offset, velocity
+
+    def __len__(self) -> int:
+        return MOST_FRAMES
+
+    def __getitem__(self, index: Any) -> Any:
+        return np.roll(self._canvas, tuple(np.round(self._offset + index * self._velocity).astype(int)), (0, 1))
+
+
 @lru_cache(maxsize=64)
-def drawn_video(number: int, frames: int) -> Sequence[np.ndarray]:
+def drawn_video(number: int) -> DrawnVideo:
     """Draw a video: layers of clouds, stripes, tiles and shapes in random colours, over which a window wanders."""
     rng = np.random.default_rng((number, _STREAM))
     canvas = _clouds(rng)
@@ -85,10 +97,8 @@ def drawn_video(number: int, frames: int) -> Sequence[np.ndarray]:
         layer = (_clouds, _stripes, _cells, _shapes)[rng.integers(4)](rng)
         mask = _clouds(rng)[..., :1] > rng.uniform(0.2, 0.8) if rng.random() < 0.5 else rng.uniform(0.3, 1)
         canvas = canvas * (1 - mask) + layer * mask
-    canvas = (255 * np.clip(canvas, 0, 1)).astype(np.uint8)
     velocity = rng.uniform(-3, 3, 2)
-    offset = rng.integers(0, SIDE, 2)
-    return [np.roll(canvas, tuple(np.round(offset + i * velocity).astype(int)), (0, 1)) for i in range(frames)]
+    return DrawnVideo((255 * np.clip(canvas, 0, 1)).astype(np.uint8), rng.integers(0, SIDE, 2), velocity)
 
 
 def _colours(rng: np.random.Generator, count: int) -> np.ndarray:

@@ -127,9 +127,8 @@ class Background(Effect):
         self._pictures = pictures or Pictures()
 
     def begin(self, scene: Scene, rng: np.random.Generator) -> None:
-        number = int(rng.integers(self.videos))
-        self._video = self._pictures.video(number, self.moving)
-        self._at = int(rng.integers(len(self._video)))
+        self._video = self._pictures.video(int(rng.integers(self.videos)))
+        self._show(int(rng.integers(len(self._video))))
         self._direction = int(rng.choice((-1, 1)))
 
     def advance(self, rng: np.random.Generator) -> None:
@@ -137,10 +136,13 @@ class Background(Effect):
         if not 0 <= at < len(self._video):
             self._direction = -self._direction
             at = min(max(at, 0), len(self._video) - 1)
-        self._at = at
+        self._show(at)
 
     def apply(self, scene: Scene) -> None:
-        scene.set_sky(self._video[self._at])
+        scene.set_sky(self._picture)
+
+    def _show(self, at: int) -> None:
+        self._at, self._picture = at, self._video[at]
 
 
 class Light(Effect):
@@ -269,7 +271,7 @@ class RandomScene(Effect):
         shadows, reflections = rng.random() > 0.3, rng.random() < 0.3
         scene.set_flags(shadows, reflections)
         if rng.random() < 0.2:
-            scene.set_floor(Pictures().video(int(rng.integers(2**31)), moving=False)[0])
+            scene.set_floor(Pictures().video(int(rng.integers(2**31)))[0])
         for part in self._parts:
             part.begin(scene, rng)
 
