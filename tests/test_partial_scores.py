@@ -31,15 +31,15 @@ def test_a_run_that_is_interrupted_gives_the_episodes_that_have_ended(forking, t
 def test_a_result_has_the_options_that_the_planner_had_at_the_end(forking, tmp_path):
     def change(keeper, monitor):
         if keeper.episodes and not changed:
-            changed.append(set_parameters(monitor, {"expert.kp": 4.0}))
+            changed.append(set_parameters(monitor, {"expert.time_constant_s": 0.1}))
 
     changed = []
-    (tmp_path / "own.yaml").write_text("vjepa_planner: {ros__parameters: {expert.kp: 8.0}}\n")
+    (tmp_path / "own.yaml").write_text("vjepa_planner: {ros__parameters: {expert.time_constant_s: 0.08}}\n")
     options = {"planner": "expert", "lockstep": True, "episodes": 3, "params_file": str(tmp_path / "own.yaml")}
     options = StackOptions(task="reacher-easy", log_level="warn", **lightened(options, tmp_path / "light.yaml"))
     result = run_graph(options, "reacher-easy", 40, None, change)
     assert changed
-    assert result.options == {"expert.kp": 4.0}
+    assert result.options == {"expert.time_constant_s": 0.1}
 
 
 def test_before_the_first_episode_has_ended_there_is_nothing_to_keep(forking, tmp_path):
