@@ -236,6 +236,7 @@ def becomes(command: str, monkeypatch) -> tuple[str, list[str], dict, dict]:
     """Executable, arguments, parameters and environment that a service's command ends in."""
 
     def execve(path, arguments, variables):
+        assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
         file = arguments[arguments.index("--params-file") + 1]
         raise Became(path, arguments[1:], yaml.safe_load(Path(file).read_text()), variables)
 
@@ -243,6 +244,7 @@ def becomes(command: str, monkeypatch) -> tuple[str, list[str], dict, dict]:
     parsed = cli.build_parser().parse_args(shlex.split(command))
     with pytest.raises(Became) as became:
         parsed.function(parsed)
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ()), "this process can be interrupted again"
     return became.value.args
 
 

@@ -39,5 +39,9 @@ def become_node(arguments: argparse.Namespace) -> int:
     file = os.memfd_create(node.name, 0)  # Outlives this program and ends with the node's: no file is left behind.
     os.write(file, parameters_as_yaml(node).encode())
     command = command_of(node, f"/dev/fd/{file}", options.namespace, options.log_level)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Kept for the node, which unblocks it once it can end.
-    os.execve(command[0], command, {**os.environ, **environment(options), **node.environment})
+    # A Ctrl-C is kept for the node, which unblocks it once it can end.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        os.execve(command[0], command, {**os.environ, **environment(options), **node.environment})
+    finally:  # The node did not start.
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
