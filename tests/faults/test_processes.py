@@ -69,7 +69,7 @@ def test_a_starved_stack_stops_the_arm_rather_than_acting_late(driven_arm, hogs)
     for task in tasks:
         os.sched_setaffinity(task, {core})
     starving = hogs(40, core)
-    stack.wait_for_value("sim_bridge", "stale_steps", lambda count: count > late + 20)
+    stack.wait_for_value("sim_bridge", "stale_steps", lambda count: count > late + 5)
     for process in starving:
         process.kill()
         process.wait()
