@@ -168,13 +168,10 @@ class Exposure(Effect):
     def begin(self, scene: Scene, rng: np.random.Generator) -> None:
         self._stops = 4 * self.scale * rng.uniform(-1, 1)
         self._gamma = np.exp(self.scale * rng.uniform(-1, 1))
-        self._phase, self._step = rng.uniform(0, 2 * np.pi), 0
-
-    def advance(self, rng: np.random.Generator) -> None:
-        self._step += 1
+        self._phase = rng.uniform(0, 2 * np.pi)
 
     def on_frame(self, frame: np.ndarray, step: int, rng: np.random.Generator) -> np.ndarray:
-        drift = 2 * self.scale * np.sin(self._phase + self._step / 15) if self.moving else 0.0
+        drift = 2 * self.scale * np.sin(self._phase + step / 15) if self.moving else 0.0
         levels = (np.arange(256) / 255) ** self._gamma * 2.0 ** (self._stops + drift)
         return (np.clip(levels, 0, 1) * 255 + 0.5).astype(np.uint8)[frame]
 
@@ -357,7 +354,7 @@ class Looks:
 
     def __init__(self, look: Look, scene: Scene, pictures: Pictures | None = None):
         self._scene, self._effects = scene, look.effects(pictures)
-        self._name, self._seed, self._step = look.name, 0, 0
+        self._seed, self._step = 0, 0
         self._rngs: list[np.random.Generator] = []
 
     def begin(self, seed: int) -> None:

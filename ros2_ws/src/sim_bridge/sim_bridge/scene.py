@@ -13,7 +13,7 @@ SKY_SIDE = 256
 _FLOOR_ALPHA = {"reacher": 0.0, "point_mass": 0.0, "walker": 1.0, "cheetah": 1.0}
 """How much of the floor is left before another sky, by domain, as in the Distracting Control Suite; elsewhere 0.3."""
 
-_ARRAYS = ("mat_rgba", "light_diffuse", "light_ambient", "light_specular", "tex_width", "tex_height")
+_ARRAYS = ("mat_rgba", "light_diffuse", "tex_width", "tex_height")
 
 
 class Scene:
