@@ -21,6 +21,16 @@ SHADOW_SIZE = 256
 """Pixels along a side of the shadow map; dm_control's has 2048, which costs four times the frame."""
 
 
+def refuse_unknown_rendering(name: object) -> None:
+    """Refuse what is not one of `RENDERINGS`.
+
+    Raises:
+        VjepaError: naming it, and those there are.
+    """
+    if name not in RENDERINGS:
+        raise unknown_name("render", str(name), RENDERINGS)
+
+
 class CameraView:
     """One camera of a model.
 
@@ -44,8 +54,7 @@ class CameraView:
         Raises:
             VjepaError: there is no such rendering.
         """
-        if rendering not in RENDERINGS:
-            raise unknown_name("render", rendering, RENDERINGS)
+        refuse_unknown_rendering(rendering)
         self.renderer: Any = None
         self._physics, self._camera_id, self._size, self._rendering = physics, camera_id, size, rendering
         self._thread: int | None = None

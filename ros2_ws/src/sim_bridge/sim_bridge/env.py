@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from sim_bridge.backgrounds import Pictures
-from sim_bridge.camera_view import PLAIN, RENDERINGS, CameraView
+from sim_bridge.camera_view import PLAIN, CameraView, refuse_unknown_rendering
 from sim_bridge.looks import NOMINAL, Look, Looks
 from sim_bridge.motors import Motors
 from sim_bridge.randomize import Randomizer, randomize_target_size
 from sim_bridge.scene import Scene
 from sim_bridge.tasks import task_named
 from vjepa_interfaces.effort import EffortLimits
-from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.messages import FIRST, LAST, MID
 from vjepa_interfaces.stamps import FIRST_STAMP_NS, RESET_ADVANCE_NS
 
@@ -62,8 +62,7 @@ class SimConfig:
             raise VjepaError(f"image_size is {self.image_size}; expected a width and a height of at least 1 pixel")
         if self.episode_steps < 1:
             raise VjepaError(f"episode_steps is {self.episode_steps}; expected at least 1")
-        if self.render not in RENDERINGS:
-            raise unknown_name("render", self.render, RENDERINGS)
+        refuse_unknown_rendering(self.render)
         Look.of(self.look)
         if not (self.rate_hz == 0 or MIN_RATE_HZ <= self.rate_hz <= MAX_RATE_HZ):
             raise VjepaError(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sim_bridge.backgrounds import Pictures
-from sim_bridge.camera_view import DM_CONTROL, PLAIN, RENDERINGS
+from sim_bridge.camera_view import DM_CONTROL, PLAIN, RENDERINGS, refuse_unknown_rendering
 from sim_bridge.looks import NAMES, NOMINAL, WITH_BACKGROUNDS, Look
 from vjepa_interfaces.errors import VjepaError, unknown_name
 
@@ -35,8 +35,8 @@ class Appearance:
         Raises:
             VjepaError: there is no such look, level or rendering.
         """
-        if render is not None and render not in RENDERINGS:
-            raise unknown_name("render", render, RENDERINGS)
+        if render is not None:
+            refuse_unknown_rendering(render)
         if text in RENDERINGS:
             return cls(text, NOMINAL, text)
         if text.partition(":")[0] not in NAMES:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sim_bridge.backgrounds import Pictures
-from sim_bridge.camera_view import PLAIN, RENDERINGS
+from sim_bridge.camera_view import PLAIN, refuse_unknown_rendering
 from sim_bridge.looks import NOMINAL, Look
 from sim_bridge.tasks import TASKS, task_named
 from vjepa_interfaces.errors import VjepaError, unknown_name
@@ -32,8 +32,7 @@ def refuse_unknown_names(parameters: Mapping[str, Mapping[str, Any]]) -> None:
     sim = parameters["sim_bridge"]
     task_named(sim["task"])
     Look.of(str(sim.get("look", NOMINAL)))
-    if (render := sim.get("render", PLAIN)) not in RENDERINGS:
-        raise unknown_name("render", str(render), RENDERINGS)
+    refuse_unknown_rendering(sim.get("render", PLAIN))
     Pictures(str(sim.get("backgrounds", "")))
     planner = parameters["vjepa_planner"]
     for name in (planner["planner"], *planner.get("planners", ()), *planner.get("fallbacks", ())):
