@@ -2,7 +2,8 @@
 .PHONY: run test test-unit test-all test-faults fuzz soak bench bench-check lint pin release
 
 # Files of tests are spread over JOBS processes. Those that are marked real_time run behind them, one at a time; status 5
-# of pytest is that a selection has none of the one kind.
+# of pytest is that a selection has none of the one kind. One of real time that fails runs once more, in sight: a machine
+# that others share can stand still for half a second.
 JOBS = 3
 PYTEST = --exec python -P -m pytest
 SPREAD = -n $(JOBS) --dist loadscope --no-loadscope-reorder
@@ -13,7 +14,10 @@ run:
 
 define both
 @./vjepa $(EXTRAS) $(PYTEST) $(SPREAD) -m "not real_time$(1)" $(ARGS); first=$$?; [ $$first != 2 ] || exit 2; \
-  ./vjepa $(EXTRAS) $(PYTEST) -m "real_time$(1)" $(ARGS); case $$first$$? in 00 | 05 | 50) ;; *) exit 1 ;; esac
+  ./vjepa $(EXTRAS) $(PYTEST) -m "real_time$(1)" $(ARGS); last=$$?; \
+  if [ $$last = 1 ]; then echo "make: once more, those of real time that failed"; \
+    ./vjepa $(EXTRAS) $(PYTEST) -m "real_time$(1)" --last-failed --last-failed-no-failures none $(ARGS); last=$$?; fi; \
+  case $$first$$last in 00 | 05 | 50) ;; *) exit 1 ;; esac
 endef
 
 test:
