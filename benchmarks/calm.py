@@ -9,8 +9,8 @@ from benchmarks.figures import Figure, command_of, mean_with_interval, record
 from sim_bridge.env import SimConfig, SimEnv
 from vjepa_planner.contract import Observation, Planner, PlannerContext
 from vjepa_planner.registry import load_planner
-from vjepa_training.action_change import action_change_at_rest
-from vjepa_training.score import protocol_named
+from vjepa_training.evaluation.action_change import action_change_at_rest
+from vjepa_training.evaluation.score import protocol_named
 
 CHANGE_AIM = 0.06
 RETURN_AIM = 975.0

@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks.figures import Figure, record
 from benchmarks.stack import vjepa
-from vjepa_training.score import wilson_interval
+from vjepa_training.evaluation.score import wilson_interval
 
 RETURN_AIM = 975.0
 SECONDS_PER_EPISODE = 120

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from vjepa_bringup.graph import versions
-from vjepa_bringup.scoreboard import write_json
-from vjepa_training.score import bootstrap_interval
+from vjepa_cli.scoreboard import write_json
+from vjepa_training.evaluation.score import bootstrap_interval
 
 FILE_PREFIX = "benchmark-"
 

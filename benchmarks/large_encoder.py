@@ -14,12 +14,12 @@ import torch
 from benchmarks.encoder import CLIP_FRAMES, VIT_L, Setting, _engine, _frames, _fresh, _module, clip_flop, vit_l
 from benchmarks.figures import Figure, command_of, record
 from benchmarks.timing import in_turns
-from vjepa_bringup.cli import build_parser
-from vjepa_bringup.experiments import place_of, read_rows, to_do
-from vjepa_bringup.run_commands import DEFAULT_PROTOCOL
+from vjepa_cli.cli import build_parser
+from vjepa_cli.experiments.experiments import place_of, read_rows, to_do
+from vjepa_cli.commands.run import DEFAULT_PROTOCOL
 from vjepa_perception.encoder import EncoderConfig
-from vjepa_training.probe_suite import ProbeConfig
-from vjepa_training.score import protocol_named
+from vjepa_training.probes.probe_suite import ProbeConfig
+from vjepa_training.evaluation.score import protocol_named
 
 ENCODER = "facebook/vjepa2-vitl-fpc64-256"
 GPU_TFLOPS = 100.0

@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.figures import Figure, command_of, record
 from benchmarks.stack import ROOT
 from vjepa_interfaces.errors import VjepaError
-from vjepa_training.dataset import LATENT, DatasetInfo, EpisodeWriter, finish_dataset
+from vjepa_training.data.dataset import LATENT, DatasetInfo, EpisodeWriter, finish_dataset
 
 LIMIT_GIB = 2.0
 PERIOD_NS = 20_000_000
@@ -43,7 +43,7 @@ def measure(transitions: int, seed: int) -> dict[str, Any]:
     for count in (transitions // 10, transitions):
         with tempfile.TemporaryDirectory(prefix="vjepa-bench-") as folder:
             write_synthetic(Path(folder) / "data", count, seed)
-            command = [sys.executable, "-P", "-m", "vjepa_bringup.cli", "train", "dynamics"]
+            command = [sys.executable, "-P", "-m", "vjepa_cli.cli", "train", "dynamics"]
             command += ["--data", f"{folder}/data", "--out", f"{folder}/model", "--epochs", "1", "--device", "cpu"]
             started = time.monotonic()
             peak = peak_private_gib(command, Path(folder) / "said")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vjepa_bringup.results_picture import DPI, blank_figure
+from vjepa_cli.experiments.results_picture import DPI, blank_figure
 
 LEAST, MOST = 0.01, 20.0
 """Ends of the axis of ratios; what is beyond is drawn at its end."""

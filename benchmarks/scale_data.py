@@ -82,7 +82,7 @@ def measure(rounds: int, episodes: int, seed: int, say: Callable[[str], None]) -
 def collected(episodes: int, workers: int, seed: int) -> tuple[float, float]:
     """Return the seconds that `vjepa collect` said it took, and the most memory of its processes' own, MiB."""
     with tempfile.TemporaryDirectory(prefix="vjepa-bench-") as folder:
-        command = [sys.executable, "-P", "-m", "vjepa_bringup.cli", "collect", "--out", f"{folder}/data"]
+        command = [sys.executable, "-P", "-m", "vjepa_cli.cli", "collect", "--out", f"{folder}/data"]
         command += ["--episodes", str(episodes), "--episode-steps", str(EPISODE_STEPS), "--workers", str(workers)]
         command += ["--policy", "random", "--encoder", "encoder-small", "--device", "cpu", "--seed", str(seed)]
         peak = peak_private_gib(command, Path(folder) / "said")

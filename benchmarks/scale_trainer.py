@@ -67,8 +67,8 @@ def train(data: str, work: str) -> dict[str, float]:
     """Train dynamics for some steps; return the seconds until the first one and the usual time of one, ms."""
     import torch
 
-    from vjepa_training.dataset import Dataset
-    from vjepa_training.train_dynamics import DynamicsTraining, train_dynamics
+    from vjepa_training.data.dataset import Dataset
+    from vjepa_training.trainers.train_dynamics import DynamicsTraining, train_dynamics
 
     torch.set_num_threads(1)
     began = time.perf_counter()

@@ -15,7 +15,7 @@ from sim_bridge.env import SimConfig
 from vjepa_perception.encoder import EncoderConfig, load_encoder
 from vjepa_planner.contract import Observation, PlannerContext
 from vjepa_planner.registry import load_planner
-from vjepa_training.gym_env import ReacherLatents
+from vjepa_training.envs.gym_env import ReacherLatents
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
 

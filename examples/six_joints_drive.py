@@ -18,14 +18,14 @@ from six_joints import JOINTS, LIMITS, NEAR, POSES, SECONDS, Demonstrator, dista
 from sim_bridge.arm_stand_in import ArmStandIn, ArmStandInParameters, JointReading
 from sim_bridge.gl import choose_gl_backend
 from vjepa_bringup.graph import versions
-from vjepa_bringup.scoreboard import write_json
+from vjepa_cli.scoreboard import write_json
 from vjepa_interfaces.bundle import find_bundle, read_bundle
 from vjepa_interfaces.errors import VjepaError
 from vjepa_perception.clip import ClipBuffer
 from vjepa_perception.encoder import EncoderConfig, load_encoder
 from vjepa_planner.contract import Observation, PlannerContext
 from vjepa_planner.registry import load_planner
-from vjepa_training.score import wilson_interval
+from vjepa_training.evaluation.score import wilson_interval
 
 Control = Callable[[JointReading, ArmStandIn], np.ndarray]
 

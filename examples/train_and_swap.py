@@ -10,7 +10,7 @@ docs/tutorial.md trains one that reaches all.
 import argparse
 from pathlib import Path
 
-from vjepa_bringup import cli
+from vjepa_cli import cli
 
 ENCODER = str(Path(__file__).resolve().parents[1] / "models" / "encoder-small")
 

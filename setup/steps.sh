@@ -43,7 +43,7 @@ running() {
     { mapfile -d '' -t words <"$file"; } 2>/dev/null || continue
     [[ ${words[0]-} == "$VENV/bin/python" ]] || continue
     case "${words[*]:1}" in
-      '-P -m vjepa_bringup.cli '*) printf 'vjepa %s (process %s)' "${words[*]:4}" "${file//[!0-9]/}" && return ;;
+      '-P -m vjepa_cli.cli '*) printf 'vjepa %s (process %s)' "${words[*]:4}" "${file//[!0-9]/}" && return ;;
       "$WORKSPACE"/install/*) printf '%s (process %s)' "${words[1]##*/}" "${file//[!0-9]/}" && return ;;
     esac
   done

@@ -19,7 +19,7 @@ from tests.foreign_bags import COMMAND, JOINTS, MS, T0, arm, cdr, commands, in_o
 from tests.foreign_bags import write_sqlite as write_database
 from vjepa_interfaces import topics
 from vjepa_interfaces.errors import VjepaError
-from vjepa_training.bag_reader import messages_of
+from vjepa_bags.bag_reader import messages_of
 
 WANTED = {JOINTS: topics.JOINT_STATES, COMMAND: topics.JOINT_COMMAND}
 RECIPE = "recipe"

@@ -29,7 +29,7 @@ from vjepa_bringup.supervisor import Supervisor
 from vjepa_interfaces import topics
 from vjepa_interfaces.managed_node import qos_profile
 from vjepa_interfaces.stamps import set_stamp, to_nanoseconds
-from vjepa_training.score import ScoreKeeper
+from vjepa_training.evaluation.score import ScoreKeeper
 
 START_TIMEOUT_S = 90.0
 EVENT_TIMEOUT_S = 60.0
@@ -252,7 +252,7 @@ class Commands:
         self._started: list[subprocess.Popen] = []
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen:
-        command = [sys.executable, "-P", "-m", "vjepa_bringup.cli", *arguments]
+        command = [sys.executable, "-P", "-m", "vjepa_cli.cli", *arguments]
         with (self.folder / "said").open("a") as said:
             process = subprocess.Popen(
                 command, cwd=self.folder, env={**os.environ, **environment}, stdout=said, stderr=said

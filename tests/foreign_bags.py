@@ -11,9 +11,9 @@ import yaml
 from mcap.writer import Writer
 from rosbags.typesys import Stores, get_typestore
 
-from vjepa_training.bag_reader import Bag, topic_names
-from vjepa_training.build import BuildConfig, build_dataset
-from vjepa_training.dataset import Dataset, DatasetError
+from vjepa_bags.bag_reader import Bag, topic_names
+from vjepa_training.data.build import BuildConfig, build_dataset
+from vjepa_training.data.dataset import Dataset, DatasetError
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 T0, MS, SECOND = 1_700_000_000 * 10**9, 10**6, 10**9

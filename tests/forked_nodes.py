@@ -40,7 +40,7 @@ IMPORTED = [
     "vjepa_planner.models.policy",
     "vjepa_planner.models.actor",
     "vjepa_planner.models.dynamics",
-    "vjepa_bringup.recorder_node",
+    "vjepa_bags.recorder_node",
     "vjepa_bringup.stack_manager_node",
     "vjepa_interfaces.effort_guard_node",
     "sim_bridge.sim_node",

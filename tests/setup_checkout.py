@@ -48,7 +48,7 @@ case "$*" in
     touch install/vjepa_bringup/lib/vjepa_bringup/vjepa
     echo 'export AMENT_PREFIX_PATH=/workspace/prefix PYTHONPATH=/workspace/python' >install/local_setup.bash ;;
   '-c import rclpy'*) [[ ! -e $FAKES/no_ros_packages ]] ;;
-  '-P -m vjepa_bringup.cli'*) shift 3; printf 'command line: %s\n' "$*" ;;
+  '-P -m vjepa_cli.cli'*) shift 3; printf 'command line: %s\n' "$*" ;;
 esac
 """
 UV = rf"""#!/bin/bash
@@ -94,7 +94,7 @@ class Checkout:
         shutil.copy(ROOT / "vjepa", self.root)
         for name in ("setup", "requirements"):
             shutil.copytree(ROOT / name, self.root / name)
-        for name in ("package.xml", "setup.py", "setup.cfg", "vjepa_bringup/cli.py"):
+        for name in ("package.xml", "setup.py", "setup.cfg", "vjepa_cli/cli.py"):
             (package / name).write_text("")
         self.package = package
         for name in ("python3", "python3.11", "python3.12", "python3.13", "python3.14"):

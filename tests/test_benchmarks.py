@@ -50,7 +50,7 @@ def test_a_figure_meets_its_aim_from_the_right_side_and_never_where_it_was_not_m
     [(20, 20, (0.8389, 1.0)), (0, 10, (0.0, 0.2775)), (5, 10, (0.2366, 0.7634))],
 )
 def test_wilson_intervals_are_those_of_the_tables(successes, count, expected):
-    from vjepa_training.score import wilson_interval
+    from vjepa_training.evaluation.score import wilson_interval
 
     assert wilson_interval(successes, count) == pytest.approx(expected, abs=1e-4)
 
@@ -458,7 +458,7 @@ def test_the_committed_document_is_that_of_the_committed_results():
 
 def test_the_large_encoder_is_given_every_frame_that_an_experiment_encodes():
     from benchmarks.large_encoder import GPU_TFLOPS, encoded, hours, steps
-    from vjepa_bringup.cli import build_parser
+    from vjepa_cli.cli import build_parser
 
     def frames(words: str) -> int:
         return encoded(build_parser().parse_args(words.split()))

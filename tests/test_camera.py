@@ -19,8 +19,8 @@ from rcl_interfaces.srv import GetParameters
 from rclpy.parameter import parameter_value_to_python
 from rosbags.highlevel import AnyReader
 
-from vjepa_bringup import run_commands
-from vjepa_bringup.cli import main
+from vjepa_cli.commands import run as run_commands
+from vjepa_cli.cli import main
 from vjepa_interfaces import topics
 from vjepa_interfaces.image_codec import image_to_rgb
 
@@ -348,7 +348,7 @@ def guarded(start_stack, encoder, tmp_path, monkeypatch, capfd):
 
     def left(stack) -> dict[str, bytes]:
         """End the stack; return what it wrote and what of it anybody could see."""
-        words = [sys.executable, "-P", "-m", "vjepa_bringup.cli", "status", "--domain", str(stack.domain)]
+        words = [sys.executable, "-P", "-m", "vjepa_cli.cli", "status", "--domain", str(stack.domain)]
         status = subprocess.run(words, capture_output=True, check=False)
         pids = stack.supervisor.pids().values()
         found = {

@@ -21,8 +21,8 @@ from rosbags.typesys import Stores, get_typestore
 
 from sim_bridge.env import SimConfig
 from sim_bridge.sim_node import SimParameters
-from vjepa_bringup import run_commands
-from vjepa_bringup.cli import main
+from vjepa_cli.commands import run as run_commands
+from vjepa_cli.cli import main
 from vjepa_bringup.domains import hold_domain
 from vjepa_bringup.graph import StackOptions, environment
 from vjepa_bringup.monitor import Monitor
@@ -31,8 +31,8 @@ from vjepa_interfaces.environment import environment_of
 from vjepa_perception.encoder import EncoderConfig
 from vjepa_perception.perception_node import PerceptionParameters
 from vjepa_planner.planner_node import PlannerParameters
-from vjepa_training.evaluate import NODES_OWN
-from vjepa_training.score import ScoreKeeper
+from vjepa_training.evaluation.evaluate import NODES_OWN
+from vjepa_training.evaluation.score import ScoreKeeper
 
 DEADLINE_S = 90.0
 MARK = "VJEPA_TEST_MARK"
@@ -56,7 +56,7 @@ class Vjepa:
         self.output, self.errors = folder / f"{self.mark}.out", folder / f"{self.mark}.err"
         with self.output.open("wb") as output, self.errors.open("wb") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "vjepa_bringup.cli", *arguments],
+                [sys.executable, "-P", "-m", "vjepa_cli.cli", *arguments],
                 env={**os.environ, MARK: self.mark, "TMPDIR": str(folder), "XDG_RUNTIME_DIR": str(folder)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,

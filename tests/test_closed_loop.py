@@ -8,8 +8,8 @@ import pytest
 from vjepa_bringup.graph import StackOptions, merged_parameters
 from vjepa_interfaces import topics
 from vjepa_interfaces.messages import FIRST, LAST, timestep_of
-from vjepa_training.evaluate import evaluate
-from vjepa_training.score import PROTOCOLS, Protocol, summarise
+from vjepa_training.evaluation.evaluate import evaluate
+from vjepa_training.evaluation.score import PROTOCOLS, Protocol, summarise
 
 
 def test_the_expert_reaches_the_target_through_every_node(lockstep_stack):

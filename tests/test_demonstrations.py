@@ -13,14 +13,14 @@ import yaml
 from std_msgs.msg import Float64MultiArray
 
 from sim_bridge.arm_stand_in import ArmStandIn, ArmStandInParameters
-from vjepa_bringup.cli import main
+from vjepa_cli.cli import main
 from vjepa_interfaces import topics
 from vjepa_interfaces.bundle import find_bundle
 from vjepa_perception.clip import ClipBuffer
 from vjepa_perception.encoder import EncoderConfig, load_encoder
 from vjepa_planner.contract import Observation, PlannerContext
 from vjepa_planner.registry import load_planner
-from vjepa_training.dataset import Dataset
+from vjepa_training.data.dataset import Dataset
 
 pytestmark = [pytest.mark.slow, pytest.mark.real_time, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parents[1]

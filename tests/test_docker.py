@@ -17,14 +17,14 @@ import pytest
 import yaml
 from catkin_pkg.package import parse_package
 
-from vjepa_bringup import cli
+from vjepa_cli import cli
 from vjepa_bringup.domains import FIRST_DOMAIN, LAST_DOMAIN, hold_domain
 from vjepa_bringup.graph import NodeSpec, StackOptions, build_graph, environment
 from vjepa_bringup.monitor import Monitor
 from vjepa_bringup.supervisor import MAX_RESTARTS
 from vjepa_interfaces.environment import environment_of
 from vjepa_interfaces.errors import VjepaError
-from vjepa_training.score import ScoreKeeper
+from vjepa_training.evaluation.score import ScoreKeeper
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCKERFILE = ROOT / "docker" / "Dockerfile"
@@ -331,7 +331,7 @@ def test_the_nvidia_file_gives_the_encoder_a_gpu_and_no_build_of_torch_without_c
 def test_the_services_side_by_side_drive_the_arm_and_end_when_told_to(tmp_path):
     """Each command in a process of its own with as little as compose leaves it, though in no container."""
     words = "planner:=expert-p lockstep:=true episodes:=1 episode_steps:=20 log_level:=warn record:=true"
-    vjepa = [sys.executable, "-P", "-m", "vjepa_bringup.cli"]
+    vjepa = [sys.executable, "-P", "-m", "vjepa_cli.cli"]
     keeper = ScoreKeeper("reacher-easy")
     with contextlib.ExitStack() as exits:
         domain = exits.enter_context(hold_domain(None, {}))

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vjepa_bringup.cli import build_parser
+from vjepa_cli.cli import build_parser
 from vjepa_planner import registry
 from vjepa_planner.contract import Observation, Plan, PlannerContext
 

@@ -135,7 +135,7 @@ def test_a_forbidden_import_is_caught(tmp_path, file, code, reason):
             "import torch\nfrom sim_bridge.env import make\nfrom vjepa_planner import registry",
         ),
         (
-            "vjepa_bringup/vjepa_bringup/cli.py",
+            "vjepa_bringup/vjepa_cli/cli.py",
             "import rclpy\nfrom vjepa_training import runs\nfrom . import recorder_node",
         ),
     ],

@@ -116,7 +116,7 @@ def test_a_policy_is_trained_and_drives_the_running_stack(example, start_stack, 
 
 
 def test_without_a_stack_nothing_is_collected_or_trained(example, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("vjepa_bringup.graph_commands.running_stacks", lambda: [])
+    monkeypatch.setattr("vjepa_cli.commands.graph.running_stacks", lambda: [])
     with pytest.raises(SystemExit, match="1"):
         example("train_and_swap").main(["--out", str(tmp_path / "out")])
     assert "no stack is running here" in capsys.readouterr().err

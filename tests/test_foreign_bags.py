@@ -36,9 +36,9 @@ from tests.foreign_bags import (
     write_sqlite,
 )
 from vjepa_interfaces.errors import VjepaError
-from vjepa_training.bag_reader import Bag, topic_names
-from vjepa_training.build import BuildConfig, build_dataset
-from vjepa_training.dataset import DatasetError
+from vjepa_bags.bag_reader import Bag, topic_names
+from vjepa_training.data.build import BuildConfig, build_dataset
+from vjepa_training.data.dataset import DatasetError
 
 ROWS = 90
 

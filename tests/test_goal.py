@@ -8,12 +8,12 @@ import pytest
 import yaml
 from sensor_msgs.msg import Image
 
-from vjepa_bringup.cli import main
+from vjepa_cli.cli import main
 from vjepa_interfaces import topics
 from vjepa_interfaces.bundle import find_bundle
 from vjepa_interfaces.image_codec import image_to_rgb
 from vjepa_interfaces.messages import fill_goal, latent_of
-from vjepa_training.goals import picture_latent, read_picture
+from vjepa_training.evaluation.goals import picture_latent, read_picture
 
 SEEKER = {"planner": "cem", "planners": ["cem"], "fallbacks": [], "cem.objective": "goal"}
 TINY_ENCODER = {

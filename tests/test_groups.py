@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.test_doors import FOLDERS, SOURCE, imported_modules
-from vjepa_bringup.cli import GROUP_OF, main
+from vjepa_cli.cli import GROUP_OF, main
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {
@@ -106,14 +106,14 @@ def test_every_module_of_commands_is_held_to_this():
 
 def test_the_command_line_itself_needs_no_group():
     blocked = f"import sys; sys.modules.update(dict.fromkeys({sorted(GROUP_OF)}))"
-    code = f"{blocked}; from vjepa_bringup.cli import build_parser; build_parser()"
+    code = f"{blocked}; from vjepa_cli.cli import build_parser; build_parser()"
     result = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 
 
 def test_a_missing_module_is_named_with_the_command_that_brings_it(monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    for name in [name for name in sys.modules if name.startswith("vjepa_training.dataset")]:
+    for name in [name for name in sys.modules if name.startswith("vjepa_training.data.dataset")]:
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(SystemExit) as ended:
         main(["dataset", "info", str(tmp_path)])

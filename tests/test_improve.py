@@ -13,9 +13,9 @@ import yaml
 
 from sim_bridge.env import SimConfig
 from vjepa_perception.encoder import EncoderConfig
-from vjepa_training.collect import CollectConfig, collect
-from vjepa_training.train_dynamics import DynamicsTraining, train_dynamics
-from vjepa_training.train_reward import RewardTraining, train_reward
+from vjepa_training.data.collect import CollectConfig, collect
+from vjepa_training.trainers.train_dynamics import DynamicsTraining, train_dynamics
+from vjepa_training.trainers.train_reward import RewardTraining, train_reward
 
 TINY = {
     "kind": "encoder",
@@ -133,7 +133,7 @@ def test_through_ros_a_round_is_recorded_built_and_evaluated_in_the_graph(start,
 
 def run_beside(stack, world: Path, *arguments: str) -> subprocess.CompletedProcess:
     """Run a command of `vjepa` while the stack is listened to."""
-    command = [sys.executable, "-P", "-m", "vjepa_bringup.cli", *arguments, "--domain", str(stack.domain)]
+    command = [sys.executable, "-P", "-m", "vjepa_cli.cli", *arguments, "--domain", str(stack.domain)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=world, **pipes) as process:
         stack.wait_for(lambda: process.poll() is not None, arguments[0], LIMIT_S)

@@ -12,8 +12,8 @@ from vjepa_interfaces.managed_node import ERROR
 from vjepa_interfaces.messages import fill_latent
 from vjepa_interfaces.stamps import set_stamp, to_nanoseconds
 from vjepa_planner.planner_node import PlannerNode
-from vjepa_training.bag_reader import Bag, topic_names
-from vjepa_training.build import BuildConfig, build_dataset
+from vjepa_bags.bag_reader import Bag, topic_names
+from vjepa_training.data.build import BuildConfig, build_dataset
 
 NAMES = ("shoulder", "wrist")
 

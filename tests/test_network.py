@@ -96,7 +96,7 @@ class Processes:
         self.started: list[subprocess.Popen] = []
 
     def start(self, *arguments: str) -> subprocess.Popen:
-        command = [sys.executable, "-P", "-m", "vjepa_bringup.cli", *map(str, arguments)]
+        command = [sys.executable, "-P", "-m", "vjepa_cli.cli", *map(str, arguments)]
         with (self._folder / "said").open("ab") as said:
             self.started.append(
                 subprocess.Popen(

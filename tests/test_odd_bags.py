@@ -34,7 +34,7 @@ from tests.foreign_bags import (
     write_sqlite,
 )
 from vjepa_interfaces.errors import VjepaError
-from vjepa_training.bag_reader import Bag, BagError, topic_names
+from vjepa_bags.bag_reader import Bag, BagError, topic_names
 
 ROWS = 90
 

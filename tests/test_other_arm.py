@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from vjepa_bringup.cli import build_parser
+from vjepa_cli.cli import build_parser
 from vjepa_bringup.graph import GUARD, StackOptions, build_graph
 from vjepa_bringup.run_graph import run_graph
 from vjepa_interfaces import topics

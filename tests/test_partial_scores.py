@@ -5,9 +5,9 @@ import json
 import pytest
 
 from tests.conftest import lightened
-from vjepa_bringup.cli import main
+from vjepa_cli.cli import main
 from vjepa_bringup.graph import StackOptions
-from vjepa_bringup.graph_commands import set_parameters
+from vjepa_cli.commands.graph import set_parameters
 from vjepa_bringup.run_graph import run_graph
 from vjepa_training.progress import Progress
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from vjepa_bringup.cli import main
+from vjepa_cli.cli import main
 from vjepa_interfaces.bundle import write_bundle
 
 TINY = {
@@ -29,7 +29,7 @@ SIZES = ["--episodes", "6", "--episode-steps", "10", "--seed", "20", "--workers"
 @pytest.fixture
 def vjepa(monkeypatch, capsys):
     """Return a function that runs a command line and returns its status, what it printed and what it complained of."""
-    monkeypatch.setattr("vjepa_training.probe_suite.PIXELS", 8)
+    monkeypatch.setattr("vjepa_training.probes.probe_suite.PIXELS", 8)
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["vjepa", *arguments])

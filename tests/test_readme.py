@@ -101,7 +101,7 @@ PARAMETERS = {
     "camera": "vjepa_perception.camera_node:CameraParameters",
     "vjepa_perception": "vjepa_perception.perception_node:PerceptionParameters",
     "vjepa_planner": "vjepa_planner.planner_node:PlannerParameters",
-    "episode_recorder": "vjepa_bringup.recorder_node:RecorderParameters",
+    "episode_recorder": "vjepa_bags.recorder_node:RecorderParameters",
     "effort_guard": "vjepa_interfaces.effort_guard:GuardParameters",
     "arm_stand_in": "sim_bridge.arm_stand_in:ArmStandInParameters",
 }

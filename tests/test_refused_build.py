@@ -3,7 +3,7 @@
 import pytest
 
 from tests.foreign_bags import arm, frames, in_order, write_mcap
-from vjepa_bringup.cli import main
+from vjepa_cli.cli import main
 
 BUILD = ("dataset", "build", "--no-latents", "--effort-limit", "1.0")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vjepa_bringup.cli import main
+from vjepa_cli.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "results.md"

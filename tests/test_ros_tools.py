@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from vjepa_bringup.cli import main
+from vjepa_cli.cli import main
 
 pytest.importorskip("ros2cli", reason="the ros2 command comes with an installed ROS 2; there is no wheel of it")
 ROS2 = [sys.executable, "-c", "import sys; from ros2cli.cli import main; sys.exit(main())"]

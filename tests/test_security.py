@@ -83,7 +83,7 @@ def button(domain: int, namespace: str) -> Iterator[None]:
 def arm_stand_in(options: dict[str, str]) -> Iterator[None]:
     """`vjepa node arm_stand_in` with launch arguments, in the domain of the environment."""
     words = [f"{name}:={value}" for name, value in options.items()]
-    command = [sys.executable, "-P", "-m", "vjepa_bringup.cli", "node", "arm_stand_in", *words]
+    command = [sys.executable, "-P", "-m", "vjepa_cli.cli", "node", "arm_stand_in", *words]
     with subprocess.Popen(command) as process:
         try:
             yield

@@ -97,9 +97,9 @@ def test_uv_compiles_what_it_installs_as_an_environment_may_forbid_python_to_kee
 @pytest.fixture
 def stack(ready, tmp_path):
     """A process as `./vjepa run` leaves it: the environment's Python with the command line, which goes on."""
-    words = [ready.root / ".venv/bin/python", "-P", "-m", "vjepa_bringup.cli", "run", "--planner", "cem"]
+    words = [ready.root / ".venv/bin/python", "-P", "-m", "vjepa_cli.cli", "run", "--planner", "cem"]
     (tmp_path / "plays/vjepa_bringup").mkdir(parents=True)
-    (tmp_path / "plays/vjepa_bringup/cli.py").write_text("print('runs', flush=True), input()")
+    (tmp_path / "plays/vjepa_cli/cli.py").write_text("print('runs', flush=True), input()")
     variables = os.environ | {"PYTHONPATH": str(tmp_path / "plays")}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(words, executable=sys.executable, env=variables, **pipes) as process:
@@ -156,7 +156,7 @@ def test_a_command_in_a_command_finds_the_same_environment(ready):
         ("ros2_ws/src/vjepa_bringup/setup.py", ["colcon"]),
         ("ros2_ws/src/vjepa_bringup/launch/new.launch.py", ["colcon"]),
         ("ros2_ws/src/vjepa_bringup/config/new.yaml", ["colcon"]),
-        ("ros2_ws/src/vjepa_bringup/vjepa_bringup/cli.py", []),
+        ("ros2_ws/src/vjepa_bringup/vjepa_cli/cli.py", []),
         ("ros2_ws/src/vjepa_bringup/vjepa_bringup/new_module.py", []),
     ],
 )

@@ -15,7 +15,7 @@ from sim_bridge.arm_stand_in import ArmStandIn, ArmStandInParameters
 from tests.test_demonstrations import vjepa
 from vjepa_interfaces import topics
 from vjepa_interfaces.bundle import read_bundle
-from vjepa_training.dataset import Dataset
+from vjepa_training.data.dataset import Dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 JOINTS = [f"joint_{number}" for number in range(1, 7)]

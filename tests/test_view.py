@@ -16,8 +16,9 @@ import pytest
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
-from vjepa_bringup import cli, view_commands
-from vjepa_bringup.latent_picture import Projection, latent_picture
+from vjepa_cli import cli
+from vjepa_cli.commands import view as view_commands
+from vjepa_cli.views.latent_picture import Projection, latent_picture
 from vjepa_interfaces import topics
 from vjepa_interfaces.messages import latent_of, timestep_of
 from vjepa_interfaces.stamps import to_nanoseconds

@@ -16,7 +16,7 @@ from mcap.writer import MCAP0_MAGIC
 from rosbags.typesys import Stores, get_typestore
 
 from vjepa_interfaces import topics
-from vjepa_training.bag_reader import messages_of
+from vjepa_bags.bag_reader import messages_of
 
 COMPRESSIONS = {"zstd": zstandard.compress, "lz4": lz4.frame.compress}
 STORE = get_typestore(Stores.ROS2_JAZZY)

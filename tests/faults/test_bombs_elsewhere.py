@@ -10,7 +10,7 @@ import pytest
 
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.image_codec import compressed_to_rgb
-from vjepa_training.dataset import DatasetError, DatasetInfo, EpisodeWriter, _open_batches, arrow_schema
+from vjepa_training.data.dataset import DatasetError, DatasetInfo, EpisodeWriter, _open_batches, arrow_schema
 
 pytestmark = pytest.mark.faults
 

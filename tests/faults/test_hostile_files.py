@@ -22,9 +22,9 @@ import pytest
 import yaml
 
 from tests.bag_recipes import READERS, RECIPE, follow, make_recipe
-from vjepa_bringup.bag_repair import repair_bag
-from vjepa_bringup.bag_writer import BagWriter
-from vjepa_bringup.experiments import read_rows
+from vjepa_bags.bag_repair import repair_bag
+from vjepa_bags.bag_writer import BagWriter
+from vjepa_cli.experiments.experiments import read_rows
 from vjepa_bringup.graph import StackOptions, build_graph
 from vjepa_interfaces import topics
 from vjepa_interfaces.bundle import find_bundle, read_bundle
@@ -267,7 +267,7 @@ def make_bag(path: Path) -> None:
 def load_bag(path: Path) -> None:
     from collections import Counter
 
-    from vjepa_training.bag_reader import Bag, topic_names
+    from vjepa_bags.bag_reader import Bag, topic_names
 
     for _ in Bag(path, topic_names()).frames(10**8, Counter()):
         pass
@@ -283,7 +283,7 @@ def repair(path: Path) -> None:
 
 
 def make_dataset(path: Path) -> None:
-    from vjepa_training.dataset import DatasetInfo, EpisodeWriter, finish_dataset
+    from vjepa_training.data.dataset import DatasetInfo, EpisodeWriter, finish_dataset
 
     info = DatasetInfo(("a", "b"), 0.05, 20_000_000, (3, 4), (4, 4, 3), {"fingerprint": "abc"}, "reacher-easy", ({},))
     with EpisodeWriter(path, info) as writer:
@@ -296,7 +296,7 @@ def make_dataset(path: Path) -> None:
 
 
 def load_dataset(path: Path) -> None:
-    from vjepa_training.dataset import Dataset
+    from vjepa_training.data.dataset import Dataset
 
     dataset = Dataset(path)
     for name in dataset.info.columns():
@@ -306,7 +306,7 @@ def load_dataset(path: Path) -> None:
 def training(path: Path):
     import torch
 
-    from vjepa_training.training_run import TrainingRun
+    from vjepa_training.trainers.training_run import TrainingRun
 
     return TrainingRun(path, {"seed": 1}, {"network": torch.nn.Linear(3, 3)}, "cpu")
 
@@ -355,7 +355,7 @@ def load_parameters(path: Path) -> None:
 
 
 def load_mapping(path: Path) -> None:
-    from vjepa_training.bag_reader import topic_names
+    from vjepa_bags.bag_reader import topic_names
 
     topic_names("", path / "file.yaml")
 

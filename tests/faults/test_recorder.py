@@ -11,7 +11,7 @@ from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool
 
-from vjepa_bringup.bag_repair import repair_bag
+from vjepa_bags.bag_repair import repair_bag
 from vjepa_bringup.supervisor import Supervisor
 from vjepa_interfaces import topics
 from vjepa_interfaces.managed_node import qos_profile

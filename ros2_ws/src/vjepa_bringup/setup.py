@@ -23,8 +23,8 @@ setup(
     entry_points={
         "console_scripts": [
             "stack_manager = vjepa_bringup.stack_manager_node:main",
-            "episode_recorder = vjepa_bringup.recorder_node:main",
-            "vjepa = vjepa_bringup.cli:main",
+            "episode_recorder = vjepa_bags.recorder_node:main",
+            "vjepa = vjepa_cli.cli:main",
         ],
     },
 )

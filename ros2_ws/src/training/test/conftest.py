@@ -7,8 +7,8 @@ import pytest
 
 from sim_bridge.env import SimConfig
 from vjepa_perception.encoder import EncoderConfig
-from vjepa_training.collect import CollectConfig, collect
-from vjepa_training.dataset import Dataset
+from vjepa_training.data.collect import CollectConfig, collect
+from vjepa_training.data.dataset import Dataset
 
 TINY_MODEL = {
     "crop_size": 32,

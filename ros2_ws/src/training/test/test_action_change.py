@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vjepa_training.action_change import action_change_at_rest
+from vjepa_training.evaluation.action_change import action_change_at_rest
 
 
 def actions(*pairs):

@@ -7,7 +7,7 @@ import pytest
 from sim_bridge.camera_view import RENDERINGS
 from sim_bridge.looks import NAMES
 from vjepa_interfaces.errors import VjepaError
-from vjepa_training.appearance import Appearance, appearances, check_backgrounds, in_words, provenance
+from vjepa_training.evaluation.appearance import Appearance, appearances, check_backgrounds, in_words, provenance
 from vjepa_training.catalogue import refuse_unknown_names
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vjepa_training.augment import CHANGES, UNCHANGED, add_noise, augmented
+from vjepa_training.trainers.augment import CHANGES, UNCHANGED, add_noise, augmented
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from rosbags.typesys import Stores, get_typestore
 
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.messages import FIRST, LAST, MID
-from vjepa_training import build as build_module
-from vjepa_training.bag_reader import SETTLE_NS, Bag, BagError, topic_names
-from vjepa_training.build import BuildConfig, build_dataset, describe
-from vjepa_training.dataset import IMAGE, LATENT, DatasetError
+from vjepa_training.data import build as build_module
+from vjepa_bags.bag_reader import SETTLE_NS, Bag, BagError, topic_names
+from vjepa_training.data.build import BuildConfig, build_dataset, describe
+from vjepa_training.data.dataset import IMAGE, LATENT, DatasetError
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 MS, SECOND = 1_000_000, 1_000_000_000
@@ -395,7 +395,7 @@ def test_strict_lists_what_is_wrong_and_encodes_nothing(tmp_path):
 @pytest.fixture
 def our_recorder(tmp_path):
     """Return a function that writes a recording as `episode_recorder` does."""
-    bag_writer = pytest.importorskip("vjepa_bringup.bag_writer")
+    bag_writer = pytest.importorskip("vjepa_bags.bag_writer")
 
     def write(recording: Recording, provenance: dict[str, str], close: bool = True, every: int = 6) -> Path:
         writer = bag_writer.BagWriter(tmp_path / "ours", provenance)
@@ -734,7 +734,7 @@ def test_an_episode_that_is_written_in_pieces_is_the_same(tmp_path, monkeypatch,
 
     whole = built("whole")
     monkeypatch.setattr(build_module, "PIECE_BYTES", 1)
-    monkeypatch.setattr("vjepa_training.encode.ENCODE_BATCH", 3)
+    monkeypatch.setattr("vjepa_training.data.encode.ENCODE_BATCH", 3)
     pieces = built("pieces")
     assert lengths(pieces) == lengths(whole) == [9, 6]
     for name in whole.info.columns():
@@ -746,8 +746,8 @@ import resource, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_build import LastFrames, build
-import vjepa_training.dataset
-vjepa_training.dataset.BYTES_A_FILE = 2**24
+import vjepa_training.data.dataset
+vjepa_training.data.dataset.BYTES_A_FILE = 2**24
 def peak_mib(bag):
     folder = Path(sys.argv[2], "of-" + bag)
     dataset, (report,), _ = build(folder, Path(sys.argv[2], bag), frames=True)

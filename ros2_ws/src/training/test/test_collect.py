@@ -15,10 +15,10 @@ from sim_bridge.env import SimConfig, SimEnv
 from sim_bridge.gl import choose_gl_backend
 from vjepa_interfaces.errors import VjepaError
 from vjepa_perception.encoder import EncoderConfig, load_encoder
-from vjepa_training.collect import CollectConfig, Collector, collect
-from vjepa_training.dataset import IMAGE, LATENT, Dataset, DatasetError, EpisodeWriter
-from vjepa_training.ray_collect import collect_on_ray
-from vjepa_training.rollout import RolloutConfig, rollout
+from vjepa_training.data.collect import CollectConfig, Collector, collect
+from vjepa_training.data.dataset import IMAGE, LATENT, Dataset, DatasetError, EpisodeWriter
+from vjepa_training.data.ray_collect import collect_on_ray
+from vjepa_training.evaluation.rollout import RolloutConfig, rollout
 
 choose_gl_backend()  # Before any other test's module, read after this one, imports mujoco without it.
 

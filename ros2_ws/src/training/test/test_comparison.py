@@ -3,7 +3,7 @@
 import pytest
 
 from vjepa_interfaces.errors import VjepaError
-from vjepa_training.comparison import SAME, compare, require_held_out
+from vjepa_training.evaluation.comparison import SAME, compare, require_held_out
 
 
 def result(*returns: float, **changed):

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vjepa_training import dataset as module
-from vjepa_training.dataset import (
+from vjepa_training.data import dataset as module
+from vjepa_training.data.dataset import (
     IMAGE,
     INFO_FILE,
     LATENT,
@@ -22,7 +22,7 @@ from vjepa_training.dataset import (
     finish_dataset,
     whole_episodes,
 )
-from vjepa_training.dataset_tools import encode_dataset, merge_datasets
+from vjepa_training.data.dataset_tools import encode_dataset, merge_datasets
 
 INFO = DatasetInfo(
     joint_names=("shoulder", "wrist"),

@@ -20,8 +20,8 @@ import yaml
 from huggingface_hub.errors import HFValidationError
 
 from vjepa_interfaces.errors import VjepaError
-from vjepa_training.dataset import INFO_FILE, Dataset, DatasetInfo, EpisodeWriter, finish_dataset
-from vjepa_training.hub import PushConfig, push_dataset, write_hub_files
+from vjepa_training.data.dataset import INFO_FILE, Dataset, DatasetInfo, EpisodeWriter, finish_dataset
+from vjepa_training.data.hub import PushConfig, push_dataset, write_hub_files
 
 INFO = DatasetInfo(
     joint_names=("shoulder", "wrist"),
@@ -171,7 +171,7 @@ def card_of(folder: Path) -> tuple[dict, str]:
 
 def test_what_is_pushed_is_what_load_dataset_reads(tmp_path, hub, dataset, monkeypatch):
     datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr("vjepa_training.hub.SHARD_BYTES", 1000)
+    monkeypatch.setattr("vjepa_training.data.hub.SHARD_BYTES", 1000)
     assert push_dataset(dataset, PushConfig("me/arm", private=True)) == f"{hub.address}/datasets/me/arm/tree/{1:040x}"
     assert [(asked["type"], asked.get("private"), asked.get("visibility")) for asked in hub.created] in (
         [("dataset", True, None)],
@@ -309,7 +309,7 @@ def test_a_license_is_nobodys_but_the_owners_to_state(tmp_path, dataset):
 
 
 def test_every_column_that_a_dataset_can_have_is_explained():
-    from vjepa_training.dataset_card import MEANINGS
+    from vjepa_training.data.dataset_card import MEANINGS
 
     assert replace(INFO, image_shape=(5, 6, 3)).columns().keys() <= MEANINGS.keys()
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from vjepa_planner.contract import Imagined
-from vjepa_training.imagination import compare_with_what_happened
-from vjepa_training.score import PROTOCOLS, Episode, summarise
+from vjepa_training.evaluation.imagination import compare_with_what_happened
+from vjepa_training.evaluation.score import PROTOCOLS, Episode, summarise
 
 STEPS, PREDICTIONS, SPEED = 4, 3, 0.01
 FRAMES = 41

@@ -15,9 +15,9 @@ import pyarrow.parquet as parquet
 import pytest
 import torch
 
-from vjepa_training import lerobot_export as module
-from vjepa_training.dataset import IMAGE, LATENT, Dataset, DatasetError, DatasetInfo, EpisodeWriter, finish_dataset
-from vjepa_training.lerobot_export import export_lerobot, frames_per_second, lerobot_episodes
+from vjepa_training.data import lerobot_export as module
+from vjepa_training.data.dataset import IMAGE, LATENT, Dataset, DatasetError, DatasetInfo, EpisodeWriter, finish_dataset
+from vjepa_training.data.lerobot_export import export_lerobot, frames_per_second, lerobot_episodes
 
 INFO = DatasetInfo(
     joint_names=("shoulder", "wrist"),

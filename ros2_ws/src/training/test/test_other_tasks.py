@@ -15,16 +15,16 @@ from vjepa_planner.contract import PlannerContext
 from vjepa_planner.models.dynamics import load_dynamics
 from vjepa_planner.registry import load_planner
 from vjepa_training.catalogue import experts_of, is_about_reaching
-from vjepa_training.collect import CollectConfig, Collector, collect
-from vjepa_training.goals import goal_latent
-from vjepa_training.probe_suite import ProbeConfig, run_probes
-from vjepa_training.rollout import RolloutConfig, rollout
-from vjepa_training.score import PROTOCOLS, summarise
-from vjepa_training.train_bc import BcTraining, labelled_frames, train_bc, write_policy
-from vjepa_training.train_dynamics import DynamicsTraining, train_dynamics
-from vjepa_training.train_reward import RewardTraining, train_reward
-from vjepa_training.train_sac import SacTraining, train_sac
-from vjepa_training.transitions import open_transitions
+from vjepa_training.data.collect import CollectConfig, Collector, collect
+from vjepa_training.evaluation.goals import goal_latent
+from vjepa_training.probes.probe_suite import ProbeConfig, run_probes
+from vjepa_training.evaluation.rollout import RolloutConfig, rollout
+from vjepa_training.evaluation.score import PROTOCOLS, summarise
+from vjepa_training.trainers.train_bc import BcTraining, labelled_frames, train_bc, write_policy
+from vjepa_training.trainers.train_dynamics import DynamicsTraining, train_dynamics
+from vjepa_training.trainers.train_reward import RewardTraining, train_reward
+from vjepa_training.trainers.train_sac import SacTraining, train_sac
+from vjepa_training.data.transitions import open_transitions
 
 pytestmark = pytest.mark.slow
 
@@ -160,7 +160,7 @@ def test_the_way_to_the_target_is_measured_in_the_plane_in_which_the_arm_moves(d
 
 
 def test_probes_read_an_upright_arm_whose_looks_are_randomised(tiny_encoder, monkeypatch):
-    monkeypatch.setattr("vjepa_training.probe_suite.PIXELS", 8)
+    monkeypatch.setattr("vjepa_training.probes.probe_suite.PIXELS", 8)
     config = ProbeConfig(
         str(tiny_encoder), "cpu", task="finger-spin", episodes=6, episode_steps=20, workers=1, randomize=True
     )

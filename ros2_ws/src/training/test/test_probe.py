@@ -10,11 +10,11 @@ from sim_bridge.env import SimConfig, SimEnv
 from sim_bridge.gl import choose_gl_backend
 from vjepa_interfaces.bundle import write_bundle
 from vjepa_perception.encoder import EncoderConfig, load_encoder
-from vjepa_training import probe as module
-from vjepa_training.attentive_probe import AttentiveConfig, AttentiveTarget, attentive_probe
-from vjepa_training.collect import CollectConfig, Collector
-from vjepa_training.dataset import IMAGE, EpisodeWriter, finish_dataset
-from vjepa_training.probe import (
+from vjepa_training.probes import probe as module
+from vjepa_training.probes.attentive_probe import AttentiveConfig, AttentiveTarget, attentive_probe
+from vjepa_training.data.collect import CollectConfig, Collector
+from vjepa_training.data.dataset import IMAGE, EpisodeWriter, finish_dataset
+from vjepa_training.probes.probe import (
     RIDGES,
     ProbeError,
     accuracy_score,
@@ -25,7 +25,7 @@ from vjepa_training.probe import (
     rmse_score,
     split_episodes,
 )
-from vjepa_training.probe_suite import (
+from vjepa_training.probes.probe_suite import (
     STRIDE,
     ProbeConfig,
     encoded_rows,
@@ -34,7 +34,7 @@ from vjepa_training.probe_suite import (
     run_probes,
     untrained_twin,
 )
-from vjepa_training.probe_targets import (
+from vjepa_training.probes.probe_targets import (
     ProbeTarget,
     hue_classes,
     motion_sectors,
@@ -381,7 +381,7 @@ def test_the_untrained_twin_differs_in_its_weights_alone(encoder, encoder_config
 
 
 def test_a_run_on_a_dataset_scores_every_target_on_every_source(dataset, bundle, monkeypatch):
-    monkeypatch.setattr("vjepa_training.probe_suite.PIXELS", 8)
+    monkeypatch.setattr("vjepa_training.probes.probe_suite.PIXELS", 8)
     config = ProbeConfig(encoder=bundle, device="cpu", data=str(dataset.folder))
     report = run_probes(config)
     result = report.result
@@ -415,7 +415,7 @@ def test_latents_alone_are_probed_without_baselines(tmp_path, bundle, encoder):
 
 
 def test_randomised_episodes_bring_size_and_colour(bundle, monkeypatch):
-    monkeypatch.setattr("vjepa_training.probe_suite.PIXELS", 8)
+    monkeypatch.setattr("vjepa_training.probes.probe_suite.PIXELS", 8)
     config = ProbeConfig(bundle, "cpu", episodes=6, episode_steps=10, seed=3, randomize=True, attentive=False)
     result = run_probes(dataclasses.replace(config, workers=1)).result
     assert result["left_out"] == {}

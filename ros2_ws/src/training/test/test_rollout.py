@@ -13,10 +13,10 @@ from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.messages import FIRST, LAST
 from vjepa_perception.encoder import EncoderConfig, load_encoder
 from vjepa_planner.contract import Imagined, Plan, Planner
-from vjepa_training import rollout as module
-from vjepa_training.evaluate import evaluate
-from vjepa_training.rollout import RolloutConfig, rollout
-from vjepa_training.score import Protocol, summarise
+from vjepa_training.evaluation import rollout as module
+from vjepa_training.evaluation.evaluate import evaluate
+from vjepa_training.evaluation.rollout import RolloutConfig, rollout
+from vjepa_training.evaluation.score import Protocol, summarise
 
 choose_gl_backend()  # Before any other test's module, read after this one, imports mujoco without it.
 
@@ -192,7 +192,7 @@ def parameters(monkeypatch):
         asked.config = config
         return Brightness()
 
-    monkeypatch.setattr("vjepa_training.evaluate.load_encoder", load)
+    monkeypatch.setattr("vjepa_training.evaluation.evaluate.load_encoder", load)
     return {
         "sim_bridge": {"task": "reacher-easy", "image_size": [16, 16], "lockstep_retry_s": 1.0, "use_sim_time": True},
         "vjepa_perception": {"encoder": "small", "grid": 0, "input_transport": "raw"},

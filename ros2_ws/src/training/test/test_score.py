@@ -7,7 +7,7 @@ import pytest
 
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.messages import FIRST, LAST, MID
-from vjepa_training.score import (
+from vjepa_training.evaluation.score import (
     PROTOCOLS,
     Episode,
     Protocol,
@@ -150,7 +150,7 @@ def test_the_interval_holds_the_mean_and_shrinks_with_more_episodes():
 
 
 def test_the_interval_covers_the_true_mean_as_often_as_it_claims(monkeypatch):
-    monkeypatch.setattr("vjepa_training.score.BOOTSTRAP_RESAMPLES", 500)
+    monkeypatch.setattr("vjepa_training.evaluation.score.BOOTSTRAP_RESAMPLES", 500)
     random = np.random.default_rng(1)
     covered = 0
     for i in range(200):

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-import vjepa_training.train_bc
+import vjepa_training.trainers.train_bc
 from vjepa_interfaces.errors import VjepaError
 from vjepa_perception.encoder import EncoderConfig, load_encoder
 from vjepa_planner.contract import Observation, PlannerContext
 from vjepa_planner.models.policy import Policy, PolicyConfig, save_policy
 from vjepa_planner.registry import load_planner
-from vjepa_training.dataset import write_dataset
-from vjepa_training.train_bc import (
+from vjepa_training.data.dataset import write_dataset
+from vjepa_training.trainers.train_bc import (
     OLD,
     BcTraining,
     Frames,
@@ -279,7 +279,7 @@ def test_dagger_labels_are_for_the_torque_and_the_rate_of_its_episodes(small_dat
             contexts.append((context.arm.limit, context.control_period_s))
         return load_planner(name, options, context)
 
-    monkeypatch.setattr(vjepa_training.train_bc, "load_planner", loaded)
+    monkeypatch.setattr(vjepa_training.trainers.train_bc, "load_planner", loaded)
     changes = {"epochs": 1, "dagger": 1, "dagger_episodes": 1, "dagger_steps": 2, "effort_limit": 0.02, "rate_hz": 25.0}
     training = dataclasses.replace(QUICK, **changes)
     train_bc(labelled_frames(small_data, training), training, encoder)

@@ -10,11 +10,11 @@ from vjepa_interfaces.errors import VjepaError
 from vjepa_planner.models.actor import load_actor
 from vjepa_planner.models.dynamics import load_dynamics
 from vjepa_planner.models.policy import load_policy
-from vjepa_training.dataset import LATENT
-from vjepa_training.train_bc import BcTraining, labelled_frames, train_bc, write_policy
-from vjepa_training.train_dreamer import DreamerTraining, dreamer_preset, train_dreamer
-from vjepa_training.train_dynamics import DynamicsTraining, train_dynamics
-from vjepa_training.train_reward import RewardTraining, train_reward
+from vjepa_training.data.dataset import LATENT
+from vjepa_training.trainers.train_bc import BcTraining, labelled_frames, train_bc, write_policy
+from vjepa_training.trainers.train_dreamer import DreamerTraining, dreamer_preset, train_dreamer
+from vjepa_training.trainers.train_dynamics import DynamicsTraining, train_dynamics
+from vjepa_training.trainers.train_reward import RewardTraining, train_reward
 
 QUICK = DreamerTraining(horizon=3, dreams=32, steps=60, cloning_steps=0, cloning_weight=0.0, checkpoint_every=10)
 

@@ -1,6 +1,6 @@
 """Figures of a training are put into words that need no explanation."""
 
-from vjepa_training.training_words import against_constant, end_of_round, open_loop_line
+from vjepa_training.trainers.training_words import against_constant, end_of_round, open_loop_line
 
 
 def test_an_error_is_compared_with_that_of_a_constant():

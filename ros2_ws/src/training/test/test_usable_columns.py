@@ -9,12 +9,12 @@ import pytest
 
 from vjepa_perception.checkpoint import find_checkpoint
 from vjepa_planner.models.conditioning import Conditioning, ConditioningConfig
-from vjepa_training.clip_sampler import ClipSampler
-from vjepa_training.dataset import Dataset, EpisodeWriter, finish_dataset
-from vjepa_training.train_bc import BcTraining, labelled_frames
-from vjepa_training.train_dynamics import DynamicsTraining, train_dynamics
-from vjepa_training.transitions import open_transitions
-from vjepa_training.usable_columns import ACTION, VELOCITY, UnusableColumnError, unknown_rows, unusable_columns
+from vjepa_training.trainers.clip_sampler import ClipSampler
+from vjepa_training.data.dataset import Dataset, EpisodeWriter, finish_dataset
+from vjepa_training.trainers.train_bc import BcTraining, labelled_frames
+from vjepa_training.trainers.train_dynamics import DynamicsTraining, train_dynamics
+from vjepa_training.data.transitions import open_transitions
+from vjepa_training.data.usable_columns import ACTION, VELOCITY, UnusableColumnError, unknown_rows, unusable_columns
 
 QUICK = DynamicsTraining(members=2, action_repeat=2, horizon=2, components=12, epochs=2, batch_size=32)
 
@@ -47,7 +47,7 @@ def test_a_dataset_states_in_how_many_rows_a_column_is_not_known(small_data, tmp
 
 
 def test_info_states_it_too(small_data, tmp_path, capsys):
-    commands = pytest.importorskip("vjepa_bringup.dataset_commands")
+    commands = pytest.importorskip("vjepa_cli.commands.dataset")
     without(small_data, tmp_path / "bare", 1.0, ACTION)
     without(small_data, tmp_path / "partly", 0.1, VELOCITY)
     for name in ("bare", "partly"):

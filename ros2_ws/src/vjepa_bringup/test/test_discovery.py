@@ -6,7 +6,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from vjepa_bringup import discovery, graph_commands
+from vjepa_bringup import discovery
+from vjepa_cli.commands import graph as graph_commands
 from vjepa_bringup.discovery import DISCOVERIES, LOCAL, discovery_environment, discovery_of_shell
 from vjepa_interfaces.environment import environment_of, ros_distribution
 from vjepa_interfaces.errors import VjepaError

@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from vjepa_bringup.eval_looks import looks_table, measure_looks
-from vjepa_bringup.scoreboard import result_json
-from vjepa_training.score import PROTOCOLS, Episode, summarise
+from vjepa_cli.eval_looks import looks_table, measure_looks
+from vjepa_cli.scoreboard import result_json
+from vjepa_training.evaluation.score import PROTOCOLS, Episode, summarise
 
 
 def result(returns, look, **more):

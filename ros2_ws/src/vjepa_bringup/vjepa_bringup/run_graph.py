@@ -18,7 +18,7 @@ from vjepa_bringup.one_stack import only_stack
 from vjepa_bringup.supervisor import Supervisor
 from vjepa_interfaces.environment import environment_of
 from vjepa_interfaces.errors import VjepaError
-from vjepa_training.score import Episode, ScoreKeeper
+from vjepa_training.evaluation.score import Episode, ScoreKeeper
 
 POLL_S = 0.1
 FIRST_STEP_TIMEOUT_S = 240.0

@@ -1,0 +1,1 @@
+"""Datasets: from bags or simulation to rows, and on to others."""

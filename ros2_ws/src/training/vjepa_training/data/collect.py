@@ -1,0 +1,336 @@
+"""Data without ROS in the way: simulated episodes straight into a dataset, by many processes at once.
+
+Episode i is the episode of seed S + i of the simulation, whoever runs it and in whatever order, so a dataset does not
+depend on the number of workers. With the policy `expert` and no noise its rows are those of a bag of the same seeds.
+"""
+
+import multiprocessing
+import signal
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from sim_bridge.camera_view import PLAIN
+from sim_bridge.env import SimConfig, SimEnv, SimStep
+from sim_bridge.looks import NOMINAL
+from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_interfaces.messages import LAST
+from vjepa_perception.clip import ClipBuffer
+from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
+from vjepa_planner.contract import Observation, Planner, PlannerContext
+from vjepa_planner.registry import available, load_planner
+from vjepa_training.catalogue import experts_of
+from vjepa_training.data.dataset import (
+    IMAGE,
+    LATENT,
+    PLAIN_IMAGE,
+    Dataset,
+    DatasetInfo,
+    EpisodeWriter,
+    finish_dataset,
+    whole_episodes,
+)
+from vjepa_training.data.encode import encode_frames
+
+MIX = "mix"
+MAX_RESTARTS = 3
+"""Times that a worker which died is started again."""
+
+_NOISE_STREAM = 3
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """What to collect.
+
+    Attributes:
+        sim: the simulation; episode i uses `sim.seed + i`.
+        policy: a planner, or `mix`: a scripted one that knows the task or `random`, drawn anew each episode.
+        options: of the planner, as `load_planner` takes them.
+        epsilon: share of control steps in which a uniformly random action is taken instead of the policy's.
+        hold: control steps that a random action of `epsilon` is held, so that the arm gets somewhere.
+        plain_share: share of the episodes that look as the task does, whatever `sim` says is drawn at random.
+        latents: whether an encoder's latents are kept.
+        frames: whether frames are kept.
+        plain_frames: whether the frame of the same state without look and shadows is kept beside each.
+    """
+
+    sim: SimConfig
+    policy: str = MIX
+    options: dict[str, Any] = field(default_factory=dict)
+    epsilon: float = 0.0
+    hold: int = 1
+    plain_share: float = 0.0
+    latents: bool = True
+    frames: bool = False
+    plain_frames: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be collected, with a VjepaError."""
+        if self.policy not in (*available(), MIX):
+            raise unknown_name("policy", self.policy, (*available(), MIX))
+        for name in ("epsilon", "plain_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise VjepaError(f"{name} is {getattr(self, name)}; expected a share, 0 to 1")
+        if self.hold < 1:
+            raise VjepaError(f"hold is {self.hold}; expected at least 1 control step")
+        if self.plain_frames and not self.frames:
+            raise VjepaError("plain frames stand beside frames; keep frames too")
+        if self.plain_frames and self.plain_share:
+            raise VjepaError("plain frames go with a look for all episodes; leave plain_share out")
+        if not (self.latents or self.frames):
+            raise VjepaError("neither latents nor frames are kept; keep one of them or both")
+
+
+class Collector:
+    """Simulates episodes one by one: an environment, the policies and, where latents are kept, an encoder."""
+
+    def __init__(self, config: CollectConfig, encoder: Encoder | None):
+        if config.latents and encoder is None:
+            raise VjepaError("latents are to be kept, but there is no encoder")
+        self.config = config
+        self._encoder = encoder if config.latents else None
+        share, hold = config.epsilon, config.hold
+        self._begin_noise = share / (share + hold * (1 - share))  # A step in which none is held begins one so often.
+        self._env = SimEnv(config.sim)
+        nominal = replace(config.sim, look=NOMINAL, randomize_camera=False, randomize_appearance=False)
+        self._twin_env = SimEnv(replace(nominal, render=PLAIN)) if config.plain_frames else None
+        nominal = replace(nominal, randomize_target_size=False)
+        self._nominal_env = SimEnv(nominal) if config.plain_share else self._env
+        self._limits = self._env.limits
+        context = PlannerContext.of(self._limits, self._env.control_period_s)
+        self._names = (*experts_of(config.sim.task), "random") if config.policy == MIX else (config.policy,)
+        self._policies: dict[str, Planner] = {name: load_planner(name, config.options, context) for name in self._names}
+        for name, policy in self._policies.items():
+            if policy.encoder_fingerprint is None:
+                continue
+            if encoder is None:
+                raise VjepaError(f"policy '{name}' acts on latents, but there is no encoder; collect with latents")
+            policy.check_encoder(encoder.fingerprint, encoder.name)
+
+    def info(self, source: dict[str, Any]) -> DatasetInfo:
+        """Return what the rows are; `source` says what made them."""
+        width, height = self.config.sim.image_size
+        return DatasetInfo(
+            joint_names=tuple(self._limits.joint_names),
+            effort_limit=float(self._limits.limit),
+            control_period_ns=self._env.control_period_ns,
+            latent_shape=self._encoder.shape if self._encoder else None,
+            image_shape=(height, width, 3) if self.config.frames else None,
+            plain_images=self.config.plain_frames,
+            encoder=self._encoder.info() if self._encoder else None,
+            task=self.config.sim.task,
+            sources=(source,),
+        )
+
+    def episode(self, number: int) -> dict[str, np.ndarray]:
+        """Simulate the episode `number` and return its rows, as `EpisodeWriter.add` takes them."""
+        steps, commands, frames, plain, seen = [], [], [], [], []
+        rng = np.random.default_rng((self.config.sim.seed + number, _NOISE_STREAM))
+        name = str(rng.choice(self._names)) if self.config.policy == MIX else self.config.policy
+        policy = self._policies[name]
+        policy.reset(self.config.sim.seed + number)
+        env = self._nominal_env if rng.random() < self.config.plain_share else self._env
+        see = _eye(self._encoder) if self._encoder is not None and policy.encoder_fingerprint is not None else None
+        step = env.reset(number)
+        if self._twin_env:
+            self._twin_env.reset(number)
+        held, left = np.zeros(len(self._limits.joint_names)), 0
+        while True:
+            steps.append(step)
+            frames.append(env.render())
+            if self._twin_env:
+                plain.append(self._twin_env.render())
+            if see:
+                seen.append(see(step.stamp_ns, frames[-1]))
+            if step.step_type == LAST:
+                break
+            action = policy.plan(_observation(step, seen[-1] if see else None), None).action
+            if left == 0 and rng.random() < self._begin_noise:
+                held, left = rng.uniform(-1, 1, len(held)), self.config.hold
+            if left:
+                action, left = held, left - 1
+            effort, _ = self._limits.checked(None, self._limits.to_effort(action))
+            commands.append(effort)
+            step = env.step(effort)
+            if self._twin_env:
+                self._twin_env.step(effort)
+        rows = transition_rows(steps, commands)
+        rows["target_size"] = np.full(len(steps), env.target_size)
+        if self.config.frames:
+            rows[IMAGE] = np.stack(frames)
+        if self._twin_env:
+            rows[PLAIN_IMAGE] = np.stack(plain)
+        if self._encoder is not None:
+            stamped = zip(rows["stamp_ns"].tolist(), frames, strict=True)
+            latents = np.stack(seen) if see else encode_frames(self._encoder, stamped)
+            rows[LATENT] = latents.astype(np.float16)
+        return rows
+
+    def close(self) -> None:
+        """Free the environments."""
+        for env in (self._env, self._nominal_env, self._twin_env):
+            if env is not None:
+                env.close()
+
+
+def transition_rows(steps: list[SimStep], commands: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the rows of one whole episode: T steps, and the T - 1 commands given between them, (n,) N·m each."""
+    last = len(steps) - 1
+    nowhere = np.full(len(steps[0].joint_position), np.nan)
+    return {
+        "frame_index": np.arange(len(steps)),
+        "stamp_ns": np.array([step.stamp_ns - steps[0].stamp_ns for step in steps]),
+        "observation.joint_position": np.stack([step.joint_position for step in steps]),
+        "observation.joint_velocity": np.stack([step.joint_velocity for step in steps]),
+        "target": np.stack([step.target for step in steps]),
+        "fingertip": np.stack([step.fingertip for step in steps]),
+        "action": np.stack([*(step.joint_effort for step in steps[1:]), nowhere]),
+        "command": np.stack([*commands, nowhere]),
+        "next.reward": np.array([*(step.reward for step in steps[1:]), np.nan]),
+        "next.discount": np.array([*(step.discount for step in steps[1:]), np.nan]),
+        "next.done": np.array([step.step_type == LAST for step in steps[1:]] + [False]),
+        "has_next": np.arange(len(steps)) < last,
+    }
+
+
+def _eye(encoder: Encoder) -> Callable[[int, np.ndarray], np.ndarray]:
+    """Return a function from stamp and frame to the latent that an episode's planner would get."""
+    clip = ClipBuffer(encoder.clip_frames)
+    return lambda stamp_ns, frame: encoder.encode([clip.push(stamp_ns, encoder.preprocess(frame))])[0]
+
+
+def _observation(step: SimStep, latent: np.ndarray | None) -> Observation:
+    return Observation(
+        stamp_ns=step.stamp_ns,
+        latent=np.zeros((1, 1), np.float32) if latent is None else latent,
+        joint_position=step.joint_position,
+        joint_velocity=step.joint_velocity,
+        target=step.target,
+    )
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What one worker is given: it writes its part, in order, of the episodes that are not done."""
+
+    folder: Path
+    config: CollectConfig
+    encoder: EncoderConfig | None
+    source: dict[str, Any]
+    worker: int
+    episodes: tuple[int, ...]
+
+
+def collect(
+    folder: Path | str,
+    config: CollectConfig,
+    encoder: EncoderConfig | None,
+    episodes: int,
+    workers: int,
+    source: dict[str, Any],
+    on_episodes: Callable[[int], None] | None = None,
+) -> Dataset:
+    """Collect episodes 0 to `episodes` - 1 into the new dataset `folder`, or go on where a kill ended that.
+
+    A worker that dies costs its open episode, which is simulated again by another started in its place.
+
+    Args:
+        folder: of the dataset.
+        config: what to collect.
+        encoder: whose latents are kept, where `config.latents` says so.
+        episodes: how many.
+        workers: processes.
+        source: what goes into the dataset's `sources`: the command and the versions.
+        on_episodes: called with the number of episodes there are, now and then.
+
+    Raises:
+        DatasetError: `folder` holds a finished dataset, or parts of another one.
+        VjepaError: a worker refused its work, or died again and again.
+    """
+    folder = Path(folder)
+    collector = Collector(config, load_encoder(encoder) if encoder and config.latents else None)
+    info = collector.info(source)
+    collector.close()
+    EpisodeWriter(folder, info).close()  # Refuses the folder before anything is started.
+    done = whole_episodes(folder, info)
+    todo = [number for number in range(episodes) if number not in done]
+    works = [
+        _Work(folder, config, encoder if config.latents else None, source, worker, tuple(todo[worker::workers]))
+        for worker in range(min(workers, len(todo)))
+    ]
+    if on_episodes:
+        on_episodes(len(done))
+    _run_workers(works, len(done), on_episodes)
+    return finish_dataset(folder, info)
+
+
+def _run_workers(works: list[_Work], count: int, on_episodes: Callable[[int], None] | None) -> None:
+    context = multiprocessing.get_context("spawn")
+    running: dict[Connection, tuple[Any, _Work]] = {}
+    restarts = dict.fromkeys((work.worker for work in works), 0)
+
+    def start(work: _Work) -> None:
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=_work, args=(work, theirs), daemon=True)
+        process.start()
+        theirs.close()
+        running[ours] = process, work
+
+    try:
+        for work in works:
+            start(work)
+        while running:
+            for ready in wait(list(running)):
+                connection = cast(Connection, ready)
+                process, work = running[connection]
+                try:
+                    message = connection.recv()
+                except EOFError:
+                    message = None
+                if isinstance(message, int):
+                    count += 1
+                    if on_episodes:
+                        on_episodes(count)
+                    continue
+                del running[connection]
+                process.join()
+                if isinstance(message, str):
+                    raise VjepaError(f"worker {work.worker}: {message}")
+                if process.exitcode == 0:
+                    continue
+                restarts[work.worker] += 1
+                if restarts[work.worker] > MAX_RESTARTS:
+                    raise VjepaError(
+                        f"worker {work.worker} died {restarts[work.worker]} times, at last with exit status "
+                        f"{process.exitcode}; what is whole is kept in {work.folder}: run the same command to go on"
+                    )
+                start(work)
+    finally:
+        for process, _ in running.values():
+            process.terminate()
+            process.join()
+
+
+def _work(work: _Work, connection: Connection) -> None:
+    """Simulate and write, and send each episode's number; a refusal is sent as text."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent ends its workers.
+    try:
+        collector = Collector(work.config, load_encoder(work.encoder) if work.encoder else None)
+        with EpisodeWriter(work.folder, collector.info(work.source), str(work.worker)) as writer:
+            for number in work.episodes:
+                if number not in writer.episodes:
+                    writer.add(number, collector.episode(number))
+                    connection.send(number)
+        collector.close()
+    except BrokenPipeError:
+        return  # Whoever collected is gone; what is whole is on disk.
+    except VjepaError as error:
+        connection.send(str(error))
+    except Exception:
+        connection.send(traceback.format_exc())

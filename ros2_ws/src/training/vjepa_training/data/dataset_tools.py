@@ -1,0 +1,142 @@
+"""What is done with finished datasets: several made one, frames encoded anew, and a reward from a goal picture."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vjepa_perception.encoder import Encoder
+from vjepa_training.data.dataset import (
+    IMAGE,
+    INFO_FILE,
+    LATENT,
+    PARTS,
+    Column,
+    Dataset,
+    DatasetError,
+    EpisodeWriter,
+    finish_dataset,
+    write_pieces,
+)
+from vjepa_training.data.encode import encoded_batches
+
+
+def merge_datasets(datasets: Sequence[Dataset], folder: Path | str) -> Dataset:
+    """Write the episodes of all `datasets`, in their order, into the new dataset `folder`.
+
+    Raises:
+        DatasetError: their rows differ, the message says in what; or `folder` holds a dataset already.
+    """
+    folder, first = Path(folder), datasets[0]
+    for other in datasets[1:]:
+        if differences := first.info.same_rows(other.info):
+            raise DatasetError(f"{first.folder} and {other.folder} have different rows: {'; '.join(differences)}")
+    _refuse_dataset_in(folder)
+    sources = tuple(source for dataset in datasets for source in dataset.info.sources)
+    firsts = np.cumsum([0, *(len(dataset.episodes) for dataset in datasets)]).tolist()
+    pieces = (
+        (first_number + number, batch)
+        for first_number, dataset in zip(firsts, datasets, strict=False)
+        for number, batch in dataset.pieces()
+    )
+    return write_pieces(folder, replace(first.info, sources=sources), pieces)
+
+
+def encode_dataset(
+    dataset: Dataset,
+    folder: Path | str,
+    encoder: Encoder,
+    source: dict[str, Any],
+    keep_frames: bool = False,
+    on_episode: Callable[[int], None] = lambda rows: None,
+) -> Dataset:
+    """Write a dataset that kept its frames anew into `folder`, with the latents of `encoder`; a kill loses one episode.
+
+    A step that was left out when the dataset was made is not in its clips either.
+
+    Args:
+        dataset: with frames.
+        folder: of the new dataset.
+        encoder: whose latents it gets.
+        source: what is added to `sources`: the command and the versions.
+        keep_frames: whether the frames are kept once more.
+        on_episode: called with the number of rows of each episode done.
+
+    Raises:
+        DatasetError: `dataset` has no frames, or `folder` holds a finished dataset or parts of another one.
+    """
+    frames, stamps = dataset[IMAGE], dataset["stamp_ns"]
+    info = replace(
+        dataset.info,
+        latent_shape=tuple(encoder.shape),
+        encoder=encoder.info(),
+        image_shape=dataset.info.image_shape if keep_frames else None,
+        sources=(*dataset.info.sources, source),
+    )
+    columns = {name: dataset[name] for name in info.columns() if name not in (LATENT, "episode_index")}
+    with EpisodeWriter(folder, info) as writer:
+        for number, (start, stop) in enumerate(dataset.episodes.tolist()):
+            if number not in writer.episodes:
+                writer.add_pieces(number, _encoded_pieces(columns, frames, stamps, range(start, stop), encoder))
+            on_episode(stop - start)
+    return finish_dataset(folder, info)
+
+
+def reward_by_goal(dataset: Dataset, folder: Path | str, goal: np.ndarray, source: dict[str, Any]) -> Dataset:
+    """Write a dataset anew into `folder` with a reward of how near each next row's latent is to a goal's.
+
+    The reward is 1 at the goal and falls with the distance of the latents, the root mean square over their values, to 0
+    at as far away as the episodes' first rows are on the median. It is not the task's own reward: a latent is also
+    near where only the picture is alike.
+
+    Args:
+        dataset: with latents.
+        folder: of the new dataset.
+        goal: latent of the dataset's encoder, (rows, dimension).
+        source: what is added to `sources`: the command and the versions.
+
+    Raises:
+        DatasetError: no latents, a goal of another shape, `folder` holds a dataset already, or episodes that begin at
+            the goal.
+    """
+    folder, latents = Path(folder), dataset[LATENT]
+    if goal.shape != latents.shape[1:]:
+        raise DatasetError(f"the goal's latent is {goal.shape}; the dataset's are {latents.shape[1:]}: use its encoder")
+    _refuse_dataset_in(folder)
+    wanted = goal.astype(np.float32)
+
+    def distance(rows: np.ndarray) -> np.ndarray:
+        return np.sqrt(np.mean((rows.astype(np.float32) - wanted) ** 2, axis=(1, 2)))
+
+    away = float(np.median(distance(latents[dataset.episodes[:, 0]])))
+    if not away > 0:
+        raise DatasetError("the episodes begin at the goal, so nothing is nearer to it; choose another picture")
+    info = replace(dataset.info, sources=(*dataset.info.sources, source))
+    has_next = dataset["has_next"]
+    columns = {name: dataset[name] for name in info.columns() if name != "episode_index"}
+    with EpisodeWriter(folder, info) as writer:
+        for number, (start, stop) in enumerate(dataset.episodes.tolist()):
+            rows = {name: column[start:stop] for name, column in columns.items()}
+            reward = np.append(np.maximum(0.0, 1.0 - distance(rows[LATENT])[1:] / away), np.nan)
+            rows["next.reward"] = np.where(has_next[start:stop], reward, np.nan)
+            writer.add(number, rows)
+    return finish_dataset(folder, info)
+
+
+def _refuse_dataset_in(folder: Path) -> None:
+    if (folder / INFO_FILE).exists() or (folder / PARTS).exists():
+        raise DatasetError(f"{folder} holds a dataset already; choose another folder")
+
+
+def _encoded_pieces(
+    columns: dict[str, Column], frames: Column, stamps: Column, rows: range, encoder: Encoder
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the rows of one episode with the latents of `encoder`, a batch of clips at a time."""
+    begin = rows.start
+    for latents in encoded_batches(encoder, ((stamps[i], frames[i]) for i in rows)):
+        end = begin + len(latents)
+        piece = {name: column[begin:end] for name, column in columns.items()}
+        yield {**piece, LATENT: latents.astype(np.float16)}
+        begin = end

@@ -1,0 +1,181 @@
+"""A dataset on the Hugging Face Hub: our rows as Parquet shards or a LeRobot dataset, and a card about them."""
+
+import contextlib
+import json
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as parquet
+
+from vjepa_interfaces.errors import VjepaError
+from vjepa_training.data.dataset import INFO_FILE, Dataset, arrow_schema, hub_features
+from vjepa_training.data.dataset_card import LEROBOT, NATIVE, UNKNOWN_LICENSE, dataset_card
+from vjepa_training.data.lerobot_export import CODEBASE_VERSION, export_lerobot
+from vjepa_training.data.new_folder import new_folder
+
+SHARD_BYTES = 400 * 2**20
+"""Uncompressed size from which on the next episode, or the next piece of a long one, goes into another shard."""
+MAX_NAME = 96
+"""Characters that the Hub allows the name of a repository."""
+_NAME = re.compile(r"\w([\w.-]*\w)?", re.ASCII)
+REPLACED = ["data/*", "meta/*", "videos/*", INFO_FILE]
+"""What an update deletes of the repository where the new files do not replace it."""
+
+
+@dataclass(frozen=True)
+class PushConfig:
+    """What is pushed, and where to.
+
+    Attributes:
+        repo: `owner/name` of the dataset repository, or `owner/name@BRANCH`; without a branch its main one.
+        format: `native`, our columns as Parquet, or `lerobot`.
+        license: identifier that the Hub knows, such as `apache-2.0`; it is for the owner of the data to say.
+        private: whether only the owner sees the repository, which this push makes.
+        update: whether the repository may exist, and its data are replaced.
+    """
+
+    repo: str
+    format: str = NATIVE
+    license: str = UNKNOWN_LICENSE
+    private: bool = False
+    update: bool = False
+
+    def __post_init__(self) -> None:
+        if self.name.count("/") != 1 or not all(self.name.split("/")):
+            raise VjepaError(f"'{self.repo}' is no repository; expected owner/name, or owner/name@BRANCH")
+        if reason := _refused_name(self.name):
+            raise VjepaError(f"'{self.repo}' is no repository that the Hub would take: {reason}")
+        if "@" in self.repo and not self.branch:
+            raise VjepaError(f"'{self.repo}' has no branch behind the @; expected owner/name@BRANCH, or owner/name")
+        if self.format not in (NATIVE, LEROBOT):
+            raise VjepaError(f"unknown format '{self.format}'; valid are: {NATIVE}, {LEROBOT}")
+
+    @property
+    def name(self) -> str:
+        """The repository alone, `owner/name`."""
+        return self.repo.partition("@")[0]
+
+    @property
+    def branch(self) -> str:
+        """The branch that is pushed to; empty for the main one."""
+        return self.repo.partition("@")[2]
+
+
+def _refused_name(repository: str) -> str:
+    """Return what the Hub's rules have against `owner/name`; empty where it is a name.
+
+    Source: `validate_repo_id` of huggingface_hub.
+    """
+    length = len(repository.partition("/")[2])
+    if length > MAX_NAME:
+        return f"its name has {length} characters; expected at most {MAX_NAME}"
+    if repository.endswith(".git"):
+        return "it ends in .git; leave that out"
+    for part in repository.split("/"):
+        if not _NAME.fullmatch(part):
+            return f"'{part}' is no word of letters, digits and '_', with '-' and '.' within"
+        if "--" in part or ".." in part:
+            return f"'{part}' has two '-' or '.' in a row"
+    return ""
+
+
+def push_dataset(dataset: Dataset, config: PushConfig) -> str:
+    """Upload `dataset` to the Hub and return the address of its repository, at the commit that was made.
+
+    The files are written into the dataset's folder first, and deleted there at the end. A branch that does not exist is
+    made. A LeRobot dataset gets the tag of its format, by which LeRobot finds it.
+
+    Raises:
+        VjepaError: nobody is logged in, the repository exists and is not to be updated, or the Hub refused or cannot be
+            reached; the message says which and what to do.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, RevisionNotFoundError
+
+    if huggingface_hub.get_token() is None:
+        raise VjepaError("nobody is logged in to the Hugging Face Hub; run: hf auth login")
+    api = huggingface_hub.HfApi()
+    with tempfile.TemporaryDirectory(prefix=".push-", dir=dataset.folder) as temporary:
+        folder = Path(temporary) / "files"
+        write_hub_files(dataset, folder, config)
+        try:
+            address = api.create_repo(config.name, repo_type="dataset", private=config.private, exist_ok=config.update)
+            if config.branch:
+                api.create_branch(config.name, branch=config.branch, repo_type="dataset", exist_ok=True)
+            commit = api.upload_folder(
+                repo_id=config.name,
+                repo_type="dataset",
+                revision=config.branch or None,
+                folder_path=folder,
+                delete_patterns=REPLACED if config.update else None,
+                commit_message=f"{len(dataset)} rows in {len(dataset.episodes)} episodes",
+            )
+            if config.format == LEROBOT:
+                with contextlib.suppress(RevisionNotFoundError):
+                    api.delete_tag(config.name, tag=CODEBASE_VERSION, repo_type="dataset")
+                api.create_tag(config.name, tag=CODEBASE_VERSION, revision=commit.oid, repo_type="dataset")
+        except HFValidationError as error:
+            raise VjepaError(f"'{config.name}' is no repository: {error}") from error
+        except HfHubHTTPError as error:
+            raise VjepaError(_refusal(config, error)) from error
+        except (HTTPError, OSError) as error:
+            raise VjepaError(
+                f"the Hugging Face Hub at {api.endpoint} cannot be reached: {error}; try again once there is a "
+                "network, or write the files into a folder with --dry-run"
+            ) from error
+    return f"{address}/tree/{commit.oid}"
+
+
+def _refusal(config: PushConfig, error: Any) -> str:
+    status = error.response.status_code if error.response is not None else None
+    if status == 409 and not config.update:
+        return f"the repository '{config.name}' exists; choose another name, or replace its data with --update"
+    if status == 401:
+        return "the Hugging Face Hub does not know this token; run: hf auth login"
+    if status == 403:
+        owner = config.name.partition("/")[0]
+        return (
+            f"this token may not write to repositories of '{owner}'; see: hf auth whoami, or log in with one that may"
+        )
+    return f"the Hugging Face Hub refused '{config.name}': {error}; see: hf auth whoami"
+
+
+def write_hub_files(dataset: Dataset, folder: Path | str, config: PushConfig) -> None:
+    """Write what a repository of the Hub holds of `dataset` into the new folder `folder`.
+
+    That is `README.md`, and `data/train-*.parquet` with `info.json`, or a LeRobot dataset.
+
+    Raises:
+        VjepaError: `folder` exists or cannot be written, or a dataset cannot become one of LeRobot.
+    """
+    with new_folder(folder) as making:
+        if config.format == LEROBOT:
+            export_lerobot(dataset, making)
+        else:
+            _write_shards(dataset, making)
+        card = dataset_card(dataset, config.name, config.format, config.license, config.branch)
+        (making / "README.md").write_text(card, encoding="utf-8")
+
+
+def _write_shards(dataset: Dataset, folder: Path) -> None:
+    (folder / "data").mkdir(parents=True)
+    features = {"info": {"features": hub_features(dataset.info)}}
+    schema = arrow_schema(dataset.info).with_metadata({"huggingface": json.dumps(features)})
+    shards: list[list[pa.RecordBatch]] = [[]]
+    shard_bytes = 0
+    for _, batch in dataset.pieces():
+        if shards[-1] and shard_bytes + batch.nbytes > SHARD_BYTES:
+            shards.append([])
+            shard_bytes = 0
+        shards[-1].append(batch)
+        shard_bytes += batch.nbytes
+    for number, batches in enumerate(shards):
+        table = pa.Table.from_batches(batches).replace_schema_metadata(schema.metadata)
+        name = f"train-{number:05d}-of-{len(shards):05d}.parquet"
+        parquet.write_table(table, folder / "data" / name, compression="zstd")
+    shutil.copyfile(dataset.folder / INFO_FILE, folder / INFO_FILE)

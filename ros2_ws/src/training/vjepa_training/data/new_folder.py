@@ -1,0 +1,31 @@
+"""A folder that is there whole or not at all."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vjepa_training.data.dataset import DatasetError
+
+
+@contextmanager
+def new_folder(folder: Path | str) -> Iterator[Path]:
+    """Give a path beside `folder`, where there is nothing yet; what the block makes there is `folder` at its end.
+
+    A block that fails or is interrupted leaves nothing.
+
+    Raises:
+        DatasetError: `folder` exists or cannot be written.
+    """
+    folder = Path(folder).expanduser()
+    if folder.exists() or folder.is_symlink():
+        raise DatasetError(f"{folder} exists; choose a folder that does not, or delete it first")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+            making = Path(temporary) / folder.name
+            yield making
+            os.rename(making, folder)
+    except OSError as error:
+        raise DatasetError(f"{folder} cannot be written: {error}; is there room, and may you write there?") from error

@@ -1,0 +1,123 @@
+"""A dataset's rows as a world model reads them: states on disk, actions in [-1, 1], and runs of rows in an episode."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vjepa_interfaces.errors import VjepaError
+from vjepa_planner.models.conditioning import Conditioning
+from vjepa_training.catalogue import plane_of
+from vjepa_training.data.dataset import LATENT, Dataset
+from vjepa_training.data.usable_columns import ACTION, OF_THE_STEP, VELOCITY, known_rows
+
+BLOCK_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """The rows of a dataset, N of them, for world models.
+
+    Attributes:
+        states: (N, S) float32, or float16 where the latent is taken as it is; mapped into memory from a file.
+        actions: (N, n) float32 in [-1, 1], from each row to the next; 0 where there is no next.
+        rewards: (N,) float32, of the step from each row to the next; 0 where there is none.
+        offsets: (N, 2) float32, from fingertip to target in the plane of the task, m; NaN where not known.
+        left: (N,) steps that follow each row in its episode without a gap; -1 where its own state is not known.
+        episode: (N,) number of the episode.
+    """
+
+    states: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    offsets: np.ndarray
+    left: np.ndarray
+    episode: np.ndarray
+
+    def rows(self, episodes: np.ndarray, history: int, steps: int) -> np.ndarray:
+        """Return the rows of `episodes` that `history` - 1 rows precede and `steps` steps follow."""
+        before = np.zeros(len(self.left), int)
+        for back in range(1, history):
+            joined = np.zeros(len(self.left), bool)
+            joined[back:] = (self.left[:-back] >= back) & (self.episode[back:] == self.episode[:-back])
+            before += joined
+        return np.flatnonzero(np.isin(self.episode, episodes) & (self.left >= steps) & (before == history - 1))
+
+
+def open_transitions(
+    dataset: Dataset, conditioning: Conditioning, work: Path | str, needed: Sequence[str] = (ACTION,)
+) -> Transitions:
+    """Return the rows of `dataset` in the states of `conditioning`, kept in the folder `work` for the next time.
+
+    A step of which a `needed` column is not known is a gap, and so is a state whose joint velocities are not known.
+    Memory stays flat however large the dataset is: states are written and read block by block.
+
+    Raises:
+        VjepaError: no latents, or of another shape than the conditioning reads.
+    """
+    work = Path(work)
+    work.mkdir(parents=True, exist_ok=True)
+    has_next = np.asarray(dataset["has_next"])
+    actions = np.asarray(dataset["action"]) / dataset.info.effort_limit
+    is_state = known_rows(dataset, VELOCITY) if conditioning.config.joint_state else np.ones(len(dataset), bool)
+    is_step = has_next.copy()
+    for name in needed:
+        assert name in OF_THE_STEP
+        is_step &= known_rows(dataset, name)
+    left = np.where(is_state, 0, -1)
+    for start, stop in dataset.episodes:
+        for row in range(stop - 2, start - 1, -1):
+            if is_state[row] and is_state[row + 1] and is_step[row]:
+                left[row] = left[row + 1] + 1
+    offsets = (np.asarray(dataset["target"]) - np.asarray(dataset["fingertip"]))[:, plane_of(dataset.info.task)]
+    return Transitions(
+        states=_states(dataset, conditioning, work),
+        actions=np.where(has_next[:, None], np.clip(actions, -1, 1), 0).astype(np.float32),
+        rewards=np.where(has_next, np.asarray(dataset["next.reward"]), 0).astype(np.float32),
+        offsets=offsets.astype(np.float32),
+        left=left,
+        episode=np.repeat(np.arange(len(dataset.episodes)), np.diff(dataset.episodes, axis=1)[:, 0]),
+    )
+
+
+def observed_blocks(dataset: Dataset) -> Iterator[tuple[slice, list[torch.Tensor]]]:
+    """Yield the rows of `dataset` some thousands at a time: which, and latents, joint positions and velocities."""
+    columns = [dataset[LATENT], dataset["observation.joint_position"], dataset["observation.joint_velocity"]]
+    for start in range(0, len(dataset), BLOCK_ROWS):
+        block = slice(start, start + BLOCK_ROWS)
+        yield block, [torch.from_numpy(column[block].astype(np.float32)) for column in columns]
+
+
+def _states(dataset: Dataset, conditioning: Conditioning, work: Path) -> np.ndarray:
+    digest = hashlib.sha256(repr((asdict(conditioning.config), dataset.info.sources)).encode())
+    for tensor in conditioning.state_dict().values():
+        digest.update(tensor.numpy().tobytes())
+    path = work / f"states-{digest.hexdigest()[:16]}.npy"
+    if path.exists():
+        return np.load(path, mmap_mode="r")
+    temporary = path.with_suffix(".tmp")
+    kind = np.float32 if conditioning.config.size else np.float16
+    shape = (len(dataset), conditioning.config.state_size)
+    states = np.lib.format.open_memmap(temporary, mode="w+", dtype=kind, shape=shape)
+    for block, arrays in observed_blocks(dataset):
+        with torch.inference_mode():
+            states[block] = conditioning(*arrays).numpy()
+    states.flush()
+    temporary.replace(path)
+    return np.load(path, mmap_mode="r")
+
+
+def split_episodes(count: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of the episodes to train on and of those kept for validation, `share` of `count`.
+
+    Raises:
+        VjepaError: too few episodes to split.
+    """
+    kept = round(count * share)
+    if not 0 < kept < count:
+        raise VjepaError(f"{count} episodes cannot be split for validation; collect more")
+    shuffled = np.random.default_rng((seed, 6)).permutation(count)
+    return np.sort(shuffled[kept:]), np.sort(shuffled[:kept])

@@ -1,0 +1,1 @@
+"""What an encoder's latents hold."""

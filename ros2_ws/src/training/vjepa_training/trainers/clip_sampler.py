@@ -1,0 +1,126 @@
+"""Batches of clips from datasets that kept their frames, for the training of an encoder."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vjepa_interfaces.errors import VjepaError
+from vjepa_perception.checkpoint import Checkpoint
+from vjepa_training.trainers.augment import augmented
+from vjepa_training.data.dataset import IMAGE, PLAIN_IMAGE, Dataset
+from vjepa_training.trainers.encoder_objectives import FUTURE_STEPS, Clips
+from vjepa_training.data.usable_columns import ACTION, VELOCITY, known_rows, require_columns
+
+
+class ClipSampler:
+    """Draws batches of clips from the frames of datasets, in place on disk; rows are numbered through all of them."""
+
+    def __init__(self, datasets: Sequence[Dataset], checkpoint: Checkpoint, clip_frames: int, device: str):
+        """Take the frames of `datasets`, which must be of the size that the encoder takes.
+
+        Raises:
+            VjepaError: frames of another size, or a column that is needed is missing.
+        """
+        self._sources = [_Source(dataset, checkpoint, clip_frames) for dataset in datasets]
+        self._starts = np.cumsum([0, *(len(dataset) for dataset in datasets)])
+        self.joints = [len(dataset.info.joint_names) for dataset in datasets]
+        self._clip_frames, self._device = clip_frames, device
+        preprocessing = checkpoint.preprocessing
+        self._mean = (torch.tensor(preprocessing.mean) / preprocessing.rescale_factor).view(3, 1, 1).to(device)
+        self._std = (torch.tensor(preprocessing.std) / preprocessing.rescale_factor).view(3, 1, 1).to(device)
+
+    def split_rows(self, validation_share: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows from which a clip may be drawn: those to train on, and those of each dataset's last episodes.
+
+        Raises:
+            VjepaError: a dataset has too few.
+        """
+        parts = [source.split_rows(validation_share) for source in self._sources]
+        train, held_out = (
+            np.concatenate([start + rows for start, rows in zip(self._starts, of, strict=False)])
+            for of in zip(*parts, strict=True)
+        )
+        return train, held_out
+
+    def clips(self, rows: np.ndarray, augment: tuple[int, ...] | None = None) -> Clips:
+        """Return the clips that end at `rows`, which are sorted; `augment` is the seed of changes to what is seen."""
+        number = np.searchsorted(self._starts, rows, side="right") - 1
+        most = max(self.joints)
+        seen: list[np.ndarray] = []
+        shown: list[np.ndarray] = []
+        actions, position, velocity = [], [], []
+        for source, start, of in zip(self._sources, self._starts, range(len(self._sources)), strict=False):
+            local = rows[number == of] - start
+            for parts, frames in zip((seen, shown), source.frames(local), strict=True):
+                parts.append(frames)
+            wide = ((0, 0), (0, most - self.joints[of]))
+            actions.append(np.pad(source.actions[local[:, None] + np.arange(FUTURE_STEPS)], ((0, 0), *wide)))
+            position.append(np.pad(source.position[local], wide))
+            velocity.append(np.pad(source.velocity[local], wide))
+        visible = np.concatenate(seen)
+        if augment is not None:
+            visible = augmented(visible, augment)
+        plain = self._video(np.concatenate(shown))
+        return Clips(
+            video=self._video(visible),
+            present=plain[:, :FUTURE_STEPS],
+            future=plain[:, FUTURE_STEPS:],
+            source=self._tensor(number),
+            actions=self._tensor(np.concatenate(actions)),
+            joint_position=self._tensor(np.concatenate(position)),
+            joint_velocity=self._tensor(np.concatenate(velocity)),
+        )
+
+    def _video(self, frames: np.ndarray) -> Tensor:
+        images = torch.from_numpy(frames).to(self._device).permute(0, 1, 4, 2, 3)
+        return images.float().sub_(self._mean).div_(self._std)
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self._device)
+
+
+class _Source:
+    """One dataset's frames, actions and joint readings."""
+
+    def __init__(self, dataset: Dataset, checkpoint: Checkpoint, clip_frames: int):
+        self._dataset, self._images = dataset, dataset[IMAGE]
+        self._plain = dataset[PLAIN_IMAGE] if dataset.info.plain_images else self._images
+        side = checkpoint.preprocessing.crop
+        if self._images.shape[1:] != (side, side, 3) or checkpoint.preprocessing.resize != side:
+            raise VjepaError(
+                f"{dataset.folder} has frames of {self._images.shape[1:3]} pixels and {checkpoint.name} takes "
+                f"{side} x {side}, resized from {checkpoint.preprocessing.resize}; collect frames of that size"
+            )
+        require_columns(dataset, (ACTION, VELOCITY), "train encoder")
+        self.position = np.asarray(dataset["observation.joint_position"], np.float32)
+        self.velocity = np.asarray(dataset["observation.joint_velocity"], np.float32)
+        self.actions = np.asarray(dataset["action"], np.float32) / dataset.info.effort_limit
+        self._back = np.arange(1 - clip_frames, 1)
+        self._starts = np.zeros(len(dataset), np.int64)
+        for start, stop in dataset.episodes:
+            self._starts[start:stop] = start
+
+    def split_rows(self, validation_share: float) -> tuple[np.ndarray, np.ndarray]:
+        """As `ClipSampler.split_rows`."""
+        # A row is drawn if the rows behind it that the objective needs are steps of one episode without a gap.
+        dataset = self._dataset
+        whole = np.asarray(dataset["has_next"]) & known_rows(dataset, ACTION)
+        usable = whole & known_rows(dataset, VELOCITY)
+        for ahead in range(1, FUTURE_STEPS):
+            usable[:-ahead] &= whole[ahead:]
+            usable[-ahead:] = False
+        held_out = max(1, round(len(dataset.episodes) * validation_share))
+        if held_out < len(dataset.episodes):
+            border = dataset.episodes[len(dataset.episodes) - held_out][0]
+            train, validation = np.flatnonzero(usable[:border]), border + np.flatnonzero(usable[border:])
+            if len(train) and len(validation):
+                return train, validation
+        raise VjepaError(f"{dataset.folder} has too few episodes of more than {FUTURE_STEPS} steps to train on")
+
+    def frames(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the clips that end at `rows`, and beside each the plain frames of its end and of what follows."""
+        clips = np.maximum(rows[:, None] + self._back, self._starts[rows][:, None])
+        shown = np.maximum(rows[:, None] + np.arange(1 - FUTURE_STEPS, 1 + FUTURE_STEPS), self._starts[rows][:, None])
+        return self._images[clips], self._plain[shown]

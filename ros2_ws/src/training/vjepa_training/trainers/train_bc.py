@@ -1,0 +1,637 @@
+"""Behaviour cloning: a policy from latents to the actions of an expert or of demonstrations, `vjepa train bc`.
+
+The policy reads latents, and joint states where it may. Labels are of two kinds. Of a simulated task the scripted
+expert labels every frame of a dataset, whatever was done there, from the joint state and the target that the dataset
+kept; rounds of DAgger roll the policy out and let the expert label where it went (Ross, Gordon and Bagnell, A Reduction
+of Imitation Learning, 2011). Of a real arm, which has no such expert, the labels are what was recorded.
+"""
+
+import hashlib
+import json
+import math
+import tempfile
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sim_bridge.env import SimConfig
+from sim_bridge.tasks import task_named
+from vjepa_interfaces.bundle import arm_record, encoder_in_card
+from vjepa_interfaces.effort import EffortLimits
+from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
+from vjepa_planner.contract import Observation, PlannerContext
+from vjepa_planner.models.policy import Policy, PolicyConfig, save_policy
+from vjepa_planner.registry import load_planner
+from vjepa_training.catalogue import expert_of
+from vjepa_training.data.dataset import LATENT, Dataset
+from vjepa_training.trainers.optimiser import adamw, set_cosine_rate
+from vjepa_training.progress import Progress
+from vjepa_training.evaluation.rollout import RolloutConfig, rollout
+from vjepa_training.data.usable_columns import ACTION, VELOCITY, known_rows, require_columns, unusable_columns
+
+AUTO, EXPERT, RECORDED = "auto", "expert", "recorded"
+SCALE_QUANTILE, LEAST_SCALE = 0.999, 1e-3
+"""Of the recorded actions of a joint, the size that its normalisation takes for its largest; a still joint has none."""
+COMMAND = "command"
+ROLLOUTS, POLICY = "rollouts", "policy"
+"""The steps of a round that are kept."""
+CLIPPED_SHARE = 0.01
+"""Recorded actions beyond the effort limit, as a share: more is a limit that is not the arm's."""
+
+
+@dataclass(frozen=True)
+class BcTraining:
+    """How a policy is cloned.
+
+    Attributes:
+        labels: `expert`, `recorded` (the commands that were recorded, or where there are none the efforts), or `auto`:
+            the expert's where the dataset is of a simulated task, else the recorded ones.
+        rows: `mean` reads the mean row alone, `all` every row of the latent.
+        joint_state: whether joint positions and velocities are read too.
+        hidden: widths of the two hidden layers.
+        bottleneck: width of the narrow layer for the latent; 0 for none, which is the old architecture.
+        epochs: at most; training stops early where validation has not improved for `patience` of them.
+        patience: epochs.
+        batch_size: frames a step.
+        learning_rate: at its highest; it falls to 0 along a cosine over all epochs.
+        weight_decay: AdamW's.
+        noise: standard deviation of noise on the normalised latent, against learning targets by heart.
+        validation_share: share of the episodes that are kept for validation.
+        dagger: rounds of DAgger.
+        dagger_episodes: episodes of each round.
+        dagger_steps: control steps of each of those.
+        batch_lanes: episodes rolled out side by side.
+        task: whose expert is cloned, and of DAgger's episodes.
+        effort_limit: torque of an action of 1 in those, N·m; None for the task's own.
+        rate_hz: control steps a second of simulated time in those; 0 for the task's own.
+        image_size: of their frames, width and height in pixels.
+        seed: of weights and batches; DAgger's episodes have seeds of their own behind it.
+        device: where it trains.
+    """
+
+    labels: str = "auto"
+    rows: str = "all"
+    joint_state: bool = True
+    hidden: tuple[int, int] = (256, 256)
+    bottleneck: int = 32
+    epochs: int = 60
+    patience: int = 15
+    batch_size: int = 512
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    noise: float = 0.1
+    validation_share: float = 0.1
+    dagger: int = 0
+    dagger_episodes: int = 100
+    dagger_steps: int = 200
+    batch_lanes: int = 25
+    task: str = "reacher-easy"
+    effort_limit: float | None = None
+    rate_hz: float = 0.0
+    image_size: tuple[int, int] = (64, 64)
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Refuse values that no training can have, with a VjepaError."""
+        if self.labels not in (AUTO, EXPERT, RECORDED):
+            raise unknown_name("labels", self.labels, (AUTO, EXPERT, RECORDED))
+        if self.labels == RECORDED and self.dagger:
+            raise VjepaError("DAgger asks the expert, and recorded labels have none; expected dagger 0")
+        if self.rows not in ("mean", "all"):
+            raise VjepaError(f"rows is '{self.rows}'; expected mean or all")
+        for name in ("epochs", "patience", "batch_size", "dagger_episodes", "dagger_steps", "batch_lanes"):
+            if getattr(self, name) < 1:
+                raise VjepaError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if not 0 < self.validation_share < 1:
+            raise VjepaError(f"validation_share is {self.validation_share}; expected above 0 and below 1")
+
+
+OLD = BcTraining(
+    rows="mean",
+    joint_state=False,
+    hidden=(256, 64),
+    bottleneck=0,
+    epochs=100,
+    patience=100,
+    weight_decay=0.0,
+    noise=0.0,
+)
+"""The settings of earlier work on this design: mean-pooled latents alone, no regularisation, 100 epochs."""
+
+
+@dataclass
+class Frames:
+    """Labelled frames in memory, T of them.
+
+    Attributes:
+        latents: (T, rows, D) float16.
+        position: (T, n) rad.
+        velocity: (T, n) rad/s.
+        labels: (T, n) the actions to learn, in [-1, 1].
+        episode: (T,) number of the episode each is of.
+        source: `expert`, or the column of the dataset that the labels come from.
+    """
+
+    latents: np.ndarray
+    position: np.ndarray
+    velocity: np.ndarray
+    labels: np.ndarray
+    episode: np.ndarray
+    source: str = EXPERT
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def joined(self, other: "Frames") -> "Frames":
+        """Return both, the episodes of `other` numbered on."""
+        offset = int(self.episode.max()) + 1 - int(other.episode.min())
+        return Frames(
+            np.concatenate((self.latents, other.latents)),
+            np.concatenate((self.position, other.position)),
+            np.concatenate((self.velocity, other.velocity)),
+            np.concatenate((self.labels, other.labels)),
+            np.concatenate((self.episode, other.episode + offset)),
+        )
+
+
+@dataclass
+class Outcome:
+    """What a training gave.
+
+    Attributes:
+        policy: the best by validation, in evaluation mode.
+        curve: an entry an epoch: `round`, `epoch`, `train` and `validation`, mean squared errors.
+        frames: frames trained on in the last round, validation included.
+        variance: of the labels, which a policy that always acts the same reaches.
+    """
+
+    policy: Policy
+    curve: list[dict[str, float]] = field(default_factory=list)
+    frames: int = 0
+    variance: float = 0.0
+
+
+def labelled_frames(
+    dataset: Dataset, training: BcTraining, max_frames: int = 0, episodes: Collection[int] | None = None
+) -> Frames:
+    """Return the frames of `dataset` with the actions to learn.
+
+    Args:
+        dataset: with latents; for the expert's labels with targets, for recorded ones with commands or efforts.
+        training: whose rows are kept.
+        max_frames: at most so many, drawn without replacement; 0 for all.
+        episodes: numbers of the episodes that are used; None for all.
+
+    Raises:
+        VjepaError: no latents, no expert that knows the task, frames without a target, which it cannot label, or
+            nothing recorded that could be a label; DAgger with recorded labels.
+    """
+    latents = dataset[LATENT]
+    require_columns(dataset, (VELOCITY,), "train bc")
+    wanted = known_rows(dataset, VELOCITY)
+    if episodes is not None:
+        wanted = wanted & np.isin(np.asarray(dataset["episode_index"]), list(episodes))
+    recorded = training.labels == RECORDED or (training.labels == AUTO and not dataset.info.task)
+    if recorded and training.dagger:
+        raise VjepaError(
+            f"{dataset.folder} is of no simulated task, so its labels are what was recorded; DAgger asks an expert; "
+            "expected dagger 0, or a dataset of a task"
+        )
+    source = recorded_column(dataset) if recorded else EXPERT
+    if recorded:
+        wanted = wanted & known_rows(dataset, source) & np.asarray(dataset["has_next"])
+    index = np.flatnonzero(wanted)
+    if not len(index):
+        raise VjepaError(f"{dataset.folder}: no frame is left to learn from; choose other episodes")
+    if 0 < max_frames < len(index):
+        index = np.sort(np.random.default_rng((training.seed, 5)).choice(index, max_frames, replace=False))
+    position, velocity = (dataset[name][index] for name in ("observation.joint_position", "observation.joint_velocity"))
+    kept = latents[index][:, :1] if training.rows == "mean" else latents[index]
+    if recorded:
+        labels = _recorded_actions(dataset, source, index)
+        return Frames(kept, position, velocity, labels, dataset["episode_index"][index], source)
+    target = dataset["target"][index]
+    if not np.isfinite(target).all():
+        raise VjepaError(
+            f"{dataset.folder} has {int((~np.isfinite(target).all(1)).sum())} frames without a target, so the expert "
+            "cannot label them; learn what was recorded: --labels recorded"
+        )
+    info = dataset.info
+    labels = expert_actions(position, velocity, target, training.task, info.arm, info.control_period_s)
+    return Frames(kept, position, velocity, labels, dataset["episode_index"][index])
+
+
+def recorded_column(dataset: Dataset) -> str:
+    """Return which column of a dataset has what was done: `command`, or `action`, the efforts of the joint states.
+
+    Raises:
+        VjepaError: neither is known in any row.
+    """
+    unusable = unusable_columns(dataset)
+    usable = [name for name in (COMMAND, ACTION) if name not in unusable]
+    if usable:  # The command where as many steps have one: a few commands must not outweigh all efforts.
+        has_next = np.asarray(dataset["has_next"])
+        return max(usable, key=lambda name: int((known_rows(dataset, name) & has_next).sum()))
+    raise VjepaError(
+        f"{dataset.folder} has neither commands nor efforts, so there is nothing to learn what to do from; record "
+        "joint_command with the stamps of the frames, or joint states with efforts"
+    )
+
+
+def _recorded_actions(dataset: Dataset, column: str, index: np.ndarray) -> np.ndarray:
+    """Return what was done in the rows `index`, (T, n) in [-1, 1]; refuse a limit that much of it is beyond."""
+    actions = dataset[column][index] / dataset.info.effort_limit
+    beyond = float((np.abs(actions) > 1).any(axis=1).mean())
+    if beyond > CLIPPED_SHARE:
+        raise VjepaError(
+            f"{beyond:.0%} of the recorded torques are beyond effort_limit, {dataset.info.effort_limit:g} N·m, the "
+            f"largest is {np.abs(actions).max() * dataset.info.effort_limit:.3g}; build the dataset with --effort-limit"
+        )
+    return np.clip(actions, -1, 1)
+
+
+def chosen_episodes(
+    dataset: Dataset, numbers: Collection[int] = (), mark: str = "", least_return: float | None = None
+) -> list[int]:
+    """Return the numbers of the episodes of a dataset that meet every condition given.
+
+    Args:
+        dataset: with the provenance of its bags in `sources`.
+        numbers: of the episodes; empty for all.
+        mark: `KEY=VALUE` that the metadata of an episode's bag must hold (`ros2 bag record --custom-data KEY=VALUE`).
+        least_return: sum of an episode's rewards, at least.
+
+    Raises:
+        VjepaError: no episode meets them, a mark that is not of that form, a return that is not finite, or rewards that
+            are not known.
+    """
+    count = len(dataset.episodes)
+    kept = set(range(count))
+    if numbers:
+        if unknown := sorted(set(numbers) - kept):
+            raise VjepaError(f"{dataset.folder} has no episode {unknown[0]}; it has {count}, from 0")
+        kept &= set(numbers)
+    if mark:
+        kept &= _marked(dataset, mark)
+    if least_return is not None:
+        if not math.isfinite(least_return):
+            raise VjepaError(f"least return is {least_return}; expected a finite sum of rewards")
+        require_columns(dataset, ("next.reward",), "a least return")
+        rewards = np.nan_to_num(np.asarray(dataset["next.reward"]))
+        kept &= {i for i, (start, stop) in enumerate(dataset.episodes) if rewards[start:stop].sum() >= least_return}
+    if not kept:
+        raise VjepaError(f"{dataset.folder}: none of its {count} episodes meets what was asked for")
+    return sorted(kept)
+
+
+def _marked(dataset: Dataset, mark: str) -> set[int]:
+    key, found, value = mark.partition("=")
+    if not (key and found):
+        raise VjepaError(f"mark is '{mark}'; expected KEY=VALUE, such as outcome=success")
+    marked, first = set(), 0
+    for source in dataset.info.sources:
+        kept = int(source.get("kept", source.get("episodes", 0)))
+        about = source.get("recorded_with") or {}
+        if key in about and str(about[key]) == value:
+            marked |= set(range(first, first + kept))
+        first += kept
+    if first != len(dataset.episodes):
+        raise VjepaError(
+            f"{dataset.folder} does not record of which bag each of its episodes is; build it again to choose by a mark"
+        )
+    return marked
+
+
+def expert_actions(
+    position: np.ndarray,
+    velocity: np.ndarray,
+    target: np.ndarray,
+    task: str = BcTraining.task,
+    arm: EffortLimits | None = None,
+    control_period_s: float | None = None,
+) -> np.ndarray:
+    """Return what the task's expert would do, (T, n) in [-1, 1], in each of T situations.
+
+    Args:
+        position: (T, n) rad.
+        velocity: (T, n) rad/s.
+        target: (T, 3) m.
+        task: whose expert.
+        arm: whose situations; None where that is not known.
+        control_period_s: seconds that an action lasts; None for the task's own.
+
+    Raises:
+        VjepaError: no scripted expert knows the task, or the arm is another one than the expert's.
+    """
+    name = expert_of(
+        task, f"there is nothing to clone; train an actor by reward instead: vjepa train sac --task {task}"
+    )
+    period_s = control_period_s or task_named(task).control_period_s
+    context = PlannerContext(position.shape[1], period_s, arm=arm)
+    expert = load_planner(name, {}, context)
+    expert.reset(0)
+    nothing = np.zeros((1, 1), np.float32)
+    situations = zip(position, velocity, target, strict=True)
+    return np.stack([expert.plan(Observation(0, nothing, p, v, t), None).action for p, v, t in situations])
+
+
+def train_bc(
+    frames: Frames,
+    training: BcTraining,
+    encoder: Encoder | None = None,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+    on_round: Callable[[int, list[float]], None] | None = None,
+    work: Path | None = None,
+    on_resume: Callable[[int, str], None] | None = None,
+) -> Outcome:
+    """Clone the expert on `frames`, then on what DAgger adds.
+
+    Args:
+        frames: the first round's.
+        training: how.
+        encoder: of the frames' latents; needed for DAgger.
+        on_epoch: called with each entry of the curve.
+        on_round: called after each round's rollouts with its number and the returns of its episodes.
+        work: folder in which each round's rollouts and policy are kept; a training found there goes on behind the last.
+        on_resume: called where a training goes on, before its first step that is not kept, with the round and the step:
+            `rollouts`, `policy`, or nothing where every step is kept.
+
+    Raises:
+        VjepaError: DAgger without an encoder, no episodes to validate on, or a training of other settings in `work`.
+    """
+    if training.dagger and encoder is None:
+        raise VjepaError("DAgger rolls the policy out, which takes the encoder of the dataset; name it with --encoder")
+    identity = json.dumps([asdict(training), hashlib.sha256(frames.labels.tobytes()).hexdigest()])
+    kept = _Kept(work, identity, on_resume)
+    outcome: Outcome | None = None
+    for number in range(training.dagger + 1):
+        if number:
+            assert encoder is not None
+            assert outcome is not None
+            rolled_out = partial(_dagger_frames, outcome.policy, training, encoder, number)
+            rows, returns = kept.or_made(number, ROLLOUTS, rolled_out)
+            if on_round:
+                on_round(number, returns)
+            frames = frames.joined(Frames(*(tensor.numpy() for tensor in rows)))
+        fitted = partial(_fit, frames, training, number, outcome.policy if outcome else None, on_epoch)
+        state, curve, variance = kept.or_made(number, POLICY, fitted)
+        policy = Policy(_policy_config(frames, training)).to(training.device)
+        policy.load_state_dict(state)
+        before = outcome.curve if outcome else []
+        outcome = Outcome(policy.eval().requires_grad_(False), before + curve, len(frames), variance)
+    kept.tell_resumed(training.dagger, "")
+    assert outcome is not None
+    return outcome
+
+
+@dataclass
+class _Kept:
+    """Steps of a training in files of a folder, so that one that was killed need not take them again."""
+
+    folder: Path | None
+    identity: str
+    on_resume: Callable[[int, str], None] | None
+    found: bool = False
+
+    def or_made(self, number: int, step: str, make: Callable[[], Any]) -> Any:
+        """Return what the folder keeps of a round's step or, where it has none, what `make` returns, and keep that."""
+        if self.folder is None:
+            return make()
+        path = self.folder / f"{step}-{number}.pt"
+        if path.exists():
+            kept = torch.load(path, weights_only=True)
+            if kept["identity"] != self.identity:
+                raise VjepaError(f"{path} is of a training of other data or settings; remove {self.folder}")
+            self.found = True
+            return kept["made"]
+        self.tell_resumed(number, step)
+        made = make()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        torch.save({"identity": self.identity, "made": made}, temporary)
+        temporary.replace(path)
+        return made
+
+    def tell_resumed(self, number: int, step: str) -> None:
+        """Call `on_resume` once, where steps before this one were kept."""
+        if self.found and self.on_resume:
+            self.on_resume(number, step)
+        self.found, self.on_resume = False, None
+
+
+def encoder_of(dataset: Dataset, name: str, device: str) -> Encoder:
+    """Load the encoder `name`, which must be the one that the latents of `dataset` come from.
+
+    Raises:
+        VjepaError: it is another one, or cannot be loaded.
+    """
+    made = dataset.info.encoder or {}
+    config = EncoderConfig(name, device, clip_frames=made.get("clip_frames", 8), grid=made.get("grid", 4))
+    encoder = load_encoder(config)
+    dataset.check_encoder(encoder.name, encoder.fingerprint)
+    return encoder
+
+
+def write_policy(
+    folder: Path | str,
+    outcome: Outcome,
+    training: BcTraining,
+    dataset: Dataset,
+    command: str,
+    source: str = EXPERT,
+) -> dict[str, Any]:
+    """Write the bundle of a cloned policy with a card that says how it was made; return what that says.
+
+    Args:
+        folder: of the bundle.
+        outcome: of the training.
+        training: how it was trained.
+        dataset: what it was trained on.
+        command: that did it.
+        source: of the labels, see `Frames`.
+    """
+    best = min(outcome.curve, key=lambda entry: (-entry["round"], entry["validation"]))
+    facts = {
+        "encoder": dataset.info.encoder_name,
+        "arm": arm_record(dataset.info.arm),
+        "control_period_s": dataset.info.control_period_s,
+        "dataset": list(dataset.info.sources),
+        "training": asdict(training),
+        "command": command,
+        "labels": source,
+        "frames": outcome.frames,
+        "validation": best["validation"],
+        "label_variance": outcome.variance,
+    }
+    fingerprint = dataset.info.encoder_fingerprint
+    if source == EXPERT:
+        labels, saw = "the scripted expert", "; never the target, which only the expert that labelled the frames saw"
+    else:
+        labels, saw = f"demonstrations, the recorded {source}s", ""
+    reads = "all rows of the latent" if training.rows == "all" else "the mean row of the latent"
+    joints = "joint positions and velocities" if training.joint_state else "nothing else"
+    rounds = f"{training.dagger} rounds of DAgger of {training.dagger_episodes} episodes"
+    card = (
+        f"# {Path(folder).name}\n\nA policy cloned from {labels}, from latents of "
+        f"encoder {encoder_in_card(dataset.info.encoder_name, fingerprint)}.\n"
+        f"It reads {reads} and {joints}{saw}.\n\n"
+        f"    {command}\n\nTrained on {outcome.frames} frames, with {rounds}. Mean squared error on episodes kept for "
+        f"validation: {best['validation']:.4f} (always acting the same: {outcome.variance:.4f}).\n"
+    )
+    save_policy(folder, outcome.policy, fingerprint, card, facts)
+    return facts
+
+
+def _fit(
+    frames: Frames,
+    training: BcTraining,
+    number: int,
+    start: Policy | None,
+    on_epoch: Callable[[dict[str, float]], None] | None,
+) -> tuple[dict[str, Tensor], list[dict[str, float]], float]:
+    """Train one round, from `start` where there is one; return what validates best, the curve, and the variance."""
+    torch.manual_seed(training.seed + number)
+    episodes = np.unique(frames.episode)
+    held_out = np.random.default_rng((training.seed, 6)).random(episodes.max() + 1) < training.validation_share
+    chosen = held_out[frames.episode]
+    train, validation = np.flatnonzero(~chosen), np.flatnonzero(chosen)
+    if not len(train) or not len(validation):
+        raise VjepaError(f"{len(episodes)} episodes cannot be split for validation; collect more")
+    policy = Policy(_policy_config(frames, training)).to(training.device)
+    if start is None:
+        mean, std = _statistics(policy, frames, train)
+        policy.set_statistics(mean, std)
+    else:
+        policy.load_state_dict(start.state_dict())
+    policy.requires_grad_(True)
+    scale = policy.action_scale
+    optimiser = adamw(policy.parameters(), training.learning_rate, training.weight_decay)
+    steps, step = training.epochs * math.ceil(len(train) / training.batch_size), 0
+    best, best_state, since, curve = math.inf, policy.state_dict(), 0, []
+    for epoch in range(training.epochs):
+        order = np.random.default_rng((training.seed, number, epoch)).permutation(train)
+        policy.train()
+        total = 0.0
+        for part in np.split(order, range(training.batch_size, len(order), training.batch_size)):
+            set_cosine_rate(optimiser, training.learning_rate, step, steps)
+            inputs, labels = _batch(policy, frames, np.sort(part), training.device)
+            if training.noise:
+                size = policy.config.latent_size
+                noise = torch.randn_like(inputs[:, :size]) * training.noise
+                inputs[:, :size] += noise * policy.input_std[:size]
+            loss = functional.mse_loss(policy(inputs) / scale, labels / scale)  # Each joint counts alike.
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            step += 1
+            total += float(loss.detach()) * len(part)
+        error = _error(policy, frames, validation, training)
+        entry = {"round": number, "epoch": epoch, "train": total / len(train), "validation": error}
+        curve.append(entry)
+        if on_epoch:
+            on_epoch(entry)
+        if error < best:
+            best, since = error, 0
+            best_state = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
+        else:
+            since += 1
+            if since >= training.patience:
+                break
+    return best_state, curve, float((frames.labels[validation] / scale.cpu().numpy()).var(0).mean())
+
+
+def _policy_config(frames: Frames, training: BcTraining) -> PolicyConfig:
+    rows, dim = frames.latents.shape[1:]
+    return PolicyConfig(
+        latent_dim=dim,
+        latent_rows=tuple(range(rows)),
+        joint_state=training.joint_state,
+        action_size=frames.labels.shape[1],
+        hidden=training.hidden,
+        bottleneck=training.bottleneck,
+        action_scale=() if frames.source == EXPERT else _action_scale(frames.labels),
+    )
+
+
+def _action_scale(labels: np.ndarray) -> tuple[float, ...]:
+    """Return the largest action of each joint: what hardly moves is learned as well as what moves much."""
+    scale = np.quantile(np.abs(labels), SCALE_QUANTILE, axis=0)
+    return tuple(float(value) for value in np.clip(scale, LEAST_SCALE, 1.0))
+
+
+def _batch(policy: Policy, frames: Frames, index: np.ndarray, device: str) -> tuple[Tensor, Tensor]:
+    arrays = (frames.latents[index], frames.position[index], frames.velocity[index], frames.labels[index])
+    latents, position, velocity, labels = (torch.from_numpy(a.astype(np.float32)).to(device) for a in arrays)
+    return policy.inputs(latents, position, velocity), labels
+
+
+def _statistics(policy: Policy, frames: Frames, index: np.ndarray) -> tuple[Tensor, Tensor]:
+    chosen = np.sort(np.random.default_rng(7).choice(index, min(len(index), 20_000), replace=False))
+    inputs, _ = _batch(policy, frames, chosen, "cpu")
+    return inputs.mean(0), inputs.std(0)
+
+
+@torch.inference_mode()
+def _error(policy: Policy, frames: Frames, index: np.ndarray, training: BcTraining) -> float:
+    policy.eval()
+    total = 0.0
+    for part in np.split(index, range(4096, len(index), 4096)):
+        inputs, labels = _batch(policy, frames, part, training.device)
+        error = functional.mse_loss(policy(inputs) / policy.action_scale, labels / policy.action_scale)
+        total += float(error) * len(part)
+    return total / len(index)
+
+
+def _dagger_frames(
+    policy: Policy, training: BcTraining, encoder: Encoder, number: int
+) -> tuple[list[Tensor], list[float]]:
+    """Roll the policy out; return the fields of `Frames` of what it saw, and the returns of the episodes."""
+    seen: list[tuple[int, Any, np.ndarray]] = []
+    rows = slice(0, 1) if training.rows == "mean" else slice(None)
+    sim = SimConfig(
+        task=training.task,
+        effort_limit=training.effort_limit,
+        rate_hz=training.rate_hz,
+        seed=dagger_seed(training, number),
+        episode_steps=training.dagger_steps,
+        image_size=training.image_size,
+    )
+
+    def on_latent(episode: int, step: Any, latent: np.ndarray) -> None:
+        seen.append((episode, step, latent[rows].astype(np.float16)))
+
+    with tempfile.TemporaryDirectory() as folder:
+        save_policy(folder, policy, encoder.fingerprint, "a round of DAgger")
+        config = RolloutConfig(
+            planner="bc",
+            options={"bundle": folder},
+            sim=sim,
+            episodes=training.dagger_episodes,
+            batch_size=training.batch_lanes,
+        )
+        with Progress(f"round {number}: rolling out", "episodes", training.dagger_episodes) as bar:
+            episodes, _ = rollout(config, encoder, on_episode=lambda number, score: bar.advance(), on_latent=on_latent)
+    position = np.stack([step.joint_position for _, step, _ in seen])
+    velocity = np.stack([step.joint_velocity for _, step, _ in seen])
+    target = np.stack([step.target for _, step, _ in seen])
+    task = task_named(training.task)
+    arm = EffortLimits(task.joint_names, training.effort_limit or task.effort_limit)
+    period_s = 1.0 / training.rate_hz if training.rate_hz else task.control_period_s
+    labels = expert_actions(position, velocity, target, training.task, arm, period_s)
+    numbers = np.array([episode for episode, _, _ in seen])
+    fields = (np.stack([latent for _, _, latent in seen]), position, velocity, labels, numbers)
+    return [torch.from_numpy(array) for array in fields], [episode.episode_return for episode in episodes]
+
+
+def dagger_seed(training: BcTraining, number: int) -> int:
+    """Return the seed of the first episode of a round: far from those that evaluations use."""
+    return 1_000_000_000 + training.seed * 1_000_000 + number * 10_000

@@ -1,0 +1,378 @@
+"""An actor trained in imagination: `vjepa train dreamer`.
+
+From real states the actor is imagined onwards by a frozen ensemble of dynamics; it climbs the gradient of the
+lambda-return through model and heads, a critic saying what follows beyond the horizon (Hafner et al., Dreamer, 2020).
+What keeps it where the model knows what it says: few steps, a price on the ensemble's disagreement (Yu et al., MOPO,
+2020), and a term that keeps its actions near a cloned policy's (Fujimoto and Gu, TD3+BC, 2021), from which it starts.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vjepa_interfaces.bundle import Bundle, arm_record, encoder_in_card, read_bundle
+from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_planner.models.actor import Actor, ActorConfig, TwinCritic, load_actor, save_actor
+from vjepa_planner.models.dynamics import Dynamics, load_dynamics
+from vjepa_planner.models.policy import KIND as POLICY
+from vjepa_planner.models.policy import load_policy
+from vjepa_planner.models.reward import RewardModel, load_reward
+from vjepa_training.data.dataset import Dataset
+from vjepa_training.trainers.optimiser import adamw
+from vjepa_training.trainers.training_run import Stateful, TrainingRun, fit, identity_of
+from vjepa_training.data.transitions import BLOCK_ROWS, Transitions, observed_blocks, open_transitions, split_episodes
+from vjepa_training.data.usable_columns import VELOCITY, require_columns
+
+REWARD, DISTANCE, HYBRID = "reward", "goal-distance", "hybrid"
+BEST_STATES = 500
+"""States of the highest reward whose mean is the goal of earlier work."""
+
+VALIDATION_DREAMS = 512
+TARGET_RATE = 0.02
+"""Share of the way that the slow critic goes to the critic in each step."""
+
+
+@dataclass(frozen=True)
+class DreamerTraining:
+    """How an actor is trained.
+
+    Attributes:
+        objective: `reward`: predicted reward, less `distance_weight` times the predicted distance from fingertip to
+            target; `goal-distance`: the negative distance of the state from the mean of the best ones, normalised;
+            `hybrid`: 10 x reward - 0.1 x that distance + 0.5 x the mean size of the action.
+        horizon: predictions in a dream.
+        dreams: at once, in a step.
+        steps: of the optimiser.
+        discount: of a control step.
+        lambda_: how much a lambda-return trusts what was imagined rather than the critic.
+        entropy: weight of the actions' entropy.
+        bins: of the critic's two-hot values; 0 for plain numbers.
+        distance_weight: cost of a metre between fingertip and target, as the planner `cem` has it.
+        disagreement_weight: cost of the ensemble's standard deviation, in units of the usual change.
+        cloning_steps: first steps that only clone the policy, where one is given.
+        cloning_weight: how much staying near the policy counts, in TD3+BC's units: the return counts for 2.5.
+        validation_share: share of the episodes that are kept for validation.
+        learning_rate: at its highest; it falls to 0 along a cosine.
+        checkpoint_every: steps.
+        seed: of weights, split and dreams.
+        device: where it trains.
+    """
+
+    objective: str = REWARD
+    horizon: int = 5
+    dreams: int = 256
+    steps: int = 6000
+    discount: float = 0.99
+    lambda_: float = 0.95
+    entropy: float = 0.001
+    bins: int = 41
+    distance_weight: float = 5.0
+    disagreement_weight: float = 0.1
+    cloning_steps: int = 1500
+    cloning_weight: float = 1.0
+    validation_share: float = 0.1
+    learning_rate: float = 5e-4
+    checkpoint_every: int = 500
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Refuse values that no training can have, with a VjepaError."""
+        if self.objective not in (REWARD, DISTANCE, HYBRID):
+            raise unknown_name("objective", self.objective, (REWARD, DISTANCE, HYBRID))
+        for name in ("horizon", "dreams", "steps", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise VjepaError(f"{name} is {getattr(self, name)}; expected at least 1")
+
+
+_OLD = DreamerTraining(
+    DISTANCE,
+    horizon=15,
+    dreams=64,
+    steps=500,
+    entropy=0.01,
+    bins=0,
+    distance_weight=0.0,
+    disagreement_weight=0.0,
+    cloning_steps=0,
+    cloning_weight=0.0,
+    learning_rate=1e-3,
+)
+PRESETS = {"dreamer": DreamerTraining(), "dreamer-old": _OLD, "dreamer-hybrid": replace(_OLD, objective=HYBRID)}
+"""Settings by name; the last two as earlier work had them, which ended in a return of 0."""
+
+
+def dreamer_preset(name: str, **changes: Any) -> DreamerTraining:
+    """Return the settings `name` of `PRESETS` with `changes`.
+
+    Raises:
+        VjepaError: there are none of that name; those there are, are named.
+    """
+    if name not in PRESETS:
+        raise unknown_name("preset", name, PRESETS)
+    return replace(PRESETS[name], **changes)
+
+
+def train_dreamer(
+    dataset: Dataset,
+    dynamics: Path | str,
+    reward: Path | str,
+    training: DreamerTraining,
+    out: Path | str,
+    work: Path | str,
+    command: str,
+    policy: Path | str = "",
+    start: Path | str = "",
+    on_step: Callable[[int, int, dict[str, float]], None] | None = None,
+) -> dict[str, Any]:
+    """Train an actor, write its bundle into the folder `out` and return what its configuration says of it.
+
+    Args:
+        dataset: with latents, whose states dreams begin in.
+        dynamics: bundle of the dynamics model to dream in.
+        reward: bundle of the heads on its states; empty for the objective `goal-distance`.
+        training: how.
+        out: folder of the bundle, written at the end.
+        work: folder of states, checkpoint and TensorBoard's events; a run found there goes on.
+        command: that the model card names.
+        policy: bundle of the policy to start from and stay near; empty for none.
+        start: bundle of an actor to start from instead, in the same states; empty for none.
+        on_step: called now and then with the steps done, those there are, and the latest figures.
+
+    Raises:
+        VjepaError: data without latents, bundles that do not belong together, or a checkpoint of another run.
+    """
+    if dataset.info.latent_shape is None:
+        raise VjepaError(f"{dataset.folder} has no latents; encode it first: vjepa dataset encode")
+    model, bundle = load_dynamics(dynamics)
+    fingerprint = dataset.info.encoder_fingerprint
+    bundle.check_encoder(fingerprint, dataset.info.encoder_name)
+    bundle.check_arm(dataset.info.arm)
+    heads = _heads(reward, bundle, training)
+    require_columns(dataset, (VELOCITY,) if model.conditioning.config.joint_state else (), "train dreamer")
+    data = open_transitions(dataset, model.conditioning, work, needed=())
+    model.to(training.device)
+    labels = _labels(dataset, policy, work) if policy else None
+    fitted, held = split_episodes(len(dataset.episodes), training.validation_share, training.seed)
+    rows, kept = (data.rows(episodes, model.config.history, 0) for episodes in (fitted, held))
+    torch.manual_seed(training.seed)
+    actor = Actor(ActorConfig(action_size=model.conditioning.config.joints), model.conditioning.config)
+    actor.conditioning.load_state_dict(model.conditioning.state_dict())
+    if start:
+        actor.layers.load_state_dict(_started(start, actor).layers.state_dict())
+    size = model.conditioning.config.state_size
+    critic, slow = (TwinCritic(size, bins=training.bins).to(training.device) for _ in range(2))
+    slow.load_state_dict(critic.state_dict())
+    slow.requires_grad_(False)
+    dream = _Dream(model, heads, _goal(data, rows, training), training)
+    actor.to(training.device)
+    optimiser = adamw([*actor.parameters(), *critic.parameters()], training.learning_rate, 0.0)
+    weights = {"dynamics": bundle.weights_sha256, "reward": _sha256(reward), "policy": _sha256(policy)}
+    identity = {**asdict(training), **weights, "start": _sha256(start), "data": identity_of(dataset)}
+    parts: dict[str, Stateful] = {"actor": actor, "critic": critic, "slow": slow, "optimiser": optimiser}
+    run = TrainingRun(work, identity, parts, training.device)
+
+    def drawn(among: np.ndarray, count: int, key: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
+        chosen = among[np.random.default_rng(key).integers(len(among), size=count)]
+        before = chosen[:, None] + np.arange(1 - model.config.history, 1)
+        states = torch.from_numpy(np.asarray(data.states[before], np.float32)).to(training.device)
+        return states, None if labels is None else torch.from_numpy(labels[chosen]).to(training.device)
+
+    def loss_of(step: int) -> Tensor:
+        _follow(slow, critic)
+        states, wanted = drawn(rows, training.dreams, (training.seed, 9, step))
+        cloned = torch.zeros(()) if wanted is None else (actor(states[:, -1]) - wanted).square().mean()
+        cloning = wanted is not None and step < training.cloning_steps
+        with torch.set_grad_enabled(not cloning):  # The critic learns meanwhile what the policy is worth.
+            imagined = dream.returns(actor, slow, states)
+        criticised = critic.loss(imagined.states.detach(), imagined.returns.detach())
+        if cloning:
+            return criticised + cloned
+        value = imagined.returns.mean() + training.entropy * imagined.entropy
+        if wanted is None or not training.cloning_weight:
+            return criticised - value
+        scale = 2.5 / imagined.returns.detach().abs().mean().clamp(min=1e-3)
+        return criticised + training.cloning_weight * cloned - scale * value
+
+    def validate() -> dict[str, float]:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            states, wanted = drawn(kept, VALIDATION_DREAMS, (training.seed, 11))
+            imagined = dream.returns(actor, slow, states)
+            action = actor(states[:, -1])
+        figures = {
+            "loss": -float(imagined.rewards.mean()),
+            "imagined_return": float(imagined.returns[:, 0].mean()),
+            "disagreement": float(imagined.disagreement),
+            "action": float(action.abs().mean()),
+        }
+        if wanted is not None:
+            figures["from_policy"] = float((action - wanted).square().mean())
+        return figures
+
+    curve = fit(run, optimiser, training, training.steps, loss_of, validate, on_step)
+    facts: dict[str, Any] = {
+        "arm": arm_record(dataset.info.arm),
+        "control_period_s": dataset.info.control_period_s,
+        "dataset": list(dataset.info.sources),
+        "training": asdict(training),
+        "encoder": dataset.info.encoder_name,
+        "command": command,
+        "frames": len(rows),
+        **{f"{name}_sha256": digest for name, digest in weights.items() if digest},
+        "figures": validate(),
+    }
+    save_actor(out, actor.cpu(), fingerprint, _card(Path(out).name, fingerprint, facts), facts)
+    return facts | {"curve": curve, "validation": facts["figures"]["loss"]}
+
+
+@dataclass(frozen=True)
+class _Imagined:
+    """What dreams gave: states before each action (B, H, S), rewards and lambda-returns (B, H), and means."""
+
+    states: Tensor
+    rewards: Tensor
+    returns: Tensor
+    entropy: Tensor
+    disagreement: Tensor
+
+
+@dataclass(frozen=True)
+class _Dream:
+    """Imagination: the model, what a state is worth in it, and how far it goes."""
+
+    model: Dynamics
+    heads: RewardModel | None
+    goal: tuple[Tensor, Tensor] | None
+    training: DreamerTraining
+
+    def returns(self, actor: Actor, critic: TwinCritic, states: Tensor) -> _Imagined:
+        """Imagine the actor on from states (B, history, S), each dream by one member of the ensemble."""
+        training, config = self.training, self.model.config
+        member = torch.arange(len(states), device=states.device) % config.members
+        before, rewards, densities, spreads = [], [], [], []
+        for _ in range(training.horizon):
+            present = states[:, -1]
+            action, density = actor.sample(present)
+            repeated = action[:, None].expand(-1, config.action_repeat, -1)
+            following = self.model(states[None], repeated[None])
+            after = following[member, torch.arange(len(states), device=states.device)]
+            spread = self.model.spread(following) if config.members > 1 else torch.zeros_like(density)
+            rewards.append(self._reward(present, repeated, after) - training.disagreement_weight * spread)
+            before.append(present)
+            densities.append(density)
+            spreads.append(spread)
+            states = torch.cat([states[:, 1:], after[:, None]], dim=1)
+        discount = training.discount**config.action_repeat
+        values = critic(torch.stack([*before[1:], states[:, -1]], dim=1)).min(dim=0).values  # (B, H)
+        ahead, found = values[:, -1], []
+        for step in reversed(range(training.horizon)):
+            mixed = (1 - training.lambda_) * values[:, step] + training.lambda_ * ahead
+            ahead = rewards[step] + discount * mixed
+            found.append(ahead)
+        return _Imagined(
+            torch.stack(before, dim=1),
+            torch.stack(rewards, dim=1),
+            torch.stack(found[::-1], dim=1),
+            -torch.stack(densities).mean(),
+            torch.stack(spreads).mean(),
+        )
+
+    def _reward(self, before: Tensor, actions: Tensor, after: Tensor) -> Tensor:
+        """Return what a prediction is worth, (B,): of states (B, S) and actions (B, action_repeat, n)."""
+        training = self.training
+        far = None
+        if self.goal is not None:
+            mean, scale = self.goal
+            far = torch.linalg.vector_norm(after - mean, dim=-1) / scale
+        if training.objective == DISTANCE:
+            assert far is not None
+            return -far
+        assert self.heads is not None
+        reward = self.heads.reward(before, actions)
+        if training.objective == HYBRID:
+            assert far is not None
+            return 10 * reward - 0.1 * far + 0.5 * actions.abs().mean(dim=(1, 2))
+        if training.distance_weight:
+            reward = reward - training.distance_weight * self.heads.distance(after)
+        return reward
+
+
+@torch.no_grad()
+def _follow(slow: TwinCritic, critic: TwinCritic) -> None:
+    """Move the slow critic a little of the way to the critic."""
+    for theirs, mine in zip(slow.parameters(), critic.parameters(), strict=True):
+        theirs.lerp_(mine, TARGET_RATE)
+
+
+def _heads(reward: Path | str, dynamics: Bundle, training: DreamerTraining) -> RewardModel | None:
+    if training.objective == DISTANCE:
+        return None
+    if not reward:
+        raise VjepaError(f"the objective '{training.objective}' needs heads; give them with --reward")
+    heads, about = load_reward(reward, training.device)
+    if about.require("dynamics_sha256", str) != dynamics.weights_sha256:
+        raise VjepaError(f"{reward} reads the states of other dynamics than {dynamics.path}; train heads on this one")
+    if training.objective == REWARD and training.distance_weight and not heads.config.distance:
+        raise VjepaError(f"{reward} has no distance head; set the distance weight to 0, or train one")
+    return heads
+
+
+def _goal(data: Transitions, rows: np.ndarray, training: DreamerTraining) -> tuple[Tensor, Tensor] | None:
+    """Return the mean of the best states and the mean distance from it, for the objectives of earlier work."""
+    if training.objective == REWARD:
+        return None
+    order = np.random.default_rng((training.seed, 12)).permutation(rows)
+    best = np.sort(order[np.argsort(-data.rewards[order], kind="stable")[:BEST_STATES]])
+    mean = torch.from_numpy(np.asarray(data.states[best], np.float32).mean(0))
+    some = torch.from_numpy(np.asarray(data.states[np.sort(order[:BLOCK_ROWS])], np.float32))
+    scale = torch.linalg.vector_norm(some - mean, dim=-1).mean()
+    return mean.to(training.device), scale.to(training.device)
+
+
+def _labels(dataset: Dataset, policy: Path | str, work: Path | str) -> np.ndarray:
+    """Return what the policy would do in each row, (N, n) float32; kept in the folder `work` for the next time."""
+    bundle = read_bundle(policy, POLICY)
+    bundle.check_encoder(dataset.info.encoder_fingerprint, dataset.info.encoder_name)
+    bundle.check_arm(dataset.info.arm)
+    key = hashlib.sha256(repr((bundle.weights_sha256, identity_of(dataset))).encode()).hexdigest()[:16]
+    path = Path(work) / f"policy-{key}.npy"
+    if path.exists():
+        return np.load(path)
+    network, found = load_policy(bundle), []
+    for _, arrays in observed_blocks(dataset):
+        with torch.inference_mode():
+            found.append(network(network.inputs(*arrays)).numpy())
+    labels = np.concatenate(found)
+    temporary = path.with_suffix(".tmp.npy")
+    np.save(temporary, labels)
+    temporary.replace(path)
+    return labels
+
+
+def _started(start: Path | str, actor: Actor) -> Actor:
+    """Return the actor of the bundle `start`, which must read the states that `actor` reads."""
+    found, _ = load_actor(start)
+    if found.config != actor.config or found.conditioning.config != actor.conditioning.config:
+        raise VjepaError(f"{start} is an actor of other sizes or other states; start from one of this dynamics model")
+    return found
+
+
+def _sha256(bundle: Path | str) -> str:
+    return Bundle(Path(bundle), {}).weights_sha256 if bundle else ""
+
+
+def _card(name: str, fingerprint: str, facts: dict[str, Any]) -> str:
+    table = "".join(f"| {key.replace('_', ' ')} | {value:.4g} |\n" for key, value in facts["figures"].items())
+    return (
+        f"# {name}\n\nAn actor trained in imagination, on states made of latents of encoder "
+        f"{encoder_in_card(facts['encoder'], fingerprint)}, from "
+        f"{facts['frames']} real states.\n\n    {facts['command']}\n\nIn dreams from episodes kept for validation; "
+        f"`vjepa eval` says what it is worth in the simulation:\n\n| figure | value |\n| --- | --- |\n{table}"
+    )

@@ -1,0 +1,315 @@
+"""Dynamics models: `vjepa train dynamics`.
+
+The loss is the smooth L1 error of the predicted states, over H predictions in a row, each from the one before; each
+member of an ensemble draws rows of its own. Validation is by episode, and open loop: what the model says 1 to 20
+control steps ahead against what happened, in states and, through a linear probe, in metres, with "nothing changes"
+beside it.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vjepa_interfaces.bundle import arm_record, encoder_in_card
+from vjepa_interfaces.errors import VjepaError
+from vjepa_planner.models.conditioning import ConditioningConfig
+from vjepa_planner.models.dynamics import Dynamics, load_dynamics, preset, save_dynamics
+from vjepa_training.data.dataset import Dataset
+from vjepa_training.trainers.fit_conditioning import fit_conditioning
+from vjepa_training.trainers.optimiser import adamw
+from vjepa_training.probes.probe import fit_ridge
+from vjepa_training.trainers.training_run import TrainingRun, fit, identity_of
+from vjepa_training.data.transitions import Transitions, open_transitions, split_episodes
+from vjepa_training.data.usable_columns import ACTION, VELOCITY, require_columns
+
+OPEN_LOOP_STEPS = 20
+"""Control steps ahead of which the open-loop error is measured, at most; fewer where episodes are shorter."""
+
+VALIDATION_ROWS, VALIDATION_BATCH = 4096, 512
+STATISTICS_ROWS = 20_000
+
+
+@dataclass(frozen=True)
+class DynamicsTraining:
+    """How a dynamics model is trained.
+
+    Attributes:
+        preset: the model's settings, one of `vjepa_planner.models.dynamics.PRESETS`.
+        members: size of the ensemble; 0 for the preset's.
+        action_repeat: control steps a prediction spans; 0 for the preset's.
+        history: states a prediction starts from; 0 for the preset's.
+        rows: `mean` reads the mean row of the latent alone, `all` every row.
+        components: values of a state that come of the latent; 0 takes the latent as it is.
+        conditioning: how the projection on them is fitted: `probe` or `pca`, see `fit_conditioning`.
+        joint_state: whether joint positions and velocities are part of a state.
+        horizon: H, predictions in a row that the loss runs over.
+        epochs: passes over the training rows.
+        batch_size: rows a step, of each member.
+        learning_rate: at its highest; it falls to 0 along a cosine.
+        weight_decay: AdamW's.
+        validation_share: share of the episodes that are kept for validation.
+        checkpoint_every: steps.
+        seed: of weights, split and batches.
+        device: where it trains.
+        dtype: `float32`, or `bfloat16` for mixed precision.
+    """
+
+    preset: str = "dynamics-ensemble"
+    members: int = 0
+    action_repeat: int = 0
+    history: int = 0
+    rows: str = "all"
+    components: int = 32
+    conditioning: str = "probe"
+    joint_state: bool = True
+    horizon: int = 3
+    epochs: int = 30
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    validation_share: float = 0.1
+    checkpoint_every: int = 500
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        """Refuse values that no training can have, with a VjepaError."""
+        if self.rows not in ("mean", "all"):
+            raise VjepaError(f"rows is '{self.rows}'; expected mean or all")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise VjepaError(f"dtype is '{self.dtype}'; expected float32 or bfloat16")
+        for name in ("horizon", "epochs", "batch_size", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise VjepaError(f"{name} is {getattr(self, name)}; expected at least 1")
+
+
+OLD: dict[str, Any] = {
+    "rows": "mean",
+    "components": 0,
+    "joint_state": False,
+    "horizon": 1,
+    "epochs": 100,
+    "weight_decay": 0.01,
+}
+"""What earlier work on this design had otherwise, with the presets of its networks: mean-pooled latents as they are."""
+
+
+def train_dynamics(
+    dataset: Dataset,
+    training: DynamicsTraining,
+    out: Path | str,
+    work: Path | str,
+    command: str,
+    on_step: Callable[[int, int, dict[str, float]], None] | None = None,
+    start: Path | str = "",
+) -> dict[str, Any]:
+    """Train a dynamics model, write its bundle into the folder `out` and return what its configuration says of it.
+
+    Args:
+        dataset: with latents.
+        training: how.
+        out: folder of the bundle, written at the end.
+        work: folder of states, checkpoint and TensorBoard's events; a run found there goes on.
+        command: that the model card names.
+        on_step: called now and then with the steps done, those there are, and the latest figures.
+        start: bundle of a model of the same sizes to go on from, in its own states; empty for none.
+
+    Raises:
+        VjepaError: data without latents or of too short episodes, a `start` of other sizes, or a checkpoint of another
+            run.
+    """
+    if dataset.info.latent_shape is None:
+        raise VjepaError(f"{dataset.folder} has no latents; encode it first: vjepa dataset encode")
+    require_columns(dataset, (ACTION, *((VELOCITY,) if training.joint_state else ())), "train dynamics")
+    torch.manual_seed(training.seed)
+    rows, dim = dataset.info.latent_shape
+    config = preset(training.preset, **_changes(training))
+    conditioning = ConditioningConfig(
+        latent_dim=dim,
+        latent_rows=(0,) if training.rows == "mean" else tuple(range(rows)),
+        size=training.components,
+        joint_state=training.joint_state,
+        joints=len(dataset.info.joint_names),
+    )
+    fitted, held = split_episodes(len(dataset.episodes), training.validation_share, training.seed)
+    model = Dynamics(config, conditioning)
+    if start:
+        digest = _go_on_from(start, model, dataset)
+    else:
+        digest = ""
+        model.conditioning = fit_conditioning(dataset, conditioning, training.conditioning, fitted, training.seed, work)
+    data = open_transitions(dataset, model.conditioning, work)
+    span = config.action_repeat * training.horizon
+    train, validation = (data.rows(episodes, config.history, span) for episodes in (fitted, held))
+    if not len(train) or not len(validation):
+        raise VjepaError(f"{dataset.folder} has too few episodes of more than {span} steps to train on")
+    if config.residual and training.components and not start:
+        model.delta_scale.copy_(_delta_scale(data, train, config.action_repeat))
+    model.to(training.device)
+    optimiser = adamw(model.parameters(), training.learning_rate, training.weight_decay)
+    identity = {**asdict(training), "start": digest, "data": identity_of(dataset)}
+    run = TrainingRun(work, identity, {"model": model, "optimiser": optimiser}, training.device)
+    steps = training.epochs * math.ceil(len(train) / training.batch_size)
+
+    def loss_of(step: int) -> Tensor:
+        return _loss(model, data, _draw(train, (config.members, training.batch_size), training.seed, step), training)
+
+    def validate() -> dict[str, float]:
+        return {"loss": validation_loss(model, data, validation, training)}
+
+    curve = fit(run, optimiser, training, steps, loss_of, validate, on_step)
+    model.eval().requires_grad_(False).cpu()
+    facts = {
+        "encoder": dataset.info.encoder_name,
+        "arm": arm_record(dataset.info.arm),
+        "control_period_s": dataset.info.control_period_s,
+        "dataset": list(dataset.info.sources),
+        "training": asdict(training),
+        "command": command,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "transitions": len(train),
+        "validation": curve["validation"][-1][1],
+        "open_loop": open_loop(model, data, fitted, held),
+    }
+    fingerprint = dataset.info.encoder_fingerprint
+    save_dynamics(out, model, fingerprint, _card(Path(out).name, fingerprint, facts), facts)
+    return facts | {"curve": curve}
+
+
+def open_loop(
+    model: Dynamics, data: Transitions, fit: np.ndarray, held: np.ndarray, steps: int = OPEN_LOOP_STEPS
+) -> list[dict[str, float]]:
+    """Return how far the model's predictions are off, and how far "nothing changes" would be, by steps ahead.
+
+    Args:
+        model: in evaluation mode, on the CPU.
+        data: the rows.
+        fit: episodes that the probe from states to the fingertip's way to the target, m, is fitted on.
+        held: episodes to predict in.
+        steps: control steps ahead, at most.
+
+    Returns:
+        An entry for each prediction ahead: `steps`, `state` and `no_change_state` (root mean square over components,
+        in units of the states' standard deviation), `metres` and `no_change_metres` (root mean square distance between
+        the way read off the prediction and the one read off what happened).
+    """
+    config = model.config
+    longest = int(data.left[np.isin(data.episode, held)].max())
+    count = min(steps, longest) // config.action_repeat
+    rows = data.rows(held, config.history, count * config.action_repeat)
+    if not count or not len(rows):
+        return []
+    rows = np.sort(np.random.default_rng(0).permutation(rows)[:VALIDATION_ROWS])
+    scale = torch.from_numpy(np.asarray(data.states[rows], np.float32).std(0)).clamp(min=1e-6)
+    probe = _offset_probe(data, fit)
+    sums = torch.zeros(count, 4, dtype=torch.float64)
+    for part in np.split(rows, range(VALIDATION_BATCH, len(rows), VALIDATION_BATCH)):
+        states, actions, truth = _gathered(data, part[None], config.history, count, config.action_repeat, "cpu")
+        with torch.inference_mode():
+            predicted = model.unroll(states, actions).mean(0)
+        for i in range(count):
+            after, guess, before = truth[0, :, i], predicted[:, i], states[0, :, -1]
+            sums[i, 0] += ((guess - after) / scale).square().mean(1).sum()
+            sums[i, 1] += ((before - after) / scale).square().mean(1).sum()
+            if probe is not None:
+                sums[i, 2] += float(np.square(probe(guess) - probe(after)).sum())
+                sums[i, 3] += float(np.square(probe(before) - probe(after)).sum())
+    names = ("state", "no_change_state", *(("metres", "no_change_metres") if probe is not None else ()))
+    roots = (sums / len(rows)).sqrt().tolist()
+    return [{"steps": (i + 1) * config.action_repeat, **dict(zip(names, roots[i], strict=False))} for i in range(count)]
+
+
+def validation_loss(model: Dynamics, data: Transitions, rows: np.ndarray, training: DynamicsTraining) -> float:
+    """Return the training's loss on `rows`, or some thousands of them, averaged over the ensemble."""
+    rows = np.sort(np.random.default_rng(1).permutation(rows)[:VALIDATION_ROWS])
+    model.eval()
+    total = 0.0
+    with torch.inference_mode():
+        for part in np.split(rows, range(VALIDATION_BATCH, len(rows), VALIDATION_BATCH)):
+            total += float(_loss(model, data, part[None], training)) * len(part)
+    model.train()
+    return total / len(rows)
+
+
+def _go_on_from(start: Path | str, model: Dynamics, dataset: Dataset) -> str:
+    """Give `model` the weights and the conditioning of the bundle `start`, and return the hash of its weights."""
+    found, bundle = load_dynamics(start)
+    bundle.check_encoder(dataset.info.encoder_fingerprint, dataset.info.encoder_name)
+    if found.config != model.config or found.conditioning.config != model.conditioning.config:
+        raise VjepaError(f"{start} is a model of other sizes or states than this training's; give the same settings")
+    model.load_state_dict(found.state_dict())
+    return bundle.weights_sha256
+
+
+def _changes(training: DynamicsTraining) -> dict[str, int]:
+    given = {name: getattr(training, name) for name in ("members", "action_repeat", "history")}
+    return {name: value for name, value in given.items() if value}
+
+
+def _draw(rows: np.ndarray, shape: tuple[int, int], seed: int, step: int) -> np.ndarray:
+    """Return rows, (members, B), drawn for a step with replacement."""
+    return rows[np.random.default_rng((seed, 9, step)).integers(len(rows), size=shape)]
+
+
+def _gathered(
+    data: Transitions, rows: np.ndarray, history: int, horizon: int, repeat: int, device: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return states (K, B, history, S), actions (K, B, H, repeat, n) and the states that followed (K, B, H, S)."""
+    before = rows[..., None] + np.arange(1 - history, 1)
+    within = rows[..., None, None] + np.arange(horizon)[:, None] * repeat + np.arange(repeat)
+    after = rows[..., None] + np.arange(1, horizon + 1) * repeat
+    arrays = (data.states[before], data.actions[within], data.states[after])
+    states, actions, following = (torch.from_numpy(array.astype(np.float32)).to(device) for array in arrays)
+    return states, actions, following
+
+
+def _loss(model: Dynamics, data: Transitions, rows: np.ndarray, training: DynamicsTraining) -> Tensor:
+    config = model.config
+    gathered = _gathered(data, rows, config.history, training.horizon, config.action_repeat, training.device)
+    states, actions, following = gathered
+    kind = torch.device(training.device).type
+    with torch.autocast(kind, torch.bfloat16, enabled=training.dtype == "bfloat16"):
+        predicted = model.unroll(states, actions)
+    predicted = predicted.float() / model.delta_scale
+    return functional.smooth_l1_loss(predicted, (following / model.delta_scale).expand_as(predicted))
+
+
+def _delta_scale(data: Transitions, rows: np.ndarray, repeat: int) -> Tensor:
+    """Return the standard deviation of the change over a prediction's span, (S,)."""
+    rows = np.sort(np.random.default_rng(2).permutation(rows)[:STATISTICS_ROWS])
+    change = np.asarray(data.states[rows + repeat], np.float32) - np.asarray(data.states[rows], np.float32)
+    return torch.from_numpy(change.std(0)).clamp(min=1e-6)
+
+
+def _offset_probe(data: Transitions, episodes: np.ndarray) -> Any:
+    """Return a linear probe from states to the way from fingertip to target, m; None where no row knows it."""
+    rows = np.flatnonzero(np.isin(data.episode, episodes) & np.isfinite(data.offsets).all(1) & (data.left >= 0))
+    rows = np.sort(np.random.default_rng(3).permutation(rows)[:STATISTICS_ROWS])
+    if len(rows) < 100:
+        return None
+    held = np.random.default_rng(4).random(len(rows)) < 0.2
+    return fit_ridge(np.asarray(data.states[rows], np.float32), data.offsets[rows], held)
+
+
+def _card(name: str, fingerprint: str, facts: dict[str, Any]) -> str:
+    lines = "".join(
+        f"| {entry['steps']} | " + " | ".join(f"{value:.4g}" for key, value in entry.items() if key != "steps") + " |\n"
+        for entry in facts["open_loop"]
+    )
+    heads = [key.replace("_", " ") for key in (facts["open_loop"] or [{}])[0]]
+    table = f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}\n{lines}" if heads else ""
+    return (
+        f"# {name}\n\nA dynamics model (`{facts['training']['preset']}`, {facts['parameters']} parameters) of states "
+        f"made of latents of encoder {encoder_in_card(facts['encoder'], fingerprint)}, "
+        f"trained on {facts['transitions']} transitions.\n\n    "
+        f"{facts['command']}\n\nOpen loop, on episodes kept for validation: error by control steps ahead, in standard "
+        f"deviations of the states and in metres of the way from fingertip to target.\n\n{table}"
+    )

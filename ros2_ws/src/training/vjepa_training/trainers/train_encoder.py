@@ -1,0 +1,329 @@
+"""Training a small V-JEPA 2 encoder on a dataset that kept its frames: `vjepa train encoder`.
+
+Everything is drawn from the seed and the number of the step, so a run that was killed and goes on from its checkpoint
+gives what it would have given, and two runs on one machine and thread count are equal.
+"""
+
+import time
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vjepa_interfaces.bundle import WEIGHTS_FILE, write_bundle
+from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_perception.checkpoint import Checkpoint, find_checkpoint
+from vjepa_perception.encoder import empty_module
+from vjepa_perception.rotary import share_rotary_tables
+from vjepa_perception.weights import place_weights
+from vjepa_training.trainers.clip_sampler import ClipSampler
+from vjepa_training.data.dataset import Dataset
+from vjepa_training.trainers.encoder_objectives import JointEmbedding, MaskedPrediction
+from vjepa_training.trainers.optimiser import adamw, set_cosine_rate
+from vjepa_training.trainers.training_run import TrainingRun, identity_of, require_finite
+
+OBJECTIVES = ("joint-embedding", "masked")
+STATISTICS_BATCHES = 16
+LOG_EVERY = 20
+LEAST_RANK = 4.0
+"""Effective rank of the latents' cells below which they have collapsed."""
+
+
+class CollapseError(VjepaError):
+    """The latents have collapsed: nearly all of their variance lies in a few directions."""
+
+
+@dataclass(frozen=True)
+class EncoderTraining:
+    """How an encoder is trained.
+
+    Attributes:
+        encoder: bundle or checkpoint whose architecture and preprocessing it gets.
+        model: fields of transformers' `VJEPA2Config` that it has otherwise.
+        finetune: whether it begins with that one's weights too, instead of random ones.
+        augment: whether what it sees is changed at random, see `augment`; what it predicts never is.
+        objective: `joint-embedding` or `masked`.
+        steps: optimiser steps.
+        batch_size: clips a step.
+        learning_rate: at its highest, after the warm-up; it falls to 0 along a cosine.
+        warmup_steps: over which it rises.
+        weight_decay: AdamW's.
+        grid: cells along a side of the latents that the objective reads.
+        seed: of weights, targets and batches.
+        device: where it runs.
+        dtype: `float32` or `bfloat16`, in which the encoder computes; weights stay float32.
+        compile: whether the encoder goes through `torch.compile`.
+        validation_share: share of the episodes, the last ones, that are not trained on.
+        checkpoint_every: steps.
+    """
+
+    encoder: str
+    model: Mapping[str, Any] = field(default_factory=dict)
+    finetune: bool = False
+    augment: bool = False
+    objective: str = "joint-embedding"
+    steps: int = 5000
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    warmup_steps: int = 300
+    weight_decay: float = 0.05
+    grid: int = 4
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+    compile: bool = False
+    validation_share: float = 0.02
+    checkpoint_every: int = 200
+
+    def __post_init__(self) -> None:
+        """Refuse values that no training can have, with a VjepaError."""
+        if self.objective not in OBJECTIVES:
+            raise unknown_name("objective", self.objective, OBJECTIVES)
+        if self.dtype not in ("float32", "bfloat16"):
+            raise unknown_name("dtype", self.dtype, ("float32", "bfloat16"))
+        if self.finetune and self.model:
+            raise VjepaError(f"weights fit one model alone; leave out {', '.join(self.model)}, or finetune")
+        for name in ("steps", "batch_size", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise VjepaError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if not 0 < self.validation_share < 1:
+            raise VjepaError(f"validation_share is {self.validation_share}; expected above 0 and below 1")
+
+
+def train_encoder(
+    datasets: Sequence[Dataset],
+    training: EncoderTraining,
+    out: Path | str,
+    work: Path | str,
+    command: str,
+    on_step: Callable[[int, dict[str, float]], None] | None = None,
+) -> Path:
+    """Train an encoder and write its bundle into the folder `out`; return that folder.
+
+    Args:
+        datasets: which kept their frames.
+        training: how.
+        out: folder of the bundle; written at the end, and at every checkpoint.
+        work: folder of the checkpoint and of TensorBoard's events; a run found there goes on.
+        command: that the model card names.
+        on_step: called now and then with the number of steps done and the latest figures.
+
+    Raises:
+        CollapseError: the latents collapsed.
+        VjepaError: data that does not fit the encoder, or a checkpoint of another run.
+    """
+    out, work = Path(out), Path(work)
+    checkpoint = _checkpoint(training)
+    torch.manual_seed(training.seed)
+    encoder = _encoder(checkpoint, training)
+    sampler = ClipSampler(datasets, checkpoint, encoder.config.frames_per_clip, training.device)
+    rows, validation = sampler.split_rows(training.validation_share)
+    objective = _objective(training, encoder, sampler.joints).to(training.device)
+    parameters = [*encoder.parameters(), *(p for p in objective.parameters() if p.requires_grad)]
+    optimiser = adamw(parameters, training.learning_rate, training.weight_decay, betas=(0.9, 0.98))
+    identity = {**asdict(training), "data": [identity_of(dataset) for dataset in datasets]}
+    parts = {"encoder": encoder, "objective": objective, "optimiser": optimiser}
+    run = TrainingRun(work, identity, parts, training.device)
+    step, _ = run.resume()
+    if step == 0:
+        draws = (_draw(rows, training.batch_size, training.seed, -1 - i) for i in range(STATISTICS_BATCHES))
+        objective.fit_statistics([sampler.clips(draw) for draw in draws])
+    forward = torch.compile(objective) if training.compile else objective
+    card = _Card(out, checkpoint, training, datasets, command)
+    begun, since = time.monotonic(), step
+    if 0 < step < training.steps and on_step:
+        on_step(step, {})
+    with run.events(step) as log:
+        while step < training.steps:
+            set_cosine_rate(optimiser, training.learning_rate, step, training.steps, training.warmup_steps)
+            change = (training.seed, step) if training.augment else None
+            clips = sampler.clips(_draw(rows, training.batch_size, training.seed, step), change)
+            with _autocast(training):
+                loss, measured = forward(encoder, clips)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimiser.step()
+            step += 1
+            objective.after_step(encoder, step / training.steps)
+            latents = measured.pop("rows")
+            if step % LOG_EVERY == 0 or step == training.steps:
+                figures = {name: float(value) for name, value in measured.items()}
+                figures |= {"loss": float(loss.detach()), "rank": effective_rank(latents)}
+                figures["clips_per_s"] = (step - since) * training.batch_size / (time.monotonic() - begun)
+                require_finite(figures, step)
+                _require_spread(figures["rank"], step)
+                for name, value in figures.items():
+                    log.add_scalar(f"train/{name}", value, step)
+                if on_step:
+                    on_step(step, figures)
+            if step % training.checkpoint_every == 0 or step == training.steps:
+                figures = _validate(objective, encoder, sampler, validation, training)
+                for name, value in figures.items():
+                    log.add_scalar(f"validation/{name}", value, step)
+                if on_step:
+                    on_step(step, {f"validation_{name}": value for name, value in figures.items()})
+                run.save(step)
+                card.write(encoder, objective, step, figures)
+    return out
+
+
+def effective_rank(latents: Tensor) -> float:
+    """Return the effective rank of the cells of `latents`, (B, rows, D), each cell centred over the batch.
+
+    It is the exponential of the entropy of the singular values' shares (Roy and Vetterli, The effective rank, 2007).
+    """
+    cells = latents[:, 1:] - latents[:, 1:].mean(0)
+    values = torch.linalg.svdvals(cells.flatten(0, 1).float())
+    share = values / values.sum().clamp(min=1e-12)
+    return float(torch.exp(-(share * share.clamp(min=1e-12).log()).sum()))
+
+
+def _checkpoint(training: EncoderTraining) -> Checkpoint:
+    """Return the checkpoint whose architecture the encoder gets, with the fields that it has otherwise."""
+    checkpoint = find_checkpoint(training.encoder)
+    model = {**checkpoint.model, **training.model}
+    preprocessing = checkpoint.preprocessing
+    if "crop_size" in training.model:
+        preprocessing = replace(preprocessing, crop=model["crop_size"], resize=model["crop_size"])
+    return replace(checkpoint, model=model, preprocessing=preprocessing)
+
+
+def _encoder(checkpoint: Checkpoint, training: EncoderTraining) -> Any:
+    module = empty_module(checkpoint)
+    if training.finetune:
+        place_weights(module, checkpoint, torch.device(training.device), torch.float32)
+    else:
+        module.to_empty(device=training.device)
+        # Wider than V-JEPA 2's own 0.02, which a network this narrow learns slowly from: the signal keeps its size.
+        for name, parameter in module.named_parameters():
+            if parameter.ndim > 1:
+                nn.init.xavier_uniform_(parameter.data.view(parameter.shape[0], -1))
+            else:
+                nn.init.constant_(parameter.data, float("norm" in name and name.endswith("weight")))
+    if training.objective == "joint-embedding":
+        share_rotary_tables(module)
+        _speed_up(module)
+    return module.train().requires_grad_(True)
+
+
+def _speed_up(module: Any) -> None:
+    """Replace two steps by matrix products of the same result, several times as fast backwards on a CPU."""
+    size = module.config.hidden_size // module.config.num_attention_heads
+    turn = torch.zeros(size, size)
+    even = torch.arange(0, size, 2)
+    turn[even + 1, even], turn[even, even + 1] = -1.0, 1.0
+
+    def embed(self: Any, video: Tensor) -> Tensor:
+        """Patches as rows, instead of a convolution: (B, 3, frames, side, side) to (B, N, D)."""
+        t, p = self.tubelet_size, self.patch_size
+        split = video.unflatten(2, (-1, t)).unflatten(4, (-1, p)).unflatten(6, (-1, p))
+        patches = split.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)
+        return functional.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+
+    def rotate(x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+        """Queries or keys turned by a matrix of signs, instead of taking them apart and putting them together."""
+        cosines, sines = (table.to(x.dtype) for table in tables)
+        return x * cosines + (x @ turn.to(x)) * sines
+
+    embeddings = module.embeddings.patch_embeddings
+    embeddings.forward = types.MethodType(embed, embeddings)
+    for layer in module.layer:
+        layer.attention.apply_rotary_embeddings = rotate
+
+
+def _objective(training: EncoderTraining, encoder: Any, joints: Sequence[int]) -> JointEmbedding | MaskedPrediction:
+    if training.objective == "masked":
+        return MaskedPrediction(encoder.config, training.grid, encoder, training.seed)
+    return JointEmbedding(encoder.config, training.grid, joints, training.seed)
+
+
+def _draw(rows: np.ndarray, count: int, seed: int, step: int) -> np.ndarray:
+    """Return `count` of `rows` for a step, drawn with replacement; validation and statistics use negative steps."""
+    rng = np.random.default_rng((seed, int(step < 0), abs(step)))
+    return np.sort(rows[rng.integers(len(rows), size=count)])
+
+
+def _autocast(training: EncoderTraining) -> Any:
+    kind = torch.device(training.device).type
+    return torch.autocast(kind, torch.bfloat16, enabled=training.dtype == "bfloat16")
+
+
+@torch.no_grad()
+def _validate(
+    objective: Any, encoder: Any, sampler: ClipSampler, rows: np.ndarray, training: EncoderTraining
+) -> dict[str, float]:
+    sums: dict[str, float] = {}
+    batches = 8
+    encoder.eval()
+    for i in range(batches):
+        with _autocast(training):
+            _, parts = objective(encoder, sampler.clips(_draw(rows, training.batch_size, training.seed, -1 - i)))
+        parts["rank"] = torch.tensor(effective_rank(parts.pop("rows")))
+        for name, value in parts.items():
+            sums[name] = sums.get(name, 0.0) + float(value) / batches
+    encoder.train()
+    return sums
+
+
+def _require_spread(rank: float, step: int) -> None:
+    if rank < LEAST_RANK:
+        raise CollapseError(
+            f"the latents collapsed by step {step}: their effective rank is {rank:.1f}, at least {LEAST_RANK:g} is "
+            "expected; use the objective joint-embedding, a lower learning rate or more varied data"
+        )
+
+
+@dataclass(frozen=True)
+class _Card:
+    """Writes the bundle of an encoder in training."""
+
+    out: Path
+    checkpoint: Checkpoint
+    training: EncoderTraining
+    datasets: Sequence[Dataset]
+    command: str
+
+    def write(self, encoder: Any, objective: Any, step: int, figures: dict[str, float]) -> None:
+        """Write weights, configuration and card."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        trained = objective.teacher if isinstance(objective, MaskedPrediction) else encoder
+        tensors = {f"encoder.{name}": value.detach().cpu().contiguous() for name, value in trained.state_dict().items()}
+        temporary = self.out / (WEIGHTS_FILE + ".tmp")
+        temporary.write_bytes(save(tensors))
+        temporary.replace(self.out / WEIGHTS_FILE)
+        training = {name: value for name, value in asdict(self.training).items() if name != "encoder"}
+        config = {
+            "kind": "encoder",
+            "architecture": "vjepa2",
+            "clip_frames": encoder.config.frames_per_clip,
+            "model": self.checkpoint.model,
+            "preprocessing": asdict(self.checkpoint.preprocessing),
+            "training": training,
+            "steps_done": step,
+            "validation": figures,
+            "data": [source for dataset in self.datasets for source in dataset.info.sources],
+            "command": self.command,
+        }
+        write_bundle(self.out, config, self._text(encoder, step, figures))
+
+    def _text(self, encoder: Any, step: int, figures: dict[str, float]) -> str:
+        count = sum(parameter.numel() for parameter in encoder.parameters())
+        rows = "".join(f"| {name} | {value:.4g} |\n" for name, value in figures.items())
+        return (
+            f"# {self.out.name}\n\nA V-JEPA 2 video encoder of {count / 1e6:.2f} million parameters, trained on "
+            f"{sum(len(dataset.episodes) for dataset in self.datasets)} episodes "
+            f"({sum(map(len, self.datasets))} frames) of simulator video with the "
+            f"objective `{self.training.objective}`: {step} steps of {self.training.batch_size} clips.\n\n"
+            f"    {self.command}\n\nOn episodes it was not trained on, at the end:\n\n| figure | value |\n"
+            "| --- | --- |\n"
+            f"{rows}\nIt saw video, actions and joint readings; never target, fingertip or reward. `vjepa probe` says "
+            "what its latents hold.\n"
+        )

@@ -1,0 +1,317 @@
+"""Soft actor-critic in the simulator, on the states of a world model: `vjepa train sac`.
+
+The yardstick without a model: what reward alone teaches, by trying (Haarnoja et al., Soft Actor-Critic, 2018, with the
+learned temperature of their Soft Actor-Critic Algorithms and Applications, 2018). The algorithm is that of
+Stable-Baselines3. Encoder and conditioning stay frozen, so the actor reads what a dreamer's reads, and is its bundle.
+"""
+
+import math
+import sys
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3 import SAC
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from torch import nn
+
+from sim_bridge.env import SimConfig
+from vjepa_interfaces.bundle import arm_record, encoder_in_card
+from vjepa_interfaces.errors import VjepaError
+from vjepa_perception.encoder import Encoder
+from vjepa_planner.models.actor import Actor, ActorConfig, save_actor
+from vjepa_planner.models.dynamics import load_dynamics
+from vjepa_training.envs.gym_env import ConditionedStates, ReacherLatents
+from vjepa_training.trainers.training_run import Stateful, TrainingRun, require_finite
+from vjepa_training.envs.vec_env import SideBySide
+
+MOST_SEED = 6000
+RECENT_EPISODES = 100
+"""Episodes whose mean return is reported."""
+
+SHOWN = ("return", "ent_coef", "critic_loss")
+"""Figures beside the progress bar; TensorBoard has all of them."""
+
+
+@dataclass(frozen=True)
+class SacTraining:
+    """How an actor is trained.
+
+    Attributes:
+        steps: control steps in all environments together; the last step of all of them may go beyond.
+        episode_steps: of an episode. Short ones begin often, and a target is learned wherever one was.
+        envs: environments side by side, K.
+        action_repeat: control steps that an action is held in training: so noise gets the arm somewhere, and fewer
+            clips are encoded. One that an episode's end cuts short counts whole. What is learned acts at every step.
+        random_steps: first control steps, whose actions are drawn uniformly and which nothing is learned between.
+        updates: gradient steps an action.
+        batch_size: transitions a gradient step, drawn from all there were.
+        hidden: width of the two hidden layers of actor and critics.
+        discount: of a control step.
+        temperature: weight of the actions' entropy at first; it is learned.
+        learning_rate: of actor, critics and temperature.
+        checkpoint_every: control steps.
+        seed: of weights, draws and episodes.
+        device: where it trains.
+    """
+
+    steps: int = 100_000
+    episode_steps: int = 100
+    envs: int = 16
+    action_repeat: int = 4
+    random_steps: int = 2000
+    updates: float = 1.0
+    batch_size: int = 256
+    hidden: int = 256
+    discount: float = 0.99
+    temperature: float = 0.1
+    learning_rate: float = 5e-4
+    checkpoint_every: int = 5000
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Refuse values that no training can have, with a VjepaError."""
+        for name in ("steps", "envs", "action_repeat", "batch_size", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise VjepaError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if not self.updates * self.envs >= 1:
+            raise VjepaError(
+                f"updates is {self.updates} with {self.envs} environments; expected at least 1 for all of them together"
+            )
+        if not 0 <= self.seed <= MOST_SEED:
+            raise VjepaError(f"seed is {self.seed}; expected 0 to {MOST_SEED}, as episodes take seeds made from it")
+
+
+def train_sac(
+    encoder: Encoder,
+    sim: SimConfig,
+    dynamics: Path | str,
+    training: SacTraining,
+    out: Path | str,
+    work: Path | str,
+    command: str,
+    on_step: Callable[[int, int, dict[str, float]], None] | None = None,
+) -> dict[str, Any]:
+    """Train an actor, write its bundle into the folder `out` and return what its configuration says of it.
+
+    A run that was killed goes on from its checkpoint, networks, optimisers and transitions alike, but not to the bit:
+    the episodes that ran are lost, and what is drawn at random is drawn anew.
+
+    Args:
+        encoder: whose latents the states are made of.
+        sim: the simulation; its seed and the length of its episodes are the training's.
+        dynamics: bundle of the dynamics model whose conditioning makes them; nothing is predicted with it.
+        training: how.
+        out: folder of the bundle, written at the end.
+        work: folder of checkpoint and TensorBoard's events; a run found there goes on.
+        command: that the model card names.
+        on_step: called now and then with the steps done, those there are, and the latest figures.
+
+    Raises:
+        VjepaError: dynamics of another encoder or arm, or a checkpoint of another run.
+    """
+    model, bundle = load_dynamics(dynamics)
+    bundle.check_encoder(encoder.fingerprint, encoder.name)
+    conditioning = model.conditioning
+    sim = replace(sim, seed=sac_seed(training), episode_steps=training.episode_steps)
+    made = [ConditionedStates(ReacherLatents(sim, encoder), conditioning) for _ in range(training.envs)]
+    arm, control_period_s = made[0].env.arm, made[0].env.control_period_s
+    environments = SideBySide(made, sim.seed, training.action_repeat)
+    settings = {**asdict(training), "sim": asdict(sim)}
+    try:
+        bundle.check_arm(arm)
+        sac = _soft_actor_critic(environments, training)
+        weights = {"dynamics_sha256": bundle.weights_sha256}
+        parts: dict[str, Stateful] = {"networks": _Networks(sac), "replay": _Replay(sac)}
+        run = TrainingRun(work, {**settings, **weights}, parts, "cpu")
+        done, beside = run.resume()
+        if done:
+            if on_step and done < training.steps:
+                on_step(done, training.steps, {})
+            sac.num_timesteps = done // training.action_repeat  # It counts actions.
+            sac.set_random_seed(training.seed + done)
+            environments.next_seed = sim.seed + beside["episodes"]
+        with run.events(done) as log:
+            progress = _Progress(run, training, log, environments, beside.get("curve", []), on_step)
+            if done < training.steps:
+                left = math.ceil((training.steps - done) / training.action_repeat)
+                sac.learn(left, progress, log_interval=sys.maxsize, reset_num_timesteps=False)
+                progress.save()
+    finally:
+        environments.close()
+    curve = progress.curve
+    facts: dict[str, Any] = {
+        "encoder": encoder.name,
+        "arm": arm_record(arm),
+        "control_period_s": control_period_s,
+        "training": settings,
+        "command": command,
+        **weights,
+        "figures": {"return": curve[-1][1]} if curve else {},
+    }
+    actor = exported(sac, conditioning)
+    save_actor(out, actor, encoder.fingerprint, _card(Path(out).name, encoder.fingerprint, facts), facts)
+    return facts | {"curve": {"return": curve}}
+
+
+def sac_seed(training: SacTraining) -> int:
+    """Return the seed of the first episode: far from those of evaluations, and of DAgger's rounds."""
+    return 1_500_000_000 + training.seed * 100_000
+
+
+def exported(sac: SAC, conditioning: nn.Module) -> Actor:
+    """Return what `sac` learned as an `Actor` with `conditioning`, on the CPU.
+
+    It has the same layers and so the same mode. Its spread is not that of training, which limits it otherwise, but the
+    middle of what an `Actor` can have, in every state: the bundle promises the mode alone.
+    """
+    theirs, n = sac.actor, sac.action_space.shape[0]  # type: ignore[index]
+    first = theirs.latent_pi[0]
+    actor = Actor(ActorConfig(hidden=first.out_features, action_size=n), conditioning.config)  # type: ignore[arg-type]
+    actor.conditioning.load_state_dict(conditioning.state_dict())
+    mine = [layer for layer in actor.layers if isinstance(layer, nn.Linear)]
+    hidden = [layer for layer in theirs.latent_pi if isinstance(layer, nn.Linear)]
+    with torch.no_grad():
+        for own, learned in zip(mine, hidden, strict=False):
+            own.load_state_dict(learned.state_dict())
+        for name, tensor in mine[-1].named_parameters():
+            tensor.zero_()
+            tensor[:n] = theirs.mu.get_parameter(name)
+    return actor.eval()
+
+
+def _soft_actor_critic(environments: SideBySide, training: SacTraining) -> SAC:
+    return SAC(
+        "MlpPolicy",
+        environments,
+        learning_rate=training.learning_rate,
+        buffer_size=training.steps // training.action_repeat + 3 * training.envs,  # More than there will be.
+        learning_starts=training.random_steps // training.action_repeat,
+        batch_size=training.batch_size,
+        gamma=training.discount**training.action_repeat,
+        ent_coef=f"auto_{training.temperature}",
+        train_freq=1,  # Of all environments at once.
+        gradient_steps=round(training.updates * training.envs),
+        policy_kwargs={"net_arch": [training.hidden] * 2, "activation_fn": nn.ELU},  # As `Actor` has them.
+        seed=training.seed,
+        device=training.device,
+    )
+
+
+@dataclass(frozen=True)
+class _Networks:
+    """Actor, critics, temperature and their optimisers."""
+
+    sac: SAC
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**self.sac.get_parameters(), "log_ent_coef": self._temperature().detach()}
+
+    def load_state_dict(self, state: Any, /) -> None:
+        with torch.no_grad():
+            self._temperature().copy_(state["log_ent_coef"])
+        self.sac.set_parameters({name: part for name, part in state.items() if name != "log_ent_coef"})
+
+    def _temperature(self) -> torch.Tensor:
+        assert self.sac.log_ent_coef is not None
+        return self.sac.log_ent_coef
+
+
+@dataclass(frozen=True)
+class _Replay:
+    """The transitions so far. They all fit in: none is ever written over."""
+
+    sac: SAC
+    arrays = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+
+    def state_dict(self) -> dict[str, Any]:
+        replay = self._replay()
+        return {name: torch.from_numpy(getattr(replay, name)[: replay.pos]) for name in self.arrays}
+
+    def load_state_dict(self, state: Any, /) -> None:
+        replay = self._replay()
+        replay.pos = len(state["rewards"])
+        for name in self.arrays:
+            getattr(replay, name)[: replay.pos] = state[name].numpy()
+
+    def _replay(self) -> ReplayBuffer:
+        assert self.sac.replay_buffer is not None
+        return self.sac.replay_buffer
+
+
+class _Progress(BaseCallback):
+    """Follows a training: keeps the returns of its episodes, reports, and saves checkpoints."""
+
+    def __init__(
+        self,
+        run: TrainingRun,
+        training: SacTraining,
+        log: Any,
+        environments: SideBySide,
+        curve: list[list[float]],
+        on_step: Callable[[int, int, dict[str, float]], None] | None,
+    ):
+        super().__init__()
+        self._run, self._training, self._log, self._environments = run, training, log, environments
+        self._report = on_step
+        self.curve = curve
+        self._saved = 0
+        self._running = np.zeros(training.envs)
+        self._ended: deque[float] = deque(maxlen=RECENT_EPISODES)
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        episodes = self._environments.next_seed - sac_seed(self._training)
+        self._run.save(self._steps, {"curve": self.curve, "episodes": episodes})
+        self._saved = self._steps
+
+    @property
+    def _steps(self) -> int:
+        """Control steps done."""
+        return self.model.num_timesteps * self._training.action_repeat
+
+    def _on_training_start(self) -> None:
+        self._saved = self._steps
+
+    def _on_rollout_start(self) -> None:  # Between two actions, when all transitions are stored and learned from.
+        if self._steps >= self._saved + self._training.checkpoint_every:
+            self.save()
+
+    def _on_step(self) -> bool:
+        self._running += self.locals["rewards"]
+        ended = self.locals["dones"]
+        if ended.any():
+            self._ended.extend(self._running[ended].tolist())
+            self._running[ended] = 0
+            self._say()
+        return True
+
+    def _say(self) -> None:
+        step = self._steps
+        learned = {name.removeprefix("train/"): float(value) for name, value in self.logger.name_to_value.items()}
+        figures = {"return": float(np.mean(self._ended)), **learned}
+        require_finite(figures, step)
+        self.curve.append([step, figures["return"]])
+        for name, value in figures.items():
+            self._log.add_scalar(f"train/{name}", value, step)
+        if self._report:
+            told = {name: value for name, value in figures.items() if name in SHOWN}
+            self._report(min(step, self._training.steps), self._training.steps, told)
+
+
+def _card(name: str, fingerprint: str, facts: dict[str, Any]) -> str:
+    training, figures = facts["training"], facts["figures"]
+    earned = f"{figures['return']:.1f}" if figures else "not known"
+    return (
+        f"# {name}\n\nAn actor trained by soft actor-critic in the simulator (`{training['sim']['task']}`), on states "
+        f"made of latents of encoder {encoder_in_card(facts['encoder'], fingerprint)}: "
+        f"by reward alone, with no expert and no model's predictions.\n\n"
+        f"    {facts['command']}\n\nMean return of the last episodes of its training, of {training['episode_steps']} "
+        f"steps each and with the noise that it explores by: {earned}. `vjepa eval` says what it is worth without.\n"
+    )

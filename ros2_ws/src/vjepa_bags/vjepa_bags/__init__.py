@@ -1,0 +1,1 @@
+"""rosbag2 bags: written, read, checked and repaired."""

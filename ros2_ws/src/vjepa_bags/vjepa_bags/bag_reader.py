@@ -1,0 +1,409 @@
+"""rosbag2 bags as camera frames with what was measured at their stamps: MCAP or sqlite3, whoever recorded them.
+
+A bag is read once, in the order of arrival, and about a second of it is held: a frame waits until what belongs to it
+has arrived. A bag that a killed recorder left behind is read as far as it is whole.
+"""
+
+from collections import Counter, deque
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rosbags.typesys import Stores, get_typestore
+
+from vjepa_interfaces import topics
+from vjepa_interfaces.alignment import StampRing
+from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_interfaces.image_codec import stated_size
+from vjepa_interfaces.joint_states import Added, JointReading, JointStateRefusedError, JointStates
+from vjepa_interfaces.messages import Timestep, timestep_of
+from vjepa_interfaces.stamps import to_nanoseconds
+from vjepa_interfaces.yaml_file import read_yaml
+from vjepa_bags.bag_causes import JointStateCauses, RewardCauses
+from vjepa_bags.bag_counts import compare
+from vjepa_bags.bag_files import custom_data, open_files
+from vjepa_bags.bag_limits import BagLimitError, Meter
+from vjepa_bags.bag_order import in_order_of_time
+from vjepa_bags.bag_source import BagError, Source
+
+IMAGE, JOINT_STATES, JOINT_COMMAND = topics.IMAGE.name, topics.JOINT_STATES.name, topics.JOINT_COMMAND.name
+TIMESTEP, TARGET, FINGERTIP = topics.TIMESTEP.name, topics.TARGET.name, topics.FINGERTIP.name
+OF_THE_SIM = (TIMESTEP, TARGET, FINGERTIP)
+REWARD = "reward"
+"""A topic of others, which is read where it is asked for: a number that says how well the arm is doing."""
+TYPES: dict[str, tuple[str, ...]] = {
+    IMAGE: (topics.IMAGE.type, topics.COMPRESSED_IMAGE.type),
+    **{t.name: (t.type,) for t in (topics.JOINT_STATES, topics.JOINT_COMMAND, topics.TIMESTEP, topics.TARGET)},
+    FINGERTIP: (topics.FINGERTIP.type,),
+    REWARD: ("std_msgs/msg/Float64", "std_msgs/msg/Float32", "geometry_msgs/msg/Vector3Stamped"),
+}
+"""The topics that are read, by the stack's own names, and the types each may have."""
+
+_SMALL = {topics.JOINT_STATES.type, topics.TARGET.type, *TYPES[REWARD]}
+SETTLE_NS = 1_000_000_000
+"""How much later than a frame, by the bag's clock, what belongs to it may arrive."""
+LATER_FRAMES = 2
+"""Frames that must have come after it as well: with a slow encoder in lockstep a command takes longer than a second."""
+HELD_PICTURE_BYTES = 512 * 2**20
+"""Frames that wait take no more: twenty of uncompressed 4K. Then the oldest goes on with what has arrived."""
+MAX_SMALL_BYTES = 2**16
+"""Of a joint state, one of a thousand joints, of a point or a vector."""
+NAMING_MESSAGES = 1000
+"""Joint states and commands at the beginning of a bag that tell which joints are the arm's."""
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A camera frame and what was joined to it; None where the bag has nothing for it.
+
+    Attributes:
+        stamp_ns: the frame's stamp, nanoseconds.
+        image: the `sensor_msgs` Image or CompressedImage.
+        joint_state: the joints of the arm at this stamp, or their newest readings before (see `Bag.frames`).
+        timestep: reward, discount and step type.
+        target: (3,) m, world frame.
+        fingertip: (3,) m, world frame.
+        command: the `sensor_msgs/JointState` that answered this frame.
+        reward: the newest one at or before the frame, of a reward topic that was asked for.
+    """
+
+    stamp_ns: int
+    image: Any
+    joint_state: JointReading | None = None
+    timestep: Timestep | None = None
+    target: np.ndarray | None = None
+    fingertip: np.ndarray | None = None
+    command: Any | None = None
+    reward: float | None = None
+
+
+def topic_names(namespace: str = "", mapping: Path | None = None, reward: str = "") -> dict[str, str]:
+    """Return the absolute topic in a bag of each topic of `TYPES`, but for `REWARD` where none is asked for.
+
+    Args:
+        namespace: of the stack that was recorded.
+        mapping: YAML file of the topics that have other names: ours, relative, and theirs.
+        reward: topic of a reward; empty for none.
+
+    Raises:
+        BagError: the file is not such a mapping, or names a topic that is not read; or two of ours are one of theirs.
+    """
+    prefix = f"/{namespace.strip('/')}" if namespace.strip("/") else ""
+    names = {name: f"{prefix}/{name}" for name in TYPES if name != REWARD}
+    if reward:
+        names[REWARD] = reward if reward.startswith("/") else f"{prefix}/{reward}"
+    if mapping is not None:
+        _take_mapping(names, mapping, prefix)
+    for topic, count in Counter(names.values()).items():
+        if count > 1:
+            twice = " and ".join(name for name, other in names.items() if other == topic)
+            raise BagError(
+                f"{twice} are both read from '{topic}'; expected a topic of its own for each: correct --topics or "
+                "--reward-topic"
+            )
+    return names
+
+
+def _take_mapping(names: dict[str, str], mapping: Path, prefix: str) -> None:
+    """Put the topics that the file `mapping` names into `names`; BagError as `topic_names`."""
+    theirs = read_yaml(mapping, "topic mapping", BagError)
+    if not isinstance(theirs, Mapping) or not all(isinstance(name, str) and name for name in theirs.values()):
+        raise BagError(f"topic mapping '{mapping}' is not one; expected lines such as: {IMAGE}: /my_camera/image_raw")
+    for name, other in theirs.items():
+        own = str(name).strip("/")
+        if own not in names:
+            raise BagError(f"{mapping}: {unknown_name('topic', str(name), names)}")
+        names[own] = other if other.startswith("/") else f"{prefix}/{other}"
+
+
+class Bag:
+    """One rosbag2 bag, opened: a folder, or a single `.mcap` or `.db3` file.
+
+    Attributes:
+        path: where it lies.
+        about: what its recorder said of it: `custom_data` of rosbag2's metadata.
+        present: the topics of `TYPES` that it has messages of.
+        frame_count: messages of the image topic.
+        faults: what is wrong with the bag as such, in words, and how often.
+        notes: what is no fault, likewise.
+    """
+
+    def __init__(self, path: Path | str, names: Mapping[str, str]):
+        """Open the bag at `path`; `names` is what `topic_names` returns.
+
+        Raises:
+            BagError: there is no bag, or a topic has another type than expected.
+        """
+        self.path = Path(path).expanduser()
+        self.faults: Counter[str] = Counter()
+        self._sources, self._allowance = open_files(self.path, self.faults)
+        self.about = custom_data(self.path)
+        if self.about.get("closed") == "false":
+            self.faults["recorder killed before it closed the bag"] += 1
+        counts = _counts_by_type(self._sources)
+        names = dict(names)
+        compressed = f"{names[IMAGE]}/compressed"
+        if names[IMAGE] not in counts and compressed in counts:
+            names[IMAGE] = compressed
+        self._names = {topic: name for name, topic in names.items() if topic in counts}
+        self.present = frozenset(self._names.values())
+        self._types: dict[str, str] = {}
+        for topic, name in self._names.items():
+            if not any(kind in TYPES[name] for kind in counts[topic]):
+                kinds = " and ".join(kind or "topic without a type" for kind in counts[topic])
+                raise BagError(f"{self.path}: topic '{topic}' is a {kinds}; expected {' or '.join(TYPES[name])}")
+            self._types[topic] = _read_type(topic, counts[topic], TYPES[name], self.faults)
+        self.frame_count = counts[names[IMAGE]][self._types[names[IMAGE]]] if IMAGE in self.present else 0
+        expected = TYPES if self.present & set(OF_THE_SIM) else TYPES.keys() - OF_THE_SIM
+        self.notes: Counter[str] = Counter()
+        for name in TYPES:
+            if name in expected and name in names and name not in self.present:
+                # Of a real arm the efforts of the joint states tell what was done.
+                own = self.notes if name == JOINT_COMMAND and expected is not TYPES else self.faults
+                own[f"no topic {names[name]}"] += 1
+
+    def joint_names(self, faults: Counter[str] | None = None) -> tuple[str, ...]:
+        """Return the joints of the arm: those that are commanded, else the largest group in one joint state.
+
+        The first `NAMING_MESSAGES` joint states and commands tell; `faults` is counted up by what is wrong with them.
+
+        Raises:
+            BagError: two groups are the largest.
+        """
+        wanted = {t: name for t, name in self._names.items() if name in (JOINT_STATES, JOINT_COMMAND)}
+        groups: dict[frozenset[str], tuple[str, ...]] = {}
+        commanded: frozenset[str] = frozenset()
+        messages = _messages(self._sources, wanted, self._types, Counter() if faults is None else faults)
+        for name, _, message in islice(messages, NAMING_MESSAGES):
+            joints = tuple(message.name)
+            if name == JOINT_STATES and joints:
+                groups.setdefault(frozenset(joints), joints)
+            elif joints and not commanded:
+                commanded = frozenset(joints)
+        messages.close()
+        all_joints = dict.fromkeys(joint for group in groups.values() for joint in group)
+        if commanded and commanded <= all_joints.keys():
+            return tuple(joint for joint in all_joints if joint in commanded)
+        largest = sorted(groups, key=len, reverse=True)
+        if len(largest) > 1 and len(largest[0]) == len(largest[1]):
+            raise BagError(
+                f"{self.path} has joint states of {', '.join(groups[largest[0]])} and of "
+                f"{', '.join(groups[largest[1]])}; name those of the arm with --joints, or give --task"
+            )
+        return groups[largest[0]] if largest else ()
+
+    def frames(
+        self,
+        joint_state_max_age_ns: int,
+        faults: Counter[str],
+        joint_names: Sequence[str] | None = None,
+        derive_velocity: bool = False,
+        notes: Counter[str] | None = None,
+    ) -> Generator[Frame, None, None]:
+        """Yield the frames with what belongs to them, in the order of their arrival, each stamp once.
+
+        Everything is joined by equal stamp. Only where the bag has no timesteps, so that the joint states come from an
+        independent sensor, theirs are joined causally: the newest at or before the frame, up to the age given. So is
+        a reward, which without a stamp of its own counts from its arrival on.
+
+        Args:
+            joint_state_max_age_ns: see above, nanoseconds.
+            faults: is counted up by what was wrong on the way, in words.
+            joint_names: joints of the arm; None for `joint_names()`. Joint states of others are left aside.
+            derive_velocity: see `JointStates`.
+            notes: is counted up by what is no fault, in words.
+        """
+        exact = TIMESTEP in self.present
+        names = self.joint_names() if joint_names is None else joint_names
+        rings = {name: StampRing() for name in TYPES if name not in (IMAGE, JOINT_STATES)}
+        joints = JointStates(names, derive_velocity, exact)
+        causes = JointStateCauses(names, exact, joint_state_max_age_ns, SETTLE_NS * 1e-9)
+        reward_causes = RewardCauses(joint_state_max_age_ns)
+        waiting: deque[tuple[int, int, Any]] = deque()
+        newest_frame_ns: int | None = None
+        held_bytes = 0
+
+        def settle() -> Frame:
+            nonlocal held_bytes
+            arrived_ns, stamp_ns, image = waiting.popleft()
+            held_bytes -= len(image.data)
+            reading = joints.at(stamp_ns) if exact else joints.at_or_before(stamp_ns, joint_state_max_age_ns)
+            reward = rings[REWARD].at_or_before(stamp_ns, joint_state_max_age_ns)
+            causes.frame(stamp_ns, arrived_ns, reading is not None)
+            reward_causes.frame(stamp_ns, arrived_ns, reward is not None)
+            return Frame(
+                stamp_ns=stamp_ns,
+                image=image,
+                joint_state=reading,
+                timestep=rings[TIMESTEP].at(stamp_ns),
+                target=rings[TARGET].at(stamp_ns),
+                fingertip=rings[FINGERTIP].at(stamp_ns),
+                command=rings[JOINT_COMMAND].at(stamp_ns),
+                reward=reward,
+            )
+
+        def hold(name: str, stamp_ns: int, arrived_ns: int, message: Any) -> None:
+            try:
+                if name != JOINT_STATES:
+                    rings[name].add(stamp_ns, _value(name, message))
+                    if name == REWARD:
+                        reward_causes.hold(stamp_ns, arrived_ns)
+                    return
+                added = joints.add(stamp_ns, message)
+            except JointStateRefusedError as error:
+                faults[str(error)] += 1
+                return
+            except VjepaError:
+                faults[f"unreadable message on {name}"] += 1
+                return
+            if added == Added.OTHER_JOINTS:
+                if message.name:
+                    causes.other(message.name)
+                else:
+                    faults["joint state that names no joint"] += 1
+                return
+            causes.hold(stamp_ns, arrived_ns, message)
+            if added == Added.PARTLY:
+                faults["joint state without a finite position of each joint"] += 1
+
+        found = _messages(self._sources, self._names, self._types, faults)
+        try:
+            for name, arrived_ns, message in self._within_allowance(found, faults):
+                stamp_ns = to_nanoseconds(message.header.stamp) if hasattr(message, "header") else arrived_ns
+                if stamp_ns == 0 and name != JOINT_STATES:
+                    if name != JOINT_COMMAND or np.any(message.effort):  # A planner that is switched off sends zeros.
+                        faults[f"{'frame' if name == IMAGE else f'message on {name}'} without a stamp"] += 1
+                    continue
+                if name == IMAGE and stamp_ns == newest_frame_ns:
+                    faults["repeated stamp of a frame"] += 1
+                    continue
+                if name == IMAGE:
+                    begins_anew = newest_frame_ns is not None and stamp_ns < newest_frame_ns
+                    newest_frame_ns = stamp_ns
+                elif name == JOINT_STATES:
+                    is_own = stamp_ns != 0 and not set(names).isdisjoint(message.name)
+                    begins_anew = is_own and joints.begins_anew(stamp_ns)
+                else:
+                    begins_anew = rings[name].begins_anew(stamp_ns)
+                if begins_anew:
+                    while waiting and waiting[0][1] > stamp_ns:  # A new time line, which the rings begin anew with.
+                        yield settle()
+                while len(waiting) > LATER_FRAMES and (
+                    arrived_ns - waiting[0][0] > SETTLE_NS or held_bytes > HELD_PICTURE_BYTES
+                ):
+                    yield settle()
+                if name == IMAGE:
+                    waiting.append((arrived_ns, stamp_ns, message))
+                    held_bytes += len(message.data)
+                else:
+                    hold(name, stamp_ns, arrived_ns, message)
+            while waiting:
+                yield settle()
+        finally:
+            found.close()
+            causes.report(joints.seen, joints.outliers, faults, Counter() if notes is None else notes)
+            reward_causes.report(faults)
+            for name, ring in rings.items():
+                ring.outliers.report(f"message on {name}", faults)
+
+    def _within_allowance(
+        self, found: Iterator[tuple[str, int, Any]], faults: Counter[str]
+    ) -> Iterator[tuple[str, int, Any]]:
+        """Yield messages until their compressed pictures state more pixels than the size of the bag explains."""
+        meter = Meter(self._allowance)
+        for name, arrived_ns, message in found:
+            if name == IMAGE and hasattr(message, "format"):
+                width, height = stated_size(message.data.tobytes()) or (0, 0)
+                try:
+                    meter.picture(width * height)
+                except BagLimitError as error:
+                    faults[f"too much: nothing read from there on ({error})"] += 1
+                    return
+            yield name, arrived_ns, message
+
+
+def messages_of(
+    path: Path | str, wanted: Mapping[str, topics.Topic], faults: Counter[str]
+) -> Iterator[tuple[topics.Topic, int, Any]]:
+    """Open a bag and return topic, time of arrival (ns) and message of what it has of some topics, as they arrived.
+
+    Args:
+        path: the bag: a folder, or a single `.mcap` or `.db3` file.
+        wanted: the topics to read, by their absolute names in the bag.
+        faults: is counted up by what was wrong on the way, in words.
+
+    Raises:
+        BagError: there is no bag.
+    """
+    sources, _ = open_files(Path(path).expanduser(), faults)
+    counts = _counts_by_type(sources)
+    types = {name: wanted[name].type for name in sorted(wanted.keys() & counts.keys())}
+    for name, kind in types.items():
+        _read_type(name, counts[name], (kind,), faults)
+    found = _messages(sources, {name: name for name in types}, types, faults)
+    return ((wanted[name], arrived_ns, message) for name, arrived_ns, message in found)
+
+
+def _counts_by_type(sources: Iterable[Source]) -> dict[str, Counter[str]]:
+    """Return the number of messages by type of each topic that has messages."""
+    found: dict[str, Counter[str]] = {}
+    for source in sources:
+        for topic, counts in source.topics().items():
+            if counts.total():
+                found.setdefault(topic, Counter()).update(+counts)
+    return found
+
+
+def _read_type(topic: str, counts: Counter[str], valid: Sequence[str], faults: Counter[str]) -> str:
+    """Return which of the `valid` types of a topic is read, that of the most messages; count those of other types."""
+    chosen = max(valid, key=lambda kind: counts[kind])
+    for kind, count in counts.items():
+        if kind != chosen:
+            faults[f"message on {topic} of type {kind or '(none)'}; those of {chosen} are read"] += count
+    return chosen
+
+
+def _messages(
+    sources: Iterable[Source], names: Mapping[str, str], types: Mapping[str, str], faults: Counter[str]
+) -> Generator[tuple[str, int, Any], None, None]:
+    """Yield topic (our name), time of arrival (ns) and message, as far as each file of the bag can be read.
+
+    At the end the messages read are compared with those that the files have.
+    """
+    store = get_typestore(Stores.ROS2_JAZZY)
+    sources = list(sources)
+    lost: Counter[str] = Counter()
+    read: Counter[str] = Counter()
+    try:
+        for topic, arrived_ns, data in in_order_of_time(sources, {topic: types[topic] for topic in names}, lost):
+            read[topic] += 1
+            name = names[topic]
+            if types[topic] in _SMALL and len(data) > MAX_SMALL_BYTES:
+                faults[f"message on {name} of more than {MAX_SMALL_BYTES} bytes"] += 1
+                continue
+            try:
+                message = store.deserialize_cdr(data, types[topic])
+            except Exception:  # rosbags raises many kinds on bytes that are no such message
+                faults[f"unreadable message on {name}"] += 1
+                continue
+            yield name, arrived_ns, message
+    finally:
+        faults.update(lost)
+    counts = _counts_by_type(sources)
+    for topic in sorted(names):
+        named = sum(count for fault, count in lost.items() if fault.startswith(f"message on {topic} lost"))
+        compare(topic, read[topic] + named, counts[topic][types[topic]], "the bag", faults)
+
+
+def _value(name: str, message: Any) -> Any:
+    """Return what a message of the topic `name` says, as `Frame` holds it."""
+    if name == TIMESTEP:
+        return timestep_of(message)
+    if name == REWARD:
+        return float(message.vector.x if hasattr(message, "vector") else message.data)
+    if name in (TARGET, FINGERTIP):
+        return np.array([message.point.x, message.point.y, message.point.z])
+    return message

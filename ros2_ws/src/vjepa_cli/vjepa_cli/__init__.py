@@ -1,0 +1,1 @@
+"""The `vjepa` command line."""

@@ -1,0 +1,110 @@
+"""`vjepa goal set`: gives a running stack a goal, from a picture or from what it sees now."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from rcl_interfaces.srv import GetParameters
+from rclpy.parameter import parameter_value_to_python
+from sensor_msgs.msg import Image
+
+from vjepa_cli.commands.graph import add_stack_arguments, joined_stack
+from vjepa_bringup.monitor import Monitor, text_in
+from vjepa_interfaces import topics
+from vjepa_interfaces.bundle import find_bundle
+from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.managed_node import qos_profile
+from vjepa_interfaces.messages import fill_goal, latent_of
+from vjepa_interfaces.stamps import set_stamp
+
+LATENT_TIMEOUT_S = 10.0
+ATTEMPTS, ATTEMPT_S = 20, 0.5
+ENCODER_PARAMETERS = ("encoder", "device", "dtype", "clip_frames", "grid")
+
+
+def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `goal`."""
+    goal = commands.add_parser("goal", help="give a running stack a goal, for planners that seek one")
+    actions = goal.add_subparsers(required=True, metavar="ACTION")
+    setting = actions.add_parser("set", help="seek the latent of a picture, or of what the stack sees now")
+    which = setting.add_mutually_exclusive_group(required=True)
+    which.add_argument("--image", metavar="FILE", help="a picture of the goal as the stack's camera would show it")
+    which.add_argument("--live", action="store_true", help="what the stack sees now")
+    setting.add_argument("--encoder", help="of the picture: bundle, folder or hub id (default: the stack's own)")
+    setting.set_defaults(function=goal_set)
+    add_stack_arguments(setting)
+
+
+def goal_set(arguments: argparse.Namespace) -> int:
+    """`vjepa goal set`: the exit status says whether the planner has taken the goal."""
+    if arguments.live and arguments.encoder:
+        raise VjepaError("--encoder is for --image; what the stack sees now is encoded already")
+    picture = None
+    if arguments.image:
+        from vjepa_training.evaluation.goals import read_picture
+
+        picture = read_picture(Path(arguments.image))
+    with joined_stack(arguments) as monitor:
+        latent, fingerprint = _live(monitor) if picture is None else _encoded(monitor, picture, arguments.encoder)
+        values = _give(monitor, latent, fingerprint)
+        print("goal: {} x {} latent of encoder {}".format(*latent.shape, fingerprint))
+        if values["seeks_goal"] != "True":
+            print(f"planner '{values['planner']}' drives, which seeks no goal; one with the objective 'goal' does")
+    return 0
+
+
+def _live(monitor: Monitor) -> tuple[np.ndarray, str]:
+    """Return the next latent of the stack, float32 of (rows, dimension), and its encoder's fingerprint."""
+    latents: list[Image] = []
+    subscription = monitor.node.create_subscription(
+        Image, topics.LATENT.name, latents.append, qos_profile(topics.LATENT)
+    )
+    seen = monitor.wait_until(lambda: latents and monitor.encoder_info, LATENT_TIMEOUT_S)
+    monitor.node.destroy_subscription(subscription)
+    if not seen:
+        raise VjepaError(f"no latent within {LATENT_TIMEOUT_S:.0f} s; is the stack running? see: vjepa status")
+    return latent_of(latents[-1]), monitor.encoder_info["fingerprint"]
+
+
+def _encoded(monitor: Monitor, picture: np.ndarray, encoder: str | None) -> tuple[np.ndarray, str]:
+    """Return the latent of a picture by the stack's encoder, or another one, and the fingerprint of that."""
+    request = GetParameters.Request(names=list(ENCODER_PARAMETERS))
+    response = monitor.call(GetParameters, "vjepa_perception/get_parameters", request)
+    if response is None or len(response.values) != len(ENCODER_PARAMETERS):
+        raise VjepaError("vjepa_perception does not answer; start a stack with ./vjepa run, or see ./vjepa status")
+    values = dict(zip(ENCODER_PARAMETERS, map(parameter_value_to_python, response.values), strict=True))
+    if encoder:
+        values["encoder"] = find_bundle(encoder)
+    from vjepa_training.evaluation.goals import picture_latent
+
+    return picture_latent(picture, values)
+
+
+def _give(monitor: Monitor, latent: np.ndarray, fingerprint: str) -> dict[str, str]:
+    """Publish a goal, and return what the planner then says of itself.
+
+    Raises:
+        VjepaError: the planner refuses the goal, with its reason, or does not answer.
+    """
+    message = Image()
+    fill_goal(message, latent, fingerprint)
+    stamp_ns = monitor.node.get_clock().now().nanoseconds
+    set_stamp(message.header.stamp, stamp_ns)
+    publisher = monitor.node.create_publisher(Image, topics.GOAL.name, qos_profile(topics.GOAL))
+    refused = f"{stamp_ns}: "
+
+    def said(key: str) -> str:
+        return text_in(monitor.diagnostics, "vjepa_planner", key)
+
+    def answered() -> bool:
+        return said("goal") == str(stamp_ns) or said("refused_goal").startswith(refused)
+
+    for _ in range(ATTEMPTS):  # What is sent before the planner has met the publisher does not arrive.
+        publisher.publish(message)
+        if monitor.wait_until(answered, ATTEMPT_S):
+            break
+    else:
+        raise VjepaError("vjepa_planner has not taken the goal; is it active? see: vjepa status")
+    if said("refused_goal").startswith(refused):
+        raise VjepaError(said("refused_goal").removeprefix(refused))
+    return monitor.diagnostics["vjepa_planner"][2]

@@ -1,0 +1,256 @@
+"""Commands that talk to a running stack: `vjepa planner`, `vjepa record`, `vjepa status`."""
+
+import argparse
+import contextlib
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rcl_interfaces.srv import GetParameters, SetParametersAtomically
+from rclpy.parameter import Parameter, parameter_value_to_python
+from std_srvs.srv import SetBool
+
+from vjepa_cli import arguments as types
+from vjepa_bringup.discovery import discovery_environment, discovery_of_shell
+from vjepa_bringup.domains import RunningStack, running_stacks
+from vjepa_bringup.graph import CONSUMERS, default_parameters, read_parameter_file
+from vjepa_bringup.interrupts import interruptible
+from vjepa_bringup.monitor import Monitor
+from vjepa_cli.scoreboard import require_writable, write_json
+from vjepa_interfaces.bundle import find_bundle
+from vjepa_interfaces.environment import environment_of
+from vjepa_interfaces.errors import VjepaError
+from vjepa_training.evaluation.score import ScoreKeeper
+
+DIAGNOSTICS_TIMEOUT_S = 5.0
+LOADING_TIMEOUT_S = 120.0
+STANDSTILL_S = 60.0
+NO_ANSWER = "vjepa_planner does not answer; start a stack with ./vjepa run, or see ./vjepa status"
+
+
+def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `planner`, `record` and `status`."""
+    planner = commands.add_parser("planner", help="list the planners of a running stack, or swap the one that drives")
+    actions = planner.add_subparsers(required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="the planners installed, and in a running stack those that are ready")
+    listing.set_defaults(function=planner_list)
+    setting = actions.add_parser("set", help="swap the planner that drives")
+    setting.add_argument("name")
+    setting.add_argument(
+        "--params-file", default="", help="with its options in there: it is loaded anew with them, and then swapped in"
+    )
+    setting.set_defaults(function=planner_set)
+    record = commands.add_parser(
+        "record", help="record a running stack into a rosbag2 bag, until Ctrl-C or for a while"
+    )
+    length = record.add_mutually_exclusive_group()
+    length.add_argument("--seconds", type=types.seconds, help="stop after so many seconds")
+    length.add_argument("--episodes", type=types.positive, help="stop after so many whole episodes")
+    record.add_argument("--json", metavar="FILE", help="write which bag it was, and how many whole episodes are in it")
+    record.set_defaults(function=record_command)
+    status = commands.add_parser("status", help="what a running stack says of itself")
+    status.set_defaults(function=status_command)
+    for parser in (listing, setting, record, status):
+        add_stack_arguments(parser)
+
+
+def add_stack_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what says which running stack is meant; see `joined_stack`."""
+    parser.add_argument("--domain", type=types.domain, help="ROS domain of the stack (default: the one that runs here)")
+    parser.add_argument("--namespace", type=types.namespace, help="ROS namespace of the stack")
+
+
+def _find_stack(arguments: argparse.Namespace) -> RunningStack:
+    """Return what is known of the stack meant, the one given, else the only one running.
+
+    A domain in which no stack of this user runs is joined as the user's shell says, else on this host alone.
+    """
+    stacks = running_stacks()
+    if arguments.domain is not None:
+        known = [stack for stack in stacks if stack.domain == arguments.domain]
+        stack = known[0] if known else RunningStack(arguments.domain, os.getpid(), discovery=discovery_of_shell())
+    elif len(stacks) == 1:
+        stack = stacks[0]
+    elif not stacks:
+        raise VjepaError("no stack is running here; start one with: vjepa run (or name a ROS domain with --domain)")
+    else:
+        domains = ", ".join(str(stack.domain) for stack in stacks)
+        raise VjepaError(f"{len(stacks)} stacks are running, in ROS domains {domains}; choose one with --domain")
+    return stack if arguments.namespace is None else dataclasses.replace(stack, namespace=arguments.namespace)
+
+
+@contextlib.contextmanager
+def joined_stack(arguments: argparse.Namespace, keeper: ScoreKeeper | None = None) -> Iterator[Monitor]:
+    """Listen to the stack that `add_stack_arguments` names, else the only one running, while the context lasts."""
+    stack = _find_stack(arguments)
+    with (
+        interruptible() as interrupts,
+        environment_of(discovery_environment(stack.discovery)),
+        Monitor(stack.domain, stack.namespace, keeper) as monitor,
+        interrupts.let_in(),
+    ):
+        yield monitor
+
+
+def planner_list(arguments: argparse.Namespace) -> int:
+    """`vjepa planner list`."""
+    if arguments.domain is None and not running_stacks():
+        from vjepa_training.catalogue import installed_planners
+
+        print("installed: " + ", ".join(installed_planners()))
+        print("no stack is running here")
+        return 0
+    with joined_stack(arguments) as monitor:
+        if not monitor.wait_until(lambda: "ready" in monitor.diagnostics.get("vjepa_planner", ("", "", {}))[2], 5.0):
+            raise VjepaError("vjepa_planner says nothing; start a stack with ./vjepa run, or see ./vjepa status")
+        values = monitor.diagnostics["vjepa_planner"][2]
+        chosen, driving = values["planner"], values.get("driving", values["planner"])
+        for name in values["ready"].split(", "):
+            waits = f" (chosen; {driving} drives: {values.get('last_fallback', '')})" if driving != chosen else ""
+            print(f"{'*' if name == driving else ' '} {name}{waits if name == chosen else ''}")
+        for key, reason in values.items():
+            if key.startswith("not ready: "):
+                print(f"  {key.removeprefix('not ready: ')} (not ready: {reason})")
+    return 0
+
+
+def planner_set(arguments: argparse.Namespace) -> int:
+    """`vjepa planner set NAME`: the exit status says whether the swap was accepted."""
+    options = _options_of(arguments.name, arguments.params_file) if arguments.params_file else {}
+    with joined_stack(arguments) as monitor:
+        changed = _changed(monitor, options)
+        if changed:
+            set_parameters(monitor, changed)
+            monitor.diagnostics.pop("vjepa_planner", None)  # What was said before says nothing of these.
+            print(f"loading {arguments.name} with {', '.join(changed)}", flush=True)
+            monitor.wait_until(lambda: _has_loaded(monitor, arguments.name), LOADING_TIMEOUT_S)
+        set_parameters(monitor, {"planner": arguments.name})
+        print(f"planner: {arguments.name}")
+    return 0
+
+
+def _options_of(planner: str, params_file: str) -> dict[str, Any]:
+    """Return the options of `planner` in a parameter file by parameter; of bundles, where they are for any folder."""
+    parameters = read_parameter_file(Path(params_file)).get("vjepa_planner", {})
+    found = {name: value for name, value in parameters.items() if name.startswith(f"{planner}.")}
+    if not found:
+        raise VjepaError(
+            f"{params_file} has no options of {planner}; expected vjepa_planner parameters {planner}.OPTION"
+        )
+    return {name: _anywhere(value) for name, value in found.items()}
+
+
+def _anywhere(value: Any) -> Any:
+    """Return the path of a bundle so that a stack finds it that was started in another folder; else `value` itself."""
+    if not isinstance(value, str):
+        return value
+    found = Path(find_bundle(value)).expanduser()
+    return str(found.resolve()) if value and found.is_dir() else value
+
+
+def _changed(monitor: Monitor, options: dict[str, Any]) -> dict[str, Any]:
+    """Return those options that the planner of a running stack has otherwise."""
+    if not options:
+        return {}
+    request = GetParameters.Request(names=list(options))
+    response = monitor.call(GetParameters, "vjepa_planner/get_parameters", request)
+    if response is None:
+        raise VjepaError(NO_ANSWER)
+    present = [_anywhere(parameter_value_to_python(value)) for value in response.values]
+    if len(present) != len(options):
+        return options  # Of one that the stack was not started with; setting it says so.
+    return {name: new for (name, new), old in zip(options.items(), present, strict=True) if old != new}
+
+
+def _has_loaded(monitor: Monitor, planner: str) -> bool:
+    """Say whether new options of `planner` have been tried, or never will be: setting it says what came of it."""
+    values = monitor.diagnostics.get("vjepa_planner", ("", "", {}))[2]
+    if "ready" in values and planner not in values["ready"].split(", "):
+        return True
+    return values.get(f"new options: {planner}", "loading") != "loading"
+
+
+def set_parameters(monitor: Monitor, values: dict[str, Any]) -> None:
+    """Set parameters of the planner of a running stack all at once, or raise a VjepaError with why it refuses them."""
+    parameters = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
+    request = SetParametersAtomically.Request(parameters=parameters)
+    response = monitor.call(SetParametersAtomically, "vjepa_planner/set_parameters_atomically", request)
+    if response is None:
+        raise VjepaError(NO_ANSWER)
+    if not response.result.successful:
+        raise VjepaError(response.result.reason)
+
+
+def record_command(arguments: argparse.Namespace) -> int:
+    """`vjepa record`: start the stack's recorder, and stop it at the end, whatever ends it."""
+    if arguments.json:
+        require_writable(arguments.json)
+    keeper = ScoreKeeper(default_parameters()["sim_bridge"]["task"])  # Whatever the task is: episodes are counted.
+    with joined_stack(arguments, keeper) as monitor:
+        interrupted = False
+        said = _record(monitor, True)
+        first = len(keeper.episodes)
+        try:
+            print(f"{said}; Ctrl-C stops", flush=True)
+            if arguments.episodes:
+                _spin_until_finished(monitor, keeper, first + arguments.episodes)
+            else:
+                monitor.spin(arguments.seconds or math.inf)
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            print(_record(monitor, False))
+        if interrupted and arguments.episodes:
+            raise KeyboardInterrupt
+        if arguments.json:
+            bag = Path(said.removeprefix("recording into "))
+            if not bag.is_dir():
+                raise VjepaError(f"{bag} is not seen from here; record from the folder in which the stack was started")
+            episodes = sum(episode.done for episode in keeper.episodes[first:])
+            write_json(arguments.json, {"bag": str(bag), "episodes": episodes, "namespace": monitor.namespace})
+    return 0
+
+
+def _spin_until_finished(monitor: Monitor, keeper: ScoreKeeper, count: int) -> None:
+    """Listen until `count` episodes have begun and ended, those before the recording included.
+
+    Raises:
+        VjepaError: the simulation stands still.
+    """
+    steps, moved_s = -1, time.monotonic()
+    while len(keeper.episodes) < count or not keeper.episodes[count - 1].done:
+        monitor.spin(0.1)
+        seen = sum(episode.steps for episode in keeper.episodes) + len(keeper.episodes)
+        if seen != steps:
+            steps, moved_s = seen, time.monotonic()
+        if time.monotonic() - moved_s > STANDSTILL_S:
+            raise VjepaError(f"no step of an episode for {STANDSTILL_S:.0f} s; is the stack running? see: vjepa status")
+
+
+def _record(monitor: Monitor, on: bool) -> str:
+    response = monitor.call(SetBool, "episode_recorder/record", SetBool.Request(data=on), 10.0)
+    if response is None:
+        raise VjepaError("episode_recorder does not answer; start a stack with ./vjepa run, or see ./vjepa status")
+    if not response.success:
+        raise VjepaError(response.message)
+    return response.message
+
+
+def status_command(arguments: argparse.Namespace) -> int:
+    """`vjepa status`: exit status 0 when every node is active and none reports an error."""
+    expected = len(CONSUMERS) + 2  # With the source of frames and the stack manager.
+    with joined_stack(arguments) as monitor:
+        monitor.wait_until(lambda: len(monitor.diagnostics) >= expected, DIAGNOSTICS_TIMEOUT_S)
+        if not monitor.diagnostics:
+            raise VjepaError("no node of a stack says anything in this domain")
+        active = monitor.is_active()
+        for name, (_, message, values) in sorted(monitor.diagnostics.items()):
+            print(f"{name}: {message}")
+            for key, value in values.items():
+                print(f"    {key}: {value}")
+        print("active" if active else "not active")
+        return 0 if active and not monitor.errors() else 1

@@ -1,0 +1,207 @@
+"""`vjepa probe`: what can be read off an encoder's latents, as a table, JSON and a picture."""
+
+import argparse
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from vjepa_cli import arguments as types
+from vjepa_bringup.graph import StackOptions, merged_parameters, versions
+from vjepa_bringup.options import replace
+from vjepa_cli.scoreboard import require_writable, write_json
+from vjepa_interfaces.errors import VjepaError
+
+
+def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `probe`."""
+    probe = commands.add_parser(
+        "probe", help="linear and attentive probes on an encoder's latents, against an untrained encoder and raw pixels"
+    )
+    probe.add_argument("--encoder", help="bundle, checkpoint folder or hub id")
+    probe.add_argument("--device", help="auto, cpu or cuda")
+    probe.add_argument("--data", metavar="DS", help="a dataset with frames, or with latents alone (default: simulate)")
+    probe.add_argument("--task", help="dm_control task to simulate, such as reacher-easy")
+    probe.add_argument("--episodes", type=types.positive, help="episodes to simulate (default 1000)")
+    probe.add_argument("--seed", type=types.seed, help="episode i uses seed + i (default 1000000)")
+    probe.add_argument("--episode-steps", type=types.positive, help="control steps of an episode (default 50)")
+    probe.add_argument("--randomize", action="store_true", help="draw camera, colours, lights and target size anew")
+    probe.add_argument("--workers", type=types.positive, help="processes that simulate (default 2)")
+    probe.add_argument("--no-attentive", action="store_true", help="linear probes alone")
+    probe.add_argument("--json", metavar="FILE", help="write every figure as JSON")
+    probe.add_argument("--markdown", metavar="FILE", help="write the table as a Markdown page")
+    probe.add_argument("--picture", metavar="FILE.png", help="draw predictions against truth, and the comparison")
+    probe.set_defaults(function=probe_command)
+
+
+def probe_command(arguments: argparse.Namespace) -> int:
+    """`vjepa probe`."""
+    simulation = {name: getattr(arguments, name) for name in ("episodes", "seed", "episode_steps", "workers")}
+    simulates = (arguments.task, arguments.randomize or None, *simulation.values())
+    if arguments.data and any(value is not None for value in simulates):
+        raise VjepaError(
+            "--data has episodes of its own; leave out --task, --episodes, --seed, --episode-steps, --randomize and "
+            "--workers, which are for simulated ones"
+        )
+    for path in (arguments.json, arguments.markdown, arguments.picture):
+        if path:
+            require_writable(path)
+    started = time.monotonic()
+    options = replace(StackOptions(), encoder=arguments.encoder, device=arguments.device, task=arguments.task)
+    parameters = merged_parameters(options)
+    perception = parameters["vjepa_perception"]
+    from vjepa_training.probes.probe_suite import ProbeConfig, run_probes
+
+    config = ProbeConfig(
+        encoder="" if arguments.data and not arguments.encoder else perception["encoder"],
+        device=perception["device"],
+        grid=perception["grid"],
+        data=arguments.data,
+        task=parameters["sim_bridge"]["task"],
+        randomize=arguments.randomize,
+        attentive=not arguments.no_attentive,
+        **{name: value for name, value in simulation.items() if value is not None},
+    )
+    report = run_probes(config, lambda text: print(f"vjepa: {text}", file=sys.stderr, flush=True))
+    result = report.result | {
+        "versions": versions(),
+        "command": shlex.join(["vjepa", *sys.argv[1:]]),
+        "wall_s": time.monotonic() - started,
+    }
+    print(table(result, intervals=False), *notes(result), sep="\n", flush=True)
+    if arguments.json:
+        write_json(arguments.json, result)
+    if arguments.markdown:
+        Path(arguments.markdown).write_text(page(result), encoding="utf-8")
+    if arguments.picture:
+        draw(arguments.picture, result, report.predictions)
+    return 0
+
+
+def table(result: dict[str, Any], intervals: bool) -> str:
+    """Return the figures as a Markdown table: a row for each figure of a target, a column for each probe.
+
+    Args:
+        result: as `--json` writes it.
+        intervals: whether each figure is followed by its 95 % interval.
+    """
+    probes = list(dict.fromkeys(map(_probe, result["scores"])))
+    by_target: dict[str, dict[tuple[str, str, str], dict[str, Any]]] = {}
+    for score in result["scores"]:
+        by_target.setdefault(score["target"], {})[_probe(score)] = score
+    rows = [("target", "figure", *(_title(probe) for probe in probes))]
+    for target, scores in by_target.items():
+        for title, value, interval in _figures(next(iter(scores.values()))):
+            cells = [_cell(scores[probe][value], scores[probe][interval] if intervals else None) for probe in probes]
+            rows.append((target, title, *cells))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    lines.insert(1, " | ".join("-" * width for width in widths))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def notes(result: dict[str, Any]) -> list[str]:
+    """Return what the table was made of, a line each."""
+    data, frames = result["data"], result["frames"]
+    made = (
+        f"dataset {data['dataset']}"
+        if "dataset" in data
+        else f"{data['episodes']} simulated episodes of {data['episode_steps']} steps, seeds {data['seed']} to "
+        f"{data['seed'] + data['episodes'] - 1}, looks {'randomised' if data['randomized'] else 'as they are'}"
+    )
+    parts = ("train", "validation", "test")
+    sizes = ", ".join(f"{part} {frames[part]['rows']} frames of {frames[part]['episodes']} episodes" for part in parts)
+    lines = [
+        f"encoder {result['encoder']}{' (UNTRAINED)' if result['encoder_untrained'] else ''}, "
+        f"fingerprint {result['encoder_fingerprint']}, latent {' x '.join(map(str, result['latent_shape']))}",
+        f"{made}; {sizes}",
+    ]
+    for score in {score["target"]: score for score in result["scores"] if score["measure"] == "accuracy"}.values():
+        lines.append(
+            f"{score['target']}: on {score['test_rows']} test frames of {score['test_episodes']} episodes; "
+            f"always the commonest class would give {score['commonest_class']:.3f}"
+        )
+    return [*lines, *(f"left out: {what}: {why}" for what, why in result["left_out"].items())]
+
+
+def page(result: dict[str, Any]) -> str:
+    """Return a Markdown page of the table with its intervals."""
+    return "\n".join(
+        [
+            f"# Probes of {result['encoder']}\n",
+            f"Written by `{result['command']}`; do not edit. What the figures mean: `docs/probes.md`. Behind each its "
+            "95 % bootstrap interval over test episodes.\n",
+            table(result, intervals=True) + "\n",
+            *(f"- {line}" for line in notes(result)),
+            "- " + ", ".join(f"{package} {version}" for package, version in result["versions"].items()),
+            "",
+        ]
+    )
+
+
+def draw(path: str, result: dict[str, Any], predictions: dict[str, Any]) -> None:
+    """Write a picture: the encoder's fingertip and target as read off against the truth, and all probes as bars."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 8), layout="constrained")
+    FigureCanvasAgg(figure)
+    parts: Any = figure.subfigures(2, 1)
+    named = [(name, axis) for name in ("fingertip", "target") if name in predictions for axis in (0, 1)]
+    for i, (name, axis) in enumerate(named):
+        truth, predicted = predictions[name]
+        _draw_predictions(parts[0].add_subplot(1, len(named), i + 1), f"{name} {'xy'[axis]}", truth, predicted, axis)
+    _draw_bars(parts[1].add_subplot(), result["scores"])
+    untrained = " (untrained)" if result["encoder_untrained"] else ""
+    figure.suptitle(f"{result['encoder']}{untrained}, {result['encoder_fingerprint']}: unseen episodes")
+    figure.savefig(path, format="png", dpi=110)
+
+
+def _draw_predictions(plot: Any, title: str, truth: Any, predicted: Any, axis: int) -> None:
+    limit = 1.1 * abs(truth).max()
+    plot.scatter(truth[:, axis], predicted[:, axis], s=2, alpha=0.3, linewidths=0)
+    plot.axline((0, 0), slope=1, color="black", linewidth=0.8)
+    plot.set(title=title, xlabel="true, m", ylabel="read off the latent, m", aspect="equal")
+    plot.set(xlim=(-limit, limit), ylim=(-limit, limit))
+
+
+def _draw_bars(plot: Any, scores: list[dict[str, Any]]) -> None:
+    targets = {score["target"]: "accuracy" if score["measure"] == "accuracy" else "R²" for score in scores}
+    probes = list(dict.fromkeys(map(_probe, scores)))
+    width = 0.8 / len(probes)
+    for i, probe in enumerate(probes):
+        own = [score for score in scores if _probe(score) == probe]
+        values = [score["value"] for score in own]
+        places = [list(targets).index(score["target"]) - 0.4 + (i + 0.5) * width for score in own]
+        ends = zip(values, (score["interval_95"] for score in own), strict=True)
+        errors = [[max(value - low, 0), max(high - value, 0)] for value, (low, high) in ends]
+        plot.bar(places, values, width, label=_title(probe))
+        plot.errorbar(places, values, list(zip(*errors, strict=True)), fmt="none", ecolor="black", elinewidth=0.8)
+    plot.set_xticks(range(len(targets)), [f"{target}\n{measure}" for target, measure in targets.items()])
+    plot.set_ylim(-0.05, 1.02)
+    plot.set_ylabel("score, 1 is perfect\n(line: 95 % interval)")
+    plot.legend(fontsize="small", ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+
+
+def _figures(score: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Return title, key and key of the interval of each figure of a score."""
+    if score["measure"] == "accuracy":
+        return [("accuracy", "value", "interval_95")]
+    figures = [("R²", "value", "interval_95"), (f"RMSE, {score['unit']}", "rmse", "rmse_interval_95")]
+    if "distance_rms" in score:
+        figures.append(("distance (RMS), m", "distance_rms", "distance_rms_interval_95"))
+    return figures
+
+
+def _probe(score: dict[str, Any]) -> tuple[str, str, str]:
+    return score["source"], score["rows"], score["probe"]
+
+
+def _title(probe: tuple[str, str, str]) -> str:
+    source, rows, kind = probe
+    return f"{source}, {rows}" if kind == "linear" else f"{source}, {rows}, {kind}"
+
+
+def _cell(value: float, interval: list[float] | None) -> str:
+    return f"{value:.4f}" if interval is None else f"{value:.4f} ({interval[0]:.4f} to {interval[1]:.4f})"

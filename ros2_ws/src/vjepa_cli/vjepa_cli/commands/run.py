@@ -1,0 +1,411 @@
+"""`vjepa run` and `vjepa eval`: episodes through the ROS graph or in one process, and their scores."""
+
+import argparse
+import contextlib
+import math
+import re
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from vjepa_cli import arguments as types
+from vjepa_cli.commands.camera import SOURCE_HELP, add_view_arguments
+from vjepa_cli.camera_run import camera_lines, camera_report, refuse_no_plan, run_camera
+from vjepa_cli.dashboard import Dashboard
+from vjepa_cli.eval_looks import measure_looks
+from vjepa_bringup.graph import (
+    ARM_KINDS,
+    LOG_LEVELS,
+    StackOptions,
+    build_graph,
+    default_parameters,
+    merged_parameters,
+    share,
+    versions,
+)
+from vjepa_bringup.monitor import Monitor
+from vjepa_bringup.options import replace
+from vjepa_bringup.run_graph import run_graph
+from vjepa_cli.scoreboard import require_writable, result_json, scoreboard, write_json
+from vjepa_cli.screen import Screen
+from vjepa_cli.start_up import StartUp
+from vjepa_interfaces.bundle import CONFIG_FILE, Bundle, read_bundle, shipped_bundles
+from vjepa_interfaces.effort import EffortLimits
+from vjepa_interfaces.errors import VjepaError
+from vjepa_training.evaluation.appearance import Appearance, appearances, check_backgrounds, provenance
+from vjepa_training.catalogue import options_of, refuse_other_arm, refuse_unknown_names
+from vjepa_training.evaluation.score import PROTOCOLS, protocol_named, summarise
+
+DEFAULT_EPISODES = {"run": 5, "eval": 20}
+DEFAULT_PROTOCOL = "short"
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+OF_THE_SIMULATION = (
+    "episodes",
+    "protocol",
+    "task",
+    "lockstep",
+    "robot_state_publisher",
+    "json",
+    "look",
+    "render",
+    "backgrounds",
+)
+OF_A_CAMERA = ("crop", "rotate", "flip", "seconds")
+"""Options of `run` that only go with a simulation, and those that only go with a camera."""
+LOOK = "NAME[:LEVEL[:moving]]"
+LOOK_HELP = "what the camera sees, such as camera:hard, or how frames are rendered: nominal, exact or plain"
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+
+
+def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `run` and `eval`."""
+    run = commands.add_parser("run", help="run the full loop for a few episodes, ending in a scoreboard")
+    _add_common(run, "run")
+    run.add_argument("--lockstep", action="store_true", help="one simulation step per answered frame, not real time")
+    run.add_argument(
+        "--robot-state-publisher", action="store_true", help="start ROS's node with the reacher's URDF too, for RViz"
+    )
+    run.add_argument("--look", metavar=LOOK, help=f"{LOOK_HELP}, drawn anew each episode")
+    run.add_argument("--record", metavar="DIR", help="record a rosbag2 bag into this folder")
+    camera = run.add_argument_group("a camera in the simulation's place, without episodes and without a score")
+    camera.add_argument("--camera", metavar="SOURCE", help=SOURCE_HELP)
+    add_view_arguments(camera)
+    camera.add_argument("--seconds", type=types.seconds, help="end after so many (default: at the file's end, Ctrl-C)")
+    run.set_defaults(function=run_command)
+
+    evaluate = commands.add_parser("eval", help="evaluate a planner over many episodes in lockstep")
+    _add_common(evaluate, "eval")
+    evaluate.add_argument(
+        "--looks", nargs="+", default=[], metavar=LOOK, help=f"{LOOK_HELP}; several are measured in turn, into a table"
+    )
+    evaluate.add_argument("--through", choices=("ros", "process"), default="ros", help="the ROS graph, or one process")
+    evaluate.add_argument(
+        "--batch-size", type=types.positive, help="episodes side by side, with --through process (default 1)"
+    )
+    evaluate.add_argument(
+        "--goal",
+        choices=("same", "other"),
+        help="with --through process, for planners that seek a goal latent: that of a frame which the expert reached "
+        "in an environment of its own, with the same target or another; distances to it are in the result",
+    )
+    evaluate.set_defaults(function=eval_command)
+
+
+def _steps_of_protocols() -> str:
+    steps = ", ".join(f"{name} {protocol.episode_steps}" for name, protocol in PROTOCOLS.items())
+    return f"control steps of an episode: {steps} (default {DEFAULT_PROTOCOL})"
+
+
+def _add_common(parser: argparse.ArgumentParser, command: str) -> None:
+    parser.add_argument("--planner", help="the planner that drives (see: vjepa planner list)")
+    parser.add_argument("--policy", help="bundle of the policy that the planner bc runs")
+    parser.add_argument("--encoder", help="bundle, checkpoint folder or hub id")
+    parser.add_argument("--device", help="auto, cpu or cuda")
+    parser.add_argument("--dtype", choices=DTYPES, help="of the encoder (default: auto)")
+    parser.add_argument("--task", help="dm_control task, such as reacher-easy")
+    parser.add_argument(
+        "--render", help="dm_control, exact or plain (default: dm_control under a look, else the parameters')"
+    )
+    parser.add_argument("--backgrounds", metavar="DIR", help="pictures and videos for looks with another background")
+    parser.add_argument("--episodes", type=types.positive, help=f"default {DEFAULT_EPISODES[command]}")
+    parser.add_argument("--seed", type=types.seed, help="episode i uses seed + i (default: the parameters', else 0)")
+    parser.add_argument("--protocol", choices=list(PROTOCOLS), help=_steps_of_protocols())
+    parser.add_argument("--params-file", default="", help="YAML of ROS parameters over the defaults")
+    parser.add_argument("--json", metavar="FILE", help="write the result as JSON")
+    parser.add_argument("--domain", type=types.domain, help="ROS domain (default: a free one)")
+    parser.add_argument("--namespace", type=types.namespace, default="", help="ROS namespace of the whole stack")
+    parser.add_argument("--log-level", choices=LOG_LEVELS, default="warn", help="of the nodes (default %(default)s)")
+
+
+def _options(arguments: argparse.Namespace) -> StackOptions:
+    """Return the options of `run` and `eval`; what was not asked for is left to the parameter files."""
+    return replace(
+        StackOptions(),
+        planner=arguments.planner,
+        policy=arguments.policy,
+        encoder=arguments.encoder,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        task=arguments.task,
+        episodes=arguments.episodes,
+        seed=arguments.seed,
+        render=arguments.render,
+        backgrounds=arguments.backgrounds,
+        params_file=arguments.params_file,
+        namespace=arguments.namespace,
+        log_level=arguments.log_level,
+    )
+
+
+def run_command(arguments: argparse.Namespace) -> int:
+    """`vjepa run`."""
+    if arguments.camera == "":
+        raise VjepaError("--camera is empty; expected a device such as /dev/video0, a video file or an rtsp:// address")
+    refused = OF_THE_SIMULATION if arguments.camera else OF_A_CAMERA
+    if given := [option for option in refused if getattr(arguments, option)]:
+        instead = "the simulation: leave it out" if arguments.camera else "a camera: give --camera SOURCE with it"
+        raise VjepaError(f"--{given[0].replace('_', '-')} is for {instead}")
+    _set_defaults(arguments, "run")
+    options = replace(_options(arguments), record=True if arguments.record else None, bag_dir=arguments.record)
+    if arguments.record:
+        require_writable(str(Path(arguments.record, "bag")))
+    if arguments.camera:
+        return _on_camera(arguments, options)
+    options = replace(
+        options, lockstep=arguments.lockstep or None, robot_state_publisher=arguments.robot_state_publisher
+    )
+    if arguments.look:
+        options = _with_look(options, Appearance.of(arguments.look, arguments.render))
+    return _report(arguments, _through_ros(arguments, options))
+
+
+def _set_defaults(arguments: argparse.Namespace, command: str) -> None:
+    """Fill in what was not given; before, it is known what was."""
+    arguments.episodes = arguments.episodes or DEFAULT_EPISODES[command]
+    arguments.protocol = arguments.protocol or DEFAULT_PROTOCOL
+
+
+def eval_command(arguments: argparse.Namespace) -> int:
+    """`vjepa eval`."""
+    _set_defaults(arguments, "eval")
+    if arguments.through == "process":
+        options, measure = _options(arguments), _in_process
+    else:
+        if arguments.batch_size is not None:
+            raise VjepaError("--batch-size is for --through process; the ROS graph runs one episode at a time")
+        if arguments.goal is not None:
+            raise VjepaError(
+                "--goal is for --through process; in a running stack set one with: vjepa goal set --image FILE, or "
+                "--live"
+            )
+        options, measure = replace(_options(arguments), lockstep=True), _through_ros
+    asked = appearances(arguments.looks, arguments.render)
+    if arguments.backgrounds and asked:
+        check_backgrounds(arguments.backgrounds, [each.look for each in asked])
+    if len(asked) > 1:
+        if arguments.json:
+            require_writable(arguments.json)
+        return measure_looks(
+            [each.name for each in asked],
+            [partial(measure, arguments, _with_look(options, each)) for each in asked],
+            arguments.json,
+        )
+    for appearance in asked:
+        options = _with_look(options, appearance)
+    return _report(arguments, measure(arguments, options))
+
+
+def _with_look(options: StackOptions, appearance: Appearance) -> StackOptions:
+    return replace(options, look=appearance.look, render=appearance.render)
+
+
+def _checked_parameters(
+    arguments: argparse.Namespace, options: StackOptions, ros: bool = True
+) -> dict[str, dict[str, Any]]:
+    """Return the parameters of every node, having refused what no episode could come of.
+
+    With `ros`, that includes what only loading the encoder shows; in one process it is loaded anyway.
+    """
+    if arguments.json:
+        require_writable(arguments.json)
+    parameters = merged_parameters(options)
+    refuse_unknown_names(parameters)
+    if arguments.backgrounds and not getattr(arguments, "looks", ()):
+        check_backgrounds(arguments.backgrounds, [parameters["sim_bridge"]["look"]])
+    encoder = parameters["vjepa_perception"]["encoder"]
+    if not Path(encoder).expanduser().is_dir() and not _HUB_ID.fullmatch(encoder):
+        shipped = ", ".join(sorted(path.name for path in share("models").glob("encoder*")))
+        raise VjepaError(
+            f"unknown encoder '{encoder}'; valid are: {shipped}, a folder (a bundle or a transformers checkpoint) "
+            "or a hub id such as facebook/vjepa2-vitl-fpc64-256"
+        )
+    bundles = _bundles(parameters["vjepa_planner"])
+    for bundle, kind in bundles.items():
+        read_bundle(bundle, kind)
+    if options.source == "sim":
+        _refuse_other_arm(parameters, bundles)
+    # Loading takes a second or two, so a run of what ships, which fits, does without.
+    if ros and any((options.encoder, options.policy, options.params_file, options.device)):
+        from vjepa_training.settings import refuse_misfits
+
+        refuse_misfits(parameters, bundles)
+    return parameters
+
+
+def _refuse_other_arm(parameters: dict[str, dict[str, Any]], bundles: dict[str, str]) -> None:
+    """Refuse a planner that was made for another arm than the simulated one."""
+    task, planner = parameters["sim_bridge"]["task"], parameters["vjepa_planner"]
+    refuse_other_arm(planner["planner"], task)
+    names, limit = planner["joint_names"], planner["effort_limit"]
+    if not isinstance(names, list) or not isinstance(limit, int | float):
+        return  # The planner's node refuses these.
+    try:
+        for bundle, kind in bundles.items():
+            if kind in ARM_KINDS:
+                read_bundle(bundle, kind).check_arm(EffortLimits(tuple(names), limit))
+    except VjepaError as error:
+        raise VjepaError(f"{error}; random drives any arm, so that of {task} too") from error
+
+
+def _bundles(planner: dict[str, Any]) -> dict[str, str]:
+    """Return the bundles that the chosen planner reads, each with its kind: what the configuration's own are."""
+    defaults = options_of(planner["planner"], default_parameters()["vjepa_planner"])
+    kinds = {name: read_bundle(value).config["kind"] for name, value in defaults.items() if value in shipped_bundles()}
+    options = options_of(planner["planner"], planner)
+    return {options[name]: kind for name, kind in kinds.items() if options[name] and isinstance(options[name], str)}
+
+
+def _through_ros(arguments: argparse.Namespace, options: StackOptions) -> dict[str, Any]:
+    """Run the episodes through the ROS graph and return the result."""
+    protocol = protocol_named(arguments.protocol)
+    parameters = _checked_parameters(arguments, options)
+    sim = parameters["sim_bridge"]
+    task, seed = sim["task"], sim.get("seed", 0)
+    options = replace(options, seed=seed)
+    started = time.monotonic()
+
+    dashboard = Dashboard(arguments.episodes, protocol.episode_steps, StartUp(build_graph(options)))
+    with Screen() as screen:
+
+        def progress(keeper: Any, monitor: Any) -> None:
+            driver, elapsed_s = monitor.driver, time.monotonic() - started
+            for line in dashboard.ended(keeper, monitor.diagnostics, elapsed_s):
+                screen.note(line)
+            screen.show(*dashboard.lines(keeper, driver, monitor.diagnostics, elapsed_s, screen.width))
+
+        graph = run_graph(options, task, protocol.episode_steps, arguments.domain, progress)
+    changed = {name for name, value in graph.options.items() if parameters["vjepa_planner"].get(name) != value}
+    parameters["vjepa_planner"] |= graph.options
+    return result_json(
+        planner=graph.planner,
+        encoder=graph.encoder_info,
+        through="ros",
+        seed=seed,
+        summary=summarise(graph.episodes, protocol),
+        latency_ms={"p50": graph.loop["latency_p50_ms"], "p99": graph.loop["latency_p99_ms"]},
+        versions=versions(),
+        task=task,
+        **provenance(sim),
+        lockstep=bool(options.lockstep or sim.get("lockstep", False)),
+        **_periods(parameters, graph.planner),
+        by_planner=graph.by_planner,
+        **({"interrupted": True, "asked": arguments.episodes} if graph.interrupted else {}),
+        planners=graph.planners,
+        restarts=graph.restarts,
+        **({"bag": graph.bag} if graph.bag else {}),
+        **({"options_changed": sorted(changed)} if changed else {}),
+        **_policy(parameters, graph.planner),
+        loop=graph.loop,
+        wall_s=time.monotonic() - started,
+    )
+
+
+def _on_camera(arguments: argparse.Namespace, options: StackOptions) -> int:
+    """Run the stack on a camera. What is wrong with the source or the view is refused before any process starts."""
+    options = replace(
+        options,
+        source="camera",
+        camera=arguments.camera,
+        crop=tuple(arguments.crop) if arguments.crop else None,
+        rotate=arguments.rotate,
+        flip=arguments.flip,
+    )
+    parameters = _checked_parameters(arguments, options)
+    from vjepa_perception.camera_check import View, check_camera
+
+    camera = parameters["camera"]
+    view = View(tuple(camera["crop"]), camera["rotate"], camera["flip"])
+    check_camera(arguments.camera, view, parameters["vjepa_perception"]["encoder"], camera.get("fps", 0.0), seconds=0.0)
+    started, start_up = time.monotonic(), StartUp(build_graph(options))
+    with Screen() as screen:
+
+        def progress(monitor: Monitor) -> None:
+            elapsed_s = time.monotonic() - started
+            for line in start_up.update(monitor.diagnostics, elapsed_s):
+                screen.note(line)
+            screen.show(*camera_lines(start_up, monitor.driver, monitor.diagnostics, elapsed_s, screen.width))
+
+        run = run_camera(options, arguments.seconds or math.inf, arguments.domain, progress)
+    print(camera_report(options, run), flush=True)
+    refuse_no_plan(run)
+    return 0
+
+
+def _in_process(arguments: argparse.Namespace, options: StackOptions) -> dict[str, Any]:
+    """Run the episodes in this process and return the result."""
+    protocol = protocol_named(arguments.protocol)
+    parameters = _checked_parameters(arguments, options, ros=False)
+    seed, batch_size = parameters["sim_bridge"].get("seed", 0), arguments.batch_size or 1
+    from vjepa_training.evaluation.evaluate import evaluate
+    from vjepa_training.progress import Progress
+
+    started = time.monotonic()
+    with Progress("evaluating", "episodes", arguments.episodes) as bar:
+
+        def progress(done: int, mean_return: float) -> None:
+            bar.move_to(done, figures=f"mean return {mean_return:.1f}")
+
+        episodes, encoder, durations = evaluate(
+            parameters, protocol, arguments.episodes, seed, batch_size, progress, goal=arguments.goal
+        )
+    p50, p99 = durations.percentiles(50, 99)
+    return result_json(
+        planner=parameters["vjepa_planner"]["planner"],
+        encoder=encoder.info(),
+        through="process",
+        seed=seed,
+        summary=summarise(episodes, protocol),
+        latency_ms={"p50": p50, "p99": p99},
+        versions=versions(),
+        task=parameters["sim_bridge"]["task"],
+        **provenance(parameters["sim_bridge"]),
+        batch_size=batch_size,
+        **_periods(parameters, parameters["vjepa_planner"]["planner"]),
+        **({"interrupted": True, "asked": arguments.episodes} if len(episodes) < arguments.episodes else {}),
+        **({"goal": arguments.goal} if arguments.goal else {}),
+        **_policy(parameters, parameters["vjepa_planner"]["planner"]),
+        wall_s=time.monotonic() - started,
+    )
+
+
+def _policy(parameters: dict[str, dict[str, Any]], planner: str) -> dict[str, Any]:
+    """Return which options and which trained policy `planner` drove with, so that a result says what it is of."""
+    shipped = str(share("models"))
+    options = {
+        name: Path(value).name if str(value).startswith(shipped) else value
+        for name, value in options_of(planner, parameters["vjepa_planner"]).items()
+    }
+    bundles = {
+        name: Path(value).name
+        for name, value in options_of(planner, parameters["vjepa_planner"]).items()
+        if isinstance(value, str) and value and Path(value, CONFIG_FILE).expanduser().is_file()
+    }
+    found = {"options": options, "bundles": bundles}
+    folder = parameters["vjepa_planner"].get(f"{planner}.bundle")
+    if not folder:
+        return found
+    bundle = Bundle(Path(folder).expanduser(), {})
+    return {**found, "policy": bundle.path.name, "policy_sha256": bundle.weights_sha256}
+
+
+def _periods(parameters: dict[str, dict[str, Any]], planner: str) -> dict[str, Any]:
+    """Return the control period of the arm, and the one that the planner's bundles were trained at where they tell."""
+    trained = []
+    for value in options_of(planner, parameters["vjepa_planner"]).values():
+        for kind in ARM_KINDS if isinstance(value, str) and value else ():
+            with contextlib.suppress(VjepaError):  # It names no bundle, or one of another kind.
+                trained.append(read_bundle(value, kind).control_period_s)
+    return {
+        "control_period_s": parameters["vjepa_planner"]["control_period_s"],
+        "trained_period_s": next((period_s for period_s in trained if period_s), None),
+    }
+
+
+def _report(arguments: argparse.Namespace, result: dict[str, Any]) -> int:
+    print(scoreboard(result), flush=True)
+    if arguments.json:
+        write_json(arguments.json, result)
+    if result.get("interrupted"):
+        raise KeyboardInterrupt
+    return 0

@@ -1,0 +1,187 @@
+"""`vjepa view`: a running stack or a bag in the rerun viewer, as a file for it, as an animation or as a picture."""
+
+import argparse
+import importlib
+import math
+import os
+import socket
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vjepa_cli import arguments as types
+from vjepa_cli.commands.graph import add_stack_arguments, joined_stack
+from vjepa_bringup.monitor import Monitor
+from vjepa_cli.scoreboard import require_writable
+from vjepa_interfaces import topics
+from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.managed_node import STEADY
+from vjepa_interfaces.ros_subscriptions import MatchedSubscription
+
+if TYPE_CHECKING:
+    from vjepa_cli.views.view import View
+
+INSTALL = "./vjepa --with view --setup-only"
+"""The command that brings the viewer, which only `vjepa view` needs."""
+SUBSCRIPTION_DEPTH = 1000
+"""Messages held while the viewer stalls."""
+HOST = "127.0.0.1"
+
+
+def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `view`."""
+    view = commands.add_parser("view", help="look at a running stack, or at a bag, in the rerun viewer")
+    view.add_argument("bag", nargs="?", type=Path, help="a rosbag2 folder or file (default: the stack that runs here)")
+    instead = view.add_mutually_exclusive_group()
+    instead.add_argument("--save", metavar="FILE.rrd", help="write a file for the viewer instead of opening it")
+    instead.add_argument("--gif", metavar="FILE.gif", help="write a bag as a short animation, without rerun")
+    instead.add_argument("--png", metavar="FILE.png", help="write a bag as one picture, without rerun")
+    view.add_argument("--seconds", type=types.seconds, help="of a running stack: stop after so many (default: Ctrl-C)")
+    add_stack_arguments(view)
+    view.set_defaults(function=view_command)
+
+
+def view_command(arguments: argparse.Namespace) -> int:
+    """`vjepa view`."""
+    for option in ("gif", "png"):
+        if getattr(arguments, option) and arguments.bag is None:
+            raise VjepaError(f"--{option} is made of a bag; record one with: vjepa record")
+    if arguments.bag is not None and arguments.seconds is not None:
+        raise VjepaError("--seconds is for a running stack; a bag is shown as a whole")
+    for file in filter(None, (arguments.save, arguments.gif, arguments.png)):
+        require_writable(file)
+    if arguments.gif:
+        return _animate(arguments)
+    if arguments.png:
+        return _draw(arguments)
+    _require_rerun()
+    from vjepa_cli.views.view import SHOWN, View
+
+    if arguments.bag is None:
+        with joined_stack(arguments) as monitor, _recording(arguments.save) as (recording, closed):
+            _follow(monitor, View(recording), list(SHOWN), closed, arguments.seconds or math.inf)
+    else:
+        messages = _messages(arguments, SHOWN)
+        with _recording(arguments.save) as (recording, _):
+            view = View(recording)
+            for topic, message in messages:
+                view.show(topic, message)
+    if arguments.save:
+        print(f"{arguments.save}: look at it with: rerun {arguments.save}")
+    return 0
+
+
+def _require_rerun() -> None:
+    try:
+        importlib.import_module("rerun")
+    except ImportError as error:
+        raise VjepaError(f"rerun cannot be imported ({error}); install it with: {INSTALL}") from error
+
+
+@contextmanager
+def _recording(file: str | None) -> Iterator[tuple[Any, Callable[[], bool]]]:
+    """Give a recording that goes into a file or into a viewer, and what says whether that viewer was closed.
+
+    Raises:
+        VjepaError: no viewer can be opened, or it was gone before it had everything.
+    """
+    import rerun
+
+    recording = rerun.RecordingStream("vjepa")
+    viewer = None
+    if file:
+        recording.save(file)
+    else:
+        viewer, address = _open_viewer()
+        recording.connect_grpc(address)
+
+    def closed() -> bool:
+        return viewer is not None and viewer.poll() is not None
+
+    try:
+        yield recording, closed
+        if not closed():
+            recording.flush()
+    except RuntimeError as error:  # Of all that is done here only rerun's flush raises one.
+        raise VjepaError(f"the viewer did not take everything ({error}); write a file with --save") from error
+    finally:
+        recording.disconnect()
+
+
+def _open_viewer() -> tuple[subprocess.Popen[Any], str]:
+    """Start a viewer that listens on this host alone and outlives this process; return it and its address."""
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        raise VjepaError("no screen here (neither DISPLAY nor WAYLAND_DISPLAY is set); write a file with --save")
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-P", "-m", "rerun_cli", "--bind", HOST, "--port", str(port), "--expect-data-soon"]
+    viewer = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        env={"RUST_LOG": "error", **os.environ},
+        start_new_session=True,
+    )
+    return viewer, f"rerun+http://{HOST}:{port}/proxy"
+
+
+def _follow(
+    monitor: Monitor, view: "View", shown: Iterable[topics.Topic], closed: Callable[[], bool], seconds: float
+) -> None:
+    """Show what a running stack publishes, until Ctrl-C, until the viewer is closed, or for a while."""
+    for topic in shown:
+        package, _, name = topic.type.split("/")
+        kind = getattr(importlib.import_module(f"{package}.msg"), name)
+        depth = topic.depth if topic.latched else SUBSCRIPTION_DEPTH
+        matched = MatchedSubscription(monitor.node, kind, topic, partial(view.show, topic), depth)
+        monitor.node.create_timer(1.0, matched.match, clock=STEADY)
+    print("showing the running stack; Ctrl-C stops", flush=True)
+    with suppress(KeyboardInterrupt):
+        monitor.wait_until(closed, seconds)
+
+
+def _messages(arguments: argparse.Namespace, wanted: Iterable[topics.Topic]) -> Iterator[tuple[topics.Topic, Any]]:
+    """Open a bag and return its messages in the order of arrival; its faults are told at the end.
+
+    Raises:
+        VjepaError: there is no bag, or in the end: it has none of the topics.
+    """
+    from vjepa_bags.bag_reader import messages_of
+
+    prefix = f"/{arguments.namespace}" if arguments.namespace else ""
+    faults: Counter[str] = Counter()
+    messages = messages_of(arguments.bag, {f"{prefix}/{topic.name}": topic for topic in wanted}, faults)
+
+    def tell() -> Iterator[tuple[topics.Topic, Any]]:
+        count = 0
+        for topic, _, message in messages:
+            yield topic, message
+            count += 1
+        for fault, times in faults.items():
+            print(f"vjepa: {arguments.bag}: {fault} ({times} times)", file=sys.stderr)
+        if not count:
+            raise VjepaError(f"{arguments.bag} has no topic of the stack under '{prefix}/'; see --namespace")
+
+    return tell()
+
+
+def _animate(arguments: argparse.Namespace) -> int:
+    from vjepa_cli.views.animation import ANIMATED, animate
+
+    frames = animate(_messages(arguments, ANIMATED), arguments.gif)
+    print(f"{arguments.gif}: {frames} frames, {Path(arguments.gif).stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def _draw(arguments: argparse.Namespace) -> int:
+    from vjepa_cli.views.run_picture import DRAWN, draw_run
+
+    draw_run(_messages(arguments, DRAWN), arguments.png)
+    print(f"{arguments.png}: a picture of {arguments.bag}")
+    return 0

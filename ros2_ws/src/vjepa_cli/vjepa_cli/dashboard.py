@@ -1,0 +1,132 @@
+"""What `vjepa run` shows on a terminal while the arm moves: a few lines that fit its width."""
+
+import math
+import textwrap
+from collections import deque
+from collections.abc import Sequence
+
+from vjepa_bringup.monitor import Diagnostics, number_in
+from vjepa_cli.start_up import StartUp
+from vjepa_interfaces.managed_node import ERROR, OK
+from vjepa_training.catalogue import is_about_reaching
+from vjepa_training.fields import GAP, Field, bar, fitted
+from vjepa_training.evaluation.score import ScoreKeeper
+
+TREND_WIDTH = 48
+LEVELS = "▁▂▃▄▅▆▇█"
+
+
+class Dashboard:
+    """The lines of a run that goes on. It keeps the fingertip's last distances, one an update, for a small curve."""
+
+    def __init__(self, wanted: int, episode_steps: int, start_up: StartUp):
+        """Begin.
+
+        Args:
+            wanted: episodes in all; 0 where the run goes on until it is ended.
+            episode_steps: control steps of each.
+            start_up: the stages before the first step.
+        """
+        self._start_up = start_up
+        self._wanted, self._episode_steps = wanted, episode_steps
+        self._distances: deque[float] = deque(maxlen=TREND_WIDTH)
+        self._episode = self._noted = 0
+
+    def lines(
+        self, keeper: ScoreKeeper, driver: str, nodes: Diagnostics, elapsed_s: float, width: int = 80
+    ) -> list[str]:
+        """Return the lines that describe the run now.
+
+        Args:
+            keeper: of the scores.
+            driver: the planner that drives; empty where none does yet.
+            nodes: their latest diagnostics.
+            elapsed_s: since the command began, s.
+            width: columns that a line may have. Fields that do not fit are left out; a message goes on in a line below.
+        """
+        if not keeper.episodes:
+            # The stack manager's warning that not all is active yet is what the stages tell.
+            others = {name: node for name, node in nodes.items() if name != "stack_manager" or node[0] == ERROR}
+            return [*self._start_up.lines(elapsed_s, width), *troubles(others, width)]
+        if len(keeper.episodes) != self._episode:
+            self._episode = len(keeper.episodes)
+            self._distances.clear()
+        self._distances.append(keeper.distance_m)
+        lines = [fitted(self._progress(keeper, elapsed_s), width)]
+        if is_about_reaching(keeper.task):
+            away = f"fingertip {100 * keeper.distance_m:5.1f} cm from the target"
+            room = max(0, width - len(away) - len(GAP))
+            lines.append(GAP.join(filter(None, (away, curve(list(self._distances)[-room:] if room else ())))))
+        return [*lines, fitted(_loop(driver, nodes), width), *troubles(nodes, width)]
+
+    def _progress(self, keeper: ScoreKeeper, elapsed_s: float) -> list[Field]:
+        """Return how far the run is, as fields."""
+        now, returns = keeper.episodes[-1], [episode.episode_return for episode in keeper.finished]
+        return [
+            Field(f"episode {self._numbered(len(keeper.episodes))}"),
+            Field(bar(now.steps / self._episode_steps), rank=4),
+            Field(f"step {now.steps} of {self._episode_steps}", rank=1),
+            Field(f"return {now.episode_return:.0f}", rank=2),
+            *([Field(f"mean {sum(returns) / len(returns):.1f}", rank=2)] if returns else []),
+            Field(f"{elapsed_s:.0f} s", rank=3),
+        ]
+
+    def ended(self, keeper: ScoreKeeper, nodes: Diagnostics, elapsed_s: float) -> list[str]:
+        """Return a line for each stage of the start and each episode that has ended since this was called last."""
+        stages = self._start_up.update(nodes, elapsed_s)
+        episodes = list(enumerate(keeper.finished, 1))[self._noted :]
+        self._noted += len(episodes)
+        return stages + [
+            f"episode {self._numbered(number)}: return {episode.episode_return:.1f}, after {elapsed_s:.1f} s"
+            for number, episode in episodes
+        ]
+
+    def _numbered(self, episode: int) -> str:
+        return f"{episode} of {self._wanted}" if self._wanted else str(episode)
+
+
+def troubles(nodes: Diagnostics, width: int) -> list[str]:
+    """Return what nodes warn of."""
+    warnings = [f"  {name}: {message}" for name, (level, message, _) in sorted(nodes.items()) if level != OK]
+    return [line for warning in warnings for line in wrapped(warning, width)]
+
+
+def driver_field(driver: str, nodes: Diagnostics) -> Field:
+    """Return who drives, and for whom where that is a fallback."""
+    chosen = nodes.get("vjepa_planner", (OK, "", {}))[2].get("planner", driver)
+    instead = f" for {chosen}" if driver and chosen != driver else ""
+    return Field(f"{driver or 'nobody'} drives{instead}")
+
+
+def _loop(driver: str, nodes: Diagnostics) -> list[Field]:
+    """Return who drives and how the loop does, as fields; figures that no node has published yet are left out."""
+    found = [driver_field(driver, nodes)]
+    for rank, (node, key, form) in enumerate(_FIGURES, 1):
+        if math.isfinite(value := number_in(nodes, node, key)):
+            more = number_in(nodes, node, key.replace("p50", "p99"))
+            found.append(Field(form.format(value, more), rank))
+    return found
+
+
+_FIGURES = (
+    ("sim_bridge", "achieved_rate_hz", "{:.1f} Hz"),
+    ("sim_bridge", "latency_p50_ms", "frame to torque p50 {:.1f}, p99 {:.1f} ms"),
+    ("sim_bridge", "stale_steps", "steps without a newer command {:.0f}"),
+    ("vjepa_perception", "encode_p50_ms", "encoder {:.1f} ms"),
+    ("vjepa_planner", "plan_p50_ms", "plan {:.1f} ms"),
+)
+"""Of the loop, the most important first: node, key of its diagnostics, and how it is shown."""
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Return a text in lines of at most `width` columns, broken between words."""
+    indent = " " * (len(text) - len(text.lstrip()))
+    return textwrap.wrap(text, max(width, 20), subsequent_indent=f"{indent}  ") or [""]
+
+
+def curve(values: Sequence[float]) -> str:
+    """Return values as a curve of one line, from 0 to the largest of them."""
+    highest = max(values, default=0.0)
+    if not highest > 0:
+        return LEVELS[0] * len(values)
+    return "".join(LEVELS[round(value / highest * (len(LEVELS) - 1))] for value in values)

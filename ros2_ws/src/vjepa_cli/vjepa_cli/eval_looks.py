@@ -1,0 +1,87 @@
+"""`vjepa eval` with several looks: each is measured in turn on the same seeds, and all of them go into one table."""
+
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from vjepa_cli.scoreboard import with_interval, write_json
+from vjepa_training.evaluation.comparison import SAME, compare
+
+Result = dict[str, Any]
+
+
+def measure_looks(names: Sequence[str], measures: Sequence[Callable[[], Result]], file: str | None) -> int:
+    """Measure each look, print the table, write all results as JSON, and return the exit status.
+
+    Args:
+        names: of the looks.
+        measures: a function for each, which returns its result.
+        file: of the JSON; None for none.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted; what had ended by then is printed and written.
+    """
+    started, results = time.monotonic(), dict[str, Result]()
+    interrupted = False
+    for number, (name, measure) in enumerate(zip(names, measures, strict=True), 1):
+        print(f"# {name}, {number} of {len(names)} looks", flush=True)
+        try:
+            results[name] = measure()
+            interrupted = bool(results[name].get("interrupted"))
+        except KeyboardInterrupt:
+            interrupted = True
+        if interrupted:
+            break
+    if results:
+        print(looks_table(results), flush=True)
+    if interrupted:
+        print(f"INTERRUPTED: {len(results)} of {len(names)} looks, the last one maybe in part", flush=True)
+    if file and results:
+        content = {
+            "looks": results,
+            "command": shlex.join(["vjepa", *sys.argv[1:]]),
+            "wall_s": time.monotonic() - started,
+            **({"interrupted": True, "asked": len(names)} if interrupted else {}),
+        }
+        write_json(file, content)
+    if interrupted:
+        raise KeyboardInterrupt
+    return 0
+
+
+def looks_table(results: Mapping[str, Result]) -> str:
+    """Return the results of one planner by look as text: mean return, what it is less the first's, and success.
+
+    Intervals are 95 % bootstrap intervals; those of the difference resample pairs of episodes of the same seed.
+    """
+    first_name, first = next(iter(results.items()))
+    lines = [("look", "mean return (95 % interval)", f"less {first_name}, paired", "success")]
+    for name, result in results.items():
+        difference = less(first, result) if result is not first else ""
+        lines.append((name, with_interval(result["mean_return"], result["interval_95"]), difference, _success(result)))
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    count, seed = first["episodes"], first["seed"]
+    head = (
+        f"  planner {first['planner']}, encoder {first['encoder']}: {count} episodes of {first['episode_steps']} steps "
+        f"each, seeds {seed} to {seed + count - 1}"
+    )
+    body = ("  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)) for line in lines)
+    unfinished = (
+        ["  INTERRUPTED before all looks were measured"] if list(results.values())[-1].get("interrupted") else []
+    )
+    return "\n".join(["", head, "", *(line.rstrip() for line in body), *unfinished, ""])
+
+
+def less(first: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """Return the mean return less that of `first` with its interval; nothing where episodes are not the same."""
+    if any(first.get(name) != result.get(name) for name in SAME):
+        return ""
+    comparison = compare(first, result)
+    return with_interval(comparison.difference, comparison.interval_95, "+")
+
+
+def _success(result: Mapping[str, Any]) -> str:
+    defined = [flag for flag in result["success"] if flag is not None]
+    return f"{sum(defined)} of {len(defined)}" if defined else "not defined"

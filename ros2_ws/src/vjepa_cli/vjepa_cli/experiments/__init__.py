@@ -1,0 +1,1 @@
+"""Experiments by name, online rounds and the page of results."""

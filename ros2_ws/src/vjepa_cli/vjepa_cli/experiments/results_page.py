@@ -1,0 +1,453 @@
+"""The page of all results: what every experiment gave, from the JSON files of its results alone."""
+
+import os
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ament_index_python.packages import get_package_share_directory
+
+from vjepa_cli.eval_looks import less
+from vjepa_cli.experiments.experiments import RESULT, Row, Step
+from vjepa_cli.commands.probe import notes, table
+from vjepa_cli.scoreboard import with_interval
+from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.json_text import parse_json
+from vjepa_interfaces.yaml_file import read_yaml
+from vjepa_training.evaluation.comparison import SAME, compare
+
+NOT_MEASURED = "not measured"
+TASK = "reacher-easy"
+"""The task of all experiments whose commands name no other."""
+
+CLONED = "bc-grid"
+"""The experiment of the policy that planners are compared with."""
+
+HEAD = """\
+# Results
+
+Written by `./vjepa report` from the JSON files that are named here; do not edit. Every experiment has a name, by which
+`./vjepa reproduce NAME` runs it, see [reproduce](reproduce.md). "Earlier work" is what a first attempt at this very
+design got, with the large V-JEPA 2 encoder and its mean row alone.
+"""
+EVALUATIONS = """\
+The task is `reacher-easy`: a reward of 1 in each step in which the fingertip is in the target. `short` has 200 steps,
+and success is a return above 150; `full` has 1000 steps, as published results do, and success is to be in the target at
+the end. Intervals are 95 % bootstrap intervals of the mean. "Less bc-grid" is the return less that of the cloned policy
+on the same episodes, paired: a planner that begins with that policy has to be more than it to be worth its thinking.
+"Action change at rest" is the mean change of the action from one step in the target to the next: 0 is a steady torque,
+2 flips it from end to end at every step, which wears a gearbox. It is empty for results from before it was measured.
+"""
+OTHER_TASKS = """\
+What another [task](another-arm.md) is, and which arm has it, is on a page of its own. Success is to be in the target at
+the end, and not defined for a task without one; returns of 1000 steps are 0 to 1000 everywhere.
+"""
+LOOKS = """\
+Mean return with its 95 % interval by [look](looks.md), on the rendering `dm_control` but for looks that name one. All
+looks of a planner are of the same seeds. In brackets is the return less that of the first look, paired over the seeds.
+An interval of a few episodes is itself uncertain: how many there were stands below the table.
+"""
+GOALS = """\
+100 steps with a goal latent, of the frame that the expert reached in an environment of its own: with the same target,
+or another one. Closer: mean of 1 - end/start of the distance to the goal latent. Success is to be in the target at the
+end. The correlation is that of the distance to the goal latent, which was sought, with the fingertip's to the target,
+which was meant, over all frames: where it is small, success in the one says nothing of the other.
+"""
+IMAGINED = """\
+The distance from fingertip to target, in metres, that a search expects of the actions it chose, against the true one so
+many control steps later; 0 steps ahead is the present as it sees it. In brackets the difference of saying that this
+stays. "Of the middle episode" is the median of the episodes' own differences, which a few that went wrong do not carry
+off. A search plans anew at each step, so that what happened is not of the imagined actions alone.
+"""
+ROUNDS = """\
+`vjepa improve`: record with the planner, train its model further on that, evaluate on seeds that are in no data, and
+keep the better one. Rows are those trained on, all before included. The seeds that a candidate is chosen by flatter the
+one chosen; the experiment's line under Returns is of others.
+"""
+DYNAMICS = """\
+Error in open loop on episodes kept for validation, by control steps ahead, in standard deviations of the states and in
+metres of the way from fingertip to target as a linear probe reads it; in brackets that of saying that nothing changes.
+Validation losses of states of other sizes do not compare.
+"""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One JSON file of an experiment, whether or not it is there.
+
+    Attributes:
+        row: the experiment.
+        step: that makes it.
+        path: of the file.
+        content: of the file; None where it was not measured.
+    """
+
+    row: Row
+    step: Step
+    path: Path
+    content: dict[str, Any] | None
+
+    @property
+    def kind(self) -> str:
+        """What made it: `eval`, `goal` (with a goal latent), `looks` (by look), `dynamics`, `reward`, `probe`, ...
+
+        Of a training it is the word behind `train`.
+        """
+        words = shlex.split(self.step.run)
+        if words[0] == "eval":
+            return next((name for name in ("goal", "looks") if f"--{name}" in words), "eval")
+        return words[1] if words[0] == "train" else words[0]
+
+    @property
+    def task(self) -> str:
+        """The dm_control task that it is of."""
+        return (self.content or {}).get("task") or self.option("--task") or TASK
+
+    def option(self, name: str) -> str:
+        """Return what the step's command gives for an option, such as `--protocol`."""
+        words = shlex.split(self.step.run)
+        return words[words.index(name) + 1] if name in words else ""
+
+
+def read_results(rows: Mapping[str, Row], folder: Path) -> list[Result]:
+    """Return the results of all rows; behind one that is there those measured otherwise, in files `ITS_NAME-*.json`.
+
+    Raises:
+        VjepaError: a file that is not JSON.
+    """
+    claimed = {path.removeprefix(RESULT) for row in rows.values() for path in row.results}
+    found = []
+    for row in rows.values():
+        for step in row.steps:
+            for name in (path.removeprefix(RESULT) for path in step.results):
+                path = folder / name
+                found.append(Result(row, step, path, _content(path) if path.is_file() else None))
+                others = sorted(folder.glob(f"{path.stem}-*.json")) if path.is_file() else []
+                found += [Result(row, step, other, _content(other)) for other in others if other.name not in claimed]
+    return found
+
+
+def references() -> list[dict[str, Any]]:
+    """Return the published results: `agent`, `observation`, `returns` in words, and the `last` of these."""
+    path = Path(get_package_share_directory("vjepa_training"), "config", "references.yaml")
+    return read_yaml(path, "page of results", aliases=True)
+
+
+def render(rows: Mapping[str, Row], results: Sequence[Result], page: Path, pictures: Mapping[str, str]) -> str:
+    """Return the page.
+
+    Args:
+        rows: all experiments.
+        results: theirs.
+        page: where it will lie, which links are relative to.
+        pictures: file names, beside the page, by what they show: `returns`, `imagined` and `open-loop`, as far as there
+            are any.
+    """
+    by_kind: dict[str, list[Result]] = {}
+    for result in results:
+        by_kind.setdefault(result.kind, []).append(result)
+
+    def link(result: Result) -> str:
+        return f"[{result.path.name}]({Path(os.path.relpath(result.path, page.parent)).as_posix()})"
+
+    evaluations = by_kind.get("eval", [])
+    own = [result for result in evaluations if result.task == TASK]
+    others = [result for result in evaluations if result.task != TASK]
+    parts = [HEAD, "## Returns\n", EVALUATIONS]
+    if "returns" in pictures:
+        parts.append(f"![Mean returns with their intervals]({pictures['returns']})\n")
+    parts += [_evaluations(own, link), _reasons(own)]
+    published: list[Sequence[str]] = [("published", "observation", "return, 1000 steps")]
+    published += [(entry["agent"], entry["observation"], entry["returns"]) for entry in references()]
+    parts += ["Published, for `full`:\n", _table(published)]
+    parts += ["## Other tasks\n", OTHER_TASKS, _other_tasks(others, link), _reasons(others)]
+    parts += ["## Looks\n", LOOKS, _looks(by_kind.get("looks", []), link), _reasons(by_kind.get("looks", []))]
+    parts += ["## Search for a goal latent\n", GOALS, _goals(by_kind.get("goal", []), link)]
+    parts.append(_reasons(by_kind.get("goal", [])))
+    parts += ["## What a search imagined, against what happened\n", IMAGINED]
+    if "imagined" in pictures:
+        parts.append(f"![Imagined distances against those that happened]({pictures['imagined']})\n")
+    parts.append(_imagined(by_kind.get("eval", []), link))
+    parts += ["## Online rounds\n", ROUNDS, _rounds(by_kind.get("improve", []), link)]
+    parts += ["## Dynamics\n", DYNAMICS]
+    if "open-loop" in pictures:
+        parts.append(f"![Error in open loop by steps ahead]({pictures['open-loop']})\n")
+    parts.append(_dynamics(by_kind.get("dynamics", []), link))
+    parts += ["## Reward and distance heads\n", _heads(by_kind.get("reward", []), link)]
+    parts.append("## Probes\n")
+    for result in by_kind.get("probe", []):
+        parts.append(_probe(result, link))
+    data = [("experiment", "earlier work")]
+    data += [(f"`{row.name}`", row.old) for row in rows.values() if not row.results]
+    parts += ["## Data\n", _table(data)]
+    parts += ["## Experiments\n", _table([("experiment", "what"), *((f"`{r.name}`", r.what) for r in rows.values())])]
+    parts.append("## Commands\n")
+    parts += [f"- {link(r)}: `{r.content['command']}`" for r in results if r.content] or ["Nothing has been measured."]
+    return "\n".join(parts) + "\n"
+
+
+def _evaluations(results: Sequence[Result], link: Callable[[Result], str]) -> str:
+    lines: list[Sequence[str]] = [
+        (
+            "experiment",
+            "earlier work",
+            "protocol",
+            "mean return (95 % interval)",
+            f"less {CLONED}",
+            "success",
+            "action change at rest",
+            "episodes",
+            "in target at start",
+            "seeds",
+            "how",
+            "encoder",
+            "result",
+        )
+    ]
+    cloned = [result.content for result in results if result.row.name == CLONED and result.content]
+    for result in results:
+        head = (f"`{result.row.name}`", result.row.old)
+        found = result.content
+        if found is None:
+            lines.append((*head, result.option("--protocol"), NOT_MEASURED, *[""] * 9))
+            continue
+        started = [flag for flag in found["started_in_target"] if flag is not None]
+        lines.append(
+            (
+                *head,
+                found["protocol"],
+                _mean(found),
+                "" if result.row.name == CLONED else _beyond(cloned, found),
+                _share(found["success_rate"]),
+                _calm(found),
+                str(found["episodes"]),
+                str(sum(started)) if started else "",
+                _seeds(found),
+                _how(found),
+                found["encoder"] + (" (untrained)" if found["encoder_untrained"] else ""),
+                link(result),
+            )
+        )
+    return _table(lines)
+
+
+def _other_tasks(results: Sequence[Result], link: Callable[[Result], str]) -> str:
+    heads = ("experiment", "task", "planner", "protocol", "mean return (95 % interval)", "success")
+    lines: list[Sequence[str]] = [(*heads, "action change at rest", "episodes", "seeds", "encoder", "result")]
+    for result in results:
+        head, found = (f"`{result.row.name}`", result.task), result.content
+        if found is None:
+            lines.append((*head, result.option("--planner"), result.option("--protocol"), NOT_MEASURED, *[""] * 6))
+            continue
+        policy = f" with `{found['policy']}`" if "policy" in found else ""
+        figures = (found["protocol"], _mean(found), _share(found["success_rate"]), _calm(found))
+        ends = (str(found["episodes"]), _seeds(found), found["encoder"], link(result))
+        lines.append((*head, f"`{found['planner']}`{policy}", *figures, *ends))
+    return _table(lines)
+
+
+def _calm(found: dict[str, Any]) -> str:
+    """Return how much the action changes at rest; nothing where it was not measured, or there was no rest."""
+    change = found.get("action_change_at_rest")
+    return "" if change is None else f"{change:.3f}"
+
+
+def _beyond(cloned: Sequence[dict[str, Any]], found: dict[str, Any]) -> str:
+    """Return the result less the one among `cloned` that is of the same episodes; nothing where none is."""
+    for other in cloned:
+        if all(other.get(name) == found.get(name) for name in SAME):
+            comparison = compare(other, found)
+            return with_interval(comparison.difference, comparison.interval_95, "+")
+    return ""
+
+
+def _goals(results: Sequence[Result], link: Callable[[Result], str]) -> str:
+    lines: list[Sequence[str]] = [
+        (
+            "experiment",
+            "target",
+            "earlier work",
+            "closer",
+            "distance at start, least, end",
+            "fingertip to target at start, end, m",
+            "correlation of the two distances",
+            "mean return (95 % interval)",
+            "success",
+            "episodes",
+            "seeds",
+            "result",
+        )
+    ]
+    for result in results:
+        head, found = (f"`{result.row.name}`", result.option("--goal"), result.row.old), result.content
+        if found is None:
+            lines.append((*head, NOT_MEASURED, *[""] * 8))
+            continue
+        ways = [found["goal_distance"][name] for name in ("start", "least", "end")]
+        lines.append(
+            (
+                *head,
+                f"{100 * found['closer']:.1f} %",
+                ", ".join(f"{sum(way) / len(way):.3g}" for way in ways),
+                *_meaning(found),
+                _mean(found),
+                _share(found["success_rate"]),
+                str(found["episodes"]),
+                _seeds(found),
+                link(result),
+            )
+        )
+    return _table(lines)
+
+
+def _looks(results: Sequence[Result], link: Callable[[Result], str]) -> str:
+    """Return the table of looks by planner, a column for each result, and below it of which episodes each is."""
+    columns = [(result, result.content["looks"]) for result in results if result.content]
+    looks = dict.fromkeys(look for _, by_look in columns for look in by_look)
+    lines: list[Sequence[str]] = [("look", *(f"`{result.row.name}`" for result, _ in columns))]
+    for look in looks:
+        lines.append((look, *(_by_look(by_look, look) for _, by_look in columns)))
+    notes = []
+    for result in results:
+        if result.content is None:
+            notes.append(f"- `{result.row.name}`: {NOT_MEASURED}")
+            continue
+        found = next(iter(result.content["looks"].values()))
+        size = f"{found['episodes']} episodes of {found['episode_steps']} steps each"
+        seeds, how = f"seeds {_seeds(found)}", _how(found)
+        words = (f"planner `{found['planner']}`", f"task {found['task']}", size, seeds, how)
+        notes.append(f"- `{result.row.name}`: {', '.join(words)}, encoder {found['encoder']}, {link(result)}")
+    return "\n".join([*([_table(lines)] if columns else []), *notes, ""])
+
+
+def _by_look(by_look: Mapping[str, Mapping[str, Any]], look: str) -> str:
+    """Return the mean return of a look, and what it is less the first look's; nothing where it was not measured."""
+    if look not in by_look:
+        return ""
+    found, first = by_look[look], next(iter(by_look.values()))
+    difference = less(first, found) if found is not first else ""
+    return f"{_mean(found)} [{difference}]" if difference else _mean(found)
+
+
+def _meaning(found: dict[str, Any]) -> tuple[str, str]:
+    """Return the fingertip's distances to the target, and how they go with those to the goal latent."""
+    if "target_distance" not in found:
+        return "", ""
+    ways = [found["target_distance"][name] for name in ("start", "end")]
+    correlation = found["goal_correlation"]
+    return ", ".join(f"{sum(way) / len(way):.3f}" for way in ways), "" if correlation is None else f"{correlation:.2f}"
+
+
+def _reasons(results: Sequence[Result]) -> str:
+    """Return why the measured ones among `results` came out as they did, as far as their rows say."""
+    whys = {result.row.name: result.row.why for result in results if result.content and result.row.why}
+    return "".join(f"- `{name}`: {why}\n" for name, why in whys.items())
+
+
+def _imagined(results: Sequence[Result], link: Callable[[Result], str]) -> str:
+    heads = ("experiment", "steps ahead", "imagined", "happened", "root mean square difference")
+    lines: list[Sequence[str]] = [(*heads, "of the middle episode", "plans", "result")]
+    for result in results:
+        for entry in result.content.get("imagined", {"ahead": []})["ahead"] if result.content else ():
+            figures = [f"{entry[name]:.4f}" for name in ("imagined", "happened")]
+            off = [f"{entry[name]:.4f} ({entry[f'no_change_{name}']:.4f})" for name in ("rmse", "median_rmse")]
+            lines.append(
+                (f"`{result.row.name}`", str(entry["steps"]), *figures, *off, f"{entry['count']:,}", link(result))
+            )
+    return _table(lines)
+
+
+def _rounds(results: Sequence[Result], link: Callable[[Result], str]) -> str:
+    heads = ("experiment", "round", "rows", "mean return before", "after", "difference, paired", "kept", "episodes")
+    lines: list[Sequence[str]] = [(*heads, "protocol", "result")]
+    for result in results:
+        head, found = f"`{result.row.name}`", result.content
+        if found is None:
+            lines.append((head, NOT_MEASURED, *[""] * 8))
+            continue
+        settings = found["settings"]
+        for entry in found["rounds"]:
+            returns = [
+                with_interval(entry["incumbent_mean_return"], entry["incumbent_interval_95"]),
+                with_interval(entry["candidate_mean_return"], entry["candidate_interval_95"]),
+                with_interval(entry["difference"], entry["difference_interval_95"], "+"),
+            ]
+            kept = "the new one" if entry["accepted"] else "the old one"
+            sample = (str(settings["eval_episodes"]), settings["protocol"], link(result))
+            lines.append((head, str(entry["round"]), f"{entry['data']['rows']:,}", *returns, kept, *sample))
+    return _table(lines)
+
+
+def _dynamics(results: Sequence[Result], link: Callable[[Result], str]) -> str:
+    heads = ("experiment", "earlier work", "parameters", "transitions", "validation loss")
+    lines: list[Sequence[str]] = [(*heads, "open loop, standard deviations", "open loop, m", "result")]
+    for result in results:
+        head, found = (f"`{result.row.name}`", result.row.old), result.content
+        if found is None:
+            lines.append((*head, NOT_MEASURED, *[""] * 5))
+            continue
+        sizes = (f"{found['parameters']:,}", f"{found['transitions']:,}", f"{found['validation']:.4g}")
+        lines.append((*head, *sizes, _ahead(found, "state"), _ahead(found, "metres"), link(result)))
+    return _table(lines)
+
+
+def _heads(results: Sequence[Result], link: Callable[[Result], str]) -> str:
+    heads = ("experiment", "earlier work", "mean squared error of the reward", "variance of the reward")
+    lines: list[Sequence[str]] = [(*heads, "frames with a reward", "error of the distance, m", "result")]
+    for result in results:
+        head, found = (f"`{result.row.name}`", result.row.old), result.content
+        if found is None:
+            lines.append((*head, NOT_MEASURED, *[""] * 4))
+            continue
+        figures = found["figures"]
+        errors = (f"{figures['reward_mse']:.4g}", f"{figures['reward_variance']:.4g}")
+        distance = f"{figures['distance_rmse_m']:.3g}" if "distance_rmse_m" in figures else ""
+        lines.append((*head, *errors, f"{100 * found['rewarded']:.1f} %", distance, link(result)))
+    return _table(lines)
+
+
+def _probe(result: Result, link: Callable[[Result], str]) -> str:
+    head = f"`{result.row.name}`; earlier work, on other targets: {result.row.old}.\n"
+    if result.content is None:
+        return f"{head}\n{NOT_MEASURED.capitalize()}.\n"
+    lines = "\n".join(f"- {note}" for note in notes(result.content))
+    return f"{head}\n{table(result.content, intervals=True)}\n\n{lines}\n- {link(result)}\n"
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        return parse_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise VjepaError(f"{path} is not JSON: {error}; remove it, and reproduce what it is the result of") from error
+
+
+def _table(lines: Sequence[Sequence[str]]) -> str:
+    head, *rest = (f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+    return "\n".join([head, f"|{' --- |' * len(lines[0])}", *rest, ""])
+
+
+def _mean(found: Mapping[str, Any]) -> str:
+    return with_interval(found["mean_return"], found["interval_95"])
+
+
+def _share(value: float | None) -> str:
+    return "not defined" if value is None else f"{100 * value:.0f} %"
+
+
+def _seeds(found: Mapping[str, Any]) -> str:
+    return f"{found['seed']} to {found['seed'] + found['episodes'] - 1}"
+
+
+def _how(found: Mapping[str, Any]) -> str:
+    if found["through"] == "process":
+        return "lockstep, one process"
+    return f"{'lockstep' if found['lockstep'] else 'real time'}, ROS graph"
+
+
+def _ahead(found: Mapping[str, Any], unit: str) -> str:
+    """Return the first and the last error in open loop, each with that of saying that nothing changes."""
+    ahead = [entry for entry in found["open_loop"] if unit in entry]
+    shown = [ahead[0], ahead[-1]] if len(ahead) > 1 else ahead
+    return "; ".join(f"{e['steps']}: {e[unit]:.3g} ({e[f'no_change_{unit}']:.3g})" for e in shown)

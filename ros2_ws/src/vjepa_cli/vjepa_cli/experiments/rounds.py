@@ -1,0 +1,299 @@
+"""Online rounds of one planner, in a folder: the commands of a round, what becomes of it, and what is kept.
+
+`rounds.json` is the truth: settings, and an entry for every round that is done. `current.yaml` follows from it.
+"""
+
+import json
+import shlex
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vjepa_bringup.graph import versions
+from vjepa_cli.scoreboard import write_json
+from vjepa_cli.experiments.steps import is_whole, take_step
+from vjepa_cli.experiments.warm_start import DREAMER, POLICY, WarmStart, training_options, weights_of
+from vjepa_interfaces.bundle import find_bundle, read_bundle
+from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.json_text import parse_json
+from vjepa_training.evaluation.comparison import compare, require_held_out
+from vjepa_training.data.dataset import Dataset
+from vjepa_training.trainers.training_run import identity_of
+
+ROUND_SEEDS = 1_000_000
+"""Seeds from one round's first to the next one's; evaluation has the ones before the first round's."""
+
+PROCESS, ROS, STACK = "process", "ros", "stack"
+
+
+@dataclass(frozen=True)
+class RoundSettings:
+    """How rounds are made: the same in all rounds of a folder.
+
+    Attributes:
+        data: the dataset that there was before, which stays as it is.
+        through: `process`; `ros`: episodes are recorded and evaluated in the graph, in lockstep; or `stack`: they are
+            recorded by the stack that runs, and evaluated in process.
+        protocol: of evaluation and, through `ros`, of recorded episodes.
+        seed: of the first episode of evaluation; round k records from seed + k x `ROUND_SEEDS`.
+        episodes: recorded in a round.
+        episode_steps: control steps of each; None elsewhere than in process: the graph says it.
+        epsilon: share of them with a random action; None likewise: there are none.
+        hold: control steps that such an action is held; None likewise.
+        eval_episodes: of each evaluation.
+        epochs: of dynamics and heads in a round.
+        steps: of an actor in a round.
+        learning_rate: of all of them, at its highest.
+    """
+
+    data: str
+    through: str
+    protocol: str
+    seed: int
+    episodes: int
+    episode_steps: int | None
+    epsilon: float | None
+    hold: int | None
+    eval_episodes: int
+    epochs: int
+    steps: int
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class RoundStep:
+    """A command of a round: its arguments, and what it makes."""
+
+    arguments: list[str]
+    makes: Path
+
+
+@dataclass
+class Rounds:
+    """The rounds of a folder.
+
+    Attributes:
+        folder: of the rounds, made if need be.
+        start: what they start from.
+        settings: how they are made.
+        device: where it trains, as trainers name it.
+        stack: the options that name the running stack, through `stack`; empty for the one that runs here.
+        done: an entry of `rounds.json` for each round that is done.
+    """
+
+    folder: Path
+    start: WarmStart
+    settings: RoundSettings
+    device: str
+    stack: Sequence[str] = ()
+    done: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def current(self) -> Path:
+        """The parameter file of the planner that was accepted last."""
+        return self.folder / "current.yaml"
+
+    @property
+    def incumbent(self) -> int:
+        """The round whose planner was accepted last; 0 for the start."""
+        return max((entry["round"] for entry in self.done if entry["accepted"]), default=0)
+
+    def open(self) -> None:
+        """Take the folder: begin, or go on with what is done.
+
+        Raises:
+            VjepaError: it was begun with other settings, bundles or data; or there can be no rounds of these.
+        """
+        dataset = Dataset(self.settings.data)
+        require_held_out(dataset.info.sources, self.settings.seed, self.settings.eval_episodes)
+        for kind, bundle in self.start.bundles.items():
+            read_bundle(find_bundle(bundle), kind).check_encoder(
+                dataset.info.encoder_fingerprint, dataset.info.encoder_name
+            )
+            training_options(kind, bundle)
+        begun = {
+            "planner": self.start.planner,
+            **asdict(self.settings),
+            "parameters": self.start.parameters,
+            "weights": {kind: weights_of(kind, bundle) for kind, bundle in self.start.bundles.items()},
+            "policy": weights_of(POLICY, self.start.policy) if self.start.policy else "",
+            "rows": identity_of(dataset),
+        }
+        begun = json.loads(json.dumps(begun))
+        file = self.folder / "rounds.json"
+        if file.exists():
+            content = _read(file)
+            before, self.done = content["settings"], content["rounds"]
+            if differing := sorted(name for name in {*before, *begun} if before.get(name) != begun.get(name)):
+                raise VjepaError(
+                    f"the rounds in {self.folder} were begun with other {', '.join(differing)}; give the same to go "
+                    "on, or choose another folder with --out"
+                )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._settings, self._frames = begun, dataset.info.image_shape is not None
+        self._keep()
+
+    def content(self) -> dict[str, Any]:
+        """Return what `rounds.json` holds: `settings`, and `rounds`, an entry for each that is done."""
+        return {"settings": self._settings, "rounds": self.done}
+
+    def evaluate_start(self) -> None:
+        """Evaluate what the rounds start from, unless that is done."""
+        step = self._evaluation(self.current, self._evaluated(0))
+        if not is_whole(step.makes):
+            take_step(step.arguments, [step.makes], "the evaluation of the start", "vjepa improve")
+
+    def take(self, number: int) -> dict[str, Any]:
+        """Take the round `number`, but for what of it is done, and return its entry in `rounds.json`.
+
+        Raises:
+            VjepaError: a command of it failed.
+            KeyboardInterrupt: it was interrupted.
+        """
+        began, folder, commands = time.monotonic(), self.round_folder(number), []
+        for step in self._steps(number):
+            if not is_whole(step.makes):
+                take_step(step.arguments, [step.makes], f"round {number}", "vjepa improve")
+            commands.append(shlex.join(["vjepa", *step.arguments]))
+        before, after = _read(self._evaluated(self.incumbent)), _read(self._evaluated(number))
+        comparison = compare(before, after)
+        bundles = self._bundles(number)
+        recorded, data = Dataset(folder / "recorded"), Dataset(folder / "data")
+        entry = {
+            "round": number,
+            "incumbent": self.incumbent,
+            "accepted": comparison.better,
+            **{f"candidate_{name}": after[name] for name in ("mean_return", "interval_95")},
+            **{f"incumbent_{name}": before[name] for name in ("mean_return", "interval_95")},
+            "difference": comparison.difference,
+            "difference_interval_95": list(comparison.interval_95),
+            "recorded": {"seed": self._seed(number), "episodes": len(recorded.episodes), "rows": len(recorded)},
+            "data": {"episodes": len(data.episodes), "rows": len(data)},
+            "bundles": bundles,
+            "validation": {kind: _validation(bundle) for kind, bundle in bundles.items()},
+            "commands": commands,
+            "wall_s": time.monotonic() - began,
+            "versions": versions(),
+        }
+        self.done.append(entry)
+        self._keep()
+        for states in folder.glob("*.training/*.npy"):  # The data in the trainers' own form, as large as it may be.
+            states.unlink()
+        return entry
+
+    def swap_in(self) -> None:
+        """Through `stack`: have it driven by the planner that was accepted last, swapped in while it runs."""
+        if self.settings.through == STACK:
+            swap = ["planner", "set", self.start.planner, "--params-file", str(self.current), *self.stack]
+            take_step(swap, [], "the swap", "vjepa improve")
+
+    def round_folder(self, number: int) -> Path:
+        """Return the folder of a round."""
+        return self.folder / f"round-{number}"
+
+    def _steps(self, number: int) -> Iterator[RoundStep]:
+        """Yield the commands of a round in order, each once the one before has made what it makes."""
+        folder, settings = self.round_folder(number), self.settings
+        folder.mkdir(exist_ok=True)
+        recorded, data = folder / "recorded", folder / "data"
+        yield from self._recording(number, recorded)
+        earlier = self.round_folder(number - 1) / "data"
+        before = settings.data if number == 1 else str(earlier)
+        yield RoundStep(["dataset", "merge", before, str(recorded), "--out", str(data)], data)
+        if earlier.exists():
+            shutil.rmtree(earlier)
+        incumbent, candidate = self._bundles(self.incumbent), self._bundles(number)
+        for kind, start in incumbent.items():
+            yield RoundStep(self._training(kind, start, data, candidate), Path(candidate[kind]))
+        file = folder / "candidate.yaml"
+        _write_parameters(file, self.start.parameter_file(candidate))
+        yield self._evaluation(file, self._evaluated(number))
+
+    def _recording(self, number: int, out: Path) -> Iterator[RoundStep]:
+        """Yield the commands that record a round's episodes into the dataset `out`."""
+        settings, planner = self.settings, self.start.planner
+        parameters, kept = ["--params-file", str(self.current)], ["--frames"] if self._frames else []
+        episodes = ["--episodes", str(settings.episodes)]
+        seed = ["--seed", str(self._seed(number))]
+        if settings.through == PROCESS:
+            collecting = ["collect", "--out", str(out), "--policy", planner, *kept, *parameters, *episodes, *seed]
+            for name in ("episode_steps", "epsilon", "hold"):
+                collecting += [f"--{name.replace('_', '-')}", str(getattr(settings, name))]
+            yield RoundStep(collecting, out)
+            return
+        bags, result = out.with_name("bags"), out.with_name("recorded.json")
+        if settings.through == STACK:
+            yield RoundStep(["record", *episodes, "--json", str(result), *self.stack], result)
+            found = _read(result)
+            recorded = [found["bag"], *(["--namespace", found["namespace"]] if found["namespace"] else [])]
+        else:
+            if not is_whole(result) and bags.exists():  # Of a run that was killed, whose episodes are run anew.
+                shutil.rmtree(bags)
+            running = ["run", "--lockstep", "--record", str(bags), "--planner", planner, *parameters, *episodes, *seed]
+            yield RoundStep([*running, "--protocol", settings.protocol, "--json", str(result)], result)
+            recorded = sorted(str(path) for path in bags.iterdir()) if bags.exists() else []
+        yield RoundStep(["dataset", "build", *recorded, "--out", str(out), *kept, *parameters], out)
+
+    def _training(self, kind: str, start: str, data: Path, candidate: Mapping[str, str]) -> list[str]:
+        settings = self.settings
+        arguments = ["train", DREAMER if kind == "actor" else kind, "--data", str(data), "--out", candidate[kind]]
+        others = {name: candidate[name] for name in ("dynamics", "reward") if name in candidate}
+        needed = {"dynamics": [], "reward": ["dynamics"], "actor": ["dynamics", "reward"]}[kind]
+        for name in needed:
+            arguments += [f"--{name}", others[name]]
+        if kind == "actor" and self.start.policy:
+            arguments += ["--policy", self.start.policy]
+        amount = ["--steps", str(settings.steps)] if kind == "actor" else ["--epochs", str(settings.epochs)]
+        arguments += ["--start", start, *amount, "--learning-rate", str(settings.learning_rate)]
+        return [*arguments, "--device", self.device, *training_options(kind, self.start.bundles[kind])]
+
+    def _evaluation(self, parameters: Path, out: Path) -> RoundStep:
+        settings = self.settings
+        through = ROS if settings.through == ROS else PROCESS
+        arguments = ["eval", "--through", through, "--planner", self.start.planner]
+        arguments += ["--params-file", str(parameters), "--protocol", settings.protocol]
+        arguments += ["--episodes", str(settings.eval_episodes), "--seed", str(settings.seed), "--json", str(out)]
+        return RoundStep(arguments, out)
+
+    def _bundles(self, number: int) -> dict[str, str]:
+        """Return the bundles of a round's candidate by kind, in the order of training; of the start for 0."""
+        if number == 0:
+            return dict(self.start.bundles)
+        return {kind: str(self.round_folder(number) / kind) for kind in self.start.bundles}
+
+    def _evaluated(self, number: int) -> Path:
+        """Return the result of a round's candidate; of the start for 0."""
+        return self.round_folder(number) / "candidate.json" if number else self.folder / "start.json"
+
+    def _seed(self, number: int) -> int | None:
+        """Return the seed of a round's first episode; None where a running stack has seeds of its own."""
+        return None if self.settings.through == STACK else self.settings.seed + number * ROUND_SEEDS
+
+    def _keep(self) -> None:
+        """Write what is done, and the parameter file of the planner that was accepted last."""
+        write_json(str(self.folder / "rounds.json"), self.content())
+        _write_parameters(self.current, self.start.parameter_file(self._bundles(self.incumbent)))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return parse_json(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise VjepaError(f"{file} is not readable JSON: {error}; remove it, or begin anew in another folder") from error
+
+
+def _validation(bundle: str) -> float | None:
+    """Return the loss of a bundle on the episodes that its training kept for validation."""
+    config = _read(Path(bundle) / "config.json")
+    return config.get("validation", config.get("figures", {}).get("loss"))
+
+
+def _write_parameters(file: Path, content: Mapping[str, Any]) -> None:
+    temporary = file.with_name(file.name + ".tmp")
+    temporary.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    temporary.replace(file)

@@ -1,0 +1,203 @@
+"""Results as people and programs read them: the scoreboard and the JSON."""
+
+import json
+import math
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from vjepa_interfaces.errors import VjepaError
+from vjepa_training.evaluation.appearance import in_words
+
+PERIOD_TOLERANCE = 0.01
+MANY_DROPPED = 0.02
+"""Of the frames: what fewer of them cost cannot be told from the score."""
+OTHER_WORLDS = ("--task", "--encoder", "--params-file", "--camera")
+"""Options with which the planners that ship need not work."""
+OF_BOTH = ("--policy", "--encoder", "--device", "--dtype", "--task", "--params-file")
+"""Options of `eval` that state what is evaluated, and that `run` has too."""
+
+
+def result_json(
+    planner: str,
+    encoder: dict[str, Any],
+    through: str,
+    seed: int,
+    summary: dict[str, Any],
+    latency_ms: dict[str, float],
+    versions: dict[str, str],
+    **more: Any,
+) -> dict[str, Any]:
+    """Return a result in the form every `--json` file has."""
+    return {
+        "planner": planner,
+        "encoder": encoder.get("model", ""),
+        "encoder_fingerprint": encoder.get("fingerprint", ""),
+        "encoder_untrained": bool(encoder.get("untrained", False)),
+        "through": through,
+        "seed": seed,
+        **summary,
+        "latency_ms": latency_ms,
+        "versions": versions,
+        "command": shlex.join(["vjepa", *sys.argv[1:]]),
+        **more,
+    }
+
+
+def require_writable(path: str) -> None:
+    """Make the folder of a result to come.
+
+    Raises:
+        VjepaError: nothing can be written to `path`; better known before hours of episodes than after.
+    """
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise VjepaError(f"cannot make the folder of {path}: {error.strerror}; choose another file") from error
+    if target.is_dir() or not os.access(target if target.exists() else target.parent, os.W_OK):
+        reason = "it is a folder" if target.is_dir() else "permission denied"
+        raise VjepaError(f"cannot write {path}: {reason}; choose another file")
+
+
+def write_json(path: str, result: dict[str, Any]) -> None:
+    """Write a result whole or not at all; values that are not finite, which JSON lacks, become null."""
+    target = Path(path)
+    text = json.dumps(_without_nan(result), indent=1, allow_nan=False) + "\n"
+    if target.is_symlink() or (target.exists() and not target.is_file()):
+        target.write_text(text, encoding="utf-8")  # /dev/stdout and pipes are written to, never replaced.
+        return
+    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(target)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def scoreboard(result: dict[str, Any]) -> str:
+    """Return the scoreboard of a result as text."""
+    count, seed = result["episodes"], result["seed"]
+    low, high = result["interval_95"]
+    encoder = result["encoder"] + (
+        " (UNTRAINED stand-in: seeded random weights)" if result["encoder_untrained"] else ""
+    )
+    seeds = f"seed {seed}" if count == 1 else f"seeds {seed} to {seed + count - 1}"
+    unfinished = f", INTERRUPTED before all {result['asked']} had ended" if result.get("interrupted") else ""
+    interval = f" (95 % interval {low:.1f} to {high:.1f})" if count > 1 else ""
+    rows = [
+        ("planner", " then ".join(_with_bundles(name, result) for name in result.get("planners", [result["planner"]]))),
+        ("encoder", encoder),
+        *([("look", look)] if (look := in_words(result)) else []),
+        ("episodes", f"{count} of {result['episode_steps']} steps, {seeds}{unfinished}"),
+        ("success", f"{_count(result['success'])} ({_success_meaning(result)})"),
+        ("in target at end", _count(result["in_target_at_end"])),
+        ("started in target", _count(result["started_in_target"])),
+        ("mean return", f"{result['mean_return']:.1f}{interval}"),
+    ]
+    if (change := result.get("action_change_at_rest")) is not None:
+        rows.append(("action change at rest", f"{change:.3f} a step in the target (0 steady, 2 end to end)"))
+    if len(shares := result.get("by_planner", {})) > 1:
+        parts = [
+            f"{name} {share['steps']} steps, {share['reward_a_step']:.3f} a step" for name, share in shares.items()
+        ]
+        rows.append(("by planner", "; ".join(parts)))
+    if "closer" in result:
+        rows.append((f"goal: {result['goal']} target", f"{100 * result['closer']:.1f} % closer at the end"))
+    latency = result["latency_ms"]
+    name = "frame to torque" if result["through"] == "ros" else "encode and plan"
+    rows.append((name, f"p50 {_number(latency['p50'])} ms, p99 {_number(latency['p99'])} ms"))
+    loop = result.get("loop")
+    if loop:
+        rows.append(("achieved rate", f"{_number(loop['achieved_rate_hz'])} Hz"))
+        rows.append(("dropped frames", _dropped(loop["dropped_frames"], loop["frames"])))
+        if loop.get("fallback_commands", 0) > 0:
+            times, commands, frames = (loop[name] for name in ("fallbacks", "fallback_commands", "answered_frames"))
+            rows.append(("FALLBACKS", f"{times:.0f}: {commands:.0f} of {frames:.0f} commands not the chosen planner's"))
+    period_s, trained_s = result.get("control_period_s"), result.get("trained_period_s")
+    if period_s and trained_s and not math.isclose(period_s, trained_s, rel_tol=PERIOD_TOLERANCE):
+        rows.append(
+            ("OTHER RATE", f"trained at {1 / trained_s:g} Hz, driven at {1 / period_s:g}: train it at this rate")
+        )
+    if result.get("restarts"):
+        restarts = ", ".join(f"{node} {times}" for node, times in result["restarts"].items())
+        rows.append(("RESTARTED NODES", f"{restarts}: not what an undisturbed run would give"))
+    if result.get("bag"):
+        rows.append(("bag", result["bag"]))
+    rows.append(("next", next_command(result)))
+    return table(rows)
+
+
+def with_interval(value: float, interval: Sequence[float], sign: str = "") -> str:
+    """Return a value and its interval as text, with signs where `sign` is +."""
+    low, high = interval
+    return f"{value:{sign}.1f} ({low:{sign}.1f} to {high:{sign}.1f})"
+
+
+def table(rows: Sequence[tuple[str, str]]) -> str:
+    """Return rows of a name and a text, with the texts below each other."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(["", *(f"  {name:<{width}}  {text}" for name, text in rows), ""])
+
+
+def _with_bundles(planner: str, result: dict[str, Any]) -> str:
+    """Return the name of a planner, with those of the bundles that the chosen one has."""
+    bundles = result.get("bundles", {}).values() if planner == result["planner"] else ()
+    since = " (loaded during the run)" if result.get("options_changed") else ""
+    return f"{planner} with {', '.join(bundles)}{since}" if bundles else planner
+
+
+def next_command(result: dict[str, Any]) -> str:
+    """Return a command to try after a result, and behind it as a comment what it is for."""
+    command, loop = f"./{result['command']}", result.get("loop", {})
+    hurried = loop.get("fallback_commands", 0) > 0 or loop.get("dropped_frames", 0) > MANY_DROPPED * loop.get(
+        "frames", 0
+    )
+    if result["through"] == "process":
+        return f"{_as_run(result)}  # in real time"
+    if hurried and not result.get("lockstep"):
+        return f"{command} --lockstep  # waits for every plan"
+    if result.get("bag"):
+        return f"./vjepa view {shlex.quote(result['bag'])} --png run.png  # a picture"
+    if command.startswith("./vjepa eval"):
+        return f"{_as_run(result)}  # in real time"
+    if result["planner"] == "bc" and not any(option in command for option in OTHER_WORLDS):
+        return "./vjepa run --planner cem --episodes 1  # by search"
+    return f"{command} --record bags  # keeps all topics"
+
+
+def _as_run(result: dict[str, Any]) -> str:
+    """Return the run of one episode in the world of an evaluation: what it was of, without how it was measured."""
+    words = shlex.split(result["command"])
+    kept = [part for pair in pairwise(words) if pair[0] in OF_BOTH for part in pair]
+    kept += [word for word in words if word.partition("=")[0] in OF_BOTH and "=" in word]
+    return shlex.join(["./vjepa", "run", "--planner", result["planner"], *kept, "--episodes", "1"])
+
+
+def _number(value: float, digits: int = 1) -> str:
+    return f"{value:.{digits}f}" if math.isfinite(value) else "unknown"
+
+
+def _dropped(dropped: float, frames: float) -> str:
+    """Return how many frames got no command, and what that means."""
+    counts = f"{_number(dropped, 0)} of {_number(frames, 0)}"
+    if not dropped > MANY_DROPPED * frames:  # NaN where it is not known.
+        return counts
+    return f"{counts}: torque held on meanwhile; --lockstep avoids it"
+
+
+def _count(flags: list[bool | None]) -> str:
+    return "not defined for this task" if None in flags else f"{sum(map(bool, flags))} of {len(flags)}"
+
+
+def _success_meaning(result: dict[str, Any]) -> str:
+    return "return above 150" if result["protocol"] == "short" else "in the target at the end"

@@ -1,0 +1,1 @@
+"""What commands draw: the viewer, animations, pictures."""
