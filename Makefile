@@ -47,7 +47,7 @@ bench-check:
 lint:
 	./vjepa --exec ruff check .
 	./vjepa --exec ruff format --check .
-	./vjepa --exec mypy $(addprefix -p ,vjepa_interfaces sim_bridge vjepa_perception vjepa_planner vjepa_training vjepa_bringup)
+	./vjepa --exec mypy $(addprefix -p ,vjepa_interfaces sim_bridge vjepa_perception vjepa_planner vjepa_bags vjepa_training vjepa_bringup vjepa_cli)
 	./vjepa --exec hadolint docker/Dockerfile
 
 # The digest that the tag of the image below docker/Dockerfile has now, for compose, which reads docker/.env.

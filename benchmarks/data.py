@@ -14,18 +14,18 @@ from benchmarks.figures import Figure, command_of, mean_with_interval, record
 from benchmarks.memory import write_synthetic
 from benchmarks.stack import vjepa
 from sim_bridge.env import SimConfig
+from vjepa_bags.bag_reader import Bag, topic_names
 from vjepa_perception.clip import ClipBuffer
 from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
 from vjepa_planner.models.conditioning import ConditioningConfig
 from vjepa_planner.models.dynamics import Dynamics, preset
-from vjepa_bags.bag_reader import Bag, topic_names
 from vjepa_training.data.build import BuildConfig, build_dataset
 from vjepa_training.data.collect import CollectConfig, Collector
 from vjepa_training.data.dataset import Dataset, EpisodeWriter
+from vjepa_training.data.transitions import Transitions, open_transitions
 from vjepa_training.trainers.optimiser import adamw
 from vjepa_training.trainers.train_dynamics import DynamicsTraining, _loss, train_dynamics
 from vjepa_training.trainers.training_run import LARGEST_GRADIENT
-from vjepa_training.data.transitions import Transitions, open_transitions
 
 AIM = 1.15
 EPISODE_STEPS = 25

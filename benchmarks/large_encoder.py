@@ -15,11 +15,11 @@ from benchmarks.encoder import CLIP_FRAMES, VIT_L, Setting, _engine, _frames, _f
 from benchmarks.figures import Figure, command_of, record
 from benchmarks.timing import in_turns
 from vjepa_cli.cli import build_parser
-from vjepa_cli.experiments.experiments import place_of, read_rows, to_do
 from vjepa_cli.commands.run import DEFAULT_PROTOCOL
+from vjepa_cli.experiments.experiments import place_of, read_rows, to_do
 from vjepa_perception.encoder import EncoderConfig
-from vjepa_training.probes.probe_suite import ProbeConfig
 from vjepa_training.evaluation.score import protocol_named
+from vjepa_training.probes.probe_suite import ProbeConfig
 
 ENCODER = "facebook/vjepa2-vitl-fpc64-256"
 GPU_TFLOPS = 100.0

@@ -17,8 +17,7 @@ from vjepa_planner.contract import Observation, PlannerContext
 from vjepa_planner.models.dynamics import Dynamics
 from vjepa_planner.planners.cem import CemPlanner
 from vjepa_planner.planners.world import World
-from vjepa_planner.registry import load_planner
-from vjepa_training.catalogue import options_of
+from vjepa_planner.registry import load_planner, options_of
 
 LATENT_SHAPE = (17, 128)
 PERIOD_S = 0.02

@@ -17,9 +17,9 @@ from mcap.writer import CompressionType, IndexType
 
 from tests.foreign_bags import COMMAND, JOINTS, MS, T0, arm, cdr, commands, in_order, write_mcap, write_metadata
 from tests.foreign_bags import write_sqlite as write_database
+from vjepa_bags.bag_reader import messages_of
 from vjepa_interfaces import topics
 from vjepa_interfaces.errors import VjepaError
-from vjepa_bags.bag_reader import messages_of
 
 WANTED = {JOINTS: topics.JOINT_STATES, COMMAND: topics.JOINT_COMMAND}
 RECIPE = "recipe"

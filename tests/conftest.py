@@ -21,6 +21,7 @@ from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Joy
 
+from sim_bridge.score import ScoreKeeper
 from tests.forked_nodes import ForkedNodes, ForkingSupervisor
 from vjepa_bringup import run_graph
 from vjepa_bringup.graph import StackOptions, read_parameter_file
@@ -29,7 +30,6 @@ from vjepa_bringup.supervisor import Supervisor
 from vjepa_interfaces import topics
 from vjepa_interfaces.managed_node import qos_profile
 from vjepa_interfaces.stamps import set_stamp, to_nanoseconds
-from vjepa_training.evaluation.score import ScoreKeeper
 
 START_TIMEOUT_S = 90.0
 EVENT_TIMEOUT_S = 60.0

@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 ATHERIS = ROOT / ".vjepa" / "atheris"
 FOUND = ROOT / ".vjepa" / "fuzz"
-INSTRUMENTED = ["vjepa_interfaces", "vjepa_training", "vjepa_perception", "vjepa_planner", "vjepa_bringup", "rosbags"]
+INSTRUMENTED = ["vjepa_interfaces", "vjepa_perception", "vjepa_planner", "vjepa_bags", "vjepa_training", "rosbags"]
 SECONDS = 60
 LIMITS = ["-timeout=20", "-rss_limit_mb=4096", "-detect_leaks=0", "-print_final_stats=1", "-verbosity=1"]
 """Seconds that one file may take, and memory of the process, torch's share included."""

@@ -44,8 +44,8 @@ case "$*" in
     [[ ! -e $FAKES/no_gl ]] ;;
   '-m colcon build '*)
     [[ ! -e install/unfit ]] || exit 1
-    mkdir -p install/vjepa_bringup/lib/vjepa_bringup
-    touch install/vjepa_bringup/lib/vjepa_bringup/vjepa
+    mkdir -p install/vjepa_cli/lib/vjepa_cli
+    touch install/vjepa_cli/lib/vjepa_cli/vjepa
     echo 'export AMENT_PREFIX_PATH=/workspace/prefix PYTHONPATH=/workspace/python' >install/local_setup.bash ;;
   '-c import rclpy'*) [[ ! -e $FAKES/no_ros_packages ]] ;;
   '-P -m vjepa_cli.cli'*) shift 3; printf 'command line: %s\n' "$*" ;;
@@ -88,13 +88,13 @@ class Checkout:
         self.bin = folder / "bin"
         self.home = folder / "home"
         self.calls_file = folder / "calls"
-        package = self.root / "ros2_ws" / "src" / "vjepa_bringup"
-        for path in (self.fakes, self.bin, self.home, package / "vjepa_bringup", package / "launch"):
+        package = self.root / "ros2_ws" / "src" / "vjepa_cli"
+        for path in (self.fakes, self.bin, self.home, package / "vjepa_cli/commands", package / "launch"):
             path.mkdir(parents=True)
         shutil.copy(ROOT / "vjepa", self.root)
         for name in ("setup", "requirements"):
             shutil.copytree(ROOT / name, self.root / name)
-        for name in ("package.xml", "setup.py", "setup.cfg", "vjepa_cli/cli.py"):
+        for name in ("package.xml", "setup.py", "setup.cfg", "vjepa_cli/cli.py", "vjepa_cli/commands/__init__.py"):
             (package / name).write_text("")
         self.package = package
         for name in ("python3", "python3.11", "python3.12", "python3.13", "python3.14"):

@@ -19,8 +19,8 @@ from rcl_interfaces.srv import GetParameters
 from rclpy.parameter import parameter_value_to_python
 from rosbags.highlevel import AnyReader
 
-from vjepa_cli.commands import run as run_commands
 from vjepa_cli.cli import main
+from vjepa_cli.commands import run as run_commands
 from vjepa_interfaces import topics
 from vjepa_interfaces.image_codec import image_to_rgb
 

@@ -20,19 +20,19 @@ from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
 from sim_bridge.env import SimConfig
+from sim_bridge.score import ScoreKeeper
 from sim_bridge.sim_node import SimParameters
-from vjepa_cli.commands import run as run_commands
-from vjepa_cli.cli import main
 from vjepa_bringup.domains import hold_domain
 from vjepa_bringup.graph import StackOptions, environment
 from vjepa_bringup.monitor import Monitor
+from vjepa_cli.cli import main
+from vjepa_cli.commands import run as run_commands
 from vjepa_interfaces.bundle import find_bundle
 from vjepa_interfaces.environment import environment_of
 from vjepa_perception.encoder import EncoderConfig
 from vjepa_perception.perception_node import PerceptionParameters
 from vjepa_planner.planner_node import PlannerParameters
 from vjepa_training.evaluation.evaluate import NODES_OWN
-from vjepa_training.evaluation.score import ScoreKeeper
 
 DEADLINE_S = 90.0
 MARK = "VJEPA_TEST_MARK"

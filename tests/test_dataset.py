@@ -5,11 +5,11 @@ import pytest
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
+from vjepa_bags.bag_reader import Bag, topic_names
 from vjepa_cli.cli import main
 from vjepa_interfaces.messages import latent_of
 from vjepa_interfaces.stamps import to_nanoseconds
 from vjepa_perception.encoder import EncoderConfig, load_encoder
-from vjepa_bags.bag_reader import Bag, topic_names
 from vjepa_training.data.dataset import IMAGE, LATENT, Dataset
 from vjepa_training.data.encode import encode_frames
 

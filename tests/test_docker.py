@@ -17,14 +17,14 @@ import pytest
 import yaml
 from catkin_pkg.package import parse_package
 
-from vjepa_cli import cli
+from sim_bridge.score import ScoreKeeper
 from vjepa_bringup.domains import FIRST_DOMAIN, LAST_DOMAIN, hold_domain
 from vjepa_bringup.graph import NodeSpec, StackOptions, build_graph, environment
 from vjepa_bringup.monitor import Monitor
 from vjepa_bringup.supervisor import MAX_RESTARTS
+from vjepa_cli import cli
 from vjepa_interfaces.environment import environment_of
 from vjepa_interfaces.errors import VjepaError
-from vjepa_training.evaluation.score import ScoreKeeper
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCKERFILE = ROOT / "docker" / "Dockerfile"

@@ -15,10 +15,16 @@ DOORS = {
     "sim_bridge": {"vjepa_interfaces"},
     "vjepa_perception": {"vjepa_interfaces"},
     "vjepa_planner": {"vjepa_interfaces"},
-    "vjepa_training": {"vjepa_interfaces", "sim_bridge", "vjepa_perception", "vjepa_planner"},
-    "vjepa_bringup": {"vjepa_interfaces", "vjepa_training"},
+    "vjepa_bags": {"vjepa_interfaces"},
+    "vjepa_training": {"vjepa_interfaces", "sim_bridge", "vjepa_perception", "vjepa_planner", "vjepa_bags"},
+    "vjepa_bringup": {"vjepa_interfaces", "sim_bridge", "vjepa_perception", "vjepa_planner"},
+    "vjepa_cli": {
+        *("vjepa_interfaces", "sim_bridge", "vjepa_perception", "vjepa_planner", "vjepa_bags"),
+        *("vjepa_training", "vjepa_bringup"),
+    },
 }
-WITHOUT_TORCH = {"vjepa_interfaces", "sim_bridge"}
+WITHOUT_TORCH = {"vjepa_interfaces", "sim_bridge", "vjepa_bags"}
+SPEAK_ROS = {"vjepa_bringup", "vjepa_cli"}
 TORCH = {"torch", "torchvision", "transformers"}
 
 
@@ -56,11 +62,11 @@ def objection(package: str, module: str, target: str) -> str | None:
         return f"{package} may import {sorted(DOORS[package]) or 'no package of this repository'}"
     if package in WITHOUT_TORCH and top in TORCH:
         return f"{package} runs without torch"
-    speaks_ros = package == "vjepa_bringup" or is_node(module)
+    speaks_ros = package in SPEAK_ROS or is_node(module)
     if top == "rclpy" and not speaks_ros:
-        return "rclpy belongs in *node.py and ros_*.py files and vjepa_bringup"
+        return "rclpy belongs in *node.py and ros_*.py files, vjepa_bringup and vjepa_cli"
     if top in DOORS and is_node(target) and not speaks_ros:
-        return "a node's module brings rclpy with it; only nodes and vjepa_bringup may import one"
+        return "a node's module brings rclpy with it; only nodes, vjepa_bringup and vjepa_cli may import one"
     return None
 
 
@@ -106,8 +112,9 @@ def test_the_doors_name_every_package_of_the_workspace():
         ("training/vjepa_training/a.py", "from sim_bridge import sim_node", "a node's module"),
         ("training/vjepa_training/a.py", "from vjepa_interfaces.managed_node import run", "a node's module"),
         ("training/vjepa_training/a.py", "import vjepa_bringup", "vjepa_training may import"),
-        ("vjepa_bringup/vjepa_bringup/a.py", "from vjepa_planner import registry", "vjepa_bringup may import"),
-        ("vjepa_bringup/launch/a.launch.py", "import sim_bridge", "vjepa_bringup may import"),
+        ("vjepa_bringup/vjepa_bringup/a.py", "import vjepa_cli", "vjepa_bringup may import"),
+        ("vjepa_bringup/launch/a.launch.py", "import vjepa_cli", "vjepa_bringup may import"),
+        ("vjepa_bags/vjepa_bags/a.py", "import torch", "without torch"),
     ],
 )
 def test_a_forbidden_import_is_caught(tmp_path, file, code, reason):
@@ -135,8 +142,8 @@ def test_a_forbidden_import_is_caught(tmp_path, file, code, reason):
             "import torch\nfrom sim_bridge.env import make\nfrom vjepa_planner import registry",
         ),
         (
-            "vjepa_bringup/vjepa_cli/cli.py",
-            "import rclpy\nfrom vjepa_training import runs\nfrom . import recorder_node",
+            "vjepa_cli/vjepa_cli/a.py",
+            "import rclpy\nfrom vjepa_training import runs\nfrom vjepa_bags import recorder_node",
         ),
     ],
 )

@@ -35,8 +35,8 @@ from tests.foreign_bags import (
     write_metadata,
     write_sqlite,
 )
-from vjepa_interfaces.errors import VjepaError
 from vjepa_bags.bag_reader import Bag, topic_names
+from vjepa_interfaces.errors import VjepaError
 from vjepa_training.data.build import BuildConfig, build_dataset
 from vjepa_training.data.dataset import DatasetError
 

@@ -14,22 +14,22 @@ from vjepa_cli.cli import GROUP_OF, main
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {
-    "run_commands": ["run", "eval"],
-    "graph_commands": ["status", "planner list", "record"],
-    "looks_commands": ["looks"],
-    "goal_commands": ["goal set now"],
-    "camera_commands": ["camera check"],
-    "bag_commands": ["bag repair"],
-    "node_command": ["node sim_bridge"],
-    "view_commands": ["view"],
-    "tour_commands": ["tour"],
-    "dataset_commands": ["dataset info x", "collect x"],
-    "train_commands": ["train bc"],
-    "probe_commands": ["probe"],
-    "improve_commands": ["improve"],
-    "reproduce_commands": ["reproduce"],
-    "report_commands": ["report"],
-    "security_commands": ["security policy"],
+    "run": ["run", "eval"],
+    "graph": ["status", "planner list", "record"],
+    "looks": ["looks"],
+    "goal": ["goal set now"],
+    "camera": ["camera check"],
+    "bag": ["bag repair"],
+    "node": ["node sim_bridge"],
+    "view": ["view"],
+    "tour": ["tour"],
+    "dataset": ["dataset info x", "collect x"],
+    "train": ["train bc"],
+    "probe": ["probe"],
+    "improve": ["improve"],
+    "reproduce": ["reproduce"],
+    "report": ["report"],
+    "security": ["security policy"],
 }
 """The modules of commands, and commands of each."""
 NODES = [path for path in SOURCE.glob("*/*/*.py") if path.stem.endswith("node")]
@@ -84,8 +84,8 @@ def brought_by(words: str) -> set[str]:
 
 @pytest.mark.parametrize("module", COMMANDS)
 def test_a_command_brings_what_its_code_imports(module):
-    needed = needed_by(SOURCE / "vjepa_bringup" / "vjepa_bringup" / f"{module}.py")
-    if module == "view_commands":
+    needed = needed_by(SOURCE / "vjepa_cli/vjepa_cli/commands" / f"{module}.py")
+    if module == "view":
         assert needed == {"view", "plot"}
         assert brought_by("view") == {"view"}
         assert brought_by("view bag --gif a.gif") == brought_by("view bag --png=a.png") == {"plot"}
@@ -100,7 +100,7 @@ def test_nodes_and_launch_files_need_no_group():
 
 
 def test_every_module_of_commands_is_held_to_this():
-    listed = {path.stem for path in (SOURCE / "vjepa_bringup/vjepa_bringup").glob("*command*.py")}
+    listed = {path.stem for path in (SOURCE / "vjepa_cli/vjepa_cli/commands").glob("[a-z]*.py")}
     assert listed == set(COMMANDS)
 
 

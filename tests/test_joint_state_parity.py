@@ -7,12 +7,12 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image, JointState
 
 from tests.foreign_bags import JOINTS, MS, SECOND, T0, arm, frames, in_order, joint_state, write_mcap
+from vjepa_bags.bag_reader import Bag, topic_names
 from vjepa_bringup.domains import hold_domain
 from vjepa_interfaces.managed_node import ERROR
 from vjepa_interfaces.messages import fill_latent
 from vjepa_interfaces.stamps import set_stamp, to_nanoseconds
 from vjepa_planner.planner_node import PlannerNode
-from vjepa_bags.bag_reader import Bag, topic_names
 from vjepa_training.data.build import BuildConfig, build_dataset
 
 NAMES = ("shoulder", "wrist")

@@ -6,12 +6,12 @@ import re
 import numpy as np
 import pytest
 
-from vjepa_cli.cli import main
-from vjepa_bringup.graph import StackOptions, merged_parameters
-from vjepa_interfaces import topics
-from vjepa_training.evaluation import rollout
 from vjepa_bags.bag_reader import Bag, topic_names
+from vjepa_bringup.graph import StackOptions, merged_parameters
+from vjepa_cli.cli import main
+from vjepa_interfaces import topics
 from vjepa_training.data.build import BuildConfig, build_dataset
+from vjepa_training.evaluation import rollout
 from vjepa_training.evaluation.evaluate import evaluate
 from vjepa_training.evaluation.score import Protocol
 

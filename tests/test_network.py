@@ -121,7 +121,7 @@ class Processes:
             with contextlib.suppress(OSError):
                 if f"{MARK}={self._mark}".encode() in (entry / "environ").read_bytes():
                     words = (entry / "cmdline").read_text().split("\0")
-                    names = [Path(word).name.removeprefix("vjepa_bringup.") for word in words]
+                    names = [Path(word).name.removeprefix("vjepa_cli.") for word in words]
                     found[int(entry.name)] = next((name for name in names if name in STACK), " ".join(words))
         return found
 

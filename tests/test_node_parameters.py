@@ -15,8 +15,8 @@ from rclpy.parameter import Parameter
 
 from sim_bridge.arm_stand_in_node import ArmStandInNode
 from sim_bridge.sim_node import SimNode
-from vjepa_bringup.domains import hold_domain
 from vjepa_bags.recorder_node import RecorderNode
+from vjepa_bringup.domains import hold_domain
 from vjepa_bringup.stack_manager_node import StackManagerNode
 from vjepa_interfaces import access
 from vjepa_interfaces.effort_guard_node import EffortGuardNode

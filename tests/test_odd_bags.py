@@ -33,8 +33,8 @@ from tests.foreign_bags import (
     write_metadata,
     write_sqlite,
 )
-from vjepa_interfaces.errors import VjepaError
 from vjepa_bags.bag_reader import Bag, BagError, topic_names
+from vjepa_interfaces.errors import VjepaError
 
 ROWS = 90
 

@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from vjepa_cli.cli import build_parser
 from vjepa_bringup.graph import GUARD, StackOptions, build_graph
 from vjepa_bringup.run_graph import run_graph
+from vjepa_cli.cli import build_parser
 from vjepa_interfaces import topics
 from vjepa_interfaces.effort_guard import EffortGuard, GuardParameters
 from vjepa_interfaces.errors import VjepaError

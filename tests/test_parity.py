@@ -3,13 +3,13 @@
 import numpy as np
 import torch
 
+from vjepa_bags.bag_reader import Bag, topic_names
 from vjepa_interfaces.bundle import find_bundle
 from vjepa_perception.clip import ClipBuffer
 from vjepa_perception.encoder import EncoderConfig, load_encoder
 from vjepa_planner.contract import Observation, PlannerContext
 from vjepa_planner.models.policy import Policy, PolicyConfig, save_policy
 from vjepa_planner.registry import load_planner
-from vjepa_bags.bag_reader import Bag, topic_names
 from vjepa_training.data.build import BuildConfig, build_dataset
 from vjepa_training.data.dataset import IMAGE, LATENT
 

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from tests.conftest import lightened
-from vjepa_cli.cli import main
 from vjepa_bringup.graph import StackOptions
-from vjepa_cli.commands.graph import set_parameters
 from vjepa_bringup.run_graph import run_graph
+from vjepa_cli.cli import main
+from vjepa_cli.commands.graph import set_parameters
 from vjepa_training.progress import Progress
 
 ENDED = 2

@@ -98,7 +98,7 @@ def test_uv_compiles_what_it_installs_as_an_environment_may_forbid_python_to_kee
 def stack(ready, tmp_path):
     """A process as `./vjepa run` leaves it: the environment's Python with the command line, which goes on."""
     words = [ready.root / ".venv/bin/python", "-P", "-m", "vjepa_cli.cli", "run", "--planner", "cem"]
-    (tmp_path / "plays/vjepa_bringup").mkdir(parents=True)
+    (tmp_path / "plays/vjepa_cli").mkdir(parents=True)
     (tmp_path / "plays/vjepa_cli/cli.py").write_text("print('runs', flush=True), input()")
     variables = os.environ | {"PYTHONPATH": str(tmp_path / "plays")}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -153,11 +153,11 @@ def test_a_command_in_a_command_finds_the_same_environment(ready):
         ("requirements/run.lock", ["run", "torch-cpu jazzy"]),
         ("requirements/jazzy.lock", ["run", "torch-cpu jazzy"]),
         ("requirements/train.lock", []),
-        ("ros2_ws/src/vjepa_bringup/setup.py", ["colcon"]),
-        ("ros2_ws/src/vjepa_bringup/launch/new.launch.py", ["colcon"]),
-        ("ros2_ws/src/vjepa_bringup/config/new.yaml", ["colcon"]),
-        ("ros2_ws/src/vjepa_bringup/vjepa_cli/cli.py", []),
-        ("ros2_ws/src/vjepa_bringup/vjepa_bringup/new_module.py", []),
+        ("ros2_ws/src/vjepa_cli/setup.py", ["colcon"]),
+        ("ros2_ws/src/vjepa_cli/launch/new.launch.py", ["colcon"]),
+        ("ros2_ws/src/vjepa_cli/config/new.yaml", ["colcon"]),
+        ("ros2_ws/src/vjepa_cli/vjepa_cli/cli.py", []),
+        ("ros2_ws/src/vjepa_cli/vjepa_cli/new_module.py", []),
     ],
 )
 def test_only_what_a_change_calls_for_is_done_again(ready, file, steps):
@@ -169,7 +169,7 @@ def test_only_what_a_change_calls_for_is_done_again(ready, file, steps):
 
 
 def test_a_build_by_hand_is_followed_by_one_of_ours(ready):
-    executable = ready.root / "ros2_ws/install/vjepa_bringup/lib/vjepa_bringup/vjepa"
+    executable = ready.root / "ros2_ws/install/vjepa_cli/lib/vjepa_cli/vjepa"
     os.utime(executable, ns=(time.time_ns() + 10**9,) * 2)
     assert ready.run("run").returncode == 0
     assert ready.steps() == ["colcon"]

@@ -15,8 +15,8 @@ from mcap.records import Channel, Chunk, ChunkIndex, DataEnd, Footer, Header, Me
 from mcap.writer import MCAP0_MAGIC
 from rosbags.typesys import Stores, get_typestore
 
-from vjepa_interfaces import topics
 from vjepa_bags.bag_reader import messages_of
+from vjepa_interfaces import topics
 
 COMPRESSIONS = {"zstd": zstandard.compress, "lz4": lz4.frame.compress}
 STORE = get_typestore(Stores.ROS2_JAZZY)

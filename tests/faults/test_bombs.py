@@ -31,13 +31,12 @@ from tests.faults.bombs import (
     root_page,
     turn_in_a_circle,
 )
+from vjepa_bags import bag_reader, mcap_reader
+from vjepa_bags.bag_limits import MAX_TOPICS
+from vjepa_bags.bag_reader import Bag, topic_names
 from vjepa_bags.bag_repair import repair_bag
 from vjepa_interfaces import topics
 from vjepa_interfaces.errors import VjepaError
-from vjepa_bags import bag_reader
-from vjepa_bags import mcap_reader
-from vjepa_bags.bag_limits import MAX_TOPICS
-from vjepa_bags.bag_reader import Bag, topic_names
 
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("bounded")]
 

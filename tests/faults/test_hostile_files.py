@@ -24,8 +24,8 @@ import yaml
 from tests.bag_recipes import READERS, RECIPE, follow, make_recipe
 from vjepa_bags.bag_repair import repair_bag
 from vjepa_bags.bag_writer import BagWriter
-from vjepa_cli.experiments.experiments import read_rows
 from vjepa_bringup.graph import StackOptions, build_graph
+from vjepa_cli.experiments.experiments import read_rows
 from vjepa_interfaces import topics
 from vjepa_interfaces.bundle import find_bundle, read_bundle
 from vjepa_interfaces.errors import VjepaError

@@ -18,13 +18,11 @@ setup(
     extras_require={"test": ["pytest"]},
     zip_safe=True,
     maintainer="The V-JEPA 2 robot stack developers",
-    description="Launch files, parameter files, stack manager, recorder and the vjepa command line.",
+    description="Launch files, parameter files, the graph, stack manager and process supervisor.",
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
             "stack_manager = vjepa_bringup.stack_manager_node:main",
-            "episode_recorder = vjepa_bags.recorder_node:main",
-            "vjepa = vjepa_cli.cli:main",
         ],
     },
 )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sim_bridge.gl import choose_gl_backend
-from vjepa_interfaces.errors import unknown_name
+from vjepa_interfaces.errors import VjepaError, unknown_name
 
 
 @dataclass(frozen=True)
@@ -131,3 +131,79 @@ def task_named(name: str) -> SimTask:
     if name not in TASKS:
         raise unknown_name("task", name, TASKS)
     return TASKS[name]
+
+
+EXPERTS = {"reacher": ("expert", "expert-p"), "point_mass": ("expert-xy",)}
+"""The scripted planners that are shown the target and know the arm, the best first, by dm_control's domain."""
+
+
+def arm_of(task: str) -> dict[str, Any]:
+    """Return what a planner must know of the arm of a simulated `task`, as parameters of its node.
+
+    Raises:
+        VjepaError: there is no such task; the message lists those there are.
+    """
+    arm = task_named(task)
+    return {
+        "joint_names": list(arm.joint_names),
+        "effort_limit": arm.effort_limit,
+        "control_period_s": arm.control_period_s,
+    }
+
+
+def task_domain(task: str) -> str:
+    """Return dm_control's domain of `task`, such as `reacher`: tasks of one domain have the same arm.
+
+    Raises:
+        VjepaError: there is no such task; the message lists those there are.
+    """
+    return task_named(task).domain
+
+
+def experts_of(task: str) -> tuple[str, ...]:
+    """Return the scripted planners that know how to do `task`, the best first; empty where there is none.
+
+    Raises:
+        VjepaError: there is no such task; the message lists those there are.
+    """
+    return EXPERTS.get(task_domain(task), ())
+
+
+def expert_of(task: str, otherwise: str) -> str:
+    """Return the best scripted planner that knows how to do `task`.
+
+    Args:
+        task: of dm_control.
+        otherwise: what it means that there is none, for the message.
+
+    Raises:
+        VjepaError: there is none, or no such task.
+    """
+    experts = experts_of(task)
+    if not experts:
+        raise VjepaError(f"no scripted expert knows the task '{task}', so {otherwise}")
+    return experts[0]
+
+
+def is_about_reaching(task: str) -> bool:
+    """Return whether the reward of `task` is for the fingertip in a target; true where the task is not known."""
+    return task not in TASKS or TASKS[task].target_radius is not None
+
+
+def plane_of(task: str) -> list[int]:
+    """Return the numbers of the two world axes in which the arm of `task` moves; x and y where it is not known."""
+    return list(TASKS[task].plane) if task in TASKS else [0, 1]
+
+
+def refuse_other_arm(planner: str, task: str) -> None:
+    """Refuse a scripted planner that knows another arm than that of a simulated `task`.
+
+    Raises:
+        VjepaError: naming the scripted planners that know it, or that there is none; or there is no such task.
+    """
+    known = experts_of(task)
+    if planner in {name for names in EXPERTS.values() for name in names} - set(known):
+        raise VjepaError(
+            f"planner '{planner}' is scripted for another arm than that of {task}; scripted for this one: "
+            f"{', '.join(known) or 'none'}; random drives any arm"
+        )

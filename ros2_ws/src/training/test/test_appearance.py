@@ -6,9 +6,9 @@ import pytest
 
 from sim_bridge.camera_view import RENDERINGS
 from sim_bridge.looks import NAMES
+from vjepa_bringup.graph import refuse_unknown_names
 from vjepa_interfaces.errors import VjepaError
 from vjepa_training.evaluation.appearance import Appearance, appearances, check_backgrounds, in_words, provenance
-from vjepa_training.catalogue import refuse_unknown_names
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from vjepa_interfaces.errors import VjepaError
 from vjepa_perception.encoder import EncoderConfig, load_encoder
 from vjepa_planner.contract import GOAL, Plan, Planner
 from vjepa_planner.planners.expert import ExpertConfig, ExpertPlanner
-from vjepa_training.evaluation import rollout as module
 from vjepa_training.data.dataset import LATENT, DatasetError
 from vjepa_training.data.dataset_tools import reward_by_goal
+from vjepa_training.evaluation import rollout as module
 from vjepa_training.evaluation.goals import OTHER_SEED, goal_latent
 from vjepa_training.evaluation.rollout import RolloutConfig, rollout
 from vjepa_training.evaluation.score import PROTOCOLS, summarise

@@ -17,8 +17,8 @@ from vjepa_planner.contract import Observation, PlannerContext
 from vjepa_planner.models.conditioning import Conditioning, ConditioningConfig
 from vjepa_planner.registry import load_planner
 from vjepa_training.envs.gym_env import ConditionedStates, ReacherLatents
-from vjepa_training.evaluation.rollout import RolloutConfig, rollout
 from vjepa_training.envs.vec_env import SideBySide
+from vjepa_training.evaluation.rollout import RolloutConfig, rollout
 
 SIM = SimConfig(episode_steps=6, image_size=(32, 32), seed=7)
 

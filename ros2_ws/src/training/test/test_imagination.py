@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from sim_bridge.score import Episode
 from vjepa_planner.contract import Imagined
 from vjepa_training.evaluation.imagination import compare_with_what_happened
-from vjepa_training.evaluation.score import PROTOCOLS, Episode, summarise
+from vjepa_training.evaluation.score import PROTOCOLS, summarise
 
 STEPS, PREDICTIONS, SPEED = 4, 3, 0.01
 FRAMES = 41

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from vjepa_cli.views.look_pictures import draw_looks, look_frame
 from vjepa_interfaces.errors import VjepaError
 from vjepa_training.evaluation.appearance import Appearance
-from vjepa_cli.views.look_pictures import draw_looks, look_frame
 
 
 def test_rows_are_looks_and_columns_levels_of_each_task():

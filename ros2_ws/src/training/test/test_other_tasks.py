@@ -7,24 +7,23 @@ import numpy as np
 import pytest
 
 from sim_bridge.env import SimConfig, SimEnv
-from sim_bridge.tasks import TASKS
+from sim_bridge.tasks import TASKS, experts_of, is_about_reaching
 from vjepa_interfaces.bundle import read_bundle
 from vjepa_interfaces.errors import VjepaError
 from vjepa_perception.encoder import EncoderConfig, load_encoder
 from vjepa_planner.contract import PlannerContext
 from vjepa_planner.models.dynamics import load_dynamics
 from vjepa_planner.registry import load_planner
-from vjepa_training.catalogue import experts_of, is_about_reaching
 from vjepa_training.data.collect import CollectConfig, Collector, collect
+from vjepa_training.data.transitions import open_transitions
 from vjepa_training.evaluation.goals import goal_latent
-from vjepa_training.probes.probe_suite import ProbeConfig, run_probes
 from vjepa_training.evaluation.rollout import RolloutConfig, rollout
 from vjepa_training.evaluation.score import PROTOCOLS, summarise
+from vjepa_training.probes.probe_suite import ProbeConfig, run_probes
 from vjepa_training.trainers.train_bc import BcTraining, labelled_frames, train_bc, write_policy
 from vjepa_training.trainers.train_dynamics import DynamicsTraining, train_dynamics
 from vjepa_training.trainers.train_reward import RewardTraining, train_reward
 from vjepa_training.trainers.train_sac import SacTraining, train_sac
-from vjepa_training.data.transitions import open_transitions
 
 pytestmark = pytest.mark.slow
 

@@ -10,10 +10,10 @@ from sim_bridge.env import SimConfig, SimEnv
 from sim_bridge.gl import choose_gl_backend
 from vjepa_interfaces.bundle import write_bundle
 from vjepa_perception.encoder import EncoderConfig, load_encoder
-from vjepa_training.probes import probe as module
-from vjepa_training.probes.attentive_probe import AttentiveConfig, AttentiveTarget, attentive_probe
 from vjepa_training.data.collect import CollectConfig, Collector
 from vjepa_training.data.dataset import IMAGE, EpisodeWriter, finish_dataset
+from vjepa_training.probes import probe as module
+from vjepa_training.probes.attentive_probe import AttentiveConfig, AttentiveTarget, attentive_probe
 from vjepa_training.probes.probe import (
     RIDGES,
     ProbeError,

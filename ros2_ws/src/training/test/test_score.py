@@ -5,17 +5,10 @@ import math
 import numpy as np
 import pytest
 
+from sim_bridge.score import Episode, ScoreKeeper
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.messages import FIRST, LAST, MID
-from vjepa_training.evaluation.score import (
-    PROTOCOLS,
-    Episode,
-    Protocol,
-    ScoreKeeper,
-    bootstrap_interval,
-    protocol_named,
-    summarise,
-)
+from vjepa_training.evaluation.score import PROTOCOLS, Protocol, bootstrap_interval, protocol_named, summarise
 
 TARGET = np.array([0.1, 0.0, 0.01])
 INSIDE = TARGET + np.array([0.03, 0.0, 0.5])

@@ -11,9 +11,9 @@ import torch
 from vjepa_interfaces.errors import VjepaError
 from vjepa_perception.checkpoint import find_checkpoint
 from vjepa_perception.encoder import EncoderConfig, empty_module, load_encoder
+from vjepa_training.data.dataset import IMAGE, PLAIN_IMAGE, Dataset, EpisodeWriter, finish_dataset
 from vjepa_training.trainers import train_encoder as trainer
 from vjepa_training.trainers.clip_sampler import ClipSampler
-from vjepa_training.data.dataset import IMAGE, PLAIN_IMAGE, Dataset, EpisodeWriter, finish_dataset
 from vjepa_training.trainers.encoder_objectives import Clips, JointEmbedding, MaskedPrediction
 from vjepa_training.trainers.train_encoder import CollapseError, EncoderTraining, effective_rank, train_encoder
 

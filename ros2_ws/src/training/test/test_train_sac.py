@@ -11,8 +11,8 @@ from vjepa_interfaces.errors import VjepaError
 from vjepa_perception.encoder import EncoderConfig, load_encoder
 from vjepa_planner.models.actor import load_actor
 from vjepa_planner.models.dynamics import load_dynamics
-from vjepa_training.trainers import train_sac as module
 from vjepa_training.evaluation.rollout import RolloutConfig, rollout
+from vjepa_training.trainers import train_sac as module
 from vjepa_training.trainers.train_dynamics import DynamicsTraining, train_dynamics
 from vjepa_training.trainers.train_sac import SacTraining, train_sac
 

@@ -12,10 +12,10 @@ from vjepa_planner.models.conditioning import ConditioningConfig
 from vjepa_planner.models.dynamics import PRESETS, RESBLOCK, Dynamics, DynamicsConfig, load_dynamics
 from vjepa_planner.models.reward import load_reward
 from vjepa_training.data.dataset import LATENT
+from vjepa_training.data.transitions import Transitions, open_transitions, split_episodes
 from vjepa_training.trainers.fit_conditioning import fit_conditioning
 from vjepa_training.trainers.train_dynamics import OLD, DynamicsTraining, open_loop, train_dynamics
 from vjepa_training.trainers.train_reward import RewardTraining, train_reward
-from vjepa_training.data.transitions import Transitions, open_transitions, split_episodes
 
 ALL = ConditioningConfig(latent_dim=32, latent_rows=(0, 1, 2, 3, 4), size=12, joint_state=True)
 QUICK = DynamicsTraining(members=2, action_repeat=2, horizon=2, components=12, epochs=8, batch_size=32)

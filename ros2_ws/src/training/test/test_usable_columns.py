@@ -9,12 +9,12 @@ import pytest
 
 from vjepa_perception.checkpoint import find_checkpoint
 from vjepa_planner.models.conditioning import Conditioning, ConditioningConfig
-from vjepa_training.trainers.clip_sampler import ClipSampler
 from vjepa_training.data.dataset import Dataset, EpisodeWriter, finish_dataset
-from vjepa_training.trainers.train_bc import BcTraining, labelled_frames
-from vjepa_training.trainers.train_dynamics import DynamicsTraining, train_dynamics
 from vjepa_training.data.transitions import open_transitions
 from vjepa_training.data.usable_columns import ACTION, VELOCITY, UnusableColumnError, unknown_rows, unusable_columns
+from vjepa_training.trainers.clip_sampler import ClipSampler
+from vjepa_training.trainers.train_bc import BcTraining, labelled_frames
+from vjepa_training.trainers.train_dynamics import DynamicsTraining, train_dynamics
 
 QUICK = DynamicsTraining(members=2, action_repeat=2, horizon=2, components=12, epochs=2, batch_size=32)
 

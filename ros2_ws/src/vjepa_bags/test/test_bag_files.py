@@ -14,8 +14,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StorageP
 from rosbags.rosbag2 import Writer as BagWriter
 from rosbags.typesys import Stores, get_typestore
 
-from vjepa_bags import mcap_reader
-from vjepa_bags import mcap_units
+from vjepa_bags import mcap_reader, mcap_units
 from vjepa_bags.bag_files import open_files
 from vjepa_bags.bag_limits import Allowance, BagDamageError, BagLimitError, Meter, unfolded
 from vjepa_bags.bag_source import BagError

@@ -27,7 +27,7 @@ from rosbags.typesys import Stores, get_typestore
 from vjepa_bags import bag_writer
 from vjepa_bags.bag_audit import PublicationCounter, RepeatFilter, leading_stamp
 from vjepa_bags.bag_writer import BagWriter, RecordingError, begins_with_stamp
-from vjepa_interfaces.environment import ros_distribution
+from vjepa_interfaces.environment import distribution_of_ros
 from vjepa_interfaces.topics import RECORDED
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
@@ -219,7 +219,7 @@ def test_metadata_has_the_fields_that_rosbag2_version_9_reads_without_default(ba
         "compression_mode": "",
         "relative_file_paths": ["episode_0.mcap"],
         "files": [{"path": "episode_0.mcap", **span}],
-        "ros_distro": ros_distribution(),
+        "ros_distro": distribution_of_ros(),
     }
 
 

@@ -5,11 +5,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vjepa_interfaces.yaml_file import YamlDuplicateError, YamlLimitError, read_yaml
 from vjepa_bags.bag_counts import compare, message_type
 from vjepa_bags.bag_limits import ADVICE, Allowance, BagLimitError, check_entries, require_file
 from vjepa_bags.bag_source import FOLDED, BagError, Source, open_source
 from vjepa_bags.sqlite_reader import LOG
+from vjepa_interfaces.yaml_file import YamlDuplicateError, YamlLimitError, read_yaml
 
 METADATA_FILE = "metadata.yaml"
 SUFFIXES = (".mcap", ".db3")

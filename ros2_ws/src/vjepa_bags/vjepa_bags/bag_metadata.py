@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from mcap.records import Statistics
 
-from vjepa_interfaces.environment import ros_distribution
+from vjepa_interfaces.environment import distribution_of_ros
 
 _INFINITE = {"sec": 9223372036, "nsec": 854775807}
 _NO_START = 2**63 - 1
@@ -90,7 +90,7 @@ def bag_metadata(files: dict[str, Statistics], topics: list[BagTopic], custom_da
         "relative_file_paths": list(files),
         "files": [{"path": name, **_span([statistics])} for name, statistics in files.items()],
         "custom_data": custom_data,
-        "ros_distro": ros_distribution(),
+        "ros_distro": distribution_of_ros(),
     }
 
 

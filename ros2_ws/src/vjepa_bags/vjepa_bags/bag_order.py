@@ -4,8 +4,8 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
-from vjepa_interfaces.errors import VjepaError
 from vjepa_bags.bag_source import Source
+from vjepa_interfaces.errors import VjepaError
 
 Message = tuple[str, int, bytes]
 

@@ -14,6 +14,12 @@ from typing import Any
 import numpy as np
 from rosbags.typesys import Stores, get_typestore
 
+from vjepa_bags.bag_causes import JointStateCauses, RewardCauses
+from vjepa_bags.bag_counts import compare
+from vjepa_bags.bag_files import custom_data, open_files
+from vjepa_bags.bag_limits import BagLimitError, Meter
+from vjepa_bags.bag_order import in_order_of_time
+from vjepa_bags.bag_source import BagError, Source
 from vjepa_interfaces import topics
 from vjepa_interfaces.alignment import StampRing
 from vjepa_interfaces.errors import VjepaError, unknown_name
@@ -22,12 +28,6 @@ from vjepa_interfaces.joint_states import Added, JointReading, JointStateRefused
 from vjepa_interfaces.messages import Timestep, timestep_of
 from vjepa_interfaces.stamps import to_nanoseconds
 from vjepa_interfaces.yaml_file import read_yaml
-from vjepa_bags.bag_causes import JointStateCauses, RewardCauses
-from vjepa_bags.bag_counts import compare
-from vjepa_bags.bag_files import custom_data, open_files
-from vjepa_bags.bag_limits import BagLimitError, Meter
-from vjepa_bags.bag_order import in_order_of_time
-from vjepa_bags.bag_source import BagError, Source
 
 IMAGE, JOINT_STATES, JOINT_COMMAND = topics.IMAGE.name, topics.JOINT_STATES.name, topics.JOINT_COMMAND.name
 TIMESTEP, TARGET, FINGERTIP = topics.TIMESTEP.name, topics.TARGET.name, topics.FINGERTIP.name

@@ -19,16 +19,16 @@ import yaml
 from mcap.records import Channel, Schema
 from rosbags.rosbag2 import Reader
 
-from vjepa_bags.bag_metadata import BagTopic, bag_metadata, offered_qos, to_yaml, whole_qos
-from vjepa_bags.mcap_file import McapFile
-from vjepa_interfaces.errors import VjepaError
-from vjepa_interfaces.yaml_file import parse_yaml
 from vjepa_bags.bag_counts import CDR
 from vjepa_bags.bag_files import custom_data, file_order
 from vjepa_bags.bag_limits import Allowance, BagLimitError, check_entries, require_file
+from vjepa_bags.bag_metadata import BagTopic, bag_metadata, offered_qos, to_yaml, whole_qos
 from vjepa_bags.bag_source import BagError
+from vjepa_bags.mcap_file import McapFile
 from vjepa_bags.mcap_reader import DAMAGED_CHUNK, McapReader
 from vjepa_bags.mcap_units import McapMessage
+from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.yaml_file import parse_yaml
 
 COMMIT_BYTES = 8 * 2**20
 _SCHEMAS_OF_ROS = ("ros2msg", "ros2idl")

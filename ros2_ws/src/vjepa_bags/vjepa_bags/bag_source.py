@@ -8,10 +8,10 @@ from typing import Protocol
 
 import zstandard
 
-from vjepa_interfaces.errors import VjepaError
 from vjepa_bags.bag_limits import Allowance, BagDamageError, Meter, unfold_file, unfolded
 from vjepa_bags.mcap_reader import McapReader
 from vjepa_bags.sqlite_reader import SqliteReader
+from vjepa_interfaces.errors import VjepaError
 
 FOLDED = ".zstd"
 _ZSTD_MAGIC = zstandard.FRAME_HEADER

@@ -25,12 +25,12 @@ from vjepa_bringup.graph import (
     environment,
     merged_parameters,
     option_names,
+    refuse_unknown_names,
 )
 from vjepa_bringup.one_stack import only_stack, shell_domain
 from vjepa_bringup.options import option_default, option_help, parse_option
 from vjepa_bringup.supervisor import MAX_RESTARTS, RESTART_DELAY_S
 from vjepa_interfaces.errors import VjepaError, unknown_name
-from vjepa_training.catalogue import refuse_unknown_names
 
 PARAMETERS_REFUSED = 2
 END_WITH_LAUNCH = "setpriv --pdeathsig TERM --"

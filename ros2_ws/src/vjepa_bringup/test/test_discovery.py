@@ -7,9 +7,9 @@ from xml.etree import ElementTree
 import pytest
 
 from vjepa_bringup import discovery
-from vjepa_cli.commands import graph as graph_commands
 from vjepa_bringup.discovery import DISCOVERIES, LOCAL, discovery_environment, discovery_of_shell
-from vjepa_interfaces.environment import environment_of, ros_distribution
+from vjepa_cli.commands import graph as graph_commands
+from vjepa_interfaces.environment import distribution_of_ros, environment_of
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.shared_memory import PROFILES, profile_variables
 
@@ -26,7 +26,7 @@ def _plain_shell(monkeypatch):
 
 def profile(choice: str) -> Path:
     """The file of profiles that a choice gives both versions of Fast DDS."""
-    (file,) = {discovery_environment(choice)[name] for name in profile_variables(ros_distribution())}
+    (file,) = {discovery_environment(choice)[name] for name in profile_variables(distribution_of_ros())}
     return Path(file)
 
 

@@ -18,11 +18,11 @@ import pytest
 import yaml
 from rosbags.highlevel import AnyReader
 
+from sim_bridge.score import ScoreKeeper
 from vjepa_bringup.domains import hold_domain
 from vjepa_bringup.graph import NodeSpec, StackOptions, build_graph, enclave, environment, option_names
 from vjepa_bringup.monitor import Monitor
 from vjepa_bringup.options import option_default, option_help, parse_option
-from vjepa_training.evaluation.score import ScoreKeeper
 
 pytest.importorskip("launch_ros", reason="launch_ros comes with an installed ROS 2; there is no wheel of it")
 pytest.importorskip("ros2launch", reason="ros2launch comes with an installed ROS 2; there is no wheel of it")

@@ -4,9 +4,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from vjepa_cli import cli
 from vjepa_bringup.graph import STATE_PUBLISHER, StackOptions, build_graph
 from vjepa_bringup.security_policy import Outside, policy
+from vjepa_cli import cli
 from vjepa_interfaces import access, topics
 from vjepa_interfaces.errors import VjepaError
 

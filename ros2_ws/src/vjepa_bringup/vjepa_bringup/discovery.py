@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
 
-from vjepa_interfaces.environment import ros_distribution
+from vjepa_interfaces.environment import distribution_of_ros
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.shared_memory import PROFILES, profile_variables
 
@@ -37,7 +37,7 @@ def discovery_environment(discovery: str) -> dict[str, str]:
     profile = _profile(discovery)
     if not profile.is_file():
         raise VjepaError(f"no profile of Fast DDS at {profile}; build the workspace with: ./vjepa --setup-only")
-    profiles = dict.fromkeys(profile_variables(ros_distribution()), str(profile))
+    profiles = dict.fromkeys(profile_variables(distribution_of_ros()), str(profile))
     variables = {RANGE: DISCOVERIES[discovery], **profiles, **_SKIP_PROFILE_OF_FOLDER}
     if discovery == LOCAL:
         variables[RANGE] = DISCOVERIES["system_default"]  # The profile states why.

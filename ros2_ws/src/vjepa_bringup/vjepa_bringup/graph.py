@@ -6,7 +6,7 @@
 import contextlib
 import itertools
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path
@@ -14,14 +14,19 @@ from typing import Any
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_directory
 
+from sim_bridge.backgrounds import Pictures
+from sim_bridge.camera_view import PLAIN, refuse_unknown_rendering
+from sim_bridge.looks import NOMINAL, Look
+from sim_bridge.tasks import arm_of, task_domain, task_named
 from vjepa_bringup.discovery import DISCOVERIES, discovery_environment
 from vjepa_interfaces import topics
 from vjepa_interfaces.address import FROM_ENVIRONMENT, is_reference, shown
 from vjepa_interfaces.bundle import find_bundle, read_bundle
-from vjepa_interfaces.environment import ros_distribution
+from vjepa_interfaces.environment import distribution_of_ros
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.yaml_file import read_yaml
-from vjepa_training.catalogue import arm_of, task_domain
+from vjepa_perception.placement import AUTO, refuse_unknown_placement
+from vjepa_planner.registry import refuse_unknown_planners
 
 SOURCES = ("sim", "camera")
 VERSIONED = ("rclpy", "torch", "transformers", "mujoco", "dm_control", "stable-baselines3", "numpy", "vjepa_bringup")
@@ -178,7 +183,7 @@ def build_graph(options: StackOptions) -> list[NodeSpec]:
     executables = {
         "vjepa_perception": ("vjepa_perception", "vjepa_perception"),
         "vjepa_planner": ("vjepa_planner", "vjepa_planner"),
-        "episode_recorder": ("vjepa_bringup", "episode_recorder"),
+        "episode_recorder": ("vjepa_bags", "episode_recorder"),
         "camera": ("vjepa_perception", "camera"),
         "sim_bridge": ("sim_bridge", "sim_bridge"),
         GUARD: ("vjepa_interfaces", GUARD),
@@ -425,7 +430,7 @@ def versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in VERSIONED:
         for distribution in (
-            f"ros-{ros_distribution()}-{name}",
+            f"ros-{distribution_of_ros()}-{name}",
             name,
         ):  # A ROS wheel's own version is that of this name.
             with contextlib.suppress(metadata.PackageNotFoundError):
@@ -490,3 +495,23 @@ def share(*parts: str) -> Path:
 def option_names() -> list[str]:
     """Return the names of the launch arguments, in the order of `StackOptions`."""
     return [option.name for option in fields(StackOptions)]
+
+
+def refuse_unknown_names(parameters: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse, before anything is started, a task, look, rendering, background, planner, device or type there is not.
+
+    Args:
+        parameters: of every node, by node name, flat.
+
+    Raises:
+        VjepaError: naming it, and the valid ones.
+    """
+    sim = parameters["sim_bridge"]
+    task_named(sim["task"])
+    Look.of(str(sim.get("look", NOMINAL)))
+    refuse_unknown_rendering(sim.get("render", PLAIN))
+    Pictures(str(sim.get("backgrounds", "")))
+    refuse_unknown_planners(parameters["vjepa_planner"])
+    device, dtype = (parameters["vjepa_perception"].get(name, AUTO) for name in ("device", "dtype"))
+    if isinstance(device, str) and isinstance(dtype, str):  # The encoder's configuration refuses other types.
+        refuse_unknown_placement(device, dtype)

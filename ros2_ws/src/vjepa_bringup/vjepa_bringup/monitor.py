@@ -19,14 +19,14 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
+from sim_bridge.score import ScoreKeeper
 from vjepa_bringup.graph import OPERATOR, enclave
 from vjepa_bringup.interrupts import postponed
-from vjepa_interfaces.rows import Rows
 from vjepa_interfaces import topics
 from vjepa_interfaces.managed_node import ERROR, qos_profile
 from vjepa_interfaces.messages import FIRST, Timestep, timestep_of
+from vjepa_interfaces.rows import Rows
 from vjepa_interfaces.stamps import to_nanoseconds
-from vjepa_training.evaluation.score import ScoreKeeper
 
 Diagnostics = Mapping[str, tuple[bytes, str, Mapping[str, str]]]
 """By node: level, message and values, the latest."""

@@ -10,6 +10,7 @@ from typing import Any
 from rcl_interfaces.srv import GetParameters
 from rclpy.parameter import parameter_value_to_python
 
+from sim_bridge.score import Episode, ScoreKeeper
 from vjepa_bringup.domains import hold_domain
 from vjepa_bringup.graph import StackOptions, build_graph, environment, merged_parameters
 from vjepa_bringup.interrupts import interruptible
@@ -18,7 +19,6 @@ from vjepa_bringup.one_stack import only_stack
 from vjepa_bringup.supervisor import Supervisor
 from vjepa_interfaces.environment import environment_of
 from vjepa_interfaces.errors import VjepaError
-from vjepa_training.evaluation.score import Episode, ScoreKeeper
 
 POLL_S = 0.1
 FIRST_STEP_TIMEOUT_S = 240.0

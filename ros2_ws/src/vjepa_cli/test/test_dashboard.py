@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from vjepa_cli.dashboard import Dashboard, curve, wrapped
+from sim_bridge.score import ScoreKeeper
 from vjepa_bringup.graph import NodeSpec
+from vjepa_cli.dashboard import Dashboard, curve, wrapped
 from vjepa_cli.start_up import StartUp
 from vjepa_interfaces.managed_node import ERROR, OK, WARN
 from vjepa_interfaces.messages import FIRST, LAST, MID
 from vjepa_training.fields import Field, bar, fitted
-from vjepa_training.evaluation.score import ScoreKeeper
 
 
 def keeper_of(*steps: tuple[int, float, float], task: str = "reacher-easy") -> ScoreKeeper:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from vjepa_cli.cli import build_parser, main
 from vjepa_cli.commands import reproduce as reproduce_commands
 from vjepa_cli.experiments import steps
-from vjepa_cli.cli import build_parser, main
 from vjepa_cli.experiments.experiments import place_of, read_rows, to_do
 from vjepa_cli.experiments.steps import is_whole
 from vjepa_interfaces.errors import VjepaError

@@ -6,9 +6,10 @@ import shlex
 
 import pytest
 
+from sim_bridge.score import Episode
 from vjepa_cli.cli import main
 from vjepa_cli.experiments.experiments import RESULT, read_rows
-from vjepa_training.evaluation.score import PROTOCOLS, Episode, summarise
+from vjepa_training.evaluation.score import PROTOCOLS, summarise
 
 ROWS = read_rows()
 

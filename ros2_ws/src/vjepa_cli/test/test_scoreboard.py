@@ -12,10 +12,11 @@ import threading
 import numpy as np
 import pytest
 
+from sim_bridge.score import Episode
 from vjepa_cli.cli import build_parser
 from vjepa_cli.scoreboard import require_writable, result_json, scoreboard, write_json
 from vjepa_interfaces.errors import VjepaError
-from vjepa_training.evaluation.score import PROTOCOLS, Episode, summarise
+from vjepa_training.evaluation.score import PROTOCOLS, summarise
 
 EPISODES = [Episode(172.0, 200, False, True, True), Episode(3.0, 200, True, False, True)]
 NAN = float("nan")

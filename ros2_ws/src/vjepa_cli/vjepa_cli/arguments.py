@@ -3,10 +3,6 @@
 import argparse
 import math
 
-from rclpy.exceptions import InvalidNamespaceException, InvalidNodeNameException
-from rclpy.validate_namespace import validate_namespace
-from rclpy.validate_node_name import validate_node_name
-
 from vjepa_bringup.domains import MAX_DOMAIN
 
 MAX_SEED = 2**31 - 1
@@ -66,6 +62,9 @@ def setting(text: str) -> tuple[str, int | float]:
 
 def namespace(text: str) -> str:
     """Return a ROS namespace, or '' for none."""
+    from rclpy.exceptions import InvalidNamespaceException
+    from rclpy.validate_namespace import validate_namespace
+
     name = text.strip("/")
     try:
         validate_namespace(f"/{name}")
@@ -78,6 +77,10 @@ def namespace(text: str) -> str:
 
 def node_name(text: str) -> str:
     """Return the name of a ROS node, which a namespace may precede."""
+    from rclpy.exceptions import InvalidNamespaceException, InvalidNodeNameException
+    from rclpy.validate_namespace import validate_namespace
+    from rclpy.validate_node_name import validate_node_name
+
     namespace_of, _, name = text.rpartition("/")
     try:
         validate_node_name(name)

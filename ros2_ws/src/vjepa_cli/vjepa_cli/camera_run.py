@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vjepa_cli.dashboard import driver_field, troubles
 from vjepa_bringup.graph import StackOptions
 from vjepa_bringup.monitor import Diagnostics, Monitor, number_in, text_in
 from vjepa_bringup.run_graph import POLL_S, refuse_failures, running_graph
+from vjepa_cli.dashboard import driver_field, troubles
 from vjepa_cli.scoreboard import table
 from vjepa_cli.start_up import StartUp
 from vjepa_interfaces.address import shown

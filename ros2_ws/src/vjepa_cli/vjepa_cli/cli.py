@@ -1,8 +1,11 @@
 """The `vjepa` command line."""
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
+
+from vjepa_cli.commands import COMMANDS
 
 GROUP_OF = {
     "matplotlib": "plot",
@@ -16,46 +19,33 @@ GROUP_OF = {
 command by itself; only a command that was started in another way can miss one."""
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands; each sets `function`, which takes the arguments and returns a status."""
-    from vjepa_cli.commands import bag as bag_commands
-    from vjepa_cli.commands import camera as camera_commands
-    from vjepa_cli.commands import dataset as dataset_commands
-    from vjepa_cli.commands import goal as goal_commands
-    from vjepa_cli.commands import graph as graph_commands
-    from vjepa_cli.commands import improve as improve_commands
-    from vjepa_cli.commands import looks as looks_commands
-    from vjepa_cli.commands import node as node_command
-    from vjepa_cli.commands import probe as probe_commands
-    from vjepa_cli.commands import report as report_commands
-    from vjepa_cli.commands import reproduce as reproduce_commands
-    from vjepa_cli.commands import run as run_commands
-    from vjepa_cli.commands import security as security_commands
-    from vjepa_cli.commands import tour as tour_commands
-    from vjepa_cli.commands import train as train_commands
-    from vjepa_cli.commands import view as view_commands
+def build_parser(words: Sequence[str] | None = None) -> argparse.ArgumentParser:
+    """Return the parser; a command sets `function`, which takes the arguments and returns a status.
 
+    Args:
+        words: what was typed, for a parser that knows the options of that command alone: to import the others takes a
+            second, and some need ROS. None for a parser that knows all.
+    """
     parser = argparse.ArgumentParser(
         prog="vjepa", description="A camera frame becomes a V-JEPA 2 latent becomes a torque."
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    tour_commands.add_parsers(commands)
-    run_commands.add_parsers(commands)
-    graph_commands.add_parsers(commands)
-    view_commands.add_parsers(commands)
-    looks_commands.add_parsers(commands)
-    goal_commands.add_parsers(commands)
-    node_command.add_parsers(commands)
-    camera_commands.add_parsers(commands)
-    security_commands.add_parsers(commands)
-    bag_commands.add_parsers(commands)
-    dataset_commands.add_parsers(commands)
-    train_commands.add_parsers(commands)
-    probe_commands.add_parsers(commands)
-    improve_commands.add_parsers(commands)
-    reproduce_commands.add_parsers(commands)
-    report_commands.add_parsers(commands)
+    wanted = COMMANDS.get(words[0], ("",))[0] if words else ""
+    for module, names in _modules().items():
+        if words is None or module == wanted:
+            importlib.import_module(f"vjepa_cli.commands.{module}").add_parsers(commands)
+        else:
+            for name in names:
+                commands.add_parser(name, help=COMMANDS[name][1])
     return parser
+
+
+def _modules() -> dict[str, list[str]]:
+    """Return the commands that each module knows."""
+    found: dict[str, list[str]] = {}
+    for name, (module, _) in COMMANDS.items():
+        found.setdefault(module, []).append(name)
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -66,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         from vjepa_interfaces.errors import VjepaError
 
-        parsed = build_parser().parse_args(arguments)
+        words = sys.argv[1:] if arguments is None else list(arguments)
+        parsed = build_parser(words).parse_args(words)
         try:
             status = parsed.function(parsed)
         except VjepaError as error:

@@ -5,12 +5,12 @@ import textwrap
 from collections import deque
 from collections.abc import Sequence
 
+from sim_bridge.score import ScoreKeeper
+from sim_bridge.tasks import is_about_reaching
 from vjepa_bringup.monitor import Diagnostics, number_in
 from vjepa_cli.start_up import StartUp
 from vjepa_interfaces.managed_node import ERROR, OK
-from vjepa_training.catalogue import is_about_reaching
 from vjepa_training.fields import GAP, Field, bar, fitted
-from vjepa_training.evaluation.score import ScoreKeeper
 
 TREND_WIDTH = 48
 LEVELS = "▁▂▃▄▅▆▇█"

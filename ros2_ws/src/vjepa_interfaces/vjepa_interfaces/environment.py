@@ -24,7 +24,7 @@ def environment_of(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 @functools.cache
-def ros_distribution() -> str:
+def distribution_of_ros() -> str:
     """Return the name of the ROS in use, such as `jazzy`: of the sourced one, else of the wheels; empty for none."""
     wheels = (re.fullmatch(r"ros-([a-z]+)-rclpy", each.name or "") for each in metadata.distributions())
     return os.environ.get("ROS_DISTRO") or next((wheel[1] for wheel in wheels if wheel), "")

@@ -123,3 +123,19 @@ def _check_made(what: str, planner: Planner) -> None:
         raise VjepaError(f"{what} has encoder_fingerprint {planner.encoder_fingerprint!r}; expected a text or None")
     if not isinstance(planner.trained_period_s, int | float | None):
         raise VjepaError(f"{what} has trained_period_s {planner.trained_period_s!r}; expected seconds or None")
+
+
+def refuse_unknown_planners(parameters: Mapping[str, Any]) -> None:
+    """Refuse, before anything is started, a planner that there is not, by the parameters of `vjepa_planner`, flat.
+
+    Raises:
+        VjepaError: naming it, and those there are.
+    """
+    for name in (parameters["planner"], *parameters.get("planners", ()), *parameters.get("fallbacks", ())):
+        if name not in available():
+            raise unknown_name("planner", name, available())
+
+
+def options_of(planner: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a planner among the `parameters` of `vjepa_planner`, flat, where they are `NAME.OPTION`."""
+    return {name.partition(".")[2]: value for name, value in parameters.items() if name.startswith(f"{planner}.")}

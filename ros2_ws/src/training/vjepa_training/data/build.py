@@ -17,12 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vjepa_interfaces.errors import VjepaError
-from vjepa_interfaces.image_codec import DamagedJpegError, ImageCodecError, compressed_to_rgb, image_to_rgb
-from vjepa_interfaces.messages import FIRST, LAST, Timestep
-from vjepa_interfaces.stamps import EPISODE_GAP_NS, begins_episode
-from vjepa_interfaces.transport_label import ImageLabelError
-from vjepa_perception.encoder import Encoder
+from sim_bridge.tasks import arm_of
 from vjepa_bags.bag_reader import (
     FINGERTIP,
     IMAGE,
@@ -35,7 +30,12 @@ from vjepa_bags.bag_reader import (
     Bag,
     Frame,
 )
-from vjepa_training.catalogue import arm_of
+from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.image_codec import DamagedJpegError, ImageCodecError, compressed_to_rgb, image_to_rgb
+from vjepa_interfaces.messages import FIRST, LAST, Timestep
+from vjepa_interfaces.stamps import EPISODE_GAP_NS, begins_episode
+from vjepa_interfaces.transport_label import ImageLabelError
+from vjepa_perception.encoder import Encoder
 from vjepa_training.data.dataset import IMAGE as IMAGE_COLUMN
 from vjepa_training.data.dataset import (
     LATENT,

@@ -18,13 +18,13 @@ import numpy as np
 from sim_bridge.camera_view import PLAIN
 from sim_bridge.env import SimConfig, SimEnv, SimStep
 from sim_bridge.looks import NOMINAL
+from sim_bridge.tasks import experts_of
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.messages import LAST
 from vjepa_perception.clip import ClipBuffer
 from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
 from vjepa_planner.contract import Observation, Planner, PlannerContext
 from vjepa_planner.registry import available, load_planner
-from vjepa_training.catalogue import experts_of
 from vjepa_training.data.dataset import (
     IMAGE,
     LATENT,

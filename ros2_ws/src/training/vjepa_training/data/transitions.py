@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sim_bridge.tasks import plane_of
 from vjepa_interfaces.errors import VjepaError
 from vjepa_planner.models.conditioning import Conditioning
-from vjepa_training.catalogue import plane_of
 from vjepa_training.data.dataset import LATENT, Dataset
 from vjepa_training.data.usable_columns import ACTION, OF_THE_STEP, VELOCITY, known_rows
 

@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 
 from sim_bridge.env import SimConfig
+from sim_bridge.score import Episode
+from sim_bridge.tasks import task_named
 from vjepa_interfaces.errors import unknown_name
 from vjepa_interfaces.parameters import read_parameters
 from vjepa_interfaces.statistics import Durations
 from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
-from vjepa_planner.registry import available
-from vjepa_training.catalogue import options_of, refuse_unknown_names
+from vjepa_planner.registry import available, options_of, refuse_unknown_planners
 from vjepa_training.evaluation.rollout import RolloutConfig, rollout
-from vjepa_training.evaluation.score import Episode, Protocol
+from vjepa_training.evaluation.score import Protocol
 
 NODES_OWN = {
     "sim_bridge": {
@@ -76,7 +77,8 @@ def evaluate(
         VjepaError: an unknown task, planner, encoder or option; the message lists the valid ones.
         KeyboardInterrupt: before the first episode has ended.
     """
-    refuse_unknown_names(parameters)
+    task_named(parameters["sim_bridge"]["task"])
+    refuse_unknown_planners(parameters["vjepa_planner"])
     sim, perception = (
         _wrapped(parameters, "sim_bridge", SimConfig),
         _wrapped(parameters, "vjepa_perception", EncoderConfig),

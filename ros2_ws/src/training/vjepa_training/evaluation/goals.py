@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sim_bridge.env import SimConfig, SimEnv
+from sim_bridge.tasks import expert_of
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.image_codec import compressed_to_rgb
 from vjepa_interfaces.messages import LAST
@@ -15,7 +16,6 @@ from vjepa_perception.clip import ClipBuffer
 from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
 from vjepa_planner.contract import Observation, PlannerContext
 from vjepa_planner.registry import load_planner
-from vjepa_training.catalogue import expert_of
 
 SAME, OTHER = "same", "other"
 GOALS = (SAME, OTHER)

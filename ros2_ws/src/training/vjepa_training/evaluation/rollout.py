@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sim_bridge.env import SimConfig, SimEnv, SimStep
+from sim_bridge.score import Episode, ScoreKeeper
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.messages import LAST
 from vjepa_interfaces.statistics import Durations
@@ -21,7 +22,6 @@ from vjepa_perception.encoder import Encoder
 from vjepa_planner.contract import GOAL, Observation, Planner, PlannerContext
 from vjepa_planner.registry import load_planner
 from vjepa_training.evaluation.goals import GOALS, goal_latent
-from vjepa_training.evaluation.score import Episode, ScoreKeeper
 
 
 @dataclass(frozen=True)

@@ -17,16 +17,23 @@ import torch
 from torch.nn import functional
 
 from sim_bridge.env import SimConfig
+from sim_bridge.tasks import is_about_reaching
 from vjepa_interfaces.bundle import write_bundle
 from vjepa_perception.checkpoint import ARCHITECTURE, find_checkpoint
 from vjepa_perception.clip import ClipBuffer
 from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
-from vjepa_training.probes.attentive_probe import AttentiveTarget, attentive_probe
-from vjepa_training.catalogue import is_about_reaching
 from vjepa_training.data.collect import CollectConfig, collect
 from vjepa_training.data.dataset import IMAGE, LATENT, Dataset
+from vjepa_training.probes.attentive_probe import AttentiveTarget, attentive_probe
 from vjepa_training.probes.probe import ProbeError, fit_classes, fit_ridge, split_episodes
-from vjepa_training.probes.probe_targets import CLASSES, MOVING_M_S, ProbeTarget, probe_targets, target_hues, target_scores
+from vjepa_training.probes.probe_targets import (
+    CLASSES,
+    MOVING_M_S,
+    ProbeTarget,
+    probe_targets,
+    target_hues,
+    target_scores,
+)
 from vjepa_training.progress import Progress
 
 STRIDE = 3

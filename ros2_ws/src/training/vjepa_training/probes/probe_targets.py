@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from sim_bridge.randomize import Randomizer
-from sim_bridge.tasks import task_named
-from vjepa_training.catalogue import plane_of
+from sim_bridge.tasks import plane_of, task_named
 from vjepa_training.data.dataset import Dataset
 from vjepa_training.probes.probe import Score, accuracy_score, r2_score, rmse_score
 

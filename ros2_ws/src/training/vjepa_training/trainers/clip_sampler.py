@@ -8,10 +8,10 @@ from torch import Tensor
 
 from vjepa_interfaces.errors import VjepaError
 from vjepa_perception.checkpoint import Checkpoint
-from vjepa_training.trainers.augment import augmented
 from vjepa_training.data.dataset import IMAGE, PLAIN_IMAGE, Dataset
-from vjepa_training.trainers.encoder_objectives import FUTURE_STEPS, Clips
 from vjepa_training.data.usable_columns import ACTION, VELOCITY, known_rows, require_columns
+from vjepa_training.trainers.augment import augmented
+from vjepa_training.trainers.encoder_objectives import FUTURE_STEPS, Clips
 
 
 class ClipSampler:

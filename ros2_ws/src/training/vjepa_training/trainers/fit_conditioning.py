@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from sim_bridge.tasks import plane_of
 from vjepa_interfaces.errors import VjepaError
 from vjepa_planner.models.conditioning import Conditioning, ConditioningConfig
-from vjepa_training.catalogue import plane_of
 from vjepa_training.data.dataset import LATENT, Dataset
 from vjepa_training.trainers.optimiser import adamw, set_cosine_rate
 

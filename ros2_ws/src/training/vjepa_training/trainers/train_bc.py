@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sim_bridge.env import SimConfig
-from sim_bridge.tasks import task_named
+from sim_bridge.tasks import expert_of, task_named
 from vjepa_interfaces.bundle import arm_record, encoder_in_card
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError, unknown_name
@@ -30,12 +30,11 @@ from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
 from vjepa_planner.contract import Observation, PlannerContext
 from vjepa_planner.models.policy import Policy, PolicyConfig, save_policy
 from vjepa_planner.registry import load_planner
-from vjepa_training.catalogue import expert_of
 from vjepa_training.data.dataset import LATENT, Dataset
-from vjepa_training.trainers.optimiser import adamw, set_cosine_rate
-from vjepa_training.progress import Progress
-from vjepa_training.evaluation.rollout import RolloutConfig, rollout
 from vjepa_training.data.usable_columns import ACTION, VELOCITY, known_rows, require_columns, unusable_columns
+from vjepa_training.evaluation.rollout import RolloutConfig, rollout
+from vjepa_training.progress import Progress
+from vjepa_training.trainers.optimiser import adamw, set_cosine_rate
 
 AUTO, EXPERT, RECORDED = "auto", "expert", "recorded"
 SCALE_QUANTILE, LEAST_SCALE = 0.999, 1e-3

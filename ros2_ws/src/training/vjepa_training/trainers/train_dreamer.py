@@ -24,10 +24,10 @@ from vjepa_planner.models.policy import KIND as POLICY
 from vjepa_planner.models.policy import load_policy
 from vjepa_planner.models.reward import RewardModel, load_reward
 from vjepa_training.data.dataset import Dataset
-from vjepa_training.trainers.optimiser import adamw
-from vjepa_training.trainers.training_run import Stateful, TrainingRun, fit, identity_of
 from vjepa_training.data.transitions import BLOCK_ROWS, Transitions, observed_blocks, open_transitions, split_episodes
 from vjepa_training.data.usable_columns import VELOCITY, require_columns
+from vjepa_training.trainers.optimiser import adamw
+from vjepa_training.trainers.training_run import Stateful, TrainingRun, fit, identity_of
 
 REWARD, DISTANCE, HYBRID = "reward", "goal-distance", "hybrid"
 BEST_STATES = 500

@@ -22,12 +22,12 @@ from vjepa_interfaces.errors import VjepaError
 from vjepa_planner.models.conditioning import ConditioningConfig
 from vjepa_planner.models.dynamics import Dynamics, load_dynamics, preset, save_dynamics
 from vjepa_training.data.dataset import Dataset
-from vjepa_training.trainers.fit_conditioning import fit_conditioning
-from vjepa_training.trainers.optimiser import adamw
-from vjepa_training.probes.probe import fit_ridge
-from vjepa_training.trainers.training_run import TrainingRun, fit, identity_of
 from vjepa_training.data.transitions import Transitions, open_transitions, split_episodes
 from vjepa_training.data.usable_columns import ACTION, VELOCITY, require_columns
+from vjepa_training.probes.probe import fit_ridge
+from vjepa_training.trainers.fit_conditioning import fit_conditioning
+from vjepa_training.trainers.optimiser import adamw
+from vjepa_training.trainers.training_run import TrainingRun, fit, identity_of
 
 OPEN_LOOP_STEPS = 20
 """Control steps ahead of which the open-loop error is measured, at most; fewer where episodes are shorter."""

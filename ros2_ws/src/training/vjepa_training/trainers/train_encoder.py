@@ -23,8 +23,8 @@ from vjepa_perception.checkpoint import Checkpoint, find_checkpoint
 from vjepa_perception.encoder import empty_module
 from vjepa_perception.rotary import share_rotary_tables
 from vjepa_perception.weights import place_weights
-from vjepa_training.trainers.clip_sampler import ClipSampler
 from vjepa_training.data.dataset import Dataset
+from vjepa_training.trainers.clip_sampler import ClipSampler
 from vjepa_training.trainers.encoder_objectives import JointEmbedding, MaskedPrediction
 from vjepa_training.trainers.optimiser import adamw, set_cosine_rate
 from vjepa_training.trainers.training_run import TrainingRun, identity_of, require_finite

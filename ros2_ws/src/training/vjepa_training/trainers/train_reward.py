@@ -20,10 +20,10 @@ from vjepa_interfaces.errors import VjepaError
 from vjepa_planner.models.dynamics import load_dynamics
 from vjepa_planner.models.reward import OFFSET_UNIT, RewardConfig, RewardModel, load_reward, save_reward
 from vjepa_training.data.dataset import Dataset
-from vjepa_training.trainers.optimiser import adamw
-from vjepa_training.trainers.training_run import TrainingRun, fit, identity_of
 from vjepa_training.data.transitions import Transitions, open_transitions, split_episodes
 from vjepa_training.data.usable_columns import ACTION, VELOCITY, require_columns
+from vjepa_training.trainers.optimiser import adamw
+from vjepa_training.trainers.training_run import TrainingRun, fit, identity_of
 
 VALIDATION_BATCH = 4096
 

@@ -27,8 +27,8 @@ from vjepa_perception.encoder import Encoder
 from vjepa_planner.models.actor import Actor, ActorConfig, save_actor
 from vjepa_planner.models.dynamics import load_dynamics
 from vjepa_training.envs.gym_env import ConditionedStates, ReacherLatents
-from vjepa_training.trainers.training_run import Stateful, TrainingRun, require_finite
 from vjepa_training.envs.vec_env import SideBySide
+from vjepa_training.trainers.training_run import Stateful, TrainingRun, require_finite
 
 MOST_SEED = 6000
 RECENT_EPISODES = 100

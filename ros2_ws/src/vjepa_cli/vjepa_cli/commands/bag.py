@@ -3,10 +3,12 @@
 import argparse
 from pathlib import Path
 
+from vjepa_cli.commands import COMMANDS
+
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `bag`."""
-    bag = commands.add_parser("bag", help="repair a recording that was cut short")
+    bag = commands.add_parser("bag", help=COMMANDS["bag"][1])
     actions = bag.add_subparsers(required=True, metavar="ACTION")
     repair = actions.add_parser("repair", help="copy what can be read of a damaged bag into a whole one")
     repair.add_argument("bag", type=Path, help="a rosbag2 folder of MCAP files, or one such file; it is only read")

@@ -3,6 +3,7 @@
 import argparse
 
 from vjepa_bringup.graph import default_parameters
+from vjepa_cli.commands import COMMANDS
 from vjepa_interfaces.bundle import find_bundle
 
 SOURCE_HELP = "a device such as /dev/video0, a video file, an rtsp:// address, env:NAME or @PATH"
@@ -10,7 +11,7 @@ SOURCE_HELP = "a device such as /dev/video0, a video file, an rtsp:// address, e
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `camera`."""
-    camera = commands.add_parser("camera", help="look at what a camera, a video file or a stream gives")
+    camera = commands.add_parser("camera", help=COMMANDS["camera"][1])
     actions = camera.add_subparsers(required=True, metavar="ACTION")
     check = actions.add_parser("check", help="grab frames for a second; show size, rate and what the encoder sees")
     check.add_argument("source", help=SOURCE_HELP)

@@ -10,8 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vjepa_cli import arguments as types
 from vjepa_bringup.graph import StackOptions, merged_parameters, versions
+from vjepa_cli import arguments as types
+from vjepa_cli.commands import COMMANDS
 from vjepa_interfaces.errors import VjepaError
 from vjepa_training.progress import Progress
 
@@ -21,7 +22,7 @@ RANDOMIZED = ("camera", "appearance", "target_size")
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `dataset` with its actions, and `collect`."""
-    dataset = commands.add_parser("dataset", help="make datasets from bags; look into, merge, re-encode and share them")
+    dataset = commands.add_parser("dataset", help=COMMANDS["dataset"][1])
     actions = dataset.add_subparsers(required=True, metavar="ACTION")
     _add_build(actions)
     info = actions.add_parser("info", help="what a dataset holds and what made it")
@@ -112,7 +113,7 @@ def _add_build(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
 
 def _add_collect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    collect = commands.add_parser("collect", help="a dataset of simulated episodes, without ROS in the way")
+    collect = commands.add_parser("collect", help=COMMANDS["collect"][1])
     collect.add_argument("--out", required=True, metavar="DS", help="folder of the new dataset")
     collect.add_argument(
         "--policy", default="mix", help="a planner, or mix: a scripted one drawn each episode (default %(default)s)"
@@ -318,7 +319,7 @@ def push_command(arguments: argparse.Namespace) -> int:
 
 def collect_command(arguments: argparse.Namespace) -> int:
     """`vjepa collect`."""
-    from vjepa_training.catalogue import options_of
+    from vjepa_planner.registry import options_of
     from vjepa_training.data.collect import CollectConfig, collect
     from vjepa_training.data.dataset import claim_parts
     from vjepa_training.settings import sim_config

@@ -8,8 +8,9 @@ from rcl_interfaces.srv import GetParameters
 from rclpy.parameter import parameter_value_to_python
 from sensor_msgs.msg import Image
 
-from vjepa_cli.commands.graph import add_stack_arguments, joined_stack
 from vjepa_bringup.monitor import Monitor, text_in
+from vjepa_cli.commands import COMMANDS
+from vjepa_cli.commands.graph import add_stack_arguments, joined_stack
 from vjepa_interfaces import topics
 from vjepa_interfaces.bundle import find_bundle
 from vjepa_interfaces.errors import VjepaError
@@ -24,7 +25,7 @@ ENCODER_PARAMETERS = ("encoder", "device", "dtype", "clip_frames", "grid")
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `goal`."""
-    goal = commands.add_parser("goal", help="give a running stack a goal, for planners that seek one")
+    goal = commands.add_parser("goal", help=COMMANDS["goal"][1])
     actions = goal.add_subparsers(required=True, metavar="ACTION")
     setting = actions.add_parser("set", help="seek the latent of a picture, or of what the stack sees now")
     which = setting.add_mutually_exclusive_group(required=True)

@@ -14,17 +14,18 @@ from rcl_interfaces.srv import GetParameters, SetParametersAtomically
 from rclpy.parameter import Parameter, parameter_value_to_python
 from std_srvs.srv import SetBool
 
-from vjepa_cli import arguments as types
+from sim_bridge.score import ScoreKeeper
 from vjepa_bringup.discovery import discovery_environment, discovery_of_shell
 from vjepa_bringup.domains import RunningStack, running_stacks
 from vjepa_bringup.graph import CONSUMERS, default_parameters, read_parameter_file
 from vjepa_bringup.interrupts import interruptible
 from vjepa_bringup.monitor import Monitor
+from vjepa_cli import arguments as types
+from vjepa_cli.commands import COMMANDS
 from vjepa_cli.scoreboard import require_writable, write_json
 from vjepa_interfaces.bundle import find_bundle
 from vjepa_interfaces.environment import environment_of
 from vjepa_interfaces.errors import VjepaError
-from vjepa_training.evaluation.score import ScoreKeeper
 
 DIAGNOSTICS_TIMEOUT_S = 5.0
 LOADING_TIMEOUT_S = 120.0
@@ -34,7 +35,7 @@ NO_ANSWER = "vjepa_planner does not answer; start a stack with ./vjepa run, or s
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `planner`, `record` and `status`."""
-    planner = commands.add_parser("planner", help="list the planners of a running stack, or swap the one that drives")
+    planner = commands.add_parser("planner", help=COMMANDS["planner"][1])
     actions = planner.add_subparsers(required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="the planners installed, and in a running stack those that are ready")
     listing.set_defaults(function=planner_list)
@@ -44,15 +45,13 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--params-file", default="", help="with its options in there: it is loaded anew with them, and then swapped in"
     )
     setting.set_defaults(function=planner_set)
-    record = commands.add_parser(
-        "record", help="record a running stack into a rosbag2 bag, until Ctrl-C or for a while"
-    )
+    record = commands.add_parser("record", help=COMMANDS["record"][1])
     length = record.add_mutually_exclusive_group()
     length.add_argument("--seconds", type=types.seconds, help="stop after so many seconds")
     length.add_argument("--episodes", type=types.positive, help="stop after so many whole episodes")
     record.add_argument("--json", metavar="FILE", help="write which bag it was, and how many whole episodes are in it")
     record.set_defaults(function=record_command)
-    status = commands.add_parser("status", help="what a running stack says of itself")
+    status = commands.add_parser("status", help=COMMANDS["status"][1])
     status.set_defaults(function=status_command)
     for parser in (listing, setting, record, status):
         add_stack_arguments(parser)
@@ -99,9 +98,9 @@ def joined_stack(arguments: argparse.Namespace, keeper: ScoreKeeper | None = Non
 def planner_list(arguments: argparse.Namespace) -> int:
     """`vjepa planner list`."""
     if arguments.domain is None and not running_stacks():
-        from vjepa_training.catalogue import installed_planners
+        from vjepa_planner.registry import available
 
-        print("installed: " + ", ".join(installed_planners()))
+        print("installed: " + ", ".join(available()))
         print("no stack is running here")
         return 0
     with joined_stack(arguments) as monitor:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vjepa_cli import arguments as types
+from vjepa_cli.commands import COMMANDS
 from vjepa_interfaces.errors import VjepaError
 
 EVALUATION_SEED = 1_500_000_000
@@ -15,7 +16,7 @@ EVALUATION_SEED = 1_500_000_000
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `improve`."""
-    parser = commands.add_parser("improve", help="online rounds: record, train warm, evaluate, keep what is better")
+    parser = commands.add_parser("improve", help=COMMANDS["improve"][1])
     parser.add_argument("--planner", required=True, help="cem, mppi, shooting or dreamer")
     parser.add_argument("--rounds", type=types.positive, required=True, metavar="N", help="in all, those done included")
     parser.add_argument("--data", required=True, metavar="DS", help="dataset that the planner was trained on")
@@ -54,8 +55,8 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def improve_command(arguments: argparse.Namespace) -> int:
     """`vjepa improve`: exit status 0 when all rounds were taken, whether or not one was better."""
     from vjepa_cli.experiments.rounds import ROUND_SEEDS, Rounds, RoundSettings
-    from vjepa_cli.scoreboard import require_writable, write_json
     from vjepa_cli.experiments.warm_start import warm_start
+    from vjepa_cli.scoreboard import require_writable, write_json
 
     if arguments.json:
         require_writable(arguments.json)

@@ -3,6 +3,7 @@
 import argparse
 
 from vjepa_cli import arguments as types
+from vjepa_cli.commands import COMMANDS
 from vjepa_cli.scoreboard import require_writable
 from vjepa_interfaces.errors import VjepaError
 
@@ -12,7 +13,7 @@ SIDE = 64
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `looks`."""
-    looks = commands.add_parser("looks", help="draw what the simulation's camera sees under each look")
+    looks = commands.add_parser("looks", help=COMMANDS["looks"][1])
     looks.add_argument("--png", required=True, metavar="FILE.png", help="the picture: looks by level")
     looks.add_argument("--tasks", nargs="+", default=TASKS, help=f"dm_control tasks (default {' '.join(TASKS)})")
     looks.add_argument("--render", help="what looks are drawn on: dm_control (default), exact or plain")

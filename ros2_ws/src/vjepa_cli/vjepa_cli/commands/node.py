@@ -7,12 +7,13 @@ import signal
 from vjepa_bringup.graph import STAND_IN, arm_stand_in, build_graph, environment
 from vjepa_bringup.options import parse_options
 from vjepa_bringup.supervisor import command_of, parameters_as_yaml
+from vjepa_cli.commands import COMMANDS
 from vjepa_interfaces.errors import unknown_name
 
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `node`."""
-    node = commands.add_parser("node", help="become one node of the stack, for a container that runs it alone")
+    node = commands.add_parser("node", help=COMMANDS["node"][1])
     node.add_argument(
         "node", help="such as sim_bridge or stack_manager; or arm_stand_in, to rehearse without a real arm"
     )

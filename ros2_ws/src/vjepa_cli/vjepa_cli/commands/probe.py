@@ -7,18 +7,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vjepa_cli import arguments as types
 from vjepa_bringup.graph import StackOptions, merged_parameters, versions
 from vjepa_bringup.options import replace
+from vjepa_cli import arguments as types
+from vjepa_cli.commands import COMMANDS
 from vjepa_cli.scoreboard import require_writable, write_json
 from vjepa_interfaces.errors import VjepaError
 
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `probe`."""
-    probe = commands.add_parser(
-        "probe", help="linear and attentive probes on an encoder's latents, against an untrained encoder and raw pixels"
-    )
+    probe = commands.add_parser("probe", help=COMMANDS["probe"][1])
     probe.add_argument("--encoder", help="bundle, checkpoint folder or hub id")
     probe.add_argument("--device", help="auto, cpu or cuda")
     probe.add_argument("--data", metavar="DS", help="a dataset with frames, or with latents alone (default: simulate)")

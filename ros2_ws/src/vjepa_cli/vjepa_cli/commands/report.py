@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from vjepa_cli.commands import COMMANDS
 from vjepa_cli.experiments.experiments import RESULTS, read_rows
 from vjepa_cli.experiments.results_page import NOT_MEASURED, read_results, render
 from vjepa_cli.experiments.results_picture import draw_imagined, draw_open_loop, draw_returns
@@ -13,7 +14,7 @@ PAGE = Path("docs/results.md")
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `report`."""
-    report = commands.add_parser("report", help="write the page of all results from the JSON files of experiments")
+    report = commands.add_parser("report", help=COMMANDS["report"][1])
     report.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="default %(default)s")
     report.add_argument("--out", type=Path, default=PAGE, metavar="FILE.md", help="default %(default)s")
     report.set_defaults(function=report_command)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from vjepa_cli.commands import COMMANDS
 from vjepa_cli.experiments.experiments import Place, Row, Step, place_of, read_rows, to_do
 from vjepa_cli.experiments.steps import take_step
 from vjepa_interfaces.errors import VjepaError, unknown_name
@@ -16,7 +17,7 @@ ALL = "all"
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `reproduce`."""
-    reproduce = commands.add_parser("reproduce", help="run experiments by name: data, training and evaluation")
+    reproduce = commands.add_parser("reproduce", help=COMMANDS["reproduce"][1])
     reproduce.add_argument("names", metavar="NAME", nargs="*", help="experiments (see --list), or all")
     reproduce.add_argument("--encoder", help="bundle, checkpoint folder or hub id (default: the stack's)")
     reproduce.add_argument("--device", default="auto", help="auto, cpu or cuda (default %(default)s)")

@@ -9,11 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vjepa_cli import arguments as types
-from vjepa_cli.commands.camera import SOURCE_HELP, add_view_arguments
-from vjepa_cli.camera_run import camera_lines, camera_report, refuse_no_plan, run_camera
-from vjepa_cli.dashboard import Dashboard
-from vjepa_cli.eval_looks import measure_looks
+from sim_bridge.tasks import refuse_other_arm
 from vjepa_bringup.graph import (
     ARM_KINDS,
     LOG_LEVELS,
@@ -21,20 +17,22 @@ from vjepa_bringup.graph import (
     build_graph,
     default_parameters,
     merged_parameters,
+    refuse_unknown_names,
     share,
     versions,
 )
-from vjepa_bringup.monitor import Monitor
 from vjepa_bringup.options import replace
-from vjepa_bringup.run_graph import run_graph
+from vjepa_cli import arguments as types
+from vjepa_cli.commands import COMMANDS
+from vjepa_cli.commands.camera import SOURCE_HELP, add_view_arguments
+from vjepa_cli.eval_looks import measure_looks
 from vjepa_cli.scoreboard import require_writable, result_json, scoreboard, write_json
 from vjepa_cli.screen import Screen
-from vjepa_cli.start_up import StartUp
 from vjepa_interfaces.bundle import CONFIG_FILE, Bundle, read_bundle, shipped_bundles
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
+from vjepa_planner.registry import options_of
 from vjepa_training.evaluation.appearance import Appearance, appearances, check_backgrounds, provenance
-from vjepa_training.catalogue import options_of, refuse_other_arm, refuse_unknown_names
 from vjepa_training.evaluation.score import PROTOCOLS, protocol_named, summarise
 
 DEFAULT_EPISODES = {"run": 5, "eval": 20}
@@ -60,7 +58,7 @@ _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `run` and `eval`."""
-    run = commands.add_parser("run", help="run the full loop for a few episodes, ending in a scoreboard")
+    run = commands.add_parser("run", help=COMMANDS["run"][1])
     _add_common(run, "run")
     run.add_argument("--lockstep", action="store_true", help="one simulation step per answered frame, not real time")
     run.add_argument(
@@ -74,7 +72,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     camera.add_argument("--seconds", type=types.seconds, help="end after so many (default: at the file's end, Ctrl-C)")
     run.set_defaults(function=run_command)
 
-    evaluate = commands.add_parser("eval", help="evaluate a planner over many episodes in lockstep")
+    evaluate = commands.add_parser("eval", help=COMMANDS["eval"][1])
     _add_common(evaluate, "eval")
     evaluate.add_argument(
         "--looks", nargs="+", default=[], metavar=LOOK, help=f"{LOOK_HELP}; several are measured in turn, into a table"
@@ -258,6 +256,10 @@ def _bundles(planner: dict[str, Any]) -> dict[str, str]:
 
 def _through_ros(arguments: argparse.Namespace, options: StackOptions) -> dict[str, Any]:
     """Run the episodes through the ROS graph and return the result."""
+    from vjepa_bringup.run_graph import run_graph  # These need rclpy, which an evaluation in one process does without.
+    from vjepa_cli.dashboard import Dashboard
+    from vjepa_cli.start_up import StartUp
+
     protocol = protocol_named(arguments.protocol)
     parameters = _checked_parameters(arguments, options)
     sim = parameters["sim_bridge"]
@@ -303,6 +305,9 @@ def _through_ros(arguments: argparse.Namespace, options: StackOptions) -> dict[s
 
 def _on_camera(arguments: argparse.Namespace, options: StackOptions) -> int:
     """Run the stack on a camera. What is wrong with the source or the view is refused before any process starts."""
+    from vjepa_cli.camera_run import camera_lines, camera_report, refuse_no_plan, run_camera
+    from vjepa_cli.start_up import StartUp
+
     options = replace(
         options,
         source="camera",
@@ -320,7 +325,7 @@ def _on_camera(arguments: argparse.Namespace, options: StackOptions) -> int:
     started, start_up = time.monotonic(), StartUp(build_graph(options))
     with Screen() as screen:
 
-        def progress(monitor: Monitor) -> None:
+        def progress(monitor: Any) -> None:
             elapsed_s = time.monotonic() - started
             for line in start_up.update(monitor.diagnostics, elapsed_s):
                 screen.note(line)

@@ -2,14 +2,15 @@
 
 import argparse
 
-from vjepa_cli import arguments as types
 from vjepa_bringup.options import parse_options
 from vjepa_bringup.security_policy import Outside, policy
+from vjepa_cli import arguments as types
+from vjepa_cli.commands import COMMANDS
 
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `security`."""
-    security = commands.add_parser("security", help="what an SROS 2 keystore for the stack is made of")
+    security = commands.add_parser("security", help=COMMANDS["security"][1])
     actions = security.add_subparsers(required=True, metavar="ACTION")
     making = actions.add_parser("policy", help="print what each node of a stack may publish, hear, offer and ask for")
     making.add_argument("options", nargs="*", metavar="NAME:=VALUE", help="launch arguments, those of the stack")

@@ -9,18 +9,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vjepa_cli import arguments as types
-from vjepa_cli.dashboard import Dashboard
+from sim_bridge.score import ScoreKeeper
 from vjepa_bringup.graph import LOG_LEVELS, StackOptions, build_graph, merged_parameters
-from vjepa_cli.commands.graph import set_parameters
 from vjepa_bringup.monitor import Monitor, text_in
 from vjepa_bringup.run_graph import running_graph, watch
-from vjepa_cli.views.run_picture import DRAWN, draw_run
+from vjepa_bringup.supervisor import Supervisor
+from vjepa_cli import arguments as types
+from vjepa_cli.commands import COMMANDS
+from vjepa_cli.commands.graph import set_parameters
+from vjepa_cli.dashboard import Dashboard
 from vjepa_cli.screen import PLAIN_WIDTH, Screen
 from vjepa_cli.start_up import StartUp
-from vjepa_bringup.supervisor import Supervisor
+from vjepa_cli.views.run_picture import DRAWN, draw_run
 from vjepa_interfaces import topics
-from vjepa_training.evaluation.score import ScoreKeeper
 
 EPISODE_STEPS = 200
 RUN = """
@@ -53,7 +54,7 @@ NEXT = (
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `tour`."""
-    tour = commands.add_parser("tour", help="a first look in a minute or two: run, swap, record, draw")
+    tour = commands.add_parser("tour", help=COMMANDS["tour"][1])
     tour.add_argument("--out", type=Path, default=Path("tour"), help="folder of bag and picture (default %(default)s)")
     tour.add_argument("--domain", type=types.domain, help="ROS domain (default: a free one)")
     tour.add_argument("--log-level", choices=LOG_LEVELS, default="error", help="of the nodes (default %(default)s)")

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vjepa_cli import arguments as types
 from vjepa_bringup.graph import StackOptions, merged_parameters, versions
+from vjepa_cli import arguments as types
+from vjepa_cli.commands import COMMANDS
 from vjepa_cli.scoreboard import require_writable, write_json
 from vjepa_cli.views.training_picture import draw_training
 from vjepa_interfaces.bundle import find_bundle
@@ -21,7 +22,7 @@ from vjepa_training.trainers.training_words import against_constant, end_of_roun
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `train` with `encoder`, `bc`, `dynamics`, `reward`, `dreamer` and `sac`."""
-    train = commands.add_parser("train", help="train an encoder, a policy or a model of the world")
+    train = commands.add_parser("train", help=COMMANDS["train"][1])
     kinds = train.add_subparsers(title="what to train", required=True, metavar="WHAT")
     _add_encoder(kinds)
     _add_bc(kinds)
@@ -204,7 +205,7 @@ def encoder_command(arguments: argparse.Namespace) -> int:
 
 def bc_command(arguments: argparse.Namespace) -> int:
     """`vjepa train bc`."""
-    from vjepa_training.catalogue import arm_of
+    from sim_bridge.tasks import arm_of
     from vjepa_training.data.dataset import Dataset
     from vjepa_training.trainers.train_bc import (
         EXPERT,
@@ -265,7 +266,7 @@ def dynamics_command(arguments: argparse.Namespace) -> int:
 
 def reward_command(arguments: argparse.Namespace) -> int:
     """`vjepa train reward`."""
-    from vjepa_training.catalogue import is_about_reaching
+    from sim_bridge.tasks import is_about_reaching
     from vjepa_training.data.dataset import Dataset
     from vjepa_training.trainers.train_reward import RewardTraining, train_reward
 

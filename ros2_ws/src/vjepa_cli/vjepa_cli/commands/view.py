@@ -14,9 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vjepa_cli import arguments as types
-from vjepa_cli.commands.graph import add_stack_arguments, joined_stack
 from vjepa_bringup.monitor import Monitor
+from vjepa_cli import arguments as types
+from vjepa_cli.commands import COMMANDS
+from vjepa_cli.commands.graph import add_stack_arguments, joined_stack
 from vjepa_cli.scoreboard import require_writable
 from vjepa_interfaces import topics
 from vjepa_interfaces.errors import VjepaError
@@ -35,7 +36,7 @@ HOST = "127.0.0.1"
 
 def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `view`."""
-    view = commands.add_parser("view", help="look at a running stack, or at a bag, in the rerun viewer")
+    view = commands.add_parser("view", help=COMMANDS["view"][1])
     view.add_argument("bag", nargs="?", type=Path, help="a rosbag2 folder or file (default: the stack that runs here)")
     instead = view.add_mutually_exclusive_group()
     instead.add_argument("--save", metavar="FILE.rrd", help="write a file for the viewer instead of opening it")

@@ -9,9 +9,9 @@ from typing import Any
 
 from ament_index_python.packages import get_package_share_directory
 
+from vjepa_cli.commands.probe import notes, table
 from vjepa_cli.eval_looks import less
 from vjepa_cli.experiments.experiments import RESULT, Row, Step
-from vjepa_cli.commands.probe import notes, table
 from vjepa_cli.scoreboard import with_interval
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.json_text import parse_json

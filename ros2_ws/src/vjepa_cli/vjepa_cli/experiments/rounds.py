@@ -15,14 +15,14 @@ from typing import Any
 import yaml
 
 from vjepa_bringup.graph import versions
-from vjepa_cli.scoreboard import write_json
 from vjepa_cli.experiments.steps import is_whole, take_step
 from vjepa_cli.experiments.warm_start import DREAMER, POLICY, WarmStart, training_options, weights_of
+from vjepa_cli.scoreboard import write_json
 from vjepa_interfaces.bundle import find_bundle, read_bundle
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.json_text import parse_json
-from vjepa_training.evaluation.comparison import compare, require_held_out
 from vjepa_training.data.dataset import Dataset
+from vjepa_training.evaluation.comparison import compare, require_held_out
 from vjepa_training.trainers.training_run import identity_of
 
 ROUND_SEEDS = 1_000_000

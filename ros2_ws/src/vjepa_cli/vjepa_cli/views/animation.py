@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from vjepa_cli.views.latent_picture import Projection, latent_picture
-from vjepa_interfaces.rows import Rows
 from vjepa_interfaces import topics
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.image_codec import image_to_rgb
 from vjepa_interfaces.messages import latent_of
+from vjepa_interfaces.rows import Rows
 from vjepa_interfaces.stamps import begins_episode, to_nanoseconds
 
 ANIMATED = (topics.IMAGE, topics.LATENT, topics.ACTIVE_PLANNER)

@@ -5,9 +5,10 @@ import re
 
 import pytest
 
+from sim_bridge.score import Episode
 from vjepa_cli.eval_looks import looks_table, measure_looks
 from vjepa_cli.scoreboard import result_json
-from vjepa_training.evaluation.score import PROTOCOLS, Episode, summarise
+from vjepa_training.evaluation.score import PROTOCOLS, summarise
 
 
 def result(returns, look, **more):
