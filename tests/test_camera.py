@@ -20,7 +20,6 @@ from rclpy.parameter import parameter_value_to_python
 from rosbags.highlevel import AnyReader
 
 from vjepa_cli.cli import main
-from vjepa_cli.commands import run as run_commands
 from vjepa_interfaces import topics
 from vjepa_interfaces.image_codec import image_to_rgb
 
@@ -135,14 +134,14 @@ def test_a_run_without_a_single_plan_fails_and_names_a_planner_that_has_one(fork
     ids=str,
 )
 def test_what_a_camera_cannot_have_is_refused_before_any_process_starts(arguments, message, video, capsys, monkeypatch):
-    monkeypatch.setattr(run_commands, "run_camera", None)
+    monkeypatch.setattr("vjepa_cli.camera_run.run_camera", None)
     assert run_on("--camera", video, *arguments) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
 
 
 def test_an_empty_source_is_no_simulation(capsys, monkeypatch):
-    monkeypatch.setattr(run_commands, "run_graph", None)
+    monkeypatch.setattr("vjepa_bringup.run_graph.run_graph", None)
     assert run_on("--camera", "", "--planner", "random") == 1
     assert "--camera is empty; expected a device such as /dev/video0, a video file or" in capsys.readouterr().err
 

@@ -26,7 +26,6 @@ from vjepa_bringup.domains import hold_domain
 from vjepa_bringup.graph import StackOptions, environment
 from vjepa_bringup.monitor import Monitor
 from vjepa_cli.cli import main
-from vjepa_cli.commands import run as run_commands
 from vjepa_interfaces.bundle import find_bundle
 from vjepa_interfaces.environment import environment_of
 from vjepa_perception.encoder import EncoderConfig
@@ -293,7 +292,7 @@ def test_what_does_not_fit_is_refused_once_before_any_process_starts(
     config = json.loads((mine / "config.json").read_text())
     config["preprocessing"]["mean"] = [0.5, 0.5, 0.5]
     (mine / "config.json").write_text(json.dumps(config))
-    monkeypatch.setattr(run_commands, "run_graph", None)
+    monkeypatch.setattr("vjepa_bringup.run_graph.run_graph", None)
     (line,) = refusal("run", *arguments).splitlines()
     assert re.search(message.replace("[64, 64]", r"\[64, 64\]"), line), line
 

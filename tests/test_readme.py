@@ -287,7 +287,7 @@ def test_every_block_is_run_or_says_why_not():
 
 
 def test_every_message_in_the_troubleshooting_table_exists():
-    source = "".join(path.read_text() for path in [ROOT / "vjepa", *ROOT.glob("ros2_ws/src/*/*/*.py")])
+    source = "".join(path.read_text() for path in [ROOT / "vjepa", *ROOT.glob("ros2_ws/src/*/*/**/*.py")])
     table = (ROOT / "README.md").read_text().partition("## When something is wrong")[2]
     messages = [message for row in rows(table, 2) for message in re.findall(r"`([^`]+)`", row[0])]
     assert messages

@@ -62,10 +62,12 @@ def setting(text: str) -> tuple[str, int | float]:
 
 def namespace(text: str) -> str:
     """Return a ROS namespace, or '' for none."""
+    name = text.strip("/")
+    if not name:  # As by default, also where there is no ROS.
+        return ""
     from rclpy.exceptions import InvalidNamespaceException
     from rclpy.validate_namespace import validate_namespace
 
-    name = text.strip("/")
     try:
         validate_namespace(f"/{name}")
     except InvalidNamespaceException as error:

@@ -93,6 +93,9 @@ class EncoderConfig:
             length that a hub checkpoint was trained on; of a bundle it must be.
         grid: g gives the mean row and g x g rows; 0 the mean row alone; -1 the mean row and every token.
         threads: torch's processor threads, of the whole process; 0 leaves them as they are.
+
+    Raises:
+        VjepaError: an unknown device or type; the message lists the valid ones.
     """
 
     encoder: str
@@ -101,6 +104,9 @@ class EncoderConfig:
     clip_frames: int = 8
     grid: int = 4
     threads: int = 0
+
+    def __post_init__(self) -> None:
+        refuse_unknown_placement(self.device, self.dtype)
 
 
 class Encoder:
@@ -263,7 +269,6 @@ def identify_encoder(config: EncoderConfig) -> tuple[str, str]:
 def _resolved(config: EncoderConfig) -> tuple[Checkpoint, Any, torch.device, torch.dtype]:
     """Return checkpoint, transformers' configuration, device and type of an encoder, having refused what cannot be."""
     mark_initialised(TORCH)
-    refuse_unknown_placement(config.device, config.dtype)
     device = _device(config.device)
     dtype = _dtype(config.dtype, device)
     if config.threads < 0:
