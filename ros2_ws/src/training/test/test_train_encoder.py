@@ -87,6 +87,39 @@ def test_a_run_that_was_killed_gives_what_it_would_have_given(small_data, traini
     assert same(weights(train_encoder([small_data], training, tmp_path / "cut", tmp_path / "w2", "")), weights(whole))
 
 
+def test_finetuning_begins_with_the_weights_and_with_longer_tubelets_as_the_mean_of_the_shorter(tiny_encoder):
+    known = find_checkpoint(str(tiny_encoder))
+    begun = dataclasses.replace(EncoderTraining(str(tiny_encoder), finetune=True), model={"tubelet_size": 4})
+    plain, long = (
+        trainer._encoder(trainer._checkpoint(training), training)
+        for training in (dataclasses.replace(begun, model={}), begun)
+    )
+    assert (known.model["tubelet_size"], long.config.tubelet_size) == (2, 4)
+    clip = torch.rand(3, 4, 3, known.model["crop_size"], known.model["crop_size"])
+    shorter, longer = plain.embeddings(clip), long.embeddings(clip)
+    assert torch.allclose(longer, shorter.unflatten(1, (2, -1)).mean(1), atol=1e-5)
+    others = {name: tensor for name, tensor in long.state_dict().items() if "patch_embeddings.proj.weight" not in name}
+    assert others
+    assert all(torch.equal(tensor, plain.state_dict()[name]) for name, tensor in others.items())
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"tubelet_size": 3}, "tubelet_size is 3; expected a multiple of 2, that of"),
+        ({"tubelet_size": 1}, "tubelet_size is 1; expected a multiple of 2"),
+        ({"tubelet_size": 4, "hidden_size": 64}, "weights fit one model alone; leave out hidden_size, or finetune"),
+    ],
+)
+def test_weights_that_do_not_fit_the_model_are_refused(tiny_encoder, model, message):
+    def begin():
+        training = EncoderTraining(str(tiny_encoder), finetune=True, model=model)
+        trainer._encoder(trainer._checkpoint(training), training)
+
+    with pytest.raises(VjepaError, match=message):
+        begin()
+
+
 def test_another_run_in_the_same_work_folder_is_refused(small_data, training, tmp_path):
     train_encoder([small_data], training, tmp_path / "enc", tmp_path / "work", "")
     other = dataclasses.replace(training, learning_rate=1e-4)

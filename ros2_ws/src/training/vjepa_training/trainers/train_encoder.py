@@ -47,7 +47,9 @@ class EncoderTraining:
     Attributes:
         encoder: bundle or checkpoint whose architecture and preprocessing it gets.
         model: fields of transformers' `VJEPA2Config` that it has otherwise.
-        finetune: whether it begins with that one's weights too, instead of random ones.
+        finetune: whether it begins with that one's weights too, instead of random ones. `model` may then have longer
+            tubelets, whose embedding begins as the mean of the shorter ones' within (Carreira and Zisserman, Quo Vadis,
+            Action Recognition?, 2017, inflate pictures to videos so), and nothing else.
         augment: whether what it sees is changed at random, see `augment`; what it predicts never is.
         objective: `joint-embedding` or `masked`.
         steps: optimiser steps.
@@ -88,8 +90,8 @@ class EncoderTraining:
             raise unknown_name("objective", self.objective, OBJECTIVES)
         if self.dtype not in ("float32", "bfloat16"):
             raise unknown_name("dtype", self.dtype, ("float32", "bfloat16"))
-        if self.finetune and self.model:
-            raise VjepaError(f"weights fit one model alone; leave out {', '.join(self.model)}, or finetune")
+        if self.finetune and (others := self.model.keys() - {"tubelet_size"}):
+            raise VjepaError(f"weights fit one model alone; leave out {', '.join(sorted(others))}, or finetune")
         for name in ("steps", "batch_size", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise VjepaError(f"{name} is {getattr(self, name)}; expected at least 1")
@@ -199,7 +201,8 @@ def _checkpoint(training: EncoderTraining) -> Checkpoint:
 def _encoder(checkpoint: Checkpoint, training: EncoderTraining) -> Any:
     module = empty_module(checkpoint)
     if training.finetune:
-        place_weights(module, checkpoint, torch.device(training.device), torch.float32)
+        module.to_empty(device=training.device)
+        module.load_state_dict(_weights_to_start_from(training, checkpoint))
     else:
         module.to_empty(device=training.device)
         # Wider than V-JEPA 2's own 0.02, which a network this narrow learns slowly from: the signal keeps its size.
@@ -212,6 +215,23 @@ def _encoder(checkpoint: Checkpoint, training: EncoderTraining) -> Any:
         share_rotary_tables(module)
         _speed_up(module)
     return module.train().requires_grad_(True)
+
+
+def _weights_to_start_from(training: EncoderTraining, checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Return the weights of the encoder to start from, its patch embedding inflated to the tubelets of `checkpoint`."""
+    known = find_checkpoint(training.encoder)
+    source = empty_module(known)
+    place_weights(source, known, torch.device(training.device), torch.float32)
+    longer, rest = divmod(checkpoint.model["tubelet_size"], known.model["tubelet_size"])
+    if rest or not longer:
+        raise VjepaError(
+            f"tubelet_size is {checkpoint.model['tubelet_size']}; expected a multiple of {known.model['tubelet_size']}"
+            f", that of {known.name}, whose weights it begins with"
+        )
+    weights = dict(source.state_dict())
+    name = "embeddings.patch_embeddings.proj.weight"
+    weights[name] = weights[name].repeat(1, 1, longer, 1, 1) / longer
+    return weights
 
 
 def _speed_up(module: Any) -> None:
