@@ -21,6 +21,8 @@ class Episode:
         goal_distances: of each frame's latent to the goal latent, where there is one.
         distances: in one process, from fingertip to target at each frame, m in the plane.
         imagined: in one process, the planner's `Imagined` at each frame that it planned from, or None.
+        novelty: in one process, how far each latent that was planned from is from those of the planner's training, or
+            None where the planner does not know.
         rewards: of each step.
         actions: (n,) in [-1, 1], applied in each step; None where it is not known.
     """
@@ -33,6 +35,7 @@ class Episode:
     goal_distances: list[float] = field(default_factory=list)
     distances: list[float] = field(default_factory=list)
     imagined: list[Any] = field(default_factory=list)
+    novelty: list[float | None] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list, compare=False)
     actions: list[np.ndarray | None] = field(default_factory=list, compare=False)
 

@@ -22,6 +22,7 @@ from vjepa_training.trainers.train_bc import (
     expert_actions,
     labelled_frames,
     train_bc,
+    write_policy,
 )
 
 QUICK = BcTraining(epochs=3, batch_size=64, hidden=(32, 16), bottleneck=8, batch_lanes=2)
@@ -329,3 +330,19 @@ def test_a_whole_turn_of_a_joint_changes_nothing_for_a_bottleneck_policy():
     turned = position + 2 * torch.pi
     same = [policy(policy.inputs(latent, p, velocity)) for p in (position, turned)]
     assert torch.allclose(*same, atol=1e-5)
+
+
+def test_a_cloned_policy_knows_latents_like_those_of_its_training_from_others(small_data, tmp_path):
+    training = dataclasses.replace(QUICK, epochs=1)
+    frames = synthetic(episodes=100)
+    outcome = train_bc(frames, training)
+    write_policy(tmp_path / "policy", outcome, training, small_data, "vjepa train bc")
+    planner = load_planner("bc", {"bundle": str(tmp_path / "policy")}, PlannerContext(2, 0.02))
+    planner.reset(0)
+
+    def novelty(latent):
+        return planner.plan(Observation(0, latent.astype(np.float32), np.zeros(2), np.zeros(2))).novelty
+
+    of_training = [novelty(latent) for latent in frames.latents[:200]]
+    assert np.mean(np.array(of_training) > 1) < 0.05
+    assert all(novelty(latent + 3.0) > 1 for latent in frames.latents[:20])

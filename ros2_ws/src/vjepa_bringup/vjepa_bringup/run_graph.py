@@ -230,4 +230,11 @@ _SIM_FIGURES = (
 )
 
 
-_PLANNER_FIGURES = ("plan_p50_ms", "plan_p99_ms", "fallbacks", "fallback_commands", "missed_deadlines")
+_PLANNER_FIGURES = (
+    "plan_p50_ms",
+    "plan_p99_ms",
+    "fallbacks",
+    "fallback_commands",
+    "missed_deadlines",
+    "novel_latents",
+)

@@ -42,6 +42,14 @@ def test_the_table_has_means_intervals_and_what_they_are_less_the_first_look():
     assert len({line.index(last) for line, last in zip(lines[3:], ("success", "2 of 2", "0 of 2"), strict=True)}) == 1
 
 
+def test_where_the_planner_knows_novelty_the_table_tells_how_well_it_tells_looks_apart():
+    nominal = {**NOMINAL, "novel_share": 0.001, "novelty_quantiles": [0.1, 0.2, 0.3, 0.4]}
+    colour = {**COLOUR, "novel_share": 0.5, "novelty_quantiles": [0.35, 0.5, 1.5, 2.0]}
+    lines = looks_table({"nominal": nominal, "colour:hard": colour}).splitlines()
+    cells = [re.split("  +", line.strip()) for line in lines[3:]]
+    assert [line[-2:] for line in cells] == [["novel", "AUROC to nominal"], ["2 of 2", "0.1 %"], ["50.0 %", "0.938"]]
+
+
 def test_the_json_holds_the_result_of_each_look_by_its_name(tmp_path, capsys):
     file = tmp_path / "looks.json"
     assert measure_looks(["nominal", "colour:hard"], [lambda: NOMINAL, lambda: COLOUR], str(file)) == 0

@@ -8,6 +8,7 @@ from typing import Any
 
 from vjepa_cli.scoreboard import with_interval, write_json
 from vjepa_training.evaluation.comparison import SAME, compare
+from vjepa_training.evaluation.novelty import auroc
 
 Result = dict[str, Any]
 
@@ -52,15 +53,20 @@ def measure_looks(names: Sequence[str], measures: Sequence[Callable[[], Result]]
 
 
 def looks_table(results: Mapping[str, Result]) -> str:
-    """Return the results of one planner by look as text: mean return, what it is less the first's, and success.
+    """Return the results of one planner by look as text: mean return, what it is less the first's, success, novelty.
 
-    Intervals are 95 % bootstrap intervals; those of the difference resample pairs of episodes of the same seed.
+    Intervals are 95 % bootstrap intervals; those of the difference resample pairs of episodes of the same seed. Where
+    the planner knows how novel its latents are, two columns say which share is beyond its limit, and how well their
+    novelty tells them from the first look's, as area under the ROC curve.
     """
     first_name, first = next(iter(results.items()))
-    lines = [("look", "mean return (95 % interval)", f"less {first_name}, paired", "success")]
+    lines: list[tuple[str, ...]] = [("look", "mean return (95 % interval)", f"less {first_name}, paired", "success")]
+    if knows := "novel_share" in first:
+        lines[0] += ("novel", f"AUROC to {first_name}")
     for name, result in results.items():
         difference = less(first, result) if result is not first else ""
-        lines.append((name, with_interval(result["mean_return"], result["interval_95"]), difference, _success(result)))
+        line = (name, with_interval(result["mean_return"], result["interval_95"]), difference, _success(result))
+        lines.append((*line, *(_novelty(first, result) if knows else ())))
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     count, seed = first["episodes"], first["seed"]
     head = (
@@ -80,6 +86,13 @@ def less(first: Mapping[str, Any], result: Mapping[str, Any]) -> str:
         return ""
     comparison = compare(first, result)
     return with_interval(comparison.difference, comparison.interval_95, "+")
+
+
+def _novelty(first: Mapping[str, Any], result: Mapping[str, Any]) -> tuple[str, str]:
+    share = f"{100 * result['novel_share']:.1f} %"
+    if result is first:
+        return share, ""
+    return share, f"{auroc(first['novelty_quantiles'], result['novelty_quantiles']):.3f}"
 
 
 def _success(result: Mapping[str, Any]) -> str:

@@ -106,6 +106,8 @@ def scoreboard(result: dict[str, Any]) -> str:
     ]
     if (change := result.get("action_change_at_rest")) is not None:
         rows.append(("action change at rest", f"{change:.3f} a step in the target (0 steady, 2 end to end)"))
+    if math.isfinite(share := _novel_share(result)):
+        rows.append(("novel latents", f"{100 * share:.1f} % unlike nearly all that the planner was trained on"))
     if len(shares := result.get("by_planner", {})) > 1:
         parts = [
             f"{name} {share['steps']} steps, {share['reward_a_step']:.3f} a step" for name, share in shares.items()
@@ -193,6 +195,13 @@ def _dropped(dropped: float, frames: float) -> str:
     if not dropped > MANY_DROPPED * frames:  # NaN where it is not known.
         return counts
     return f"{counts}: torque held on meanwhile; --lockstep avoids it"
+
+
+def _novel_share(result: dict[str, Any]) -> float:
+    """Return which share of the latents was beyond the limit of the planner's training; NaN where it is not known."""
+    loop = result.get("loop", {})
+    novel, frames = loop.get("novel_latents", math.nan), loop.get("answered_frames", math.nan)
+    return float(result.get("novel_share", novel / frames if frames else math.nan))
 
 
 def _count(flags: list[bool | None]) -> str:

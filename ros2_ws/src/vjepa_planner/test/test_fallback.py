@@ -32,6 +32,7 @@ class Scripted(Planner):
         self.takes_s = 0.001
         self.error: BaseException | None = None
         self.disagreement: float | None = None
+        self.novel: float | None = None
         self.seeds: list[int] = []
         self.seen: list[Observation] = []
         self.deadlines: list[float | None] = []
@@ -45,16 +46,16 @@ class Scripted(Planner):
         self.clock.now_s += self.takes_s
         if self.error is not None:
             raise self.error
-        return Plan(self.action, disagreement=self.disagreement)
+        return Plan(self.action, disagreement=self.disagreement, novelty=self.novel)
 
 
 class Loop:
     """A supervisor of three planners, chosen `cem`, and the latents that it is given."""
 
-    def __init__(self, fallbacks=("bc", "random"), limit=0.0, lockstep=True):
+    def __init__(self, fallbacks=("bc", "random"), limit=0.0, lockstep=True, novelty_limit=0.0):
         clock = Clock()
         self.planners = {name: Scripted(action, clock) for name, action in ACTIONS.items()}
-        config = FallbackConfig(fallbacks, STEPS, limit)
+        config = FallbackConfig(fallbacks, STEPS, limit, novelty_limit)
         self.supervisor = PlannerSupervisor(self.planners, "cem", config, LIMITS, clock)
         self.deadline_s = None if lockstep else PERIOD_S
         self.fingerprint: str | None = "an-encoder"
@@ -174,6 +175,29 @@ def test_without_a_limit_an_ensemble_may_disagree():
     loop = Loop(limit=0.0)
     loop["cem"].disagreement = 1e9
     assert loop.tick().planner == "cem"
+
+
+def test_a_plan_of_a_latent_that_is_novel_beyond_the_limit_is_not_sent():
+    loop = Loop(novelty_limit=1.5)
+    loop["cem"].novel = 1.5
+    assert loop.tick().planner == "cem"
+    loop["cem"].novel = 1.6
+    decision = loop.tick()
+    assert decision.planner == "bc"
+    assert decision.fallback.startswith("planner 'cem': the latent is 1.6 times as far from those of its training as")
+    assert decision.fallback.endswith("the limit is 1.5")
+    loop = Loop(novelty_limit=0.0)
+    loop["cem"].novel = 1e9
+    assert loop.tick().planner == "cem"
+
+
+def test_where_no_planner_knows_such_a_latent_torque_is_zero():
+    loop = Loop(novelty_limit=1.0)
+    for planner in loop.planners.values():
+        planner.novel = 2.0
+    decision = loop.tick()
+    assert not decision.effort.any()
+    assert decision.refused.count("the limit is 1") == 3
 
 
 def test_a_late_plan_is_sent_and_the_next_planner_drives_from_the_next_latent_on():
@@ -391,6 +415,7 @@ def test_a_fallback_must_be_made_for_the_latents_too(fingerprint, message):
         ({"fallback_steps": 0}, "fallback_steps is 0; expected at least 1"),
         ({"disagreement_limit": -0.1}, "disagreement_limit is -0.1; expected at least 0"),
         ({"disagreement_limit": float("nan")}, "disagreement_limit is nan"),
+        ({"novelty_limit": -1.0}, "novelty_limit is -1.0; expected at least 0"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, message):

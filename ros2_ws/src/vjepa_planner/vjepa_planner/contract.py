@@ -8,7 +8,7 @@ that no arm should be moved by. `conformance.PlannerConformance` tests the whole
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from vjepa_interfaces.bundle import encoder_label
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
+from vjepa_planner.models.novelty import Novelty
 
 JOINT_STATE, TARGET, GOAL = "joint_state", "target", "goal"
 INPUTS = frozenset({JOINT_STATE, TARGET, GOAL})
@@ -75,6 +76,8 @@ class Plan:
         iterations: rounds of search made; 0 for a planner that does not search.
         disagreement: spread among the members of an ensemble, or None where there is none.
         imagined: what the planner expects to come of its plan, or None where it does not say.
+        novelty: how far the latent is from those of the planner's training, see `models.novelty`: above 1 it is unlike
+            nearly all of them; None where that is not known.
 
     Raises:
         PlanRefusedError: the action is not a finite float64 vector in [-1, 1].
@@ -85,6 +88,7 @@ class Plan:
     iterations: int = 0
     disagreement: float | None = None
     imagined: Imagined | None = None
+    novelty: float | None = None
 
     def __post_init__(self) -> None:
         action = self.action
@@ -137,6 +141,7 @@ class Planner(ABC):
         needs: which of `INPUTS` an observation must hold.
         encoder_fingerprint: fingerprint of the encoder whose latents are expected; None where none are read.
         trained_period_s: seconds from one frame to the next in its training; None where that is not known.
+        novelty: what the latents of its training were like; None where that is not known.
         config: the options this planner was made with.
         context: the arm and stack it was made for.
     """
@@ -145,6 +150,7 @@ class Planner(ABC):
     needs: frozenset[str] = frozenset()
     encoder_fingerprint: str | None = None
     trained_period_s: float | None = None
+    novelty: Novelty | None = None
 
     def __init__(self, config: Any, context: PlannerContext):
         self.config = config
@@ -191,7 +197,8 @@ class Planner(ABC):
         if not self._begun:
             raise VjepaError(f"{type(self).__name__}.plan was called before reset; call reset(seed) first")
         self._check(observation)
-        return self._act(observation, deadline_s)
+        plan = self._act(observation, deadline_s)
+        return plan if self.novelty is None else replace(plan, novelty=float(self.novelty.of(observation.latent)))
 
     def _begin(self, seed: int) -> None:  # noqa: B027 (optional to write)
         """Forget the last episode. A planner that keeps no state and draws nothing at random need not write this."""

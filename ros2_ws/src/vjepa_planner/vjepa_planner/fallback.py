@@ -1,11 +1,11 @@
 """Who drives: the chosen planner, or, where it cannot, the next in a list, until the chosen one is tried again.
 
-A planner fails by raising, by a plan whose ensemble disagrees beyond a limit, or by missing its deadline. Of the first
-two no action comes, so the next planner plans from the same observation at once; a late plan is still the newest there
-is, so it is sent, and the next planner drives from the next latent on. The chosen one is tried again after one latent,
-and each time it fails again after twice as many, up to a limit. Where nobody is left torque is zero, and the chosen
-planner is tried on the next latent. All is counted in latents, never in seconds, so that lockstep gives the same on any
-machine.
+A planner fails by raising, by a plan whose ensemble disagrees or whose latent is novel beyond a limit, or by missing
+its deadline. Of all but the last no action comes, so the next planner plans from the same observation at once; a late
+plan is still the newest there is, so it is sent, and the next planner drives from the next latent on. The chosen one is
+tried again after one latent, and each time it fails again after twice as many, up to a limit. Where nobody is left
+torque is zero, and the chosen planner is tried on the next latent. All is counted in latents, never in seconds, so that
+lockstep gives the same on any machine.
 """
 
 import math
@@ -33,6 +33,7 @@ class FallbackConfig:
         fallback_steps: latents for which they drive at most before the chosen one is tried again; as many that the
             chosen one drives without failing make it fail for the first time again.
         disagreement_limit: the largest `Plan.disagreement` that may move the arm; 0 for no limit.
+        novelty_limit: the largest `Plan.novelty` that may move the arm; 0 for no limit.
 
     Raises:
         VjepaError: no steps, or a limit that is not a finite number of at least 0.
@@ -41,12 +42,14 @@ class FallbackConfig:
     fallbacks: tuple[str, ...] = ()
     fallback_steps: int = 25
     disagreement_limit: float = 0.0
+    novelty_limit: float = 0.0
 
     def __post_init__(self) -> None:
         if self.fallback_steps < 1:
             raise VjepaError(f"fallback_steps is {self.fallback_steps}; expected at least 1")
-        if not 0 <= self.disagreement_limit < math.inf:
-            raise VjepaError(f"disagreement_limit is {self.disagreement_limit}; expected at least 0 (0 for no limit)")
+        for name in ("disagreement_limit", "novelty_limit"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise VjepaError(f"{name} is {getattr(self, name)}; expected at least 0 (0 for no limit)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,14 +221,19 @@ class PlannerSupervisor:
             planner.check_encoder(fingerprint, encoder)
         shown = observation if TARGET in planner.needs else replace(observation, target=None)
         plan = planner.plan(shown, deadline_s)
-        self._check_disagreement(plan)
+        self._check_limits(plan)
         effort, _ = self._limits.checked(None, self._limits.to_effort(plan.action))
         return plan, effort, self._clock() - started
 
-    def _check_disagreement(self, plan: Plan) -> None:
-        limit = self._config.disagreement_limit
-        if limit and plan.disagreement is not None and not plan.disagreement <= limit:
-            raise PlanRefusedError(f"its ensemble disagrees by {plan.disagreement:.3g}; the limit is {limit:g}")
+    def _check_limits(self, plan: Plan) -> None:
+        disagreement, novelty = self._config.disagreement_limit, self._config.novelty_limit
+        if disagreement and plan.disagreement is not None and not plan.disagreement <= disagreement:
+            raise PlanRefusedError(f"its ensemble disagrees by {plan.disagreement:.3g}; the limit is {disagreement:g}")
+        if novelty and plan.novelty is not None and not plan.novelty <= novelty:
+            raise PlanRefusedError(
+                f"the latent is {plan.novelty:.3g} times as far from those of its training as nearly all of these are "
+                f"from each other; the limit is {novelty:g}"
+            )
 
     def _sent(self, name: str, elapsed_s: float, deadline_s: float | None) -> None:
         """Note that a plan of `name` drives, and what follows from the time that it took."""

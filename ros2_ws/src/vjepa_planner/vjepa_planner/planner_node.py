@@ -51,6 +51,8 @@ class PlannerParameters:
         fallbacks: names of planners that drive, in this order, when the chosen one cannot.
         fallback_steps: latents for which they drive at most before the chosen one is tried again.
         disagreement_limit: a plan whose ensemble disagrees by more is not sent; 0 for no limit.
+        novelty_limit: a plan whose latent is further from those of the planner's training is not sent, where 1 is as
+            far as one in a thousand of these; 0 for no limit.
         seed: episode i resets the planner with seed + i.
         lockstep: join joint states and target by equal stamp, without a deadline.
         joint_names: joints of the arm, in the order of an action.
@@ -68,6 +70,7 @@ class PlannerParameters:
     fallbacks: tuple[str, ...] = ()
     fallback_steps: Annotated[int, Range(low=1)] = 25
     disagreement_limit: Annotated[float, Range(low=0.0)] = 0.0
+    novelty_limit: Annotated[float, Range(low=0.0)] = 0.0
     seed: Annotated[int, Range(low=0)] = 0
     lockstep: bool = False
     joint_names: tuple[str, ...] = ("shoulder", "wrist")
@@ -106,7 +109,9 @@ class PlannerNode(ManagedNode):
         """Load and warm every planner asked for, and make the endpoints."""
         parameters = self.parameters
         self._limits = EffortLimits(parameters.joint_names, parameters.effort_limit)
-        fallback = FallbackConfig(parameters.fallbacks, parameters.fallback_steps, parameters.disagreement_limit)
+        fallback = FallbackConfig(
+            parameters.fallbacks, parameters.fallback_steps, parameters.disagreement_limit, parameters.novelty_limit
+        )
         self._load_planners()
         self._supervisor = PlannerSupervisor(self._planners, parameters.planner, fallback, self._limits)
         self._driver = parameters.planner
@@ -165,6 +170,7 @@ class PlannerNode(ManagedNode):
         self._refused_goal = ""
         self._waiting: tuple[int, np.ndarray] | None = None
         self._answered: JointState | None = None
+        self._novelty: float | None = None
         self._latent_ns: int | None = None
         self._latent_arrived_s = math.inf
         self._episode = -1
@@ -375,6 +381,8 @@ class PlannerNode(ManagedNode):
             return
         self._plan_time.add(decision.planning_time_s)
         self._failure.end()
+        self._novelty = decision.plan.novelty
+        self._counts["novel_latents"] += self._novelty is not None and self._novelty > 1.0
         self._send(decision.effort, observation.stamp_ns)
         self._publish_plan(observation.stamp_ns, decision)
         if decision.planner != self._driver:
@@ -409,6 +417,7 @@ class PlannerNode(ManagedNode):
             "iterations": decision.plan.iterations,
             "planning_time_s": decision.planning_time_s,
             "disagreement": decision.plan.disagreement,
+            "novelty": decision.plan.novelty,
         }
         if (imagined := decision.plan.imagined) is not None:
             thought["imagined"] = {"distance": imagined.distance.tolist(), "steps": imagined.steps}
@@ -459,6 +468,8 @@ class PlannerNode(ManagedNode):
         values["frame_period_ms"] = period_ms
         names = ("commands", "swaps", "repeated_latents", "refused_latents", "refused_joint_states")
         values |= {name: self._counts[name] for name in (*names, "other_joint_states", "latent_timeouts")}
+        if self._novelty is not None:
+            values |= {"novelty": self._novelty, "novel_latents": self._counts["novel_latents"]}
         values |= {name: supervisor.counts[name] for name in ("fallbacks", "fallback_commands", "missed_deadlines")}
         values |= {"goal": "none" if self._goal is None else self._goal_ns, "seeks_goal": self._seeks_goal}
         values |= {"refused_goals": self._counts["refused_goals"], "refused_goal": self._refused_goal}

@@ -100,6 +100,7 @@ class Lane:
         planned_s = time.monotonic() - started
         effort, _ = self.env.limits.checked(None, self.env.limits.to_effort(plan.action))
         self.score.episodes[-1].imagined.append(plan.imagined)
+        self.score.episodes[-1].novelty.append(plan.novelty)
         self._arrive(self.env.step(effort))
         if self.goal is not None and self.step.step_type == LAST:
             self._measure(self._encoder.encode([self.frames])[0])

@@ -10,6 +10,7 @@ from sim_bridge.score import Episode
 from vjepa_interfaces.errors import unknown_name
 from vjepa_training.evaluation.action_change import action_change_at_rest
 from vjepa_training.evaluation.imagination import compare_with_what_happened
+from vjepa_training.evaluation.novelty import novelty_of
 
 BOOTSTRAP_RESAMPLES = 10_000
 
@@ -102,6 +103,7 @@ def summarise(episodes: list[Episode], protocol: Protocol) -> dict[str, Any]:
         **_approach([episode.goal_distances for episode in episodes]),
         **_meaning(episodes),
         **_imagination(episodes),
+        **novelty_of(episodes),
     }
 
 

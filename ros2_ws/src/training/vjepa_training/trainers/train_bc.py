@@ -28,12 +28,14 @@ from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
 from vjepa_planner.contract import Observation, PlannerContext
+from vjepa_planner.models.novelty import Novelty, save_novelty
 from vjepa_planner.models.policy import Policy, PolicyConfig, save_policy
 from vjepa_planner.registry import load_planner
 from vjepa_training.data.dataset import LATENT, Dataset
 from vjepa_training.data.usable_columns import ACTION, VELOCITY, known_rows, require_columns, unusable_columns
 from vjepa_training.evaluation.rollout import RolloutConfig, rollout
 from vjepa_training.progress import Progress
+from vjepa_training.trainers.fit_novelty import fit_novelty
 from vjepa_training.trainers.optimiser import adamw, set_cosine_rate
 
 AUTO, EXPERT, RECORDED = "auto", "expert", "recorded"
@@ -171,12 +173,14 @@ class Outcome:
         curve: an entry an epoch: `round`, `epoch`, `train` and `validation`, mean squared errors.
         frames: frames trained on in the last round, validation included.
         variance: of the labels, which a policy that always acts the same reaches.
+        novelty: what the latents of these frames were like.
     """
 
     policy: Policy
     curve: list[dict[str, float]] = field(default_factory=list)
     frames: int = 0
     variance: float = 0.0
+    novelty: Novelty | None = None
 
 
 def labelled_frames(
@@ -389,6 +393,8 @@ def train_bc(
         outcome = Outcome(policy.eval().requires_grad_(False), before + curve, len(frames), variance)
     kept.tell_resumed(training.dagger, "")
     assert outcome is not None
+    rows = outcome.policy.config.latent_rows
+    outcome.novelty = fit_novelty(lambda index: frames.latents[index], rows, frames.episode, training.seed)
     return outcome
 
 
@@ -487,6 +493,8 @@ def write_policy(
         f"validation: {best['validation']:.4f} (always acting the same: {outcome.variance:.4f}).\n"
     )
     save_policy(folder, outcome.policy, fingerprint, card, facts)
+    if outcome.novelty is not None:
+        save_novelty(folder, outcome.novelty)
     return facts
 
 

@@ -20,6 +20,7 @@ from vjepa_interfaces.bundle import Bundle, arm_record, encoder_in_card, read_bu
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_planner.models.actor import Actor, ActorConfig, TwinCritic, load_actor, save_actor
 from vjepa_planner.models.dynamics import Dynamics, load_dynamics
+from vjepa_planner.models.novelty import copy_novelty
 from vjepa_planner.models.policy import KIND as POLICY
 from vjepa_planner.models.policy import load_policy
 from vjepa_planner.models.reward import RewardModel, load_reward
@@ -229,6 +230,7 @@ def train_dreamer(
         "figures": validate(),
     }
     save_actor(out, actor.cpu(), fingerprint, _card(Path(out).name, fingerprint, facts), facts)
+    copy_novelty(bundle, out)
     return facts | {"curve": curve, "validation": facts["figures"]["loss"]}
 
 

@@ -26,6 +26,7 @@ from vjepa_interfaces.errors import VjepaError
 from vjepa_perception.encoder import Encoder
 from vjepa_planner.models.actor import Actor, ActorConfig, save_actor
 from vjepa_planner.models.dynamics import load_dynamics
+from vjepa_planner.models.novelty import copy_novelty
 from vjepa_training.envs.gym_env import ConditionedStates, ReacherLatents
 from vjepa_training.envs.vec_env import SideBySide
 from vjepa_training.trainers.training_run import Stateful, TrainingRun, require_finite
@@ -157,6 +158,7 @@ def train_sac(
     }
     actor = exported(sac, conditioning)
     save_actor(out, actor, encoder.fingerprint, _card(Path(out).name, encoder.fingerprint, facts), facts)
+    copy_novelty(bundle, out)
     return facts | {"curve": {"return": curve}}
 
 

@@ -91,7 +91,7 @@ class View:
     def draw_plan(self, message: Any) -> None:
         """Draw what the planner says of its plan, and a line of the log where the reason of a fallback is new."""
         plan = _plan_of(message)
-        for name in ("cost", "disagreement", "planning_time_s"):
+        for name in ("cost", "disagreement", "novelty", "planning_time_s"):
             if plan.get(name) is not None:
                 self.log(f"plan/{name}", rr.Scalars(plan[name]))
         if plan.get("imagined"):

@@ -17,6 +17,7 @@ from vjepa_planner.contract import (
     require_joints,
 )
 from vjepa_planner.device import usable_device
+from vjepa_planner.models.novelty import load_novelty
 from vjepa_planner.models.policy import KIND, load_policy
 
 
@@ -49,6 +50,7 @@ class BcPlanner(Planner):
         self.needs = frozenset({JOINT_STATE}) if self._policy.config.joint_state else frozenset()
         self.encoder_fingerprint = self._bundle.require("encoder_fingerprint", str)
         self.trained_period_s = self._bundle.control_period_s
+        self.novelty = load_novelty(self._bundle, self._policy.config.latent_rows, self._policy.config.latent_dim)
         self._warm_up()
 
     def check_encoder(self, fingerprint: str, name: str = "") -> None:

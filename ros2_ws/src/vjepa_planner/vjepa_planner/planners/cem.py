@@ -26,6 +26,7 @@ from vjepa_planner.contract import (
     PlannerContext,
     require_in_range,
 )
+from vjepa_planner.models.novelty import load_novelty
 from vjepa_planner.planners.world import load_world
 
 OBJECTIVES = ("reward", "goal")
@@ -102,6 +103,8 @@ class CemPlanner(Planner):
             )
         self.encoder_fingerprint = self._world.bundle.require("encoder_fingerprint", str)
         self.trained_period_s = self._world.bundle.control_period_s
+        read = self._world.dynamics.conditioning.config
+        self.novelty = load_novelty(self._world.bundle, read.latent_rows, read.latent_dim)
         needs = {JOINT_STATE} if self._world.needs_joint_state else set()
         self.needs = frozenset(needs | ({GOAL} if config.objective == "goal" else set()))
         self._generator = torch.Generator(self._world.device)

@@ -20,6 +20,7 @@ from vjepa_planner.contract import (
 from vjepa_planner.device import usable_device
 from vjepa_planner.models.actor import load_actor
 from vjepa_planner.models.dynamics import load_dynamics
+from vjepa_planner.models.novelty import load_novelty
 from vjepa_planner.planners.world import tensors_of
 
 
@@ -58,10 +59,11 @@ class DreamerPlanner(Planner):
                 f"{config.dynamics} predicts other states than those that {config.bundle} reads; give the dynamics "
                 "model that this actor was trained in"
             )
-        joints = self._actor.conditioning.config.joint_state
-        self.needs = frozenset({JOINT_STATE}) if joints else frozenset()
+        read = self._actor.conditioning.config
+        self.needs = frozenset({JOINT_STATE}) if read.joint_state else frozenset()
         self.encoder_fingerprint = self._bundle.require("encoder_fingerprint", str)
         self.trained_period_s = self._bundle.control_period_s
+        self.novelty = load_novelty(self._bundle, read.latent_rows, read.latent_dim)
         self._warm_up()
 
     def check_encoder(self, fingerprint: str, name: str = "") -> None:

@@ -1,0 +1,69 @@
+"""Fitting what the latents of a training were like, see `vjepa_planner.models.novelty`."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from vjepa_interfaces.errors import VjepaError
+from vjepa_planner.models.novelty import Novelty
+
+COMPONENTS = 128
+FITTED_ROWS = 50_000
+"""Latents that mean and components are fitted to, at most."""
+BLOCK_ROWS = 4096
+HELD_OUT_SHARE = 0.1
+"""Of the episodes: the limit is set by latents of these, which mean and components know nothing of."""
+COMMON_SHARE = 0.999
+"""Of the latents that are held out: so many are nearer than the limit."""
+
+
+def fit_novelty(
+    read: Callable[[np.ndarray], np.ndarray], rows: Sequence[int], episode: np.ndarray, seed: int
+) -> Novelty:
+    """Return what latents are like.
+
+    Args:
+        read: from numbers of latents, (B,) in rising order, to these, (B, rows, dimension).
+        rows: of a latent that are looked at.
+        episode: (T,) number of the episode of each latent.
+        seed: of the draw where there are more than are needed.
+
+    Raises:
+        VjepaError: fewer than two episodes.
+    """
+    numbers = np.random.default_rng((seed, 20)).permutation(np.unique(episode))
+    if len(numbers) < 2:
+        raise VjepaError(f"{len(numbers)} episodes cannot tell how far latents may be from those of others; give more")
+    held = np.isin(episode, numbers[: max(1, round(HELD_OUT_SHARE * len(numbers)))])
+    fitted, held_out = (_drawn(chosen, seed) for chosen in (np.flatnonzero(~held), np.flatnonzero(held)))
+    origin = read(fitted[:1])[0, list(rows)].astype(np.float32)  # Sums of squares of small numbers lose fewer digits.
+    size = origin.size
+    total, products = np.zeros(size), np.zeros((size, size))
+    for block in _blocks(read, fitted):
+        away = (block[:, list(rows)] - origin).reshape(len(block), size)
+        total += away.sum(0, dtype=np.float64)
+        products += away.T @ away
+    mean = total / len(fitted)
+    variances, directions = np.linalg.eigh(products / len(fitted) - np.outer(mean, mean))
+    variances, directions = np.maximum(variances[::-1], 1e-12), directions.T[::-1]
+    kept = min(COMPONENTS, size - 1, len(fitted) - 1)
+    novelty = Novelty(
+        tuple(rows),
+        origin + mean.reshape(origin.shape).astype(np.float32),
+        directions[:kept].astype(np.float32),
+        variances[:kept].astype(np.float32),
+        rest=float(variances[kept:].mean()),
+        limit=1.0,
+    )
+    distances = np.concatenate([novelty.of(block) for block in _blocks(read, held_out)])
+    return replace(novelty, limit=float(np.quantile(distances, COMMON_SHARE)))
+
+
+def _drawn(rows: np.ndarray, seed: int) -> np.ndarray:
+    return np.sort(np.random.default_rng((seed, 21)).permutation(rows)[:FITTED_ROWS])
+
+
+def _blocks(read: Callable[[np.ndarray], np.ndarray], numbers: np.ndarray) -> Iterator[np.ndarray]:
+    for part in np.split(numbers, range(BLOCK_ROWS, len(numbers), BLOCK_ROWS)):
+        yield read(part).astype(np.float32)
