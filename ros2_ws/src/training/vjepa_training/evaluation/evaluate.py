@@ -34,6 +34,7 @@ NODES_OWN = {
         "fallbacks",
         "fallback_steps",
         "disagreement_limit",
+        "novelty_limit",
         "seed",
         "lockstep",
         "joint_names",
