@@ -49,10 +49,11 @@ SLOW = {
     "docs/tutorial.md",
     "docs/another-arm.md",
     "docs/world-models.md",
+    "docs/looks.md",
     "docs/real-arm.md",
     "docs/demonstrations.md",
 }
-"""Pages that train, and a rehearsal that test_arm_stand_in.py has as well: `make test-all` runs their commands, and
+"""Pages that train or evaluate much, and a rehearsal that test_arm_stand_in.py has as well: `make test-all` runs their commands, and
 test_docs.py holds each of them to the command line."""
 
 REAL_TIME = {"docs/real-arm.md"}
