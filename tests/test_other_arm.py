@@ -12,7 +12,7 @@ from vjepa_interfaces import topics
 from vjepa_interfaces.effort_guard import EffortGuard, GuardParameters
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.parameters import read_parameters
-from vjepa_planner.planner_node import PlannerParameters
+from vjepa_planner.planner_parameters import PlannerParameters
 
 pytestmark = pytest.mark.usefixtures("forking")
 

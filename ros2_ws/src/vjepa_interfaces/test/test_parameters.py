@@ -3,12 +3,22 @@
 import array
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional
+from typing import Annotated, Optional
 
 import numpy as np
 import pytest
 
-from vjepa_interfaces.parameters import ParameterError, read_parameters
+from vjepa_interfaces.parameters import (
+    LIVE,
+    ParameterError,
+    Range,
+    as_base,
+    check_ranges,
+    descriptions,
+    live_names,
+    read_node_parameters,
+    read_parameters,
+)
 
 
 @dataclass(frozen=True)
@@ -104,3 +114,69 @@ def test_messages_say_whose_values_they_are():
 
 def test_values_of_other_types_are_left_to_the_configuration():
     assert read_parameters(Config, {"folder": "elsewhere"}).folder == "elsewhere"
+
+
+@dataclass(frozen=True)
+class Wrapped:
+    """What a node wraps.
+
+    Attributes:
+        rate_hz: steps a second.
+        size: pixels.
+    """
+
+    rate_hz: Annotated[float, Range(above=0.0, high=1000.0)] = 50.0
+    size: Annotated[tuple[int, int], Range(low=1)] = (64, 64)
+
+    def __post_init__(self):
+        check_ranges(self)
+
+
+@dataclass(frozen=True)
+class Node(Wrapped):
+    """Parameters of the node.
+
+    Attributes:
+        loud: whether it is.
+        episodes: how many.
+    """
+
+    loud: Annotated[bool, LIVE] = False
+    episodes: Annotated[int, Range(low=0)] = 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"rate_hz": 0.0}, r"rate_hz is 0.0; expected more than 0 and at most 1000$"),
+        ({"rate_hz": float("nan")}, r"rate_hz is nan; expected more than 0 and at most 1000$"),
+        ({"size": (0, 64)}, r"size is \[0, 64\]; expected values of at least 1, and finite$"),
+        ({"episodes": -1}, "episodes is -1; expected at least 0"),
+    ],
+)
+def test_a_value_out_of_its_range_is_refused_however_the_configuration_is_made(wrong, message):
+    with pytest.raises(ParameterError, match=f"^{message}"):
+        Node(**wrong)
+    (name,) = wrong
+    with pytest.raises(ParameterError, match=f"^parameter '{name}' of node {message.partition(' ')[2]}"):
+        read_parameters(Node, wrong, of="node")
+
+
+def test_a_node_has_the_parameters_of_what_it_wraps_and_its_own():
+    assert descriptions(Node) == {
+        "rate_hz": "steps a second.",
+        "size": "pixels.",
+        "loud": "whether it is.",
+        "episodes": "how many.",
+    }
+    assert live_names(Node) == {"loud"}
+    node = Node(rate_hz=25.0, loud=True)
+    assert as_base(Wrapped, node) == Wrapped(rate_hz=25.0)
+    assert as_base(Wrapped, node, size=(2, 2)) == Wrapped(25.0, (2, 2))
+
+
+def test_the_section_of_a_node_is_read_without_what_is_not_its_own():
+    values = {"rate_hz": 5, "use_sim_time": True, "qos_overrides.joint_states.publisher.depth": 3, "cem.samples": 9}
+    assert read_node_parameters(Node, values, "node", ["cem"]) == Node(rate_hz=5.0)
+    with pytest.raises(ParameterError, match=r"unknown parameter of node: 'cem.samples'; valid are: episodes, loud"):
+        read_node_parameters(Node, values, "node")

@@ -52,7 +52,6 @@ class EffortGuardNode(ManagedNode):
     """`effort_guard`: one `EffortGuard`, told what arrives and asked at a fixed rate what may go out."""
 
     Parameters = GuardParameters
-    live_parameters = frozenset({"dry_run"})
 
     def __init__(self) -> None:
         with no_shared_memory():

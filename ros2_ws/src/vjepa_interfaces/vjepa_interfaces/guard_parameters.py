@@ -6,27 +6,21 @@ from pathlib import Path
 from typing import Annotated
 
 from vjepa_interfaces.errors import VjepaError, unknown_name
-from vjepa_interfaces.parameters import Range
+from vjepa_interfaces.parameters import LIVE, Range, check_ranges
 from vjepa_interfaces.urdf import JointLimits, read_joint_limits
 
 TIMEOUT_ACTIONS = ("zero", "damp", "hold")
 REARMS = ("release", "auto")
-MAX_RATE_HZ = 1000.0
-MAX_TIMEOUT_S = 1.0
-MAX_FALLBACK_S = 2.0
-MAX_EFFORT = 1000.0
-"""N·m: the largest effort limit that is taken where no URDF states the arm's own."""
 MAX_DAMPING = 1000.0
 """N·m per rad/s: the largest `damping` and `k_velocity`."""
-MAX_K_POSITION = 100.0
 MIN_VELOCITY = 1e-3
 """rad/s: the smallest velocity limit; torque per velocity of less than that is no number to compute with."""
 DEFAULT_K_POSITION = 2.0
 """1/s: a joint approaches the end of its travel with a time constant of 0.5 s."""
 
-TIMEOUTS = ("command_timeout_s", "command_max_age_s", "enable_timeout_s", "joint_state_max_age_s")
-FALLBACK_TIMES = ("damp_s", "hold_s")
-TIMEOUT, FALLBACK_TIME = Range(above=0.0, high=MAX_TIMEOUT_S), Range(above=0.0, high=MAX_FALLBACK_S)
+TIMES = ("command_timeout_s", "command_max_age_s", "enable_timeout_s", "joint_state_max_age_s", "damp_s", "hold_s")
+"""The parameters of which one period is at most half."""
+TIMEOUT, FALLBACK_TIME = Range(above=0.0, high=1.0), Range(above=0.0, high=2.0)
 
 
 @dataclass(frozen=True)
@@ -59,27 +53,31 @@ class GuardParameters:
     """
 
     joint_names: tuple[str, ...] = ("shoulder", "wrist")
-    effort_limits: tuple[float, ...] = (0.05, 0.05)
-    slew_rates: tuple[float, ...] = (0.5, 0.5)
+    effort_limits: Annotated[tuple[float, ...], Range(above=0.0, high=1000.0)] = (0.05, 0.05)
+    slew_rates: Annotated[tuple[float, ...], Range(above=0.0)] = (0.5, 0.5)
     urdf: str = ""
     position_lower: tuple[float, ...] = ()
     position_upper: tuple[float, ...] = ()
     velocity_limits: tuple[float, ...] = ()
-    k_position: tuple[float, ...] = ()
-    k_velocity: tuple[float, ...] = ()
-    rate_hz: Annotated[float, Range(above=0.0, high=MAX_RATE_HZ)] = 100.0
+    k_position: Annotated[tuple[float, ...], Range(above=0.0, high=100.0)] = ()
+    k_velocity: Annotated[tuple[float, ...], Range(above=0.0, high=MAX_DAMPING)] = ()
+    rate_hz: Annotated[float, Range(above=0.0, high=1000.0)] = 100.0
     command_timeout_s: Annotated[float, TIMEOUT] = 0.2
     command_max_age_s: Annotated[float, TIMEOUT] = 0.3
     enable_timeout_s: Annotated[float, TIMEOUT] = 0.3
     enable_button: Annotated[int, Range(low=0)] = 0
     rearm: str = "release"
     on_timeout: str = "zero"
-    damping: tuple[float, ...] = (0.0, 0.0)
+    damping: Annotated[tuple[float, ...], Range(low=0.0, high=MAX_DAMPING)] = (0.0, 0.0)
     damp_s: Annotated[float, FALLBACK_TIME] = 1.0
     joint_state_max_age_s: Annotated[float, TIMEOUT] = 0.1
     hold_s: Annotated[float, FALLBACK_TIME] = 0.5
     simulated_arm: bool = False
-    dry_run: bool = True
+    dry_run: Annotated[bool, LIVE] = True
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their range, with a ParameterError; `checked` does what one value alone cannot show."""
+        check_ranges(self)
 
     @property
     def has_joint_limits(self) -> bool:
@@ -96,7 +94,7 @@ def checked(parameters: GuardParameters) -> GuardParameters:
     """Return the parameters, with the limits of the URDF for those that are not given.
 
     Raises:
-        VjepaError: parameters that make no sense, alone or together; the message states which and what is expected.
+        VjepaError: parameters that make no sense together; the message states which and what is expected.
     """
     if parameters.on_timeout not in TIMEOUT_ACTIONS:
         raise unknown_name("on_timeout", parameters.on_timeout, TIMEOUT_ACTIONS)
@@ -105,8 +103,6 @@ def checked(parameters: GuardParameters) -> GuardParameters:
     joints = parameters.joint_names
     if not joints or len(set(joints)) != len(joints):
         raise VjepaError(f"joint_names is {list(joints)}; expected each joint of the arm once")
-    if parameters.enable_button < 0:
-        raise VjepaError(f"enable_button is {parameters.enable_button}; expected the index of a button, from 0")
     _check_times(parameters)
     _check_efforts(parameters)
     _check_joint_limits(parameters)
@@ -121,25 +117,21 @@ def checked(parameters: GuardParameters) -> GuardParameters:
 
 def _check_times(parameters: GuardParameters) -> None:
     rate_hz = parameters.rate_hz
-    if not 0 < rate_hz <= MAX_RATE_HZ:
-        raise VjepaError(f"rate_hz is {rate_hz}; expected more than 0 and at most {MAX_RATE_HZ:g}")
-    for names, longest_s in ((TIMEOUTS, MAX_TIMEOUT_S), (FALLBACK_TIMES, MAX_FALLBACK_S)):
-        for name in names:
-            value = getattr(parameters, name)
-            if not 0 < value <= longest_s:
-                raise VjepaError(f"{name} is {value}; expected more than 0 and at most {longest_s:g} s")
-            if 2.0 / rate_hz > value * (1 + 1e-9):
-                raise VjepaError(
-                    f"{name} is {value}, but rate_hz is {rate_hz:g}: one period must be at most half of it; raise "
-                    f"{name} to at least {2.0 / rate_hz:g} s, or rate_hz to at least {2.0 / value:g}"
-                )
+    for name in TIMES:
+        value = getattr(parameters, name)
+        if 2.0 / rate_hz > value * (1 + 1e-9):
+            raise VjepaError(
+                f"{name} is {value}, but rate_hz is {rate_hz:g}: one period must be at most half of it; raise "
+                f"{name} to at least {2.0 / rate_hz:g} s, or rate_hz to at least {2.0 / value:g}"
+            )
 
 
 def _check_efforts(parameters: GuardParameters) -> None:
     limits = parameters.effort_limits
-    _check_values(parameters, "effort_limits", 0.0, MAX_EFFORT, above=True)
-    _check_values(parameters, "slew_rates", 0.0, math.inf, above=True)
-    _check_values(parameters, "damping", 0.0, MAX_DAMPING, above=parameters.on_timeout == "damp")
+    for name in ("effort_limits", "slew_rates", "damping"):
+        _check_count(parameters, name)
+    if parameters.on_timeout == "damp" and not all(parameters.damping):
+        raise VjepaError(f"damping is {list(parameters.damping)}; expected values of more than 0 with on_timeout damp")
     for joint, rate, limit in zip(parameters.joint_names, parameters.slew_rates, limits, strict=True):
         if rate > limit * parameters.rate_hz * (1 + 1e-9):
             raise VjepaError(
@@ -149,13 +141,15 @@ def _check_efforts(parameters: GuardParameters) -> None:
 
 
 def _check_joint_limits(parameters: GuardParameters) -> None:
-    for name in ("position_lower", "position_upper", "velocity_limits"):
+    for name in ("position_lower", "position_upper", "velocity_limits", "k_position", "k_velocity"):
         if getattr(parameters, name):
-            least = MIN_VELOCITY if name == "velocity_limits" else -math.inf
-            _check_values(parameters, name, least, math.inf, infinite=True)
-    for name, most in (("k_position", MAX_K_POSITION), ("k_velocity", MAX_DAMPING)):
-        if getattr(parameters, name):
-            _check_values(parameters, name, 0.0, most, above=True)
+            _check_count(parameters, name)
+    # These may be infinite, so they have no `Range`.
+    least_values = {"position_lower": -math.inf, "position_upper": -math.inf, "velocity_limits": MIN_VELOCITY}
+    for name, least in least_values.items():
+        values = getattr(parameters, name)
+        if not all(value >= least for value in values):  # NaN is not.
+            raise VjepaError(f"{name} is {list(values)}; expected numbers of at least {least:g}")
     if bool(parameters.position_lower) != bool(parameters.position_upper):
         raise VjepaError("of position_lower and position_upper one is given; expected both, or none of them")
     for joint, lower, upper in zip(
@@ -165,21 +159,11 @@ def _check_joint_limits(parameters: GuardParameters) -> None:
             raise VjepaError(f"{joint} travels from {lower} to {upper}; expected position_lower below position_upper")
 
 
-def _check_values(
-    parameters: GuardParameters, name: str, least: float, most: float, above: bool = False, infinite: bool = False
-) -> None:
-    """Check one value a joint: from `least` (only `above` it) to `most`, finite unless `infinite`."""
-    values = getattr(parameters, name)
-    joints = parameters.joint_names
+def _check_count(parameters: GuardParameters, name: str) -> None:
+    """Refuse a parameter with another number of values than the arm has joints."""
+    values, joints = getattr(parameters, name), parameters.joint_names
     if len(values) != len(joints):
         raise VjepaError(f"{name} has {len(values)} values; expected one for each of {', '.join(joints)}")
-    expected = f"more than {least:g}" if above else f"at least {least:g}"
-    bound = "" if math.isinf(most) else f" and at most {most:g}"
-    for value in values:
-        sane = not math.isnan(value) and (infinite or math.isfinite(value))
-        if not sane or value < least or value > most or (above and value == least):
-            kind = f"numbers of {expected}" if infinite else f"finite values of {expected}{bound}"
-            raise VjepaError(f"{name} is {list(values)}; expected {kind}")
 
 
 def _within_urdf(parameters: GuardParameters, own: tuple[JointLimits, ...]) -> GuardParameters:

@@ -35,7 +35,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from vjepa_interfaces import topics
 from vjepa_interfaces.errors import VjepaError
-from vjepa_interfaces.parameters import read_parameters
+from vjepa_interfaces.parameters import live_names, read_parameters
 from vjepa_interfaces.ros_parameters import (
     AllOrNone,
     declare,
@@ -86,23 +86,24 @@ class ManagedNode(LifecycleNode):
     """A lifecycle node with parameters from a dataclass, logged transitions and diagnostics.
 
     Class attributes a subclass sets:
-        Parameters: a frozen dataclass; its fields, types and defaults are the node's ROS parameters.
-        live_parameters: names of those that may be set while the node is configured; the others are refused then.
+        Parameters: a frozen dataclass; its fields, types and defaults are the node's ROS parameters. Those that are
+            marked `LIVE` may be set while the node is configured; the others are refused then.
         option_prefixes: names `NAME` whose parameters `NAME.OPTION` are taken as given, for plug-ins to check.
             They may be set at any time; see `apply_live_options`.
 
     Attributes:
         parameters: the instance of `Parameters` read at *configure*.
+        live_parameters: names of those that are marked `LIVE`.
         misfits: which publishers nothing arrives of, in words, as of the last diagnostics.
     """
 
     Parameters: ClassVar[type]
-    live_parameters: ClassVar[frozenset[str]] = frozenset()
     option_prefixes: tuple[str, ...] = ()
 
     def __init__(self, name: str):
         super().__init__(name, start_parameter_services=False, enable_logger_service=True)
         self.parameters: Any = None
+        self.live_parameters = live_names(self.Parameters)
         self.last_error = ""
         self._active = False
         self._preloading: threading.Thread | None = None

@@ -1,7 +1,7 @@
 """Reading a frozen dataclass from named values: ROS parameters, planner options and YAML alike.
 
 What a field means stands under `Attributes` of the dataclass' docstring, what it may be in its type:
-`Annotated[float, Range(above=0)]`.
+`Annotated[float, Range(above=0)]`. A class that is also constructed directly calls `check_ranges` in `__post_init__`.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 from vjepa_interfaces.errors import VjepaError
@@ -20,6 +20,8 @@ from vjepa_interfaces.errors import VjepaError
 T = TypeVar("T")
 
 _SCALARS = (bool, int, float, str)
+_OF_ROS = ("use_sim_time", "qos_overrides")
+"""Parameters that rclpy itself gives every node; of the second one, all that begin with it and a dot."""
 
 
 class ParameterError(VjepaError):
@@ -50,6 +52,13 @@ class Range:
         return " and ".join(filter(None, (low, high))) + ("" if high else ", and finite")
 
 
+class Live:
+    """Marks a parameter that may be set while its node runs: `Annotated[bool, LIVE]`."""
+
+
+LIVE = Live()
+
+
 @functools.cache
 def _hints(config_class: type) -> dict[str, Any]:
     return typing.get_type_hints(config_class, include_extras=True)
@@ -60,10 +69,35 @@ def range_of(config_class: type, name: str) -> Range | None:
     return next((each for each in typing.get_args(_hints(config_class)[name])[1:] if isinstance(each, Range)), None)
 
 
+def live_names(config_class: type) -> frozenset[str]:
+    """Return the names of a dataclass' fields that are marked `LIVE`."""
+    return frozenset(name for name, hint in _hints(config_class).items() if LIVE in typing.get_args(hint)[1:])
+
+
+def check_ranges(config: Any) -> None:
+    """Refuse an instance of a dataclass with a number that is out of its field's `Range`.
+
+    Raises:
+        ParameterError: naming the field, its value and what was expected.
+    """
+    for field in dataclasses.fields(config):
+        allowed = range_of(type(config), field.name)
+        if allowed is not None:
+            _within(field.name, getattr(config, field.name), [allowed])
+
+
 @functools.cache
 def descriptions(config_class: type) -> dict[str, str]:
-    """Return what the docstring of a dataclass states of each of its attributes, as one line."""
-    _, _, section = (inspect.getdoc(config_class) or "").partition("Attributes:\n")
+    """Return what the docstrings of a dataclass and its bases state of each of its attributes, as one line."""
+    found: dict[str, str] = {}
+    for each in reversed(config_class.__mro__):
+        found |= _described_in(each.__doc__ or "")
+    return found
+
+
+def _described_in(docstring: str) -> dict[str, str]:
+    """Return what the section `Attributes` of one docstring states of each."""
+    _, _, section = inspect.cleandoc(docstring).partition("Attributes:\n")
     found: dict[str, str] = {}
     name = ""
     for line in section.splitlines():
@@ -109,6 +143,37 @@ def read_parameters(config_class: type[T], values: Mapping[str, Any], kind: str 
     return config_class(**{n: _convert(f"{kind} '{n}'{owner}", value, hints[n]) for n, value in values.items()})
 
 
+def read_node_parameters(
+    config_class: type[T], values: Mapping[str, Any], node: str, plugins: Collection[str] = ()
+) -> T:
+    """Return the parameters of a node as the node itself would read them, but from its section of a parameter file.
+
+    Args:
+        config_class: the dataclass of the node's parameters.
+        values: by name, flat. Parameters that rclpy gives every node are left out.
+        node: name of the node, for messages.
+        plugins: names of plug-ins; their options, `NAME.OPTION`, are left out too.
+
+    Raises:
+        ParameterError: as `read_parameters`.
+    """
+    others = {*_OF_ROS, *plugins}
+    own = {name: value for name, value in values.items() if name.partition(".")[0] not in others}
+    return read_parameters(config_class, own, of=node)
+
+
+def as_base(base: type[T], config: T, **changes: Any) -> T:
+    """Return what an instance of a dataclass has of its base class `base`, as an instance of `base`.
+
+    Args:
+        base: a dataclass.
+        config: an instance of it, or of a dataclass that inherits from it.
+        changes: fields that are to have another value.
+    """
+    kept = {field.name: getattr(config, field.name) for field in dataclasses.fields(base)}  # type: ignore[arg-type]
+    return base(**kept | changes)
+
+
 def _is_required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
@@ -141,10 +206,12 @@ def _convert(what: str, value: Any, hint: Any) -> Any:
 
 def _within(what: str, value: Any, ranges: list[Range]) -> Any:
     """Return `value`, whose numbers must lie in each of `ranges`."""
-    for number in value if isinstance(value, tuple) else (value,):
+    several = isinstance(value, tuple)
+    for number in value if several else (value,):
         for allowed in ranges:
             if number is not None and number not in allowed:
-                raise ParameterError(f"{what} is {number}; expected {allowed}")
+                shown, expected = (list(value), f"values of {allowed}") if several else (value, str(allowed))
+                raise ParameterError(f"{what} is {shown}; expected {expected}")
     return value
 
 

@@ -6,7 +6,8 @@ import pytest
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
 from vjepa_planner.contract import Observation, ObservationRefusedError, Plan, Planner, PlannerContext
-from vjepa_planner.fallback import FallbackConfig, PlannerSupervisor
+from vjepa_planner.fallback import PlannerSupervisor
+from vjepa_planner.planner_parameters import PlannerParameters
 
 PERIOD_S = 0.02
 STEPS = 3
@@ -55,8 +56,14 @@ class Loop:
     def __init__(self, fallbacks=("bc", "random"), limit=0.0, lockstep=True, novelty_limit=0.0):
         clock = Clock()
         self.planners = {name: Scripted(action, clock) for name, action in ACTIONS.items()}
-        config = FallbackConfig(fallbacks, STEPS, limit, novelty_limit)
-        self.supervisor = PlannerSupervisor(self.planners, "cem", config, LIMITS, clock)
+        parameters = PlannerParameters(
+            planner="cem",
+            fallbacks=fallbacks,
+            fallback_steps=STEPS,
+            disagreement_limit=limit,
+            novelty_limit=novelty_limit,
+        )
+        self.supervisor = PlannerSupervisor(self.planners, parameters, LIMITS, clock)
         self.deadline_s = None if lockstep else PERIOD_S
         self.fingerprint: str | None = "an-encoder"
         self.stamp_ns = 0
@@ -420,7 +427,7 @@ def test_a_fallback_must_be_made_for_the_latents_too(fingerprint, message):
 )
 def test_settings_that_make_no_sense_are_refused(settings, message):
     with pytest.raises(VjepaError, match=message):
-        FallbackConfig(**settings)
+        PlannerParameters(**settings)
 
 
 def test_a_new_instance_of_a_planner_is_reset_before_it_plans():

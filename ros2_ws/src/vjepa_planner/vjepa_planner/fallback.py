@@ -8,7 +8,6 @@ torque is zero, and the chosen planner is tried on the next latent. All is count
 lockstep gives the same on any machine.
 """
 
-import math
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -21,35 +20,8 @@ from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.statistics import Counts
 from vjepa_planner.contract import TARGET, Observation, Plan, Planner, PlanRefusedError
+from vjepa_planner.planner_parameters import PlannerParameters
 from vjepa_planner.registry import described
-
-
-@dataclass(frozen=True)
-class FallbackConfig:
-    """When a planner gives way, to whom, and for how long.
-
-    Attributes:
-        fallbacks: names of the planners that drive, in this order, when the chosen one cannot.
-        fallback_steps: latents for which they drive at most before the chosen one is tried again; as many that the
-            chosen one drives without failing make it fail for the first time again.
-        disagreement_limit: the largest `Plan.disagreement` that may move the arm; 0 for no limit.
-        novelty_limit: the largest `Plan.novelty` that may move the arm; 0 for no limit.
-
-    Raises:
-        VjepaError: no steps, or a limit that is not a finite number of at least 0.
-    """
-
-    fallbacks: tuple[str, ...] = ()
-    fallback_steps: int = 25
-    disagreement_limit: float = 0.0
-    novelty_limit: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.fallback_steps < 1:
-            raise VjepaError(f"fallback_steps is {self.fallback_steps}; expected at least 1")
-        for name in ("disagreement_limit", "novelty_limit"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise VjepaError(f"{name} is {getattr(self, name)}; expected at least 0 (0 for no limit)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +61,7 @@ class PlannerSupervisor:
     def __init__(
         self,
         planners: Mapping[str, Planner],
-        chosen: str,
-        config: FallbackConfig,
+        parameters: PlannerParameters,
         limits: EffortLimits,
         clock: Callable[[], float] = time.monotonic,
     ):
@@ -98,16 +69,15 @@ class PlannerSupervisor:
 
         Args:
             planners: those that are loaded, by name; a fallback that is not among them never drives.
-            chosen: one of them.
-            config: the list and the limits.
+            parameters: who is chosen, one of them, its fallbacks, and when it gives way to them.
             limits: of the arm.
             clock: seconds of a steady clock.
         """
         self._planners = planners
-        self._config = config
+        self._parameters = parameters
         self._limits = limits
         self._clock = clock
-        self.chosen = self.driving = self._asked = chosen
+        self.chosen = self.driving = self._asked = parameters.planner
         self._reason = ""
         self.begin()
 
@@ -124,7 +94,7 @@ class PlannerSupervisor:
     @property
     def order(self) -> list[str]:
         """The names of those that may plan the next latent, the chosen one first."""
-        loaded = [name for name in self._config.fallbacks if name in self._planners]
+        loaded = [name for name in self._parameters.fallbacks if name in self._planners]
         return list(dict.fromkeys([self._asked, *loaded]))
 
     @property
@@ -226,7 +196,7 @@ class PlannerSupervisor:
         return plan, effort, self._clock() - started
 
     def _check_limits(self, plan: Plan) -> None:
-        disagreement, novelty = self._config.disagreement_limit, self._config.novelty_limit
+        disagreement, novelty = self._parameters.disagreement_limit, self._parameters.novelty_limit
         if disagreement and plan.disagreement is not None and not plan.disagreement <= disagreement:
             raise PlanRefusedError(f"its ensemble disagrees by {plan.disagreement:.3g}; the limit is {disagreement:g}")
         if novelty and plan.novelty is not None and not plan.novelty <= novelty:
@@ -253,7 +223,7 @@ class PlannerSupervisor:
     def _in_time(self, name: str) -> None:
         if name == self.chosen:
             self._steady += 1
-            if self._steady >= self._config.fallback_steps:
+            if self._steady >= self._parameters.fallback_steps:
                 self._recover()
 
     def _recover(self) -> None:
@@ -263,7 +233,7 @@ class PlannerSupervisor:
     def _give_way(self, successor: str, reasons: list[str]) -> None:
         if self.driving == self.chosen:
             self._retry_in, self._steady = self._sidelined, 0
-            self._sidelined = min(2 * self._sidelined, self._config.fallback_steps)
+            self._sidelined = min(2 * self._sidelined, self._parameters.fallback_steps)
         self.driving = successor
         self._reason = "; ".join(filter(None, [self._reason, *reasons]))
         self.last_fallback = self.message

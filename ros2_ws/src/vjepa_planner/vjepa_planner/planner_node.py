@@ -9,8 +9,7 @@ import json
 import math
 import sys
 import time
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import PointStamped
@@ -25,12 +24,13 @@ from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.joint_states import Added, JointStateRefusedError, JointStates
 from vjepa_interfaces.managed_node import ERROR, OK, STEADY, WARN, ManagedNode, run
 from vjepa_interfaces.messages import goal_of, latent_of
-from vjepa_interfaces.parameters import Range, read_parameters
+from vjepa_interfaces.parameters import read_parameters
 from vjepa_interfaces.ros_subscriptions import MatchedSubscription
 from vjepa_interfaces.stamps import begins_episode, set_stamp, to_nanoseconds
 from vjepa_interfaces.statistics import Counts, Durations, Failure, RateMeter
 from vjepa_planner.contract import GOAL, JOINT_STATE, TARGET, Observation, Plan, Planner, PlannerContext
-from vjepa_planner.fallback import Decision, FallbackConfig, PlannerSupervisor
+from vjepa_planner.fallback import Decision, PlannerSupervisor
+from vjepa_planner.planner_parameters import PlannerParameters
 from vjepa_planner.registry import available, failures_named, load_class, load_planner
 from vjepa_planner.reloading import Reloader
 
@@ -40,54 +40,10 @@ PERIODS, FEWEST_PERIODS = 250, 50
 PERIOD_TOLERANCE = 0.1
 
 
-@dataclass(frozen=True)
-class PlannerParameters:
-    """Parameters of `vjepa_planner`.
-
-    Attributes:
-        planners: names of the planners to load; options of one are the parameters `NAME.OPTION`. Where these are set
-            while the node runs, it is loaded anew, and setting `planner` to its name swaps the new one in.
-        planner: the one that drives; setting it swaps.
-        fallbacks: names of planners that drive, in this order, when the chosen one cannot.
-        fallback_steps: latents for which they drive at most before the chosen one is tried again.
-        disagreement_limit: a plan whose ensemble disagrees by more is not sent; 0 for no limit.
-        novelty_limit: a plan whose latent is further from those of the planner's training is not sent, where 1 is as
-            far as one in a thousand of these; 0 for no limit.
-        seed: episode i resets the planner with seed + i.
-        lockstep: join joint states and target by equal stamp, without a deadline.
-        joint_names: joints of the arm, in the order of an action.
-        effort_limit: torque of an action of 1, N·m.
-        control_period_s: one control step, seconds; also the planner's deadline in real time.
-        latent_timeout_s: in real time, silence of latents longer than this means zero torque.
-        joint_state_max_age_s: in real time, the oldest joint state that may be joined to a latent.
-        derive_velocity: take velocities from positions and their stamps, as `dataset build --derive-velocity` does.
-        device: where a planner's networks run.
-        threads: processor threads of a planner's networks; 0 leaves it to torch.
-    """
-
-    planners: tuple[str, ...] = ("random", "expert-p", "expert")
-    planner: str = "expert"
-    fallbacks: tuple[str, ...] = ()
-    fallback_steps: Annotated[int, Range(low=1)] = 25
-    disagreement_limit: Annotated[float, Range(low=0.0)] = 0.0
-    novelty_limit: Annotated[float, Range(low=0.0)] = 0.0
-    seed: Annotated[int, Range(low=0)] = 0
-    lockstep: bool = False
-    joint_names: tuple[str, ...] = ("shoulder", "wrist")
-    effort_limit: Annotated[float, Range(above=0.0)] = 0.05
-    control_period_s: Annotated[float, Range(above=0.0)] = 0.02
-    latent_timeout_s: Annotated[float, Range(above=0.0)] = 0.5
-    joint_state_max_age_s: Annotated[float, Range(above=0.0)] = 0.1
-    derive_velocity: bool = False
-    device: str = "cpu"
-    threads: Annotated[int, Range(low=0)] = 1
-
-
 class PlannerNode(ManagedNode):
     """`vjepa_planner`: the loaded planners, the one that drives, and the inputs waiting to be joined."""
 
     Parameters = PlannerParameters
-    live_parameters = frozenset({"planner"})
 
     def __init__(self) -> None:
         self.option_prefixes = tuple(available())
@@ -109,11 +65,8 @@ class PlannerNode(ManagedNode):
         """Load and warm every planner asked for, and make the endpoints."""
         parameters = self.parameters
         self._limits = EffortLimits(parameters.joint_names, parameters.effort_limit)
-        fallback = FallbackConfig(
-            parameters.fallbacks, parameters.fallback_steps, parameters.disagreement_limit, parameters.novelty_limit
-        )
         self._load_planners()
-        self._supervisor = PlannerSupervisor(self._planners, parameters.planner, fallback, self._limits)
+        self._supervisor = PlannerSupervisor(self._planners, parameters, self._limits)
         self._driver = parameters.planner
         self._encoder_info = None
         # Held from now on: the first latents after an activation are of frames from before it.
