@@ -3,10 +3,9 @@
 import contextlib
 import importlib
 import json
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
@@ -15,34 +14,15 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool
 
 from vjepa_bags.bag_writer import BagWriter
+from vjepa_bags.recorder_parameters import RecorderParameters
 from vjepa_interfaces import access, topics
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.managed_node import ERROR, OK, STEADY, ManagedNode, Polled, run
-from vjepa_interfaces.parameters import Range
 from vjepa_interfaces.ros_subscriptions import MatchedSubscription
 
 SUBSCRIPTION_DEPTH = 1000
 """Messages held between two polls and while the disk stalls; a recorder that loses one says so in its audit."""
 POLL_S = 0.1
-
-
-@dataclass(frozen=True)
-class RecorderParameters:
-    """Parameters of `episode_recorder`.
-
-    Attributes:
-        record: open a bag at once, before the first frame.
-        bag_dir: folder for bags, made if need be; each bag is a folder in it named after the time.
-        bag_name: name of the bag, instead of the time; refused where it exists.
-        max_file_s: a bag goes on in another file after so many seconds; 0 for never.
-        provenance: `KEY=VALUE` that go into the bag's metadata.
-    """
-
-    record: bool = False
-    bag_dir: str = "bags"
-    bag_name: str = ""
-    max_file_s: Annotated[float, Range(low=0.0)] = 3600.0
-    provenance: tuple[str, ...] = ()
 
 
 class RecorderNode(ManagedNode):

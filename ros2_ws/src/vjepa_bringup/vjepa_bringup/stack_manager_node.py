@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
@@ -23,6 +23,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 from std_srvs.srv import Trigger
 
+from vjepa_bringup.manager_parameters import ManagerParameters
 from vjepa_bringup.stack_goal import Goal, is_reached, transitions
 from vjepa_interfaces import topics
 from vjepa_interfaces.access import TRANSITION_EVENT
@@ -36,7 +37,6 @@ from vjepa_interfaces.managed_node import (
     leave,
     on_signal,
 )
-from vjepa_interfaces.parameters import Range
 from vjepa_interfaces.ros_parameters import AllOrNone, declare_read_only
 from vjepa_interfaces.ros_subscriptions import qos_profile
 
@@ -68,23 +68,6 @@ BEGUN = {"deactivating": "deactivate", "cleaningup": "cleanup"}
 """Transitions by the state that they begin with: rclpy's events have no other name. A shutdown is not among them, as a
 node that ends shuts itself down."""
 SETTLED = (State.PRIMARY_STATE_UNCONFIGURED, State.PRIMARY_STATE_INACTIVE, State.PRIMARY_STATE_ACTIVE)
-
-
-@dataclass(frozen=True)
-class ManagerParameters:
-    """Parameters of `stack_manager`.
-
-    Attributes:
-        autostart: bring the nodes up at once; otherwise they are left to `~/startup` or to transitions by hand.
-        transition_timeout_s: a transition that takes longer has failed, seconds.
-        max_restarts: how often a node is brought up again after it died.
-        managed_nodes: names of the nodes, in their order of activation.
-    """
-
-    autostart: bool = True
-    transition_timeout_s: Annotated[float, Range(above=0.0)] = 180.0
-    max_restarts: Annotated[int, Range(low=0)] = 3
-    managed_nodes: tuple[str, ...] = ("vjepa_perception", "vjepa_planner", "sim_bridge")
 
 
 @dataclass

@@ -6,8 +6,7 @@ stops the node. OpenCV reads; torch is not needed.
 
 import threading
 import time
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 from sensor_msgs.msg import CameraInfo, Image
 
@@ -15,9 +14,9 @@ from vjepa_interfaces import topics
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.image_codec import fill_image
 from vjepa_interfaces.managed_node import OK, WARN, ManagedNode, run
-from vjepa_interfaces.parameters import Range
 from vjepa_interfaces.stamps import set_stamp
 from vjepa_perception.calibration import Calibration, read_calibration
+from vjepa_perception.camera_parameters import CameraParameters
 from vjepa_perception.grabber import Frame, Grabber
 from vjepa_perception.video import Video, described
 from vjepa_perception.view import View
@@ -26,36 +25,6 @@ RATE_TOLERANCE = 0.1
 RATE_WINDOW_S, RATE_FRAMES = 5.0, 50
 """The rate is measured over so many seconds, and longer where they hold too few frames to tell ten per cent."""
 SILENCE_S = 2.0
-
-
-@dataclass(frozen=True)
-class CameraParameters:
-    """Parameters of `camera`.
-
-    Attributes:
-        source: a device (`0` or `/dev/video0`), a video file, an address such as `rtsp://HOST/PATH`, or where one of
-            these is to be found: `env:NAME` for an environment variable, `@PATH` for a file.
-        fps: frames a second, asked of a device, or a file's in place of its own; 0 asks for nothing.
-        crop: x, y, width and height in pixels of the camera's picture; empty for all of it.
-        rotate: degrees clockwise, after the crop: 0, 90, 180 or 270.
-        flip: after the rotation: `horizontal`, `vertical`, `both` or empty.
-        frame_id: the frame in the messages' headers.
-        loop: play a file again and again.
-        calibration: YAML file as ROS's camera calibration writes it; empty for an uncalibrated camera.
-        reconnect_s: seconds between attempts to open a source that was lost.
-        expected_rate_hz: a measured rate that differs from it by more than a tenth is a warning; 0 expects nothing.
-    """
-
-    source: str = ""
-    fps: Annotated[float, Range(low=0.0)] = 0.0
-    crop: tuple[int, ...] = ()
-    rotate: int = 0
-    flip: str = ""
-    frame_id: str = topics.CAMERA_FRAME
-    loop: bool = False
-    calibration: str = ""
-    reconnect_s: Annotated[float, Range(low=0.01)] = 1.0
-    expected_rate_hz: Annotated[float, Range(low=0.0)] = 0.0
 
 
 class CameraNode(ManagedNode):
