@@ -12,26 +12,19 @@ import sys
 import tempfile
 import time
 import uuid
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
-from sim_bridge.env import SimConfig
 from sim_bridge.score import ScoreKeeper
-from sim_bridge.sim_node import SimParameters
 from vjepa_bringup.domains import hold_domain
 from vjepa_bringup.graph import StackOptions, environment
 from vjepa_bringup.monitor import Monitor
 from vjepa_cli.cli import main
 from vjepa_interfaces.bundle import find_bundle
 from vjepa_interfaces.environment import environment_of
-from vjepa_perception.encoder import EncoderConfig
-from vjepa_perception.perception_node import PerceptionParameters
-from vjepa_planner.planner_node import PlannerParameters
-from vjepa_training.evaluation.evaluate import NODES_OWN
 
 DEADLINE_S = 90.0
 MARK = "VJEPA_TEST_MARK"
@@ -347,19 +340,6 @@ def test_parameters_hold_where_no_option_says_otherwise(in_process, tmp_path):
     assert status == 0, complained
     result = json.loads((tmp_path / "result.json").read_text())
     assert (result["seed"], result["task"]) == (5, "reacher-hard")
-
-
-@pytest.mark.parametrize(
-    ("node", "parameters", "wrapped"),
-    [
-        ("sim_bridge", SimParameters, SimConfig),
-        ("vjepa_perception", PerceptionParameters, EncoderConfig),
-        ("vjepa_planner", PlannerParameters, None),
-    ],
-)
-def test_an_evaluation_in_one_process_knows_the_parameters_of_every_node(node, parameters, wrapped):
-    known = NODES_OWN[node] | ({field.name for field in fields(wrapped)} if wrapped else set())
-    assert known == {field.name for field in fields(parameters)}
 
 
 # However it ends, nothing is left.

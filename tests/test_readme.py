@@ -98,11 +98,11 @@ REASONS = {
 }
 NOT_RUN = {"make test": "it runs every test, this one included"}
 PARAMETERS = {
-    "sim_bridge": "sim_bridge.sim_node:SimParameters",
-    "camera": "vjepa_perception.camera_node:CameraParameters",
-    "vjepa_perception": "vjepa_perception.perception_node:PerceptionParameters",
-    "vjepa_planner": "vjepa_planner.planner_node:PlannerParameters",
-    "episode_recorder": "vjepa_bags.recorder_node:RecorderParameters",
+    "sim_bridge": "sim_bridge.sim_parameters:SimParameters",
+    "camera": "vjepa_perception.camera_parameters:CameraParameters",
+    "vjepa_perception": "vjepa_perception.perception_parameters:PerceptionParameters",
+    "vjepa_planner": "vjepa_planner.planner_parameters:PlannerParameters",
+    "episode_recorder": "vjepa_bags.recorder_parameters:RecorderParameters",
     "effort_guard": "vjepa_interfaces.effort_guard:GuardParameters",
     "arm_stand_in": "sim_bridge.arm_stand_in:ArmStandInParameters",
 }

@@ -11,13 +11,11 @@ from numpy.typing import ArrayLike
 
 from sim_bridge.arm_model import load_arm
 from sim_bridge.camera_view import CameraView
+from sim_bridge.sim_parameters import MAX_SEED
 from sim_bridge.tasks import Place
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError, unknown_name
-from vjepa_interfaces.parameters import Range
-
-MAX_SEED = 2**31 - 1
-"""dm_control's random states take at most 32 bits."""
+from vjepa_interfaces.parameters import Range, check_ranges
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class ArmStandInParameters:
         model: path of an MJCF file with plain motors and a camera; empty for the reacher.
         camera: of the model; empty for its first.
         seed: of the pose that the arm begins in, and of where the reacher's target lies; of a model it chooses one of
-            the keyframes.
+            the keyframes, from the first again after the last.
         rate_hz: joint states a second, each after a step of the physics.
         camera_rate_hz: frames a second.
         image_size: width and height of a frame, pixels.
@@ -40,8 +38,12 @@ class ArmStandInParameters:
     seed: Annotated[int, Range(low=0, high=MAX_SEED)] = 0
     rate_hz: Annotated[float, Range(above=0.0)] = 100.0
     camera_rate_hz: Annotated[float, Range(above=0.0)] = 50.0
-    image_size: Annotated[tuple[int, ...], Range(low=1)] = (64, 64)
+    image_size: Annotated[tuple[int, int], Range(low=1)] = (64, 64)
     command_timeout_s: Annotated[float, Range(above=0.0)] = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their range, with a ParameterError."""
+        check_ranges(self)
 
 
 @dataclass(frozen=True)

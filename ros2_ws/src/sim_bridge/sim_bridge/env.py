@@ -6,68 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from sim_bridge.backgrounds import Pictures
-from sim_bridge.camera_view import PLAIN, CameraView, refuse_unknown_rendering
-from sim_bridge.looks import NOMINAL, Look, Looks
+from sim_bridge.camera_view import CameraView
+from sim_bridge.looks import Look, Looks
 from sim_bridge.motors import Motors
 from sim_bridge.randomize import Randomizer, randomize_target_size
 from sim_bridge.scene import Scene
+from sim_bridge.sim_parameters import SimConfig
 from sim_bridge.tasks import task_named
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.messages import FIRST, LAST, MID
 from vjepa_interfaces.stamps import FIRST_STAMP_NS, RESET_ADVANCE_NS
-
-MIN_RATE_HZ, MAX_RATE_HZ = 1.0, 1000.0
-MAX_SEED = 2**31 - 1
-"""Episode i uses seed + i, and dm_control's random states take at most 32 bits."""
-
-
-@dataclass(frozen=True)
-class SimConfig:
-    """What to simulate.
-
-    Attributes:
-        task: a name of `tasks.TASKS`.
-        seed: of the first episode; episode i uses `seed + i`.
-        image_size: frames' width and height, pixels.
-        episode_steps: control steps until an episode's LAST step.
-        effort_limit: largest effort a command may apply, N·m; None for that of the task's strongest motor.
-        rate_hz: control steps a second of simulated time; 0 for the task's own rate.
-        render: how frames are rendered, one of `camera_view.RENDERINGS`.
-        look: what the camera sees otherwise than it is, as `looks.Look.of` takes it.
-        backgrounds: folder of pictures and videos for looks with another background; none draws them.
-        randomize_camera: draw the camera's pose and field of view anew each episode.
-        randomize_appearance: draw colours and lights anew each episode.
-        randomize_target_size: draw the target's radius anew each episode; what is rewarded follows it.
-    """
-
-    task: str = "reacher-easy"
-    seed: int = 0
-    image_size: tuple[int, int] = (64, 64)
-    episode_steps: int = 1000
-    effort_limit: float | None = None
-    rate_hz: float = 0.0
-    render: str = PLAIN
-    look: str = NOMINAL
-    backgrounds: str = ""
-    randomize_camera: bool = False
-    randomize_appearance: bool = False
-    randomize_target_size: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse values that no simulation can have, with a VjepaError."""
-        if not 0 <= self.seed <= MAX_SEED:
-            raise VjepaError(f"seed is {self.seed}; expected 0 to {MAX_SEED}")
-        if len(self.image_size) != 2 or min(self.image_size) < 1:
-            raise VjepaError(f"image_size is {self.image_size}; expected a width and a height of at least 1 pixel")
-        if self.episode_steps < 1:
-            raise VjepaError(f"episode_steps is {self.episode_steps}; expected at least 1")
-        refuse_unknown_rendering(self.render)
-        Look.of(self.look)
-        if not (self.rate_hz == 0 or MIN_RATE_HZ <= self.rate_hz <= MAX_RATE_HZ):
-            raise VjepaError(
-                f"rate_hz is {self.rate_hz}; expected {MIN_RATE_HZ:g} to {MAX_RATE_HZ:g}, or 0 for the task's own"
-            )
 
 
 @dataclass(frozen=True)
@@ -242,8 +191,8 @@ class SimEnv:
 
     def _effort_limit(self) -> float:
         own = float(self._motors.limits.max())
-        limit = own if self.config.effort_limit is None else float(self.config.effort_limit)
-        if not 0 < limit <= own:
+        limit = self.config.effort_limit or own
+        if limit > own:
             raise VjepaError(f"effort_limit is {limit} N·m; {self.config.task} takes above 0 and at most {own} N·m")
         return limit
 

@@ -49,7 +49,7 @@ class ScoreKeeper:
 
     Attributes:
         task: dm_control task, which tells how near counts as in the target.
-        effort_limit: N·m of an action of 1; None for the task's own.
+        effort_limit: N·m of an action of 1; 0 for the task's own.
         episodes: those begun so far.
         distance_m: from the task's fingertip to its target point at the last step, in the plane; NaN before the first.
         joint_names: of the efforts that `apply` takes, in their order.
@@ -58,7 +58,7 @@ class ScoreKeeper:
     task: str
     episodes: list[Episode] = field(default_factory=list)
     distance_m: float = float("nan")
-    effort_limit: float | None = None
+    effort_limit: float = 0.0
     _last_ns: int = -1
 
     def __post_init__(self) -> None:

@@ -7,8 +7,7 @@ answers the latest frame steps it. See docs/interface.md.
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import PointStamped, Vector3Stamped
@@ -17,13 +16,12 @@ from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool, Trigger
 
+from sim_bridge.sim_parameters import SimParameters
 from vjepa_interfaces import topics
 from vjepa_interfaces.effort import CommandRefusedError
-from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.image_codec import fill_image
 from vjepa_interfaces.managed_node import OK, STEADY, WARN, ManagedNode, run
 from vjepa_interfaces.messages import LAST, Timestep, fill_timestep
-from vjepa_interfaces.parameters import Range
 from vjepa_interfaces.ros_subscriptions import qos_profile
 from vjepa_interfaces.stamps import set_stamp, to_nanoseconds
 from vjepa_interfaces.statistics import Counts, Durations, RateMeter
@@ -47,54 +45,6 @@ COUNTED = (
     "clamped_commands",
     "old_commands",
 )
-COMMAND_INPUTS = ("joint_command", "effort_array")
-
-
-@dataclass(frozen=True)
-class SimParameters:
-    """Parameters of `sim_bridge`.
-
-    Attributes:
-        task: dm_control task, such as `reacher-easy`.
-        seed: episode i starts from seed + i.
-        image_size: width and height of the camera image, pixels.
-        episode_steps: control steps in an episode.
-        episodes: episodes to run, after which the arm stays at its last frame; 0 runs on.
-        lockstep: step only for the command that answers the latest frame.
-        lockstep_retry_s: an unanswered frame is sent again after this many seconds.
-        rate_hz: control steps a second of simulated time; 0 takes the task's own (50 for the reacher).
-        playback_speed: seconds of simulated time that pass in one second, where the loop keeps up; not in lockstep.
-        command_input: `joint_command` or `effort_array`.
-        command_timeout_s: in real time, silence longer than this means zero torque.
-        effort_limit: largest absolute torque, N·m; 0 takes the task's own (0.05 for the reacher).
-        publish_clock: publish `/clock`, unless another node does already.
-        render: `dm_control`, `exact` or `plain`: nearly as dm_control renders, exactly so, or without shadows.
-        look: what the camera sees otherwise than it is: a name, a level and whether it moves, `camera:hard:moving`.
-        backgrounds: folder of pictures and videos for looks with another background; none draws them.
-        randomize_camera: draw camera pose and field of view anew each episode.
-        randomize_appearance: draw colours and light anew each episode.
-        randomize_target_size: draw the target's radius anew each episode; the reward follows it.
-    """
-
-    task: str = "reacher-easy"
-    seed: Annotated[int, Range(low=0)] = 0
-    image_size: Annotated[tuple[int, ...], Range(low=1)] = (64, 64)
-    episode_steps: Annotated[int, Range(low=1)] = 1000
-    episodes: Annotated[int, Range(low=0)] = 0
-    lockstep: bool = False
-    lockstep_retry_s: Annotated[float, Range(above=0.0)] = 1.0
-    rate_hz: Annotated[float, Range(low=0.0, high=1000.0)] = 0.0
-    playback_speed: Annotated[float, Range(above=0.0, high=100.0)] = 1.0
-    command_input: str = "joint_command"
-    command_timeout_s: Annotated[float, Range(above=0.0)] = 0.2
-    effort_limit: Annotated[float, Range(low=0.0)] = 0.0
-    publish_clock: bool = True
-    render: str = "plain"
-    look: str = "nominal"
-    backgrounds: str = ""
-    randomize_camera: bool = False
-    randomize_appearance: bool = False
-    randomize_target_size: bool = False
 
 
 class SimNode(ManagedNode):
@@ -116,29 +66,12 @@ class SimNode(ManagedNode):
 
     def setup(self) -> None:
         """Build the environment and its renderer, and all endpoints."""
-        parameters = self.parameters
-        _check(parameters)
         from sim_bridge.gl import choose_gl_backend
 
         self._gl_backend = choose_gl_backend()
-        from sim_bridge.env import SimConfig, SimEnv
+        from sim_bridge.env import SimEnv
 
-        self._env = SimEnv(
-            SimConfig(
-                task=parameters.task,
-                seed=parameters.seed,
-                image_size=(parameters.image_size[0], parameters.image_size[1]),
-                episode_steps=parameters.episode_steps,
-                effort_limit=parameters.effort_limit or None,
-                rate_hz=parameters.rate_hz,
-                render=parameters.render,
-                look=parameters.look,
-                backgrounds=parameters.backgrounds,
-                randomize_camera=parameters.randomize_camera,
-                randomize_appearance=parameters.randomize_appearance,
-                randomize_target_size=parameters.randomize_target_size,
-            )
-        )
+        self._env = SimEnv(self.parameters)
         self._env.render()
         self._create_endpoints()
 
@@ -511,17 +444,6 @@ class SimNode(ManagedNode):
         }
         values |= {name: self._counts[name] for name in COUNTED}
         return level, message, values
-
-
-def _check(parameters: SimParameters) -> None:
-    if parameters.command_input not in COMMAND_INPUTS:
-        raise unknown_name("command_input", parameters.command_input, COMMAND_INPUTS)
-    if parameters.lockstep and parameters.command_input == "effort_array":
-        raise VjepaError(
-            "command_input 'effort_array' carries no stamp, so it cannot drive lockstep; use joint_command"
-        )
-    if len(parameters.image_size) != 2:
-        raise VjepaError(f"image_size is {list(parameters.image_size)}; expected [width, height] in pixels")
 
 
 def main() -> None:

@@ -337,10 +337,10 @@ def test_closing_twice_is_harmless(make_env):
     [
         ({"task": "reacher-medium"}, r"unknown task 'reacher-medium'; valid are: .*reacher-easy, reacher-hard"),
         ({"seed": -1}, "seed is -1"),
-        ({"image_size": (0, 64)}, r"image_size is \(0, 64\)"),
+        ({"image_size": (0, 64)}, r"image_size is \[0, 64\]"),
         ({"episode_steps": 0}, "episode_steps is 0"),
         ({"effort_limit": 0.06}, r"effort_limit is 0\.06 N·m; reacher-easy takes above 0 and at most 0\.05 N·m"),
-        ({"effort_limit": 0.0}, "effort_limit is 0"),
+        ({"effort_limit": -0.01}, "effort_limit is -0.01; expected at least 0"),
         ({"effort_limit": float("nan")}, "effort_limit is nan"),
     ],
 )

@@ -104,7 +104,7 @@ def run_graph(
     """
     wanted = options.episodes or 0
     options = replace(options, episode_steps=episode_steps)
-    effort_limit = merged_parameters(options)["sim_bridge"].get("effort_limit") or None
+    effort_limit = merged_parameters(options)["sim_bridge"].get("effort_limit", 0.0)
     keeper = ScoreKeeper(task, effort_limit=effort_limit)
     with (
         running_graph(options, domain, {"planner": options.planner or ""}) as (supervisor, held),

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,8 @@ from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.forked import mark_initialised, refuse_fork
 from vjepa_perception.checkpoint import Checkpoint, CheckpointError, find_checkpoint
 from vjepa_perception.engine import Engine, activation, weight_shapes
-from vjepa_perception.placement import AUTO, refuse_unknown_placement
+from vjepa_perception.perception_parameters import ALL_TOKENS, EncoderConfig
+from vjepa_perception.placement import AUTO
 from vjepa_perception.preprocessing import Preprocessing
 from vjepa_perception.weights import check_memory, explained_shortage, hash_weights, read_weights
 
@@ -65,7 +66,6 @@ TORCH = "torch"
 MEAN_ONLY = 0
 MAX_LAYERS = 1000
 """More are a mistake, and would be counted one by one before the weights are looked at."""
-ALL_TOKENS = -1
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of mallopt(3)."""
@@ -79,34 +79,6 @@ _MEANT_BY_WEIGHTS = ("patch_size", "tubelet_size", "num_attention_heads", "layer
 
 class EncoderError(VjepaError):
     """An encoder that cannot be run as asked, or clips that are not what it takes."""
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """Which encoder to run, and how.
-
-    Attributes:
-        encoder: bundle, local folder in transformers' format, or hub id such as `facebook/vjepa2-vitl-fpc64-256`.
-        device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
-        dtype: `auto` (float32 on a CPU, bfloat16 on a GPU), `float32`, `bfloat16` or `float16`.
-        clip_frames: frames of a clip, a multiple of the tubelet size. Positions are rotary, so it need not be the
-            length that a hub checkpoint was trained on; of a bundle it must be.
-        grid: g gives the mean row and g x g rows; 0 the mean row alone; -1 the mean row and every token.
-        threads: torch's processor threads, of the whole process; 0 leaves them as they are.
-
-    Raises:
-        VjepaError: an unknown device or type; the message lists the valid ones.
-    """
-
-    encoder: str
-    device: str = "auto"
-    dtype: str = "auto"
-    clip_frames: int = 8
-    grid: int = 4
-    threads: int = 0
-
-    def __post_init__(self) -> None:
-        refuse_unknown_placement(self.device, self.dtype)
 
 
 class Encoder:
@@ -242,7 +214,7 @@ def load_encoder(config: EncoderConfig) -> Encoder:
         EncoderError: the clip length or the pooling does not fit the model, or there is no such device.
         MemoryShortageError: it does not fit into memory.
         ForkedError: this process was forked after an encoder had been loaded.
-        VjepaError: an unknown device or dtype, or a preprocessing that is not V-JEPA 2's.
+        VjepaError: a preprocessing that is not V-JEPA 2's.
     """
     checkpoint, model, device, dtype = _resolved(config)
     if config.threads:
@@ -271,8 +243,6 @@ def _resolved(config: EncoderConfig) -> tuple[Checkpoint, Any, torch.device, tor
     mark_initialised(TORCH)
     device = _device(config.device)
     dtype = _dtype(config.dtype, device)
-    if config.threads < 0:
-        raise EncoderError(f"threads is {config.threads}; expected a number of threads, or 0 to leave it to torch")
     checkpoint = find_checkpoint(find_bundle(config.encoder))
     model = model_config(checkpoint)
     _check_fit(model, checkpoint, config)
@@ -398,7 +368,7 @@ def _check_fit(model: Any, checkpoint: Checkpoint, config: EncoderConfig) -> Non
             f"{checkpoint.path}: preprocessing crops to {crop} pixels and the model takes {model.crop_size} in patches "
             f"of {model.patch_size}; expected equal sizes, a multiple of the patch"
         )
-    if config.clip_frames < 1 or config.clip_frames % model.tubelet_size:
+    if config.clip_frames % model.tubelet_size:
         raise EncoderError(
             f"clip_frames is {config.clip_frames}; expected a multiple of {checkpoint.name}'s tubelet size, "
             f"{model.tubelet_size}"
@@ -408,7 +378,7 @@ def _check_fit(model: Any, checkpoint: Checkpoint, config: EncoderConfig) -> Non
             f"clip_frames is {config.clip_frames}, but {checkpoint.name} was made for clips of "
             f"{checkpoint.clip_frames}; set clip_frames to that"
         )
-    if not ALL_TOKENS <= config.grid <= side:
+    if config.grid > side:
         raise EncoderError(
             f"grid is {config.grid}; expected 1 to {side} ({checkpoint.name} has {side} x {side} patches), "
             "0 for the mean row alone or -1 for every token"

@@ -9,50 +9,25 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
 from vjepa_interfaces import topics
-from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.image_codec import compressed_to_rgb, image_to_rgb
 from vjepa_interfaces.managed_node import ERROR, OK, WARN, ManagedNode, run
 from vjepa_interfaces.messages import fill_latent
-from vjepa_interfaces.parameters import Range
 from vjepa_interfaces.ros_subscriptions import MatchedSubscription
 from vjepa_interfaces.stamps import set_stamp, to_nanoseconds
 from vjepa_interfaces.statistics import Counts, Durations, Failure, RateMeter
 from vjepa_perception.clip import ClipBuffer
+from vjepa_perception.perception_parameters import PerceptionParameters
 
-TRANSPORTS = ("raw", "compressed")
 FRAME_SILENCE_S = 2.0
 """Without a frame for longer, diagnostics say so."""
-
-
-@dataclass(frozen=True)
-class PerceptionParameters:
-    """Parameters of `vjepa_perception`.
-
-    Attributes:
-        encoder: bundle, local checkpoint folder or hub id such as `facebook/vjepa2-vitl-fpc64-256`.
-        device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
-        dtype: `auto` (float32 on a CPU, bfloat16 on a GPU), `float32`, `bfloat16` or `float16`.
-        clip_frames: frames in the sliding clip.
-        grid: g gives the mean row and g x g rows; 0 the mean row alone; -1 the mean row and every token.
-        threads: processor threads of the encoder; 0 leaves it to torch.
-        input_transport: `raw` or `compressed`.
-    """
-
-    encoder: str = ""
-    device: str = "auto"
-    dtype: str = "auto"
-    clip_frames: Annotated[int, Range(low=1)] = 8
-    grid: Annotated[int, Range(low=-1)] = 4
-    threads: Annotated[int, Range(low=0)] = 0
-    input_transport: str = "raw"
 
 
 class PerceptionNode(ManagedNode):
@@ -72,21 +47,9 @@ class PerceptionNode(ManagedNode):
 
     def setup(self) -> None:
         """Load the encoder and warm it up."""
-        parameters = self.parameters
-        if parameters.input_transport not in TRANSPORTS:
-            raise unknown_name("input_transport", parameters.input_transport, TRANSPORTS)
-        from vjepa_perception.encoder import EncoderConfig, load_encoder
+        from vjepa_perception.encoder import load_encoder
 
-        self._encoder = load_encoder(
-            EncoderConfig(
-                encoder=parameters.encoder,
-                device=parameters.device,
-                dtype=parameters.dtype,
-                clip_frames=parameters.clip_frames,
-                grid=parameters.grid,
-                threads=parameters.threads,
-            )
-        )
+        self._encoder = load_encoder(self.parameters)
         self._encoder.warm_up()
         self._latents = self.publisher(Image, topics.LATENT)
         self._info = self.publisher(String, topics.LATENT_INFO)

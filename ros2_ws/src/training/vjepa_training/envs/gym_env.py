@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from sim_bridge.env import MAX_SEED, SimConfig, SimEnv, SimStep
+from sim_bridge.env import SimConfig, SimEnv, SimStep
+from sim_bridge.sim_parameters import MAX_SEED
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.messages import LAST
 from vjepa_perception.clip import ClipBuffer

@@ -1,53 +1,22 @@
 """From the stack's parameters to an evaluation in one process, with the same settings the nodes would get."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from sim_bridge.env import SimConfig
 from sim_bridge.score import Episode
+from sim_bridge.sim_parameters import sim_config
 from sim_bridge.tasks import task_named
-from vjepa_interfaces.errors import unknown_name
-from vjepa_interfaces.parameters import read_parameters
+from vjepa_interfaces.bundle import read_bundle
+from vjepa_interfaces.parameters import read_node_parameters
 from vjepa_interfaces.statistics import Durations
-from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
+from vjepa_perception.encoder import Encoder, identify_encoder, load_encoder
+from vjepa_perception.perception_parameters import encoder_config
+from vjepa_planner.planner_parameters import PlannerParameters
 from vjepa_planner.registry import available, options_of, refuse_unknown_planners
 from vjepa_training.evaluation.rollout import RolloutConfig, rollout
 from vjepa_training.evaluation.score import Protocol
-
-NODES_OWN = {
-    "sim_bridge": {
-        "episodes",
-        "lockstep",
-        "lockstep_retry_s",
-        "playback_speed",
-        "command_input",
-        "command_timeout_s",
-        "publish_clock",
-    },
-    "vjepa_perception": {"input_transport"},
-    "vjepa_planner": {
-        "planners",
-        "planner",
-        "fallbacks",
-        "fallback_steps",
-        "disagreement_limit",
-        "novelty_limit",
-        "seed",
-        "lockstep",
-        "joint_names",
-        "effort_limit",
-        "control_period_s",
-        "derive_velocity",
-        "latent_timeout_s",
-        "joint_state_max_age_s",
-        "device",
-        "threads",
-    },
-}
-"""Parameters of the nodes that are no field of what they wrap: known, and mostly without meaning in one process."""
 
 
 def evaluate(
@@ -80,24 +49,18 @@ def evaluate(
     """
     task_named(parameters["sim_bridge"]["task"])
     refuse_unknown_planners(parameters["vjepa_planner"])
-    sim, perception = (
-        _wrapped(parameters, "sim_bridge", SimConfig),
-        _wrapped(parameters, "vjepa_perception", EncoderConfig),
-    )
-    planner = parameters["vjepa_planner"]
-    _refuse_unknown_parameters("vjepa_planner", planner, set(), available())
-    name = planner["planner"]
-    sim |= {"seed": seed, "episode_steps": protocol.episode_steps, "effort_limit": sim.get("effort_limit") or None}
+    perception = encoder_config(parameters["vjepa_perception"])
+    planner = read_node_parameters(PlannerParameters, parameters["vjepa_planner"], "vjepa_planner", available())
     config = RolloutConfig(
-        planner=name,
-        options=options_of(name, planner),
-        sim=read_parameters(SimConfig, sim, of="sim_bridge"),
+        planner=planner.planner,
+        options=options_of(planner.planner, parameters["vjepa_planner"]),
+        sim=sim_config(parameters["sim_bridge"], seed=seed, episode_steps=protocol.episode_steps),
         episodes=episodes,
         batch_size=batch_size,
-        device=planner.get("device", "cpu"),
+        device=planner.device,
         goal=goal,
     )
-    encoder = load_encoder(read_parameters(EncoderConfig, perception, of="vjepa_perception"))
+    encoder = load_encoder(perception)
     returns: list[float] = []
 
     def finished(number: int, episode: Episode) -> None:
@@ -109,16 +72,18 @@ def evaluate(
     return scores, encoder, durations
 
 
-def _wrapped(parameters: dict[str, dict[str, Any]], node: str, config_class: type) -> dict[str, Any]:
-    """Return those parameters of a node that configure what it wraps, whose configuration is a `config_class`."""
-    names = {field.name for field in fields(config_class)}
-    _refuse_unknown_parameters(node, parameters[node], names, ())
-    return {name: value for name, value in parameters[node].items() if name in names}
+def refuse_misfits(parameters: Mapping[str, Mapping[str, Any]], bundles: Iterable[str]) -> None:
+    """Refuse a simulation or an encoder that cannot be, and bundles that were trained on another encoder.
 
+    Args:
+        parameters: of every node, by node name, flat.
+        bundles: that the planner reads.
 
-def _refuse_unknown_parameters(node: str, values: dict[str, Any], wrapped: set[str], plugins: Iterable[str]) -> None:
-    """Refuse what the node itself would refuse; `plugins` are the names `NAME` that have parameters `NAME.OPTION`."""
-    valid = wrapped | NODES_OWN[node] | {"use_sim_time"}
-    for name in values:
-        if name not in valid and name.split(".")[0] not in plugins:
-            raise unknown_name(f"parameter of {node}:", name, valid)
+    Raises:
+        VjepaError: as `sim_config`, `identify_encoder` and `Bundle.check_encoder`.
+    """
+    sim_config(parameters["sim_bridge"])
+    name, fingerprint = identify_encoder(encoder_config(parameters["vjepa_perception"]))
+    for bundle in map(read_bundle, bundles):
+        if "encoder_fingerprint" in bundle.config:
+            bundle.check_encoder(fingerprint, name)

@@ -71,7 +71,7 @@ class BcTraining:
         dagger_steps: control steps of each of those.
         batch_lanes: episodes rolled out side by side.
         task: whose expert is cloned, and of DAgger's episodes.
-        effort_limit: torque of an action of 1 in those, N·m; None for the task's own.
+        effort_limit: torque of an action of 1 in those, N·m; 0 for the task's own.
         rate_hz: control steps a second of simulated time in those; 0 for the task's own.
         image_size: of their frames, width and height in pixels.
         seed: of weights and batches; DAgger's episodes have seeds of their own behind it.
@@ -95,7 +95,7 @@ class BcTraining:
     dagger_steps: int = 200
     batch_lanes: int = 25
     task: str = "reacher-easy"
-    effort_limit: float | None = None
+    effort_limit: float = 0.0
     rate_hz: float = 0.0
     image_size: tuple[int, int] = (64, 64)
     seed: int = 0

@@ -319,16 +319,17 @@ def push_command(arguments: argparse.Namespace) -> int:
 
 def collect_command(arguments: argparse.Namespace) -> int:
     """`vjepa collect`."""
+    from sim_bridge.sim_parameters import sim_config
     from vjepa_planner.registry import options_of
     from vjepa_training.data.collect import CollectConfig, collect
     from vjepa_training.data.dataset import claim_parts
-    from vjepa_training.settings import sim_config
 
     options = StackOptions(task=arguments.task, seed=arguments.seed, params_file=arguments.params_file)
     given = {f"randomize_{what}": getattr(arguments, f"randomize_{what}") for what in RANDOMIZED}
     given |= {"render": arguments.render, "look": arguments.look}
+    given = {name: value for name, value in given.items() if value}
     parameters = merged_parameters(options)
-    sim = sim_config(parameters["sim_bridge"], arguments.episode_steps, given)
+    sim = sim_config(parameters["sim_bridge"], episode_steps=arguments.episode_steps, **given)
     config = CollectConfig(
         sim=sim,
         policy=arguments.policy,
@@ -377,14 +378,14 @@ def collect_command(arguments: argparse.Namespace) -> int:
 
 def _encoder_config(arguments: argparse.Namespace, threads: int) -> Any:
     """Return the configuration of the encoder that was asked for: what a live node would have, but for the threads."""
-    from vjepa_training.settings import encoder_config
+    from vjepa_perception.perception_parameters import encoder_config
 
     options = StackOptions(encoder=arguments.encoder, device=arguments.device, params_file=arguments.params_file)
-    return encoder_config(merged_parameters(options)["vjepa_perception"], threads)
+    return encoder_config(merged_parameters(options)["vjepa_perception"], threads=threads)
 
 
 def _load_encoder(arguments: argparse.Namespace) -> Any:
-    from vjepa_training.settings import load_encoder
+    from vjepa_perception.encoder import load_encoder
 
     return load_encoder(_encoder_config(arguments, arguments.threads))
 

@@ -225,7 +225,7 @@ def _checked_parameters(
         _refuse_other_arm(parameters, bundles)
     # Loading takes a second or two, so a run of what ships, which fits, does without.
     if ros and any((options.encoder, options.policy, options.params_file, options.device)):
-        from vjepa_training.settings import refuse_misfits
+        from vjepa_training.evaluation.evaluate import refuse_misfits
 
         refuse_misfits(parameters, bundles)
     return parameters

@@ -303,7 +303,9 @@ def dreamer_command(arguments: argparse.Namespace) -> int:
 
 def sac_command(arguments: argparse.Namespace) -> int:
     """`vjepa train sac`."""
-    from vjepa_training.settings import encoder_config, load_encoder, sim_config
+    from sim_bridge.sim_parameters import sim_config
+    from vjepa_perception.encoder import load_encoder
+    from vjepa_perception.perception_parameters import encoder_config
     from vjepa_training.trainers.train_sac import SacTraining, train_sac
 
     training = SacTraining(**_given(arguments, SacTraining))
@@ -311,7 +313,7 @@ def sac_command(arguments: argparse.Namespace) -> int:
         encoder=arguments.encoder, device=training.device, task=arguments.task, params_file=arguments.params_file
     )
     parameters = merged_parameters(options)
-    sim = sim_config(parameters["sim_bridge"], training.episode_steps, {})
+    sim = sim_config(parameters["sim_bridge"], episode_steps=training.episode_steps)
     encoder = load_encoder(encoder_config(parameters["vjepa_perception"], threads=0))
 
     def train(out: str, work: Path, on_step: Callable[..., None]) -> dict[str, Any]:

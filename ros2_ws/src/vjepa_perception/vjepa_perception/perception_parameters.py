@@ -1,0 +1,72 @@
+"""Which encoder to run, and the parameters of the node that does: without ROS, and without torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from vjepa_interfaces.errors import unknown_name
+from vjepa_interfaces.parameters import Range, as_base, check_ranges, read_node_parameters
+from vjepa_perception.placement import AUTO, refuse_unknown_placement
+
+TRANSPORTS = ("raw", "compressed")
+ALL_TOKENS = -1
+"""The value of `grid` that gives every token."""
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Which encoder to run, and how.
+
+    Attributes:
+        encoder: a bundle that ships, by name; the folder of a bundle or of a transformers checkpoint; or a hub id such
+            as `facebook/vjepa2-vitl-fpc64-256`, with `@REVISION` (a commit, tag or branch) behind it where one is
+            meant. It has to be given.
+        device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+        dtype: `auto` (float32 on a CPU, bfloat16 on a GPU), `float32`, `bfloat16` or `float16`.
+        clip_frames: frames of a clip, a multiple of the encoder's tubelet size. Positions are rotary, so it need not
+            be the length that a hub checkpoint was trained on; of a bundle it must be.
+        grid: g gives the mean row and g x g rows; 0 the mean row alone; -1 the mean row and every token.
+        threads: torch's processor threads, of the whole process; 0 leaves them as they are.
+    """
+
+    encoder: str = ""
+    device: str = AUTO
+    dtype: str = AUTO
+    clip_frames: Annotated[int, Range(low=1)] = 8
+    grid: Annotated[int, Range(low=ALL_TOKENS)] = 4
+    threads: Annotated[int, Range(low=0)] = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values that no encoder can have, with a VjepaError; the others are refused where it is loaded."""
+        check_ranges(self)
+        refuse_unknown_placement(self.device, self.dtype)
+
+
+@dataclass(frozen=True)
+class PerceptionParameters(EncoderConfig):
+    """Parameters of `vjepa_perception`.
+
+    Attributes:
+        input_transport: `raw` or `compressed`.
+    """
+
+    input_transport: str = "raw"
+
+    def __post_init__(self) -> None:
+        """Refuse values that no encoder can have, and an unknown transport, with a VjepaError."""
+        super().__post_init__()
+        if self.input_transport not in TRANSPORTS:
+            raise unknown_name("input_transport", self.input_transport, TRANSPORTS)
+
+
+def encoder_config(parameters: Mapping[str, Any], **changes: Any) -> EncoderConfig:
+    """Return the encoder that the node `vjepa_perception` would run.
+
+    Args:
+        parameters: of the node by name, flat, as parameter files have them.
+        changes: fields of `EncoderConfig` that are to have another value.
+
+    Raises:
+        VjepaError: an unknown parameter, one of a wrong type, or a value that no encoder can have.
+    """
+    return as_base(EncoderConfig, read_node_parameters(PerceptionParameters, parameters, "vjepa_perception"), **changes)
