@@ -224,7 +224,7 @@ def cpu_build() -> Package:
     """
     files = dict(reversed(line.split()) for line in (HERE / "torch-cpu.sha256").read_text().splitlines())
     (version,) = {str(parse_wheel_filename(file)[1]) for file in files}
-    if f"torch=={version.removesuffix('+cpu')}" not in (HERE / "run.in").read_text().splitlines():
+    if f"torch=={version.removesuffix('+cpu')}" not in without_comments(HERE / "run.in"):
         raise SystemExit(f"torch-cpu.sha256 is of torch {version}, run.in has another: see docs/dependencies.md")
     return Package("torch", version, "", {file: (digest, CPU_BYTES) for file, digest in files.items()})
 
@@ -243,9 +243,16 @@ def inputs_of(lock: str) -> list[Path]:
     return [HERE / name for name in (*(f"{name}.in" for name in names), "excluded.txt", *further)]
 
 
+def without_comments(path: Path) -> list[str]:
+    """Return the lines of an input that hold something, without the reasons that stand behind them."""
+    lines = [re.split(r"(?:^|\s+)#", line)[0] for line in path.read_text().splitlines()]
+    return [line for line in lines if line]
+
+
 def inputs_hash(lock: str) -> str:
     """Return the hash of what a lock is made from; its first line holds it, so that a stale lock is seen offline."""
-    return hashlib.sha256(b"".join(path.read_bytes() for path in inputs_of(lock))).hexdigest()
+    lines = [line for path in inputs_of(lock) for line in without_comments(path)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def write(name: str, packages: Iterable[Package]) -> None:
