@@ -29,6 +29,7 @@ COMMANDS = {
     "improve": ["improve"],
     "reproduce": ["reproduce"],
     "report": ["report"],
+    "docs": ["docs"],
     "security": ["security policy"],
 }
 """The modules of commands, and commands of each."""

@@ -156,12 +156,6 @@ def test_every_imported_distribution_is_required_directly():
         assert candidates & required, f"{module} is imported, but no requirements file pins it"
 
 
-def test_the_documentation_lists_exactly_what_is_required():
-    table = re.findall(r"^\| `([^`]+)` \| ([^|]+) \| [^|]+ \|$", (ROOT / "docs/dependencies.md").read_text(), re.M)
-    documented = {(package.split("[")[0], version) for package, versions in table for version in versions.split()}
-    assert documented == {pin for path in INPUTS for pin in pins(path).items()}
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_colcon_test_runs_the_tests_of_a_package(tmp_path):

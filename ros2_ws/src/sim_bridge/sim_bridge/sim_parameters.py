@@ -20,7 +20,7 @@ class SimConfig:
     """What to simulate.
 
     Attributes:
-        task: dm_control task, such as `reacher-easy`: a name of `tasks.TASKS`.
+        task: dm_control task, such as `reacher-easy`.
         seed: of the first episode; episode i starts from seed + i.
         image_size: width and height of the camera image, pixels.
         episode_steps: control steps until an episode's last step.
@@ -68,7 +68,8 @@ class SimParameters(SimConfig):
         episodes: episodes to run, after which the arm stays at its last frame; 0 runs on.
         lockstep: step only for the command that answers the latest frame.
         lockstep_retry_s: an unanswered frame is sent again after this many seconds.
-        playback_speed: seconds of simulated time that pass in one second, where the loop keeps up; not in lockstep.
+        playback_speed: seconds of simulated time that pass in one second of real time, where the loop keeps up; not in
+            lockstep.
         command_input: `joint_command` or `effort_array`; the latter not in lockstep.
         command_timeout_s: in real time, silence longer than this means zero torque.
         publish_clock: publish `/clock`, unless another node does already.

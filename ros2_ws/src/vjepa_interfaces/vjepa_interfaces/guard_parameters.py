@@ -29,26 +29,29 @@ class GuardParameters:
 
     Attributes:
         joint_names: joints of the arm, in the order in which its controller takes torques.
-        effort_limits: largest absolute torque, N·m.
-        slew_rates: fastest change of torque, N·m/s.
+        effort_limits: largest absolute torque of each joint, N·m.
+        slew_rates: fastest change of torque of each joint, N·m/s; at most `effort_limits` times `rate_hz`.
         urdf: file that describes the arm. Limits must lie within its limits; those that are not given are its own.
         position_lower: lower end of each joint's travel, rad; `-.inf` for a joint without one.
         position_upper: upper end of each joint's travel, rad; `.inf` for a joint without one.
-        velocity_limits: largest absolute velocity, rad/s; `.inf` for a joint without one.
-        k_position: 1/s, as in a URDF's `safety_controller`: velocity allowed per rad to the end of travel.
-        k_velocity: N·m per rad/s, as there: torque allowed per rad/s below the allowed velocity.
-        rate_hz: torques sent a second.
+        velocity_limits: largest absolute velocity of each joint, rad/s, at least 0.001; `.inf` for a joint without
+            one.
+        k_position: of each joint, 1/s, as in a URDF's `safety_controller`: velocity allowed per rad to the end of
+            travel; not given: 2.0.
+        k_velocity: of each joint, N·m per rad/s, as there: torque allowed per rad/s below the allowed velocity; not
+            given: effort limit by velocity limit.
+        rate_hz: torques sent a second; its period must be at most half of every timeout.
         command_timeout_s: without a command for longer, `on_timeout` is done.
         command_max_age_s: oldest frame, and furthest in the future, whose command drives the arm.
         enable_timeout_s: without a message of a held switch for longer, torque is zero.
-        enable_button: index of the switch among the buttons of the enable message.
+        enable_button: index of the switch among the buttons of `effort_guard/enable`.
         rearm: `release`: after any stop the switch must be released and pressed; `auto`: the arm goes on by itself.
         on_timeout: `zero`; `damp`: torque against the joints' velocity; or `hold`: the last torque.
-        damping: of `damp`, N·m per rad/s.
+        damping: of `damp`: torque against the velocity of each joint, N·m per rad/s; must then be more than 0.
         damp_s: of `damp`: after this many seconds, torque is zero.
         joint_state_max_age_s: older joint states, and those as far in the future, are not used.
         hold_s: of `hold`: after this many seconds, torque is zero.
-        simulated_arm: the arm is simulated: only then is simulated time accepted.
+        simulated_arm: the arm is simulated: only then is `use_sim_time` accepted.
         dry_run: compute and show everything, and send zero torque.
     """
 

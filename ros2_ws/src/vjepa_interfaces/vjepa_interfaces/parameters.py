@@ -46,9 +46,9 @@ class Range:
         return math.isfinite(value) and self.low <= value <= self.high and value > self.above
 
     def __str__(self) -> str:
-        low = f"more than {self.above:g}" if self.above > -math.inf else ""
-        low = low or (f"at least {self.low:g}" if self.low > -math.inf else "")
-        high = f"at most {self.high:g}" if self.high < math.inf else ""
+        low = f"more than {self.above:.10g}" if self.above > -math.inf else ""
+        low = low or (f"at least {self.low:.10g}" if self.low > -math.inf else "")
+        high = f"at most {self.high:.10g}" if self.high < math.inf else ""
         return " and ".join(filter(None, (low, high))) + ("" if high else ", and finite")
 
 

@@ -20,7 +20,7 @@ class EncoderConfig:
     Attributes:
         encoder: a bundle that ships, by name; the folder of a bundle or of a transformers checkpoint; or a hub id such
             as `facebook/vjepa2-vitl-fpc64-256`, with `@REVISION` (a commit, tag or branch) behind it where one is
-            meant. It has to be given.
+            meant.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
         dtype: `auto` (float32 on a CPU, bfloat16 on a GPU), `float32`, `bfloat16` or `float16`.
         clip_frames: frames of a clip, a multiple of the encoder's tubelet size. Positions are rotary, so it need not

@@ -15,7 +15,8 @@ class PlannerParameters:
             these are set while the node runs, it is loaded anew, and setting `planner` to its name swaps the new one
             in.
         planner: the one that drives; setting it swaps.
-        fallbacks: names of planners that drive, in this order, when the chosen one cannot.
+        fallbacks: names of planners that drive, in this order, when the chosen one cannot; with a camera none by
+            default.
         fallback_steps: latents for which they drive at most before the chosen one is tried again; as many that the
             chosen one drives without failing make its next failure count as the first.
         disagreement_limit: a plan whose ensemble disagrees by more is not sent; 0 for no limit.
@@ -28,7 +29,8 @@ class PlannerParameters:
         control_period_s: one control step, seconds; also the planner's deadline in real time.
         latent_timeout_s: in real time, silence of latents longer than this means zero torque.
         joint_state_max_age_s: in real time, the oldest joint state or target that may be joined to a latent.
-        derive_velocity: take velocities from positions and their stamps, as `dataset build --derive-velocity` does.
+        derive_velocity: velocities are those between the last two positions of a joint, whatever its driver sends; as
+            `dataset build --derive-velocity`.
         device: where a planner's networks run.
         threads: processor threads of a planner's networks; 0 leaves it to torch.
     """

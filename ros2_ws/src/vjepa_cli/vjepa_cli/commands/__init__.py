@@ -24,5 +24,6 @@ COMMANDS = {
     "improve": ("improve", "online rounds: record, train warm, evaluate, keep what is better"),
     "reproduce": ("reproduce", "run experiments by name: data, training and evaluation"),
     "report": ("report", "write the page of all results from the JSON files of experiments"),
+    "docs": ("docs", "write the tables of the pages that follow from the code"),
 }
 """By name: the module whose `add_parsers` knows the command, and what it is for."""

@@ -1,0 +1,163 @@
+"""`vjepa docs`: write the tables of the pages that follow from the code, or check that they are written.
+
+On a page such a table stands between `<!-- vjepa docs: NAME -->` and `<!-- end -->`; its name says what it is of.
+"""
+
+import argparse
+import re
+import typing
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from sim_bridge.arm_stand_in import ArmStandInParameters
+from sim_bridge.sim_parameters import SimParameters
+from vjepa_bags.recorder_parameters import RecorderParameters
+from vjepa_bringup.graph import default_parameters
+from vjepa_bringup.manager_parameters import ManagerParameters
+from vjepa_cli.commands import COMMANDS
+from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_interfaces.guard_parameters import GuardParameters
+from vjepa_interfaces.parameters import descriptions, live_names, range_of
+from vjepa_perception.camera_parameters import CameraParameters
+from vjepa_perception.perception_parameters import PerceptionParameters
+from vjepa_planner.planner_parameters import PlannerParameters
+
+PAGES = ("docs/interface.md", "docs/dependencies.md")
+REQUIREMENTS = Path("requirements")
+PARAMETERS: dict[str, type] = {
+    "sim_bridge": SimParameters,
+    "camera": CameraParameters,
+    "vjepa_perception": PerceptionParameters,
+    "vjepa_planner": PlannerParameters,
+    "episode_recorder": RecorderParameters,
+    "effort_guard": GuardParameters,
+    "arm_stand_in": ArmStandInParameters,
+    "stack_manager": ManagerParameters,
+}
+"""The parameters of every node."""
+ROS_TYPES = {bool: "bool", int: "int", float: "double", str: "string"}
+
+_PART = re.compile(r"(?<=<!-- vjepa docs: )([\w .-]+) -->\n(?:(?!<!--).)*(?=<!-- end -->)", re.DOTALL)
+_PIN = re.compile(r"(?P<package>[\w.-]+(?:\[\w+])?)==(?P<version>[\w.]+)(?: ; [^#]*)?(?:\s+# (?P<reason>.+))?")
+
+
+def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `docs`."""
+    docs = commands.add_parser("docs", help=COMMANDS["docs"][1])
+    docs.add_argument("--check", action="store_true", help="write nothing, and fail where something would be written")
+    docs.set_defaults(function=docs_command)
+
+
+def docs_command(arguments: argparse.Namespace) -> int:
+    """`vjepa docs`."""
+    pages = {Path(page): _text(Path(page)) for page in PAGES}
+    written = {page: _PART.sub(lambda part: f"{part[1]} -->\n{_table(part[1])}", text) for page, text in pages.items()}
+    _refuse_missing("".join(written.values()))
+    differing = [page for page, text in written.items() if text != pages[page]]
+    if arguments.check and differing:
+        names = " and ".join(map(str, differing))
+        raise VjepaError(f"{names}: a table differs from what the code gives; write it with: ./vjepa docs")
+    for page in differing:
+        page.write_text(written[page], encoding="utf-8")
+        print(f"{page}: written")
+    return 0
+
+
+def _text(page: Path) -> str:
+    if not page.is_file():
+        raise VjepaError(f"{page} is not here; run this in the folder of the checkout")
+    return page.read_text(encoding="utf-8")
+
+
+def _table(name: str) -> str:
+    """Return the table of a name, with a newline at its end.
+
+    Raises:
+        VjepaError: there is none of this name, or a pin has no reason.
+    """
+    match name.split():
+        case ["parameters", node] if node in PARAMETERS:
+            return parameter_table(node)
+        case ["options"]:
+            options = {name: value for name, value in default_parameters()["vjepa_planner"].items() if "." in name}
+            return _markdown(("option", "default"), ((f"`{o}`", _value(v)) for o, v in options.items()))
+        case ["commands"]:
+            return _markdown(("command", "what it is for"), ((f"`{c}`", about) for c, (_, about) in COMMANDS.items()))
+        case ["packages", *files] if files:
+            return package_table(files)
+    raise unknown_name("table of vjepa docs:", name, _tables())
+
+
+def _tables() -> list[str]:
+    """Return the names of all tables."""
+    files = sorted(path.stem for path in REQUIREMENTS.glob("*.in"))
+    nodes = [f"parameters {node}" for node in PARAMETERS]
+    return ["commands", "options", *nodes, *(f"packages {file}" for file in files)]
+
+
+def _refuse_missing(text: str) -> None:
+    """Refuse pages that lack a table; one of packages may be of several files."""
+    found = [part[1].split() for part in _PART.finditer(text)]
+    there = {" ".join((kind, each)) if each else kind for kind, *of in found for each in of or [""]}
+    if missing := [name for name in _tables() if name not in there]:
+        raise VjepaError(
+            f"no page has the table '{missing[0]}'; write <!-- vjepa docs: {missing[0]} --> and <!-- end -->"
+        )
+
+
+def parameter_table(node: str) -> str:
+    """Return the table of a node's parameters, with the defaults of the stack."""
+    config_class = PARAMETERS[node]
+    hints, about, live = typing.get_type_hints(config_class), descriptions(config_class), live_names(config_class)
+    stack = default_parameters().get(node, {})
+    rows = []
+    for field in fields(config_class):
+        name = field.name
+        bounds = str(range_of(config_class, name) or "").removesuffix(", and finite")
+        kind = f"{_type(hints[name])}{', *live*' if name in live else ''}"
+        meaning = about[name].removesuffix(".").replace("|", "\\|")
+        rows.append((f"`{name}`", kind, _value(stack.get(name, field.default)), bounds, meaning))
+    return _markdown(("parameter", "type", "default", "bounds", "meaning"), rows)
+
+
+def package_table(files: Sequence[str]) -> str:
+    """Return the table of the packages that files of `requirements/` pin; one in several files stands there once.
+
+    Raises:
+        VjepaError: a pin has no reason behind it in any of the files.
+    """
+    versions: dict[str, list[str]] = {}
+    reasons: dict[str, str] = {}
+    for file in files:
+        for pin in filter(None, map(_PIN.fullmatch, _text(REQUIREMENTS / f"{file}.in").splitlines())):
+            known = versions.setdefault(pin["package"], [])
+            known += [] if pin["version"] in known else [pin["version"]]
+            reasons.setdefault(pin["package"], pin["reason"] or "")
+    for package, known in versions.items():
+        if not reasons[package]:
+            where, example = f"{REQUIREMENTS}/{files[0]}.in", f"{package}=={known[0]}  # WHY"
+            raise VjepaError(f"{where}: {package} is there without a reason; write it behind the pin: {example}")
+    rows = ((f"`{package}`", ", ".join(known), reasons[package]) for package, known in versions.items())
+    return _markdown(("package", "version", "why"), rows)
+
+
+def _type(hint: Any) -> str:
+    if typing.get_origin(hint) is tuple:
+        first, *others = typing.get_args(hint)
+        return f"{ROS_TYPES[first]}[{'' if Ellipsis in others else 1 + len(others)}]"
+    return ROS_TYPES[hint]
+
+
+def _value(value: Any) -> str:
+    if value == "":
+        return "*empty*"
+    if isinstance(value, list | tuple):
+        return f"`[{', '.join(map(str, value))}]`"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"|{'|'.join(f' {cell} ' if cell else ' ' for cell in line)}|\n" for line in lines)
