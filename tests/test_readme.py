@@ -52,8 +52,8 @@ SLOW = {
     "docs/real-arm.md",
     "docs/demonstrations.md",
 }
-"""Pages that train or evaluate much, and a rehearsal that test_arm_stand_in.py has as well: `make test-all` runs their commands, and
-test_docs.py holds each of them to the command line."""
+"""Pages that train or evaluate much, and a rehearsal that test_arm_stand_in.py has as well: `make test-all` runs their
+commands, and test_docs.py holds each of them to the command line."""
 
 REAL_TIME = {"docs/real-arm.md"}
 LESS = {
