@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vjepa_bringup.graph import versions
-from vjepa_cli.scoreboard import write_json
+from vjepa_cli.result_files import write_json
 from vjepa_training.evaluation.score import bootstrap_interval
 
 FILE_PREFIX = "benchmark-"

@@ -18,7 +18,7 @@ from six_joints import JOINTS, LIMITS, NEAR, POSES, SECONDS, Demonstrator, dista
 from sim_bridge.arm_stand_in import ArmStandIn, ArmStandInParameters, JointReading
 from sim_bridge.gl import choose_gl_backend
 from vjepa_bringup.graph import versions
-from vjepa_cli.scoreboard import write_json
+from vjepa_cli.result_files import write_json
 from vjepa_interfaces.bundle import find_bundle, read_bundle
 from vjepa_interfaces.errors import VjepaError
 from vjepa_perception.clip import ClipBuffer

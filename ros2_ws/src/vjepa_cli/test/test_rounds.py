@@ -15,7 +15,7 @@ from vjepa_cli.cli import build_parser, main
 from vjepa_cli.experiments import steps
 from vjepa_cli.experiments.rounds import ROUND_SEEDS
 from vjepa_cli.experiments.warm_start import training_options, warm_start
-from vjepa_cli.scoreboard import write_json
+from vjepa_cli.result_files import write_json
 from vjepa_interfaces.bundle import Bundle, write_bundle
 from vjepa_interfaces.errors import VjepaError
 from vjepa_training.data.dataset import LATENT, Dataset, DatasetInfo, EpisodeWriter, finish_dataset

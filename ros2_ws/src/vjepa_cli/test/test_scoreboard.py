@@ -14,7 +14,8 @@ import pytest
 
 from sim_bridge.score import Episode
 from vjepa_cli.cli import build_parser
-from vjepa_cli.scoreboard import require_writable, result_json, scoreboard, write_json
+from vjepa_cli.result_files import require_writable, write_json
+from vjepa_cli.scoreboard import result_json, scoreboard
 from vjepa_interfaces.errors import VjepaError
 from vjepa_training.evaluation.score import PROTOCOLS, summarise
 

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from vjepa_cli.scoreboard import with_interval, write_json
+from vjepa_cli.result_files import write_json
+from vjepa_cli.scoreboard import with_interval
 from vjepa_training.evaluation.comparison import SAME, compare
 from vjepa_training.evaluation.novelty import auroc
 

@@ -1,16 +1,12 @@
 """Results as people and programs read them: the scoreboard and the JSON."""
 
-import json
 import math
-import os
 import shlex
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-from vjepa_interfaces.errors import VjepaError
 from vjepa_training.evaluation.appearance import in_words
 
 PERIOD_TOLERANCE = 0.01
@@ -46,42 +42,6 @@ def result_json(
         "command": shlex.join(["vjepa", *sys.argv[1:]]),
         **more,
     }
-
-
-def require_writable(path: str) -> None:
-    """Make the folder of a result to come.
-
-    Raises:
-        VjepaError: nothing can be written to `path`; better known before hours of episodes than after.
-    """
-    target = Path(path)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise VjepaError(f"cannot make the folder of {path}: {error.strerror}; choose another file") from error
-    if target.is_dir() or not os.access(target if target.exists() else target.parent, os.W_OK):
-        reason = "it is a folder" if target.is_dir() else "permission denied"
-        raise VjepaError(f"cannot write {path}: {reason}; choose another file")
-
-
-def write_json(path: str, result: dict[str, Any]) -> None:
-    """Write a result whole or not at all; values that are not finite, which JSON lacks, become null."""
-    target = Path(path)
-    text = json.dumps(_without_nan(result), indent=1, allow_nan=False) + "\n"
-    if target.is_symlink() or (target.exists() and not target.is_file()):
-        target.write_text(text, encoding="utf-8")  # /dev/stdout and pipes are written to, never replaced.
-        return
-    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(target)
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def scoreboard(result: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ from vjepa_bringup.interrupts import interruptible
 from vjepa_bringup.monitor import Monitor
 from vjepa_cli import arguments as types
 from vjepa_cli.commands import COMMANDS
-from vjepa_cli.scoreboard import require_writable, write_json
+from vjepa_cli.result_files import require_writable, write_json
 from vjepa_interfaces.bundle import find_bundle
 from vjepa_interfaces.environment import environment_of
 from vjepa_interfaces.errors import VjepaError

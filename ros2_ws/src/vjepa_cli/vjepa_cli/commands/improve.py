@@ -56,7 +56,7 @@ def improve_command(arguments: argparse.Namespace) -> int:
     """`vjepa improve`: exit status 0 when all rounds were taken, whether or not one was better."""
     from vjepa_cli.experiments.rounds import ROUND_SEEDS, Rounds, RoundSettings
     from vjepa_cli.experiments.warm_start import warm_start
-    from vjepa_cli.scoreboard import require_writable, write_json
+    from vjepa_cli.result_files import require_writable, write_json
 
     if arguments.json:
         require_writable(arguments.json)

@@ -4,7 +4,7 @@ import argparse
 
 from vjepa_cli import arguments as types
 from vjepa_cli.commands import COMMANDS
-from vjepa_cli.scoreboard import require_writable
+from vjepa_cli.result_files import require_writable
 from vjepa_interfaces.errors import VjepaError
 
 TASKS = ("reacher-easy", "finger-spin")

@@ -11,7 +11,7 @@ from vjepa_bringup.graph import StackOptions, merged_parameters, versions
 from vjepa_bringup.options import replace
 from vjepa_cli import arguments as types
 from vjepa_cli.commands import COMMANDS
-from vjepa_cli.scoreboard import require_writable, write_json
+from vjepa_cli.result_files import require_writable, write_json
 from vjepa_interfaces.errors import VjepaError
 
 

@@ -7,7 +7,7 @@ from vjepa_cli.commands import COMMANDS
 from vjepa_cli.experiments.experiments import RESULTS, read_rows
 from vjepa_cli.experiments.results_page import NOT_MEASURED, read_results, render
 from vjepa_cli.experiments.results_picture import draw_imagined, draw_open_loop, draw_returns
-from vjepa_cli.scoreboard import require_writable
+from vjepa_cli.result_files import require_writable
 
 PAGE = Path("docs/results.md")
 

@@ -26,7 +26,8 @@ from vjepa_cli import arguments as types
 from vjepa_cli.commands import COMMANDS
 from vjepa_cli.commands.camera import SOURCE_HELP, add_view_arguments
 from vjepa_cli.eval_looks import measure_looks
-from vjepa_cli.scoreboard import require_writable, result_json, scoreboard, write_json
+from vjepa_cli.result_files import require_writable, write_json
+from vjepa_cli.scoreboard import result_json, scoreboard
 from vjepa_cli.screen import Screen
 from vjepa_interfaces.bundle import CONFIG_FILE, Bundle, read_bundle, shipped_bundles
 from vjepa_interfaces.effort import EffortLimits

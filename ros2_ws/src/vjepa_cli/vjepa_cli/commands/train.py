@@ -13,7 +13,7 @@ from typing import Any
 from vjepa_bringup.graph import StackOptions, merged_parameters, versions
 from vjepa_cli import arguments as types
 from vjepa_cli.commands import COMMANDS
-from vjepa_cli.scoreboard import require_writable, write_json
+from vjepa_cli.result_files import require_writable, write_json
 from vjepa_cli.views.training_picture import draw_training
 from vjepa_interfaces.bundle import find_bundle
 from vjepa_training.progress import Progress

@@ -18,7 +18,7 @@ from vjepa_bringup.monitor import Monitor
 from vjepa_cli import arguments as types
 from vjepa_cli.commands import COMMANDS
 from vjepa_cli.commands.graph import add_stack_arguments, joined_stack
-from vjepa_cli.scoreboard import require_writable
+from vjepa_cli.result_files import require_writable
 from vjepa_interfaces import topics
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.managed_node import STEADY

@@ -17,7 +17,7 @@ import yaml
 from vjepa_bringup.graph import versions
 from vjepa_cli.experiments.steps import is_whole, take_step
 from vjepa_cli.experiments.warm_start import DREAMER, POLICY, WarmStart, training_options, weights_of
-from vjepa_cli.scoreboard import write_json
+from vjepa_cli.result_files import write_json
 from vjepa_interfaces.bundle import find_bundle, read_bundle
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.json_text import parse_json
