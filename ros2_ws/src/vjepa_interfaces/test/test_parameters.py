@@ -3,7 +3,7 @@
 import array
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Literal, Optional
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from vjepa_interfaces.parameters import (
     ParameterError,
     Range,
     as_base,
+    check_choices,
     check_ranges,
     descriptions,
     live_names,
@@ -180,3 +181,31 @@ def test_the_section_of_a_node_is_read_without_what_is_not_its_own():
     assert read_node_parameters(Node, values, "node", ["cem"]) == Node(rate_hz=5.0)
     with pytest.raises(ParameterError, match=r"unknown parameter of node: 'cem.samples'; valid are: episodes, loud"):
         read_node_parameters(Node, values, "node")
+
+
+@dataclass(frozen=True)
+class Bounded:
+    steps: Annotated[int, Range(low=1)] = 1
+    share: Annotated[float | None, Range(low=0, high=1)] = None
+    sizes: Annotated[tuple[int, ...], Range(above=0)] = (1,)
+    kind: Literal["fast", "slow"] = "fast"
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        check_choices(self)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"steps": 0}, "steps is 0; expected at least 1"),
+        ({"share": 1.5}, "share is 1.5; expected at least 0 and at most 1"),
+        ({"share": float("nan")}, "share is nan; expected at least 0 and at most 1"),
+        ({"sizes": (3, 0)}, r"sizes is \[3, 0\]; expected values of more than 0"),
+        ({"kind": "loud"}, "kind is 'loud'; expected fast or slow"),
+    ],
+)
+def test_a_dataclass_can_hold_itself_to_the_bounds_of_its_types(values, message):
+    assert Bounded(share=1.0, sizes=()) == Bounded(share=1.0, sizes=())
+    with pytest.raises(ParameterError, match=message):
+        Bounded(**values)

@@ -174,6 +174,18 @@ def as_base(base: type[T], config: T, **changes: Any) -> T:
     return base(**kept | changes)
 
 
+def check_choices(config: Any) -> None:
+    """Check every value of a dataclass whose field is a `Literal` against the choices that this lists.
+
+    Raises:
+        ParameterError: a value is none of them; the message gives the field, the value and the choices.
+    """
+    for name, hint in _hints(type(config)).items():  # type: ignore[arg-type]
+        value = getattr(config, name)
+        if typing.get_origin(hint) is typing.Literal and value not in typing.get_args(hint):
+            raise ParameterError(f"{name} is {value!r}; expected {' or '.join(typing.get_args(hint))}")
+
+
 def _is_required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
