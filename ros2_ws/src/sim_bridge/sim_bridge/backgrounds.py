@@ -1,11 +1,13 @@
-"""Pictures to put behind the arm: those of a folder, or drawn ones that depend on their number alone."""
+"""Pictures to put behind the arm: those of a folder, or drawn ones that depend on their number alone.
+
+cv2 is imported where a picture is made: it takes long to import, and most runs have no such picture.
+"""
 
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from vjepa_interfaces.errors import VjepaError
@@ -56,6 +58,8 @@ def _is_picture(path: Path) -> bool:
 
 @lru_cache(maxsize=16)
 def _read(path: Path) -> Sequence[np.ndarray]:
+    import cv2
+
     frames: list[np.ndarray] = []
     if path.suffix.lower() in VIDEOS:
         capture = cv2.VideoCapture(str(path))
@@ -107,6 +111,8 @@ def _colours(rng: np.random.Generator, count: int) -> np.ndarray:
 
 def _clouds(rng: np.random.Generator) -> np.ndarray:
     """Smooth noise of several sizes between two or three colours."""
+    import cv2
+
     total = np.zeros((SIDE, SIDE), np.float32)
     for octave in range(int(rng.integers(2, 7))):
         coarse = rng.standard_normal((2 ** (octave + 1),) * 2).astype(np.float32)
@@ -137,6 +143,8 @@ def _cells(rng: np.random.Generator) -> np.ndarray:
 
 
 def _shapes(rng: np.random.Generator) -> np.ndarray:
+    import cv2
+
     canvas = np.broadcast_to(_colours(rng, 1)[0], (SIDE, SIDE, 3)).copy()
     for colour in _colours(rng, int(rng.integers(2, 20))).tolist():
         centre = rng.integers(0, SIDE, 2).tolist()

@@ -10,7 +10,6 @@ import zlib
 from dataclasses import dataclass
 from typing import ClassVar
 
-import cv2
 import numpy as np
 
 from sim_bridge.backgrounds import Pictures
@@ -196,6 +195,8 @@ class Blur(Effect):
         self._angle += rng.uniform(-0.2, 0.2)
 
     def on_frame(self, frame: np.ndarray, step: int, rng: np.random.Generator) -> np.ndarray:
+        import cv2
+
         unit = min(frame.shape[:2]) / 64
         smeared = cv2.filter2D(frame, -1, _line(self._length * unit, self._angle), borderType=cv2.BORDER_REPLICATE)
         return cv2.GaussianBlur(smeared, (0, 0), max(5 * self.scale * self._focus * unit, 1e-3))
@@ -205,6 +206,8 @@ class Jpeg(Effect):
     """Compressed and decompressed: quality 60, 35 and 15 at the three levels."""
 
     def on_frame(self, frame: np.ndarray, step: int, rng: np.random.Generator) -> np.ndarray:
+        import cv2
+
         quality = round(np.interp(self.scale, (0, 0.1, 0.2, 0.3, 1), (95, 60, 35, 15, 1)))
         _, data = cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, quality))
         return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR_RGB))

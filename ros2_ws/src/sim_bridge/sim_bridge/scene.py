@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import cv2
 import numpy as np
 
 from sim_bridge.camera_view import CameraView
@@ -98,6 +97,8 @@ class Scene:
             self._textures[texture] = self.model.tex_data[start : start + size].copy()
 
     def _replace(self, texture: int, picture: np.ndarray) -> None:
+        import cv2
+
         size = int(self.model.tex_width[texture]), int(self.model.tex_height[texture])
         pixels = cv2.resize(picture, size, interpolation=cv2.INTER_AREA).ravel()
         start = int(self.model.tex_adr[texture])
