@@ -72,7 +72,7 @@ def made(tmp_path_factory) -> Path:
     (folder / "tiny/config.json").write_text(json.dumps(TINY))
     sim = SimConfig(episode_steps=15, image_size=(32, 32), seed=500)
     encoder = EncoderConfig(str(folder / "tiny"), clip_frames=4, grid=2)
-    data = collect(folder / "data", CollectConfig(sim, policy="random"), encoder, 10, 1, {"made": "by a test"})
+    data = collect(folder / "data", CollectConfig(sim=sim, policy="random"), encoder, 10, 1, {"made": "by a test"})
     dynamics, reward = folder / "dynamics", folder / "reward"
     training = DynamicsTraining(members=2, action_repeat=2, horizon=2, components=8, conditioning="pca", epochs=1)
     train_dynamics(data, training, dynamics, folder / "work.dynamics", "x")

@@ -48,7 +48,11 @@ def small_data(tmp_path_factory, tiny_encoder) -> Dataset:
     """Twenty short episodes of the expert with noise, with frames and the tiny encoder's latents."""
     folder = tmp_path_factory.mktemp("data") / "small"
     config = CollectConfig(
-        SimConfig(episode_steps=20, image_size=(32, 32), seed=500), policy="expert", epsilon=0.3, hold=4, frames=True
+        sim=SimConfig(episode_steps=20, image_size=(32, 32), seed=500),
+        policy="expert",
+        epsilon=0.3,
+        hold=4,
+        frames=True,
     )
     return collect(
         folder, config, EncoderConfig(str(tiny_encoder), clip_frames=4, grid=2), 20, 1, {"made": "by a test"}

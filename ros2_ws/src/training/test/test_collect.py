@@ -26,7 +26,7 @@ MODELS = Path(__file__).resolve().parents[4] / "models"
 ENCODER = EncoderConfig(str(MODELS / "encoder-small"), device="cpu", threads=1)
 EPISODES, STEPS = 5, 12
 CONFIG = CollectConfig(
-    SimConfig(seed=40, image_size=(16, 16), episode_steps=STEPS), policy="mix", epsilon=0.3, hold=2, frames=True
+    sim=SimConfig(seed=40, image_size=(16, 16), episode_steps=STEPS), policy="mix", epsilon=0.3, hold=2, frames=True
 )
 FRAMES_ALONE = replace(CONFIG, latents=False)
 
@@ -71,7 +71,7 @@ def test_latents_are_those_of_one_process_whatever_the_number_of_workers(tmp_pat
 def test_a_learned_policy_is_recorded_as_it_is_evaluated(tmp_path):
     sim = replace(CONFIG.sim, image_size=(64, 64))
     options = {"bundle": str(MODELS / "bc-small")}
-    config = CollectConfig(sim, policy="bc", options=options)
+    config = CollectConfig(sim=sim, policy="bc", options=options)
     dataset = collect(tmp_path / "ds", config, ENCODER, 2, 1, {})
     steps: dict[int, list] = {}
     latents: dict[int, list] = {}

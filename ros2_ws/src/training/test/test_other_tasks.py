@@ -54,7 +54,7 @@ def data(tmp_path_factory, encoder_config):
 
     def of(task):
         if task not in made:
-            config = CollectConfig(replace(SIM, task=task), policy="mix", epsilon=0.5, hold=2)
+            config = CollectConfig(sim=replace(SIM, task=task), policy="mix", epsilon=0.5, hold=2)
             made[task] = collect(tmp_path_factory.mktemp(task) / "ds", config, encoder_config, 12, 1, {})
         return made[task]
 
@@ -83,7 +83,7 @@ def test_any_number_of_joints_goes_from_data_to_an_actor_that_drives(task, data,
 
 def test_mixed_data_is_of_the_planners_that_know_the_task(encoder):
     for task, names in {"reacher-hard": ["expert", "expert-p", "random"], "finger-spin": ["random"]}.items():
-        collector = Collector(CollectConfig(replace(SIM, task=task), policy="mix"), encoder)
+        collector = Collector(CollectConfig(sim=replace(SIM, task=task), policy="mix"), encoder)
         assert list(collector._policies) == names
         collector.close()
 

@@ -13,8 +13,8 @@ from vjepa_planner.contract import Observation, PlannerContext
 from vjepa_planner.models.policy import Policy, PolicyConfig, save_policy
 from vjepa_planner.registry import load_planner
 from vjepa_training.data.dataset import write_dataset
+from vjepa_training.trainers.configs import OLD_BC
 from vjepa_training.trainers.train_bc import (
-    OLD,
     BcTraining,
     Frames,
     chosen_episodes,
@@ -205,7 +205,7 @@ def test_the_same_seed_gives_the_same_policy():
 
 def test_the_old_settings_are_the_old_network():
     frames = Frames(np.zeros((20, 1, 1024), np.float16), *np.zeros((3, 20, 2)), np.repeat(np.arange(10), 2))
-    outcome = train_bc(frames, dataclasses.replace(OLD, epochs=1))
+    outcome = train_bc(frames, dataclasses.replace(OLD_BC, epochs=1))
     assert outcome.policy.config == PolicyConfig()
     assert sum(parameter.numel() for parameter in outcome.policy.parameters()) == 279_490
 

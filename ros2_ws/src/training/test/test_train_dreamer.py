@@ -11,8 +11,9 @@ from vjepa_planner.models.actor import load_actor
 from vjepa_planner.models.dynamics import load_dynamics
 from vjepa_planner.models.policy import load_policy
 from vjepa_training.data.dataset import LATENT
+from vjepa_training.trainers.configs import DreamerTraining, dreamer_preset
 from vjepa_training.trainers.train_bc import BcTraining, labelled_frames, train_bc, write_policy
-from vjepa_training.trainers.train_dreamer import DreamerTraining, dreamer_preset, train_dreamer
+from vjepa_training.trainers.train_dreamer import train_dreamer
 from vjepa_training.trainers.train_dynamics import DynamicsTraining, train_dynamics
 from vjepa_training.trainers.train_reward import RewardTraining, train_reward
 
@@ -84,7 +85,7 @@ def test_with_a_start_it_goes_on_from_that_actor(small_data, world, tmp_path):
 
 @pytest.mark.parametrize("name", ["dreamer-old", "dreamer-hybrid"])
 def test_the_settings_of_earlier_work_train(small_data, world, tmp_path, name):
-    training = dreamer_preset(name, steps=3)
+    training = dataclasses.replace(dreamer_preset(name), steps=3)
     assert (training.horizon, training.dreams, training.discount, training.lambda_) == (15, 64, 0.99, 0.95)
     _, facts = trained(small_data, world, tmp_path, training)
     assert np.isfinite(facts["validation"])
@@ -122,4 +123,4 @@ def test_what_does_not_fit_together_is_refused(small_data, world, tmp_path):
     with pytest.raises(VjepaError, match="unknown preset 'nope'; valid are: dreamer, dreamer-hybrid, dreamer-old"):
         dreamer_preset("nope")
     with pytest.raises(VjepaError, match="horizon is 0; expected at least 1"):
-        dreamer_preset("dreamer", horizon=0)
+        dataclasses.replace(dreamer_preset("dreamer"), horizon=0)

@@ -136,5 +136,5 @@ def test_what_does_not_fit_together_is_refused(tiny_encoder, encoder, dynamics, 
         SacTraining(envs=0)
     with pytest.raises(VjepaError, match=r"updates is 0.1 with 4 environments; expected at least 1 for all"):
         SacTraining(envs=4, updates=0.1)
-    with pytest.raises(VjepaError, match="seed is 6001; expected 0 to 6000"):
+    with pytest.raises(VjepaError, match="seed is 6001; expected at least 0 and at most 6000"):
         SacTraining(seed=6001)

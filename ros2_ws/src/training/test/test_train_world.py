@@ -13,8 +13,9 @@ from vjepa_planner.models.dynamics import PRESETS, RESBLOCK, Dynamics, DynamicsC
 from vjepa_planner.models.reward import load_reward
 from vjepa_training.data.dataset import LATENT
 from vjepa_training.data.transitions import Transitions, open_transitions, split_episodes
+from vjepa_training.trainers.configs import OLD_DYNAMICS, DynamicsTraining
 from vjepa_training.trainers.fit_conditioning import fit_conditioning
-from vjepa_training.trainers.train_dynamics import OLD, DynamicsTraining, open_loop, train_dynamics
+from vjepa_training.trainers.train_dynamics import open_loop, train_dynamics
 from vjepa_training.trainers.train_reward import RewardTraining, train_reward
 
 ALL = ConditioningConfig(latent_dim=32, latent_rows=(0, 1, 2, 3, 4), size=12, joint_state=True)
@@ -157,7 +158,7 @@ def test_a_run_with_other_settings_is_not_gone_on_with(small_data, tmp_path):
 
 
 def test_the_old_settings_take_the_mean_row_as_it_is(small_data, tmp_path):
-    training = DynamicsTraining(**{**OLD, "preset": "dynamics-mlp", "epochs": 1})
+    training = dataclasses.replace(OLD_DYNAMICS, preset="dynamics-mlp", epochs=1)
     train_dynamics(small_data, training, tmp_path / "out", tmp_path / "work", "x")
     model, bundle = load_dynamics(tmp_path / "out")
     assert model.conditioning.config == ConditioningConfig(latent_dim=32, latent_rows=(0,))

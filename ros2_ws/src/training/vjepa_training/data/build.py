@@ -36,6 +36,7 @@ from vjepa_interfaces.messages import FIRST, LAST, Timestep
 from vjepa_interfaces.stamps import EPISODE_GAP_NS, begins_episode
 from vjepa_interfaces.transport_label import ImageLabelError
 from vjepa_perception.encoder import Encoder
+from vjepa_training.data.configs import BuildConfig
 from vjepa_training.data.dataset import IMAGE as IMAGE_COLUMN
 from vjepa_training.data.dataset import (
     LATENT,
@@ -56,44 +57,6 @@ PIECE_BYTES = 2**24
 COLUMN_OF = {"velocity": "observation.joint_velocity", "effort": "action"}
 GAP_PERIODS = 1.5
 """A frame further than so many control periods behind the one before is not its next control step."""
-
-
-@dataclass(frozen=True)
-class BuildConfig:
-    """What to make of bags.
-
-    Attributes:
-        names: topics in the bags by our names, see `bag_reader.topic_names`.
-        frames: whether frames are kept.
-        strict: refuse bags with anything wrong in them, before encoding.
-        task: dm_control task; empty for what the bags say.
-        effort_limit: torque of an action of 1, N·m; None for the task's.
-        control_period_s: seconds from one control step to the next; None for the task's, else the frames' distance.
-        joint_state_max_age_s: oldest joint state of an independent sensor that is joined to a frame, seconds.
-        joint_names: joints of the arm; empty for the task's, else what the bags tell.
-        derive_velocity: whether velocities are taken from positions and their stamps, see `JointStates`.
-    """
-
-    names: dict[str, str]
-    frames: bool = False
-    strict: bool = False
-    task: str = ""
-    effort_limit: float | None = None
-    control_period_s: float | None = None
-    joint_state_max_age_s: float = 0.1
-    joint_names: tuple[str, ...] = ()
-    derive_velocity: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse numbers that make no sense, with a VjepaError."""
-        for name in ("effort_limit", "control_period_s", "joint_state_max_age_s"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise VjepaError(f"{name} is {value}; expected a finite number above 0")
-        for name, (least, most) in {"control_period_s": (1e-4, 60.0), "joint_state_max_age_s": (0.0, 60.0)}.items():
-            value = getattr(self, name)
-            if value is not None and not least <= value <= most:
-                raise VjepaError(f"{name} is {value}; expected {least:g} to {most:g} s")
 
 
 @dataclass

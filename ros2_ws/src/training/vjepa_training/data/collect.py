@@ -25,6 +25,7 @@ from vjepa_perception.clip import ClipBuffer
 from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
 from vjepa_planner.contract import Observation, Planner, PlannerContext
 from vjepa_planner.registry import available, load_planner
+from vjepa_training.data.configs import MIX, CollectOptions
 from vjepa_training.data.dataset import (
     IMAGE,
     LATENT,
@@ -37,48 +38,29 @@ from vjepa_training.data.dataset import (
 )
 from vjepa_training.data.encode import encode_frames
 
-MIX = "mix"
 MAX_RESTARTS = 3
 """Times that a worker which died is started again."""
 
 _NOISE_STREAM = 3
 
 
-@dataclass(frozen=True)
-class CollectConfig:
-    """What to collect.
+@dataclass(frozen=True, kw_only=True)
+class CollectConfig(CollectOptions):
+    """What to collect, and of which simulation.
 
     Attributes:
         sim: the simulation; episode i uses `sim.seed + i`.
-        policy: a planner, or `mix`: a scripted one that knows the task or `random`, drawn anew each episode.
         options: of the planner, as `load_planner` takes them.
-        epsilon: share of control steps in which a uniformly random action is taken instead of the policy's.
-        hold: control steps that a random action of `epsilon` is held, so that the arm gets somewhere.
-        plain_share: share of the episodes that look as the task does, whatever `sim` says is drawn at random.
-        latents: whether an encoder's latents are kept.
-        frames: whether frames are kept.
-        plain_frames: whether the frame of the same state without look and shadows is kept beside each.
     """
 
     sim: SimConfig
-    policy: str = MIX
     options: dict[str, Any] = field(default_factory=dict)
-    epsilon: float = 0.0
-    hold: int = 1
-    plain_share: float = 0.0
-    latents: bool = True
-    frames: bool = False
-    plain_frames: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be collected, with a VjepaError."""
+        super().__post_init__()
         if self.policy not in (*available(), MIX):
             raise unknown_name("policy", self.policy, (*available(), MIX))
-        for name in ("epsilon", "plain_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise VjepaError(f"{name} is {getattr(self, name)}; expected a share, 0 to 1")
-        if self.hold < 1:
-            raise VjepaError(f"hold is {self.hold}; expected at least 1 control step")
         if self.plain_frames and not self.frames:
             raise VjepaError("plain frames stand beside frames; keep frames too")
         if self.plain_frames and self.plain_share:

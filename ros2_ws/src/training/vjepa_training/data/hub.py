@@ -2,10 +2,8 @@
 
 import contextlib
 import json
-import re
 import shutil
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,75 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from vjepa_interfaces.errors import VjepaError
+from vjepa_training.data.configs import PushConfig
 from vjepa_training.data.dataset import INFO_FILE, Dataset, arrow_schema, hub_features
-from vjepa_training.data.dataset_card import LEROBOT, NATIVE, UNKNOWN_LICENSE, dataset_card
+from vjepa_training.data.dataset_card import LEROBOT, dataset_card
 from vjepa_training.data.lerobot_export import CODEBASE_VERSION, export_lerobot
 from vjepa_training.data.new_folder import new_folder
 
 SHARD_BYTES = 400 * 2**20
 """Uncompressed size from which on the next episode, or the next piece of a long one, goes into another shard."""
-MAX_NAME = 96
-"""Characters that the Hub allows the name of a repository."""
-_NAME = re.compile(r"\w([\w.-]*\w)?", re.ASCII)
 REPLACED = ["data/*", "meta/*", "videos/*", INFO_FILE]
 """What an update deletes of the repository where the new files do not replace it."""
-
-
-@dataclass(frozen=True)
-class PushConfig:
-    """What is pushed, and where to.
-
-    Attributes:
-        repo: `owner/name` of the dataset repository, or `owner/name@BRANCH`; without a branch its main one.
-        format: `native`, our columns as Parquet, or `lerobot`.
-        license: identifier that the Hub knows, such as `apache-2.0`; it is for the owner of the data to say.
-        private: whether only the owner sees the repository, which this push makes.
-        update: whether the repository may exist, and its data are replaced.
-    """
-
-    repo: str
-    format: str = NATIVE
-    license: str = UNKNOWN_LICENSE
-    private: bool = False
-    update: bool = False
-
-    def __post_init__(self) -> None:
-        if self.name.count("/") != 1 or not all(self.name.split("/")):
-            raise VjepaError(f"'{self.repo}' is no repository; expected owner/name, or owner/name@BRANCH")
-        if reason := _refused_name(self.name):
-            raise VjepaError(f"'{self.repo}' is no repository that the Hub would take: {reason}")
-        if "@" in self.repo and not self.branch:
-            raise VjepaError(f"'{self.repo}' has no branch behind the @; expected owner/name@BRANCH, or owner/name")
-        if self.format not in (NATIVE, LEROBOT):
-            raise VjepaError(f"unknown format '{self.format}'; valid are: {NATIVE}, {LEROBOT}")
-
-    @property
-    def name(self) -> str:
-        """The repository alone, `owner/name`."""
-        return self.repo.partition("@")[0]
-
-    @property
-    def branch(self) -> str:
-        """The branch that is pushed to; empty for the main one."""
-        return self.repo.partition("@")[2]
-
-
-def _refused_name(repository: str) -> str:
-    """Return what the Hub's rules have against `owner/name`; empty where it is a name.
-
-    Source: `validate_repo_id` of huggingface_hub.
-    """
-    length = len(repository.partition("/")[2])
-    if length > MAX_NAME:
-        return f"its name has {length} characters; expected at most {MAX_NAME}"
-    if repository.endswith(".git"):
-        return "it ends in .git; leave that out"
-    for part in repository.split("/"):
-        if not _NAME.fullmatch(part):
-            return f"'{part}' is no word of letters, digits and '_', with '-' and '.' within"
-        if "--" in part or ".." in part:
-            return f"'{part}' has two '-' or '.' in a row"
-    return ""
 
 
 def push_dataset(dataset: Dataset, config: PushConfig) -> str:

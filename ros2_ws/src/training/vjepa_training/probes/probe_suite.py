@@ -25,6 +25,7 @@ from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
 from vjepa_training.data.collect import CollectConfig, collect
 from vjepa_training.data.dataset import IMAGE, LATENT, Dataset
 from vjepa_training.probes.attentive_probe import AttentiveTarget, attentive_probe
+from vjepa_training.probes.configs import ProbeConfig
 from vjepa_training.probes.probe import ProbeError, fit_classes, fit_ridge, split_episodes
 from vjepa_training.probes.probe_targets import (
     CLASSES,
@@ -52,37 +53,6 @@ ENCODE_BATCH = 64
 ENCODER, UNTRAINED, RAW_PIXELS = "encoder", "untrained", "pixels"
 MEAN, GRID, FRAMES = "mean", "grid", "two frames"
 LINEAR, ATTENTIVE = "linear", "attentive"
-
-
-@dataclass(frozen=True)
-class ProbeConfig:
-    """What to probe, on what.
-
-    Attributes:
-        encoder: bundle, local folder or hub id; empty for the latents that the dataset holds.
-        device: where encoders and probes run, as `EncoderConfig` names it.
-        grid: the pooling, see `EncoderConfig`.
-        data: folder of a dataset; None to simulate episodes.
-        task: dm_control task that is simulated.
-        episodes: how many.
-        seed: episode i uses seed + i.
-        episode_steps: control steps of an episode.
-        randomize: draw camera, colours, lights and, where there is a target, its size anew each episode.
-        workers: processes that simulate.
-        attentive: whether attentive probes are trained as well.
-    """
-
-    encoder: str = ""
-    device: str = "auto"
-    grid: int = 4
-    data: str | None = None
-    task: str = "reacher-easy"
-    episodes: int = 1000
-    seed: int = 1_000_000
-    episode_steps: int = 50
-    randomize: bool = False
-    workers: int = 2
-    attentive: bool = True
 
 
 @dataclass(frozen=True)
@@ -259,7 +229,7 @@ def _data(config: ProbeConfig, encoder: Encoder | None, say: Callable[[str], Non
         randomize_appearance=config.randomize,
         randomize_target_size=config.randomize and is_about_reaching(config.task),
     )
-    what = CollectConfig(sim, POLICY, epsilon=EPSILON, hold=HOLD, latents=False, frames=True)
+    what = CollectConfig(sim=sim, policy=POLICY, epsilon=EPSILON, hold=HOLD, latents=False, frames=True)
     with tempfile.TemporaryDirectory(prefix="vjepa-probe-") as folder:
         workers = min(config.workers, config.episodes)
         with Progress("simulating", "episodes", config.episodes) as bar:

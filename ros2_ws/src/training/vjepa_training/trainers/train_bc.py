@@ -25,7 +25,7 @@ from sim_bridge.env import SimConfig
 from sim_bridge.tasks import expert_of, task_named
 from vjepa_interfaces.bundle import arm_record, encoder_in_card
 from vjepa_interfaces.effort import EffortLimits
-from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_interfaces.errors import VjepaError
 from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
 from vjepa_planner.contract import Observation, PlannerContext
 from vjepa_planner.models.novelty import Novelty, save_novelty
@@ -35,10 +35,10 @@ from vjepa_training.data.dataset import LATENT, Dataset
 from vjepa_training.data.usable_columns import ACTION, VELOCITY, known_rows, require_columns, unusable_columns
 from vjepa_training.evaluation.rollout import RolloutConfig, rollout
 from vjepa_training.progress import Progress
+from vjepa_training.trainers.configs import AUTO, EXPERT, RECORDED, BcTraining
 from vjepa_training.trainers.fit_novelty import fit_novelty
 from vjepa_training.trainers.optimiser import adamw, set_cosine_rate
 
-AUTO, EXPERT, RECORDED = "auto", "expert", "recorded"
 SCALE_QUANTILE, LEAST_SCALE = 0.999, 1e-3
 """Of the recorded actions of a joint, the size that its normalisation takes for its largest; a still joint has none."""
 COMMAND = "command"
@@ -46,87 +46,6 @@ ROLLOUTS, POLICY = "rollouts", "policy"
 """The steps of a round that are kept."""
 CLIPPED_SHARE = 0.01
 """Recorded actions beyond the effort limit, as a share: more is a limit that is not the arm's."""
-
-
-@dataclass(frozen=True)
-class BcTraining:
-    """How a policy is cloned.
-
-    Attributes:
-        labels: `expert`, `recorded` (the commands that were recorded, or where there are none the efforts), or `auto`:
-            the expert's where the dataset is of a simulated task, else the recorded ones.
-        rows: `mean` reads the mean row alone, `all` every row of the latent.
-        joint_state: whether joint positions and velocities are read too.
-        hidden: widths of the two hidden layers.
-        bottleneck: width of the narrow layer for the latent; 0 for none, which is the old architecture.
-        epochs: at most; training stops early where validation has not improved for `patience` of them.
-        patience: epochs.
-        batch_size: frames a step.
-        learning_rate: at its highest; it falls to 0 along a cosine over all epochs.
-        weight_decay: AdamW's.
-        noise: standard deviation of noise on the normalised latent, against learning targets by heart.
-        validation_share: share of the episodes that are kept for validation.
-        dagger: rounds of DAgger.
-        dagger_episodes: episodes of each round.
-        dagger_steps: control steps of each of those.
-        batch_lanes: episodes rolled out side by side.
-        task: whose expert is cloned, and of DAgger's episodes.
-        effort_limit: torque of an action of 1 in those, N·m; 0 for the task's own.
-        rate_hz: control steps a second of simulated time in those; 0 for the task's own.
-        image_size: of their frames, width and height in pixels.
-        seed: of weights and batches; DAgger's episodes have seeds of their own behind it.
-        device: where it trains.
-    """
-
-    labels: str = "auto"
-    rows: str = "all"
-    joint_state: bool = True
-    hidden: tuple[int, int] = (256, 256)
-    bottleneck: int = 32
-    epochs: int = 60
-    patience: int = 15
-    batch_size: int = 512
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-2
-    noise: float = 0.1
-    validation_share: float = 0.1
-    dagger: int = 0
-    dagger_episodes: int = 100
-    dagger_steps: int = 200
-    batch_lanes: int = 25
-    task: str = "reacher-easy"
-    effort_limit: float = 0.0
-    rate_hz: float = 0.0
-    image_size: tuple[int, int] = (64, 64)
-    seed: int = 0
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        """Refuse values that no training can have, with a VjepaError."""
-        if self.labels not in (AUTO, EXPERT, RECORDED):
-            raise unknown_name("labels", self.labels, (AUTO, EXPERT, RECORDED))
-        if self.labels == RECORDED and self.dagger:
-            raise VjepaError("DAgger asks the expert, and recorded labels have none; expected dagger 0")
-        if self.rows not in ("mean", "all"):
-            raise VjepaError(f"rows is '{self.rows}'; expected mean or all")
-        for name in ("epochs", "patience", "batch_size", "dagger_episodes", "dagger_steps", "batch_lanes"):
-            if getattr(self, name) < 1:
-                raise VjepaError(f"{name} is {getattr(self, name)}; expected at least 1")
-        if not 0 < self.validation_share < 1:
-            raise VjepaError(f"validation_share is {self.validation_share}; expected above 0 and below 1")
-
-
-OLD = BcTraining(
-    rows="mean",
-    joint_state=False,
-    hidden=(256, 64),
-    bottleneck=0,
-    epochs=100,
-    patience=100,
-    weight_decay=0.0,
-    noise=0.0,
-)
-"""The settings of earlier work on this design: mean-pooled latents alone, no regularisation, 100 epochs."""
 
 
 @dataclass

@@ -8,7 +8,7 @@ What keeps it where the model knows what it says: few steps, a price on the ense
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from vjepa_interfaces.bundle import Bundle, arm_record, encoder_in_card, read_bundle
-from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_interfaces.errors import VjepaError
 from vjepa_planner.models.actor import Actor, ActorConfig, TwinCritic, load_actor, save_actor
 from vjepa_planner.models.dynamics import Dynamics, load_dynamics
 from vjepa_planner.models.novelty import copy_novelty
@@ -27,97 +27,16 @@ from vjepa_planner.models.reward import RewardModel, load_reward
 from vjepa_training.data.dataset import Dataset
 from vjepa_training.data.transitions import BLOCK_ROWS, Transitions, observed_blocks, open_transitions, split_episodes
 from vjepa_training.data.usable_columns import VELOCITY, require_columns
+from vjepa_training.trainers.configs import DISTANCE, HYBRID, REWARD, DreamerTraining
 from vjepa_training.trainers.optimiser import adamw
 from vjepa_training.trainers.training_run import Stateful, TrainingRun, fit, identity_of
 
-REWARD, DISTANCE, HYBRID = "reward", "goal-distance", "hybrid"
 BEST_STATES = 500
 """States of the highest reward whose mean is the goal of earlier work."""
 
 VALIDATION_DREAMS = 512
 TARGET_RATE = 0.02
 """Share of the way that the slow critic goes to the critic in each step."""
-
-
-@dataclass(frozen=True)
-class DreamerTraining:
-    """How an actor is trained.
-
-    Attributes:
-        objective: `reward`: predicted reward, less `distance_weight` times the predicted distance from fingertip to
-            target; `goal-distance`: the negative distance of the state from the mean of the best ones, normalised;
-            `hybrid`: 10 x reward - 0.1 x that distance + 0.5 x the mean size of the action.
-        horizon: predictions in a dream.
-        dreams: at once, in a step.
-        steps: of the optimiser.
-        discount: of a control step.
-        lambda_: how much a lambda-return trusts what was imagined rather than the critic.
-        entropy: weight of the actions' entropy.
-        bins: of the critic's two-hot values; 0 for plain numbers.
-        distance_weight: cost of a metre between fingertip and target, as the planner `cem` has it.
-        disagreement_weight: cost of the ensemble's standard deviation, in units of the usual change.
-        cloning_steps: first steps that only clone the policy, where one is given.
-        cloning_weight: how much staying near the policy counts, in TD3+BC's units: the return counts for 2.5.
-        validation_share: share of the episodes that are kept for validation.
-        learning_rate: at its highest; it falls to 0 along a cosine.
-        checkpoint_every: steps.
-        seed: of weights, split and dreams.
-        device: where it trains.
-    """
-
-    objective: str = REWARD
-    horizon: int = 5
-    dreams: int = 256
-    steps: int = 6000
-    discount: float = 0.99
-    lambda_: float = 0.95
-    entropy: float = 0.001
-    bins: int = 41
-    distance_weight: float = 5.0
-    disagreement_weight: float = 0.1
-    cloning_steps: int = 1500
-    cloning_weight: float = 1.0
-    validation_share: float = 0.1
-    learning_rate: float = 5e-4
-    checkpoint_every: int = 500
-    seed: int = 0
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        """Refuse values that no training can have, with a VjepaError."""
-        if self.objective not in (REWARD, DISTANCE, HYBRID):
-            raise unknown_name("objective", self.objective, (REWARD, DISTANCE, HYBRID))
-        for name in ("horizon", "dreams", "steps", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise VjepaError(f"{name} is {getattr(self, name)}; expected at least 1")
-
-
-_OLD = DreamerTraining(
-    DISTANCE,
-    horizon=15,
-    dreams=64,
-    steps=500,
-    entropy=0.01,
-    bins=0,
-    distance_weight=0.0,
-    disagreement_weight=0.0,
-    cloning_steps=0,
-    cloning_weight=0.0,
-    learning_rate=1e-3,
-)
-PRESETS = {"dreamer": DreamerTraining(), "dreamer-old": _OLD, "dreamer-hybrid": replace(_OLD, objective=HYBRID)}
-"""Settings by name; the last two as earlier work had them, which ended in a return of 0."""
-
-
-def dreamer_preset(name: str, **changes: Any) -> DreamerTraining:
-    """Return the settings `name` of `PRESETS` with `changes`.
-
-    Raises:
-        VjepaError: there are none of that name; those there are, are named.
-    """
-    if name not in PRESETS:
-        raise unknown_name("preset", name, PRESETS)
-    return replace(PRESETS[name], **changes)
 
 
 def train_dreamer(

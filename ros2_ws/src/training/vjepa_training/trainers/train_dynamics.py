@@ -8,7 +8,7 @@ beside it.
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from vjepa_training.data.dataset import LATENT, Dataset
 from vjepa_training.data.transitions import Transitions, open_transitions, split_episodes
 from vjepa_training.data.usable_columns import ACTION, VELOCITY, require_columns
 from vjepa_training.probes.probe import fit_ridge
+from vjepa_training.trainers.configs import DynamicsTraining
 from vjepa_training.trainers.fit_conditioning import fit_conditioning
 from vjepa_training.trainers.fit_novelty import fit_novelty
 from vjepa_training.trainers.optimiser import adamw
@@ -36,72 +37,6 @@ OPEN_LOOP_STEPS = 20
 
 VALIDATION_ROWS, VALIDATION_BATCH = 4096, 512
 STATISTICS_ROWS = 20_000
-
-
-@dataclass(frozen=True)
-class DynamicsTraining:
-    """How a dynamics model is trained.
-
-    Attributes:
-        preset: the model's settings, one of `vjepa_planner.models.dynamics.PRESETS`.
-        members: size of the ensemble; 0 for the preset's.
-        action_repeat: control steps a prediction spans; 0 for the preset's.
-        history: states a prediction starts from; 0 for the preset's.
-        rows: `mean` reads the mean row of the latent alone, `all` every row.
-        components: values of a state that come of the latent; 0 takes the latent as it is.
-        conditioning: how the projection on them is fitted: `probe` or `pca`, see `fit_conditioning`.
-        joint_state: whether joint positions and velocities are part of a state.
-        horizon: H, predictions in a row that the loss runs over.
-        epochs: passes over the training rows.
-        batch_size: rows a step, of each member.
-        learning_rate: at its highest; it falls to 0 along a cosine.
-        weight_decay: AdamW's.
-        validation_share: share of the episodes that are kept for validation.
-        checkpoint_every: steps.
-        seed: of weights, split and batches.
-        device: where it trains.
-        dtype: `float32`, or `bfloat16` for mixed precision.
-    """
-
-    preset: str = "dynamics-ensemble"
-    members: int = 0
-    action_repeat: int = 0
-    history: int = 0
-    rows: str = "all"
-    components: int = 32
-    conditioning: str = "probe"
-    joint_state: bool = True
-    horizon: int = 3
-    epochs: int = 30
-    batch_size: int = 256
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    validation_share: float = 0.1
-    checkpoint_every: int = 500
-    seed: int = 0
-    device: str = "cpu"
-    dtype: str = "float32"
-
-    def __post_init__(self) -> None:
-        """Refuse values that no training can have, with a VjepaError."""
-        if self.rows not in ("mean", "all"):
-            raise VjepaError(f"rows is '{self.rows}'; expected mean or all")
-        if self.dtype not in ("float32", "bfloat16"):
-            raise VjepaError(f"dtype is '{self.dtype}'; expected float32 or bfloat16")
-        for name in ("horizon", "epochs", "batch_size", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise VjepaError(f"{name} is {getattr(self, name)}; expected at least 1")
-
-
-OLD: dict[str, Any] = {
-    "rows": "mean",
-    "components": 0,
-    "joint_state": False,
-    "horizon": 1,
-    "epochs": 100,
-    "weight_decay": 0.01,
-}
-"""What earlier work on this design had otherwise, with the presets of its networks: mean-pooled latents as they are."""
 
 
 def train_dynamics(

@@ -6,8 +6,8 @@ gives what it would have given, and two runs on one machine and thread count are
 
 import time
 import types
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vjepa_interfaces.bundle import WEIGHTS_FILE, write_bundle
-from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_interfaces.errors import VjepaError
 from vjepa_perception.checkpoint import Checkpoint, find_checkpoint
 from vjepa_perception.encoder import empty_module
 from vjepa_perception.rotary import share_rotary_tables
 from vjepa_perception.weights import place_weights
 from vjepa_training.data.dataset import Dataset
 from vjepa_training.trainers.clip_sampler import ClipSampler
+from vjepa_training.trainers.configs import EncoderTraining
 from vjepa_training.trainers.encoder_objectives import JointEmbedding, MaskedPrediction
 from vjepa_training.trainers.optimiser import adamw, set_cosine_rate
 from vjepa_training.trainers.training_run import TrainingRun, identity_of, require_finite
 
-OBJECTIVES = ("joint-embedding", "masked")
 STATISTICS_BATCHES = 16
 LOG_EVERY = 20
 LEAST_RANK = 4.0
@@ -38,65 +38,6 @@ LEAST_RANK = 4.0
 
 class CollapseError(VjepaError):
     """The latents have collapsed: nearly all of their variance lies in a few directions."""
-
-
-@dataclass(frozen=True)
-class EncoderTraining:
-    """How an encoder is trained.
-
-    Attributes:
-        encoder: bundle or checkpoint whose architecture and preprocessing it gets.
-        model: fields of transformers' `VJEPA2Config` that it has otherwise.
-        finetune: whether it begins with that one's weights too, instead of random ones. `model` may then have longer
-            tubelets, whose embedding begins as the mean of the shorter ones' within (Carreira and Zisserman, Quo Vadis,
-            Action Recognition?, 2017, inflate pictures to videos so), and nothing else.
-        augment: whether what it sees is changed at random, see `augment`; what it predicts never is.
-        objective: `joint-embedding` or `masked`.
-        steps: optimiser steps.
-        batch_size: clips a step.
-        learning_rate: at its highest, after the warm-up; it falls to 0 along a cosine.
-        warmup_steps: over which it rises.
-        weight_decay: AdamW's.
-        grid: cells along a side of the latents that the objective reads.
-        seed: of weights, targets and batches.
-        device: where it runs.
-        dtype: `float32` or `bfloat16`, in which the encoder computes; weights stay float32.
-        compile: whether the encoder goes through `torch.compile`.
-        validation_share: share of the episodes, the last ones, that are not trained on.
-        checkpoint_every: steps.
-    """
-
-    encoder: str
-    model: Mapping[str, Any] = field(default_factory=dict)
-    finetune: bool = False
-    augment: bool = False
-    objective: str = "joint-embedding"
-    steps: int = 5000
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    warmup_steps: int = 300
-    weight_decay: float = 0.05
-    grid: int = 4
-    seed: int = 0
-    device: str = "cpu"
-    dtype: str = "float32"
-    compile: bool = False
-    validation_share: float = 0.02
-    checkpoint_every: int = 200
-
-    def __post_init__(self) -> None:
-        """Refuse values that no training can have, with a VjepaError."""
-        if self.objective not in OBJECTIVES:
-            raise unknown_name("objective", self.objective, OBJECTIVES)
-        if self.dtype not in ("float32", "bfloat16"):
-            raise unknown_name("dtype", self.dtype, ("float32", "bfloat16"))
-        if self.finetune and (others := self.model.keys() - {"tubelet_size"}):
-            raise VjepaError(f"weights fit one model alone; leave out {', '.join(sorted(others))}, or finetune")
-        for name in ("steps", "batch_size", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise VjepaError(f"{name} is {getattr(self, name)}; expected at least 1")
-        if not 0 < self.validation_share < 1:
-            raise VjepaError(f"validation_share is {self.validation_share}; expected above 0 and below 1")
 
 
 def train_encoder(

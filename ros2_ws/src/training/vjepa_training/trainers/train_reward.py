@@ -6,7 +6,7 @@ training sees them; the heads read states.
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,47 +22,11 @@ from vjepa_planner.models.reward import OFFSET_UNIT, RewardConfig, RewardModel, 
 from vjepa_training.data.dataset import Dataset
 from vjepa_training.data.transitions import Transitions, open_transitions, split_episodes
 from vjepa_training.data.usable_columns import ACTION, VELOCITY, require_columns
+from vjepa_training.trainers.configs import RewardTraining
 from vjepa_training.trainers.optimiser import adamw
 from vjepa_training.trainers.training_run import TrainingRun, fit, identity_of
 
 VALIDATION_BATCH = 4096
-
-
-@dataclass(frozen=True)
-class RewardTraining:
-    """How the heads are trained.
-
-    Attributes:
-        hidden: width of the two hidden layers of each head.
-        distance: whether there is a distance head.
-        noise: standard deviation of noise on the states, since planners ask about predicted ones.
-        epochs: passes over the training rows.
-        batch_size: rows a step.
-        learning_rate: at its highest; it falls to 0 along a cosine.
-        weight_decay: AdamW's.
-        validation_share: share of the episodes that are kept for validation.
-        checkpoint_every: steps.
-        seed: of weights, split and batches.
-        device: where it trains.
-    """
-
-    hidden: int = 256
-    distance: bool = True
-    noise: float = 0.05
-    epochs: int = 30
-    batch_size: int = 512
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-2
-    validation_share: float = 0.1
-    checkpoint_every: int = 500
-    seed: int = 0
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        """Refuse values that no training can have, with a VjepaError."""
-        for name in ("epochs", "batch_size", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise VjepaError(f"{name} is {getattr(self, name)}; expected at least 1")
 
 
 def train_reward(

@@ -22,71 +22,20 @@ from torch import nn
 
 from sim_bridge.env import SimConfig
 from vjepa_interfaces.bundle import arm_record, encoder_in_card
-from vjepa_interfaces.errors import VjepaError
 from vjepa_perception.encoder import Encoder
 from vjepa_planner.models.actor import Actor, ActorConfig, save_actor
 from vjepa_planner.models.dynamics import load_dynamics
 from vjepa_planner.models.novelty import copy_novelty
 from vjepa_training.envs.gym_env import ConditionedStates, ReacherLatents
 from vjepa_training.envs.vec_env import SideBySide
+from vjepa_training.trainers.configs import SacTraining
 from vjepa_training.trainers.training_run import Stateful, TrainingRun, require_finite
 
-MOST_SEED = 6000
 RECENT_EPISODES = 100
 """Episodes whose mean return is reported."""
 
 SHOWN = ("return", "ent_coef", "critic_loss")
 """Figures beside the progress bar; TensorBoard has all of them."""
-
-
-@dataclass(frozen=True)
-class SacTraining:
-    """How an actor is trained.
-
-    Attributes:
-        steps: control steps in all environments together; the last step of all of them may go beyond.
-        episode_steps: of an episode. Short ones begin often, and a target is learned wherever one was.
-        envs: environments side by side, K.
-        action_repeat: control steps that an action is held in training: so noise gets the arm somewhere, and fewer
-            clips are encoded. One that an episode's end cuts short counts whole. What is learned acts at every step.
-        random_steps: first control steps, whose actions are drawn uniformly and which nothing is learned between.
-        updates: gradient steps an action.
-        batch_size: transitions a gradient step, drawn from all there were.
-        hidden: width of the two hidden layers of actor and critics.
-        discount: of a control step.
-        temperature: weight of the actions' entropy at first; it is learned.
-        learning_rate: of actor, critics and temperature.
-        checkpoint_every: control steps.
-        seed: of weights, draws and episodes.
-        device: where it trains.
-    """
-
-    steps: int = 100_000
-    episode_steps: int = 100
-    envs: int = 16
-    action_repeat: int = 4
-    random_steps: int = 2000
-    updates: float = 1.0
-    batch_size: int = 256
-    hidden: int = 256
-    discount: float = 0.99
-    temperature: float = 0.1
-    learning_rate: float = 5e-4
-    checkpoint_every: int = 5000
-    seed: int = 0
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        """Refuse values that no training can have, with a VjepaError."""
-        for name in ("steps", "envs", "action_repeat", "batch_size", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise VjepaError(f"{name} is {getattr(self, name)}; expected at least 1")
-        if not self.updates * self.envs >= 1:
-            raise VjepaError(
-                f"updates is {self.updates} with {self.envs} environments; expected at least 1 for all of them together"
-            )
-        if not 0 <= self.seed <= MOST_SEED:
-            raise VjepaError(f"seed is {self.seed}; expected 0 to {MOST_SEED}, as episodes take seeds made from it")
 
 
 def train_sac(

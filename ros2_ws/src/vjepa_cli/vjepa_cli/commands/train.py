@@ -207,10 +207,8 @@ def bc_command(arguments: argparse.Namespace) -> int:
     """`vjepa train bc`."""
     from sim_bridge.tasks import arm_of
     from vjepa_training.data.dataset import Dataset
+    from vjepa_training.trainers.configs import EXPERT, OLD_BC, BcTraining
     from vjepa_training.trainers.train_bc import (
-        EXPERT,
-        OLD,
-        BcTraining,
         chosen_episodes,
         encoder_of,
         labelled_frames,
@@ -229,7 +227,7 @@ def bc_command(arguments: argparse.Namespace) -> int:
     sizes = {tuple(source["image_size"]) for source in dataset.info.sources if source.get("image_size")}
     if len(sizes) == 1:
         (changes["image_size"],) = sizes
-    training = dataclasses.replace(OLD if arguments.old else BcTraining(), **changes)
+    training = dataclasses.replace(OLD_BC if arguments.old else BcTraining(), **changes)
     encoder = encoder_of(dataset, find_bundle(arguments.encoder), training.device) if arguments.encoder else None
     started = time.monotonic()
     episodes = chosen_episodes(dataset, arguments.episodes, arguments.mark, arguments.min_return)
@@ -253,9 +251,11 @@ def bc_command(arguments: argparse.Namespace) -> int:
 def dynamics_command(arguments: argparse.Namespace) -> int:
     """`vjepa train dynamics`."""
     from vjepa_training.data.dataset import Dataset
-    from vjepa_training.trainers.train_dynamics import OLD, DynamicsTraining, train_dynamics
+    from vjepa_training.trainers.configs import OLD_DYNAMICS, DynamicsTraining
+    from vjepa_training.trainers.train_dynamics import train_dynamics
 
-    training = DynamicsTraining(**{**(OLD if arguments.old else {}), **_given(arguments, DynamicsTraining)})
+    base = OLD_DYNAMICS if arguments.old else DynamicsTraining()
+    training = dataclasses.replace(base, **_given(arguments, DynamicsTraining))
 
     def train(out: str, work: Path, on_step: Callable[..., None]) -> dict[str, Any]:
         start = find_bundle(arguments.start)
@@ -287,9 +287,10 @@ def reward_command(arguments: argparse.Namespace) -> int:
 def dreamer_command(arguments: argparse.Namespace) -> int:
     """`vjepa train dreamer`."""
     from vjepa_training.data.dataset import Dataset
-    from vjepa_training.trainers.train_dreamer import DreamerTraining, dreamer_preset, train_dreamer
+    from vjepa_training.trainers.configs import DreamerTraining, dreamer_preset
+    from vjepa_training.trainers.train_dreamer import train_dreamer
 
-    training = dreamer_preset(arguments.preset, **_given(arguments, DreamerTraining))
+    training = dataclasses.replace(dreamer_preset(arguments.preset), **_given(arguments, DreamerTraining))
 
     def train(out: str, work: Path, on_step: Callable[..., None]) -> dict[str, Any]:
         parts = {name: find_bundle(getattr(arguments, name)) for name in ("dynamics", "reward", "policy", "start")}
