@@ -4,7 +4,6 @@ Computed from one measured rate: a clip of the encoder's shape with random weigh
 that it takes. What a trainer does with the latents afterwards is the same work as with the small encoder.
 """
 
-import argparse
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 from benchmarks.encoder import CLIP_FRAMES, VIT_L, Setting, _engine, _frames, _fresh, _module, clip_flop, vit_l
 from benchmarks.figures import Figure, command_of, record
 from benchmarks.timing import in_turns
-from vjepa_cli.cli import build_parser
+from vjepa_cli.cli import Command, parse
 from vjepa_cli.commands.run import DEFAULT_PROTOCOL
 from vjepa_cli.experiments.experiments import place_of, read_rows, to_do
 from vjepa_perception.encoder import EncoderConfig
@@ -69,7 +68,7 @@ def steps(width: int) -> Iterator[dict[str, Any]]:
     found: dict[str, int] = {}
     for row, step in to_do(rows, wanted, place):
         words = place.arguments(row, step)
-        frames = encoded(build_parser().parse_args(words))
+        frames = encoded(parse(words))
         if frames:
             what = f"{row.name}: {' '.join(words[: 2 if words[0] == 'train' else 1])}"
             found[what] = found.get(what, 0) + frames
@@ -78,9 +77,9 @@ def steps(width: int) -> Iterator[dict[str, Any]]:
         yield {"what": what, "frames": frames, "disk_gb": kept * latent_rows * width * FLOAT16_BYTES / 1e9}
 
 
-def encoded(given: argparse.Namespace) -> int:
+def encoded(command: Command) -> int:
     """Return how many frames a command encodes, each once; 0 for one that reads latents of a dataset."""
-    name = given.function.__name__
+    name, given = command.function.__name__, command.arguments
     if name == "eval_command":
         frames = given.episodes * (protocol_named(given.protocol or DEFAULT_PROTOCOL).episode_steps + 1)
         return int(frames) * max(1, len(given.looks))

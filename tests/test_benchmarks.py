@@ -458,10 +458,10 @@ def test_the_committed_document_is_that_of_the_committed_results():
 
 def test_the_large_encoder_is_given_every_frame_that_an_experiment_encodes():
     from benchmarks.large_encoder import GPU_TFLOPS, encoded, hours, steps
-    from vjepa_cli.cli import build_parser
+    from vjepa_cli.cli import parse
 
     def frames(words: str) -> int:
-        return encoded(build_parser().parse_args(words.split()))
+        return encoded(parse(words.split()))
 
     assert frames("collect --out x --episodes 500 --episode-steps 200") == 500 * 201
     assert frames("eval --planner bc --episodes 20 --protocol full") == 20 * 1001

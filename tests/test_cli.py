@@ -210,12 +210,12 @@ def test_what_there_is_not_is_refused_with_what_there_is(refusal, through, optio
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["eval", "--seed", "-1"], "argument --seed: -1 is out of range; expected 0 to 2147483647"),
+        (["eval", "--seed", "-1"], "--seed is -1; expected at least 0 and at most 2147483647"),
         (["eval", "--seed", "1.5"], "argument --seed: '1.5' is not a whole number"),
-        (["eval", "--episodes", "0"], "argument --episodes: 0 is out of range; expected at least 1"),
+        (["eval", "--episodes", "0"], "--episodes is 0; expected at least 1"),
         (["eval", "--protocol", "long"], "argument --protocol: invalid choice: 'long'"),
         (["eval", "--through", "magic"], "argument --through: invalid choice: 'magic'"),
-        (["eval", "--through", "process", "--batch-size", "0"], "argument --batch-size: 0 is out of range"),
+        (["eval", "--through", "process", "--batch-size", "0"], "--batch-size is 0; expected at least 1"),
         (["eval", "--batch-size", "2"], "--batch-size is for --through process"),
         (["eval", "--goal", "same"], "--goal is for --through process"),
         (["run", "--domain", "233"], "argument --domain: 233 is out of range; expected 0 to 232"),

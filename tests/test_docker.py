@@ -241,9 +241,9 @@ def becomes(command: str, monkeypatch) -> tuple[str, list[str], dict, dict]:
         raise Became(path, arguments[1:], yaml.safe_load(Path(file).read_text()), variables)
 
     monkeypatch.setattr(os, "execve", execve)
-    parsed = cli.build_parser().parse_args(shlex.split(command))
+    parsed = cli.parse(shlex.split(command))
     with pytest.raises(Became) as became:
-        parsed.function(parsed)
+        parsed.run()
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ()), "this process can be interrupted again"
     return became.value.args
 
@@ -281,9 +281,9 @@ def test_the_services_are_the_nodes_of_the_graph_with_its_parameters(words, opti
     ],
 )
 def test_what_no_node_can_be_made_of_is_refused(command, words):
-    parsed = cli.build_parser().parse_args(shlex.split(command))
+    parsed = cli.parse(shlex.split(command))
     with pytest.raises(VjepaError, match=re.escape(words)):
-        parsed.function(parsed)
+        parsed.run()
 
 
 def test_a_camera_gets_its_address_in_its_environment_and_not_in_its_arguments_or_parameters(monkeypatch):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vjepa_cli.cli import build_parser
+from vjepa_cli.cli import parse
 from vjepa_planner import registry
 from vjepa_planner.contract import Observation, Plan, PlannerContext
 
@@ -72,7 +72,7 @@ def objection(command: str) -> str:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
-            build_parser().parse_args(words)
+            parse(words)
     except SystemExit:
         return said.getvalue()
     return ""

@@ -7,7 +7,7 @@ import pytest
 
 from vjepa_bringup.graph import GUARD, StackOptions, build_graph
 from vjepa_bringup.run_graph import run_graph
-from vjepa_cli.cli import build_parser
+from vjepa_cli.cli import parse
 from vjepa_interfaces import topics
 from vjepa_interfaces.effort_guard import EffortGuard, GuardParameters
 from vjepa_interfaces.errors import VjepaError
@@ -31,8 +31,7 @@ def test_the_graph_gives_the_returns_of_one_process_whatever_the_arm(task, rando
     for through in ("ros", "process"):
         file = tmp_path / f"{through}.json"
         command = f"eval --through {through} --task {task} --protocol old --episodes 1 --params-file {random_alone}"
-        arguments = build_parser().parse_args([*command.split(), "--json", str(file)])
-        assert arguments.function(arguments) == 0
+        assert parse([*command.split(), "--json", str(file)]).run() == 0
         result = json.loads(file.read_text())
         assert (result["task"], result["success"], result["success_rate"]) == (task, [None], None)
         returns.append(result["returns"])
@@ -60,9 +59,9 @@ def test_what_was_trained_on_the_reacher_does_not_drive_a_finger():
     options = StackOptions(task="finger-spin", planner="bc", episodes=1, log_level="fatal")
     with pytest.raises(VjepaError, match="bc-small was trained on an arm with the joints shoulder, wrist, but this"):
         run_graph(options, "finger-spin", 20)
-    arguments = build_parser().parse_args(["eval", "--through", "process", "--task", "finger-spin", "--episodes", "1"])
+    evaluation = parse(["eval", "--through", "process", "--task", "finger-spin", "--episodes", "1"])
     with pytest.raises(VjepaError, match="bc-small was trained on an arm with the joints shoulder, wrist, but this"):
-        arguments.function(arguments)
+        evaluation.run()
 
 
 def test_an_arm_that_is_not_simulated_is_described_by_a_parameter_file(tmp_path):

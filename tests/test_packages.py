@@ -57,6 +57,7 @@ FROM_PIP = {
     "stable_baselines3": "stable-baselines3",
     "torch": "torch",
     "transformers": "transformers",
+    "tyro": "tyro",
     "zstandard": "zstandard",
 }
 WITHOUT_WHEELS = {"cv_bridge", "launch", "launch_ros"}

@@ -175,7 +175,7 @@ def test_without_rerun_one_line_has_the_command_that_brings_it(capsys, monkeypat
 def test_without_a_screen_a_file_is_advised(rerun, capsys, monkeypatch, tmp_path):
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(view_commands, "_messages", lambda arguments, wanted: iter(()))
+    monkeypatch.setattr(view_commands, "_messages", lambda bag, namespace, wanted: iter(()))
     assert "no screen here" in refusal(capsys, "view", tmp_path)
 
 

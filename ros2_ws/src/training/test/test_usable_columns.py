@@ -1,6 +1,5 @@
 """What a driver does not send is counted by column; trainers refuse a column that nobody knows, and leave rows out."""
 
-import argparse
 import dataclasses
 import json
 
@@ -51,12 +50,12 @@ def test_info_states_it_too(small_data, tmp_path, capsys):
     without(small_data, tmp_path / "bare", 1.0, ACTION)
     without(small_data, tmp_path / "partly", 0.1, VELOCITY)
     for name in ("bare", "partly"):
-        commands.info_command(argparse.Namespace(dataset=tmp_path / name, json=False))
+        commands.info_command(commands.InfoCommand(dataset=str(tmp_path / name)))
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["action", "float64", "2", "not", "known"] in lines
     (line,) = (line for line in lines if line[:1] == [VELOCITY] and len(line) > 3)
     assert line[3:6] == ["not", "known", "in"]
-    commands.info_command(argparse.Namespace(dataset=tmp_path / "bare", json=True))
+    commands.info_command(commands.InfoCommand(dataset=str(tmp_path / "bare"), json=True))
     facts = json.loads(capsys.readouterr().out)
     assert facts["unusable_columns"] == [ACTION]
 

@@ -1,6 +1,5 @@
 """Who may reach a stack is a matter of environment variables; tests/test_network.py looks at the sockets."""
 
-import argparse
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -90,7 +89,7 @@ def test_a_stack_that_was_not_started_here_is_met_as_the_shell_has_it(asked, exp
     monkeypatch.setenv(RANGE, asked)
     monkeypatch.setattr(graph_commands, "running_stacks", list)
     assert discovery_of_shell() == expected
-    stack = graph_commands._find_stack(argparse.Namespace(domain=7, namespace="left"))
+    stack = graph_commands._find_stack(graph_commands.OfStack(domain=7, namespace="left"))
     assert (stack.domain, stack.namespace, stack.discovery) == (7, "left", expected)
 
 

@@ -148,8 +148,7 @@ def test_the_states_publisher_of_ros_has_a_row_as_the_nodes_here_have():
 
 
 def printed(capsys, *words: str) -> str:
-    parsed = cli.build_parser().parse_args(["security", "policy", *words])
-    assert parsed.function(parsed) == 0
+    assert cli.parse(["security", "policy", *words]).run() == 0
     return capsys.readouterr().out
 
 

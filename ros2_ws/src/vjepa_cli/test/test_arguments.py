@@ -1,18 +1,25 @@
-"""Types of command-line arguments."""
-
-import argparse
+"""Texts of the command line that stand for other values."""
 
 import pytest
 
 from vjepa_cli import arguments as types
 
 
-def test_a_number_is_what_was_typed_whatever_the_environment_holds(monkeypatch):
-    monkeypatch.setenv("VJEPA_TEST_DIVISOR", "1000")
-    assert types.positive("12000") == 12000
+def test_episodes_are_numbers_and_ranges():
+    assert types.numbers("0-2,7") == (0, 1, 2, 7)
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "many"])
-def test_a_positive_number_is_at_least_one(text):
-    with pytest.raises(argparse.ArgumentTypeError):
-        types.positive(text)
+@pytest.mark.parametrize(
+    ("parse", "text", "message"),
+    [
+        (types.numbers, "3-1", "1 is out of range; expected 3 to"),
+        (types.numbers, "many", "'many' is not a whole number"),
+        (types.domain, "233", "233 is out of range; expected 0 to 232"),
+        (types.seconds, "0", "'0' is not a number of seconds above 0"),
+        (types.setting, "depth", "'depth' is not NAME=NUMBER"),
+        (types.names, "a,,b", "'a,,b' is no list of names"),
+    ],
+)
+def test_a_text_that_stands_for_nothing_is_refused(parse, text, message):
+    with pytest.raises(ValueError, match=message):
+        parse(text)

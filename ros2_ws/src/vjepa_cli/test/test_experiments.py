@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vjepa_cli.cli import build_parser, main
+from vjepa_cli.cli import main, parse
 from vjepa_cli.commands import reproduce as reproduce_commands
 from vjepa_cli.experiments import steps
 from vjepa_cli.experiments.experiments import place_of, read_rows, to_do
@@ -146,12 +146,12 @@ def test_an_unknown_name_in_braces_is_refused_with_the_valid_ones(write_rows, pl
 @pytest.mark.parametrize("encoder", [None, LARGE])
 def test_every_command_of_the_projects_rows_is_one_that_vjepa_understands(encoder):
     rows = read_rows()
-    place, parser = place_of(encoder, "cpu"), build_parser()
+    place = place_of(encoder, "cpu")
     makings = {path for row in rows.values() for step in row.steps for path in place.made_by(step)}
     for row in rows.values():
         for step in row.steps:
             arguments = place.arguments(row, step)
-            parser.parse_args(arguments)
+            parse(arguments)
             for path in place.made_by(step):
                 assert str(path) in arguments, f"{row.name}: its command does not name {path}"
             for value in [*arguments, *map(str, step.params.values())]:

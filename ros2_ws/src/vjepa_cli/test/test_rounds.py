@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from vjepa_cli.cli import build_parser, main
+from vjepa_cli.cli import main, parse
 from vjepa_cli.experiments import steps
 from vjepa_cli.experiments.rounds import ROUND_SEEDS
 from vjepa_cli.experiments.warm_start import training_options, warm_start
@@ -72,11 +72,11 @@ class Commands:
 
     def __call__(self, command: list[str]) -> int:
         arguments = command[command.index("vjepa_cli.cli") + 1 :]
-        parsed = build_parser().parse_args(arguments)
+        parsed = parse(arguments)
         self.ran.append(arguments)
         if len(self.ran) - 1 == self.ends_before:
             raise KeyboardInterrupt
-        getattr(self, f"_{parsed.function.__name__.removeprefix('_')}")(parsed)
+        getattr(self, f"_{parsed.function.__name__.removeprefix('_')}")(parsed.arguments)
         if len(self.ran) - 1 == self.ends_after:
             raise KeyboardInterrupt
         return 0
@@ -404,9 +404,9 @@ def changed(**parameters) -> None:
 
 
 def test_what_no_rounds_can_start_from_is_refused_before_anything_runs(commands, improve):
-    def refused(*options: str) -> str:
-        status, _, complained = improve(1, *options)
-        assert status == 1
+    def refused(*options: str, status: int = 1) -> str:
+        ended, _, complained = improve(1, *options)
+        assert ended == status
         return complained
 
     assert "improves by DAgger: vjepa train bc --dagger N" in refused("--planner", "bc")
@@ -416,7 +416,7 @@ def test_what_no_rounds_can_start_from_is_refused_before_anything_runs(commands,
     assert "with the bundles of its options; give --reward for dreamer" in refused("--reward", "reward")
     assert "episodes of the seeds 101 to 103" in refused("--seed", "101")
     assert "would have seeds beyond" in refused("--seed", "2147483000")
-    assert "--epsilon is 2.0; expected a share" in refused("--epsilon", "2")
+    assert "--epsilon is 2.0; expected at least 0 and at most 1" in refused("--epsilon", "2", status=2)
     assert "--domain is of a running stack" in refused("--domain", "7")
     assert "--hold is for --through process" in refused("--through", "ros", "--hold", "2")
     write_trained(Path("others"), "reward", dynamics_sha256="0123")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from sim_bridge.score import Episode
-from vjepa_cli.cli import build_parser
+from vjepa_cli.cli import parse
 from vjepa_cli.result_files import require_writable, write_json
 from vjepa_cli.scoreboard import result_json, scoreboard
 from vjepa_interfaces.errors import VjepaError
@@ -182,7 +182,7 @@ def test_the_last_line_is_a_command_to_try_next(command, more, expected):
     line = scoreboard({**result(), "command": command, **more}).splitlines()[-1]
     name, shown, comment = re.fullmatch(r"  (\S+) +(.*)  # (.*)", line).groups()
     assert (name, shown) == ("next", expected)
-    build_parser().parse_args(shlex.split(shown)[1:])
+    parse(shlex.split(shown)[1:])
     assert comment
 
 

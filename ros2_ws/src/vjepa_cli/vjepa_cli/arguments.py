@@ -1,27 +1,9 @@
-"""Types of command-line arguments: what argparse refuses at once, with a message of one line."""
+"""Texts of the command line that stand for other values; each function refuses one with a ValueError."""
 
-import argparse
 import math
-
-from vjepa_bringup.domains import MAX_DOMAIN
 
 MAX_SEED = 2**31 - 1
 MAX_NUMBER = 10_000_000
-
-
-def positive(text: str) -> int:
-    """Return a whole number of at least 1."""
-    return _whole(text, 1, None)
-
-
-def whole(text: str) -> int:
-    """Return a whole number of at least 0."""
-    return _whole(text, 0, None)
-
-
-def seed(text: str) -> int:
-    """Return a seed: a whole number from 0 to `MAX_SEED`."""
-    return _whole(text, 0, MAX_SEED)
 
 
 def numbers(text: str) -> tuple[int, ...]:
@@ -36,6 +18,8 @@ def numbers(text: str) -> tuple[int, ...]:
 
 def domain(text: str) -> int:
     """Return a ROS domain."""
+    from vjepa_bringup.domains import MAX_DOMAIN
+
     return _whole(text, 0, MAX_DOMAIN)
 
 
@@ -46,7 +30,7 @@ def seconds(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds above 0")
+        raise ValueError(f"'{text}' is not a number of seconds above 0")
     return value
 
 
@@ -56,8 +40,16 @@ def setting(text: str) -> tuple[str, int | float]:
     try:
         value = int(number) if number.lstrip("-").isdigit() else float(number)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=NUMBER, such as tubelet_size=4") from None
+        raise ValueError(f"'{text}' is not NAME=NUMBER, such as tubelet_size=4") from None
     return name, value
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Return the names in a list with commas between them."""
+    found = tuple(name.strip() for name in text.split(","))
+    if not all(found) or len(set(found)) != len(found):
+        raise ValueError(f"'{text}' is no list of names such as shoulder,wrist, each once")
+    return found
 
 
 def namespace(text: str) -> str:
@@ -71,7 +63,7 @@ def namespace(text: str) -> str:
     try:
         validate_namespace(f"/{name}")
     except InvalidNamespaceException as error:
-        raise argparse.ArgumentTypeError(
+        raise ValueError(
             f"'{text}' is not a ROS namespace, such as left_arm: letters, digits, _ and / between"
         ) from error
     return name
@@ -88,7 +80,7 @@ def node_name(text: str) -> str:
         validate_node_name(name)
         validate_namespace(f"/{namespace_of.strip('/')}")
     except (InvalidNamespaceException, InvalidNodeNameException) as error:
-        raise argparse.ArgumentTypeError(
+        raise ValueError(
             f"'{text}' is not the name of a ROS node, such as button or /arm/controller_manager"
         ) from error
     return text
@@ -98,8 +90,8 @@ def _whole(text: str, low: int, high: int | None) -> int:
     try:
         value = int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
+        raise ValueError(f"'{text}' is not a whole number") from None
     if value < low or (high is not None and value > high):
         expected = f"at least {low}" if high is None else f"{low} to {high}"
-        raise argparse.ArgumentTypeError(f"{value} is out of range; expected {expected}")
+        raise ValueError(f"{value} is out of range; expected {expected}")
     return value

@@ -3,10 +3,13 @@
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from vjepa_cli.commands import COMMANDS
 
+PROG = "vjepa"
 GROUP_OF = {
     "matplotlib": "plot",
     "pyarrow": "train",
@@ -19,33 +22,63 @@ GROUP_OF = {
 command by itself; only a command that was started in another way can miss one."""
 
 
-def build_parser(words: Sequence[str] | None = None) -> argparse.ArgumentParser:
-    """Return the parser; a command sets `function`, which takes the arguments and returns a status.
+class Command(NamedTuple):
+    """What a command line asks for.
 
-    Args:
-        words: what was typed, for a parser that knows the options of that command alone: to import the others takes a
-            second, and some need ROS. None for a parser that knows all.
+    Attributes:
+        function: of the command; it takes the arguments and returns the exit status.
+        arguments: an instance of the dataclass of the command's options.
     """
-    parser = argparse.ArgumentParser(
-        prog="vjepa", description="A camera frame becomes a V-JEPA 2 latent becomes a torque."
-    )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    wanted = COMMANDS.get(words[0], ("",))[0] if words else ""
-    for module, names in _modules().items():
-        if words is None or module == wanted:
-            importlib.import_module(f"vjepa_cli.commands.{module}").add_parsers(commands)
-        else:
-            for name in names:
-                commands.add_parser(name, help=COMMANDS[name][1])
-    return parser
+
+    function: Callable[[Any], int]
+    arguments: Any
+
+    def run(self) -> int:
+        """Run the command and return its exit status."""
+        return self.function(self.arguments)
 
 
-def _modules() -> dict[str, list[str]]:
-    """Return the commands that each module knows."""
-    found: dict[str, list[str]] = {}
-    for name, (module, _) in COMMANDS.items():
-        found.setdefault(module, []).append(name)
-    return found
+def parse(words: Sequence[str]) -> Command:
+    """Return what the words of a command line ask for. Only the module of that command is imported.
+
+    Raises:
+        SystemExit: help was asked for, or the words cannot be taken; which, and why, has been printed.
+        VjepaError: the values of options do not go together.
+    """
+    helps = {name: text for name, (_, text) in COMMANDS.items()}
+    name = _chosen(PROG, "COMMAND", helps, words, "A camera frame becomes a V-JEPA 2 latent becomes a torque.")
+    module = importlib.import_module(f"vjepa_cli.commands.{COMMANDS[name][0]}")
+    from vjepa_cli.command_line import read
+
+    actions = {key: action for key, action in module.ACTIONS.items() if key.split()[0] == name}
+    count = 1
+    if name not in actions:
+        helps = {key.partition(" ")[2]: _summary(_config_class(each.function)) for key, each in actions.items()}
+        name, count = f"{name} {_chosen(f'{PROG} {name}', 'ACTION', helps, words[1:])}", 2
+    action, rest = actions[name], words[count:]
+    default = action.defaults(rest) if action.defaults else None
+    return Command(action.function, read(_config_class(action.function), rest, f"{PROG} {name}", default))
+
+
+def _chosen(prog: str, metavar: str, helps: Mapping[str, str], words: Sequence[str], description: str = "") -> str:
+    """Return the first of `words`, which must be a name of `helps`; print help, or refuse it, as argparse does."""
+    parser = argparse.ArgumentParser(prog=prog, description=description)
+    names = parser.add_subparsers(title=f"{metavar.lower()}s", required=True, metavar=metavar, dest="name")
+    for name, text in helps.items():
+        names.add_parser(name, help=text.replace("%", "%%"), add_help=False)
+    return parser.parse_args(words[:1]).name
+
+
+def _config_class(function: Callable[[Any], int]) -> type:
+    """Return the dataclass of the options that the function of a command takes."""
+    return next(iter(typing.get_type_hints(function).values()))
+
+
+def _summary(config_class: type) -> str:
+    """Return the first line of a dataclass' docstring, which states what its command does."""
+    import inspect
+
+    return (inspect.getdoc(config_class) or "").partition("\n")[0].rstrip(".")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -56,10 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         from vjepa_interfaces.errors import VjepaError
 
-        words = sys.argv[1:] if arguments is None else list(arguments)
-        parsed = build_parser(words).parse_args(words)
         try:
-            status = parsed.function(parsed)
+            status = parse(sys.argv[1:] if arguments is None else list(arguments)).run()
         except VjepaError as error:
             print(f"vjepa: {error}", file=sys.stderr)
             status = 1

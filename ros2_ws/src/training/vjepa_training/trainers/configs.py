@@ -36,9 +36,9 @@ class EncoderTraining:
     Attributes:
         encoder: bundle or checkpoint whose architecture and preprocessing it gets.
         model: fields of transformers' `VJEPA2Config` that it has otherwise.
-        finetune: begin with that one's weights too, instead of random ones. `model` may then have longer tubelets, whose
-            embedding begins as the mean of the shorter ones' (as Carreira and Zisserman, Quo Vadis, Action Recognition?,
-            2017, inflate pictures to videos), and nothing else.
+        finetune: begin with that one's weights too, instead of random ones. `model` may then have longer tubelets, and
+            nothing else: their embedding begins as the mean of the shorter ones', as Carreira and Zisserman (Quo Vadis,
+            Action Recognition?, 2017) inflate pictures to videos.
         augment: change light, colours, sharpness and more of each clip that it sees anew, see `augment`; what it
             predicts never is changed.
         objective: what it learns to predict, see `encoder_objectives`.

@@ -26,4 +26,4 @@ COMMANDS = {
     "report": ("report", "write the page of all results from the JSON files of experiments"),
     "docs": ("docs", "write the tables of the pages that follow from the code"),
 }
-"""By name: the module whose `add_parsers` knows the command, and what it is for."""
+"""By name: the module whose `ACTIONS` have the command, and what it is for."""

@@ -1,22 +1,28 @@
 """`vjepa bag repair`: a whole bag of one that was cut short."""
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from vjepa_cli.commands import COMMANDS
+from tyro.conf import Positional
 
-
-def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `bag`."""
-    bag = commands.add_parser("bag", help=COMMANDS["bag"][1])
-    actions = bag.add_subparsers(required=True, metavar="ACTION")
-    repair = actions.add_parser("repair", help="copy what can be read of a damaged bag into a whole one")
-    repair.add_argument("bag", type=Path, help="a rosbag2 folder of MCAP files, or one such file; it is only read")
-    repair.add_argument("--out", type=Path, metavar="FOLDER", help="the new bag (default: BAG_repaired beside it)")
-    repair.set_defaults(function=repair_command)
+from vjepa_cli.command_line import Action, option
 
 
-def repair_command(arguments: argparse.Namespace) -> int:
+@dataclass(frozen=True, kw_only=True)
+class RepairCommand:
+    """Copy what can be read of a damaged bag into a whole one.
+
+    Attributes:
+        bag: a rosbag2 folder of MCAP files, or one such file; it is only read.
+        out: the new bag.
+    """
+
+    bag: Annotated[Positional[Path], option(metavar="BAG")]
+    out: Annotated[Path | None, option(metavar="FOLDER", default="BAG_repaired beside it")] = None
+
+
+def repair_command(arguments: RepairCommand) -> int:
     """`vjepa bag repair`: exit status 0 when the new bag was read back whole."""
     from vjepa_bags.bag_repair import repair_bag
 
@@ -31,3 +37,6 @@ def repair_command(arguments: argparse.Namespace) -> int:
     if repair.damaged_chunks or repair.cut_short:
         print(f"left out: {repair.damaged_chunks} damaged chunks, {repair.cut_short} torn ends of files")
     return 0
+
+
+ACTIONS = {"bag repair": Action(repair_command)}

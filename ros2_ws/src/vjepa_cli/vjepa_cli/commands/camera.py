@@ -1,39 +1,53 @@
 """`vjepa camera check`: what a camera gives, and what the encoder sees of it."""
 
-import argparse
+from dataclasses import dataclass
+from typing import Annotated
 
-from vjepa_bringup.graph import default_parameters
-from vjepa_cli.commands import COMMANDS
-from vjepa_interfaces.bundle import find_bundle
+from tyro.conf import Positional
 
-SOURCE_HELP = "a device such as /dev/video0, a video file, an rtsp:// address, env:NAME or @PATH"
-
-
-def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `camera`."""
-    camera = commands.add_parser("camera", help=COMMANDS["camera"][1])
-    actions = camera.add_subparsers(required=True, metavar="ACTION")
-    check = actions.add_parser("check", help="grab frames for a second; show size, rate and what the encoder sees")
-    check.add_argument("source", help=SOURCE_HELP)
-    check.add_argument("--encoder", help="bundle, checkpoint folder or hub id (default: the stack's)")
-    add_view_arguments(check)
-    check.add_argument("--fps", type=float, default=0.0, help="frames a second to ask for (default: the source's own)")
-    check.add_argument("--out", metavar="FILE", help="write a picture: the raw frame, and what the encoder sees")
-    check.set_defaults(function=camera_check)
+from vjepa_cli.command_line import Action, option
+from vjepa_interfaces.parameters import Range
 
 
-def add_view_arguments(parser: "argparse._ActionsContainer") -> None:
-    """Add the options for what is cut out of a camera's picture and how it is turned."""
-    parser.add_argument("--crop", nargs=4, type=int, metavar=("X", "Y", "WIDTH", "HEIGHT"), help="pixels")
-    parser.add_argument("--rotate", type=int, metavar="DEGREES", help="clockwise: 0, 90, 180 or 270")
-    parser.add_argument("--flip", metavar="HOW", help="horizontal, vertical or both")
+@dataclass(frozen=True, kw_only=True)
+class ViewOptions:
+    """What is cut out of a camera's picture, and how it is turned.
+
+    Attributes:
+        crop: part of the camera's picture that is used, in pixels.
+        rotate: turn it clockwise: 0, 90, 180 or 270.
+        flip: mirror it: horizontal, vertical or both.
+    """
+
+    crop: Annotated[tuple[int, int, int, int] | None, option(metavar="X Y WIDTH HEIGHT", default="")] = None
+    rotate: Annotated[int | None, option(metavar="DEGREES", default="")] = None
+    flip: Annotated[str | None, option(metavar="HOW", default="")] = None
 
 
-def camera_check(arguments: argparse.Namespace) -> int:
+@dataclass(frozen=True, kw_only=True)
+class CheckCommand(ViewOptions):
+    """Grab frames for a second; show size, rate and what the encoder sees.
+
+    Attributes:
+        source: a device such as /dev/video0, a video file, an rtsp:// address, env:NAME or @PATH.
+        encoder: bundle, checkpoint folder or hub id.
+        fps: frames a second to ask for; 0 for the source's own.
+        out: write a picture: the raw frame, and what the encoder sees.
+    """
+
+    source: Annotated[Positional[str], option(metavar="SOURCE")]
+    encoder: Annotated[str | None, option(default="the stack's")] = None
+    fps: Annotated[float, Range(low=0)] = 0.0
+    out: Annotated[str | None, option(metavar="FILE", default="")] = None
+
+
+def camera_check(arguments: CheckCommand) -> int:
     """`vjepa camera check`."""
+    from vjepa_bringup.graph import default_parameters
+    from vjepa_interfaces.bundle import find_bundle
     from vjepa_perception.camera_check import View, check_camera, preview
 
-    view = View(tuple(arguments.crop or ()), arguments.rotate or 0, arguments.flip or "")
+    view = View(arguments.crop or (), arguments.rotate or 0, arguments.flip or "")
     encoder = find_bundle(arguments.encoder or default_parameters()["vjepa_perception"]["encoder"])
     check = check_camera(arguments.source, view, encoder, arguments.fps)
     height, width = check.raw.shape[:2]
@@ -45,3 +59,6 @@ def camera_check(arguments: argparse.Namespace) -> int:
         preview(check, arguments.out)
         print(f"picture   {arguments.out}: the raw frame, and right of it what the encoder sees")
     return 0
+
+
+ACTIONS = {"camera check": Action(camera_check)}

@@ -1,189 +1,229 @@
 """`vjepa dataset` and `vjepa collect`: bags or simulated episodes in, datasets out."""
 
-import argparse
 import json
 import os
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from vjepa_bringup.graph import StackOptions, merged_parameters, versions
+from tyro.conf import Positional, Suppress
+
 from vjepa_cli import arguments as types
-from vjepa_cli.commands import COMMANDS
+from vjepa_cli.command_line import Action, option, parsed_by
 from vjepa_interfaces.errors import VjepaError
-from vjepa_training.progress import Progress
+from vjepa_interfaces.parameters import Range, as_base
+from vjepa_training.data.configs import BuildConfig, CollectOptions, PushConfig
 
-EPISODE_STEPS = 200
 RANDOMIZED = ("camera", "appearance", "target_size")
+Folder = Annotated[str, option(metavar="DS")]
+Unset = option(default="the parameters'")
 
 
-def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `dataset` with its actions, and `collect`."""
-    dataset = commands.add_parser("dataset", help=COMMANDS["dataset"][1])
-    actions = dataset.add_subparsers(required=True, metavar="ACTION")
-    _add_build(actions)
-    info = actions.add_parser("info", help="what a dataset holds and what made it")
-    info.add_argument("dataset", metavar="DS")
-    info.add_argument("--json", action="store_true", help="as JSON")
-    info.set_defaults(function=info_command)
-    verify = actions.add_parser("verify", help="whether the files of a dataset are those that were written")
-    verify.add_argument("dataset", metavar="DS")
-    verify.set_defaults(function=verify_command)
-    merge = actions.add_parser("merge", help="several datasets of the same rows made one")
-    merge.add_argument("datasets", metavar="DS", nargs="+")
-    merge.add_argument("--out", required=True, metavar="DS", help="folder of the new dataset")
-    merge.set_defaults(function=merge_command)
-    encode = actions.add_parser("encode", help="a dataset that kept its frames, with the latents of another encoder")
-    encode.add_argument("dataset", metavar="DS")
-    encode.add_argument("--out", required=True, metavar="DS", help="folder of the new dataset")
-    encode.add_argument("--frames", action="store_true", help="keep the frames there too")
-    _add_encoder(encode)
-    encode.set_defaults(function=encode_command)
-    reward = actions.add_parser("reward", help="a dataset with a reward of how near to a goal picture each step leads")
-    reward.add_argument("dataset", metavar="DS")
-    reward.add_argument("--out", required=True, metavar="DS", help="folder of the new dataset")
-    reward.add_argument("--goal", required=True, type=Path, metavar="PICTURE", help="PNG or JPEG of the goal")
-    _add_encoder(reward)
-    reward.set_defaults(function=reward_command)
-    export = actions.add_parser("export", help="a dataset in the format of other tools")
-    export.add_argument("dataset", metavar="DS")
-    export.add_argument("--format", choices=["lerobot"], default="lerobot", help="LeRobot v3.0 (default)")
-    export.add_argument("--out", required=True, metavar="FOLDER", help="new folder")
-    export.set_defaults(function=export_command)
-    _add_push(actions)
-    _add_collect(commands)
+@dataclass(frozen=True, kw_only=True)
+class OfDataset:
+    """What a command on one dataset takes.
+
+    Attributes:
+        dataset: its folder.
+    """
+
+    dataset: Positional[Folder]
 
 
-def _add_push(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    push = actions.add_parser("push", help="upload a dataset to the Hugging Face Hub, with a card")
-    push.add_argument("dataset", metavar="DS")
-    push.add_argument("repo", metavar="OWNER/NAME", help="or OWNER/NAME@BRANCH (default: the main branch)")
-    push.add_argument(
-        "--format", choices=["native", "lerobot"], default="native", help="our columns, or LeRobot v3.0 (default: ours)"
-    )
-    push.add_argument("--license", metavar="ID", default="unknown", help="such as apache-2.0 (default %(default)s)")
-    push.add_argument("--private", action="store_true", help="for you alone")
-    push.add_argument("--update", action="store_true", help="replace the data of a repository that exists")
-    push.add_argument("--dry-run", metavar="FOLDER", help="write what would be uploaded into this new folder instead")
-    push.set_defaults(function=push_command)
+@dataclass(frozen=True, kw_only=True)
+class NewDataset:
+    """What a command that makes a dataset takes.
+
+    Attributes:
+        out: folder of the new dataset.
+    """
+
+    out: Folder
 
 
-def _add_build(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    build = actions.add_parser("build", help="a dataset from rosbag2 bags, MCAP or sqlite3, whoever recorded them")
-    build.add_argument("bags", metavar="BAG", nargs="+", help="rosbag2 folder, or a single .mcap or .db3 file")
-    build.add_argument("--out", required=True, metavar="DS", help="folder of the new dataset")
-    build.add_argument("--strict", action="store_true", help="fail, before encoding, if anything is wrong in a bag")
-    build.add_argument("--topics", metavar="FILE", type=Path, help="YAML of topics with other names: ours: theirs")
-    build.add_argument("--namespace", type=types.namespace, default="", help="of the stack that was recorded")
-    build.add_argument("--task", default="", help="dm_control task (default: what the bags say)")
-    build.add_argument(
-        "--effort-limit", type=float, metavar="NM", help="torque of an action of 1 (default: of the task)"
-    )
-    build.add_argument(
-        "--control-period", type=types.seconds, metavar="S", help="default: the task's, else the frames' distance"
-    )
-    build.add_argument(
-        "--joint-state-max-age",
-        type=types.seconds,
-        default=0.1,
-        metavar="S",
-        help="of the joint state that an independent sensor adds to a frame (default %(default)s)",
-    )
-    build.add_argument(
-        "--joints",
-        type=_names,
-        default=(),
-        metavar="NAME,NAME",
-        help="of the arm (default: the task's, else those commanded, else the most that one joint state has)",
-    )
-    build.add_argument(
-        "--reward-topic",
-        default="",
-        metavar="TOPIC",
-        help="of a reward: std_msgs Float64 or Float32, or x of a geometry_msgs Vector3Stamped",
-    )
-    build.add_argument(
-        "--derive-velocity", action="store_true", help="from positions and stamps, whatever the driver sends"
-    )
-    _add_kept(build)
-    build.set_defaults(function=build_command)
+@dataclass(frozen=True, kw_only=True)
+class WithEncoder:
+    """The encoder of a command that encodes.
+
+    Attributes:
+        encoder: bundle, checkpoint folder or hub id.
+        device: auto, cpu or cuda.
+        threads: of the encoder; 0 for torch's choice.
+        params_file: YAML of ROS parameters over the defaults.
+    """
+
+    encoder: Annotated[str | None, Unset] = None
+    device: Annotated[str | None, Unset] = None
+    threads: Annotated[int, Range(low=0)] = 0
+    params_file: Annotated[str, option(default="none")] = ""
 
 
-def _add_collect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    collect = commands.add_parser("collect", help=COMMANDS["collect"][1])
-    collect.add_argument("--out", required=True, metavar="DS", help="folder of the new dataset")
-    collect.add_argument(
-        "--policy", default="mix", help="a planner, or mix: a scripted one drawn each episode (default %(default)s)"
-    )
-    collect.add_argument("--epsilon", type=float, default=0.0, help="share of steps with a random action instead")
-    collect.add_argument("--hold", type=types.positive, default=1, help="steps that a random action is held")
-    collect.add_argument("--episodes", type=types.positive, default=100, help="default %(default)s")
-    collect.add_argument("--episode-steps", type=types.positive, default=EPISODE_STEPS, help="default %(default)s")
-    collect.add_argument("--workers", type=types.positive, help="processes (default: one a core)")
-    collect.add_argument("--ray-address", metavar="ADDRESS", help="simulate on the Ray cluster there instead")
-    collect.add_argument("--task", help="dm_control task, such as reacher-easy")
-    collect.add_argument("--seed", type=types.seed, help="episode i uses seed + i (default: the parameters', else 0)")
-    for what in RANDOMIZED:
-        collect.add_argument(
-            f"--randomize-{what.replace('_', '-')}", action="store_true", help="drawn anew each episode"
-        )
-    collect.add_argument(
-        "--plain-share", type=float, default=0.0, help="share of episodes that look as the task does all the same"
-    )
-    collect.add_argument("--render", help="dm_control, exact or plain (default: the parameters')")
-    collect.add_argument("--look", metavar="NAME[:LEVEL[:moving]]", help="what the camera sees, such as camera:hard")
-    collect.add_argument(
-        "--plain-frames", action="store_true", help="keep beside each frame the one without look and shadows"
-    )
-    _add_kept(collect)
-    collect.set_defaults(function=collect_command)
+@dataclass(frozen=True, kw_only=True)
+class BuildCommand(BuildConfig, WithEncoder, NewDataset):
+    """Make a dataset from rosbag2 bags, MCAP or sqlite3, whoever recorded them.
+
+    Attributes:
+        bags: rosbag2 folders, or single .mcap or .db3 files.
+        task: dm_control task.
+        effort_limit: torque of an action of 1.
+        control_period_s: seconds from one control step to the next.
+        joint_names: joints of the arm.
+        topics: YAML of topics with other names: ours: theirs.
+        namespace: of the stack that was recorded.
+        reward_topic: of a reward: std_msgs Float64 or Float32, or x of a geometry_msgs Vector3Stamped.
+        latents: keep an encoder's latents; without them frames are kept, to encode later.
+    """
+
+    bags: Annotated[Positional[tuple[str, ...]], option(metavar="BAG [BAG ...]", default="")] = ()
+    names: Suppress[dict[str, str]] = field(default_factory=dict)
+    task: Annotated[str, option(default="what the bags state")] = BuildConfig.task
+    effort_limit: Annotated[float | None, Range(above=0), option(metavar="NM", default="the task's")] = None
+    control_period_s: Annotated[
+        float | None,
+        Range(low=1e-4, high=60),
+        option(name="control-period", metavar="S", default="the task's, else the frames' distance"),
+    ] = None
+    joint_state_max_age_s: Annotated[
+        float, Range(above=0, high=60), option(name="joint-state-max-age", metavar="S")
+    ] = BuildConfig.joint_state_max_age_s
+    joint_names: Annotated[
+        tuple[str, ...],
+        parsed_by(types.names, "NAME,NAME"),
+        option(name="joints", default="the task's, else those commanded, else the most that one joint state has"),
+    ] = ()
+    topics: Annotated[Path | None, option(metavar="FILE", default="none")] = None
+    namespace: Annotated[str, parsed_by(types.namespace, "NAME"), option(default="none")] = ""
+    reward_topic: Annotated[str, option(metavar="TOPIC", default="none")] = ""
+    latents: bool = True
 
 
-def _add_kept(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--no-latents", action="store_true", help="keep frames alone, and encode later")
-    parser.add_argument("--frames", action="store_true", help="keep the frames, so that the encoder can be changed")
-    _add_encoder(parser)
+@dataclass(frozen=True, kw_only=True)
+class InfoCommand(OfDataset):
+    """Show what a dataset holds and what made it.
+
+    Attributes:
+        json: as JSON.
+    """
+
+    json: bool = False
 
 
-def _add_encoder(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--encoder", help="bundle, checkpoint folder or hub id (default: the parameters')")
-    parser.add_argument("--device", help="auto, cpu or cuda")
-    parser.add_argument("--threads", type=types.whole, default=0, help="of the encoder (default: torch's choice)")
-    parser.add_argument("--params-file", default="", help="YAML of ROS parameters over the defaults")
+@dataclass(frozen=True, kw_only=True)
+class VerifyCommand(OfDataset):
+    """Check whether the files of a dataset are those that were written."""
 
 
-def _names(text: str) -> tuple[str, ...]:
-    """Return the names in a list with commas between them."""
-    names = tuple(name.strip() for name in text.split(","))
-    if not all(names) or len(set(names)) != len(names):
-        raise argparse.ArgumentTypeError(f"'{text}' is no list of names such as shoulder,wrist, each once")
-    return names
+@dataclass(frozen=True, kw_only=True)
+class MergeCommand(NewDataset):
+    """Make one of several datasets of the same rows.
+
+    Attributes:
+        datasets: their folders.
+    """
+
+    datasets: Annotated[Positional[tuple[str, ...]], option(metavar="DS [DS ...]", default="")] = ()
 
 
-def build_command(arguments: argparse.Namespace) -> int:
+@dataclass(frozen=True, kw_only=True)
+class EncodeCommand(WithEncoder, NewDataset, OfDataset):
+    """Encode a dataset that kept its frames anew, with another encoder.
+
+    Attributes:
+        frames: keep the frames there too.
+    """
+
+    frames: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardCommand(WithEncoder, NewDataset, OfDataset):
+    """Make a dataset with a reward of how near to a goal picture each step leads.
+
+    Attributes:
+        goal: PNG or JPEG of the goal.
+    """
+
+    goal: Annotated[Path, option(metavar="PICTURE")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportCommand(OfDataset):
+    """Write a dataset in the format of other tools.
+
+    Attributes:
+        format: LeRobot v3.0.
+        out: new folder.
+    """
+
+    format: Literal["lerobot"] = "lerobot"
+    out: Annotated[str, option(metavar="FOLDER")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushCommand(PushConfig, OfDataset):
+    """Upload a dataset to the Hugging Face Hub, with a card.
+
+    Attributes:
+        repo: OWNER/NAME, or OWNER/NAME@BRANCH for another branch than the main one.
+        dry_run: write what would be uploaded into this new folder instead.
+    """
+
+    repo: Annotated[Positional[str], option(metavar="OWNER/NAME")]
+    license: Annotated[str, option(metavar="ID")] = PushConfig.license
+    dry_run: Annotated[str | None, option(metavar="FOLDER", default="")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectCommand(CollectOptions, WithEncoder, NewDataset):
+    """Make a dataset of simulated episodes, without ROS in the way.
+
+    Attributes:
+        latents: keep an encoder's latents; without them frames are kept, to encode later.
+        episodes: how many.
+        episode_steps: control steps of each.
+        workers: processes.
+        ray_address: simulate on the Ray cluster there instead.
+        task: dm_control task, such as reacher-easy.
+        seed: episode i uses seed + i.
+        randomize_camera: drawn anew each episode.
+        randomize_appearance: drawn anew each episode.
+        randomize_target_size: drawn anew each episode.
+        render: dm_control, exact or plain.
+        look: what the camera sees, such as camera:hard.
+    """
+
+    episodes: Annotated[int, Range(low=1)] = 100
+    episode_steps: Annotated[int, Range(low=1)] = 200
+    workers: Annotated[int | None, Range(low=1), option(default="one a core")] = None
+    ray_address: Annotated[str | None, option(metavar="ADDRESS", default="")] = None
+    task: Annotated[str | None, Unset] = None
+    seed: Annotated[int | None, Range(low=0, high=types.MAX_SEED), option(default="the parameters', else 0")] = None
+    randomize_camera: bool = False
+    randomize_appearance: bool = False
+    randomize_target_size: bool = False
+    render: Annotated[str | None, Unset] = None
+    look: Annotated[str | None, option(metavar="NAME[:LEVEL[:moving]]", default="the parameters'")] = None
+
+
+def build_command(arguments: BuildCommand) -> int:
     """`vjepa dataset build`: exit status 0 when there is a dataset, whatever had to be left out."""
     from vjepa_bags.bag_reader import Bag, topic_names
-    from vjepa_training.data.build import BuildConfig, build_dataset
+    from vjepa_training.data.build import build_dataset
+    from vjepa_training.progress import Progress
 
-    config = BuildConfig(
-        names=topic_names(arguments.namespace, arguments.topics, arguments.reward_topic),
-        frames=arguments.frames or arguments.no_latents,
-        strict=arguments.strict,
-        task=arguments.task,
-        effort_limit=arguments.effort_limit,
-        control_period_s=arguments.control_period,
-        joint_state_max_age_s=arguments.joint_state_max_age,
-        joint_names=arguments.joints,
-        derive_velocity=arguments.derive_velocity,
-    )
+    if not arguments.bags:
+        raise VjepaError("no bag is named; give at least one rosbag2 folder, .mcap or .db3 file")
+    names = topic_names(arguments.namespace, arguments.topics, arguments.reward_topic)
+    frames = arguments.frames or not arguments.latents
+    config = replace(as_base(BuildConfig, arguments), names=names, frames=frames)
     bags = [Bag(path, config.names) for path in arguments.bags]
     places = Counter(bag.path.resolve() for bag in bags)
     if twice := [str(path) for path, times in places.items() if times > 1]:
         raise VjepaError(f"{', '.join(twice)} is named twice; name each bag once")
-    encoder = None if arguments.no_latents else _load_encoder(arguments)
+    encoder = _load_encoder(arguments) if arguments.latents else None
     making: dict[str, Any] = {"bags": [str(bag.path.resolve()) for bag in bags], "topics": config.names}
     making |= {"joints": config.joint_names, "derive_velocity": config.derive_velocity}
     making |= {"encoder": encoder and encoder.info()}
@@ -202,7 +242,7 @@ def build_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def info_command(arguments: argparse.Namespace) -> int:
+def info_command(arguments: InfoCommand) -> int:
     """`vjepa dataset info`."""
     from vjepa_training.data.dataset import Dataset
     from vjepa_training.data.usable_columns import unknown_rows, unusable_columns
@@ -243,19 +283,22 @@ def info_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def merge_command(arguments: argparse.Namespace) -> int:
+def merge_command(arguments: MergeCommand) -> int:
     """`vjepa dataset merge`."""
     from vjepa_training.data.dataset import Dataset
     from vjepa_training.data.dataset_tools import merge_datasets
 
+    if not arguments.datasets:
+        raise VjepaError("no dataset is named; give at least one")
     print(_line(merge_datasets([Dataset(folder) for folder in arguments.datasets], arguments.out)))
     return 0
 
 
-def encode_command(arguments: argparse.Namespace) -> int:
+def encode_command(arguments: EncodeCommand) -> int:
     """`vjepa dataset encode`."""
     from vjepa_training.data.dataset import Dataset, claim_parts
     from vjepa_training.data.dataset_tools import encode_dataset
+    from vjepa_training.progress import Progress
 
     dataset = Dataset(arguments.dataset)
     encoder = _load_encoder(arguments)
@@ -267,7 +310,7 @@ def encode_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def reward_command(arguments: argparse.Namespace) -> int:
+def reward_command(arguments: RewardCommand) -> int:
     """`vjepa dataset reward`."""
     from vjepa_training.data.dataset import Dataset
     from vjepa_training.data.dataset_tools import reward_by_goal
@@ -281,10 +324,11 @@ def reward_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def export_command(arguments: argparse.Namespace) -> int:
+def export_command(arguments: ExportCommand) -> int:
     """`vjepa dataset export`."""
     from vjepa_training.data.dataset import Dataset
     from vjepa_training.data.lerobot_export import export_lerobot
+    from vjepa_training.progress import Progress
 
     dataset = Dataset(arguments.dataset)
     with Progress("exporting", "rows", len(dataset)) as bar:
@@ -292,7 +336,7 @@ def export_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def verify_command(arguments: argparse.Namespace) -> int:
+def verify_command(arguments: VerifyCommand) -> int:
     """`vjepa dataset verify`."""
     from vjepa_training.data.dataset import Dataset
 
@@ -302,13 +346,13 @@ def verify_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def push_command(arguments: argparse.Namespace) -> int:
+def push_command(arguments: PushCommand) -> int:
     """`vjepa dataset push`."""
     from vjepa_training.data.dataset import Dataset
-    from vjepa_training.data.hub import PushConfig, push_dataset, write_hub_files
+    from vjepa_training.data.hub import push_dataset, write_hub_files
 
     dataset = Dataset(arguments.dataset)
-    config = PushConfig(arguments.repo, arguments.format, arguments.license, arguments.private, arguments.update)
+    config = as_base(PushConfig, arguments)
     if arguments.dry_run:
         write_hub_files(dataset, arguments.dry_run, config)
         print(f"{arguments.dry_run}: what would be uploaded to {config.repo}; its card is README.md")
@@ -317,12 +361,14 @@ def push_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def collect_command(arguments: argparse.Namespace) -> int:
+def collect_command(arguments: CollectCommand) -> int:
     """`vjepa collect`."""
     from sim_bridge.sim_parameters import sim_config
+    from vjepa_bringup.graph import StackOptions, merged_parameters
     from vjepa_planner.registry import options_of
     from vjepa_training.data.collect import CollectConfig, collect
     from vjepa_training.data.dataset import claim_parts
+    from vjepa_training.progress import Progress
 
     options = StackOptions(task=arguments.task, seed=arguments.seed, params_file=arguments.params_file)
     given = {f"randomize_{what}": getattr(arguments, f"randomize_{what}") for what in RANDOMIZED}
@@ -330,19 +376,10 @@ def collect_command(arguments: argparse.Namespace) -> int:
     given = {name: value for name, value in given.items() if value}
     parameters = merged_parameters(options)
     sim = sim_config(parameters["sim_bridge"], episode_steps=arguments.episode_steps, **given)
-    config = CollectConfig(
-        sim=sim,
-        policy=arguments.policy,
-        options=options_of(arguments.policy, parameters["vjepa_planner"]),
-        epsilon=arguments.epsilon,
-        hold=arguments.hold,
-        plain_share=arguments.plain_share,
-        latents=not arguments.no_latents,
-        frames=arguments.frames or arguments.no_latents,
-        plain_frames=arguments.plain_frames,
-    )
+    kept = vars(as_base(CollectOptions, arguments)) | {"frames": arguments.frames or not arguments.latents}
+    config = CollectConfig(sim=sim, options=options_of(arguments.policy, parameters["vjepa_planner"]), **kept)
     workers = arguments.workers or len(os.sched_getaffinity(0))
-    encoder = None if arguments.no_latents else _encoder_config(arguments, threads=arguments.threads or 1)
+    encoder = _encoder_config(arguments, threads=arguments.threads or 1) if arguments.latents else None
     settings = {"policy": config.policy, "epsilon": config.epsilon, "hold": config.hold, "episodes": arguments.episodes}
     settings |= {
         "plain_share": config.plain_share,
@@ -376,21 +413,37 @@ def collect_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _encoder_config(arguments: argparse.Namespace, threads: int) -> Any:
+ACTIONS = {
+    "dataset build": Action(build_command),
+    "dataset info": Action(info_command),
+    "dataset verify": Action(verify_command),
+    "dataset merge": Action(merge_command),
+    "dataset encode": Action(encode_command),
+    "dataset reward": Action(reward_command),
+    "dataset export": Action(export_command),
+    "dataset push": Action(push_command),
+    "collect": Action(collect_command),
+}
+
+
+def _encoder_config(arguments: WithEncoder, threads: int) -> Any:
     """Return the configuration of the encoder that was asked for: what a live node would have, but for the threads."""
+    from vjepa_bringup.graph import StackOptions, merged_parameters
     from vjepa_perception.perception_parameters import encoder_config
 
     options = StackOptions(encoder=arguments.encoder, device=arguments.device, params_file=arguments.params_file)
     return encoder_config(merged_parameters(options)["vjepa_perception"], threads=threads)
 
 
-def _load_encoder(arguments: argparse.Namespace) -> Any:
+def _load_encoder(arguments: WithEncoder) -> Any:
     from vjepa_perception.encoder import load_encoder
 
     return load_encoder(_encoder_config(arguments, arguments.threads))
 
 
 def _source(command: str) -> dict[str, Any]:
+    from vjepa_bringup.graph import versions
+
     return {"command": f"vjepa {command}", "versions": versions()}
 
 

@@ -3,11 +3,10 @@
 On a page such a table stands between `<!-- vjepa docs: NAME -->` and `<!-- end -->`; its name says what it is of.
 """
 
-import argparse
 import re
 import typing
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from sim_bridge.sim_parameters import SimParameters
 from vjepa_bags.recorder_parameters import RecorderParameters
 from vjepa_bringup.graph import default_parameters
 from vjepa_bringup.manager_parameters import ManagerParameters
+from vjepa_cli.command_line import Action
 from vjepa_cli.commands import COMMANDS
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.guard_parameters import GuardParameters
@@ -43,14 +43,18 @@ _PART = re.compile(r"(?<=<!-- vjepa docs: )([\w .-]+) -->\n(?:(?!<!--).)*(?=<!--
 _PIN = re.compile(r"(?P<package>[\w.-]+(?:\[\w+])?)==(?P<version>[\w.]+)(?: ; [^#]*)?(?:\s+# (?P<reason>.+))?")
 
 
-def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `docs`."""
-    docs = commands.add_parser("docs", help=COMMANDS["docs"][1])
-    docs.add_argument("--check", action="store_true", help="write nothing, and fail where something would be written")
-    docs.set_defaults(function=docs_command)
+@dataclass(frozen=True, kw_only=True)
+class DocsCommand:
+    """Write the tables of the pages that follow from the code.
+
+    Attributes:
+        check: write nothing, and fail where something would be written.
+    """
+
+    check: bool = False
 
 
-def docs_command(arguments: argparse.Namespace) -> int:
+def docs_command(arguments: DocsCommand) -> int:
     """`vjepa docs`."""
     pages = {Path(page): _text(Path(page)) for page in PAGES}
     written = {page: _PART.sub(lambda part: f"{part[1]} -->\n{_table(part[1])}", text) for page, text in pages.items()}
@@ -161,3 +165,6 @@ def _value(value: Any) -> str:
 def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"|{'|'.join(f' {cell} ' if cell else ' ' for cell in line)}|\n" for line in lines)
+
+
+ACTIONS = {"docs": Action(docs_command)}

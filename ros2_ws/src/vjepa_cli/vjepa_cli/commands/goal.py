@@ -1,16 +1,18 @@
 """`vjepa goal set`: gives a running stack a goal, from a picture or from what it sees now."""
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from rcl_interfaces.srv import GetParameters
 from rclpy.parameter import parameter_value_to_python
 from sensor_msgs.msg import Image
+from tyro.conf import create_mutex_group
 
 from vjepa_bringup.monitor import Monitor, text_in
-from vjepa_cli.commands import COMMANDS
-from vjepa_cli.commands.graph import add_stack_arguments, joined_stack
+from vjepa_cli.command_line import Action, option
+from vjepa_cli.commands.graph import OfStack, joined_stack
 from vjepa_interfaces import topics
 from vjepa_interfaces.bundle import find_bundle
 from vjepa_interfaces.errors import VjepaError
@@ -23,20 +25,25 @@ ATTEMPTS, ATTEMPT_S = 20, 0.5
 ENCODER_PARAMETERS = ("encoder", "device", "dtype", "clip_frames", "grid")
 
 
-def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `goal`."""
-    goal = commands.add_parser("goal", help=COMMANDS["goal"][1])
-    actions = goal.add_subparsers(required=True, metavar="ACTION")
-    setting = actions.add_parser("set", help="seek the latent of a picture, or of what the stack sees now")
-    which = setting.add_mutually_exclusive_group(required=True)
-    which.add_argument("--image", metavar="FILE", help="a picture of the goal as the stack's camera would show it")
-    which.add_argument("--live", action="store_true", help="what the stack sees now")
-    setting.add_argument("--encoder", help="of the picture: bundle, folder or hub id (default: the stack's own)")
-    setting.set_defaults(function=goal_set)
-    add_stack_arguments(setting)
+_WHICH = create_mutex_group(required=True)
 
 
-def goal_set(arguments: argparse.Namespace) -> int:
+@dataclass(frozen=True, kw_only=True)
+class GoalCommand(OfStack):
+    """Seek the latent of a picture, or of what the stack sees now.
+
+    Attributes:
+        image: a picture of the goal as the stack's camera would show it.
+        live: what the stack sees now.
+        encoder: of the picture: bundle, folder or hub id.
+    """
+
+    image: Annotated[str | None, option(metavar="FILE", default=""), _WHICH] = None
+    live: Annotated[bool, _WHICH] = False
+    encoder: Annotated[str | None, option(default="the stack's own")] = None
+
+
+def goal_set(arguments: GoalCommand) -> int:
     """`vjepa goal set`: the exit status says whether the planner has taken the goal."""
     if arguments.live and arguments.encoder:
         raise VjepaError("--encoder is for --image; what the stack sees now is encoded already")
@@ -109,3 +116,6 @@ def _give(monitor: Monitor, latent: np.ndarray, fingerprint: str) -> dict[str, s
     if said("refused_goal").startswith(refused):
         raise VjepaError(said("refused_goal").removeprefix(refused))
     return monitor.diagnostics["vjepa_planner"][2]
+
+
+ACTIONS = {"goal set": Action(goal_set)}

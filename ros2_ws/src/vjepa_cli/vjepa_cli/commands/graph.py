@@ -1,18 +1,19 @@
 """Commands that talk to a running stack: `vjepa planner`, `vjepa record`, `vjepa status`."""
 
-import argparse
 import contextlib
 import dataclasses
 import math
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from rcl_interfaces.srv import GetParameters, SetParametersAtomically
 from rclpy.parameter import Parameter, parameter_value_to_python
 from std_srvs.srv import SetBool
+from tyro.conf import Positional, create_mutex_group
 
 from sim_bridge.score import ScoreKeeper
 from vjepa_bringup.discovery import discovery_environment, discovery_of_shell
@@ -21,11 +22,12 @@ from vjepa_bringup.graph import CONSUMERS, default_parameters, read_parameter_fi
 from vjepa_bringup.interrupts import interruptible
 from vjepa_bringup.monitor import Monitor
 from vjepa_cli import arguments as types
-from vjepa_cli.commands import COMMANDS
+from vjepa_cli.command_line import Action, option, parsed_by
 from vjepa_cli.result_files import require_writable, write_json
 from vjepa_interfaces.bundle import find_bundle
 from vjepa_interfaces.environment import environment_of
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.parameters import Range
 
 DIAGNOSTICS_TIMEOUT_S = 5.0
 LOADING_TIMEOUT_S = 120.0
@@ -33,37 +35,61 @@ STANDSTILL_S = 60.0
 NO_ANSWER = "vjepa_planner does not answer; start a stack with ./vjepa run, or see ./vjepa status"
 
 
-def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `planner`, `record` and `status`."""
-    planner = commands.add_parser("planner", help=COMMANDS["planner"][1])
-    actions = planner.add_subparsers(required=True, metavar="ACTION")
-    listing = actions.add_parser("list", help="the planners installed, and in a running stack those that are ready")
-    listing.set_defaults(function=planner_list)
-    setting = actions.add_parser("set", help="swap the planner that drives")
-    setting.add_argument("name")
-    setting.add_argument(
-        "--params-file", default="", help="with its options in there: it is loaded anew with them, and then swapped in"
-    )
-    setting.set_defaults(function=planner_set)
-    record = commands.add_parser("record", help=COMMANDS["record"][1])
-    length = record.add_mutually_exclusive_group()
-    length.add_argument("--seconds", type=types.seconds, help="stop after so many seconds")
-    length.add_argument("--episodes", type=types.positive, help="stop after so many whole episodes")
-    record.add_argument("--json", metavar="FILE", help="write which bag it was, and how many whole episodes are in it")
-    record.set_defaults(function=record_command)
-    status = commands.add_parser("status", help=COMMANDS["status"][1])
-    status.set_defaults(function=status_command)
-    for parser in (listing, setting, record, status):
-        add_stack_arguments(parser)
+@dataclass(frozen=True, kw_only=True)
+class OfStack:
+    """Which running stack is meant; see `joined_stack`.
+
+    Attributes:
+        domain: ROS domain of the stack.
+        namespace: ROS namespace of the stack.
+    """
+
+    domain: Annotated[int | None, parsed_by(types.domain, "INT"), option(default="the one that runs here")] = None
+    namespace: Annotated[str | None, parsed_by(types.namespace, "NAME"), option(default="its own")] = None
 
 
-def add_stack_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what says which running stack is meant; see `joined_stack`."""
-    parser.add_argument("--domain", type=types.domain, help="ROS domain of the stack (default: the one that runs here)")
-    parser.add_argument("--namespace", type=types.namespace, help="ROS namespace of the stack")
+@dataclass(frozen=True, kw_only=True)
+class ListCommand(OfStack):
+    """List the planners installed, and in a running stack those that are ready."""
 
 
-def _find_stack(arguments: argparse.Namespace) -> RunningStack:
+@dataclass(frozen=True, kw_only=True)
+class SetCommand(OfStack):
+    """Swap the planner that drives.
+
+    Attributes:
+        name: of the planner.
+        params_file: with its options in there: it is loaded anew with them, and then swapped in.
+    """
+
+    name: Annotated[Positional[str], option(metavar="NAME")]
+    params_file: Annotated[str, option(default="none")] = ""
+
+
+_LENGTH = create_mutex_group(required=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordCommand(OfStack):
+    """Record a running stack into a rosbag2 bag, until Ctrl-C or for a while.
+
+    Attributes:
+        seconds: stop after so many seconds.
+        episodes: stop after so many whole episodes.
+        json: write which bag it was, and how many whole episodes are in it.
+    """
+
+    seconds: Annotated[float | None, parsed_by(types.seconds, "S"), option(default=""), _LENGTH] = None
+    episodes: Annotated[int | None, Range(low=1), option(default=""), _LENGTH] = None
+    json: Annotated[str | None, option(metavar="FILE", default="")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusCommand(OfStack):
+    """Show what a running stack says of itself."""
+
+
+def _find_stack(arguments: OfStack) -> RunningStack:
     """Return what is known of the stack meant, the one given, else the only one running.
 
     A domain in which no stack of this user runs is joined as the user's shell says, else on this host alone.
@@ -83,8 +109,8 @@ def _find_stack(arguments: argparse.Namespace) -> RunningStack:
 
 
 @contextlib.contextmanager
-def joined_stack(arguments: argparse.Namespace, keeper: ScoreKeeper | None = None) -> Iterator[Monitor]:
-    """Listen to the stack that `add_stack_arguments` names, else the only one running, while the context lasts."""
+def joined_stack(arguments: OfStack, keeper: ScoreKeeper | None = None) -> Iterator[Monitor]:
+    """Listen to the stack that the options name, else the only one running, while the context lasts."""
     stack = _find_stack(arguments)
     with (
         interruptible() as interrupts,
@@ -95,7 +121,7 @@ def joined_stack(arguments: argparse.Namespace, keeper: ScoreKeeper | None = Non
         yield monitor
 
 
-def planner_list(arguments: argparse.Namespace) -> int:
+def planner_list(arguments: ListCommand) -> int:
     """`vjepa planner list`."""
     if arguments.domain is None and not running_stacks():
         from vjepa_planner.registry import available
@@ -117,7 +143,7 @@ def planner_list(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def planner_set(arguments: argparse.Namespace) -> int:
+def planner_set(arguments: SetCommand) -> int:
     """`vjepa planner set NAME`: the exit status says whether the swap was accepted."""
     options = _options_of(arguments.name, arguments.params_file) if arguments.params_file else {}
     with joined_stack(arguments) as monitor:
@@ -184,7 +210,7 @@ def set_parameters(monitor: Monitor, values: dict[str, Any]) -> None:
         raise VjepaError(response.result.reason)
 
 
-def record_command(arguments: argparse.Namespace) -> int:
+def record_command(arguments: RecordCommand) -> int:
     """`vjepa record`: start the stack's recorder, and stop it at the end, whatever ends it."""
     if arguments.json:
         require_writable(arguments.json)
@@ -239,7 +265,7 @@ def _record(monitor: Monitor, on: bool) -> str:
     return response.message
 
 
-def status_command(arguments: argparse.Namespace) -> int:
+def status_command(arguments: StatusCommand) -> int:
     """`vjepa status`: exit status 0 when every node is active and none reports an error."""
     expected = len(CONSUMERS) + 2  # With the source of frames and the stack manager.
     with joined_stack(arguments) as monitor:
@@ -253,3 +279,11 @@ def status_command(arguments: argparse.Namespace) -> int:
                 print(f"    {key}: {value}")
         print("active" if active else "not active")
         return 0 if active and not monitor.errors() else 1
+
+
+ACTIONS = {
+    "planner list": Action(planner_list),
+    "planner set": Action(planner_set),
+    "record": Action(record_command),
+    "status": Action(status_command),
+}

@@ -1,62 +1,64 @@
 """`vjepa improve`: record with the planner, train it further, and keep what evaluation says is better, by rounds."""
 
-import argparse
+import dataclasses
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from vjepa_cli import arguments as types
-from vjepa_cli.commands import COMMANDS
+from vjepa_cli.command_line import Action, option, parsed_by
+from vjepa_cli.experiments.round_settings import ROUND_SEEDS, RoundSettings
+from vjepa_cli.result_files import require_writable, write_json
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.parameters import Range, as_base
 
-EVALUATION_SEED = 1_500_000_000
-"""Far from the seeds of the project's datasets and results, so that choosing by it says nothing about those."""
-
-
-def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `improve`."""
-    parser = commands.add_parser("improve", help=COMMANDS["improve"][1])
-    parser.add_argument("--planner", required=True, help="cem, mppi, shooting or dreamer")
-    parser.add_argument("--rounds", type=types.positive, required=True, metavar="N", help="in all, those done included")
-    parser.add_argument("--data", required=True, metavar="DS", help="dataset that the planner was trained on")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the rounds, to go on with or to begin")
-    parser.add_argument("--params-file", default="", help="YAML of ROS parameters: the planner's bundles, the encoder")
-    for kind in ("dynamics", "reward", "policy"):
-        parser.add_argument(
-            f"--{kind}", default="", metavar="BUNDLE", help="of dreamer, where it cannot be found out: trained with it"
-        )
-    parser.add_argument("--episodes", type=types.positive, default=200, help="recorded a round (default %(default)s)")
-    parser.add_argument(
-        "--through",
-        choices=("process", "ros", "stack"),
-        default="process",
-        help="record and evaluate in one process; or in the ROS graph in lockstep, where recorded episodes are the "
-        "protocol's, with no random actions; or record the stack that runs, evaluate in process, and swap in what is "
-        "better while it runs (default %(default)s)",
-    )
-    parser.add_argument("--domain", type=types.domain, help="with --through stack: its ROS domain, if several run here")
-    parser.add_argument("--episode-steps", type=types.positive, help="of each of them, in process (default 50)")
-    parser.add_argument("--epsilon", type=float, help="share of random actions there, in process (default 0.1)")
-    parser.add_argument("--hold", type=types.positive, help="steps that such an action is held (default 4)")
-    parser.add_argument("--eval-episodes", type=types.positive, default=20, help="default %(default)s")
-    parser.add_argument("--protocol", choices=("short", "full", "old"), default="short", help="of evaluation")
-    parser.add_argument(
-        "--seed", type=types.seed, default=EVALUATION_SEED, help="of evaluation; round k records from it + k million"
-    )
-    parser.add_argument("--epochs", type=types.positive, default=5, help="of dynamics and heads (default %(default)s)")
-    parser.add_argument("--steps", type=types.positive, default=2000, help="of an actor (default %(default)s)")
-    parser.add_argument("--learning-rate", type=float, default=2e-4, help="default %(default)s")
-    parser.add_argument("--device", default="cpu", help="where it trains: cpu, cuda or cuda:N (default %(default)s)")
-    parser.add_argument("--json", metavar="FILE", help="write the rounds as JSON, once all are taken")
-    parser.set_defaults(function=improve_command)
+RECORDING = {"episode_steps": 50, "epsilon": 0.1, "hold": 4}
+"""How episodes are recorded in process, where nothing else is asked for."""
+BundleOfDreamer = Annotated[str, option(metavar="BUNDLE", default="found out")]
 
 
-def improve_command(arguments: argparse.Namespace) -> int:
+@dataclass(frozen=True, kw_only=True)
+class ImproveCommand(RoundSettings):
+    """Improve a planner in online rounds: record, train warm, evaluate, keep what is better.
+
+    Attributes:
+        planner: cem, mppi, shooting or dreamer.
+        rounds: in all, those done included.
+        out: folder of the rounds, to go on with or to begin.
+        params_file: YAML of ROS parameters: the planner's bundles, the encoder.
+        dynamics: that dreamer's actor was trained with, where this cannot be found out.
+        reward: that dreamer's actor was trained with, where this cannot be found out.
+        policy: that dreamer's actor was trained with, where this cannot be found out.
+        episode_steps: control steps of each of them, in process.
+        epsilon: share of random actions there, in process.
+        hold: control steps that such an action is held.
+        domain: with --through stack: its ROS domain, if several run here.
+        device: where it trains: cpu, cuda or cuda:N.
+        json: write the rounds as JSON, once all are taken.
+    """
+
+    data: Annotated[str, option(metavar="DS")]
+    planner: str
+    rounds: Annotated[int, Range(low=1), option(metavar="N")]
+    out: Annotated[str, option(metavar="DIR")]
+    params_file: Annotated[str, option(default="none")] = ""
+    dynamics: BundleOfDreamer = ""
+    reward: BundleOfDreamer = ""
+    policy: BundleOfDreamer = ""
+    episode_steps: Annotated[int | None, Range(low=1), option(default=f"{RECORDING['episode_steps']}")] = None
+    epsilon: Annotated[float | None, Range(low=0, high=1), option(default=f"{RECORDING['epsilon']}")] = None
+    hold: Annotated[int | None, Range(low=1), option(default=f"{RECORDING['hold']}")] = None
+    domain: Annotated[int | None, parsed_by(types.domain, "INT"), option(default="")] = None
+    device: str = "cpu"
+    json: Annotated[str | None, option(metavar="FILE", default="")] = None
+
+
+def improve_command(arguments: ImproveCommand) -> int:
     """`vjepa improve`: exit status 0 when all rounds were taken, whether or not one was better."""
-    from vjepa_cli.experiments.rounds import ROUND_SEEDS, Rounds, RoundSettings
+    from vjepa_cli.experiments.rounds import Rounds
     from vjepa_cli.experiments.warm_start import warm_start
-    from vjepa_cli.result_files import require_writable, write_json
 
     if arguments.json:
         require_writable(arguments.json)
@@ -70,18 +72,7 @@ def improve_command(arguments: argparse.Namespace) -> int:
         )
     given = {kind: getattr(arguments, kind) for kind in ("dynamics", "reward", "policy")}
     start = warm_start(arguments.planner, arguments.params_file, given)
-    settings = RoundSettings(
-        data=arguments.data,
-        through=arguments.through,
-        protocol=arguments.protocol,
-        seed=arguments.seed,
-        episodes=arguments.episodes,
-        **recording,
-        eval_episodes=arguments.eval_episodes,
-        epochs=arguments.epochs,
-        steps=arguments.steps,
-        learning_rate=arguments.learning_rate,
-    )
+    settings = dataclasses.replace(as_base(RoundSettings, arguments), **recording)
     stack = ["--domain", str(arguments.domain)] if arguments.domain is not None else []
     if stack and arguments.through != "stack":
         raise VjepaError("--domain is of a running stack; give --through stack too")
@@ -102,20 +93,18 @@ def improve_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _recording(arguments: argparse.Namespace) -> dict[str, Any]:
+ACTIONS = {"improve": Action(improve_command)}
+
+
+def _recording(arguments: ImproveCommand) -> dict[str, Any]:
     """Return how episodes are recorded in process; None for each of it in the graph, where it is not to be chosen."""
-    defaults = {"episode_steps": 50, "epsilon": 0.1, "hold": 4}
-    given = {name: getattr(arguments, name) for name in defaults if getattr(arguments, name) is not None}
+    given = {name: getattr(arguments, name) for name in RECORDING if getattr(arguments, name) is not None}
     if arguments.through != "process":
         if given:
-            option = min(given).replace("_", "-")
-            raise VjepaError(
-                f"--{option} is for --through process; in the graph the planner alone acts, in its episodes"
-            )
-        return dict.fromkeys(defaults)
-    if not 0 <= given.get("epsilon", 0) <= 1:
-        raise VjepaError(f"--epsilon is {given['epsilon']}; expected a share, 0 to 1")
-    return defaults | given
+            name = min(given).replace("_", "-")
+            raise VjepaError(f"--{name} is for --through process; in the graph the planner alone acts, in its episodes")
+        return dict.fromkeys(RECORDING)
+    return RECORDING | given
 
 
 def said(entry: dict[str, Any]) -> str:

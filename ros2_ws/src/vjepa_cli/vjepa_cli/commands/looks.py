@@ -1,31 +1,37 @@
 """`vjepa looks`: a picture of what the looks look like."""
 
-import argparse
+from dataclasses import dataclass
+from typing import Annotated
 
-from vjepa_cli import arguments as types
-from vjepa_cli.commands import COMMANDS
+from vjepa_cli.arguments import MAX_SEED
+from vjepa_cli.command_line import Action, option
 from vjepa_cli.result_files import require_writable
 from vjepa_interfaces.errors import VjepaError
-
-TASKS = ("reacher-easy", "finger-spin")
-SIDE = 64
+from vjepa_interfaces.parameters import Range
 
 
-def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `looks`."""
-    looks = commands.add_parser("looks", help=COMMANDS["looks"][1])
-    looks.add_argument("--png", required=True, metavar="FILE.png", help="the picture: looks by level")
-    looks.add_argument("--tasks", nargs="+", default=TASKS, help=f"dm_control tasks (default {' '.join(TASKS)})")
-    looks.add_argument("--render", help="what looks are drawn on: dm_control (default), exact or plain")
-    looks.add_argument("--backgrounds", metavar="DIR", default="", help="pictures and videos for other backgrounds")
-    looks.add_argument("--seed", type=types.seed, default=0, help="of the episode that is shown (default %(default)s)")
-    looks.add_argument(
-        "--size", type=types.positive, default=SIDE, help="pixels along a frame's side (default %(default)s)"
-    )
-    looks.set_defaults(function=looks_command)
+@dataclass(frozen=True, kw_only=True)
+class LooksCommand:
+    """Draw what the simulation's camera sees under each look.
+
+    Attributes:
+        png: the picture: looks by level.
+        tasks: dm_control tasks.
+        render: what looks are drawn on: dm_control, exact or plain.
+        backgrounds: pictures and videos for other backgrounds.
+        seed: of the episode that is shown.
+        size: pixels along a frame's side.
+    """
+
+    png: Annotated[str, option(metavar="FILE.png")]
+    tasks: Annotated[tuple[str, ...], option(metavar="TASK [TASK ...]")] = ("reacher-easy", "finger-spin")
+    render: Annotated[str | None, option(default="dm_control")] = None
+    backgrounds: Annotated[str, option(metavar="DIR", default="none")] = ""
+    seed: Annotated[int, Range(low=0, high=MAX_SEED)] = 0
+    size: Annotated[int, Range(low=1)] = 64
 
 
-def looks_command(arguments: argparse.Namespace) -> int:
+def looks_command(arguments: LooksCommand) -> int:
     """`vjepa looks`."""
     if not arguments.png.endswith(".png"):
         raise VjepaError(f"{arguments.png} is no name of a picture; expected one that ends in .png")
@@ -38,3 +44,6 @@ def looks_command(arguments: argparse.Namespace) -> int:
     cv2.imwrite(arguments.png, picture[..., ::-1], (cv2.IMWRITE_PNG_COMPRESSION, 9))
     print(f"{arguments.png}: {picture.shape[1]} x {picture.shape[0]} pixels")
     return 0
+
+
+ACTIONS = {"looks": Action(looks_command)}

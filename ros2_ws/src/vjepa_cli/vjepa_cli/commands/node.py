@@ -1,29 +1,33 @@
 """`vjepa node`: one node of the stack in the place of this process, for containers, which run one process each."""
 
-import argparse
 import os
 import signal
+from dataclasses import dataclass
+from typing import Annotated
+
+from tyro.conf import Positional
 
 from vjepa_bringup.graph import STAND_IN, arm_stand_in, build_graph, environment
 from vjepa_bringup.options import parse_options
 from vjepa_bringup.supervisor import command_of, parameters_as_yaml
-from vjepa_cli.commands import COMMANDS
+from vjepa_cli.command_line import Action, option
 from vjepa_interfaces.errors import unknown_name
 
 
-def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `node`."""
-    node = commands.add_parser("node", help=COMMANDS["node"][1])
-    node.add_argument(
-        "node", help="such as sim_bridge or stack_manager; or arm_stand_in, to rehearse without a real arm"
-    )
-    node.add_argument(
-        "options", nargs="*", metavar="NAME:=VALUE", help="launch arguments, the same for each node of one stack"
-    )
-    node.set_defaults(function=become_node)
+@dataclass(frozen=True, kw_only=True)
+class NodeCommand:
+    """Become one node of the stack, for a container that runs it alone.
+
+    Attributes:
+        node: such as sim_bridge or stack_manager; or arm_stand_in, to rehearse without a real arm.
+        options: launch arguments, the same for each node of one stack.
+    """
+
+    node: Annotated[Positional[str], option(metavar="NODE")]
+    options: Annotated[Positional[tuple[str, ...]], option(metavar="[NAME:=VALUE ...]", default="")] = ()
 
 
-def become_node(arguments: argparse.Namespace) -> int:
+def become_node(arguments: NodeCommand) -> int:
     """`vjepa node`: does not return, since the node takes over this process and its signals.
 
     Raises:
@@ -46,3 +50,6 @@ def become_node(arguments: argparse.Namespace) -> int:
         os.execve(command[0], command, {**os.environ, **environment(options), **node.environment})
     finally:  # The node did not start.
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+ACTIONS = {"node": Action(become_node)}

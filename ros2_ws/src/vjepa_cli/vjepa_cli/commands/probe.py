@@ -1,44 +1,51 @@
 """`vjepa probe`: what can be read off an encoder's latents, as a table, JSON and a picture."""
 
-import argparse
+import dataclasses
 import shlex
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from vjepa_bringup.graph import StackOptions, merged_parameters, versions
-from vjepa_bringup.options import replace
-from vjepa_cli import arguments as types
-from vjepa_cli.commands import COMMANDS
+from tyro.conf import Suppress
+
+from vjepa_cli.command_line import Action, option
 from vjepa_cli.result_files import require_writable, write_json
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.parameters import as_base
+from vjepa_training.probes.configs import ProbeConfig
+
+Unset = option(default="the parameters'")
 
 
-def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `probe`."""
-    probe = commands.add_parser("probe", help=COMMANDS["probe"][1])
-    probe.add_argument("--encoder", help="bundle, checkpoint folder or hub id")
-    probe.add_argument("--device", help="auto, cpu or cuda")
-    probe.add_argument("--data", metavar="DS", help="a dataset with frames, or with latents alone (default: simulate)")
-    probe.add_argument("--task", help="dm_control task to simulate, such as reacher-easy")
-    probe.add_argument("--episodes", type=types.positive, help="episodes to simulate (default 1000)")
-    probe.add_argument("--seed", type=types.seed, help="episode i uses seed + i (default 1000000)")
-    probe.add_argument("--episode-steps", type=types.positive, help="control steps of an episode (default 50)")
-    probe.add_argument("--randomize", action="store_true", help="draw camera, colours, lights and target size anew")
-    probe.add_argument("--workers", type=types.positive, help="processes that simulate (default 2)")
-    probe.add_argument("--no-attentive", action="store_true", help="linear probes alone")
-    probe.add_argument("--json", metavar="FILE", help="write every figure as JSON")
-    probe.add_argument("--markdown", metavar="FILE", help="write the table as a Markdown page")
-    probe.add_argument("--picture", metavar="FILE.png", help="draw predictions against truth, and the comparison")
-    probe.set_defaults(function=probe_command)
+@dataclass(frozen=True, kw_only=True)
+class ProbeCommand(ProbeConfig):
+    """Measure what an encoder's latents hold, by linear and attentive probes.
+
+    Attributes:
+        encoder: bundle, checkpoint folder or hub id.
+        device: auto, cpu or cuda.
+        data: a dataset with frames, or with latents alone.
+        json: write every figure as JSON.
+        markdown: write the table as a Markdown page.
+        picture: draw predictions against truth, and the comparison.
+    """
+
+    encoder: Annotated[str, option(default="the parameters'; with --data the latents that it holds")] = ""
+    device: Annotated[str, Unset] = ""
+    grid: Suppress[int] = ProbeConfig.grid
+    data: Annotated[str | None, option(metavar="DS", default="simulate")] = None
+    task: Annotated[str, Unset] = ""
+    json: Annotated[str | None, option(metavar="FILE", default="")] = None
+    markdown: Annotated[str | None, option(metavar="FILE", default="")] = None
+    picture: Annotated[str | None, option(metavar="FILE.png", default="")] = None
 
 
-def probe_command(arguments: argparse.Namespace) -> int:
+def probe_command(arguments: ProbeCommand) -> int:
     """`vjepa probe`."""
-    simulation = {name: getattr(arguments, name) for name in ("episodes", "seed", "episode_steps", "workers")}
-    simulates = (arguments.task, arguments.randomize or None, *simulation.values())
-    if arguments.data and any(value is not None for value in simulates):
+    of_simulation = ("task", "episodes", "seed", "episode_steps", "randomize", "workers")
+    if arguments.data and any(getattr(arguments, name) != getattr(ProbeCommand, name) for name in of_simulation):
         raise VjepaError(
             "--data has episodes of its own; leave out --task, --episodes, --seed, --episode-steps, --randomize and "
             "--workers, which are for simulated ones"
@@ -47,20 +54,19 @@ def probe_command(arguments: argparse.Namespace) -> int:
         if path:
             require_writable(path)
     started = time.monotonic()
-    options = replace(StackOptions(), encoder=arguments.encoder, device=arguments.device, task=arguments.task)
-    parameters = merged_parameters(options)
-    perception = parameters["vjepa_perception"]
-    from vjepa_training.probes.probe_suite import ProbeConfig, run_probes
+    from vjepa_bringup.graph import StackOptions, merged_parameters, versions
+    from vjepa_bringup.options import replace
+    from vjepa_training.probes.probe_suite import run_probes
 
-    config = ProbeConfig(
+    given = {name: getattr(arguments, name) or None for name in ("encoder", "device", "task")}
+    parameters = merged_parameters(replace(StackOptions(), **given))
+    perception = parameters["vjepa_perception"]
+    config = dataclasses.replace(
+        as_base(ProbeConfig, arguments),
         encoder="" if arguments.data and not arguments.encoder else perception["encoder"],
         device=perception["device"],
         grid=perception["grid"],
-        data=arguments.data,
         task=parameters["sim_bridge"]["task"],
-        randomize=arguments.randomize,
-        attentive=not arguments.no_attentive,
-        **{name: value for name, value in simulation.items() if value is not None},
     )
     report = run_probes(config, lambda text: print(f"vjepa: {text}", file=sys.stderr, flush=True))
     result = report.result | {
@@ -76,6 +82,9 @@ def probe_command(arguments: argparse.Namespace) -> int:
     if arguments.picture:
         draw(arguments.picture, result, report.predictions)
     return 0
+
+
+ACTIONS = {"probe": Action(probe_command)}
 
 
 def table(result: dict[str, Any], intervals: bool) -> str:

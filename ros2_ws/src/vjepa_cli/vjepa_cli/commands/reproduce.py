@@ -1,13 +1,15 @@
 """`vjepa reproduce`: every experiment by name, from its data to its results, going on wherever it was ended."""
 
-import argparse
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import yaml
+from tyro.conf import Positional
 
-from vjepa_cli.commands import COMMANDS
+from vjepa_cli.command_line import Action, option
 from vjepa_cli.experiments.experiments import Place, Row, Step, place_of, read_rows, to_do
 from vjepa_cli.experiments.steps import take_step
 from vjepa_interfaces.errors import VjepaError, unknown_name
@@ -15,26 +17,30 @@ from vjepa_interfaces.errors import VjepaError, unknown_name
 ALL = "all"
 
 
-def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `reproduce`."""
-    reproduce = commands.add_parser("reproduce", help=COMMANDS["reproduce"][1])
-    reproduce.add_argument("names", metavar="NAME", nargs="*", help="experiments (see --list), or all")
-    reproduce.add_argument("--encoder", help="bundle, checkpoint folder or hub id (default: the stack's)")
-    reproduce.add_argument("--device", default="auto", help="auto, cpu or cuda (default %(default)s)")
-    reproduce.add_argument(
-        "--results", metavar="DIR", help="folder of the results (default: results, or one in it for another encoder)"
-    )
-    reproduce.add_argument(
-        "--experiments",
-        metavar="DIR",
-        help="folder of experiments of your own, each a NAME.yaml (default: the stack's)",
-    )
-    reproduce.add_argument("--list", action="store_true", help="the experiments, and what of them is done")
-    reproduce.add_argument("--dry-run", action="store_true", help="print the commands that are left, and run none")
-    reproduce.set_defaults(function=reproduce_command)
+@dataclass(frozen=True, kw_only=True)
+class ReproduceCommand:
+    """Run experiments by name: data, training and evaluation.
+
+    Attributes:
+        names: experiments (see --list), or all.
+        encoder: bundle, checkpoint folder or hub id.
+        device: auto, cpu or cuda.
+        results: folder of the results.
+        experiments: folder of experiments of your own, each a NAME.yaml.
+        list: show the experiments, and what of them is done.
+        dry_run: print the commands that are left, and run none.
+    """
+
+    names: Annotated[Positional[tuple[str, ...]], option(metavar="[NAME ...]", default="")] = ()
+    encoder: Annotated[str | None, option(default="the stack's")] = None
+    device: str = "auto"
+    results: Annotated[str | None, option(metavar="DIR", default="results, or one in it for another encoder")] = None
+    experiments: Annotated[str | None, option(metavar="DIR", default="the stack's")] = None
+    list: bool = False
+    dry_run: bool = False
 
 
-def reproduce_command(arguments: argparse.Namespace) -> int:
+def reproduce_command(arguments: ReproduceCommand) -> int:
     """`vjepa reproduce`: exit status 0 when all that was asked for is there."""
     rows = read_rows(Path(arguments.experiments) if arguments.experiments else None)
     for name in arguments.names:
@@ -60,6 +66,9 @@ def reproduce_command(arguments: argparse.Namespace) -> int:
         else:
             take(row, step, place)
     return 0
+
+
+ACTIONS = {"reproduce": Action(reproduce_command)}
 
 
 def listing(rows: Mapping[str, Row], place: Place) -> str:

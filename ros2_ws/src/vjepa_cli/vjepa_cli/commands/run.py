@@ -1,18 +1,17 @@
 """`vjepa run` and `vjepa eval`: episodes through the ROS graph or in one process, and their scores."""
 
-import argparse
 import contextlib
 import math
 import re
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
 from sim_bridge.tasks import refuse_other_arm
 from vjepa_bringup.graph import (
     ARM_KINDS,
-    LOG_LEVELS,
     StackOptions,
     build_graph,
     default_parameters,
@@ -23,8 +22,8 @@ from vjepa_bringup.graph import (
 )
 from vjepa_bringup.options import replace
 from vjepa_cli import arguments as types
-from vjepa_cli.commands import COMMANDS
-from vjepa_cli.commands.camera import SOURCE_HELP, add_view_arguments
+from vjepa_cli.command_line import Action, LogLevel, option, parsed_by
+from vjepa_cli.commands.camera import ViewOptions
 from vjepa_cli.eval_looks import measure_looks
 from vjepa_cli.result_files import require_writable, write_json
 from vjepa_cli.scoreboard import result_json, scoreboard
@@ -32,13 +31,12 @@ from vjepa_cli.screen import Screen
 from vjepa_interfaces.bundle import CONFIG_FILE, Bundle, read_bundle, shipped_bundles
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.parameters import Range
 from vjepa_planner.registry import options_of
 from vjepa_training.evaluation.appearance import Appearance, appearances, check_backgrounds, provenance
-from vjepa_training.evaluation.score import PROTOCOLS, protocol_named, summarise
+from vjepa_training.evaluation.score import Protocol, protocol_named, summarise
 
-DEFAULT_EPISODES = {"run": 5, "eval": 20}
 DEFAULT_PROTOCOL = "short"
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 OF_THE_SIMULATION = (
     "episodes",
     "protocol",
@@ -53,71 +51,109 @@ OF_THE_SIMULATION = (
 OF_A_CAMERA = ("crop", "rotate", "flip", "seconds")
 """Options of `run` that only go with a simulation, and those that only go with a camera."""
 LOOK = "NAME[:LEVEL[:moving]]"
-LOOK_HELP = "what the camera sees, such as camera:hard, or how frames are rendered: nominal, exact or plain"
+Unset = option(default="the parameters'")
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
-def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `run` and `eval`."""
-    run = commands.add_parser("run", help=COMMANDS["run"][1])
-    _add_common(run, "run")
-    run.add_argument("--lockstep", action="store_true", help="one simulation step per answered frame, not real time")
-    run.add_argument(
-        "--robot-state-publisher", action="store_true", help="start ROS's node with the reacher's URDF too, for RViz"
-    )
-    run.add_argument("--look", metavar=LOOK, help=f"{LOOK_HELP}, drawn anew each episode")
-    run.add_argument("--record", metavar="DIR", help="record a rosbag2 bag into this folder")
-    camera = run.add_argument_group("a camera in the simulation's place, without episodes and without a score")
-    camera.add_argument("--camera", metavar="SOURCE", help=SOURCE_HELP)
-    add_view_arguments(camera)
-    camera.add_argument("--seconds", type=types.seconds, help="end after so many (default: at the file's end, Ctrl-C)")
-    run.set_defaults(function=run_command)
+@dataclass(frozen=True, kw_only=True)
+class OfEpisodes:
+    """What `run` and `eval` both take. None leaves a choice to the parameter files.
 
-    evaluate = commands.add_parser("eval", help=COMMANDS["eval"][1])
-    _add_common(evaluate, "eval")
-    evaluate.add_argument(
-        "--looks", nargs="+", default=[], metavar=LOOK, help=f"{LOOK_HELP}; several are measured in turn, into a table"
-    )
-    evaluate.add_argument("--through", choices=("ros", "process"), default="ros", help="the ROS graph, or one process")
-    evaluate.add_argument(
-        "--batch-size", type=types.positive, help="episodes side by side, with --through process (default 1)"
-    )
-    evaluate.add_argument(
-        "--goal",
-        choices=("same", "other"),
-        help="with --through process, for planners that seek a goal latent: that of a frame which the expert reached "
-        "in an environment of its own, with the same target or another; distances to it are in the result",
-    )
-    evaluate.set_defaults(function=eval_command)
+    Attributes:
+        planner: the planner that drives (see: vjepa planner list).
+        policy: bundle of the policy that the planner bc runs.
+        encoder: bundle, checkpoint folder or hub id.
+        device: auto, cpu or cuda.
+        dtype: of the encoder.
+        task: dm_control task, such as reacher-easy.
+        render: dm_control, exact or plain.
+        backgrounds: pictures and videos for looks with another background.
+        seed: episode i uses seed + i.
+        episodes: how many.
+        protocol: control steps of an episode: short 200, full 1000, old 100.
+        params_file: YAML of ROS parameters over the defaults.
+        json: write the result as JSON.
+        domain: ROS domain.
+        namespace: ROS namespace of the whole stack.
+        log_level: of the nodes.
+    """
 
+    planner: Annotated[str | None, Unset] = None
+    policy: Annotated[str | None, Unset] = None
+    encoder: Annotated[str | None, Unset] = None
+    device: Annotated[str | None, Unset] = None
+    dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"] | None, Unset] = None
+    task: Annotated[str | None, Unset] = None
+    render: Annotated[str | None, option(default="dm_control under a look, else the parameters'")] = None
+    backgrounds: Annotated[str | None, option(metavar="DIR", default="none")] = None
+    seed: Annotated[int | None, Range(low=0, high=types.MAX_SEED), option(default="the parameters', else 0")] = None
+    episodes: Annotated[int | None, Range(low=1)] = None
+    protocol: Annotated[Literal["short", "full", "old"] | None, option(default=DEFAULT_PROTOCOL)] = None
+    params_file: Annotated[str, option(default="none")] = ""
+    json: Annotated[str | None, option(metavar="FILE", default="")] = None
+    domain: Annotated[int | None, parsed_by(types.domain, "INT"), option(default="a free one")] = None
+    namespace: Annotated[str, parsed_by(types.namespace, "NAME"), option(default="none")] = ""
+    log_level: LogLevel = "warn"
+    default_episodes: ClassVar[int]
 
-def _steps_of_protocols() -> str:
-    steps = ", ".join(f"{name} {protocol.episode_steps}" for name, protocol in PROTOCOLS.items())
-    return f"control steps of an episode: {steps} (default {DEFAULT_PROTOCOL})"
+    @property
+    def episode_count(self) -> int:
+        """How many episodes to run."""
+        return self.episodes or self.default_episodes
 
-
-def _add_common(parser: argparse.ArgumentParser, command: str) -> None:
-    parser.add_argument("--planner", help="the planner that drives (see: vjepa planner list)")
-    parser.add_argument("--policy", help="bundle of the policy that the planner bc runs")
-    parser.add_argument("--encoder", help="bundle, checkpoint folder or hub id")
-    parser.add_argument("--device", help="auto, cpu or cuda")
-    parser.add_argument("--dtype", choices=DTYPES, help="of the encoder (default: auto)")
-    parser.add_argument("--task", help="dm_control task, such as reacher-easy")
-    parser.add_argument(
-        "--render", help="dm_control, exact or plain (default: dm_control under a look, else the parameters')"
-    )
-    parser.add_argument("--backgrounds", metavar="DIR", help="pictures and videos for looks with another background")
-    parser.add_argument("--episodes", type=types.positive, help=f"default {DEFAULT_EPISODES[command]}")
-    parser.add_argument("--seed", type=types.seed, help="episode i uses seed + i (default: the parameters', else 0)")
-    parser.add_argument("--protocol", choices=list(PROTOCOLS), help=_steps_of_protocols())
-    parser.add_argument("--params-file", default="", help="YAML of ROS parameters over the defaults")
-    parser.add_argument("--json", metavar="FILE", help="write the result as JSON")
-    parser.add_argument("--domain", type=types.domain, help="ROS domain (default: a free one)")
-    parser.add_argument("--namespace", type=types.namespace, default="", help="ROS namespace of the whole stack")
-    parser.add_argument("--log-level", choices=LOG_LEVELS, default="warn", help="of the nodes (default %(default)s)")
+    @property
+    def chosen_protocol(self) -> Protocol:
+        """How long an episode is, and what success in it means."""
+        return protocol_named(self.protocol or DEFAULT_PROTOCOL)
 
 
-def _options(arguments: argparse.Namespace) -> StackOptions:
+@dataclass(frozen=True, kw_only=True)
+class RunCommand(ViewOptions, OfEpisodes):
+    """Run the full loop for a few episodes, ending in a scoreboard.
+
+    Attributes:
+        lockstep: one simulation step per answered frame, not real time.
+        robot_state_publisher: start ROS's node with the reacher's URDF too, for RViz.
+        look: what the camera sees, such as camera:hard, or how frames are rendered: nominal, exact or plain; drawn
+            anew each episode.
+        record: record a rosbag2 bag into this folder.
+        camera: a camera in the simulation's place, without episodes and without a score: a device such as
+            /dev/video0, a video file, an rtsp:// address, env:NAME or @PATH.
+        seconds: of a camera: end after so many.
+    """
+
+    default_episodes: ClassVar[int] = 5
+    episodes: Annotated[int | None, Range(low=1), option(default=f"{default_episodes}")] = None
+    lockstep: bool = False
+    robot_state_publisher: bool = False
+    look: Annotated[str | None, option(metavar=LOOK, default="")] = None
+    record: Annotated[str | None, option(metavar="DIR", default="")] = None
+    camera: Annotated[str | None, option(metavar="SOURCE", default="")] = None
+    seconds: Annotated[float | None, parsed_by(types.seconds, "S"), option(default="the file's end, Ctrl-C")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalCommand(OfEpisodes):
+    """Evaluate a planner over many episodes in lockstep.
+
+    Attributes:
+        looks: what the camera sees, such as camera:hard, or how frames are rendered: nominal, exact or plain; several
+            are measured in turn, into a table.
+        through: the ROS graph, or one process.
+        batch_size: episodes side by side, with --through process.
+        goal: with --through process, for planners that seek a goal latent: that of a frame which the expert reached in
+            an environment of its own, with the same target or another; distances to it are in the result.
+    """
+
+    default_episodes: ClassVar[int] = 20
+    episodes: Annotated[int | None, Range(low=1), option(default=f"{default_episodes}")] = None
+    looks: Annotated[tuple[str, ...], option(metavar=f"{LOOK} ...", default="")] = ()
+    through: Literal["ros", "process"] = "ros"
+    batch_size: Annotated[int | None, Range(low=1), option(default="1")] = None
+    goal: Annotated[Literal["same", "other"] | None, option(default="")] = None
+
+
+def _options(arguments: RunCommand | EvalCommand) -> StackOptions:
     """Return the options of `run` and `eval`; what was not asked for is left to the parameter files."""
     return replace(
         StackOptions(),
@@ -127,7 +163,7 @@ def _options(arguments: argparse.Namespace) -> StackOptions:
         device=arguments.device,
         dtype=arguments.dtype,
         task=arguments.task,
-        episodes=arguments.episodes,
+        episodes=arguments.episode_count,
         seed=arguments.seed,
         render=arguments.render,
         backgrounds=arguments.backgrounds,
@@ -137,7 +173,7 @@ def _options(arguments: argparse.Namespace) -> StackOptions:
     )
 
 
-def run_command(arguments: argparse.Namespace) -> int:
+def run_command(arguments: RunCommand) -> int:
     """`vjepa run`."""
     if arguments.camera == "":
         raise VjepaError("--camera is empty; expected a device such as /dev/video0, a video file or an rtsp:// address")
@@ -145,12 +181,11 @@ def run_command(arguments: argparse.Namespace) -> int:
     if given := [option for option in refused if getattr(arguments, option)]:
         instead = "the simulation: leave it out" if arguments.camera else "a camera: give --camera SOURCE with it"
         raise VjepaError(f"--{given[0].replace('_', '-')} is for {instead}")
-    _set_defaults(arguments, "run")
     options = replace(_options(arguments), record=True if arguments.record else None, bag_dir=arguments.record)
     if arguments.record:
         require_writable(str(Path(arguments.record, "bag")))
     if arguments.camera:
-        return _on_camera(arguments, options)
+        return _on_camera(arguments, options, arguments.camera)
     options = replace(
         options, lockstep=arguments.lockstep or None, robot_state_publisher=arguments.robot_state_publisher
     )
@@ -159,15 +194,8 @@ def run_command(arguments: argparse.Namespace) -> int:
     return _report(arguments, _through_ros(arguments, options))
 
 
-def _set_defaults(arguments: argparse.Namespace, command: str) -> None:
-    """Fill in what was not given; before, it is known what was."""
-    arguments.episodes = arguments.episodes or DEFAULT_EPISODES[command]
-    arguments.protocol = arguments.protocol or DEFAULT_PROTOCOL
-
-
-def eval_command(arguments: argparse.Namespace) -> int:
+def eval_command(arguments: EvalCommand) -> int:
     """`vjepa eval`."""
-    _set_defaults(arguments, "eval")
     if arguments.through == "process":
         options, measure = _options(arguments), _in_process
     else:
@@ -200,7 +228,7 @@ def _with_look(options: StackOptions, appearance: Appearance) -> StackOptions:
 
 
 def _checked_parameters(
-    arguments: argparse.Namespace, options: StackOptions, ros: bool = True
+    arguments: RunCommand | EvalCommand, options: StackOptions, ros: bool = True
 ) -> dict[str, dict[str, Any]]:
     """Return the parameters of every node, having refused what no episode could come of.
 
@@ -255,20 +283,20 @@ def _bundles(planner: dict[str, Any]) -> dict[str, str]:
     return {options[name]: kind for name, kind in kinds.items() if options[name] and isinstance(options[name], str)}
 
 
-def _through_ros(arguments: argparse.Namespace, options: StackOptions) -> dict[str, Any]:
+def _through_ros(arguments: RunCommand | EvalCommand, options: StackOptions) -> dict[str, Any]:
     """Run the episodes through the ROS graph and return the result."""
     from vjepa_bringup.run_graph import run_graph  # These need rclpy, which an evaluation in one process does without.
     from vjepa_cli.dashboard import Dashboard
     from vjepa_cli.start_up import StartUp
 
-    protocol = protocol_named(arguments.protocol)
+    protocol = arguments.chosen_protocol
     parameters = _checked_parameters(arguments, options)
     sim = parameters["sim_bridge"]
     task, seed = sim["task"], sim.get("seed", 0)
     options = replace(options, seed=seed)
     started = time.monotonic()
 
-    dashboard = Dashboard(arguments.episodes, protocol.episode_steps, StartUp(build_graph(options)))
+    dashboard = Dashboard(arguments.episode_count, protocol.episode_steps, StartUp(build_graph(options)))
     with Screen() as screen:
 
         def progress(keeper: Any, monitor: Any) -> None:
@@ -293,7 +321,7 @@ def _through_ros(arguments: argparse.Namespace, options: StackOptions) -> dict[s
         lockstep=bool(options.lockstep or sim.get("lockstep", False)),
         **_periods(parameters, graph.planner),
         by_planner=graph.by_planner,
-        **({"interrupted": True, "asked": arguments.episodes} if graph.interrupted else {}),
+        **({"interrupted": True, "asked": arguments.episode_count} if graph.interrupted else {}),
         planners=graph.planners,
         restarts=graph.restarts,
         **({"bag": graph.bag} if graph.bag else {}),
@@ -304,7 +332,7 @@ def _through_ros(arguments: argparse.Namespace, options: StackOptions) -> dict[s
     )
 
 
-def _on_camera(arguments: argparse.Namespace, options: StackOptions) -> int:
+def _on_camera(arguments: RunCommand, options: StackOptions, source: str) -> int:
     """Run the stack on a camera. What is wrong with the source or the view is refused before any process starts."""
     from vjepa_cli.camera_run import camera_lines, camera_report, refuse_no_plan, run_camera
     from vjepa_cli.start_up import StartUp
@@ -312,8 +340,8 @@ def _on_camera(arguments: argparse.Namespace, options: StackOptions) -> int:
     options = replace(
         options,
         source="camera",
-        camera=arguments.camera,
-        crop=tuple(arguments.crop) if arguments.crop else None,
+        camera=source,
+        crop=arguments.crop,
         rotate=arguments.rotate,
         flip=arguments.flip,
     )
@@ -322,7 +350,7 @@ def _on_camera(arguments: argparse.Namespace, options: StackOptions) -> int:
 
     camera = parameters["camera"]
     view = View(tuple(camera["crop"]), camera["rotate"], camera["flip"])
-    check_camera(arguments.camera, view, parameters["vjepa_perception"]["encoder"], camera.get("fps", 0.0), seconds=0.0)
+    check_camera(source, view, parameters["vjepa_perception"]["encoder"], camera.get("fps", 0.0), seconds=0.0)
     started, start_up = time.monotonic(), StartUp(build_graph(options))
     with Screen() as screen:
 
@@ -338,22 +366,22 @@ def _on_camera(arguments: argparse.Namespace, options: StackOptions) -> int:
     return 0
 
 
-def _in_process(arguments: argparse.Namespace, options: StackOptions) -> dict[str, Any]:
+def _in_process(arguments: EvalCommand, options: StackOptions) -> dict[str, Any]:
     """Run the episodes in this process and return the result."""
-    protocol = protocol_named(arguments.protocol)
+    protocol = arguments.chosen_protocol
     parameters = _checked_parameters(arguments, options, ros=False)
     seed, batch_size = parameters["sim_bridge"].get("seed", 0), arguments.batch_size or 1
     from vjepa_training.evaluation.evaluate import evaluate
     from vjepa_training.progress import Progress
 
     started = time.monotonic()
-    with Progress("evaluating", "episodes", arguments.episodes) as bar:
+    with Progress("evaluating", "episodes", arguments.episode_count) as bar:
 
         def progress(done: int, mean_return: float) -> None:
             bar.move_to(done, figures=f"mean return {mean_return:.1f}")
 
         episodes, encoder, durations = evaluate(
-            parameters, protocol, arguments.episodes, seed, batch_size, progress, goal=arguments.goal
+            parameters, protocol, arguments.episode_count, seed, batch_size, progress, goal=arguments.goal
         )
     p50, p99 = durations.percentiles(50, 99)
     return result_json(
@@ -368,7 +396,7 @@ def _in_process(arguments: argparse.Namespace, options: StackOptions) -> dict[st
         **provenance(parameters["sim_bridge"]),
         batch_size=batch_size,
         **_periods(parameters, parameters["vjepa_planner"]["planner"]),
-        **({"interrupted": True, "asked": arguments.episodes} if len(episodes) < arguments.episodes else {}),
+        **({"interrupted": True, "asked": arguments.episode_count} if len(episodes) < arguments.episode_count else {}),
         **({"goal": arguments.goal} if arguments.goal else {}),
         **_policy(parameters, parameters["vjepa_planner"]["planner"]),
         wall_s=time.monotonic() - started,
@@ -408,10 +436,13 @@ def _periods(parameters: dict[str, dict[str, Any]], planner: str) -> dict[str, A
     }
 
 
-def _report(arguments: argparse.Namespace, result: dict[str, Any]) -> int:
+def _report(arguments: RunCommand | EvalCommand, result: dict[str, Any]) -> int:
     print(scoreboard(result), flush=True)
     if arguments.json:
         write_json(arguments.json, result)
     if result.get("interrupted"):
         raise KeyboardInterrupt
     return 0
+
+
+ACTIONS = {"run": Action(run_command), "eval": Action(eval_command)}

@@ -1,45 +1,41 @@
 """`vjepa security policy`: the SROS 2 policy of a stack."""
 
-import argparse
+from dataclasses import dataclass
+from typing import Annotated
+
+from tyro.conf import Positional
 
 from vjepa_bringup.options import parse_options
 from vjepa_bringup.security_policy import Outside, policy
 from vjepa_cli import arguments as types
-from vjepa_cli.commands import COMMANDS
+from vjepa_cli.command_line import Action, option, parsed_by
+from vjepa_interfaces.parameters import as_base
+
+Nodes = Annotated[tuple[str, ...], parsed_by(types.node_name, "NODE [NODE ...]", many=True)]
 
 
-def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `security`."""
-    security = commands.add_parser("security", help=COMMANDS["security"][1])
-    actions = security.add_subparsers(required=True, metavar="ACTION")
-    making = actions.add_parser("policy", help="print what each node of a stack may publish, hear, offer and ask for")
-    making.add_argument("options", nargs="*", metavar="NAME:=VALUE", help="launch arguments, those of the stack")
-    for name, what in (
-        ("camera_driver", "of a camera driver of yours"),
-        ("arm_controller", "of the arm's controller"),
-        ("button", "of the dead-man's switch"),
-    ):
-        making.add_argument(
-            f"--{name.replace('_', '-')}",
-            nargs="+",
-            type=types.node_name,
-            metavar="NODE",
-            default=getattr(Outside, name),
-            help=f"names of the nodes {what} (default: {name})",
-        )
-    making.add_argument(
-        "--rehearsal", action="store_true", help="with arm_stand_in in the place of the arm and of its camera"
-    )
-    making.set_defaults(function=print_policy)
+@dataclass(frozen=True, kw_only=True)
+class PolicyCommand(Outside):
+    """Print what each node of a stack may publish, hear, offer and ask for.
+
+    Attributes:
+        options: launch arguments, those of the stack.
+        camera_driver: names of the nodes of a camera driver of yours.
+        arm_controller: names of the nodes of the arm's controller.
+        button: names of the nodes of the dead-man's switch.
+        rehearsal: with arm_stand_in in the place of the arm and of its camera.
+    """
+
+    options: Annotated[Positional[tuple[str, ...]], option(metavar="[NAME:=VALUE ...]", default="")] = ()
+    camera_driver: Nodes = Outside.camera_driver
+    arm_controller: Nodes = Outside.arm_controller
+    button: Nodes = Outside.button
 
 
-def print_policy(arguments: argparse.Namespace) -> int:
+def print_policy(arguments: PolicyCommand) -> int:
     """`vjepa security policy`."""
-    outside = Outside(
-        camera_driver=tuple(arguments.camera_driver),
-        arm_controller=tuple(arguments.arm_controller),
-        button=tuple(arguments.button),
-        rehearsal=arguments.rehearsal,
-    )
-    print(policy(parse_options(arguments.options), outside), end="")
+    print(policy(parse_options(arguments.options), as_base(Outside, arguments)), end="")
     return 0
+
+
+ACTIONS = {"security policy": Action(print_policy)}

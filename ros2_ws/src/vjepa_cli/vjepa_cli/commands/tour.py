@@ -1,21 +1,21 @@
 """`vjepa tour`: a first look in a minute or two. It runs, swaps, records and draws, and says what it does."""
 
-import argparse
 import contextlib
 import textwrap
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from sim_bridge.score import ScoreKeeper
-from vjepa_bringup.graph import LOG_LEVELS, StackOptions, build_graph, merged_parameters
+from vjepa_bringup.graph import StackOptions, build_graph, merged_parameters
 from vjepa_bringup.monitor import Monitor, text_in
 from vjepa_bringup.run_graph import running_graph, watch
 from vjepa_bringup.supervisor import Supervisor
 from vjepa_cli import arguments as types
-from vjepa_cli.commands import COMMANDS
+from vjepa_cli.command_line import Action, LogLevel, option, parsed_by
 from vjepa_cli.commands.graph import set_parameters
 from vjepa_cli.dashboard import Dashboard
 from vjepa_cli.screen import PLAIN_WIDTH, Screen
@@ -52,16 +52,22 @@ NEXT = (
 )
 
 
-def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `tour`."""
-    tour = commands.add_parser("tour", help=COMMANDS["tour"][1])
-    tour.add_argument("--out", type=Path, default=Path("tour"), help="folder of bag and picture (default %(default)s)")
-    tour.add_argument("--domain", type=types.domain, help="ROS domain (default: a free one)")
-    tour.add_argument("--log-level", choices=LOG_LEVELS, default="error", help="of the nodes (default %(default)s)")
-    tour.set_defaults(function=tour_command)
+@dataclass(frozen=True)
+class TourCommand:
+    """Take a first look in a minute or two: run, swap, record, draw.
+
+    Attributes:
+        out: folder of bag and picture.
+        domain: ROS domain.
+        log_level: of the nodes.
+    """
+
+    out: Path = Path("tour")
+    domain: Annotated[int | None, parsed_by(types.domain, "INT"), option(default="a free one")] = None
+    log_level: LogLevel = "error"
 
 
-def tour_command(arguments: argparse.Namespace) -> int:
+def tour_command(arguments: TourCommand) -> int:
     """`vjepa tour`."""
     options = StackOptions(
         planner=STAGES[0][0],
@@ -131,3 +137,6 @@ def _draw(bag: Path, picture: Path) -> None:
     for name, count in counts.items():
         print(f"  {count:7} messages of /{name}")
     print(f"  {picture}: the camera's frames, and below them distance, reward and torques", flush=True)
+
+
+ACTIONS = {"tour": Action(tour_command)}

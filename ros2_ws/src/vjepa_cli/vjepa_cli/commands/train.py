@@ -1,225 +1,221 @@
 """`vjepa train`: datasets in, bundles out."""
 
-import argparse
 import dataclasses
 import math
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from vjepa_bringup.graph import StackOptions, merged_parameters, versions
+import tyro
+from tyro.conf import Suppress, UseAppendAction
+
 from vjepa_cli import arguments as types
-from vjepa_cli.commands import COMMANDS
+from vjepa_cli.command_line import Action, option, parsed_by, value_of
 from vjepa_cli.result_files import require_writable, write_json
 from vjepa_cli.views.training_picture import draw_training
-from vjepa_interfaces.bundle import find_bundle
+from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.parameters import Range, as_base
 from vjepa_training.progress import Progress
+from vjepa_training.trainers.configs import (
+    EXPERT,
+    OLD_BC,
+    OLD_DYNAMICS,
+    BcTraining,
+    DreamerTraining,
+    DynamicsTraining,
+    EncoderTraining,
+    RewardTraining,
+    SacTraining,
+    dreamer_preset,
+)
 from vjepa_training.trainers.training_words import against_constant, end_of_round, open_loop_line
 
-
-def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `train` with `encoder`, `bc`, `dynamics`, `reward`, `dreamer` and `sac`."""
-    train = commands.add_parser("train", help=COMMANDS["train"][1])
-    kinds = train.add_subparsers(title="what to train", required=True, metavar="WHAT")
-    _add_encoder(kinds)
-    _add_bc(kinds)
-    _add_dynamics(kinds)
-    _add_reward(kinds)
-    _add_dreamer(kinds)
-    _add_sac(kinds)
+Bundle = Annotated[str, option(metavar="BUNDLE")]
+MaybeBundle = Annotated[str, option(metavar="BUNDLE", default="none")]
+ModelField = Annotated[tuple[str, int | float], parsed_by(types.setting, "FIELD=NUMBER")]
 
 
-def _add_encoder(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = kinds.add_parser("encoder", help="a small V-JEPA 2 encoder, on a dataset that kept its frames")
-    parser.add_argument(
-        "--data", required=True, nargs="+", metavar="DS", help="datasets with frames (see: vjepa collect --frames)"
-    )
-    parser.add_argument("--out", required=True, metavar="BUNDLE", help="folder of the bundle")
-    parser.add_argument("--work", metavar="DIR", help="folder of checkpoint and events (default: OUT.training)")
-    parser.add_argument(
-        "--encoder", default="encoder-small", help="whose architecture and preprocessing it gets (default %(default)s)"
-    )
-    parser.add_argument(
-        "--model",
-        type=types.setting,
-        action="append",
-        default=[],
-        metavar="FIELD=NUMBER",
-        help="a field of its model that is another, such as tubelet_size=4; repeatable",
-    )
-    parser.add_argument("--finetune", action="store_true", help="begin with its weights too, instead of random ones")
-    parser.add_argument("--augment", action="store_true", help="change light, colours, sharpness ... of each clip anew")
-    parser.add_argument("--objective", choices=("joint-embedding", "masked"), default="joint-embedding")
-    parser.add_argument("--steps", type=types.positive, default=5000, help="default %(default)s")
-    parser.add_argument("--batch-size", type=types.positive, default=64, help="clips a step (default %(default)s)")
-    parser.add_argument("--learning-rate", type=float, default=1e-3, help="default %(default)s")
-    parser.add_argument("--warmup-steps", type=types.positive, default=300, help="default %(default)s")
-    parser.add_argument("--seed", type=types.seed, default=0, help="default %(default)s")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default %(default)s)")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default %(default)s")
-    parser.add_argument("--compile", action="store_true", help="through torch.compile: minutes to start, then faster")
-    parser.add_argument("--checkpoint-every", type=types.positive, default=200, help="steps (default %(default)s)")
-    parser.set_defaults(function=encoder_command)
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """Where a training leaves what it makes.
+
+    Attributes:
+        out: folder of the bundle.
+        work: folder of checkpoint and events.
+    """
+
+    out: Bundle
+    work: Annotated[str | None, option(metavar="DIR", default="OUT.training")] = None
+
+    @property
+    def work_folder(self) -> Path:
+        """Folder of checkpoint and events."""
+        return Path(self.work or self.out.rstrip("/") + ".training")
 
 
-def _add_bc(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = kinds.add_parser("bc", help="a policy cloned from the expert, on a dataset with latents")
-    parser.add_argument("--data", required=True, metavar="DS", help="dataset with latents")
-    parser.add_argument("--out", required=True, metavar="BUNDLE", help="folder of the bundle")
-    parser.add_argument("--work", metavar="DIR", help="folder of what each round gave (default: OUT.training)")
-    parser.add_argument(
-        "--labels",
-        choices=("auto", "expert", "recorded"),
-        help="what to learn: what the scripted expert would do, or what was recorded (default auto: recorded where the "
-        "dataset is of no simulated task)",
-    )
-    parser.add_argument("--episodes", type=types.numbers, default=(), metavar="0-9,12", help="use these episodes alone")
-    parser.add_argument("--mark", default="", metavar="KEY=VALUE", help="use episodes of bags with this custom data")
-    parser.add_argument("--min-return", type=float, metavar="R", help="use episodes with at least this sum of rewards")
-    parser.add_argument("--old", action="store_true", help="the old architecture and settings, on the mean row alone")
-    parser.add_argument("--no-joint-state", action="store_true", help="from latents alone")
-    parser.add_argument("--encoder", help="encoder of the dataset's latents; needed for --dagger")
-    parser.add_argument("--dagger", type=types.whole, default=0, metavar="N", help="rounds of DAgger (default 0)")
-    parser.add_argument("--dagger-episodes", type=types.positive, help="of each round")
-    parser.add_argument("--dagger-steps", type=types.positive, help="control steps of each of those")
-    parser.add_argument("--epochs", type=types.positive)
-    parser.add_argument("--patience", type=types.positive, help="epochs without a better validation before it stops")
-    parser.add_argument("--learning-rate", type=float)
-    parser.add_argument("--noise", type=float, help="on the normalised latent, against learning targets by heart")
-    parser.add_argument("--max-frames", type=types.positive, default=0, help="at most so many of the dataset's frames")
-    parser.add_argument("--seed", type=types.seed)
-    parser.add_argument("--device", help="cpu, cuda or cuda:N")
-    parser.add_argument("--json", metavar="FILE", help="write the learning curve and the settings")
-    parser.set_defaults(function=bc_command)
+@dataclass(frozen=True, kw_only=True)
+class OutcomeWithFacts(Outcome):
+    """The same, of a training that has figures to keep.
+
+    Attributes:
+        json: write the learning curve and the settings.
+    """
+
+    json: Annotated[str | None, option(metavar="FILE", default="")] = None
 
 
-def _add_dynamics(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = kinds.add_parser("dynamics", help="a model of what actions do, on a dataset with latents")
-    parser.add_argument("--preset", help="the network's settings by name (default: dynamics-ensemble)")
-    parser.add_argument("--old", action="store_true", help="as earlier work did otherwise, on the mean row as it is")
-    parser.add_argument("--members", type=types.positive, help="size of the ensemble")
-    parser.add_argument("--action-repeat", type=types.positive, help="control steps that a prediction spans")
-    parser.add_argument("--history", type=types.positive, help="states that a prediction starts from")
-    parser.add_argument("--components", type=types.whole, help="values a latent is projected on; 0: as it is")
-    parser.add_argument("--conditioning", choices=("probe", "pca"), help="how that projection is fitted")
-    parser.add_argument("--horizon", type=types.positive, help="predictions in a row that the loss runs over")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="bfloat16 for mixed precision")
-    _add_training(parser)
-    parser.set_defaults(function=dynamics_command)
+@dataclass(frozen=True, kw_only=True)
+class OnLatents(OutcomeWithFacts):
+    """A training on the latents of a dataset.
+
+    Attributes:
+        data: dataset with latents.
+        start: a trained one of the same sizes to go on from.
+        picture: draw the learning curve and, of dynamics, open loop.
+    """
+
+    data: Annotated[str, option(metavar="DS")]
+    start: MaybeBundle = ""
+    picture: Annotated[str | None, option(metavar="FILE.png", default="")] = None
 
 
-def _add_reward(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = kinds.add_parser("reward", help="reward and distance heads on the states of a dynamics model")
-    parser.add_argument("--dynamics", required=True, metavar="BUNDLE", help="the dynamics model")
-    parser.add_argument("--no-distance", action="store_true", help="no distance head, as where there is no target")
-    parser.add_argument("--hidden", type=types.positive, help="width of the heads' hidden layers")
-    parser.add_argument("--noise", type=float, help="on the states, since planners ask about predicted ones")
-    _add_training(parser)
-    parser.set_defaults(function=reward_command)
+@dataclass(frozen=True, kw_only=True)
+class EncoderCommand(EncoderTraining, Outcome):
+    """Train a small V-JEPA 2 encoder on a dataset that kept its frames.
+
+    Attributes:
+        data: datasets with frames (see: vjepa collect --frames).
+        model_fields: a field of its model that is another, such as tubelet_size=4.
+    """
+
+    data: Annotated[tuple[str, ...], option(metavar="DS [DS ...]")]
+    encoder: str = "encoder-small"
+    model: Suppress[dict[str, Any]] = dataclasses.field(default_factory=dict)
+    model_fields: Annotated[UseAppendAction[tuple[ModelField, ...]], option(name="model")] = ()
 
 
-def _add_dreamer(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = kinds.add_parser("dreamer", help="an actor, trained in what a dynamics model imagines")
-    parser.add_argument("--dynamics", required=True, metavar="BUNDLE", help="the dynamics model to dream in")
-    parser.add_argument("--reward", default="", metavar="BUNDLE", help="heads on its states")
-    parser.add_argument("--policy", default="", metavar="BUNDLE", help="policy to start from and to stay near")
-    parser.add_argument(
-        "--preset", default="dreamer", help="dreamer, or dreamer-old and dreamer-hybrid of earlier work"
-    )
-    parser.add_argument("--horizon", type=types.positive, help="predictions in a dream")
-    parser.add_argument("--dreams", type=types.positive, help="at once, in a step")
-    parser.add_argument("--steps", type=types.positive, help="of the optimiser")
-    parser.add_argument("--entropy", type=float, help="weight of the actions' entropy")
-    parser.add_argument("--distance-weight", type=float, help="cost of a metre between fingertip and target")
-    parser.add_argument("--disagreement-weight", type=float, help="cost of the ensemble's standard deviation")
-    parser.add_argument("--cloning-steps", type=types.whole, help="first steps that only clone the policy")
-    parser.add_argument("--cloning-weight", type=float, help="how much staying near the policy counts; 2.5 the return")
-    _add_run(parser)
-    parser.set_defaults(function=dreamer_command)
+@dataclass(frozen=True, kw_only=True)
+class BcCommand(BcTraining, OutcomeWithFacts):
+    """Clone a policy from the expert, or from what was recorded, on a dataset with latents.
+
+    Attributes:
+        data: dataset with latents.
+        old: the old architecture and settings, on the mean row alone.
+        episodes: use these episodes alone.
+        mark: use episodes of bags with this custom data.
+        min_return: use episodes with at least this sum of rewards.
+        max_frames: at most so many of the dataset's frames; 0 for all.
+        encoder: encoder of the dataset's latents; needed for --dagger.
+    """
+
+    data: Annotated[str, option(metavar="DS")]
+    old: bool = False
+    episodes: Annotated[tuple[int, ...], parsed_by(types.numbers, "0-9,12"), option(default="all")] = ()
+    mark: Annotated[str, option(metavar="KEY=VALUE", default="all")] = ""
+    min_return: Annotated[float | None, option(metavar="R", default="all")] = None
+    max_frames: Annotated[int, Range(low=0)] = 0
+    encoder: Annotated[str | None, option(default="none")] = None
+    task: Suppress[str] = BcTraining.task
+    effort_limit: Suppress[float] = BcTraining.effort_limit
+    rate_hz: Suppress[float] = BcTraining.rate_hz
+    image_size: Suppress[tuple[int, int]] = BcTraining.image_size
 
 
-def _add_sac(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = kinds.add_parser("sac", help="an actor, by soft actor-critic in the simulator, with no data and no model")
-    parser.add_argument("--dynamics", required=True, metavar="BUNDLE", help="the dynamics model whose states it reads")
-    parser.add_argument("--encoder", help="whose latents those are made of (default: the parameters')")
-    parser.add_argument("--task", help="dm_control task, such as reacher-easy")
-    parser.add_argument("--params-file", default="", help="YAML of ROS parameters over the defaults")
-    parser.add_argument("--steps", type=types.positive, help="control steps in all")
-    parser.add_argument("--episode-steps", type=types.positive, help="control steps of an episode")
-    parser.add_argument("--envs", type=types.positive, help="environments side by side")
-    parser.add_argument("--random-steps", type=types.whole, help="first control steps, of random actions")
-    parser.add_argument("--action-repeat", type=types.positive, help="control steps that an action is held meanwhile")
-    parser.add_argument("--updates", type=float, help="gradient steps an action")
-    parser.add_argument("--batch-size", type=types.positive, help="transitions a gradient step")
-    _add_outcome(parser)
-    parser.set_defaults(function=sac_command)
+@dataclass(frozen=True, kw_only=True)
+class DynamicsCommand(DynamicsTraining, OnLatents):
+    """Train a model of what actions do, on a dataset with latents.
+
+    Attributes:
+        old: as earlier work did otherwise, on the mean row as it is.
+    """
+
+    old: bool = False
 
 
-def _add_training(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--epochs", type=types.positive)
-    parser.add_argument("--batch-size", type=types.positive)
-    parser.add_argument("--weight-decay", type=float)
-    _add_run(parser)
+@dataclass(frozen=True, kw_only=True)
+class RewardCommand(RewardTraining, OnLatents):
+    """Train reward and distance heads on the states of a dynamics model.
+
+    Attributes:
+        dynamics: the dynamics model.
+    """
+
+    dynamics: Bundle
 
 
-def _add_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", required=True, metavar="DS", help="dataset with latents")
-    parser.add_argument("--start", default="", metavar="BUNDLE", help="a trained one of the same sizes to go on from")
-    parser.add_argument("--picture", metavar="FILE.png", help="draw the learning curve and, of dynamics, open loop")
-    _add_outcome(parser)
+@dataclass(frozen=True, kw_only=True)
+class DreamerCommand(DreamerTraining, OnLatents):
+    """Train an actor in what a dynamics model imagines.
+
+    Attributes:
+        dynamics: the dynamics model to dream in.
+        reward: heads on its states.
+        policy: policy to start from and to stay near.
+        preset: dreamer, or dreamer-old and dreamer-hybrid of earlier work, which set the other defaults.
+    """
+
+    dynamics: Bundle
+    reward: MaybeBundle = ""
+    policy: MaybeBundle = ""
+    preset: str = "dreamer"
+    lambda_: Annotated[float, Range(low=0, high=1), option(name="lambda")] = DreamerTraining.lambda_
 
 
-def _add_outcome(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", required=True, metavar="BUNDLE", help="folder of the bundle")
-    parser.add_argument("--work", metavar="DIR", help="folder of checkpoint and events (default: OUT.training)")
-    parser.add_argument("--learning-rate", type=float)
-    parser.add_argument("--checkpoint-every", type=types.positive, help="steps")
-    parser.add_argument("--seed", type=types.seed)
-    parser.add_argument("--device", help="cpu, cuda or cuda:N")
-    parser.add_argument("--json", metavar="FILE", help="write the learning curve and the settings")
+@dataclass(frozen=True, kw_only=True)
+class SacCommand(SacTraining, OutcomeWithFacts):
+    """Train an actor by soft actor-critic in the simulator, with no data and no model.
+
+    Attributes:
+        dynamics: the dynamics model whose states it reads.
+        encoder: whose latents those are made of.
+        task: dm_control task, such as reacher-easy.
+        params_file: YAML of ROS parameters over the defaults.
+    """
+
+    dynamics: Bundle
+    encoder: Annotated[str | None, option(default="the parameters'")] = None
+    task: Annotated[str | None, option(default="the parameters'")] = None
+    params_file: Annotated[str, option(default="none")] = ""
 
 
-def encoder_command(arguments: argparse.Namespace) -> int:
+def encoder_command(arguments: EncoderCommand) -> int:
     """`vjepa train encoder`."""
+    from vjepa_interfaces.bundle import find_bundle
     from vjepa_training.data.dataset import Dataset
-    from vjepa_training.trainers.train_encoder import EncoderTraining, train_encoder
+    from vjepa_training.trainers.train_encoder import train_encoder
 
-    names = [field.name for field in dataclasses.fields(EncoderTraining)]
-    given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
-    training = EncoderTraining(**{**given, "encoder": find_bundle(arguments.encoder), "model": dict(arguments.model)})
-    work = Path(arguments.work or arguments.out.rstrip("/") + ".training")
+    if not arguments.data:
+        raise VjepaError("--data names no dataset; give at least one with frames")
+    model, encoder = dict(arguments.model_fields), find_bundle(arguments.encoder)
+    training = as_base(EncoderTraining, dataclasses.replace(arguments, model=model, encoder=encoder))
     with Progress("training", "steps", training.steps) as bar:
 
         def on_step(step: int, figures: dict[str, float]) -> None:
             _show(bar, step, training.steps, figures, 3)
 
-        train_encoder(
-            [Dataset(folder) for folder in arguments.data], training, arguments.out, work, _command(), on_step
-        )
-    print(f"encoder written to {arguments.out}; its training can be looked at with: tensorboard --logdir {work}")
+        datasets = [Dataset(folder) for folder in arguments.data]
+        train_encoder(datasets, training, arguments.out, arguments.work_folder, _command(), on_step)
+    print(
+        f"encoder written to {arguments.out}; its training can be looked at with: tensorboard --logdir "
+        f"{arguments.work_folder}"
+    )
     return 0
 
 
-def bc_command(arguments: argparse.Namespace) -> int:
+def bc_command(arguments: BcCommand) -> int:
     """`vjepa train bc`."""
     from sim_bridge.tasks import arm_of
+    from vjepa_bringup.graph import versions
+    from vjepa_interfaces.bundle import find_bundle
     from vjepa_training.data.dataset import Dataset
-    from vjepa_training.trainers.configs import EXPERT, OLD_BC, BcTraining
-    from vjepa_training.trainers.train_bc import (
-        chosen_episodes,
-        encoder_of,
-        labelled_frames,
-        train_bc,
-        write_policy,
-    )
+    from vjepa_training.trainers.train_bc import chosen_episodes, encoder_of, labelled_frames, train_bc, write_policy
 
-    changes = _given(arguments, BcTraining)
-    if arguments.no_joint_state:
-        changes["joint_state"] = False
     dataset = Dataset(arguments.data)
+    changes: dict[str, Any] = {}
     if dataset.info.task:
         changes |= {"task": dataset.info.task, "effort_limit": dataset.info.effort_limit}
         if not math.isclose(period_s := dataset.info.control_period_s, arm_of(dataset.info.task)["control_period_s"]):
@@ -227,7 +223,7 @@ def bc_command(arguments: argparse.Namespace) -> int:
     sizes = {tuple(source["image_size"]) for source in dataset.info.sources if source.get("image_size")}
     if len(sizes) == 1:
         (changes["image_size"],) = sizes
-    training = dataclasses.replace(OLD_BC if arguments.old else BcTraining(), **changes)
+    training = dataclasses.replace(as_base(BcTraining, arguments), **changes)
     encoder = encoder_of(dataset, find_bundle(arguments.encoder), training.device) if arguments.encoder else None
     started = time.monotonic()
     episodes = chosen_episodes(dataset, arguments.episodes, arguments.mark, arguments.min_return)
@@ -236,7 +232,7 @@ def bc_command(arguments: argparse.Namespace) -> int:
     print(f"{len(frames)} frames of {len(episodes)} of {len(dataset.episodes)} episodes, {labels}", flush=True)
 
     rounds = _Rounds(training.epochs, training.patience, training.dagger)
-    work = Path(arguments.work or arguments.out.rstrip("/") + ".training")
+    work = arguments.work_folder
     with rounds:
         outcome = train_bc(frames, training, encoder, rounds.on_epoch, rounds.on_round, work, rounds.on_resume)
     facts = write_policy(arguments.out, outcome, training, dataset, _command(), frames.source)
@@ -248,49 +244,48 @@ def bc_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def dynamics_command(arguments: argparse.Namespace) -> int:
+def dynamics_command(arguments: DynamicsCommand) -> int:
     """`vjepa train dynamics`."""
+    from vjepa_interfaces.bundle import find_bundle
     from vjepa_training.data.dataset import Dataset
-    from vjepa_training.trainers.configs import OLD_DYNAMICS, DynamicsTraining
     from vjepa_training.trainers.train_dynamics import train_dynamics
 
-    base = OLD_DYNAMICS if arguments.old else DynamicsTraining()
-    training = dataclasses.replace(base, **_given(arguments, DynamicsTraining))
+    training = as_base(DynamicsTraining, arguments)
 
     def train(out: str, work: Path, on_step: Callable[..., None]) -> dict[str, Any]:
         start = find_bundle(arguments.start)
         return train_dynamics(Dataset(arguments.data), training, out, work, _command(), on_step, start)
 
-    return _trained(arguments, train)
+    return _trained(arguments, train, arguments.picture)
 
 
-def reward_command(arguments: argparse.Namespace) -> int:
+def reward_command(arguments: RewardCommand) -> int:
     """`vjepa train reward`."""
     from sim_bridge.tasks import is_about_reaching
+    from vjepa_interfaces.bundle import find_bundle
     from vjepa_training.data.dataset import Dataset
-    from vjepa_training.trainers.train_reward import RewardTraining, train_reward
+    from vjepa_training.trainers.train_reward import train_reward
 
     dataset = Dataset(arguments.data)
     reaches = is_about_reaching(dataset.info.task)
-    if not reaches and not arguments.no_distance:
+    if not reaches and arguments.distance:
         print(f"{dataset.info.task} is not about reaching a target: the reward head alone is trained", flush=True)
-    distance = reaches and not arguments.no_distance
-    training = RewardTraining(**_given(arguments, RewardTraining), distance=distance)
+    training = dataclasses.replace(as_base(RewardTraining, arguments), distance=reaches and arguments.distance)
 
     def train(out: str, work: Path, on_step: Callable[..., None]) -> dict[str, Any]:
         dynamics, start = find_bundle(arguments.dynamics), find_bundle(arguments.start)
         return train_reward(dataset, dynamics, training, out, work, _command(), on_step, start)
 
-    return _trained(arguments, train)
+    return _trained(arguments, train, arguments.picture)
 
 
-def dreamer_command(arguments: argparse.Namespace) -> int:
+def dreamer_command(arguments: DreamerCommand) -> int:
     """`vjepa train dreamer`."""
+    from vjepa_interfaces.bundle import find_bundle
     from vjepa_training.data.dataset import Dataset
-    from vjepa_training.trainers.configs import DreamerTraining, dreamer_preset
     from vjepa_training.trainers.train_dreamer import train_dreamer
 
-    training = dataclasses.replace(dreamer_preset(arguments.preset), **_given(arguments, DreamerTraining))
+    training = as_base(DreamerTraining, arguments)
 
     def train(out: str, work: Path, on_step: Callable[..., None]) -> dict[str, Any]:
         parts = {name: find_bundle(getattr(arguments, name)) for name in ("dynamics", "reward", "policy", "start")}
@@ -299,17 +294,19 @@ def dreamer_command(arguments: argparse.Namespace) -> int:
             dataset, training=training, out=out, work=work, command=_command(), on_step=on_step, **parts
         )
 
-    return _trained(arguments, train)
+    return _trained(arguments, train, arguments.picture)
 
 
-def sac_command(arguments: argparse.Namespace) -> int:
+def sac_command(arguments: SacCommand) -> int:
     """`vjepa train sac`."""
     from sim_bridge.sim_parameters import sim_config
+    from vjepa_bringup.graph import StackOptions, merged_parameters
+    from vjepa_interfaces.bundle import find_bundle
     from vjepa_perception.encoder import load_encoder
     from vjepa_perception.perception_parameters import encoder_config
-    from vjepa_training.trainers.train_sac import SacTraining, train_sac
+    from vjepa_training.trainers.train_sac import train_sac
 
-    training = SacTraining(**_given(arguments, SacTraining))
+    training = as_base(SacTraining, arguments)
     options = StackOptions(
         encoder=arguments.encoder, device=training.device, task=arguments.task, params_file=arguments.params_file
     )
@@ -323,17 +320,41 @@ def sac_command(arguments: argparse.Namespace) -> int:
     return _trained(arguments, train)
 
 
-def _given(arguments: argparse.Namespace, training: type) -> dict[str, Any]:
-    """Return those options that are fields of `training` and were given."""
-    values = {field.name: getattr(arguments, field.name, None) for field in dataclasses.fields(training)}
-    return {name: value for name, value in values.items() if value is not None}
+def _bc_defaults(words: Sequence[str]) -> BcCommand | None:
+    """Return the defaults of `vjepa train bc`: with `--old` those of earlier work."""
+    return BcCommand(**vars(OLD_BC), data=tyro.MISSING, out=tyro.MISSING) if "--old" in words else None
 
 
-def _trained(arguments: argparse.Namespace, train: Callable[..., dict[str, Any]]) -> int:
+def _dynamics_defaults(words: Sequence[str]) -> DynamicsCommand | None:
+    """Return the defaults of `vjepa train dynamics`: with `--old` those of earlier work."""
+    return DynamicsCommand(**vars(OLD_DYNAMICS), data=tyro.MISSING, out=tyro.MISSING) if "--old" in words else None
+
+
+def _dreamer_defaults(words: Sequence[str]) -> DreamerCommand | None:
+    """Return the defaults of `vjepa train dreamer`: those of its preset."""
+    if not (preset := value_of("--preset", words)):
+        return None
+    settings = vars(dreamer_preset(preset))
+    return DreamerCommand(**settings, data=tyro.MISSING, out=tyro.MISSING, dynamics=tyro.MISSING)
+
+
+ACTIONS = {
+    "train encoder": Action(encoder_command),
+    "train bc": Action(bc_command, _bc_defaults),
+    "train dynamics": Action(dynamics_command, _dynamics_defaults),
+    "train reward": Action(reward_command),
+    "train dreamer": Action(dreamer_command, _dreamer_defaults),
+    "train sac": Action(sac_command),
+}
+
+
+def _trained(arguments: OutcomeWithFacts, train: Callable[..., dict[str, Any]], picture: str | None = None) -> int:
     """Run `train` with a progress bar, and write what it returns where it is asked for."""
+    from vjepa_bringup.graph import versions
+
     if arguments.json:
         require_writable(arguments.json)
-    work = Path(arguments.work or arguments.out.rstrip("/") + ".training")
+    work = arguments.work_folder
     started = time.monotonic()
     with Progress("training", "steps") as bar:
 
@@ -346,8 +367,8 @@ def _trained(arguments: argparse.Namespace, train: Callable[..., dict[str, Any]]
         print(open_loop_line(entry))
     if arguments.json:
         write_json(arguments.json, {**facts, "wall_s": time.monotonic() - started, "versions": versions()})
-    if getattr(arguments, "picture", None):
-        draw_training(arguments.picture, facts)
+    if picture:
+        draw_training(picture, facts)
     return 0
 
 

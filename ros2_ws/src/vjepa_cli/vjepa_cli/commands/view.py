@@ -1,6 +1,5 @@
 """`vjepa view`: a running stack or a bag in the rerun viewer, as a file for it, as an animation or as a picture."""
 
-import argparse
 import importlib
 import math
 import os
@@ -10,14 +9,17 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, create_mutex_group
 
 from vjepa_bringup.monitor import Monitor
 from vjepa_cli import arguments as types
-from vjepa_cli.commands import COMMANDS
-from vjepa_cli.commands.graph import add_stack_arguments, joined_stack
+from vjepa_cli.command_line import Action, option, parsed_by
+from vjepa_cli.commands.graph import OfStack, joined_stack
 from vjepa_cli.result_files import require_writable
 from vjepa_interfaces import topics
 from vjepa_interfaces.errors import VjepaError
@@ -34,40 +36,50 @@ SUBSCRIPTION_DEPTH = 1000
 HOST = "127.0.0.1"
 
 
-def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `view`."""
-    view = commands.add_parser("view", help=COMMANDS["view"][1])
-    view.add_argument("bag", nargs="?", type=Path, help="a rosbag2 folder or file (default: the stack that runs here)")
-    instead = view.add_mutually_exclusive_group()
-    instead.add_argument("--save", metavar="FILE.rrd", help="write a file for the viewer instead of opening it")
-    instead.add_argument("--gif", metavar="FILE.gif", help="write a bag as a short animation, without rerun")
-    instead.add_argument("--png", metavar="FILE.png", help="write a bag as one picture, without rerun")
-    view.add_argument("--seconds", type=types.seconds, help="of a running stack: stop after so many (default: Ctrl-C)")
-    add_stack_arguments(view)
-    view.set_defaults(function=view_command)
+_INSTEAD = create_mutex_group(required=False)
 
 
-def view_command(arguments: argparse.Namespace) -> int:
+@dataclass(frozen=True, kw_only=True)
+class ViewCommand(OfStack):
+    """Look at a running stack, or at a bag, in the rerun viewer.
+
+    Attributes:
+        bag: a rosbag2 folder or file.
+        save: write a file for the viewer instead of opening it.
+        gif: write a bag as a short animation, without rerun.
+        png: write a bag as one picture, without rerun.
+        seconds: of a running stack: stop after so many.
+    """
+
+    bag: Annotated[Positional[Path | None], option(metavar="[BAG]", default="the stack that runs here")] = None
+    save: Annotated[str | None, option(metavar="FILE.rrd", default=""), _INSTEAD] = None
+    gif: Annotated[str | None, option(metavar="FILE.gif", default=""), _INSTEAD] = None
+    png: Annotated[str | None, option(metavar="FILE.png", default=""), _INSTEAD] = None
+    seconds: Annotated[float | None, parsed_by(types.seconds, "S"), option(default="Ctrl-C")] = None
+
+
+def view_command(arguments: ViewCommand) -> int:
     """`vjepa view`."""
-    for option in ("gif", "png"):
-        if getattr(arguments, option) and arguments.bag is None:
-            raise VjepaError(f"--{option} is made of a bag; record one with: vjepa record")
+    for kind in ("gif", "png"):
+        if getattr(arguments, kind) and arguments.bag is None:
+            raise VjepaError(f"--{kind} is made of a bag; record one with: vjepa record")
     if arguments.bag is not None and arguments.seconds is not None:
         raise VjepaError("--seconds is for a running stack; a bag is shown as a whole")
     for file in filter(None, (arguments.save, arguments.gif, arguments.png)):
         require_writable(file)
-    if arguments.gif:
-        return _animate(arguments)
-    if arguments.png:
-        return _draw(arguments)
+    bag, namespace = arguments.bag, arguments.namespace
+    if bag and arguments.gif:
+        return _animate(bag, namespace, arguments.gif)
+    if bag and arguments.png:
+        return _draw(bag, namespace, arguments.png)
     _require_rerun()
     from vjepa_cli.views.view import SHOWN, View
 
-    if arguments.bag is None:
+    if bag is None:
         with joined_stack(arguments) as monitor, _recording(arguments.save) as (recording, closed):
             _follow(monitor, View(recording), list(SHOWN), closed, arguments.seconds or math.inf)
     else:
-        messages = _messages(arguments, SHOWN)
+        messages = _messages(bag, namespace, SHOWN)
         with _recording(arguments.save) as (recording, _):
             view = View(recording)
             for topic, message in messages:
@@ -147,7 +159,7 @@ def _follow(
         monitor.wait_until(closed, seconds)
 
 
-def _messages(arguments: argparse.Namespace, wanted: Iterable[topics.Topic]) -> Iterator[tuple[topics.Topic, Any]]:
+def _messages(bag: Path, namespace: str | None, wanted: Iterable[topics.Topic]) -> Iterator[tuple[topics.Topic, Any]]:
     """Open a bag and return its messages in the order of arrival; its faults are told at the end.
 
     Raises:
@@ -155,9 +167,9 @@ def _messages(arguments: argparse.Namespace, wanted: Iterable[topics.Topic]) -> 
     """
     from vjepa_bags.bag_reader import messages_of
 
-    prefix = f"/{arguments.namespace}" if arguments.namespace else ""
+    prefix = f"/{namespace}" if namespace else ""
     faults: Counter[str] = Counter()
-    messages = messages_of(arguments.bag, {f"{prefix}/{topic.name}": topic for topic in wanted}, faults)
+    messages = messages_of(bag, {f"{prefix}/{topic.name}": topic for topic in wanted}, faults)
 
     def tell() -> Iterator[tuple[topics.Topic, Any]]:
         count = 0
@@ -165,24 +177,27 @@ def _messages(arguments: argparse.Namespace, wanted: Iterable[topics.Topic]) -> 
             yield topic, message
             count += 1
         for fault, times in faults.items():
-            print(f"vjepa: {arguments.bag}: {fault} ({times} times)", file=sys.stderr)
+            print(f"vjepa: {bag}: {fault} ({times} times)", file=sys.stderr)
         if not count:
-            raise VjepaError(f"{arguments.bag} has no topic of the stack under '{prefix}/'; see --namespace")
+            raise VjepaError(f"{bag} has no topic of the stack under '{prefix}/'; see --namespace")
 
     return tell()
 
 
-def _animate(arguments: argparse.Namespace) -> int:
+def _animate(bag: Path, namespace: str | None, file: str) -> int:
     from vjepa_cli.views.animation import ANIMATED, animate
 
-    frames = animate(_messages(arguments, ANIMATED), arguments.gif)
-    print(f"{arguments.gif}: {frames} frames, {Path(arguments.gif).stat().st_size / 1e6:.1f} MB")
+    frames = animate(_messages(bag, namespace, ANIMATED), file)
+    print(f"{file}: {frames} frames, {Path(file).stat().st_size / 1e6:.1f} MB")
     return 0
 
 
-def _draw(arguments: argparse.Namespace) -> int:
+def _draw(bag: Path, namespace: str | None, file: str) -> int:
     from vjepa_cli.views.run_picture import DRAWN, draw_run
 
-    draw_run(_messages(arguments, DRAWN), arguments.png)
-    print(f"{arguments.png}: a picture of {arguments.bag}")
+    draw_run(_messages(bag, namespace, DRAWN), file)
+    print(f"{file}: a picture of {bag}")
     return 0
+
+
+ACTIONS = {"view": Action(view_command)}

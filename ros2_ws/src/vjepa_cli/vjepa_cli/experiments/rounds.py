@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from vjepa_bringup.graph import versions
+from vjepa_cli.experiments.round_settings import PROCESS, ROS, ROUND_SEEDS, STACK, RoundSettings
 from vjepa_cli.experiments.steps import is_whole, take_step
 from vjepa_cli.experiments.warm_start import DREAMER, POLICY, WarmStart, training_options, weights_of
 from vjepa_cli.result_files import write_json
@@ -24,45 +25,6 @@ from vjepa_interfaces.json_text import parse_json
 from vjepa_training.data.dataset import Dataset
 from vjepa_training.evaluation.comparison import compare, require_held_out
 from vjepa_training.trainers.training_run import identity_of
-
-ROUND_SEEDS = 1_000_000
-"""Seeds from one round's first to the next one's; evaluation has the ones before the first round's."""
-
-PROCESS, ROS, STACK = "process", "ros", "stack"
-
-
-@dataclass(frozen=True)
-class RoundSettings:
-    """How rounds are made: the same in all rounds of a folder.
-
-    Attributes:
-        data: the dataset that there was before, which stays as it is.
-        through: `process`; `ros`: episodes are recorded and evaluated in the graph, in lockstep; or `stack`: they are
-            recorded by the stack that runs, and evaluated in process.
-        protocol: of evaluation and, through `ros`, of recorded episodes.
-        seed: of the first episode of evaluation; round k records from seed + k x `ROUND_SEEDS`.
-        episodes: recorded in a round.
-        episode_steps: control steps of each; None elsewhere than in process: the graph says it.
-        epsilon: share of them with a random action; None likewise: there are none.
-        hold: control steps that such an action is held; None likewise.
-        eval_episodes: of each evaluation.
-        epochs: of dynamics and heads in a round.
-        steps: of an actor in a round.
-        learning_rate: of all of them, at its highest.
-    """
-
-    data: str
-    through: str
-    protocol: str
-    seed: int
-    episodes: int
-    episode_steps: int | None
-    epsilon: float | None
-    hold: int | None
-    eval_episodes: int
-    epochs: int
-    steps: int
-    learning_rate: float
 
 
 @dataclass(frozen=True)

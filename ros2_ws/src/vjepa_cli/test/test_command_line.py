@@ -1,0 +1,163 @@
+"""Options made from a dataclass: names, help, defaults, bounds, and refusals of one line."""
+
+import dataclasses
+import importlib
+import re
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import pytest
+import tyro
+from tyro.conf import Positional, create_mutex_group
+
+from vjepa_cli.cli import parse
+from vjepa_cli.command_line import option, parsed_by, read, value_of
+from vjepa_cli.commands import COMMANDS
+from vjepa_interfaces.parameters import Range, as_base, check_ranges
+from vjepa_training.evaluation.score import PROTOCOLS
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How something is done.
+
+    Attributes:
+        batch_size: frames a step.
+        kind: which way.
+        joint_state: read joint positions too.
+    """
+
+    batch_size: Annotated[int, Range(low=1)] = 8
+    kind: Literal["fast", "slow"] = "fast"
+    joint_state: bool = True
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+ONE = create_mutex_group(required=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given(Settings):
+    """Do something.
+
+    Attributes:
+        out: folder of what it makes.
+        rate: how often.
+        image: a picture.
+        live: what is seen now.
+    """
+
+    out: Annotated[Positional[str], option(metavar="OUT")]
+    rate: Annotated[float | None, Range(above=0), option(default="the task's")] = None
+    crop: tuple[int, int] | None = None
+    half: Annotated[int, parsed_by(lambda text: int(text) // 2, "N")] = 1
+    image: Annotated[str | None, ONE, option(default="")] = None
+    live: Annotated[bool, ONE] = False
+
+
+def given(words: str, default: Given | None = None) -> Given:
+    return read(Given, words.split(), "vjepa do", default)
+
+
+def test_what_is_not_stated_keeps_its_default():
+    assert given("x --live") == Given(out="x", live=True)
+
+
+def test_every_kind_of_option_is_read():
+    words = "x --batch-size 3 --kind slow --no-joint-state --rate=0.5 --crop 4 5 --half 6 --image None"
+    expected = Given(out="x", batch_size=3, kind="slow", joint_state=False, rate=0.5, crop=(4, 5), half=3, image="None")
+    assert given(words) == expected
+    assert as_base(Settings, expected) == Settings(3, "slow", False)
+
+
+def test_other_defaults_hold_where_nothing_is_stated():
+    default = Given(out=tyro.MISSING, batch_size=2, joint_state=False)
+    assert given("x --live --no-joint-state", default) == dataclasses.replace(default, out="x", live=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--live", "the following arguments are required: out"),
+        ("x", "one of the arguments --image or --live is required"),
+        ("x --live --image y", "argument --image: not allowed with argument --live"),
+        ("x --live --batch-size", "argument --batch-size: expected one argument"),
+        ("x --live --batch-size many", "argument --batch-size: 'many' is not a whole number"),
+        ("x --live --batch-size 0", "--batch-size is 0; expected at least 1, and finite"),
+        ("x --live --rate fast", "argument --rate: 'fast' is not a number"),
+        ("x --live --rate nan", "--rate is nan; expected more than 0, and finite"),
+        ("x --live --crop 4", "argument --crop: expected 2 arguments"),
+        ("x --live --kind loud", "argument --kind: invalid choice: 'loud' (choose from fast, slow)"),
+        ("x --live --bach-size 3", "unrecognized arguments: --bach-size 3"),
+    ],
+)
+def test_what_cannot_be_taken_is_refused_in_one_line(capsys, words, message):
+    with pytest.raises(SystemExit) as ended:
+        given(words)
+    assert ended.value.code == 2
+    said, complained = capsys.readouterr()
+    assert (said, complained) == ("", f"vjepa do: error: {message}; see: vjepa do --help\n")
+
+
+def test_help_has_each_option_with_its_text_choices_and_default(capsys):
+    with pytest.raises(SystemExit) as ended:
+        given("--help")
+    assert ended.value.code == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "Do something." in text
+    assert "--batch-size INT frames a step. (default: 8)" in text
+    assert "--kind {fast,slow} which way. (default: fast)" in text
+    assert "--joint-state, --no-joint-state read joint positions too. (default: True)" in text
+    assert "--rate FLOAT how often. (default: the task's)" in text
+    assert "OUT folder of what it makes. (required)" in text
+
+
+def test_the_value_of_an_option_is_found_among_words():
+    words = ["--preset", "old", "--x", "--preset=new"]
+    assert value_of("--preset", words) == "new"
+    assert value_of("--preset", words[:3]) == "old"
+    assert value_of("--other", words) is None
+    assert value_of("--preset", []) is None
+
+
+MODULES = {importlib.import_module(f"vjepa_cli.commands.{module}") for module, _ in COMMANDS.values()}
+ACTIONS = sorted(name for module in MODULES for name in module.ACTIONS)
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+def test_every_command_has_a_help_in_which_every_option_is_explained(capsys, name):
+    with pytest.raises(SystemExit) as ended:
+        parse([*name.split(), "--help"])
+    assert ended.value.code == 0
+    lines = [line.strip("│ ") for line in capsys.readouterr().out.splitlines()]
+    assert lines[0].startswith(f"usage: vjepa {name}")
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        if re.match("--[a-z]", line):
+            words = line.partition("  ")[2].strip() or following
+            assert words, line
+            assert not words.startswith(("--", "(")), line
+
+
+def test_the_protocols_in_the_help_are_those_there_are(capsys):
+    with pytest.raises(SystemExit):
+        parse(["eval", "--help"])
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    steps = ", ".join(f"{name} {protocol.episode_steps}" for name, protocol in PROTOCOLS.items())
+    assert f"control steps of an episode: {steps}." in text
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("bc", {"epochs": 60, "rows": "all"}),
+        ("bc --old --epochs 60 --no-joint-state", {"epochs": 60, "rows": "mean", "joint_state": False}),
+        ("dynamics --old", {"horizon": 1, "components": 0}),
+        ("dreamer --dynamics d --preset dreamer-old --dreams 256", {"dreams": 256, "horizon": 15}),
+        ("dreamer --dynamics d --preset=dreamer-hybrid", {"objective": "hybrid"}),
+    ],
+)
+def test_a_preset_sets_the_defaults_and_an_option_stands_above_it(words, expected):
+    arguments = parse(["train", *words.split(), "--data", "x", "--out", "y"]).arguments
+    assert {name: getattr(arguments, name) for name in expected} == expected

@@ -1,0 +1,228 @@
+"""The options of a command, made by tyro from a frozen dataclass: an option a field, or an argument where `Positional`.
+
+The help of an option stands under `Attributes` of the dataclass' docstring; its bounds, choices and default are those
+of the field. What cannot be taken is refused with one line on standard error and exit status 2.
+"""
+
+import dataclasses
+import sys
+import types
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NoReturn, TypeVar
+
+import tyro
+from tyro import _errors as refusals  # Its only way to a refusal of one line; the pin of tyro holds this interface too.
+from tyro.conf import DisallowNone, arg
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    StructConstructorSpec,
+    StructFieldSpec,
+    StructTypeInfo,
+)
+
+from vjepa_interfaces.parameters import ParameterError, check_ranges, descriptions
+
+T = TypeVar("T")
+
+LogLevel = Literal["debug", "info", "warn", "error", "fatal"]
+USAGE = 2
+"""Exit status of a command whose words cannot be taken."""
+_REGISTRY = ConstructorRegistry()
+
+
+@dataclasses.dataclass(frozen=True)
+class Action:
+    """A command.
+
+    Attributes:
+        function: takes an instance of the dataclass of its options, by which its parameter is annotated, and returns
+            the exit status.
+        defaults: returns the defaults for the words of a command line, where they hang on these; see `read`.
+    """
+
+    function: Callable[[Any], int]
+    defaults: Callable[[Sequence[str]], Any] | None = None
+
+
+def option(*, name: str | None = None, metavar: str | None = None, default: str | None = None) -> object:
+    """Return what stands in an `Annotated` type to change how an option looks.
+
+    Args:
+        name: of the option, where it is not that of the field.
+        metavar: what stands for its value in the help.
+        default: what holds where the option is not given, in words, for a field whose default does not tell it; empty
+            for nothing.
+    """
+    hint = default and f"(default: {default})"
+    return arg(name=name, metavar=metavar, help_behavior_hint=hint)
+
+
+def parsed_by(parse: Callable[[str], Any], metavar: str, many: bool = False) -> PrimitiveConstructorSpec[Any]:
+    """Return what stands in an `Annotated` type to have a word read by a function, or each of many for a tuple.
+
+    Args:
+        parse: reads a word, or refuses it with a ValueError.
+        metavar: what stands for the words in the help.
+        many: whether the option takes any number of words.
+    """
+    return PrimitiveConstructorSpec(
+        nargs="*" if many else 1,
+        metavar=metavar,
+        instance_from_str=lambda words: tuple(map(parse, words)) if many else parse(words[0]),
+        is_instance=lambda value: True,
+        str_from_instance=lambda value: list(map(str, value)) if many else [str(value)] if value else [],
+    )
+
+
+def read(config_class: type[T], words: Sequence[str], prog: str, default: T | None = None) -> T:
+    """Return the instance of `config_class` that the words of a command line state.
+
+    Args:
+        config_class: a dataclass.
+        words: options and arguments, behind the names of the command.
+        prog: names of the command, for its help and its refusals.
+        default: whose values hold where the words state none, instead of the defaults of the class; `tyro.MISSING`
+            in it is for what must be stated.
+
+    Raises:
+        SystemExit: `--help` was asked for, or the words cannot be taken.
+        VjepaError: the values do not go together.
+    """
+
+    def refuse(event: refusals.ParseErrorEvent) -> None:
+        if text := _text(event):
+            _refuse(prog, text)
+
+    defaults: dict[str, Any] = {} if default is None else {"default": default}
+    try:
+        with refusals.on_parse_error(refuse):
+            config = tyro.cli(
+                config_class, args=words, prog=prog, config=(DisallowNone,), registry=_REGISTRY, **defaults
+            )
+        check_ranges(config)
+    except ParameterError as error:
+        name, _, problem = str(error).partition(" ")
+        _refuse(prog, f"--{name.replace('_', '-')} {problem}")
+    return config
+
+
+def value_of(option_name: str, words: Sequence[str]) -> str | None:
+    """Return the value of an option in the words of a command line; None where it is not among them."""
+    found = None
+    for word, following in zip(words, [*words[1:], ""], strict=False):
+        if word == option_name:
+            found = following
+        elif word.startswith(f"{option_name}="):
+            found = word.partition("=")[2]
+    return found
+
+
+def _refuse(prog: str, text: str) -> NoReturn:
+    print(f"{prog}: error: {' '.join(text.split())}; see: {prog} --help", file=sys.stderr)
+    sys.exit(USAGE)
+
+
+def _text(event: refusals.ParseErrorEvent) -> str:
+    """Return why words were refused, in a line; empty for a kind of refusal that tyro explains itself."""
+    match event:
+        case refusals.MissingArgs():
+            names = ", ".join(each.arg.display_name() for each in event.missing_arguments)
+            also = f"; unrecognized arguments: {' '.join(event.unrecognized_tokens)}"
+            return f"the following arguments are required: {names}{also if event.unrecognized_tokens else ''}"
+        case refusals.MissingMutexGroup():
+            names = " or ".join(each.arg.display_name() for each in event.groups[0])
+            return f"one of the arguments {names} is required"
+        case refusals.MutexConflict():
+            return f"argument {event.second_token}: not allowed with argument {event.first_token}"
+        case refusals.BadValue():
+            return f"argument {event.argument.display_name()}: expected {_expected(event.argument.lowered.nargs)}"
+        case refusals.InvalidChoice():
+            name, choices = event.argument.display_name(), ", ".join(event.choices)
+            return f"argument {name}: invalid choice: '{event.value}' (choose from {choices})"
+        case refusals.UnrecognizedArgs():
+            return f"unrecognized arguments: {' '.join(event.tokens)}"
+        case refusals.InstantiationFailure():
+            return f"argument {event.argument.display_name()}: {event.message}" if event.argument else event.message
+    return ""
+
+
+def _expected(nargs: object) -> str:
+    return f"{nargs} arguments" if isinstance(nargs, int) and nargs > 1 else "one argument"
+
+
+@_REGISTRY.struct_rule
+def _fields(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """Read a dataclass field by field, with the help that its docstring and those of its bases have.
+
+    tyro does the same with two libraries, for docstrings and for checks of defaults, that take longer than all else.
+    """
+    if not dataclasses.is_dataclass(info.type):
+        return None
+    helps = {name: text for base in reversed(info.type.__mro__) for name, text in descriptions(base).items()}
+    hints = typing.get_type_hints(info.type, include_extras=True)
+    given = info.default if isinstance(info.default, info.type) else None  # Else it is a sentinel of tyro.
+    fields = [
+        StructFieldSpec(field.name, _none_first(hints[field.name]), _default(field, given), helps.get(field.name))
+        for field in dataclasses.fields(info.type)
+    ]
+    return StructConstructorSpec(info.type, tuple(fields))
+
+
+def _default(field: dataclasses.Field[Any], instance: Any) -> Any:
+    """Return the default of a field: that of `instance`, where there is one, else of the class."""
+    if instance is not None:
+        return getattr(instance, field.name)
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return tyro.MISSING if field.default is dataclasses.MISSING else field.default
+
+
+def _none_first(hint: Any) -> Any:
+    """Return a type with None as the first of its choices, since tyro takes long to see that None is not the others."""
+    if typing.get_origin(hint) is typing.Annotated:
+        inner, *extras = typing.get_args(hint)
+        return typing.Annotated[(_none_first(inner), *extras)]
+    if typing.get_origin(hint) is types.UnionType and types.NoneType in typing.get_args(hint):
+        return typing.Union[(None, *typing.get_args(hint))]
+    return hint
+
+
+@_REGISTRY.primitive_rule
+def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Read an option that may be left out as its type without None is read: no word stands for None."""
+    choices = [each for each in typing.get_args(info.type) if each is not types.NoneType]
+    if info.type_origin not in (typing.Union, types.UnionType) or len(choices) != 1:
+        return None
+    spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(choices[0], info.markers))
+    if not isinstance(spec, PrimitiveConstructorSpec):
+        return None
+    return dataclasses.replace(
+        spec,
+        is_instance=lambda value: value is None or spec.is_instance(value),
+        str_from_instance=lambda value: ["none"] if value is None else spec.str_from_instance(value),
+    )
+
+
+@_REGISTRY.primitive_rule
+def _number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Read a number, and refuse what is none in words."""
+    if info.type not in (int, float):
+        return None
+    kind = info.type
+
+    def parsed(words: list[str]) -> int | float:
+        try:
+            return kind(words[0])
+        except ValueError:
+            raise ValueError(f"'{words[0]}' is not a {'whole ' if kind is int else ''}number") from None
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=kind.__name__.upper(),
+        instance_from_str=parsed,
+        is_instance=lambda value: isinstance(value, kind),
+        str_from_instance=lambda value: [str(value)],
+    )
