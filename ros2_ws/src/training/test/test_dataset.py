@@ -251,7 +251,7 @@ def test_finishing_can_be_interrupted_and_done_again(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_write_json", killed)
+        patch.setattr(module, "write_json", killed)
         with pytest.raises(KeyboardInterrupt):
             finish_dataset(tmp_path / "ds", INFO)
     with pytest.raises(DatasetError, match="unfinished dataset; run the command that was making it again"):

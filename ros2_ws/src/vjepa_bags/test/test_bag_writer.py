@@ -366,6 +366,16 @@ def test_an_existing_path_is_refused_and_left_alone(bag):
     assert (bag.path / "episode_0.mcap").read_bytes() == before
 
 
+def test_a_bag_that_is_removed_while_it_is_written_is_not_made_anew(bag):
+    bag.add_topic("/a", STRING, 10, latched=False)
+    bag.write("/a", string("x"), 1, 1, 1)
+    shutil.rmtree(bag.path)
+    with pytest.raises(RecordingError, match="No such file or directory; recording has stopped"):
+        bag.flush()
+    bag.close()
+    assert not bag.path.exists()
+
+
 def test_a_path_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RecordingError, match="cannot be created: Not a directory"):

@@ -8,7 +8,6 @@ message package is needed.
 """
 
 import json
-import os
 import textwrap
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from vjepa_bags.bag_audit import Audit, PublicationCounter, RepeatFilter, TopicA
 from vjepa_bags.bag_metadata import BagTopic, bag_metadata, offered_qos, to_yaml
 from vjepa_bags.mcap_file import McapFile
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.files import write_atomically
 
 MAX_PENDING_BYTES = 8 * 2**20
 """A flush comes early when this much waits, which bounds memory and the size of a chunk."""
@@ -268,17 +268,8 @@ class BagWriter:
         if self._former:
             description = self._describe(self._file.statistics, whole=True)
         text = "rosbag2_bagfile_information:\n" + textwrap.indent(description, "  ")
-        temporary = self.path / ".metadata.yaml.new"
-        try:
-            with open(temporary, "w", encoding="utf-8") as file:
-                file.write(text)
-                if durable:
-                    file.flush()
-                    os.fsync(file.fileno())
-            os.replace(temporary, self.path / "metadata.yaml")
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+        self.path.stat()  # Raises where the bag was removed: its folder must not be made anew, without the messages.
+        write_atomically(self.path / "metadata.yaml", text, durable)
 
     def _audit(self, recorded: Callable[[int], int]) -> Audit:
         return Audit(

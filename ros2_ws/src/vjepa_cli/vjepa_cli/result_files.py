@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.files import write_atomically
 
 
 def require_writable(path: str) -> None:
@@ -27,14 +28,7 @@ def require_writable(path: str) -> None:
 
 def write_json(path: str, result: dict[str, Any]) -> None:
     """Write a result whole or not at all; values that are not finite, which JSON lacks, become null."""
-    target = Path(path)
-    text = json.dumps(_without_nan(result), indent=1, allow_nan=False) + "\n"
-    if target.is_symlink() or (target.exists() and not target.is_file()):
-        target.write_text(text, encoding="utf-8")  # /dev/stdout and pipes are written to, never replaced.
-        return
-    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(target)
+    write_atomically(path, json.dumps(_without_nan(result), indent=1, allow_nan=False) + "\n")
 
 
 def _without_nan(value: Any) -> Any:

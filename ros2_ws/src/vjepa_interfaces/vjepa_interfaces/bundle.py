@@ -17,7 +17,8 @@ from ament_index_python.packages import PackageNotFoundError, get_package_share_
 
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
-from vjepa_interfaces.json_text import parse_json
+from vjepa_interfaces.files import write_atomically
+from vjepa_interfaces.json_text import parse_json, write_json
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -218,11 +219,8 @@ def write_bundle(path: Path | str, config: dict[str, Any], card: str) -> Bundle:
     The caller saves `model.safetensors` beside them first, so that a folder with a config is complete and has its hash.
     """
     path = Path(path).expanduser()
-    path.mkdir(parents=True, exist_ok=True)
     if (path / WEIGHTS_FILE).is_file():
         config = {**config, "weights_sha256": file_sha256(path / WEIGHTS_FILE)}
-    (path / CARD_FILE).write_text(card, encoding="utf-8")
-    temporary = path / (CONFIG_FILE + ".tmp")
-    temporary.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    temporary.replace(path / CONFIG_FILE)
+    write_atomically(path / CARD_FILE, card)
+    write_json(path / CONFIG_FILE, config)
     return Bundle(path, config)

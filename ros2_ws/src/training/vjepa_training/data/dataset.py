@@ -28,7 +28,8 @@ import pyarrow as pa
 from vjepa_interfaces.bundle import encoder_label, file_sha256
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
-from vjepa_interfaces.json_text import parse_json
+from vjepa_interfaces.files import atomic_file
+from vjepa_interfaces.json_text import parse_json, write_json
 from vjepa_training.data.arrow_stream import FoldedError, check_unfolded
 from vjepa_training.data.usable_columns import unknown_rows
 
@@ -140,7 +141,7 @@ def claim_parts(folder: Path | str, making: Mapping[str, Any]) -> None:
     note = _open_parts(Path(folder)) / MAKING_FILE
     making = json.loads(json.dumps(making))
     if not note.exists():
-        _write_json(note, making)
+        write_json(note, making)
         return
     try:
         before = parse_json(note.read_text(encoding="utf-8"))
@@ -339,9 +340,8 @@ def write_pieces(folder: Path | str, info: DatasetInfo, pieces: Iterable[tuple[i
     def write_file() -> None:
         table = pa.Table.from_batches(waiting, schema).combine_chunks()
         name = f"data-{len(files):05d}.arrow"
-        with pa.ipc.new_stream(str(folder / (name + ".tmp")), schema) as stream:
+        with atomic_file(folder / name) as temporary, pa.ipc.new_stream(str(temporary), schema) as stream:
             stream.write_table(table)
-        (folder / (name + ".tmp")).replace(folder / name)
         files.append(name)
         waiting.clear()
 
@@ -358,14 +358,14 @@ def write_pieces(folder: Path | str, info: DatasetInfo, pieces: Iterable[tuple[i
         write_file()
     if not files:
         raise DatasetError(f"{folder}: no episodes; nothing to make a dataset of")
-    _write_json(folder / "dataset_info.json", {"features": hub_features(info)})
-    _write_json(folder / "state.json", _state(files))
+    write_json(folder / "dataset_info.json", {"features": hub_features(info)})
+    write_json(folder / "state.json", _state(files))
     hashes = {name: file_sha256(folder / name) for name in files}
     about = {"format_version": FORMAT_VERSION, "rows": rows, "files": files, "sha256": hashes}
     description = {**about, **dataclasses.asdict(info)}
-    _write_json(folder / INFO_FILE, description)  # The last one: a folder with it is whole.
+    write_json(folder / INFO_FILE, description)  # The last one: a folder with it is whole.
     dataset = Dataset(folder)
-    _write_json(folder / INFO_FILE, {**description, "unknown_rows": unknown_rows(dataset)})
+    write_json(folder / INFO_FILE, {**description, "unknown_rows": unknown_rows(dataset)})
     return dataset
 
 
@@ -686,9 +686,3 @@ def _info_of(description: dict[str, Any]) -> DatasetInfo:
             raise ValueError(f"{name} is {value!r:.100}")
     values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in description.items()}
     return DatasetInfo(**values)
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    temporary.replace(path)

@@ -10,6 +10,7 @@ import torch
 
 from sim_bridge.tasks import plane_of
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.files import atomic_file
 from vjepa_planner.models.conditioning import Conditioning
 from vjepa_training.data.dataset import LATENT, Dataset
 from vjepa_training.data.usable_columns import ACTION, OF_THE_STEP, VELOCITY, known_rows
@@ -98,15 +99,14 @@ def _states(dataset: Dataset, conditioning: Conditioning, work: Path) -> np.ndar
     path = work / f"states-{digest.hexdigest()[:16]}.npy"
     if path.exists():
         return np.load(path, mmap_mode="r")
-    temporary = path.with_suffix(".tmp")
     kind = np.float32 if conditioning.config.size else np.float16
     shape = (len(dataset), conditioning.config.state_size)
-    states = np.lib.format.open_memmap(temporary, mode="w+", dtype=kind, shape=shape)
-    for block, arrays in observed_blocks(dataset):
-        with torch.inference_mode():
-            states[block] = conditioning(*arrays).numpy()
-    states.flush()
-    temporary.replace(path)
+    with atomic_file(path) as temporary:
+        states = np.lib.format.open_memmap(temporary, mode="w+", dtype=kind, shape=shape)
+        for block, arrays in observed_blocks(dataset):
+            with torch.inference_mode():
+                states[block] = conditioning(*arrays).numpy()
+        states.flush()
     return np.load(path, mmap_mode="r")
 
 

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from sim_bridge.tasks import plane_of
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.files import write_atomically
 from vjepa_planner.models.conditioning import Conditioning, ConditioningConfig
 from vjepa_training.data.dataset import LATENT, Dataset
 from vjepa_training.trainers.optimiser import adamw, set_cosine_rate
@@ -74,10 +75,7 @@ def fit_conditioning(
         sample = read(chosen[: BLOCK_ROWS * 4])
         layer = _probe_layer(dataset, read, rows, sample, config, seed) if method == "probe" else None
         _whiten(model, read, chosen, sample.mean(0), layer)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    save_file(model.state_dict(), temporary)
-    temporary.replace(path)
+    write_atomically(path, save(model.state_dict()))
     return model
 
 

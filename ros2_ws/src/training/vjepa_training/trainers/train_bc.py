@@ -26,6 +26,7 @@ from sim_bridge.tasks import expert_of, task_named
 from vjepa_interfaces.bundle import arm_record, encoder_in_card
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.files import atomic_file
 from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
 from vjepa_planner.contract import Observation, PlannerContext
 from vjepa_planner.models.novelty import Novelty, save_novelty
@@ -339,10 +340,8 @@ class _Kept:
             return kept["made"]
         self.tell_resumed(number, step)
         made = make()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        torch.save({"identity": self.identity, "made": made}, temporary)
-        temporary.replace(path)
+        with atomic_file(path) as temporary:
+            torch.save({"identity": self.identity, "made": made}, temporary)
         return made
 
     def tell_resumed(self, number: int, step: str) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vjepa_interfaces.bundle import Bundle, arm_record, encoder_in_card, read_bundle
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.files import atomic_file
 from vjepa_planner.models.actor import Actor, ActorConfig, TwinCritic, load_actor, save_actor
 from vjepa_planner.models.dynamics import Dynamics, load_dynamics
 from vjepa_planner.models.novelty import copy_novelty
@@ -271,9 +272,8 @@ def _labels(dataset: Dataset, policy: Path | str, work: Path | str) -> np.ndarra
         with torch.inference_mode():
             found.append(network(network.inputs(*arrays)).numpy())
     labels = np.concatenate(found)
-    temporary = path.with_suffix(".tmp.npy")
-    np.save(temporary, labels)
-    temporary.replace(path)
+    with atomic_file(path) as temporary:
+        np.save(temporary, labels)
     return labels
 
 

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from vjepa_interfaces.bundle import WEIGHTS_FILE, write_bundle
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.files import write_atomically
 from vjepa_perception.checkpoint import Checkpoint, find_checkpoint
 from vjepa_perception.encoder import empty_module
 from vjepa_perception.rotary import share_rotary_tables
@@ -254,12 +255,9 @@ class _Card:
 
     def write(self, encoder: Any, objective: Any, step: int, figures: dict[str, float]) -> None:
         """Write weights, configuration and card."""
-        self.out.mkdir(parents=True, exist_ok=True)
         trained = objective.teacher if isinstance(objective, MaskedPrediction) else encoder
         tensors = {f"encoder.{name}": value.detach().cpu().contiguous() for name, value in trained.state_dict().items()}
-        temporary = self.out / (WEIGHTS_FILE + ".tmp")
-        temporary.write_bytes(save(tensors))
-        temporary.replace(self.out / WEIGHTS_FILE)
+        write_atomically(self.out / WEIGHTS_FILE, save(tensors))
         training = {name: value for name, value in asdict(self.training).items() if name != "encoder"}
         config = {
             "kind": "encoder",

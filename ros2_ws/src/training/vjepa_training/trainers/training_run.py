@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.files import atomic_file
 from vjepa_training.data.dataset import Dataset
 from vjepa_training.trainers.optimiser import set_cosine_rate
 
@@ -104,10 +105,8 @@ class TrainingRun:
     def save(self, step: int, beside: Mapping[str, Any] | None = None) -> None:
         """Write the checkpoint of `step`, whole or not at all, with what JSON can hold of `beside`."""
         state = {"identity": self._identity, "step": step, "beside": json.dumps(beside or {})}
-        path = self.work / CHECKPOINT_FILE
-        temporary = path.with_name(path.name + ".tmp")
-        torch.save(state | {name: part.state_dict() for name, part in self._parts.items()}, temporary)
-        temporary.replace(path)
+        with atomic_file(self.work / CHECKPOINT_FILE) as temporary:
+            torch.save(state | {name: part.state_dict() for name, part in self._parts.items()}, temporary)
 
     @contextlib.contextmanager
     def events(self, step: int) -> Iterator[Any]:

@@ -5,7 +5,6 @@ import shlex
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 from tyro.conf import Suppress
@@ -13,6 +12,7 @@ from tyro.conf import Suppress
 from vjepa_cli.command_line import Action, option
 from vjepa_cli.result_files import require_writable, write_json
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.files import write_atomically
 from vjepa_interfaces.parameters import as_base
 from vjepa_training.probes.configs import ProbeConfig
 
@@ -78,7 +78,7 @@ def probe_command(arguments: ProbeCommand) -> int:
     if arguments.json:
         write_json(arguments.json, result)
     if arguments.markdown:
-        Path(arguments.markdown).write_text(page(result), encoding="utf-8")
+        write_atomically(arguments.markdown, page(result))
     if arguments.picture:
         draw(arguments.picture, result, report.predictions)
     return 0

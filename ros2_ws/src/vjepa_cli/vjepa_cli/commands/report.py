@@ -9,6 +9,7 @@ from vjepa_cli.experiments.experiments import RESULTS, read_rows
 from vjepa_cli.experiments.results_page import NOT_MEASURED, read_results, render
 from vjepa_cli.experiments.results_picture import draw_imagined, draw_open_loop, draw_returns
 from vjepa_cli.result_files import require_writable
+from vjepa_interfaces.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def report_command(arguments: ReportCommand) -> int:
         picture = page.with_name(f"{page.stem}-{what}.png")
         if draw(picture, results):
             pictures[what] = picture.name
-    page.write_text(render(rows, results, page, pictures), encoding="utf-8")
+    write_atomically(page, render(rows, results, page, pictures))
     missing = [result.path.name for result in results if result.content is None]
     print(f"{page}: {len(results) - len(missing)} results of {len(rows)} experiments, {len(missing)} {NOT_MEASURED}")
     return 0

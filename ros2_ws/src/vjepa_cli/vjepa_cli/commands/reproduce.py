@@ -13,6 +13,7 @@ from vjepa_cli.command_line import Action, option
 from vjepa_cli.experiments.experiments import Place, Row, Step, place_of, read_rows, to_do
 from vjepa_cli.experiments.steps import take_step
 from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_interfaces.files import write_atomically
 
 ALL = "all"
 
@@ -101,8 +102,7 @@ def take(row: Row, step: Step, place: Place) -> None:
     arguments = place.arguments(row, step)
     file = place.params_file(row, step)
     if str(file) in arguments:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(yaml.safe_dump(place.parameters(step)), encoding="utf-8")
+        write_atomically(file, yaml.safe_dump(place.parameters(step)))
     take_step(arguments, place.made_by(step), f"experiment {row.name}", "vjepa reproduce")
 
 

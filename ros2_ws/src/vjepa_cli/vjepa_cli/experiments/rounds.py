@@ -21,6 +21,7 @@ from vjepa_cli.experiments.warm_start import DREAMER, POLICY, WarmStart, trainin
 from vjepa_cli.result_files import write_json
 from vjepa_interfaces.bundle import find_bundle, read_bundle
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.files import write_atomically
 from vjepa_interfaces.json_text import parse_json
 from vjepa_training.data.dataset import Dataset
 from vjepa_training.evaluation.comparison import compare, require_held_out
@@ -256,6 +257,4 @@ def _validation(bundle: str) -> float | None:
 
 
 def _write_parameters(file: Path, content: Mapping[str, Any]) -> None:
-    temporary = file.with_name(file.name + ".tmp")
-    temporary.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-    temporary.replace(file)
+    write_atomically(file, yaml.safe_dump(content, sort_keys=False))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vjepa_interfaces.bundle import WEIGHTS_FILE, Bundle, BundleError, write_bundle
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.files import write_atomically
 
 MAX_SIZE = 1_000_000
 """Largest size accepted for any one dimension in a bundle's configuration."""
@@ -34,12 +35,8 @@ def save_module(
     provenance = provenance or {}
     if taken := sorted(config.keys() & provenance.keys()):
         raise VjepaError(f"provenance names {', '.join(taken)}, which the bundle has itself; rename them")
-    path = Path(path)
-    path.mkdir(parents=True, exist_ok=True)
-    temporary = path / (WEIGHTS_FILE + ".tmp")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    temporary.write_bytes(save(tensors))  # As any other file: save_file makes one that its owner alone may read.
-    temporary.replace(path / WEIGHTS_FILE)
+    write_atomically(Path(path, WEIGHTS_FILE), save(tensors))
     return write_bundle(path, {**config, **provenance}, card)
 
 

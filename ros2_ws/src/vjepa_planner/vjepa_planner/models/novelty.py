@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from vjepa_interfaces.bundle import Bundle, BundleError
+from vjepa_interfaces.files import write_atomically
 
 NOVELTY_FILE = "novelty.safetensors"
 """Beside the weights of a bundle."""
@@ -60,10 +61,7 @@ def save_novelty(folder: Path | str, novelty: Novelty) -> None:
     """Write what the latents of a training were like into the folder of its bundle."""
     names = ("mean", "directions", "variances", "rest", "limit")
     arrays = {name: np.ascontiguousarray(getattr(novelty, name), dtype=np.float32) for name in names}
-    path = Path(folder) / NOVELTY_FILE
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(save(arrays))
-    temporary.replace(path)
+    write_atomically(Path(folder) / NOVELTY_FILE, save(arrays))
 
 
 def copy_novelty(bundle: Bundle, folder: Path | str) -> None:
