@@ -1,7 +1,6 @@
 """A measured figure beside its aim, the record that holds it, and the arithmetic both need."""
 
 import datetime
-import json
 import os
 import platform
 import shlex
@@ -13,6 +12,7 @@ from typing import Any
 
 from vjepa_bringup.graph import versions
 from vjepa_cli.result_files import write_json
+from vjepa_interfaces.json_text import read_json
 from vjepa_training.evaluation.score import bootstrap_interval
 
 FILE_PREFIX = "benchmark-"
@@ -73,14 +73,13 @@ def record(name: str, figures: Sequence[Figure], command: str, seeds: Sequence[i
 def write_record(folder: Path, content: dict[str, Any]) -> Path:
     """Write a record into `folder` and return its file."""
     path = folder / f"{FILE_PREFIX}{content['benchmark']}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_json(str(path), content)
     return path
 
 
 def read_records(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the records in `folder` by the name of their benchmark."""
-    records = (json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(f"{FILE_PREFIX}*.json")))
+    records = (read_json(path) for path in sorted(folder.glob(f"{FILE_PREFIX}*.json")))
     return {content["benchmark"]: content for content in records}
 
 

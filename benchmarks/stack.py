@@ -1,12 +1,12 @@
 """The `vjepa` command as the benchmarks call it."""
 
-import json
 import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.json_text import read_json
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,7 +26,7 @@ def vjepa(*arguments: str, timeout_s: float) -> dict[str, Any]:
             raise VjepaError(f"vjepa {' '.join(arguments)} did not end within {timeout_s:.0f} s") from error
         if done.returncode != 0:
             raise VjepaError(f"vjepa {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
-        return json.loads(file.read_text(encoding="utf-8"))
+        return read_json(file)
 
 
 def real_time_run(episodes: int, seed: int) -> dict[str, Any]:

@@ -316,9 +316,9 @@ def test_a_folder_without_a_dataset_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: "[", "does not describe a dataset"),
-        (lambda d: "[" * 100_000, "does not describe a dataset"),
-        (lambda d: "[]", "does not describe a dataset"),
+        (lambda d: "[", "is not readable JSON"),
+        (lambda d: "[" * 100_000, "is not readable JSON"),
+        (lambda d: "[]", "is not readable JSON: it holds a list"),
         (lambda d: {**d, "format_version": 99}, "format_version 99"),
         (lambda d: {**d, "rows": 7}, "12 rows in its files; info.json says 7"),
         (lambda d: {**d, "rows": 0, "files": []}, "no rows"),
@@ -450,5 +450,5 @@ def test_a_dataset_that_kept_its_frames_is_encoded_by_another_encoder(tmp_path):
 
 def test_a_name_that_stands_twice_in_the_description_is_refused_by_name(tmp_path):
     (tmp_path / "info.json").write_text('{"format_version": 1, "rows": 1, "rows": 2}')
-    with pytest.raises(DatasetError, match=r"info\.json does not describe a dataset: .*'rows' stands twice"):
+    with pytest.raises(DatasetError, match=r"info\.json is not readable JSON: 'rows' stands twice"):
         Dataset(tmp_path)

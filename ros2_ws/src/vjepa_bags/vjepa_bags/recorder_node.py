@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import json
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from vjepa_bags.bag_writer import BagWriter
 from vjepa_bags.recorder_parameters import RecorderParameters
 from vjepa_interfaces import access, topics
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.json_text import parse_json
 from vjepa_interfaces.managed_node import ERROR, OK, STEADY, ManagedNode, Polled, run
 from vjepa_interfaces.ros_subscriptions import MatchedSubscription
 
@@ -132,9 +132,9 @@ class RecorderNode(ManagedNode):
         """Keep in the metadata what latched topics say of the encoder and of who drove."""
         try:
             text = deserialize_message(data, String).data
-            info = json.loads(text) if key == "encoder_info" else {}
+            info = parse_json(text) if key == "encoder_info" else {}
             fingerprint = str(info.get("fingerprint", ""))
-        except (RuntimeError, ValueError, AttributeError, RecursionError) as error:  # Anybody may publish there.
+        except (RuntimeError, ValueError) as error:  # Anybody may publish there.
             self.get_logger().warning(f"{key} is left out of the bag's metadata: {error}", throttle_duration_sec=1.0)
             return
         known = self._provenance.get(key, "")

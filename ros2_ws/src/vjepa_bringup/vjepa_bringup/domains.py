@@ -19,6 +19,7 @@ from typing import IO, Any
 from vjepa_bringup.discovery import DISCOVERIES, LOCAL
 from vjepa_bringup.private_folder import PrivateFolder, own_folder, own_folders
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.json_text import parse_json
 from vjepa_interfaces.parameters import read_parameters
 
 FIRST_DOMAIN, LAST_DOMAIN = 1, 101
@@ -184,11 +185,9 @@ def _read(folder: PrivateFolder, name: str) -> list[RunningStack]:
         if not _is_locked(file) or not (text := file.read(_MAX_BYTES + 1)):
             return []
         try:
-            found = json.loads(text) if len(text) <= _MAX_BYTES else None
-        except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict):
-            raise VjepaError(f"expected a JSON object of at most {_MAX_BYTES} characters")
+            found = parse_json(text if len(text) <= _MAX_BYTES else "")
+        except ValueError as error:
+            raise VjepaError(f"expected a JSON object of at most {_MAX_BYTES} characters") from error
         stack = read_parameters(RunningStack, {key: found[key] for key in _FIELDS & found.keys()}, "field")
         if _file_name(stack.domain) != name:
             raise VjepaError(f"it names domain {stack.domain}")

@@ -1,7 +1,6 @@
 """What a command sees of a running stack: scores from the ground-truth topics, and every node's last diagnostics."""
 
 import contextlib
-import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -23,6 +22,7 @@ from sim_bridge.score import ScoreKeeper
 from vjepa_bringup.graph import OPERATOR, enclave
 from vjepa_bringup.interrupts import postponed
 from vjepa_interfaces import topics
+from vjepa_interfaces.json_text import parse_json
 from vjepa_interfaces.managed_node import ERROR, qos_profile
 from vjepa_interfaces.messages import FIRST, Timestep, timestep_of
 from vjepa_interfaces.rows import Rows
@@ -132,8 +132,8 @@ class Monitor:
                 self.diagnostics[name] = (status.level, status.message, values)
 
     def _on_latent_info(self, message: String) -> None:
-        with contextlib.suppress(ValueError, RecursionError):  # Anybody may publish there.
-            self.encoder_info = json.loads(message.data)
+        with contextlib.suppress(ValueError):  # Anybody may publish there.
+            self.encoder_info = parse_json(message.data)
 
     def _on_active_planner(self, message: String) -> None:
         if self.drivers[-1:] != [message.data]:

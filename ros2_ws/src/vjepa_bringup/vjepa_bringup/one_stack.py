@@ -19,6 +19,7 @@ from vjepa_bringup.domains import in_use, lock
 from vjepa_bringup.private_folder import own_folder
 from vjepa_interfaces.environment import environment_of
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.json_text import parse_json
 
 MANAGER = "stack_manager"
 DISCOVERY_S = 1.5
@@ -81,10 +82,10 @@ def _refusal(domain: int, name: str, found: str) -> str:
 def _described(text: str) -> str:
     """Return what a stack has left of itself in its file, as a phrase."""
     try:
-        content = json.loads(text)
+        content = parse_json(text)
         about = "".join(filter(str.isprintable, str(content["about"])))
         return f"{about or 'started'} as process {int(content['pid'])}"
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError):
         return "it holds the file of that name"
 
 

@@ -263,4 +263,4 @@ def test_a_file_that_is_not_json_is_refused_by_name(tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["report", "--results", str(tmp_path), "--out", str(tmp_path / "page.md")])
     assert ended.value.code == 1
-    assert "expert-full.json is not JSON" in capsys.readouterr().err
+    assert "expert-full.json is not readable JSON" in capsys.readouterr().err

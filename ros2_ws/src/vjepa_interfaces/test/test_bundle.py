@@ -9,7 +9,6 @@ import pytest
 from vjepa_interfaces.bundle import (
     CARD_FILE,
     CONFIG_FILE,
-    MAX_CONFIG_BYTES,
     Bundle,
     BundleError,
     arm_record,
@@ -19,6 +18,7 @@ from vjepa_interfaces.bundle import (
     write_bundle,
 )
 from vjepa_interfaces.effort import EffortLimits
+from vjepa_interfaces.json_text import MAX_BYTES
 
 CONFIG = {"kind": "policy", "architecture": "mlp", "encoder_fingerprint": "abcd", "latent_rows": "mean", "hidden": 256}
 
@@ -46,7 +46,7 @@ def test_a_missing_folder_or_config_is_refused_naming_it(tmp_path):
             read_bundle(path, "policy")
 
 
-@pytest.mark.parametrize("text", ["", "{", "not json", "[" * 100_000, "\udcff"])
+@pytest.mark.parametrize("text", ["", "{", "not json", "[" * 100_000, "\udcff", "[{}]", '"x"'])
 def test_a_config_that_is_not_json_is_refused_naming_the_file(tmp_path, text):
     (tmp_path / CONFIG_FILE).write_text(text, encoding="utf-8", errors="surrogateescape")
     with pytest.raises(BundleError, match=f"{tmp_path / CONFIG_FILE} is not readable JSON"):
@@ -54,12 +54,12 @@ def test_a_config_that_is_not_json_is_refused_naming_the_file(tmp_path, text):
 
 
 def test_an_oversized_config_is_refused_unread(tmp_path):
-    (tmp_path / CONFIG_FILE).write_text(json.dumps(CONFIG) + " " * MAX_CONFIG_BYTES)
-    with pytest.raises(BundleError, match=f"expected at most {MAX_CONFIG_BYTES}"):
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(CONFIG) + " " * MAX_BYTES)
+    with pytest.raises(BundleError, match=f"expected at most {MAX_BYTES}"):
         read_bundle(tmp_path, "policy")
 
 
-@pytest.mark.parametrize(("content", "found"), [(CONFIG, "policy"), ({}, "None"), ([CONFIG], "list"), ("x", "str")])
+@pytest.mark.parametrize(("content", "found"), [(CONFIG, "policy"), ({}, "None")])
 def test_a_bundle_of_another_kind_is_refused_naming_both(tmp_path, content, found):
     (tmp_path / CONFIG_FILE).write_text(json.dumps(content))
     with pytest.raises(BundleError, match=f"is of kind '{found}'; expected 'encoder'"):

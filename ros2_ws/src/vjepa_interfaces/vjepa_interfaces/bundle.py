@@ -7,7 +7,6 @@ read: no pickle.
 """
 
 import hashlib
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +17,13 @@ from ament_index_python.packages import PackageNotFoundError, get_package_share_
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.files import write_atomically
-from vjepa_interfaces.json_text import parse_json, write_json
+from vjepa_interfaces.json_text import read_json, write_json
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "MODEL_CARD.md"
 SHIPPED_WITH = "vjepa_bringup"
 """The package in whose share folder the bundles lie that ship with the project."""
-MAX_CONFIG_BYTES = 4 * 1024 * 1024
 
 
 class BundleError(VjepaError):
@@ -182,7 +180,7 @@ def shipped_bundles(kind: str = "") -> list[str]:
         return []
     found = []
     for file in sorted(folder.glob(f"*/{CONFIG_FILE}")):
-        if not kind or json.loads(file.read_text(encoding="utf-8")).get("kind") == kind:
+        if not kind or read_json(file, BundleError).get("kind") == kind:
             found.append(file.parent.name)
     return found
 
@@ -199,17 +197,11 @@ def read_bundle(path: Path | str, kind: str = "") -> Bundle:
         shipped = shipped_bundles(kind)
         ships = f", or one that ships: {', '.join(shipped)}" if shipped else ""
         raise BundleError(f"no bundle at '{path}': expected a folder with {CONFIG_FILE} and {WEIGHTS_FILE}{ships}")
-    if file.stat().st_size > MAX_CONFIG_BYTES:
-        raise BundleError(f"{file} has {file.stat().st_size} bytes; expected at most {MAX_CONFIG_BYTES}")
-    try:
-        config = parse_json(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise BundleError(f"{file} is not readable JSON: {error}") from error
-    if not isinstance(config, dict) or (kind and config.get("kind") != kind):
-        found = config.get("kind") if isinstance(config, dict) else type(config).__name__
-        shipped = shipped_bundles(kind) if kind else []
+    config = read_json(file, BundleError)
+    if kind and config.get("kind") != kind:
+        shipped = shipped_bundles(kind)
         ships = f", such as {' or '.join(shipped)}" if shipped else ""
-        raise BundleError(f"{file} is of kind '{found}'; expected '{kind or 'a JSON object'}'{ships}")
+        raise BundleError(f"{file} is of kind '{config.get('kind')}'; expected '{kind}'{ships}")
     return Bundle(path, config)
 
 

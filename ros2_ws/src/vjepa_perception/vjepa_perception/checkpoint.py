@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vjepa_interfaces.bundle import CONFIG_FILE, MAX_CONFIG_BYTES, WEIGHTS_FILE, read_bundle
+from vjepa_interfaces.bundle import CONFIG_FILE, WEIGHTS_FILE, read_bundle
 from vjepa_interfaces.errors import VjepaError
-from vjepa_interfaces.json_text import parse_json
+from vjepa_interfaces.json_text import read_json
 from vjepa_perception.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 
 ARCHITECTURE = "vjepa2"
@@ -203,12 +203,4 @@ def _snapshot(repository: str, revision: str) -> Path:
 def _read_json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise CheckpointError(f"{file.parent} has no {file.name}; expected a bundle or a transformers checkpoint")
-    if file.stat().st_size > MAX_CONFIG_BYTES:
-        raise CheckpointError(f"{file} has {file.stat().st_size} bytes; expected at most {MAX_CONFIG_BYTES}")
-    try:
-        fields = parse_json(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise CheckpointError(f"{file} is not readable JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise CheckpointError(f"{file} holds a {type(fields).__name__}; expected a JSON object")
-    return fields
+    return read_json(file, CheckpointError)

@@ -22,6 +22,7 @@ from vjepa_interfaces.bundle import is_bundle, read_bundle
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.joint_states import Added, JointStateRefusedError, JointStates
+from vjepa_interfaces.json_text import parse_json
 from vjepa_interfaces.managed_node import ERROR, OK, STEADY, WARN, ManagedNode, run
 from vjepa_interfaces.messages import goal_of, latent_of
 from vjepa_interfaces.parameters import read_parameters
@@ -263,9 +264,9 @@ class PlannerNode(ManagedNode):
 
     def _on_latent_info(self, message: String) -> None:
         try:
-            info = json.loads(message.data)
+            info = parse_json(message.data)
             fingerprint, _ = info["fingerprint"], info["shape"]
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, KeyError):
             self._failure.begin(f"latent_info is not JSON with fingerprint and shape: {message.data[:80]!r}")
             return
         if self.active and self._encoder_info is not None and self._encoder_info["fingerprint"] != fingerprint:

@@ -29,7 +29,7 @@ from vjepa_interfaces.bundle import encoder_label, file_sha256
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.files import atomic_file
-from vjepa_interfaces.json_text import parse_json, write_json
+from vjepa_interfaces.json_text import read_json, write_json
 from vjepa_training.data.arrow_stream import FoldedError, check_unfolded
 from vjepa_training.data.usable_columns import unknown_rows
 
@@ -143,12 +143,8 @@ def claim_parts(folder: Path | str, making: Mapping[str, Any]) -> None:
     if not note.exists():
         write_json(note, making)
         return
-    try:
-        before = parse_json(note.read_text(encoding="utf-8"))
-        differences = [name for name in {*before, *making} if before.get(name) != making.get(name)]
-    except (ValueError, TypeError, AttributeError) as error:
-        raise DatasetError(f"{note} is not what was written there: {error}; delete {folder} and begin anew") from error
-    if differences:
+    before = read_json(note, DatasetError, f"delete {folder} and begin anew")
+    if differences := [name for name in {*before, *making} if before.get(name) != making.get(name)]:
         raise DatasetError(
             f"{folder} is an unfinished dataset made with other settings ({', '.join(sorted(differences))}); give the "
             "same ones to go on, or choose another folder"
@@ -434,15 +430,15 @@ class Dataset:
                 if unfinished
                 else f"no dataset at '{self.folder}': expected a folder with {INFO_FILE}"
             )
+        description = read_json(file, DatasetError)
         try:
-            description = parse_json(file.read_text(encoding="utf-8"))
             version = description.pop("format_version")
             self._files = [str(name) for name in description.pop("files")]
             self._sha256 = {str(name): digest for name, digest in dict(description.pop("sha256", {})).items()}
             rows = int(description.pop("rows"))
             description.pop("unknown_rows", None)  # For other readers; here `usable_columns` counts.
             self.info = _info_of(description)
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             raise DatasetError(f"{file} does not describe a dataset: {type(error).__name__} {error}") from error
         if version != FORMAT_VERSION:
             raise DatasetError(f"{file} has format_version {version}; this release reads {FORMAT_VERSION}")

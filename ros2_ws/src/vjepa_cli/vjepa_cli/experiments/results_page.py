@@ -13,8 +13,7 @@ from vjepa_cli.commands.probe import notes, table
 from vjepa_cli.eval_looks import less
 from vjepa_cli.experiments.experiments import RESULT, Row, Step
 from vjepa_cli.scoreboard import with_interval
-from vjepa_interfaces.errors import VjepaError
-from vjepa_interfaces.json_text import parse_json
+from vjepa_interfaces.json_text import read_json
 from vjepa_interfaces.yaml_file import read_yaml
 from vjepa_training.evaluation.comparison import SAME, compare
 
@@ -417,10 +416,7 @@ def _probe(result: Result, link: Callable[[Result], str]) -> str:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    try:
-        return parse_json(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise VjepaError(f"{path} is not JSON: {error}; remove it, and reproduce what it is the result of") from error
+    return read_json(path, remedy="remove it, and reproduce what it is the result of")
 
 
 def _table(lines: Sequence[Sequence[str]]) -> str:

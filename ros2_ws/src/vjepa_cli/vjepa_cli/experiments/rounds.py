@@ -22,7 +22,7 @@ from vjepa_cli.result_files import write_json
 from vjepa_interfaces.bundle import find_bundle, read_bundle
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.files import write_atomically
-from vjepa_interfaces.json_text import parse_json
+from vjepa_interfaces.json_text import read_json
 from vjepa_training.data.dataset import Dataset
 from vjepa_training.evaluation.comparison import compare, require_held_out
 from vjepa_training.trainers.training_run import identity_of
@@ -244,10 +244,7 @@ class Rounds:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        return parse_json(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise VjepaError(f"{file} is not readable JSON: {error}; remove it, or begin anew in another folder") from error
+    return read_json(file, remedy="remove it, or begin anew in another folder")
 
 
 def _validation(bundle: str) -> float | None:

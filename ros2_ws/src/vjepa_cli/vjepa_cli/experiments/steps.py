@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vjepa_bringup.interrupts import interruptible
 from vjepa_interfaces.errors import VjepaError
-from vjepa_interfaces.json_text import parse_json
+from vjepa_interfaces.json_text import read_json
 
 INTERRUPTED = 130
 
@@ -24,9 +24,10 @@ def is_whole(path: Path) -> bool:
     if path.suffix != ".json":
         return any((path / file).is_file() for file in ("info.json", "config.json", "rounds.json"))
     try:
-        return isinstance(parse_json(path.read_text(encoding="utf-8")), dict)
-    except (OSError, ValueError):
+        read_json(path)
+    except VjepaError:
         return False
+    return True
 
 
 def take_step(arguments: Sequence[str], makes: Sequence[Path], of: str, again: str) -> None:

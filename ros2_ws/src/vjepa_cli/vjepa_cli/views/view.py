@@ -3,7 +3,6 @@
 The messages of a running stack and those of a bag take this one way, so both show the same.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from vjepa_cli.views.latent_picture import Projection, latent_picture
 from vjepa_interfaces import topics
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.image_codec import image_to_rgb
+from vjepa_interfaces.json_text import parse_json
 from vjepa_interfaces.messages import latent_of, timestep_of
 from vjepa_interfaces.stamps import to_nanoseconds
 
@@ -128,7 +128,7 @@ def _stamp_of(topic: topics.Topic, message: Any) -> int:
 def _plan_of(message: Any) -> dict[str, Any]:
     """Return what a message of `~/plan` says; the planner node's `_publish_plan` says what is in it."""
     try:
-        plan = json.loads(message.data)
+        plan = parse_json(message.data)
         return {"stamp": int(plan["stamp"]), **plan}
     except (ValueError, TypeError, KeyError) as error:
         raise VjepaError(f"expected a plan as JSON with its stamp, not {message.data!r}") from error
