@@ -13,7 +13,7 @@ from typing import Any
 from vjepa_bringup.graph import versions
 from vjepa_cli.result_files import write_json
 from vjepa_interfaces.json_text import read_json
-from vjepa_training.evaluation.score import bootstrap_interval
+from vjepa_training.evaluation.bootstrap import bootstrap_interval
 
 FILE_PREFIX = "benchmark-"
 
@@ -109,4 +109,4 @@ def command_of(name: str, **options: Any) -> str:
 
 def mean_with_interval(values: Sequence[float]) -> tuple[float, tuple[float, float]]:
     """Return the mean of `values` and its 95 % percentile-bootstrap interval."""
-    return statistics.fmean(values), bootstrap_interval(list(values))
+    return statistics.fmean(values), bootstrap_interval(values)

@@ -8,7 +8,8 @@ import pytest
 from sim_bridge.score import Episode, ScoreKeeper
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.messages import FIRST, LAST, MID
-from vjepa_training.evaluation.score import PROTOCOLS, Protocol, bootstrap_interval, protocol_named, summarise
+from vjepa_training.evaluation.bootstrap import bootstrap_interval
+from vjepa_training.evaluation.score import PROTOCOLS, Protocol, protocol_named, summarise
 
 TARGET = np.array([0.1, 0.0, 0.01])
 INSIDE = TARGET + np.array([0.03, 0.0, 0.5])
@@ -142,12 +143,11 @@ def test_the_interval_holds_the_mean_and_shrinks_with_more_episodes():
     assert widths[1] < widths[0] / 5
 
 
-def test_the_interval_covers_the_true_mean_as_often_as_it_claims(monkeypatch):
-    monkeypatch.setattr("vjepa_training.evaluation.score.BOOTSTRAP_RESAMPLES", 500)
+def test_the_interval_covers_the_true_mean_as_often_as_it_claims():
     random = np.random.default_rng(1)
     covered = 0
     for i in range(200):
-        low, high = bootstrap_interval(random.uniform(0.0, 1.0, 30).tolist(), seed=i)
+        low, high = bootstrap_interval(random.uniform(0.0, 1.0, 30), seed=i, resamples=500)
         covered += low <= 0.5 <= high
     assert 0.88 <= covered / 200 <= 0.99
 
@@ -161,6 +161,14 @@ def test_the_interval_of_equal_values_is_the_value_and_of_none_is_unknown():
     assert bootstrap_interval([172.0]) == (172.0, 172.0)
     assert bootstrap_interval([3.0] * 20) == (3.0, 3.0)
     assert all(map(math.isnan, bootstrap_interval([])))
+    assert all(map(math.isnan, bootstrap_interval([1.0, math.nan])))
+
+
+def test_the_interval_does_not_depend_on_the_memory_it_is_given(monkeypatch):
+    values = np.random.default_rng(2).normal(size=(30, 2))
+    whole = bootstrap_interval(values, lambda means: means[:, 0] / means[:, 1])
+    monkeypatch.setattr("vjepa_training.evaluation.bootstrap.BLOCK_VALUES", 100)
+    assert bootstrap_interval(values, lambda means: means[:, 0] / means[:, 1]) == whole
 
 
 def test_success_is_a_return_above_150_in_the_short_protocol():

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from vjepa_interfaces.errors import VjepaError
-from vjepa_training.evaluation.score import bootstrap_interval
+from vjepa_training.evaluation.bootstrap import bootstrap_interval
 
 SAME = ("task", "encoder_fingerprint", "through", "protocol", "episode_steps", "seed", "episodes")
 """Fields of a result that must be equal for its episodes to be those of another, with another planner."""

@@ -9,10 +9,9 @@ import numpy as np
 from sim_bridge.score import Episode
 from vjepa_interfaces.errors import unknown_name
 from vjepa_training.evaluation.action_change import action_change_at_rest
+from vjepa_training.evaluation.bootstrap import bootstrap_interval
 from vjepa_training.evaluation.imagination import compare_with_what_happened
 from vjepa_training.evaluation.novelty import novelty_of
-
-BOOTSTRAP_RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -46,17 +45,6 @@ def protocol_named(name: str) -> Protocol:
     if name not in PROTOCOLS:
         raise unknown_name("protocol", name, PROTOCOLS)
     return PROTOCOLS[name]
-
-
-def bootstrap_interval(values: list[float], seed: int = 0) -> tuple[float, float]:
-    """Return the 95 % percentile-bootstrap interval of the mean of `values` (Efron 1979), from a fixed seed."""
-    if not values:
-        return float("nan"), float("nan")
-    sample = np.asarray(values, np.float64)
-    random = np.random.default_rng(seed)
-    means = [sample[random.integers(0, len(sample), len(sample))].mean() for _ in range(BOOTSTRAP_RESAMPLES)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def wilson_interval(successes: int, count: int) -> tuple[float, float]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from vjepa_interfaces.errors import VjepaError
+from vjepa_training.evaluation.bootstrap import bootstrap_interval
 
 RIDGES = tuple(10.0**exponent for exponent in range(-6, 2))
 """Penalties tried, relative to each feature's variance."""
@@ -21,7 +22,6 @@ RIDGES = tuple(10.0**exponent for exponent in range(-6, 2))
 HELD_SHARE = 0.25
 """Share of the training episodes on which a penalty is chosen."""
 
-BOOTSTRAP_RESAMPLES = 2_000
 
 _BLOCK_VALUES = 2**23
 _CONSTANT = 1e-12
@@ -230,8 +230,8 @@ def r2_score(predicted: np.ndarray, truth: np.ndarray, episodes: np.ndarray) -> 
     centred = truth - truth.mean(axis=0)
     k = truth.shape[1]
 
-    def r2(sums: np.ndarray) -> np.ndarray:
-        count, error, total, square = sums[:, 0], sums[:, 1], sums[:, 2 : 2 + k], sums[:, 2 + k]
+    def r2(means: np.ndarray) -> np.ndarray:
+        count, error, total, square = means[:, 0], means[:, 1], means[:, 2 : 2 + k], means[:, 2 + k]
         variation = square - (total**2).sum(axis=1) / count
         return 1 - np.divide(error, variation, out=np.full_like(error, np.nan), where=variation > 0)
 
@@ -242,28 +242,24 @@ def r2_score(predicted: np.ndarray, truth: np.ndarray, episodes: np.ndarray) -> 
 def rmse_score(errors: np.ndarray, episodes: np.ndarray) -> Score:
     """Return the root of the mean square over rows and components of `errors`, (N, k)."""
     columns = np.stack([np.ones(len(errors)), np.square(errors).mean(axis=1)], axis=1)
-    return _bootstrapped(columns, episodes, lambda sums: np.sqrt(sums[:, 1] / sums[:, 0]))
+    return _bootstrapped(columns, episodes, lambda means: np.sqrt(means[:, 1] / means[:, 0]))
 
 
 def accuracy_score(predicted: np.ndarray, classes: np.ndarray, episodes: np.ndarray) -> Score:
     """Return the share of right answers of `predicted`, (N,), for `classes`, (N,)."""
     columns = np.stack([np.ones(len(classes)), predicted == classes], axis=1)
-    return _bootstrapped(columns, episodes, lambda sums: sums[:, 1] / sums[:, 0])
+    return _bootstrapped(columns, episodes, lambda means: means[:, 1] / means[:, 0])
 
 
-def _bootstrapped(
-    columns: np.ndarray, episodes: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], seed: int = 0
-) -> Score:
-    """Return the `statistic` of the column sums over all rows, and its interval over resampled episodes."""
+def _bootstrapped(columns: np.ndarray, episodes: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> Score:
+    """Return the `statistic` of the rows' sums by episode, averaged over episodes, and its interval over episodes.
+
+    A statistic is undefined where a resample is one episode over and over that does not vary.
+    """
     numbers, inverse = np.unique(episodes, return_inverse=True)
     sums = np.zeros((len(numbers), columns.shape[1]))
     np.add.at(sums, inverse, columns)
-    count = len(numbers)
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), BOOTSTRAP_RESAMPLES)
-    figures = statistic(drawn @ sums)
-    defined = figures[np.isfinite(figures)]  # One episode drawn over and over may not vary.
-    low, high = np.percentile(defined, [2.5, 97.5]) if len(defined) else (np.nan, np.nan)
-    return Score(float(statistic(sums.sum(0, keepdims=True))[0]), (float(low), float(high)))
+    return Score(float(statistic(sums.mean(0, keepdims=True))[0]), bootstrap_interval(sums, statistic))
 
 
 class _Moments:
