@@ -266,7 +266,10 @@ def test_a_policy_of_another_encoder_has_no_score(refusal, tmp_path, through):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--params-file", "p.yaml"], "'image_size' is 64; expected a value of type list of 2 int, such as [64, 64]"),
+        (
+            ["--params-file", "p.yaml"],
+            "'image_size' of sim_bridge is 64; expected a value of type list of 2 int, such as [64, 64]",
+        ),
         (["--policy", "bc-smal"], "no bundle at 'bc-smal': .* or one that ships: bc-latents, bc-small$"),
         (["--device", "xyz"], "unknown device .xyz.; valid are: auto, cpu, cuda, cuda:N$"),
         (["--device", "cuda:7"], "device is 'cuda:7', but torch .* finds . CUDA devices; use device auto or cpu"),

@@ -49,7 +49,7 @@ def test_many_latents_at_once_have_the_distances_of_each():
 def test_a_bundle_keeps_it_and_hands_it_on(tmp_path):
     bundle = write_bundle(tmp_path / "one", {"kind": "policy"}, "card")
     assert load_novelty(bundle, ROWS, DIMENSION) is None
-    save_novelty(bundle.path, known())
+    save_novelty(bundle.path, known(), "train bc")
     copy_novelty(bundle, write_bundle(tmp_path / "two", {"kind": "actor"}, "card").path)
     for name in ("one", "two"):
         found = load_novelty(write_bundle(tmp_path / name, {"kind": "policy"}, "card"), ROWS, DIMENSION)
@@ -62,10 +62,10 @@ def test_a_bundle_keeps_it_and_hands_it_on(tmp_path):
     [
         (lambda file: file.write_bytes(b"no safetensors"), "is not readable: .*; remove it, or get the whole bundle"),
         (
-            lambda file: save_novelty(file.parent, Novelty(**(vars(known()) | {"rest": 0.0}))),
+            lambda file: save_novelty(file.parent, Novelty(**(vars(known()) | {"rest": 0.0})), ""),
             "variances .* not above 0",
         ),
-        (lambda file: save_novelty(file.parent, Novelty(**(vars(known()) | {"mean": np.ones((3, 3))}))), "shapes"),
+        (lambda file: save_novelty(file.parent, Novelty(**(vars(known()) | {"mean": np.ones((3, 3))})), ""), "shapes"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(tmp_path, change, message):

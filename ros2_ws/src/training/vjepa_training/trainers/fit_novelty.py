@@ -7,6 +7,7 @@ import numpy as np
 
 from vjepa_interfaces.errors import VjepaError
 from vjepa_planner.models.novelty import Novelty
+from vjepa_training.data.dataset import LATENT, Dataset
 
 COMPONENTS = 128
 FITTED_ROWS = 50_000
@@ -58,6 +59,16 @@ def fit_novelty(
     )
     distances = np.concatenate([novelty.of(block) for block in _blocks(read, held_out)])
     return replace(novelty, limit=float(np.quantile(distances, COMMON_SHARE)))
+
+
+def fit_to_dataset(dataset: Dataset, rows: Sequence[int], seed: int) -> Novelty:
+    """Return what the latents of a dataset are like, see `fit_novelty`.
+
+    Raises:
+        VjepaError: it has no latents, or fewer than two episodes.
+    """
+    latents = dataset[LATENT]
+    return fit_novelty(lambda index: latents[index], rows, np.asarray(dataset["episode_index"]), seed)
 
 
 def _drawn(rows: np.ndarray, seed: int) -> np.ndarray:

@@ -412,7 +412,7 @@ def write_policy(
     )
     save_policy(folder, outcome.policy, fingerprint, card, facts)
     if outcome.novelty is not None:
-        save_novelty(folder, outcome.novelty)
+        save_novelty(folder, outcome.novelty, command)
     return facts
 
 

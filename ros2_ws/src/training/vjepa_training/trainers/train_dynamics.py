@@ -22,13 +22,13 @@ from vjepa_interfaces.errors import VjepaError
 from vjepa_planner.models.conditioning import ConditioningConfig
 from vjepa_planner.models.dynamics import Dynamics, load_dynamics, preset, save_dynamics
 from vjepa_planner.models.novelty import save_novelty
-from vjepa_training.data.dataset import LATENT, Dataset
+from vjepa_training.data.dataset import Dataset
 from vjepa_training.data.transitions import Transitions, open_transitions, split_episodes
 from vjepa_training.data.usable_columns import ACTION, VELOCITY, require_columns
 from vjepa_training.probes.probe import fit_ridge
 from vjepa_training.trainers.configs import DynamicsTraining
 from vjepa_training.trainers.fit_conditioning import fit_conditioning
-from vjepa_training.trainers.fit_novelty import fit_novelty
+from vjepa_training.trainers.fit_novelty import fit_to_dataset
 from vjepa_training.trainers.optimiser import adamw
 from vjepa_training.trainers.training_run import TrainingRun, fit, identity_of
 
@@ -118,9 +118,7 @@ def train_dynamics(
     }
     fingerprint = dataset.info.encoder_fingerprint
     save_dynamics(out, model, fingerprint, _card(Path(out).name, fingerprint, facts), facts)
-    latents, episode = dataset[LATENT], np.asarray(dataset["episode_index"])
-    novelty = fit_novelty(lambda index: latents[index], conditioning.latent_rows, episode, training.seed)
-    save_novelty(out, novelty)
+    save_novelty(out, fit_to_dataset(dataset, conditioning.latent_rows, training.seed), command)
     return facts | {"curve": curve}
 
 

@@ -182,6 +182,23 @@ class SacCommand(SacTraining, OutcomeWithFacts):
     params_file: Annotated[str, option(default="none")] = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class NoveltyCommand:
+    """Fit what the latents of a training are like, for bundles that do not know it.
+
+    Each training but that of an encoder does so by itself; a bundle knows then a latent that is like none of these.
+
+    Attributes:
+        data: dataset with latents like those that the bundles were trained on.
+        bundles: folders of the bundles.
+        seed: of the draw where there are more latents than are needed.
+    """
+
+    data: Annotated[str, option(metavar="DS")]
+    bundles: Annotated[tuple[str, ...], option(metavar="BUNDLE [BUNDLE ...]")]
+    seed: Annotated[int, Range(low=0, high=types.MAX_SEED)] = 0
+
+
 def encoder_command(arguments: EncoderCommand) -> int:
     """`vjepa train encoder`."""
     from vjepa_interfaces.bundle import find_bundle
@@ -320,6 +337,26 @@ def sac_command(arguments: SacCommand) -> int:
     return _trained(arguments, train)
 
 
+def novelty_command(arguments: NoveltyCommand) -> int:
+    """`vjepa train novelty`."""
+    from vjepa_interfaces.bundle import read_bundle
+    from vjepa_planner.models.novelty import save_novelty
+    from vjepa_training.data.dataset import Dataset
+    from vjepa_training.trainers.fit_novelty import fit_to_dataset
+
+    dataset = Dataset(arguments.data)
+    bundles = [read_bundle(folder) for folder in arguments.bundles]
+    for bundle in bundles:
+        bundle.check_encoder(dataset.info.encoder_fingerprint, dataset.info.encoder_name)
+    for rows in {tuple(bundle.require("latent_rows", list)) for bundle in bundles}:
+        novelty = fit_to_dataset(dataset, rows, arguments.seed)
+        for bundle in bundles:
+            if tuple(bundle.config["latent_rows"]) == rows:
+                save_novelty(bundle.path, novelty, _command())
+                print(f"{bundle.path}: knows {len(dataset)} latents of {len(dataset.episodes)} episodes")
+    return 0
+
+
 def _bc_defaults(words: Sequence[str]) -> BcCommand | None:
     """Return the defaults of `vjepa train bc`: with `--old` those of earlier work."""
     return BcCommand(**vars(OLD_BC), data=tyro.MISSING, out=tyro.MISSING) if "--old" in words else None
@@ -345,6 +382,7 @@ ACTIONS = {
     "train reward": Action(reward_command),
     "train dreamer": Action(dreamer_command, _dreamer_defaults),
     "train sac": Action(sac_command),
+    "train novelty": Action(novelty_command),
 }
 
 

@@ -57,11 +57,11 @@ class Novelty:
         return np.sqrt(squared.astype(np.float64)) / self.limit
 
 
-def save_novelty(folder: Path | str, novelty: Novelty) -> None:
-    """Write what the latents of a training were like into the folder of its bundle."""
+def save_novelty(folder: Path | str, novelty: Novelty, command: str) -> None:
+    """Write what the latents of a training were like into the folder of its bundle, with the command that found out."""
     names = ("mean", "directions", "variances", "rest", "limit")
     arrays = {name: np.ascontiguousarray(getattr(novelty, name), dtype=np.float32) for name in names}
-    write_atomically(Path(folder) / NOVELTY_FILE, save(arrays))
+    write_atomically(Path(folder) / NOVELTY_FILE, save(arrays, {"command": command}))
 
 
 def copy_novelty(bundle: Bundle, folder: Path | str) -> None:
