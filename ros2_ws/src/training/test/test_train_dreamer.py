@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from vjepa_interfaces.bundle import read_bundle
 from vjepa_interfaces.errors import VjepaError
 from vjepa_planner.models.actor import load_actor
 from vjepa_planner.models.dynamics import load_dynamics
+from vjepa_planner.models.novelty import load_novelty
 from vjepa_planner.models.policy import load_policy
 from vjepa_training.data.dataset import LATENT
 from vjepa_training.trainers.configs import DreamerTraining, dreamer_preset
@@ -50,6 +52,21 @@ def test_dreams_become_better(small_data, world, tmp_path):
     losses = [loss for _, loss in facts["curve"]["validation"]]
     assert losses[-1] < losses[0]
     assert facts["validation"] == losses[-1]
+
+
+def test_the_actor_knows_the_latents_that_its_dynamics_was_trained_on(small_data, world, tmp_path):
+    trained(small_data, world, tmp_path, QUICK)
+    latents = np.asarray(small_data[LATENT], np.float32)
+    shape = latents.shape[1:]
+    found = [
+        load_novelty(read_bundle(folder), tuple(range(shape[0])), shape[1])
+        for folder in (world["dynamics"], tmp_path / "out")
+    ]
+    known = [novelty.of(latents) for novelty in found if novelty is not None]
+    assert len(known) == 2
+    assert np.array_equal(*known)
+    assert np.mean(known[0] > 1) < 0.1
+    assert np.median(known[0]) < 1 < np.median(found[0].of(latents + latents.std()))
 
 
 def test_the_actor_reads_the_states_of_its_dynamics(small_data, world, tmp_path):
