@@ -15,6 +15,7 @@ from benchmarks.memory import SMALL_ROWS
 from benchmarks.pictures import draw_ratios, draw_sweeps
 from benchmarks.stack import ROOT
 from benchmarks.sweeps import FLAT, LINEAR, UNIT, Sweep
+from vjepa_interfaces.tables import markdown_table
 
 BEGINS, ENDS = "<!-- of results/benchmark-{}.json -->", "<!-- end -->"
 """Around the figures of one benchmark in docs/reliability.md."""
@@ -245,14 +246,13 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 def table(figures: Sequence[dict[str, Any]]) -> str:
     """Return the figures as a Markdown table of aims and measured values."""
-    lines = ["| what | aim | measured | 95 % interval | met | command |", "| --- | --- | --- | --- | --- | --- |"]
+    lines: list[Sequence[str]] = [("what", "aim", "measured", "95 % interval", "met", "command")]
     for figure in figures:
         sign = "at least" if figure["at_least"] else "at most"
         aim = f"{sign} {_text(figure['aim'], figure['unit'])}"
         value, met = _text(figure["value"], figure["unit"]), "yes" if figure["met"] else "**no**"
-        cells = (figure["what"], aim, value, _interval(figure), met, f"`{figure['command']}`")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) if figures else "Nothing has been measured yet."
+        lines.append((figure["what"], aim, value, _interval(figure), met, f"`{figure['command']}`"))
+    return markdown_table(lines) if figures else "Nothing has been measured yet."
 
 
 def render(folder: Path) -> str:
@@ -308,13 +308,13 @@ def _guard(guard: dict[str, Any]) -> str:
     for run in guard["runs"]:
         times.setdefault(run["what"], []).append(run["zero_ms"])
     bounds = {figure["what"].removeprefix("guard: "): figure["aim"] for figure in guard["figures"]}
-    lines = ["| fault | longest, ms | median, ms | bound, ms |", "| --- | --- | --- | --- |"]
+    lines: list[Sequence[str]] = [("fault", "longest, ms", "median, ms", "bound, ms")]
     for what, found in times.items():
-        lines.append(f"| {what} | {max(found):.1f} | {statistics.median(found):.1f} | {bounds[what]:.0f} |")
+        lines.append((what, f"{max(found):.1f}", f"{statistics.median(found):.1f}", f"{bounds[what]:.0f}"))
     runs, machine = max(map(len, times.values())), guard["machine"]
     sample = f"{machine['cpu']}, {machine['cores_used']} cores, {runs} times each"
     measured = f"`{guard['command']}`, {guard['date'][:10]}, {sample}:\n"
-    return "\n".join((measured, *lines))
+    return f"{measured}\n{markdown_table(lines)}"
 
 
 def _soak(soak: dict[str, Any]) -> str:
@@ -395,14 +395,10 @@ Nobody has run this. It is arithmetic on the figures of `data` above, with the s
 
 
 def _runs(columns: Sequence[tuple[str, str, int | None]], runs: Sequence[dict[str, Any]]) -> str:
-    lines = [
-        f"| run | {' | '.join(title for title, _, _ in columns)} |",
-        f"| --- |{' --- |' * len(columns)}",
-    ]
+    lines = [("run", *(title for title, _, _ in columns))]
     for number, run in enumerate(runs, 1):
-        cells = (_cell(run[key], digits) for _, key, digits in columns)
-        lines.append(f"| {number} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append((str(number), *(_cell(run[key], digits) for _, key, digits in columns)))
+    return markdown_table(lines)
 
 
 def _cell(value: Any, digits: int | None) -> str:
@@ -412,13 +408,13 @@ def _cell(value: Any, digits: int | None) -> str:
 
 
 def _points(sweeps: Sequence[dict[str, Any]]) -> str:
-    lines = ["| what | at | measured | expected exponent |", "| --- | --- | --- | --- |"]
+    lines: list[Sequence[str]] = [("what", "at", "measured", "expected exponent")]
     for sweep in sweeps:
         for point in sweep["points"]:
             median = statistics.median(point["values"])
             at = f"{point['x']:g} {sweep['x']}"
-            lines.append(f"| {sweep['what']} | {at} | {median:.4g} {sweep['y']} | {sweep['expected']:.3g} |")
-    return "\n".join(lines)
+            lines.append((sweep["what"], at, f"{median:.4g} {sweep['y']}", f"{sweep['expected']:.3g}"))
+    return markdown_table(lines)
 
 
 def _text(value: float, unit: str) -> str:

@@ -5,6 +5,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+from vjepa_interfaces.tables import text_table
+
 _UNNUMBERED = 2**64 - 1
 """What rmw reports as a sequence number when the middleware has none."""
 
@@ -61,14 +63,13 @@ class Audit:
         }
 
     def __str__(self) -> str:
-        lines = [f"{'published':>9} {'recorded':>9} {'repeated':>9} {'lost':>6} {'unwritten':>9}  topic"]
+        rows: list[tuple[str, ...]] = [("published", "recorded", "repeated", "lost", "unwritten", "topic")]
         for topic in self.topics:
             note = f" ({topic.unnumbered} without a sequence number)" if topic.unnumbered else ""
-            lines.append(
-                f"{topic.published:9} {topic.recorded:9} {topic.repeated:9} {topic.lost:6} {topic.unwritten:9}  "
-                f"{topic.topic}{note}"
-            )
-        return "\n".join(lines + ([f"ended by a write error: {self.error}"] if self.error else []))
+            counts = (topic.published, topic.recorded, topic.repeated, topic.lost, topic.unwritten)
+            rows.append((*map(str, counts), f"{topic.topic}{note}"))
+        table = text_table(rows, right=range(5))
+        return f"{table}\nended by a write error: {self.error}" if self.error else table
 
 
 @dataclass(eq=False)

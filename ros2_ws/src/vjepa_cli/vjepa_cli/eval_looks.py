@@ -8,6 +8,7 @@ from typing import Any
 
 from vjepa_cli.result_files import write_json
 from vjepa_cli.scoreboard import with_interval
+from vjepa_interfaces.tables import text_table
 from vjepa_training.evaluation.comparison import SAME, compare
 from vjepa_training.evaluation.novelty import auroc
 
@@ -68,17 +69,15 @@ def looks_table(results: Mapping[str, Result]) -> str:
         difference = less(first, result) if result is not first else ""
         line = (name, with_interval(result["mean_return"], result["interval_95"]), difference, _success(result))
         lines.append((*line, *(_novelty(first, result) if knows else ())))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     count, seed = first["episodes"], first["seed"]
     head = (
         f"  planner {first['planner']}, encoder {first['encoder']}: {count} episodes of {first['episode_steps']} steps "
         f"each, seeds {seed} to {seed + count - 1}"
     )
-    body = ("  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)) for line in lines)
     unfinished = (
         ["  INTERRUPTED before all looks were measured"] if list(results.values())[-1].get("interrupted") else []
     )
-    return "\n".join(["", head, "", *(line.rstrip() for line in body), *unfinished, ""])
+    return "\n".join(["", head, "", text_table(lines, indent="  "), *unfinished, ""])
 
 
 def less(first: Mapping[str, Any], result: Mapping[str, Any]) -> str:

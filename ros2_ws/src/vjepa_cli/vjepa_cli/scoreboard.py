@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+from vjepa_interfaces.tables import text_table
 from vjepa_training.evaluation.appearance import in_words
 
 PERIOD_TOLERANCE = 0.01
@@ -107,8 +108,7 @@ def with_interval(value: float, interval: Sequence[float], sign: str = "") -> st
 
 def table(rows: Sequence[tuple[str, str]]) -> str:
     """Return rows of a name and a text, with the texts below each other."""
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(["", *(f"  {name:<{width}}  {text}" for name, text in rows), ""])
+    return f"\n{text_table(rows, indent='  ')}\n"
 
 
 def _with_bundles(planner: str, result: dict[str, Any]) -> str:

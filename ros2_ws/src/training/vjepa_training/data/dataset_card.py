@@ -4,6 +4,7 @@ from typing import Any
 
 import yaml
 
+from vjepa_interfaces.tables import markdown_table
 from vjepa_training.data.dataset import IMAGE, INFO_FILE, LATENT, PLAIN_IMAGE, Dataset, DatasetInfo
 from vjepa_training.data.lerobot_export import ACTION, REWARD, STATE, lerobot_episodes, lerobot_features
 
@@ -18,18 +19,10 @@ CARD = """---
 
 {rows} control steps in {episodes} episodes of a robot arm, made by `vjepa`, the V-JEPA 2 robot stack for ROS 2.
 
-| | |
-| --- | --- |
-| task | {task} |
-| robot | joints {joints}; {limit:g} N·m at most |
-| control step | {period_ms:g} ms |
-| encoder | {encoder} |
-| license | {license} |
+{facts}
 
 ## What made it
 
-| command | policy | seeds | episodes |
-| --- | --- | --- | --- |
 {sources}
 
 All settings and versions are in `{description}`.
@@ -38,8 +31,6 @@ All settings and versions are in `{description}`.
 
 {about}
 
-| column | type | shape of a row | unit | what it is |
-| --- | --- | --- | --- | --- |
 {columns}
 
 ## Load it
@@ -48,6 +39,8 @@ All settings and versions are in `{description}`.
 {loading}
 ```
 """
+
+COLUMN_HEADS = ("column", "type", "shape of a row", "unit", "what it is")
 
 MEANINGS = {
     "episode_index": ("", "from 0"),
@@ -106,21 +99,25 @@ def dataset_card(dataset: Dataset, repo: str, kind: str, license: str, branch: s
         "tags": [*(["LeRobot"] if lerobot else []), "robotics", "v-jepa-2", "ros2"],
         "configs": [{"config_name": "default", "data_files": [config]}],
     }
+    facts = (
+        ("", ""),
+        ("task", info.task or "not known"),
+        ("robot", f"joints {', '.join(info.joint_names)}; {info.effort_limit:g} N·m at most"),
+        ("control step", f"{info.control_period_ns * 1e-6:g} ms"),
+        ("encoder", _encoder(info)),
+        ("license", license),
+    )
+    columns = _lerobot_columns(dataset) if lerobot else _columns(info)
     return CARD.format(
         front=yaml.safe_dump(front, sort_keys=False),
         title=repo.partition("/")[2],
         rows=sum(stop - start for start, stop in episodes),
         episodes=len(episodes),
-        task=info.task or "not known",
-        joints=", ".join(info.joint_names),
-        limit=info.effort_limit,
-        period_ms=info.control_period_ns * 1e-6,
-        encoder=_encoder(info),
-        license=license,
-        sources="\n".join(_source(source) for source in info.sources),
+        facts=markdown_table(facts),
+        sources=markdown_table([("command", "policy", "seeds", "episodes"), *map(_source, info.sources)]),
         description="meta/vjepa.json" if lerobot else INFO_FILE,
         about=ABOUT_LEROBOT if lerobot else ABOUT_NATIVE,
-        columns="\n".join(_column(*column) for column in (_lerobot_columns(dataset) if lerobot else _columns(info))),
+        columns=markdown_table([COLUMN_HEADS, *(_column(*column) for column in columns)]),
         loading=(LOAD_LEROBOT if lerobot else LOAD_NATIVE).format(repo=repo, revision=revision),
     )
 
@@ -134,10 +131,10 @@ def _lerobot_columns(dataset: Dataset) -> list[tuple[str, str, tuple[int, ...]]]
     return [(name, feature["dtype"], tuple(feature["shape"])) for name, feature in features]
 
 
-def _column(name: str, kind: str, shape: tuple[int, ...]) -> str:
+def _column(name: str, kind: str, shape: tuple[int, ...]) -> tuple[str, ...]:
     unit, meaning = MEANINGS[name]
     size = " x ".join(map(str, shape)) if shape not in ((), (1,)) else "scalar"
-    return f"| `{name}` | {kind} | {size} | {unit} | {meaning} |"
+    return f"`{name}`", kind, size, unit, meaning
 
 
 def _encoder(info: DatasetInfo) -> str:
@@ -148,7 +145,7 @@ def _encoder(info: DatasetInfo) -> str:
     return f"{name}, fingerprint `{info.encoder['fingerprint']}`; a latent has {rows} rows of {dimension}"
 
 
-def _source(source: dict[str, Any]) -> str:
+def _source(source: dict[str, Any]) -> tuple[str, ...]:
     """Return the row of the table of what made the dataset, of a simulation or a bag."""
     recorded = source.get("recorded_with") or {}
     policy = source.get("policy") or recorded.get("planners") or "not known"
@@ -156,4 +153,4 @@ def _source(source: dict[str, Any]) -> str:
     seeds = "not known" if seed is None else str(seed)
     if isinstance(seed, int) and isinstance(episodes, int) and episodes > 1:
         seeds = f"{seed} to {seed + episodes - 1}"
-    return f"| `{source.get('command', 'not known')}` | {policy} | {seeds} | {episodes or 'not known'} |"
+    return f"`{source.get('command', 'not known')}`", str(policy), seeds, str(episodes or "not known")

@@ -30,7 +30,7 @@ from vjepa_training.data.transitions import BLOCK_ROWS, Transitions, observed_bl
 from vjepa_training.data.usable_columns import VELOCITY, require_columns
 from vjepa_training.trainers.configs import DISTANCE, HYBRID, REWARD, DreamerTraining
 from vjepa_training.trainers.optimiser import adamw
-from vjepa_training.trainers.training_run import Stateful, TrainingRun, fit, identity_of
+from vjepa_training.trainers.training_run import Stateful, TrainingRun, figures_table, fit, identity_of
 
 BEST_STATES = 500
 """States of the highest reward whose mean is the goal of earlier work."""
@@ -290,10 +290,9 @@ def _sha256(bundle: Path | str) -> str:
 
 
 def _card(name: str, fingerprint: str, facts: dict[str, Any]) -> str:
-    table = "".join(f"| {key.replace('_', ' ')} | {value:.4g} |\n" for key, value in facts["figures"].items())
     return (
         f"# {name}\n\nAn actor trained in imagination, on states made of latents of encoder "
         f"{encoder_in_card(facts['encoder'], fingerprint)}, from "
         f"{facts['frames']} real states.\n\n    {facts['command']}\n\nIn dreams from episodes kept for validation; "
-        f"`vjepa eval` says what it is worth in the simulation:\n\n| figure | value |\n| --- | --- |\n{table}"
+        f"`vjepa eval` says what it is worth in the simulation:\n\n{figures_table(facts['figures'])}"
     )

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from vjepa_interfaces.bundle import arm_record, encoder_in_card
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.tables import markdown_table
 from vjepa_planner.models.conditioning import ConditioningConfig
 from vjepa_planner.models.dynamics import Dynamics, load_dynamics, preset, save_dynamics
 from vjepa_planner.models.novelty import save_novelty
@@ -238,12 +239,9 @@ def _offset_probe(data: Transitions, episodes: np.ndarray) -> Any:
 
 
 def _card(name: str, fingerprint: str, facts: dict[str, Any]) -> str:
-    lines = "".join(
-        f"| {entry['steps']} | " + " | ".join(f"{value:.4g}" for key, value in entry.items() if key != "steps") + " |\n"
-        for entry in facts["open_loop"]
-    )
-    heads = [key.replace("_", " ") for key in (facts["open_loop"] or [{}])[0]]
-    table = f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}\n{lines}" if heads else ""
+    rows = [[f"{value:.4g}" for value in entry.values()] for entry in facts["open_loop"]]
+    heads = [key.replace("_", " ") for entry in facts["open_loop"][:1] for key in entry]
+    table = markdown_table([heads, *rows]) + "\n" if rows else ""
     return (
         f"# {name}\n\nA dynamics model (`{facts['training']['preset']}`, {facts['parameters']} parameters) of states "
         f"made of latents of encoder {encoder_in_card(facts['encoder'], fingerprint)}, "

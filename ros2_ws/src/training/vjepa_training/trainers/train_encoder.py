@@ -29,7 +29,7 @@ from vjepa_training.trainers.clip_sampler import ClipSampler
 from vjepa_training.trainers.configs import EncoderTraining
 from vjepa_training.trainers.encoder_objectives import JointEmbedding, MaskedPrediction
 from vjepa_training.trainers.optimiser import adamw, set_cosine_rate
-from vjepa_training.trainers.training_run import TrainingRun, identity_of, require_finite
+from vjepa_training.trainers.training_run import TrainingRun, figures_table, identity_of, require_finite
 
 STATISTICS_BATCHES = 16
 LOG_EVERY = 20
@@ -275,14 +275,12 @@ class _Card:
 
     def _text(self, encoder: Any, step: int, figures: dict[str, float]) -> str:
         count = sum(parameter.numel() for parameter in encoder.parameters())
-        rows = "".join(f"| {name} | {value:.4g} |\n" for name, value in figures.items())
         return (
             f"# {self.out.name}\n\nA V-JEPA 2 video encoder of {count / 1e6:.2f} million parameters, trained on "
             f"{sum(len(dataset.episodes) for dataset in self.datasets)} episodes "
             f"({sum(map(len, self.datasets))} frames) of simulator video with the "
             f"objective `{self.training.objective}`: {step} steps of {self.training.batch_size} clips.\n\n"
-            f"    {self.command}\n\nOn episodes it was not trained on, at the end:\n\n| figure | value |\n"
-            "| --- | --- |\n"
-            f"{rows}\nIt saw video, actions and joint readings; never target, fingertip or reward. `vjepa probe` says "
-            "what its latents hold.\n"
+            f"    {self.command}\n\nOn episodes it was not trained on, at the end:\n\n"
+            f"{figures_table(figures)}\nIt saw video, actions and joint readings; never target, fingertip or reward. "
+            "`vjepa probe` says what its latents hold.\n"
         )

@@ -24,7 +24,7 @@ from vjepa_training.data.transitions import Transitions, open_transitions, split
 from vjepa_training.data.usable_columns import ACTION, VELOCITY, require_columns
 from vjepa_training.trainers.configs import RewardTraining
 from vjepa_training.trainers.optimiser import adamw
-from vjepa_training.trainers.training_run import TrainingRun, fit, identity_of
+from vjepa_training.trainers.training_run import TrainingRun, figures_table, fit, identity_of
 
 VALIDATION_BATCH = 4096
 
@@ -114,13 +114,12 @@ def train_reward(
         "rewarded": float(np.mean(_rewards(data, train, repeat) > 0)),
         "figures": figures,
     }
-    table = "".join(f"| {name} | {value:.4g} |\n" for name, value in figures.items())
     card = (
         f"# {Path(out).name}\n\nReward{' and distance' if training.distance else ''} heads on the states of the "
         f"dynamics model `{weights[:16]}`, which are made of latents of encoder "
         f"{encoder_in_card(dataset.info.encoder_name, fingerprint)}.\n\n    {command}\n\n"
         f"Trained on {len(train)} frames. On episodes kept for validation (reward: mean squared error; distance: root "
-        f"mean square error, m):\n\n| figure | value |\n| --- | --- |\n{table}"
+        f"mean square error, m):\n\n{figures_table(figures)}"
     )
     save_reward(out, model, conditioning.config, facts, card)
     return facts | {"curve": curve, "validation": figures["loss"]}

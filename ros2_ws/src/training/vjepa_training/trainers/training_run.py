@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.files import atomic_file
+from vjepa_interfaces.tables import markdown_table
 from vjepa_training.data.dataset import Dataset
 from vjepa_training.trainers.optimiser import set_cosine_rate
 
@@ -115,6 +116,12 @@ class TrainingRun:
 
         with SummaryWriter(str(self.work / "events"), purge_step=step or None) as writer:
             yield writer
+
+
+def figures_table(figures: Mapping[str, float]) -> str:
+    """Return the figures of a training by name as a Markdown table, for a card."""
+    rows = [(name.replace("_", " "), f"{value:.4g}") for name, value in figures.items()]
+    return markdown_table([("figure", "value"), *rows]) + "\n"
 
 
 def fit(

@@ -15,6 +15,7 @@ from vjepa_cli import arguments as types
 from vjepa_cli.command_line import Action, option, parsed_by
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.parameters import Range, as_base
+from vjepa_interfaces.tables import text_table
 from vjepa_training.data.configs import BuildConfig, CollectOptions, PushConfig
 
 RANDOMIZED = ("camera", "appearance", "target_size")
@@ -454,9 +455,9 @@ def _line(dataset: Any) -> str:
 
 def _bag_table(reports: Sequence[Any]) -> str:
     """Return what became of each bag: frames, rows, episodes, and below what was wrong, with its count."""
-    lines = [f"{'frames':>8} {'rows':>8} {'episodes':>8}  bag"]
+    lines: list[Sequence[str]] = [("frames", "rows", "episodes", "bag")]
     for report in reports:
-        lines.append(f"{report.frames:8} {report.rows:8} {report.episodes:8}  {report.bag}")
-        lines += [f"{count:>26}  {fault}" for fault, count in sorted(report.faults.items())]
-        lines += [f"{count:>26}  (no fault) {note}" for note, count in sorted(report.notes.items())]
-    return "\n".join(lines)
+        lines.append((str(report.frames), str(report.rows), str(report.episodes), str(report.bag)))
+        lines += [("", "", str(count), fault) for fault, count in sorted(report.faults.items())]
+        lines += [("", "", str(count), f"(no fault) {note}") for note, count in sorted(report.notes.items())]
+    return text_table(lines, right=range(3))

@@ -3,6 +3,7 @@
 import dataclasses
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from vjepa_cli.experiments.round_settings import ROUND_SEEDS, RoundSettings
 from vjepa_cli.result_files import require_writable, write_json
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.parameters import Range, as_base
+from vjepa_interfaces.tables import text_table
 
 RECORDING = {"episode_steps": 50, "epsilon": 0.1, "hold": 4}
 """How episodes are recorded in process, where nothing else is asked for."""
@@ -117,17 +119,17 @@ def said(entry: dict[str, Any]) -> str:
 
 def table(entries: list[dict[str, Any]]) -> str:
     """Return the rounds, a line each: data, returns with their intervals, and what was decided."""
-    lines = [f"{'round':>5} {'rows':>9}  {'before':>24}  {'after':>24}  {'difference':>24}  decision"]
+    lines: list[Sequence[str]] = [("round", "rows", "before", "after", "difference", "decision")]
     for entry in entries:
         means = [entry["incumbent_mean_return"], entry["candidate_mean_return"], entry["difference"]]
         intervals = [entry[f"{name}_interval_95"] for name in ("incumbent", "candidate", "difference")]
         cells = [
-            f"{sign_of(mean)} ({low:.1f} to {high:.1f})".rjust(24)
+            f"{sign_of(mean)} ({low:.1f} to {high:.1f})"
             for sign_of, mean, (low, high) in zip(_FORMS, means, intervals, strict=True)
         ]
         decision = "swapped in" if entry["accepted"] else "kept"
-        lines.append(f"{entry['round']:>5} {entry['data']['rows']:>9}  {'  '.join(cells)}  {decision}")
-    return "\n".join(lines)
+        lines.append((str(entry["round"]), str(entry["data"]["rows"]), *cells, decision))
+    return text_table(lines, right=range(5))
 
 
 _FORMS = ("{:.1f}".format, "{:.1f}".format, "{:+.1f}".format)

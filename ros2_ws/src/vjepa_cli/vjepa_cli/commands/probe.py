@@ -14,6 +14,7 @@ from vjepa_cli.result_files import require_writable, write_json
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.files import write_atomically
 from vjepa_interfaces.parameters import as_base
+from vjepa_interfaces.tables import markdown_table
 from vjepa_training.probes.configs import ProbeConfig
 
 Unset = option(default="the parameters'")
@@ -103,10 +104,7 @@ def table(result: dict[str, Any], intervals: bool) -> str:
         for title, value, interval in _figures(next(iter(scores.values()))):
             cells = [_cell(scores[probe][value], scores[probe][interval] if intervals else None) for probe in probes]
             rows.append((target, title, *cells))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    lines.insert(1, " | ".join("-" * width for width in widths))
-    return "\n".join(f"| {line} |" for line in lines)
+    return markdown_table(rows, aligned=True)
 
 
 def notes(result: dict[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from vjepa_cli.experiments.experiments import Place, Row, Step, place_of, read_r
 from vjepa_cli.experiments.steps import take_step
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.files import write_atomically
+from vjepa_interfaces.tables import text_table
 
 ALL = "all"
 
@@ -79,8 +80,7 @@ def listing(rows: Mapping[str, Row], place: Place) -> str:
         steps, missing = len(row.steps), len(place.missing(row))
         state = "done" if place.is_done(row) else f"{steps - missing} of {steps}"
         lines.append((row.name, state, row.what + (" (not in all)" if row.only_by_name else "")))
-    width = max(len(name) for name, _, _ in lines)
-    return "\n".join(f"{name:<{width}}  {state:<7} {what}" for name, state, what in lines)
+    return text_table(lines)
 
 
 def dry(row: Row, step: Step, place: Place) -> str:

@@ -14,6 +14,7 @@ from vjepa_cli.eval_looks import less
 from vjepa_cli.experiments.experiments import RESULT, Row, Step
 from vjepa_cli.scoreboard import with_interval
 from vjepa_interfaces.json_text import read_json
+from vjepa_interfaces.tables import markdown_table
 from vjepa_interfaces.yaml_file import read_yaml
 from vjepa_training.evaluation.comparison import SAME, compare
 
@@ -420,8 +421,7 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def _table(lines: Sequence[Sequence[str]]) -> str:
-    head, *rest = (f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
-    return "\n".join([head, f"|{' --- |' * len(lines[0])}", *rest, ""])
+    return markdown_table(lines) + "\n"
 
 
 def _mean(found: Mapping[str, Any]) -> str:
