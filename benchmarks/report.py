@@ -15,6 +15,7 @@ from benchmarks.memory import SMALL_ROWS
 from benchmarks.pictures import draw_ratios, draw_sweeps
 from benchmarks.stack import ROOT
 from benchmarks.sweeps import FLAT, LINEAR, UNIT, Sweep
+from vjepa_interfaces.files import write_atomically
 from vjepa_interfaces.tables import markdown_table
 
 BEGINS, ENDS = "<!-- of results/benchmark-{}.json -->", "<!-- end -->"
@@ -270,8 +271,7 @@ def render(folder: Path) -> str:
 
 def write(folder: Path, document: Path) -> None:
     """Write the document of the records in `folder`, and its pictures beside it."""
-    document.parent.mkdir(parents=True, exist_ok=True)
-    document.write_text(render(folder), encoding="utf-8")
+    write_atomically(document, render(folder))
     figures, sweeps = rows(folder), _sweeps(read_records(folder))
     if figures:
         draw_ratios(document.parent / RATIOS_PICTURE, figures)
@@ -451,7 +451,7 @@ def main() -> None:
 def write_reliability() -> None:
     """Write the figures of the soak and of the guard into docs/reliability.md."""
     page = ROOT / "docs" / "reliability.md"
-    page.write_text(with_figures(page.read_text(encoding="utf-8"), read_records(ROOT / "results")), encoding="utf-8")
+    write_atomically(page, with_figures(page.read_text(encoding="utf-8"), read_records(ROOT / "results")))
 
 
 if __name__ == "__main__":

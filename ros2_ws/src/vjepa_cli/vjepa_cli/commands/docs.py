@@ -20,6 +20,7 @@ from vjepa_cli.commands import COMMANDS
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.guard_parameters import GuardParameters
 from vjepa_interfaces.parameters import descriptions, live_names, range_of
+from vjepa_interfaces.tables import markdown_table
 from vjepa_perception.camera_parameters import CameraParameters
 from vjepa_perception.perception_parameters import PerceptionParameters
 from vjepa_planner.planner_parameters import PlannerParameters
@@ -121,7 +122,7 @@ def parameter_table(node: str) -> str:
         name = field.name
         bounds = str(range_of(config_class, name) or "").removesuffix(", and finite")
         kind = f"{_type(hints[name])}{', *live*' if name in live else ''}"
-        meaning = about[name].removesuffix(".").replace("|", "\\|")
+        meaning = about[name].removesuffix(".")
         rows.append((f"`{name}`", kind, _value(stack.get(name, field.default)), bounds, meaning))
     return _markdown(("parameter", "type", "default", "bounds", "meaning"), rows)
 
@@ -163,8 +164,7 @@ def _value(value: Any) -> str:
 
 
 def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"|{'|'.join(f' {cell} ' if cell else ' ' for cell in line)}|\n" for line in lines)
+    return markdown_table([head, *rows]) + "\n"
 
 
 ACTIONS = {"docs": Action(docs_command)}
