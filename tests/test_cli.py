@@ -296,6 +296,7 @@ def test_what_does_not_fit_is_refused_once_before_any_process_starts(
 # Results.
 
 
+@pytest.mark.slow
 def test_the_same_seeds_give_the_same_returns_through_ros_and_in_one_process(vjepa, domain, tmp_path):
     results = {}
     for through, options in (("ros", ["--domain", domain]), ("process", [])):

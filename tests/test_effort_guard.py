@@ -139,6 +139,7 @@ def test_an_arm_whose_guard_is_killed_stops_by_its_own_timeout_and_the_next_guar
     assert not any(any(effort) for _, effort in arm.outputs[count:])
 
 
+@pytest.mark.slow
 def test_a_guard_that_knows_the_urdf_keeps_an_arm_within_its_travel_and_its_velocity(commands, tmp_path):
     urdf = ROOT / "ros2_ws/src/sim_bridge/urdf/reacher.urdf"
     limits = {"position_lower": [-float("inf"), -2.0], "position_upper": [float("inf"), 2.0], "urdf": str(urdf)}

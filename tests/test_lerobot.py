@@ -16,6 +16,7 @@ APART = [ROOT / ".vjepa" / name for name in ("lerobot", "torchvision")]
 TESTS = ROOT / "ros2_ws/src/training/test/test_lerobot_export.py"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not all(folder.is_dir() for folder in APART) and not os.environ.get("CI"),
     reason="lerobot is not there; run `make test`",

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from vjepa_interfaces import topics
 
 LEARNED = ("bc", "cem", "mppi", "shooting", "dreamer", "sac")
@@ -29,6 +31,7 @@ def test_every_learned_planner_drives_when_it_is_chosen(lockstep_stack):
         assert all((thought["disagreement"] is not None) == searches for thought in own)
 
 
+@pytest.mark.slow
 def test_a_search_reaches_the_target_and_stays(lockstep_stack):
     """In most episodes: where the wrist stands at its limit, the model may imagine a way through."""
     stack = lockstep_stack(planner="cem", episodes=3, episode_steps=200)

@@ -21,6 +21,7 @@ def test_swaps_in_mid_episode_leave_no_stamp_unanswered_in_lockstep(lockstep_sta
     assert seen[-5:] == ["random", "expert-p", "expert", "random", "expert"]
 
 
+@pytest.mark.slow
 @pytest.mark.real_time
 def test_swaps_in_real_time_cost_at_most_one_step_in_a_hundred(start_stack, tmp_path):
     slow = tmp_path / "slow.yaml"

@@ -75,6 +75,7 @@ def clock_owners(stack: Stack) -> list[str]:
     return [owner.node_namespace for owner in stack.node.get_publishers_info_by_topic("/clock")]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_two_namespaces_have_one_clock_and_bags_of_their_own(start_stack, beside, tmp_path):
     options = {"planner": "random", "record": True, "lockstep": True, "episode_steps": 30}

@@ -16,6 +16,7 @@ TORCHVISION = ROOT / ".vjepa" / "torchvision"
 TESTS = ROOT / "ros2_ws/src/vjepa_perception/test/test_preprocessing.py"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not TORCHVISION.is_dir() and not os.environ.get("CI"), reason="torchvision is not there; run `make test`"
 )
