@@ -4,10 +4,11 @@ import contextlib
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import rclpy
-from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.msg import State, Transition, TransitionEvent
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
@@ -15,6 +16,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from vjepa_bringup.domains import hold_domain
+from vjepa_bringup.stack_manager_node import Managed, StackManagerNode
 
 TIMEOUT_S = 60.0
 BECOMES = {
@@ -102,3 +104,19 @@ def test_a_state_whose_answers_were_lost_is_asked_for_again(bring_up):
     node, _ = bring_up("state")
     assert node.requests == list(BECOMES)
     assert node.asked > 3
+
+
+def test_what_an_operator_did_counts_once_where_it_is_seen_before_its_event_comes():
+    manager = object.__new__(StackManagerNode)  # Without a node: what it notices needs none.
+    manager.publish_diagnostics = lambda: None
+    manager.get_logger = lambda: SimpleNamespace(info=str, warning=str)
+    node = Managed("vjepa_planner", known=State.PRIMARY_STATE_ACTIVE)
+    manager._saw_state(node, State.PRIMARY_STATE_INACTIVE)
+    assert node.held
+    node.held = False  # As by `resume`, which is answered before the event is there.
+    event = TransitionEvent()
+    event.goal_state.label = "deactivating"
+    manager._on_event(node, event)
+    assert not node.held
+    manager._on_event(node, event)
+    assert node.held

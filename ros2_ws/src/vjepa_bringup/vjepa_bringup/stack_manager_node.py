@@ -291,8 +291,9 @@ class StackManagerNode(Node):
                 self.get_logger().info(f"{node.name} is active")
         asked_s = max(node.asked_at.get(name, -ECHO_S) for name in DOWNWARD)
         fell = before == State.PRIMARY_STATE_ACTIVE and state == State.PRIMARY_STATE_INACTIVE
-        if fell and time.monotonic() - asked_s >= ECHO_S:
+        if fell and not node.held and time.monotonic() - asked_s >= ECHO_S:
             self._hold(node, "deactivate")
+            self._expect_echo(node, "deactivate")  # Its event is still on its way.
         lost = state == State.PRIMARY_STATE_UNCONFIGURED and before == State.PRIMARY_STATE_ACTIVE
         if lost and not node.held and self._goal == Goal.ACTIVE:
             node.attempts += 1

@@ -67,8 +67,9 @@ def looks_table(results: Mapping[str, Result]) -> str:
         lines[0] += ("novel", f"AUROC to {first_name}")
     for name, result in results.items():
         difference = less(first, result) if result is not first else ""
+        apart = told_apart(first, result) if result is not first else ""
         line = (name, with_interval(result["mean_return"], result["interval_95"]), difference, _success(result))
-        lines.append((*line, *(_novelty(first, result) if knows else ())))
+        lines.append((*line, *((f"{100 * result['novel_share']:.1f} %", apart) if knows else ())))
     count, seed = first["episodes"], first["seed"]
     head = (
         f"  planner {first['planner']}, encoder {first['encoder']}: {count} episodes of {first['episode_steps']} steps "
@@ -88,11 +89,11 @@ def less(first: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     return with_interval(comparison.difference, comparison.interval_95, "+")
 
 
-def _novelty(first: Mapping[str, Any], result: Mapping[str, Any]) -> tuple[str, str]:
-    share = f"{100 * result['novel_share']:.1f} %"
-    if result is first:
-        return share, ""
-    return share, f"{auroc(first['novelty_quantiles'], result['novelty_quantiles']):.3f}"
+def told_apart(first: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """Return how well novelty tells latents from those of `first`, as AUROC; nothing where it is not known."""
+    if "novelty_quantiles" not in first or "novelty_quantiles" not in result:
+        return ""
+    return f"{auroc(first['novelty_quantiles'], result['novelty_quantiles']):.3f}"
 
 
 def _success(result: Mapping[str, Any]) -> str:

@@ -52,7 +52,7 @@ def fit_novelty(
     novelty = Novelty(
         tuple(rows),
         origin + mean.reshape(origin.shape).astype(np.float32),
-        directions[:kept].astype(np.float32),
+        directions[:kept].astype(np.float16).astype(np.float32),  # As its file has them.
         variances[:kept].astype(np.float32),
         rest=float(variances[kept:].mean()),
         limit=1.0,

@@ -10,7 +10,7 @@ from typing import Any
 from ament_index_python.packages import get_package_share_directory
 
 from vjepa_cli.commands.probe import notes, table
-from vjepa_cli.eval_looks import less
+from vjepa_cli.eval_looks import less, told_apart
 from vjepa_cli.experiments.experiments import RESULT, Row, Step
 from vjepa_cli.scoreboard import with_interval
 from vjepa_interfaces.json_text import read_json
@@ -47,6 +47,8 @@ the end, and not defined for a task without one; returns of 1000 steps are 0 to 
 LOOKS = """\
 Mean return with its 95 % interval by [look](looks.md), on the rendering `dm_control` but for looks that name one. All
 looks of a planner are of the same seeds. In brackets is the return less that of the first look, paired over the seeds.
+AUROC is the chance that a latent of the look is more [novel](looks.md#a-policy-that-knows-when-it-cannot-see) to the
+policy than one of the first look: 0.5 tells nothing, 1 all.
 An interval of a few episodes is itself uncertain: how many there were stands below the table.
 """
 GOALS = """\
@@ -323,12 +325,13 @@ def _looks(results: Sequence[Result], link: Callable[[Result], str]) -> str:
 
 
 def _by_look(by_look: Mapping[str, Mapping[str, Any]], look: str) -> str:
-    """Return the mean return of a look, and what it is less the first look's; nothing where it was not measured."""
+    """Return a look's mean return, what it is less the first look's, and AUROC; nothing where it was not measured."""
     if look not in by_look:
         return ""
     found, first = by_look[look], next(iter(by_look.values()))
     difference = less(first, found) if found is not first else ""
-    return f"{_mean(found)} [{difference}]" if difference else _mean(found)
+    told = told_apart(first, found) if found is not first else ""
+    return f"{_mean(found)}{f' [{difference}]' if difference else ''}{f', AUROC {told}' if told else ''}"
 
 
 def _meaning(found: dict[str, Any]) -> tuple[str, str]:

@@ -61,6 +61,7 @@ def save_novelty(folder: Path | str, novelty: Novelty, command: str) -> None:
     """Write what the latents of a training were like into the folder of its bundle, with the command that found out."""
     names = ("mean", "directions", "variances", "rest", "limit")
     arrays = {name: np.ascontiguousarray(getattr(novelty, name), dtype=np.float32) for name in names}
+    arrays["directions"] = arrays["directions"].astype(np.float16)  # They are most of the file.
     write_atomically(Path(folder) / NOVELTY_FILE, save(arrays, {"command": command}))
 
 
@@ -87,7 +88,7 @@ def load_novelty(bundle: Bundle, rows: tuple[int, ...], dimension: int) -> Novel
         return None
     try:
         arrays = load(path.read_bytes())
-        mean, directions, variances = (arrays[name] for name in ("mean", "directions", "variances"))
+        mean, directions, variances = (arrays[name].astype(np.float32) for name in ("mean", "directions", "variances"))
         rest, limit = (float(arrays[name].item()) for name in ("rest", "limit"))
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise BundleError(f"{path} is not readable: {error}; remove it, or get the whole bundle again") from error
