@@ -49,11 +49,13 @@ SLOW = {
     "docs/another-arm.md",
     "docs/world-models.md",
     "docs/looks.md",
+    "docs/real-camera.md",
     "docs/real-arm.md",
+    "docs/planners.md",
     "docs/demonstrations.md",
 }
-"""Pages that train or evaluate much, and a rehearsal that test_arm_stand_in.py has as well: `make test-all` runs their
-commands, and test_docs.py holds each of them to the command line."""
+"""Pages that train or evaluate much, and those whose ways other tests go as well: `make test-all` runs their commands,
+and test_docs.py holds each of them to the command line."""
 
 REAL_TIME = {"docs/real-arm.md"}
 LESS = {

@@ -6,6 +6,7 @@ import cv2
 import pytest
 
 
+@pytest.mark.slow  # The README's commands have it too.
 @pytest.mark.timeout(180)
 def test_the_tour_drives_swaps_records_and_draws(tmp_path, commands):
     commands.finish(commands.start("tour", "--out", "seen"))
