@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+import yaml
 
 from vjepa_bags.bag_reader import Bag, topic_names
 from vjepa_bringup.graph import StackOptions, merged_parameters
@@ -120,3 +121,19 @@ def test_looks_that_make_no_sense_are_refused_before_anything_starts(vjepa, argu
     status, said, complained = vjepa(*arguments)
     assert (status, said) == (1, "")
     assert re.search(f"vjepa: .*{message}", complained), complained
+
+
+def test_a_policy_that_cannot_see_gives_the_arm_to_a_fallback(lockstep_stack, tmp_path):
+    file = tmp_path / "limit.yaml"
+    planner = {"planners": ["bc", "expert"], "fallbacks": ["expert"], "novelty_limit": 1.5}
+    file.write_text(yaml.safe_dump({"vjepa_planner": {"ros__parameters": planner}}))
+    stack = lockstep_stack(
+        planner="bc", light=False, params_file=str(file), look="background:hard", render="dm_control", device="cpu"
+    )
+    plans = stack.tap(topics.PLAN)
+    stack.wait_for(lambda: len(plans.messages) > 30, "thirty plans")
+    thoughts = [json.loads(message.data) for message in plans.messages]
+    blind = [thought for thought in thoughts if thought["planner"] == "expert"]
+    assert len(blind) > 25
+    assert "from those of its training" in blind[-1]["fallback"]
+    assert stack.monitor.value("vjepa_planner", "refused_latents") == 0

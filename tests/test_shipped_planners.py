@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from vjepa_interfaces import topics
@@ -29,6 +30,7 @@ def test_every_learned_planner_drives_when_it_is_chosen(lockstep_stack):
         searches = name in ("cem", "mppi", "shooting")
         assert all((thought["iterations"] > 0) == searches for thought in own)
         assert all((thought["disagreement"] is not None) == searches for thought in own)
+        assert 0 < np.median([thought["novelty"] for thought in own]) < 1, "it knows what it sees"
 
 
 @pytest.mark.slow
