@@ -97,7 +97,7 @@ def expected(messages: dict[str, list]) -> dict[str, dict[int, list[float]]]:
         add("latent", stamp, latent_picture(latent_of(message)))
         add("projection", stamp, np.float32(projection.point(latent_of(message))))
     for plan in (json.loads(message.data) for message in messages[topics.PLAN.name]):
-        for name in ("cost", "disagreement", "planning_time_s"):
+        for name in ("cost", "disagreement", "novelty", "planning_time_s"):
             add(f"plan/{name}", plan["stamp"], plan[name])
         add("imagined", plan["stamp"], plan["imagined"]["distance"])
     return found
