@@ -161,7 +161,7 @@ def _fields(info: StructTypeInfo) -> StructConstructorSpec | None:
     """
     if not dataclasses.is_dataclass(info.type):
         return None
-    helps = {name: text for base in reversed(info.type.__mro__) for name, text in descriptions(base).items()}
+    helps = descriptions(info.type)
     hints = typing.get_type_hints(info.type, include_extras=True)
     given = info.default if isinstance(info.default, info.type) else None  # Else it is a sentinel of tyro.
     fields = [

@@ -6,7 +6,6 @@ taken to be one and the same in all other directions (Tipping and Bishop, Probab
 goes beyond, so that 1 means the same for every bundle.
 """
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,7 +68,7 @@ def copy_novelty(bundle: Bundle, folder: Path | str) -> None:
     """Give the bundle in `folder`, which reads the latents that `bundle` does, what is known of these; if anything."""
     path = bundle.path / NOVELTY_FILE
     if path.is_file():
-        shutil.copyfile(path, Path(folder) / NOVELTY_FILE)
+        write_atomically(Path(folder) / NOVELTY_FILE, path.read_bytes())
 
 
 def load_novelty(bundle: Bundle, rows: tuple[int, ...], dimension: int) -> Novelty | None:
