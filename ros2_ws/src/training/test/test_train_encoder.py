@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -125,6 +126,21 @@ def test_another_run_in_the_same_work_folder_is_refused(small_data, training, tm
     other = dataclasses.replace(training, learning_rate=1e-4)
     with pytest.raises(VjepaError, match="learning_rate"):
         train_encoder([small_data], other, tmp_path / "enc", tmp_path / "work", "")
+
+
+def test_a_run_goes_on_with_its_encoder_at_another_path_but_not_with_other_weights(
+    small_data, training, tiny_encoder, tmp_path
+):
+    moved = shutil.copytree(tiny_encoder, tmp_path / "moved")
+    training = dataclasses.replace(training, encoder=str(tiny_encoder), finetune=True, steps=3)
+    train_encoder([small_data], training, tmp_path / "enc", tmp_path / "work", "")
+    there = dataclasses.replace(training, encoder=str(moved))
+    train_encoder([small_data], there, tmp_path / "enc", tmp_path / "work", "")
+    config = json.loads((moved / "config.json").read_text())
+    config["init_seed"] += 1
+    (moved / "config.json").write_text(json.dumps(config))
+    with pytest.raises(VjepaError, match="other encoder"):
+        train_encoder([small_data], there, tmp_path / "enc", tmp_path / "work", "")
 
 
 def test_it_learns_to_say_the_joint_readings_of_episodes_it_did_not_see(small_data, training, tmp_path):

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vjepa_interfaces.bundle import WEIGHTS_FILE, write_bundle
+from vjepa_interfaces.bundle import WEIGHTS_FILE, file_sha256, write_bundle
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.files import write_atomically
 from vjepa_perception.checkpoint import Checkpoint, find_checkpoint
@@ -72,7 +72,11 @@ def train_encoder(
     objective = _objective(training, encoder, sampler.joints).to(training.device)
     parameters = [*encoder.parameters(), *(p for p in objective.parameters() if p.requires_grad)]
     optimiser = adamw(parameters, training.learning_rate, training.weight_decay, betas=(0.9, 0.98))
-    identity = {**asdict(training), "data": [identity_of(dataset) for dataset in datasets]}
+    identity = {
+        **asdict(training),
+        "encoder": [checkpoint.model, _start(checkpoint) if training.finetune else ""],
+        "data": [identity_of(dataset) for dataset in datasets],
+    }
     parts = {"encoder": encoder, "objective": objective, "optimiser": optimiser}
     run = TrainingRun(work, identity, parts, training.device)
     step, _ = run.resume()
@@ -138,6 +142,11 @@ def _checkpoint(training: EncoderTraining) -> Checkpoint:
     if "crop_size" in training.model:
         preprocessing = replace(preprocessing, crop=model["crop_size"], resize=model["crop_size"])
     return replace(checkpoint, model=model, preprocessing=preprocessing)
+
+
+def _start(checkpoint: Checkpoint) -> str:
+    """Return what tells the weights that a finetuning begins with from others, wherever their files are."""
+    return " ".join([f"seed {checkpoint.init_seed}", *(file_sha256(path) for path in checkpoint.weights)])
 
 
 def _encoder(checkpoint: Checkpoint, training: EncoderTraining) -> Any:
