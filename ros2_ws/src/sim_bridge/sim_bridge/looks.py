@@ -1,9 +1,9 @@
 """How the simulation looks to its camera: the benchmark's distractions, each by a name, a level and a seed.
 
 `colour`, `camera` and `background` are those of the Distracting Control Suite, on its own scales (Stone et al., The
-Distracting Control Suite, 2021); the others are what real cameras and rooms do. `random` draws scenes for training.
-None of them touches the physics, the reward or a start: an episode's states are those of its seed, whatever it looks
-like. Draws come from random streams of their own.
+Distracting Control Suite, 2021); the others are what real cameras and rooms do. `random` draws scenes for training
+encoders, `varied` scenes and cameras for training policies. None of them touches the physics, the reward or a start: an
+episode's states are those of its seed, whatever it looks like. Draws come from random streams of their own.
 """
 
 import zlib
@@ -20,7 +20,7 @@ SCALES = {"easy": 0.1, "medium": 0.2, "hard": 0.3}
 """Of the Distracting Control Suite; 1 is as far as it goes."""
 VIDEOS = {"easy": 4, "medium": 8, "hard": 60}
 """Backgrounds that a level draws from, as there."""
-NOMINAL, RANDOM, ALL = "nominal", "random", "all"
+NOMINAL, ALL = "nominal", "all"
 MOVING = "moving"
 
 _STREAM = 5
@@ -285,6 +285,32 @@ class RandomScene(Effect):
             part.apply(scene)
 
 
+class Varied(RandomScene):
+    """For training policies: nominal in three episodes of ten, else a random scene and a camera's effects.
+
+    An encoder is trained on random scenes, and its clips are augmented as they are drawn. Latents cannot be augmented,
+    so a policy's data contains the camera's effects.
+    """
+
+    NOMINAL_SHARE: ClassVar = 0.3
+    CAMERA_SHARES: ClassVar = {Exposure: 0.4, Noise: 0.25, Blur: 0.25, Jpeg: 0.25, Occlusion: 0.3}
+
+    def begin(self, scene: Scene, rng: np.random.Generator) -> None:
+        super().begin(scene, rng)
+        if not self._parts:
+            return
+        for kind, share in self.CAMERA_SHARES.items():
+            if rng.random() < share:
+                effect = kind(float(rng.uniform(0, self.FARTHEST)), 0, bool(rng.random() < 0.5))
+                effect.begin(scene, rng)
+                self._parts.append(effect)
+
+    def on_frame(self, frame: np.ndarray, step: int, rng: np.random.Generator) -> np.ndarray:
+        for part in self._parts:
+            frame = part.on_frame(frame, step, rng)
+        return frame
+
+
 EFFECTS: dict[str, type[Effect]] = {
     "colour": Colour,
     "camera": Camera,
@@ -298,7 +324,8 @@ EFFECTS: dict[str, type[Effect]] = {
     "latency": Latency,
 }
 _OF_ALL = ("background", "camera", "colour")
-NAMES = (NOMINAL, *EFFECTS, ALL, RANDOM)
+FOR_TRAINING: dict[str, type[Effect]] = {"random": RandomScene, "varied": Varied}
+NAMES = (NOMINAL, *EFFECTS, ALL, *FOR_TRAINING)
 WITH_BACKGROUNDS = ("background", ALL)
 """Looks that show the pictures of a folder, where there is one."""
 
@@ -346,8 +373,8 @@ class Look:
         if self.name == NOMINAL:
             return []
         given = SCALES[self.level], VIDEOS[self.level], self.moving
-        if self.name == RANDOM:
-            return [RandomScene(*given)]
+        if self.name in FOR_TRAINING:
+            return [FOR_TRAINING[self.name](*given)]
         names = _OF_ALL if self.name == ALL else (self.name,)
         return [Background(*given, pictures) if name == "background" else EFFECTS[name](*given) for name in names]
 

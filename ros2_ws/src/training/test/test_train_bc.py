@@ -271,6 +271,19 @@ def test_dagger_sees_frames_of_the_size_that_it_is_given(small_data, tiny_encode
     assert sizes == {(40, 48, 3)}
 
 
+def test_dagger_sees_frames_that_look_as_it_is_told(small_data, tiny_encoder, monkeypatch):
+    encoder = load_encoder(EncoderConfig(str(tiny_encoder), clip_frames=4, grid=2))
+    preprocess, brightness = encoder.preprocess, []
+    monkeypatch.setattr(encoder, "preprocess", lambda rgb: brightness.append(rgb.mean()) or preprocess(rgb))
+    changes = {"epochs": 1, "dagger": 1, "dagger_episodes": 1, "dagger_steps": 2}
+    for look, render in (("nominal", "plain"), ("nominal", "dm_control"), ("background:hard", "dm_control")):
+        training = dataclasses.replace(QUICK, look=look, render=render, **changes)
+        train_bc(labelled_frames(small_data, training), training, encoder)
+    plain, shaded, strange = np.split(np.array(brightness), 3)
+    assert (np.abs(plain - shaded) > 3).all()
+    assert (np.abs(strange - shaded) > 3).all()
+
+
 def test_dagger_labels_are_for_the_torque_and_the_rate_of_its_episodes(small_data, tiny_encoder, monkeypatch):
     encoder = load_encoder(EncoderConfig(str(tiny_encoder), clip_frames=4, grid=2))
     contexts = []

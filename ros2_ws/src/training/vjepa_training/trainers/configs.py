@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
+from sim_bridge.sim_parameters import SimConfig
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.parameters import Range, check_choices, check_ranges
 
@@ -110,6 +111,8 @@ class BcTraining:
         effort_limit: torque of an action of 1 in those, N·m; 0 for the task's own.
         rate_hz: control steps a second of simulated time in those; 0 for the task's own.
         image_size: of their frames, width and height in pixels.
+        render: how their frames are rendered.
+        look: of their frames.
         seed: of weights and batches; DAgger's episodes have seeds of their own behind it.
         device: where it trains: cpu, cuda or cuda:N.
     """
@@ -134,6 +137,8 @@ class BcTraining:
     effort_limit: float = 0.0
     rate_hz: float = 0.0
     image_size: tuple[int, int] = (64, 64)
+    render: str = SimConfig.render
+    look: str = SimConfig.look
     seed: Seed = 0
     device: str = "cpu"
 

@@ -529,6 +529,8 @@ def _dagger_frames(
         seed=dagger_seed(training, number),
         episode_steps=training.dagger_steps,
         image_size=training.image_size,
+        render=training.render,
+        look=training.look,
     )
 
     def on_latent(episode: int, step: Any, latent: np.ndarray) -> None:

@@ -123,6 +123,8 @@ class BcCommand(BcTraining, OutcomeWithFacts):
     effort_limit: Suppress[float] = BcTraining.effort_limit
     rate_hz: Suppress[float] = BcTraining.rate_hz
     image_size: Suppress[tuple[int, int]] = BcTraining.image_size
+    render: Suppress[str] = BcTraining.render
+    look: Suppress[str] = BcTraining.look
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,9 +239,10 @@ def bc_command(arguments: BcCommand) -> int:
         changes |= {"task": dataset.info.task, "effort_limit": dataset.info.effort_limit}
         if not math.isclose(period_s := dataset.info.control_period_s, arm_of(dataset.info.task)["control_period_s"]):
             changes["rate_hz"] = 1.0 / period_s
-    sizes = {tuple(source["image_size"]) for source in dataset.info.sources if source.get("image_size")}
-    if len(sizes) == 1:
-        (changes["image_size"],) = sizes
+    for name, kind in (("image_size", tuple), ("render", str), ("look", str)):
+        seen = {kind(source[name]) for source in dataset.info.sources if source.get(name)}
+        if len(seen) == 1:
+            (changes[name],) = seen
     training = dataclasses.replace(as_base(BcTraining, arguments), **changes)
     encoder = encoder_of(dataset, find_bundle(arguments.encoder), training.device) if arguments.encoder else None
     started = time.monotonic()
