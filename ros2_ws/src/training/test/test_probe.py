@@ -423,6 +423,18 @@ def test_randomised_episodes_bring_size_and_colour(bundle, monkeypatch):
     assert (result["data"]["seed"], result["data"]["episodes"]) == (3, 6)
 
 
+def test_simulated_episodes_look_as_told(bundle, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "vjepa_training.probes.probe_suite.pixel_rows", lambda *args: seen.append(pixel_rows(*args)) or seen[-1]
+    )
+    nominal = ProbeConfig(bundle, "cpu", episodes=5, episode_steps=10, seed=3, attentive=False, workers=1)
+    for config in (nominal, dataclasses.replace(nominal, look="background:hard", render="dm_control")):
+        result = run_probes(config).result
+        assert (result["data"]["look"], result["data"]["render"]) == (config.look, config.render)
+    assert np.abs(seen[0].astype(np.float32) - seen[1]).mean() > 0.02
+
+
 def test_neither_encoder_nor_latents_is_refused(dataset):
     with pytest.raises(ProbeError, match="neither an encoder nor a dataset"):
         run_probes(ProbeConfig())

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
+from sim_bridge.sim_parameters import SimConfig
 from vjepa_interfaces.parameters import Range, check_ranges
 
 AtLeastOne = Annotated[int, Range(low=1)]
@@ -22,6 +23,8 @@ class ProbeConfig:
         seed: episode i uses seed + i.
         episode_steps: control steps of an episode.
         randomize: draw camera, colours, lights and, where there is a target, its size anew each episode.
+        render: how frames are rendered, see `SimConfig`.
+        look: what the camera sees, such as `all:medium`.
         workers: processes that simulate.
         attentive: train attentive probes beside the linear ones.
     """
@@ -35,6 +38,8 @@ class ProbeConfig:
     seed: Annotated[int, Range(low=0, high=2**31 - 1)] = 1_000_000
     episode_steps: AtLeastOne = 50
     randomize: bool = False
+    render: str = SimConfig.render
+    look: str = SimConfig.look
     workers: AtLeastOne = 2
     attentive: bool = True
 

@@ -225,6 +225,8 @@ def _data(config: ProbeConfig, encoder: Encoder | None, say: Callable[[str], Non
         seed=config.seed,
         image_size=(side, side),
         episode_steps=config.episode_steps,
+        render=config.render,
+        look=config.look,
         randomize_camera=config.randomize,
         randomize_appearance=config.randomize,
         randomize_target_size=config.randomize and is_about_reaching(config.task),
@@ -393,4 +395,6 @@ def _provenance(config: ProbeConfig, dataset: Dataset) -> dict[str, Any]:
         "epsilon": EPSILON,
         "hold": HOLD,
         "randomized": config.randomize,
+        "render": config.render,
+        "look": config.look,
     }

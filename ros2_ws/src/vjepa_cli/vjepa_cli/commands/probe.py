@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from tyro.conf import Suppress
 
+from sim_bridge.looks import NOMINAL
 from vjepa_cli.command_line import Action, option
 from vjepa_cli.result_files import require_writable, write_json
 from vjepa_interfaces.errors import VjepaError
@@ -38,6 +39,8 @@ class ProbeCommand(ProbeConfig):
     grid: Suppress[int] = ProbeConfig.grid
     data: Annotated[str | None, option(metavar="DS", default="simulate")] = None
     task: Annotated[str, Unset] = ""
+    render: Annotated[str, Unset] = ""
+    look: Annotated[str, option(metavar="NAME[:LEVEL[:moving]]")] = NOMINAL
     json: Annotated[str | None, option(metavar="FILE", default="")] = None
     markdown: Annotated[str | None, option(metavar="FILE", default="")] = None
     picture: Annotated[str | None, option(metavar="FILE.png", default="")] = None
@@ -45,11 +48,11 @@ class ProbeCommand(ProbeConfig):
 
 def probe_command(arguments: ProbeCommand) -> int:
     """`vjepa probe`."""
-    of_simulation = ("task", "episodes", "seed", "episode_steps", "randomize", "workers")
+    of_simulation = ("task", "episodes", "seed", "episode_steps", "randomize", "render", "look", "workers")
     if arguments.data and any(getattr(arguments, name) != getattr(ProbeCommand, name) for name in of_simulation):
         raise VjepaError(
-            "--data has episodes of its own; leave out --task, --episodes, --seed, --episode-steps, --randomize and "
-            "--workers, which are for simulated ones"
+            "--data has episodes of its own; leave out --task, --episodes, --seed, --episode-steps, --randomize, "
+            "--render, --look and --workers, which are for simulated ones"
         )
     for path in (arguments.json, arguments.markdown, arguments.picture):
         if path:
@@ -59,7 +62,7 @@ def probe_command(arguments: ProbeCommand) -> int:
     from vjepa_bringup.options import replace
     from vjepa_training.probes.probe_suite import run_probes
 
-    given = {name: getattr(arguments, name) or None for name in ("encoder", "device", "task")}
+    given = {name: getattr(arguments, name) or None for name in ("encoder", "device", "task", "render")}
     parameters = merged_parameters(replace(StackOptions(), **given))
     perception = parameters["vjepa_perception"]
     config = dataclasses.replace(
@@ -68,6 +71,7 @@ def probe_command(arguments: ProbeCommand) -> int:
         device=perception["device"],
         grid=perception["grid"],
         task=parameters["sim_bridge"]["task"],
+        render=parameters["sim_bridge"]["render"],
     )
     report = run_probes(config, lambda text: print(f"vjepa: {text}", file=sys.stderr, flush=True))
     result = report.result | {
@@ -110,11 +114,13 @@ def table(result: dict[str, Any], intervals: bool) -> str:
 def notes(result: dict[str, Any]) -> list[str]:
     """Return what the table was made of, a line each."""
     data, frames = result["data"], result["frames"]
+    look = data.get("look", NOMINAL)
+    shown = "randomised" if data.get("randomized") else "as they are" if look == NOMINAL else look
     made = (
         f"dataset {data['dataset']}"
         if "dataset" in data
         else f"{data['episodes']} simulated episodes of {data['episode_steps']} steps, seeds {data['seed']} to "
-        f"{data['seed'] + data['episodes'] - 1}, looks {'randomised' if data['randomized'] else 'as they are'}"
+        f"{data['seed'] + data['episodes'] - 1}, looks {shown}"
     )
     parts = ("train", "validation", "test")
     sizes = ", ".join(f"{part} {frames[part]['rows']} frames of {frames[part]['episodes']} episodes" for part in parts)
