@@ -113,7 +113,8 @@ def test_a_column_is_indexed_as_an_array_is(tmp_path, monkeypatch):
     column = write(tmp_path / "ds")[LATENT]
     whole = np.asarray(column)
     assert column.shape == whole.shape
-    for index in (0, -1, slice(2, 9, 3), slice(None, None, -1), [5, 0, 5], np.array([[11, 3], [-12, -1]]), []):
+    pairs = np.array([[11, 3], [-12, -1]])
+    for index in (0, -1, slice(2, 9, 3), slice(None, None, -1), [5, 0, 5], pairs, pairs[:0], []):
         wanted = whole[np.asarray(index, int)] if isinstance(index, list) else whole[index]
         np.testing.assert_array_equal(column[index], wanted)
     for index in (12, -13, [0, 12]):

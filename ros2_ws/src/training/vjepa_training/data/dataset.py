@@ -388,8 +388,8 @@ class Column(Sequence[Any]):
             return self._arrays[file][number - self._starts[file]]
         if isinstance(index, slice):
             index = np.arange(*index.indices(len(self)))
-        index = np.asarray(index) if len(index) else np.empty(0, int)
-        flat = index.ravel()
+        index = np.asarray(index)
+        flat = index.ravel() if index.size else np.empty(0, int)
         if flat.size and not -len(self) <= flat.min() <= flat.max() < len(self):
             raise IndexError(f"row numbers {flat.min()} to {flat.max()}; this column has {len(self)} rows")
         flat = np.where(flat < 0, flat + len(self), flat)
