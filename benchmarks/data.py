@@ -106,7 +106,7 @@ def collection(turns: int, episodes: int, seed: int, encoder: Encoder | None) ->
 
 def _bare_collection(collector: Collector, episodes: int, encoder: Encoder | None) -> float:
     """Return the seconds that the same frames take with nothing kept."""
-    env, spent = collector._env, 0.0
+    env, spent = collector._stepper.env, 0.0
     rng = np.random.default_rng(0)
     for number in range(episodes):
         env.reset(number)

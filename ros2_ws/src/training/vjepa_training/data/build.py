@@ -48,7 +48,7 @@ from vjepa_training.data.dataset import (
     discarded_if_empty,
     finish_dataset,
 )
-from vjepa_training.data.encode import encoded_batches
+from vjepa_training.data.encode import encoded_batches, episode_clips
 
 HEAD_FRAMES = 100
 """Frames from whose stamps the control period of an unknown task is taken, as their median distance."""
@@ -361,7 +361,7 @@ class _BagReading:
                         waiting.images.append(np.array(rgb))
                 yield frame.stamp_ns, rgb
 
-        batches = encoded_batches(encoder, decoded()) if encoder else (None for _ in decoded())
+        batches = encoded_batches(encoder, episode_clips(encoder, decoded())) if encoder else (None for _ in decoded())
         while True:
             with self._watch("encoding" if encoder else "decoding"):
                 try:

@@ -21,9 +21,8 @@ from sim_bridge.looks import NOMINAL
 from sim_bridge.tasks import experts_of
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.messages import LAST
-from vjepa_perception.clip import ClipBuffer
 from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
-from vjepa_planner.contract import Observation, Planner, PlannerContext
+from vjepa_planner.contract import Planner, PlannerContext
 from vjepa_planner.registry import available, load_planner
 from vjepa_training.data.configs import MIX, CollectOptions
 from vjepa_training.data.dataset import (
@@ -36,7 +35,8 @@ from vjepa_training.data.dataset import (
     finish_dataset,
     whole_episodes,
 )
-from vjepa_training.data.encode import encode_frames
+from vjepa_training.data.encode import ENCODE_BATCH
+from vjepa_training.envs.episode_stepper import NO_LATENT, EpisodeStepper
 
 MAX_RESTARTS = 3
 """Times that a worker which died is started again."""
@@ -79,21 +79,21 @@ class Collector:
         self._encoder = encoder if config.latents else None
         share, hold = config.epsilon, config.hold
         self._begin_noise = share / (share + hold * (1 - share))  # A step in which none is held begins one so often.
-        self._env = SimEnv(config.sim)
+        self._stepper = EpisodeStepper(SimEnv(config.sim), self._encoder)
         nominal = replace(config.sim, look=NOMINAL, randomize_camera=False, randomize_appearance=False)
-        self._twin_env = SimEnv(replace(nominal, render=PLAIN)) if config.plain_frames else None
+        self._twin = EpisodeStepper(SimEnv(replace(nominal, render=PLAIN)), None) if config.plain_frames else None
         nominal = replace(nominal, randomize_target_size=False)
-        self._nominal_env = SimEnv(nominal) if config.plain_share else self._env
-        self._limits = self._env.limits
-        context = PlannerContext.of(self._limits, self._env.control_period_s)
+        self._nominal = EpisodeStepper(SimEnv(nominal), self._encoder) if config.plain_share else self._stepper
+        self._limits = self._stepper.env.limits
+        context = PlannerContext.of(self._limits, self._stepper.env.control_period_s)
         self._names = (*experts_of(config.sim.task), "random") if config.policy == MIX else (config.policy,)
         self._policies: dict[str, Planner] = {name: load_planner(name, config.options, context) for name in self._names}
         for name, policy in self._policies.items():
             if policy.encoder_fingerprint is None:
                 continue
-            if encoder is None:
+            if self._encoder is None:
                 raise VjepaError(f"policy '{name}' acts on latents, but there is no encoder; collect with latents")
-            policy.check_encoder(encoder.fingerprint, encoder.name)
+            policy.check_encoder(self._encoder.fingerprint, self._encoder.name)
 
     def info(self, source: dict[str, Any]) -> DatasetInfo:
         """Return what the rows are; `source` says what made them."""
@@ -101,7 +101,7 @@ class Collector:
         return DatasetInfo(
             joint_names=tuple(self._limits.joint_names),
             effort_limit=float(self._limits.limit),
-            control_period_ns=self._env.control_period_ns,
+            control_period_ns=self._stepper.env.control_period_ns,
             latent_shape=self._encoder.shape if self._encoder else None,
             image_shape=(height, width, 3) if self.config.frames else None,
             plain_images=self.config.plain_frames,
@@ -112,53 +112,55 @@ class Collector:
 
     def episode(self, number: int) -> dict[str, np.ndarray]:
         """Simulate the episode `number` and return its rows, as `EpisodeWriter.add` takes them."""
-        steps, commands, frames, plain, seen = [], [], [], [], []
+        steps, commands, frames, plain = [], [], [], []
+        clips: list[tuple[Any, ...]] = []
+        latents: list[np.ndarray] = []
         rng = np.random.default_rng((self.config.sim.seed + number, _NOISE_STREAM))
         name = str(rng.choice(self._names)) if self.config.policy == MIX else self.config.policy
         policy = self._policies[name]
         policy.reset(self.config.sim.seed + number)
-        env = self._nominal_env if rng.random() < self.config.plain_share else self._env
-        see = _eye(self._encoder) if self._encoder is not None and policy.encoder_fingerprint is not None else None
-        step = env.reset(number)
-        if self._twin_env:
-            self._twin_env.reset(number)
+        reads_latents = policy.encoder_fingerprint is not None
+        stepper = self._nominal if rng.random() < self.config.plain_share else self._stepper
+        stepper.begin(number)
+        if self._twin:
+            self._twin.begin(number)
         held, left = np.zeros(len(self._limits.joint_names)), 0
         while True:
-            steps.append(step)
-            frames.append(env.render())
-            if self._twin_env:
-                plain.append(self._twin_env.render())
-            if see:
-                seen.append(see(step.stamp_ns, frames[-1]))
-            if step.step_type == LAST:
+            steps.append(stepper.step)
+            frames.append(stepper.frame)
+            if self._twin:
+                plain.append(self._twin.frame)
+            if self._encoder:
+                clips.append(stepper.clip)
+                if reads_latents or stepper.is_over or len(clips) == ENCODE_BATCH:
+                    latents.extend(self._encoder.encode(clips))
+                    clips.clear()
+            if stepper.is_over:
                 break
-            action = policy.plan(_observation(step, seen[-1] if see else None), None).action
+            seen = latents[-1] if reads_latents else NO_LATENT
+            action = policy.plan(stepper.observation(policy, seen)).action
             if left == 0 and rng.random() < self._begin_noise:
                 held, left = rng.uniform(-1, 1, len(held)), self.config.hold
             if left:
                 action, left = held, left - 1
-            effort, _ = self._limits.checked(None, self._limits.to_effort(action))
-            commands.append(effort)
-            step = env.step(effort)
-            if self._twin_env:
-                self._twin_env.step(effort)
+            commands.append(stepper.act(action))
+            if self._twin:
+                self._twin.act(action)
         rows = transition_rows(steps, commands)
-        rows["target_size"] = np.full(len(steps), env.target_size)
+        rows["target_size"] = np.full(len(steps), stepper.env.target_size)
         if self.config.frames:
             rows[IMAGE] = np.stack(frames)
-        if self._twin_env:
+        if self._twin:
             rows[PLAIN_IMAGE] = np.stack(plain)
-        if self._encoder is not None:
-            stamped = zip(rows["stamp_ns"].tolist(), frames, strict=True)
-            latents = np.stack(seen) if see else encode_frames(self._encoder, stamped)
-            rows[LATENT] = latents.astype(np.float16)
+        if self._encoder:
+            rows[LATENT] = np.stack(latents).astype(np.float16)
         return rows
 
     def close(self) -> None:
         """Free the environments."""
-        for env in (self._env, self._nominal_env, self._twin_env):
-            if env is not None:
-                env.close()
+        for stepper in (self._stepper, self._nominal, self._twin):
+            if stepper is not None:
+                stepper.env.close()
 
 
 def transition_rows(steps: list[SimStep], commands: list[np.ndarray]) -> dict[str, np.ndarray]:
@@ -179,22 +181,6 @@ def transition_rows(steps: list[SimStep], commands: list[np.ndarray]) -> dict[st
         "next.done": np.array([step.step_type == LAST for step in steps[1:]] + [False]),
         "has_next": np.arange(len(steps)) < last,
     }
-
-
-def _eye(encoder: Encoder) -> Callable[[int, np.ndarray], np.ndarray]:
-    """Return a function from stamp and frame to the latent that an episode's planner would get."""
-    clip = ClipBuffer(encoder.clip_frames)
-    return lambda stamp_ns, frame: encoder.encode([clip.push(stamp_ns, encoder.preprocess(frame))])[0]
-
-
-def _observation(step: SimStep, latent: np.ndarray | None) -> Observation:
-    return Observation(
-        stamp_ns=step.stamp_ns,
-        latent=np.zeros((1, 1), np.float32) if latent is None else latent,
-        joint_position=step.joint_position,
-        joint_velocity=step.joint_velocity,
-        target=step.target,
-    )
 
 
 @dataclass(frozen=True)

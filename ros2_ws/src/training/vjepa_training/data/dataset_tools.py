@@ -20,7 +20,7 @@ from vjepa_training.data.dataset import (
     finish_dataset,
     write_pieces,
 )
-from vjepa_training.data.encode import encoded_batches
+from vjepa_training.data.encode import encoded_batches, episode_clips
 
 
 def merge_datasets(datasets: Sequence[Dataset], folder: Path | str) -> Dataset:
@@ -135,7 +135,8 @@ def _encoded_pieces(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yield the rows of one episode with the latents of `encoder`, a batch of clips at a time."""
     begin = rows.start
-    for latents in encoded_batches(encoder, ((stamps[i], frames[i]) for i in rows)):
+    clips = episode_clips(encoder, ((stamps[i], frames[i]) for i in rows))
+    for latents in encoded_batches(encoder, clips):
         end = begin + len(latents)
         piece = {name: column[begin:end] for name, column in columns.items()}
         yield {**piece, LATENT: latents.astype(np.float16)}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
@@ -18,13 +19,20 @@ def encode_frames(encoder: Encoder, frames: Iterable[tuple[int, np.ndarray]]) ->
         encoder: the encoder.
         frames: stamp, nanoseconds, and (height, width, 3) uint8 of each frame; no more than a batch of clips is held.
     """
-    latents = list(encoded_batches(encoder, frames))
+    latents = list(encoded_batches(encoder, episode_clips(encoder, frames)))
     return np.concatenate(latents) if latents else np.empty((0, *encoder.shape), np.float32)
 
 
-def encoded_batches(encoder: Encoder, frames: Iterable[tuple[int, np.ndarray]]) -> Iterator[np.ndarray]:
-    """Yield the same latents batch by batch, (B, rows, dimension) float32, so that an episode may have any length."""
+def episode_clips(encoder: Encoder, frames: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[Any, ...]]:
+    """Yield the clip that ends with each of one episode's frames, oldest frame first, preprocessed for `encoder`."""
     clip = ClipBuffer(encoder.clip_frames)
-    clips = (clip.push(stamp_ns, encoder.preprocess(rgb)) for stamp_ns, rgb in frames)
-    while batch := list(islice(clips, ENCODE_BATCH)):
+    for stamp_ns, rgb in frames:
+        yield clip.push(stamp_ns, encoder.preprocess(rgb))
+
+
+def encoded_batches(
+    encoder: Encoder, clips: Iterator[tuple[Any, ...]], size: int = ENCODE_BATCH
+) -> Iterator[np.ndarray]:
+    """Yield the latents of any number of `clips`, in batches of at most `size`: (B, rows, dimension) float32."""
+    while batch := list(islice(clips, size)):
         yield encoder.encode(batch)

@@ -15,13 +15,12 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from sim_bridge.env import SimConfig, SimEnv, SimStep
+from sim_bridge.env import SimConfig, SimEnv
 from sim_bridge.sim_parameters import MAX_SEED
 from vjepa_interfaces.errors import VjepaError
-from vjepa_interfaces.messages import LAST
-from vjepa_perception.clip import ClipBuffer
 from vjepa_perception.encoder import Encoder
 from vjepa_planner.models.conditioning import Conditioning
+from vjepa_training.envs.episode_stepper import EpisodeStepper
 
 Observed = dict[str, np.ndarray]
 
@@ -43,7 +42,6 @@ class ReacherLatents(gymnasium.Env):
     has used torch or OpenGL is refused, see `vjepa_interfaces.forked`.
 
     Attributes:
-        clip: the frames to encode for the present observation, oldest first, as `Encoder.preprocess` returns them.
         encoder: as given.
         arm: its joints, and the torque of an action of 1.
         control_period_s: seconds from one observation to the next.
@@ -64,12 +62,12 @@ class ReacherLatents(gymnasium.Env):
             VjepaError: as `SimEnv`.
         """
         self.encoder = encoder
-        self._env = SimEnv(replace(sim, seed=0))  # So that an episode's number is its seed.
-        self.arm = self._env.limits
-        self.control_period_s = self._env.control_period_s
-        self._step: SimStep | None = None
+        env = SimEnv(replace(sim, seed=0))  # So that an episode's number is its seed.
+        self.arm = env.limits
+        self.control_period_s = env.control_period_s
+        self._stepper = EpisodeStepper(env, encoder)
         self.metadata = {**self.metadata, "render_fps": round(1.0 / self.control_period_s)}
-        joints = (len(self._env.limits.joint_names),)
+        joints = (len(self.arm.joint_names),)
         self.action_space = spaces.Box(-1.0, 1.0, joints, np.float32)
         self.observation_space = spaces.Dict(
             {
@@ -107,39 +105,32 @@ class ReacherLatents(gymnasium.Env):
         """Begin the episode of `seed`, or None for one drawn by `np_random`; its first `clip` is then to be encoded."""
         seed = int(self.np_random.integers(MAX_SEED + 1)) if seed is None else seed
         _check_seed(seed)
-        self._frames = ClipBuffer(self.encoder.clip_frames)
-        self._arrive(self._env.reset(seed))
+        self._stepper.begin(seed)
 
     def advance(self, action: np.ndarray) -> tuple[float, bool, bool]:
         """Act, (n,) in [-1, 1]; return reward, terminated and truncated. The new `clip` is then to be encoded."""
-        limits = self._env.limits
-        effort, _ = limits.checked(None, limits.to_effort(action))
-        step = self._env.step(effort)
-        self._arrive(step)
-        terminated = step.step_type == LAST and step.discount == 0
-        return step.reward, terminated, step.step_type == LAST and not terminated
+        self._stepper.act(action)
+        step = self._stepper.step
+        terminated = self._stepper.is_over and step.discount == 0
+        return step.reward, terminated, self._stepper.is_over and not terminated
+
+    @property
+    def clip(self) -> tuple[Any, ...]:
+        """The frames to encode for the present observation, oldest first, as `Encoder.preprocess` returns them."""
+        return self._stepper.clip
 
     def observed(self, latent: np.ndarray) -> Observed:
         """Return the observation of the present step, whose `clip` encodes to `latent` (rows, dimension)."""
-        assert self._step is not None
-        return {
-            "latent": latent,
-            "joint_position": self._step.joint_position,
-            "joint_velocity": self._step.joint_velocity,
-        }
+        step = self._stepper.step
+        return {"latent": latent, "joint_position": step.joint_position, "joint_velocity": step.joint_velocity}
 
     def render(self) -> np.ndarray:
         """Return the camera's view that the encoder last saw: (height, width, 3) uint8 RGB."""
-        return self._view
+        return self._stepper.frame
 
     def close(self) -> None:
         """Free renderer and physics, not the encoder."""
-        self._env.close()
-
-    def _arrive(self, step: SimStep) -> None:
-        self._step = step
-        self._view = self._env.render()
-        self.clip = self._frames.push(step.stamp_ns, self.encoder.preprocess(self._view))
+        self._stepper.env.close()
 
     def _encoded(self) -> np.ndarray:
         return self.encoder.encode([self.clip])[0]

@@ -11,11 +11,10 @@ from sim_bridge.env import SimConfig, SimEnv
 from sim_bridge.tasks import expert_of
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.image_codec import compressed_to_rgb
-from vjepa_interfaces.messages import LAST
-from vjepa_perception.clip import ClipBuffer
 from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
-from vjepa_planner.contract import Observation, PlannerContext
+from vjepa_planner.contract import PlannerContext
 from vjepa_planner.registry import load_planner
+from vjepa_training.envs.episode_stepper import EpisodeStepper
 
 SAME, OTHER = "same", "other"
 GOALS = (SAME, OTHER)
@@ -41,16 +40,11 @@ def goal_latent(sim: SimConfig, encoder: Encoder, episode: int, goal: str) -> np
     with SimEnv(replace(sim, seed=seed)) as env:
         expert = load_planner(name, {}, PlannerContext.of(env.limits, env.control_period_s))
         expert.reset(seed + episode)
-        clip = ClipBuffer(encoder.clip_frames)
-        nothing = np.zeros((1, 1), np.float32)
-        step = env.reset(episode)
-        while True:
-            frames = clip.push(step.stamp_ns, encoder.preprocess(env.render()))
-            if step.step_type == LAST:
-                return encoder.encode([frames])[0]
-            seen = Observation(step.stamp_ns, nothing, step.joint_position, step.joint_velocity, step.target)
-            effort, _ = env.limits.checked(None, env.limits.to_effort(expert.plan(seen).action))
-            step = env.step(effort)
+        stepper = EpisodeStepper(env, encoder)
+        stepper.begin(episode)
+        while not stepper.is_over:
+            stepper.act(expert.plan(stepper.observation(expert)).action)
+        return encoder.encode([stepper.clip])[0]
 
 
 def read_picture(path: Path) -> np.ndarray:

@@ -15,12 +15,11 @@ import numpy as np
 from sim_bridge.env import SimConfig, SimEnv, SimStep
 from sim_bridge.score import Episode, ScoreKeeper
 from vjepa_interfaces.errors import VjepaError, unknown_name
-from vjepa_interfaces.messages import LAST
 from vjepa_interfaces.statistics import Durations
-from vjepa_perception.clip import ClipBuffer
 from vjepa_perception.encoder import Encoder
-from vjepa_planner.contract import GOAL, Observation, Planner, PlannerContext
+from vjepa_planner.contract import GOAL, Planner, PlannerContext
 from vjepa_planner.registry import load_planner
+from vjepa_training.envs.episode_stepper import EpisodeStepper
 from vjepa_training.evaluation.goals import GOALS, goal_latent
 
 
@@ -55,68 +54,64 @@ class RolloutConfig:
             raise unknown_name("goal", self.goal, GOALS)
 
 
-class Lane:
-    """One episode at a time: an environment, a clip and a planner."""
+class _Driver:
+    """A planner that drives one environment, episode after episode, and the score of the episode that runs."""
 
     def __init__(self, config: RolloutConfig, encoder: Encoder):
         self._config = config
         self._encoder = encoder
-        self.env = SimEnv(config.sim)
-        context = PlannerContext.of(self.env.limits, self.env.control_period_s, config.device)
-        self.planner: Planner = load_planner(config.planner, config.options, context)
-        if self.planner.encoder_fingerprint is not None:
-            self.planner.check_encoder(encoder.fingerprint, encoder.name)
-        if GOAL in self.planner.needs and config.goal is None:
+        env = SimEnv(config.sim)
+        self.stepper = EpisodeStepper(env, encoder)
+        context = PlannerContext.of(env.limits, env.control_period_s, config.device)
+        self._planner: Planner = load_planner(config.planner, config.options, context)
+        if self._planner.encoder_fingerprint is not None:
+            self._planner.check_encoder(encoder.fingerprint, encoder.name)
+        if GOAL in self._planner.needs and config.goal is None:
             raise VjepaError(
                 f"planner '{config.planner}' seeks a goal latent, and none is given; add --goal same or --goal other "
                 f"to vjepa eval --through process, or give the planner another objective"
             )
-        self.step: SimStep
-        self.goal: np.ndarray | None = None
+        self._goal: np.ndarray | None = None
+
+    @property
+    def score(self) -> Episode:
+        """The score of the episode so far."""
+        return self._scores.episodes[-1]
 
     def begin(self, episode: int) -> None:
-        """Begin the episode of this number with a fresh clip and the planner reset to its seed."""
-        self.clip = ClipBuffer(self._encoder.clip_frames)
-        self.score = ScoreKeeper(self._config.sim.task, effort_limit=self.env.limits.limit)
-        self.planner.reset(self._config.sim.seed + episode)
+        """Begin the episode of this number, the planner reset to its seed."""
+        self._scores = ScoreKeeper(self._config.sim.task, effort_limit=self.stepper.env.limits.limit)
+        self._planner.reset(self._config.sim.seed + episode)
         if self._config.goal is not None:
-            self.goal = goal_latent(self._config.sim, self._encoder, episode, self._config.goal)
-        self._arrive(self.env.reset(episode))
+            self._goal = goal_latent(self._config.sim, self._encoder, episode, self._config.goal)
+        self.stepper.begin(episode)
+        self._add_step()
 
     def act(self, latent: np.ndarray) -> float:
-        """Plan from the latent (rows, dimension) of the present frame and step; return the seconds planned."""
+        """Plan from the latent (rows, dimension) of the present step and act; return the seconds planned."""
         self._measure(latent)
-        step = self.step
-        observation = Observation(
-            stamp_ns=step.stamp_ns,
-            latent=latent,
-            joint_position=step.joint_position,
-            joint_velocity=step.joint_velocity,
-            target=step.target if "target" in self.planner.needs else None,
-            goal=self.goal,
-        )
+        observation = self.stepper.observation(self._planner, latent, self._goal)
         started = time.monotonic()
-        plan = self.planner.plan(observation, None)
+        plan = self._planner.plan(observation, None)
         planned_s = time.monotonic() - started
-        effort, _ = self.env.limits.checked(None, self.env.limits.to_effort(plan.action))
-        self.score.episodes[-1].imagined.append(plan.imagined)
-        self.score.episodes[-1].novelty.append(plan.novelty)
-        self._arrive(self.env.step(effort))
-        if self.goal is not None and self.step.step_type == LAST:
-            self._measure(self._encoder.encode([self.frames])[0])
+        self.score.imagined.append(plan.imagined)
+        self.score.novelty.append(plan.novelty)
+        self.stepper.act(plan.action)
+        self._add_step()
+        if self._goal is not None and self.stepper.is_over:
+            self._measure(self._encoder.encode([self.stepper.clip])[0])
         return planned_s
 
     def _measure(self, latent: np.ndarray) -> None:
-        """Keep the distance of the present frame's latent to the goal latent: Euclidean, of their mean rows."""
-        if self.goal is not None:
-            self.score.episodes[-1].goal_distances.append(float(np.linalg.norm(latent[0] - self.goal[0])))
+        """Keep the distance of the present step's latent to the goal latent: Euclidean, of their mean rows."""
+        if self._goal is not None:
+            self.score.goal_distances.append(float(np.linalg.norm(latent[0] - self._goal[0])))
 
-    def _arrive(self, step: SimStep) -> None:
-        self.step = step
-        self.frames = self.clip.push(step.stamp_ns, self._encoder.preprocess(self.env.render()))
-        self.score.apply(step.stamp_ns, step.joint_effort)
-        self.score.add(step.stamp_ns, step.reward, step.step_type, step.target, step.fingertip)
-        self.score.episodes[-1].distances.append(self.score.distance_m)
+    def _add_step(self) -> None:
+        step = self.stepper.step
+        self._scores.apply(step.stamp_ns, step.joint_effort)
+        self._scores.add(step.stamp_ns, step.reward, step.step_type, step.target, step.fingertip)
+        self.score.distances.append(self._scores.distance_m)
 
 
 def rollout(
@@ -140,31 +135,31 @@ def rollout(
     Raises:
         VjepaError: an unknown task or planner, options it refuses, or a bundle made for another encoder.
     """
-    lanes = [Lane(config, encoder) for _ in range(min(config.batch_size, config.episodes))]
+    drivers = [_Driver(config, encoder) for _ in range(min(config.batch_size, config.episodes))]
     scores: dict[int, Episode] = {}
     durations = Durations()
-    running: dict[int, Lane] = {}
+    running: dict[int, _Driver] = {}
     waiting = list(range(config.episodes))
-    idle = list(lanes)
+    idle = list(drivers)
     try:
         while running or waiting:
             while idle and waiting:
-                episode, lane = waiting.pop(0), idle.pop()
-                lane.begin(episode)
-                running[episode] = lane
+                episode, driver = waiting.pop(0), idle.pop()
+                driver.begin(episode)
+                running[episode] = driver
                 if on_step:
-                    on_step(episode, lane.step)
+                    on_step(episode, driver.stepper.step)
             started = time.monotonic()
-            latents = encoder.encode([lane.frames for lane in running.values()])
+            latents = encoder.encode([driver.stepper.clip for driver in running.values()])
             encoded_s = time.monotonic() - started
-            for (episode, lane), latent in zip(list(running.items()), latents, strict=True):
+            for (episode, driver), latent in zip(list(running.items()), latents, strict=True):
                 if on_latent:
-                    on_latent(episode, lane.step, latent)
-                durations.add(encoded_s + lane.act(latent))
+                    on_latent(episode, driver.stepper.step, latent)
+                durations.add(encoded_s + driver.act(latent))
                 if on_step:
-                    on_step(episode, lane.step)
-                if lane.step.step_type == LAST:
-                    scores[episode] = lane.score.finished[0]
+                    on_step(episode, driver.stepper.step)
+                if driver.stepper.is_over:
+                    scores[episode] = driver.score
                     if on_episode:
                         on_episode(episode, scores[episode])
                     idle.append(running.pop(episode))
@@ -172,6 +167,6 @@ def rollout(
         if not partial or 0 not in scores:
             raise
     finally:
-        for lane in lanes:
-            lane.env.close()
+        for driver in drivers:
+            driver.stepper.env.close()
     return [scores[episode] for episode in takewhile(scores.__contains__, range(config.episodes))], durations

@@ -10,6 +10,7 @@ import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,10 @@ from sim_bridge.env import SimConfig
 from sim_bridge.tasks import is_about_reaching
 from vjepa_interfaces.bundle import write_bundle
 from vjepa_perception.checkpoint import ARCHITECTURE, find_checkpoint
-from vjepa_perception.clip import ClipBuffer
 from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
 from vjepa_training.data.collect import CollectConfig, collect
 from vjepa_training.data.dataset import IMAGE, LATENT, Dataset
+from vjepa_training.data.encode import encoded_batches, episode_clips
 from vjepa_training.probes.attentive_probe import AttentiveTarget, attentive_probe
 from vjepa_training.probes.configs import ProbeConfig
 from vjepa_training.probes.probe import ProbeError, fit_classes, fit_ridge, split_episodes
@@ -167,28 +168,19 @@ def untrained_twin(config: EncoderConfig) -> Encoder:
 def encoded_rows(encoder: Encoder, dataset: Dataset, rows: np.ndarray, label: str) -> np.ndarray:
     """Return the latents of the frames `rows`, (N, rows, dimension) float16 as datasets store them."""
     images, stamps = dataset[IMAGE], dataset["stamp_ns"]
-    latents = np.empty((len(rows), *encoder.shape), np.float16)
-    clips: list[tuple[torch.Tensor, ...]] = []
-    done = 0
-    with Progress(f"encoding, {label}", "clips", len(rows)) as bar:
+    wanted = np.isin(np.arange(len(dataset)), rows)
 
-        def encode() -> int:
-            if clips:
-                latents[done : done + len(clips)] = encoder.encode(clips)
-            bar.advance(len(clips))
-            return done + len(clips)
-
-        wanted = np.isin(np.arange(len(dataset)), rows)
+    def clips() -> Iterator[tuple[Any, ...]]:
         for start, stop in dataset.episodes:
-            clip = ClipBuffer(encoder.clip_frames)
-            for row in range(start, stop):
-                frames = clip.push(int(stamps[row]), encoder.preprocess(images[row]))
-                if wanted[row]:
-                    clips.append(frames)
-                if len(clips) == ENCODE_BATCH:
-                    done = encode()
-                    clips.clear()
-        encode()
+            frames = ((int(stamps[row]), images[row]) for row in range(start, stop))
+            yield from compress(episode_clips(encoder, frames), wanted[start:stop])
+
+    latents, done = np.empty((len(rows), *encoder.shape), np.float16), 0
+    with Progress(f"encoding, {label}", "clips", len(rows)) as bar:
+        for batch in encoded_batches(encoder, clips(), ENCODE_BATCH):
+            latents[done : done + len(batch)] = batch
+            done += len(batch)
+            bar.advance(len(batch))
     return latents
 
 
