@@ -257,8 +257,16 @@ def test_killed_between_rounds_it_goes_on_and_ends_in_the_same_policy(small_data
     assert resumed.curve == whole.curve
     for name, tensor in whole.policy.state_dict().items():
         assert torch.equal(tensor, resumed.policy.state_dict()[name]), name
-    with pytest.raises(VjepaError, match="of other data or settings"):
+    with pytest.raises(VjepaError, match=r"is of a run with other seed; give another --work folder"):
         train_bc(frames, dataclasses.replace(training, seed=1), encoder, work=tmp_path)
+
+
+def test_a_damaged_file_of_a_training_that_was_killed_is_named_with_what_to_do(tmp_path):
+    train_bc(synthetic(), QUICK, work=tmp_path)
+    path = tmp_path / "policy-0.pt"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(VjepaError, match=rf"{path} is damaged .*; remove it, and training begins anew"):
+        train_bc(synthetic(), QUICK, work=tmp_path)
 
 
 def test_dagger_sees_frames_of_the_size_that_it_is_given(small_data, tiny_encoder, monkeypatch):

@@ -78,7 +78,7 @@ def test_a_run_that_was_killed_gives_what_it_would_have_given(small_data, traini
     class KilledError(Exception):
         pass
 
-    def kill(step, figures):
+    def kill(step, steps, figures):
         if step == 6:
             raise KilledError
 
@@ -86,6 +86,13 @@ def test_a_run_that_was_killed_gives_what_it_would_have_given(small_data, traini
         train_encoder([small_data], training, tmp_path / "cut", tmp_path / "w2", "", kill)
     assert json.loads((tmp_path / "cut" / "config.json").read_text())["steps_done"] == 3
     assert same(weights(train_encoder([small_data], training, tmp_path / "cut", tmp_path / "w2", "")), weights(whole))
+
+
+def test_a_finished_run_only_writes_its_bundle_anew(small_data, training, tmp_path):
+    first = train_encoder([small_data], training, tmp_path / "first", tmp_path / "work", "")
+    again = train_encoder([small_data], training, tmp_path / "again", tmp_path / "work", "")
+    assert same(weights(first), weights(again))
+    assert json.loads((again / "config.json").read_text())["steps_done"] == training.steps
 
 
 def test_finetuning_begins_with_the_weights_and_with_longer_tubelets_as_the_mean_of_the_shorter(tiny_encoder):
@@ -151,7 +158,7 @@ def test_it_learns_to_say_the_joint_readings_of_episodes_it_did_not_see(small_da
         tmp_path / "enc",
         tmp_path / "work",
         "",
-        lambda step, figures: curve.append(figures["joints"]) if "joints" in figures else None,
+        lambda step, steps, figures: curve.append(figures["joints"]) if "joints" in figures else None,
     )
     assert np.mean(curve[-2:]) < 0.5 * curve[0]
 
@@ -242,8 +249,6 @@ def test_frames_of_another_size_are_refused(small_data, tiny_encoder, tmp_path):
 
 
 def test_a_collapse_stops_the_training_and_says_so(small_data, training, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "LOG_EVERY", 1)
-
     def collapsed(self, encoder, clips):
         loss, parts = original(self, encoder, clips)
         return loss, {**parts, "rows": torch.ones_like(parts["rows"]) * torch.randn(len(parts["rows"]), 1, 1)}

@@ -7,7 +7,6 @@ of Imitation Learning, 2011). Of a real arm, which has no such expert, the label
 """
 
 import hashlib
-import json
 import math
 import tempfile
 from collections.abc import Callable, Collection
@@ -26,7 +25,6 @@ from sim_bridge.tasks import expert_of, task_named
 from vjepa_interfaces.bundle import arm_record, encoder_in_card
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
-from vjepa_interfaces.files import atomic_file
 from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
 from vjepa_planner.contract import Observation, PlannerContext
 from vjepa_planner.models.novelty import Novelty, save_novelty
@@ -39,12 +37,13 @@ from vjepa_training.progress import Progress
 from vjepa_training.trainers.configs import AUTO, EXPERT, RECORDED, BcTraining
 from vjepa_training.trainers.fit_novelty import fit_novelty
 from vjepa_training.trainers.optimiser import adamw, set_cosine_rate
+from vjepa_training.trainers.training_run import TrainingRun
 
 SCALE_QUANTILE, LEAST_SCALE = 0.999, 1e-3
 """Of the recorded actions of a joint, the size that its normalisation takes for its largest; a still joint has none."""
 COMMAND = "command"
 ROLLOUTS, POLICY = "rollouts", "policy"
-"""The steps of a round that are kept."""
+"""The stages of a round, each of which is kept."""
 CLIPPED_SHARE = 0.01
 """Recorded actions beyond the effort limit, as a share: more is a limit that is not the arm's."""
 
@@ -285,70 +284,52 @@ def train_bc(
         on_epoch: called with each entry of the curve.
         on_round: called after each round's rollouts with its number and the returns of its episodes.
         work: folder in which each round's rollouts and policy are kept; a training found there goes on behind the last.
-        on_resume: called where a training goes on, before its first step that is not kept, with the round and the step:
-            `rollouts`, `policy`, or nothing where every step is kept.
+        on_resume: called where a training goes on, before its first stage that is not kept, with the round and the
+            stage: `rollouts`, `policy`, or nothing where every stage is kept.
 
     Raises:
         VjepaError: DAgger without an encoder, no episodes to validate on, or a training of other settings in `work`.
     """
     if training.dagger and encoder is None:
         raise VjepaError("DAgger rolls the policy out, which takes the encoder of the dataset; name it with --encoder")
-    identity = json.dumps([asdict(training), hashlib.sha256(frames.labels.tobytes()).hexdigest()])
-    kept = _Kept(work, identity, on_resume)
+    identity = {**asdict(training), "labels_sha256": hashlib.sha256(frames.labels.tobytes()).hexdigest()}
+    run = TrainingRun(work, identity, {}, "cpu") if work else None
+
+    def tell_resumed(number: int, stage: str) -> None:
+        nonlocal on_resume
+        if run and run.is_resumed and on_resume:
+            on_resume(number, stage)
+        on_resume = None
+
+    def kept(number: int, stage: str, make: Callable[[], Any]) -> Any:
+        """Return what the run keeps of a round's stage or, where it keeps nothing, what `make` returns."""
+
+        def made() -> Any:
+            tell_resumed(number, stage)
+            return make()
+
+        return run.kept(f"{stage}-{number}", made) if run else make()
+
     outcome: Outcome | None = None
     for number in range(training.dagger + 1):
         if number:
             assert encoder is not None
             assert outcome is not None
-            rolled_out = partial(_dagger_frames, outcome.policy, training, encoder, number)
-            rows, returns = kept.or_made(number, ROLLOUTS, rolled_out)
+            rows, returns = kept(number, ROLLOUTS, partial(_dagger_frames, outcome.policy, training, encoder, number))
             if on_round:
                 on_round(number, returns)
             frames = frames.joined(Frames(*(tensor.numpy() for tensor in rows)))
-        fitted = partial(_fit, frames, training, number, outcome.policy if outcome else None, on_epoch)
-        state, curve, variance = kept.or_made(number, POLICY, fitted)
+        start = outcome.policy if outcome else None
+        state, curve, variance = kept(number, POLICY, partial(_fit, frames, training, number, start, on_epoch))
         policy = Policy(_policy_config(frames, training)).to(training.device)
         policy.load_state_dict(state)
         before = outcome.curve if outcome else []
         outcome = Outcome(policy.eval().requires_grad_(False), before + curve, len(frames), variance)
-    kept.tell_resumed(training.dagger, "")
+    tell_resumed(training.dagger, "")
     assert outcome is not None
-    rows = outcome.policy.config.latent_rows
-    outcome.novelty = fit_novelty(lambda index: frames.latents[index], rows, frames.episode, training.seed)
+    read = outcome.policy.config.latent_rows
+    outcome.novelty = fit_novelty(lambda index: frames.latents[index], read, frames.episode, training.seed)
     return outcome
-
-
-@dataclass
-class _Kept:
-    """Steps of a training in files of a folder, so that one that was killed need not take them again."""
-
-    folder: Path | None
-    identity: str
-    on_resume: Callable[[int, str], None] | None
-    found: bool = False
-
-    def or_made(self, number: int, step: str, make: Callable[[], Any]) -> Any:
-        """Return what the folder keeps of a round's step or, where it has none, what `make` returns, and keep that."""
-        if self.folder is None:
-            return make()
-        path = self.folder / f"{step}-{number}.pt"
-        if path.exists():
-            kept = torch.load(path, weights_only=True)
-            if kept["identity"] != self.identity:
-                raise VjepaError(f"{path} is of a training of other data or settings; remove {self.folder}")
-            self.found = True
-            return kept["made"]
-        self.tell_resumed(number, step)
-        made = make()
-        with atomic_file(path) as temporary:
-            torch.save({"identity": self.identity, "made": made}, temporary)
-        return made
-
-    def tell_resumed(self, number: int, step: str) -> None:
-        """Call `on_resume` once, where steps before this one were kept."""
-        if self.found and self.on_resume:
-            self.on_resume(number, step)
-        self.found, self.on_resume = False, None
 
 
 def encoder_of(dataset: Dataset, name: str, device: str) -> Encoder:

@@ -7,7 +7,6 @@ What keeps it where the model knows what it says: few steps, a price on the ense
 """
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from vjepa_training.data.transitions import BLOCK_ROWS, Transitions, observed_bl
 from vjepa_training.data.usable_columns import VELOCITY, require_columns
 from vjepa_training.trainers.configs import DISTANCE, HYBRID, REWARD, DreamerTraining
 from vjepa_training.trainers.optimiser import adamw
-from vjepa_training.trainers.training_run import Stateful, TrainingRun, figures_table, fit, identity_of
+from vjepa_training.trainers.training_run import OnStep, Trainer, TrainingRun, drawn, figures_table, fit, identity_of
 
 BEST_STATES = 500
 """States of the highest reward whose mean is the goal of earlier work."""
@@ -50,7 +49,7 @@ def train_dreamer(
     command: str,
     policy: Path | str = "",
     start: Path | str = "",
-    on_step: Callable[[int, int, dict[str, float]], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> dict[str, Any]:
     """Train an actor, write its bundle into the folder `out` and return what its configuration says of it.
 
@@ -87,33 +86,61 @@ def train_dreamer(
     actor.conditioning.load_state_dict(model.conditioning.state_dict())
     if start:
         actor.layers.load_state_dict(_started(start, actor).layers.state_dict())
-    size = model.conditioning.config.state_size
-    critic, slow = (TwinCritic(size, bins=training.bins).to(training.device) for _ in range(2))
-    slow.load_state_dict(critic.state_dict())
-    slow.requires_grad_(False)
     dream = _Dream(model, heads, _goal(data, rows, training), training)
-    actor.to(training.device)
-    optimiser = adamw([*actor.parameters(), *critic.parameters()], training.learning_rate, 0.0)
+    trainer = _DreamerTrainer(dream, actor.to(training.device), data, rows, kept, labels, training)
     weights = {"dynamics": bundle.weights_sha256, "reward": _sha256(reward), "policy": _sha256(policy)}
     identity = {**asdict(training), **weights, "start": _sha256(start), "data": identity_of(dataset)}
-    parts: dict[str, Stateful] = {"actor": actor, "critic": critic, "slow": slow, "optimiser": optimiser}
-    run = TrainingRun(work, identity, parts, training.device)
+    run = TrainingRun(work, identity, trainer.parts, training.device)
+    curve = fit(run, trainer, training, training.steps, on_step)
+    facts: dict[str, Any] = {
+        "arm": arm_record(dataset.info.arm),
+        "control_period_s": dataset.info.control_period_s,
+        "dataset": list(dataset.info.sources),
+        "training": asdict(training),
+        "encoder": dataset.info.encoder_name,
+        "command": command,
+        "frames": len(rows),
+        **{f"{name}_sha256": digest for name, digest in weights.items() if digest},
+        "figures": trainer.validate(),
+    }
+    save_actor(out, actor.cpu(), fingerprint, _card(Path(out).name, fingerprint, facts), facts)
+    copy_novelty(bundle, out)
+    return facts | {"curve": curve, "validation": facts["figures"]["loss"]}
 
-    def drawn(among: np.ndarray, count: int, key: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
-        chosen = among[np.random.default_rng(key).integers(len(among), size=count)]
-        before = chosen[:, None] + np.arange(1 - model.config.history, 1)
-        states = torch.from_numpy(np.asarray(data.states[before], np.float32)).to(training.device)
-        return states, None if labels is None else torch.from_numpy(labels[chosen]).to(training.device)
 
-    def loss_of(step: int) -> Tensor:
-        _follow(slow, critic)
-        states, wanted = drawn(rows, training.dreams, (training.seed, 9, step))
-        cloned = torch.zeros(()) if wanted is None else (actor(states[:, -1]) - wanted).square().mean()
-        cloning = wanted is not None and step < training.cloning_steps
-        with torch.set_grad_enabled(not cloning):  # The critic learns meanwhile what the policy is worth.
-            imagined = dream.returns(actor, slow, states)
-        criticised = critic.loss(imagined.states.detach(), imagined.returns.detach())
-        if cloning:
+class _DreamerTrainer(Trainer):
+    """An actor, its critic, and the real states that dreams begin in."""
+
+    def __init__(
+        self,
+        dream: "_Dream",
+        actor: Actor,
+        data: Transitions,
+        rows: np.ndarray,
+        held_out: np.ndarray,
+        labels: np.ndarray | None,
+        training: DreamerTraining,
+    ):
+        self._dream, self._actor, self._data, self._training = dream, actor, data, training
+        self._rows, self._held_out, self._labels = rows, held_out, labels
+        size = dream.model.conditioning.config.state_size
+        self._critic, self._slow = (TwinCritic(size, bins=training.bins).to(training.device) for _ in range(2))
+        self._slow.load_state_dict(self._critic.state_dict())
+        self._slow.requires_grad_(False)
+        self.optimiser = adamw([*actor.parameters(), *self._critic.parameters()], training.learning_rate, 0.0)
+        self.parts = {"actor": actor, "critic": self._critic, "slow": self._slow, "optimiser": self.optimiser}
+
+    def loss(self, step: int) -> Tensor:
+        """Return the critic's loss less what the actor's dreams are worth, and what it strays from the policy."""
+        training = self._training
+        _follow(self._slow, self._critic)
+        states, wanted = self._drawn(self._rows, training.dreams, (training.seed, 9, step))
+        cloned = torch.zeros(()) if wanted is None else (self._actor(states[:, -1]) - wanted).square().mean()
+        is_cloning = wanted is not None and step < training.cloning_steps
+        with torch.set_grad_enabled(not is_cloning):  # The critic learns meanwhile what the policy is worth.
+            imagined = self._dream.returns(self._actor, self._slow, states)
+        criticised = self._critic.loss(imagined.states.detach(), imagined.returns.detach())
+        if is_cloning:
             return criticised + cloned
         value = imagined.returns.mean() + training.entropy * imagined.entropy
         if wanted is None or not training.cloning_weight:
@@ -121,12 +148,13 @@ def train_dreamer(
         scale = 2.5 / imagined.returns.detach().abs().mean().clamp(min=1e-3)
         return criticised + training.cloning_weight * cloned - scale * value
 
-    def validate() -> dict[str, float]:
+    def validate(self) -> dict[str, float]:
+        """Return figures of dreams from states kept for validation; `loss` is the mean reward, negative."""
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            states, wanted = drawn(kept, VALIDATION_DREAMS, (training.seed, 11))
-            imagined = dream.returns(actor, slow, states)
-            action = actor(states[:, -1])
+            states, wanted = self._drawn(self._held_out, VALIDATION_DREAMS, (self._training.seed, 11))
+            imagined = self._dream.returns(self._actor, self._slow, states)
+            action = self._actor(states[:, -1])
         figures = {
             "loss": -float(imagined.rewards.mean()),
             "imagined_return": float(imagined.returns[:, 0].mean()),
@@ -137,21 +165,12 @@ def train_dreamer(
             figures["from_policy"] = float((action - wanted).square().mean())
         return figures
 
-    curve = fit(run, optimiser, training, training.steps, loss_of, validate, on_step)
-    facts: dict[str, Any] = {
-        "arm": arm_record(dataset.info.arm),
-        "control_period_s": dataset.info.control_period_s,
-        "dataset": list(dataset.info.sources),
-        "training": asdict(training),
-        "encoder": dataset.info.encoder_name,
-        "command": command,
-        "frames": len(rows),
-        **{f"{name}_sha256": digest for name, digest in weights.items() if digest},
-        "figures": validate(),
-    }
-    save_actor(out, actor.cpu(), fingerprint, _card(Path(out).name, fingerprint, facts), facts)
-    copy_novelty(bundle, out)
-    return facts | {"curve": curve, "validation": facts["figures"]["loss"]}
+    def _drawn(self, among: np.ndarray, count: int, key: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
+        """Return states to dream from, (count, history, S), and what the policy would do there, if there is one."""
+        chosen, device = drawn(among, count, key), self._training.device
+        before = chosen[:, None] + np.arange(1 - self._dream.model.config.history, 1)
+        states = torch.from_numpy(np.asarray(self._data.states[before], np.float32)).to(device)
+        return states, None if self._labels is None else torch.from_numpy(self._labels[chosen]).to(device)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ beside it.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from vjepa_training.trainers.configs import DynamicsTraining
 from vjepa_training.trainers.fit_conditioning import fit_conditioning
 from vjepa_training.trainers.fit_novelty import fit_to_dataset
 from vjepa_training.trainers.optimiser import adamw
-from vjepa_training.trainers.training_run import TrainingRun, fit, identity_of
+from vjepa_training.trainers.training_run import OnStep, Trainer, TrainingRun, drawn, fit, identity_of
 
 OPEN_LOOP_STEPS = 20
 """Control steps ahead of which the open-loop error is measured, at most; fewer where episodes are shorter."""
@@ -46,7 +45,7 @@ def train_dynamics(
     out: Path | str,
     work: Path | str,
     command: str,
-    on_step: Callable[[int, int, dict[str, float]], None] | None = None,
+    on_step: OnStep | None = None,
     start: Path | str = "",
 ) -> dict[str, Any]:
     """Train a dynamics model, write its bundle into the folder `out` and return what its configuration says of it.
@@ -92,18 +91,10 @@ def train_dynamics(
     if config.residual and training.components and not start:
         model.delta_scale.copy_(_delta_scale(data, train, config.action_repeat))
     model.to(training.device)
-    optimiser = adamw(model.parameters(), training.learning_rate, training.weight_decay)
+    trainer = _DynamicsTrainer(model, data, train, validation, training)
     identity = {**asdict(training), "start": digest, "data": identity_of(dataset)}
-    run = TrainingRun(work, identity, {"model": model, "optimiser": optimiser}, training.device)
-    steps = training.epochs * math.ceil(len(train) / training.batch_size)
-
-    def loss_of(step: int) -> Tensor:
-        return _loss(model, data, _draw(train, (config.members, training.batch_size), training.seed, step), training)
-
-    def validate() -> dict[str, float]:
-        return {"loss": validation_loss(model, data, validation, training)}
-
-    curve = fit(run, optimiser, training, steps, loss_of, validate, on_step)
+    run = TrainingRun(work, identity, trainer.parts, training.device)
+    curve = fit(run, trainer, training, training.epochs * math.ceil(len(train) / training.batch_size), on_step)
     model.eval().requires_grad_(False).cpu()
     facts = {
         "encoder": dataset.info.encoder_name,
@@ -121,6 +112,45 @@ def train_dynamics(
     save_dynamics(out, model, fingerprint, _card(Path(out).name, fingerprint, facts), facts)
     save_novelty(out, fit_to_dataset(dataset, conditioning.latent_rows, training.seed), command)
     return facts | {"curve": curve}
+
+
+class _DynamicsTrainer(Trainer):
+    """A model, the rows that it is trained on, and those kept for validation."""
+
+    def __init__(
+        self, model: Dynamics, data: Transitions, rows: np.ndarray, held_out: np.ndarray, training: DynamicsTraining
+    ):
+        self._model, self._data, self._training = model, data, training
+        self._rows, self._held_out = rows, held_out
+        self.optimiser = adamw(model.parameters(), training.learning_rate, training.weight_decay)
+        self.parts = {"model": model, "optimiser": self.optimiser}
+
+    def loss(self, step: int) -> Tensor:
+        """Return the loss of rows that are drawn for each member of the ensemble."""
+        shape = self._model.config.members, self._training.batch_size
+        return self._loss(drawn(self._rows, shape, (self._training.seed, 9, step)))
+
+    def validate(self) -> dict[str, float]:
+        """Return the loss on the rows kept for validation, or some thousands of them, averaged over the ensemble."""
+        rows = np.sort(np.random.default_rng(1).permutation(self._held_out)[:VALIDATION_ROWS])
+        self._model.eval()
+        total = 0.0
+        with torch.inference_mode():
+            for part in np.split(rows, range(VALIDATION_BATCH, len(rows), VALIDATION_BATCH)):
+                total += float(self._loss(part[None])) * len(part)
+        self._model.train()
+        return {"loss": total / len(rows)}
+
+    def _loss(self, rows: np.ndarray) -> Tensor:
+        """Return the mean loss of rows, (members or 1, B)."""
+        model, training = self._model, self._training
+        config, device = model.config, training.device
+        gathered = _gathered(self._data, rows, config.history, training.horizon, config.action_repeat, device)
+        states, actions, following = gathered
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=training.dtype == "bfloat16"):
+            predicted = model.unroll(states, actions)
+        predicted = predicted.float() / model.delta_scale
+        return functional.smooth_l1_loss(predicted, (following / model.delta_scale).expand_as(predicted))
 
 
 def open_loop(
@@ -166,18 +196,6 @@ def open_loop(
     return [{"steps": (i + 1) * config.action_repeat, **dict(zip(names, roots[i], strict=False))} for i in range(count)]
 
 
-def validation_loss(model: Dynamics, data: Transitions, rows: np.ndarray, training: DynamicsTraining) -> float:
-    """Return the training's loss on `rows`, or some thousands of them, averaged over the ensemble."""
-    rows = np.sort(np.random.default_rng(1).permutation(rows)[:VALIDATION_ROWS])
-    model.eval()
-    total = 0.0
-    with torch.inference_mode():
-        for part in np.split(rows, range(VALIDATION_BATCH, len(rows), VALIDATION_BATCH)):
-            total += float(_loss(model, data, part[None], training)) * len(part)
-    model.train()
-    return total / len(rows)
-
-
 def _go_on_from(start: Path | str, model: Dynamics, dataset: Dataset) -> str:
     """Give `model` the weights and the conditioning of the bundle `start`, and return the hash of its weights."""
     found, bundle = load_dynamics(start)
@@ -193,11 +211,6 @@ def _changes(training: DynamicsTraining) -> dict[str, int]:
     return {name: value for name, value in given.items() if value}
 
 
-def _draw(rows: np.ndarray, shape: tuple[int, int], seed: int, step: int) -> np.ndarray:
-    """Return rows, (members, B), drawn for a step with replacement."""
-    return rows[np.random.default_rng((seed, 9, step)).integers(len(rows), size=shape)]
-
-
 def _gathered(
     data: Transitions, rows: np.ndarray, history: int, horizon: int, repeat: int, device: str
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -208,17 +221,6 @@ def _gathered(
     arrays = (data.states[before], data.actions[within], data.states[after])
     states, actions, following = (torch.from_numpy(array.astype(np.float32)).to(device) for array in arrays)
     return states, actions, following
-
-
-def _loss(model: Dynamics, data: Transitions, rows: np.ndarray, training: DynamicsTraining) -> Tensor:
-    config = model.config
-    gathered = _gathered(data, rows, config.history, training.horizon, config.action_repeat, training.device)
-    states, actions, following = gathered
-    kind = torch.device(training.device).type
-    with torch.autocast(kind, torch.bfloat16, enabled=training.dtype == "bfloat16"):
-        predicted = model.unroll(states, actions)
-    predicted = predicted.float() / model.delta_scale
-    return functional.smooth_l1_loss(predicted, (following / model.delta_scale).expand_as(predicted))
 
 
 def _delta_scale(data: Transitions, rows: np.ndarray, repeat: int) -> Tensor:

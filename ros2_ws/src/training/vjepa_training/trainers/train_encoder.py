@@ -4,9 +4,8 @@ Everything is drawn from the seed and the number of the step, so a run that was 
 gives what it would have given, and two runs on one machine and thread count are equal.
 """
 
-import time
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,12 +26,11 @@ from vjepa_perception.weights import place_weights
 from vjepa_training.data.dataset import Dataset
 from vjepa_training.trainers.clip_sampler import ClipSampler
 from vjepa_training.trainers.configs import EncoderTraining
-from vjepa_training.trainers.encoder_objectives import JointEmbedding, MaskedPrediction
-from vjepa_training.trainers.optimiser import adamw, set_cosine_rate
-from vjepa_training.trainers.training_run import TrainingRun, figures_table, identity_of, require_finite
+from vjepa_training.trainers.encoder_objectives import Clips, JointEmbedding, MaskedPrediction
+from vjepa_training.trainers.optimiser import adamw
+from vjepa_training.trainers.training_run import OnStep, Trainer, TrainingRun, drawn, figures_table, fit, identity_of
 
-STATISTICS_BATCHES = 16
-LOG_EVERY = 20
+STATISTICS_BATCHES, VALIDATION_BATCHES = 16, 8
 LEAST_RANK = 4.0
 """Effective rank of the latents' cells below which they have collapsed."""
 
@@ -47,7 +45,7 @@ def train_encoder(
     out: Path | str,
     work: Path | str,
     command: str,
-    on_step: Callable[[int, dict[str, float]], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> Path:
     """Train an encoder and write its bundle into the folder `out`; return that folder.
 
@@ -57,70 +55,101 @@ def train_encoder(
         out: folder of the bundle; written at the end, and at every checkpoint.
         work: folder of the checkpoint and of TensorBoard's events; a run found there goes on.
         command: that the model card names.
-        on_step: called now and then with the number of steps done and the latest figures.
+        on_step: called now and then with the steps done, those there are, and the latest figures.
 
     Raises:
         CollapseError: the latents collapsed.
         VjepaError: data that does not fit the encoder, or a checkpoint of another run.
     """
-    out, work = Path(out), Path(work)
     checkpoint = _checkpoint(training)
     torch.manual_seed(training.seed)
-    encoder = _encoder(checkpoint, training)
-    sampler = ClipSampler(datasets, checkpoint, encoder.config.frames_per_clip, training.device)
-    rows, validation = sampler.split_rows(training.validation_share)
-    objective = _objective(training, encoder, sampler.joints).to(training.device)
-    parameters = [*encoder.parameters(), *(p for p in objective.parameters() if p.requires_grad)]
-    optimiser = adamw(parameters, training.learning_rate, training.weight_decay, betas=(0.9, 0.98))
+    trainer = _EncoderTrainer(checkpoint, training, _Bundle(Path(out), checkpoint, training, datasets, command))
     identity = {
         **asdict(training),
         "encoder": [checkpoint.model, _start(checkpoint) if training.finetune else ""],
         "data": [identity_of(dataset) for dataset in datasets],
     }
-    parts = {"encoder": encoder, "objective": objective, "optimiser": optimiser}
-    run = TrainingRun(work, identity, parts, training.device)
-    step, _ = run.resume()
-    if step == 0:
-        draws = (_draw(rows, training.batch_size, training.seed, -1 - i) for i in range(STATISTICS_BATCHES))
-        objective.fit_statistics([sampler.clips(draw) for draw in draws])
-    forward = torch.compile(objective) if training.compile else objective
-    card = _Card(out, checkpoint, training, datasets, command)
-    begun, since = time.monotonic(), step
-    if 0 < step < training.steps and on_step:
-        on_step(step, {})
-    with run.events(step) as log:
-        while step < training.steps:
-            set_cosine_rate(optimiser, training.learning_rate, step, training.steps, training.warmup_steps)
-            change = (training.seed, step) if training.augment else None
-            clips = sampler.clips(_draw(rows, training.batch_size, training.seed, step), change)
-            with _autocast(training):
-                loss, measured = forward(encoder, clips)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimiser.step()
-            step += 1
-            objective.after_step(encoder, step / training.steps)
-            latents = measured.pop("rows")
-            if step % LOG_EVERY == 0 or step == training.steps:
-                figures = {name: float(value) for name, value in measured.items()}
-                figures |= {"loss": float(loss.detach()), "rank": effective_rank(latents)}
-                figures["clips_per_s"] = (step - since) * training.batch_size / (time.monotonic() - begun)
-                require_finite(figures, step)
-                _require_spread(figures["rank"], step)
-                for name, value in figures.items():
-                    log.add_scalar(f"train/{name}", value, step)
-                if on_step:
-                    on_step(step, figures)
-            if step % training.checkpoint_every == 0 or step == training.steps:
-                figures = _validate(objective, encoder, sampler, validation, training)
-                for name, value in figures.items():
-                    log.add_scalar(f"validation/{name}", value, step)
-                if on_step:
-                    on_step(step, {f"validation_{name}": value for name, value in figures.items()})
-                run.save(step)
-                card.write(encoder, objective, step, figures)
-    return out
+    fit(TrainingRun(work, identity, trainer.parts, training.device), trainer, training, training.steps, on_step)
+    trainer.after_checkpoint(training.steps, trainer.validate())
+    return Path(out)
+
+
+class _EncoderTrainer(Trainer):
+    """An encoder, the objective by which it learns, and the clips of the datasets."""
+
+    largest_gradient = 1.0
+    log_every = 20
+    _measured: dict[str, Tensor]
+
+    def __init__(self, checkpoint: Checkpoint, training: EncoderTraining, bundle: "_Bundle"):
+        self._training, self._bundle = training, bundle
+        self._encoder = _encoder(checkpoint, training)
+        frames = self._encoder.config.frames_per_clip
+        self._sampler = ClipSampler(bundle.datasets, checkpoint, frames, training.device)
+        self._rows, self._held_out = self._sampler.split_rows(training.validation_share)
+        self._objective = _objective(training, self._encoder, self._sampler.joints).to(training.device)
+        trained = [*self._encoder.parameters(), *(p for p in self._objective.parameters() if p.requires_grad)]
+        self.optimiser = adamw(trained, training.learning_rate, training.weight_decay, betas=(0.9, 0.98))
+        self.warmup_steps = training.warmup_steps
+        self.parts = {"encoder": self._encoder, "objective": self._objective, "optimiser": self.optimiser}
+        self._objective.fit_statistics([self._clips(self._rows, -1 - i) for i in range(STATISTICS_BATCHES)])
+        self._forward = torch.compile(self._objective) if training.compile else self._objective
+
+    def loss(self, step: int) -> Tensor:
+        """As `Trainer.loss`."""
+        change = (self._training.seed, step) if self._training.augment else None
+        clips = self._clips(self._rows, step, change)
+        loss: Tensor
+        with self._autocast():
+            loss, self._measured = self._forward(self._encoder, clips)
+        return loss
+
+    def after_step(self, progress: float) -> None:
+        """Let a teacher follow the encoder."""
+        self._objective.after_step(self._encoder, progress)
+
+    def measured(self, step: int) -> dict[str, float]:
+        """Return the parts of the loss and the effective rank of the latents, which must not have collapsed."""
+        figures = _figures(self._measured)
+        if figures["rank"] < LEAST_RANK:
+            raise CollapseError(
+                f"the latents collapsed by step {step}: their effective rank is {figures['rank']:.1f}, at least "
+                f"{LEAST_RANK:g} is expected; use the objective joint-embedding, a lower learning rate or more varied "
+                "data"
+            )
+        return figures
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Return the means of the loss, its parts and the rank over some batches of the episodes held out."""
+        sums: dict[str, float] = {}
+        self._encoder.eval()
+        for i in range(VALIDATION_BATCHES):
+            with self._autocast():
+                loss, measured = self._objective(self._encoder, self._clips(self._held_out, -1 - i))
+            for name, value in {"loss": float(loss), **_figures(measured)}.items():
+                sums[name] = sums.get(name, 0.0) + value / VALIDATION_BATCHES
+        self._encoder.train()
+        return sums
+
+    def after_checkpoint(self, step: int, figures: dict[str, float]) -> None:
+        """Write the bundle of the encoder as it is."""
+        self._bundle.write(self._encoder, self._objective, step, figures)
+
+    def _clips(self, rows: np.ndarray, step: int, change: tuple[int, ...] | None = None) -> Clips:
+        """Return a step's clips, drawn from those that end at `rows`; statistics and validation have negative steps."""
+        key = (self._training.seed, int(step < 0), abs(step))
+        return self._sampler.clips(np.sort(drawn(rows, self._training.batch_size, key)), change)
+
+    def _autocast(self) -> Any:
+        kind = torch.device(self._training.device).type
+        return torch.autocast(kind, torch.bfloat16, enabled=self._training.dtype == "bfloat16")
+
+
+def _figures(measured: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return what an objective measured as numbers, and in place of its latents, `rows`, their effective rank."""
+    parts = {name: float(value) for name, value in measured.items() if name != "rows"}
+    return {**parts, "rank": effective_rank(measured["rows"])}
 
 
 def effective_rank(latents: Tensor) -> float:
@@ -216,44 +245,8 @@ def _objective(training: EncoderTraining, encoder: Any, joints: Sequence[int]) -
     return JointEmbedding(encoder.config, training.grid, joints, training.seed)
 
 
-def _draw(rows: np.ndarray, count: int, seed: int, step: int) -> np.ndarray:
-    """Return `count` of `rows` for a step, drawn with replacement; validation and statistics use negative steps."""
-    rng = np.random.default_rng((seed, int(step < 0), abs(step)))
-    return np.sort(rows[rng.integers(len(rows), size=count)])
-
-
-def _autocast(training: EncoderTraining) -> Any:
-    kind = torch.device(training.device).type
-    return torch.autocast(kind, torch.bfloat16, enabled=training.dtype == "bfloat16")
-
-
-@torch.no_grad()
-def _validate(
-    objective: Any, encoder: Any, sampler: ClipSampler, rows: np.ndarray, training: EncoderTraining
-) -> dict[str, float]:
-    sums: dict[str, float] = {}
-    batches = 8
-    encoder.eval()
-    for i in range(batches):
-        with _autocast(training):
-            _, parts = objective(encoder, sampler.clips(_draw(rows, training.batch_size, training.seed, -1 - i)))
-        parts["rank"] = torch.tensor(effective_rank(parts.pop("rows")))
-        for name, value in parts.items():
-            sums[name] = sums.get(name, 0.0) + float(value) / batches
-    encoder.train()
-    return sums
-
-
-def _require_spread(rank: float, step: int) -> None:
-    if rank < LEAST_RANK:
-        raise CollapseError(
-            f"the latents collapsed by step {step}: their effective rank is {rank:.1f}, at least {LEAST_RANK:g} is "
-            "expected; use the objective joint-embedding, a lower learning rate or more varied data"
-        )
-
-
 @dataclass(frozen=True)
-class _Card:
+class _Bundle:
     """Writes the bundle of an encoder in training."""
 
     out: Path

@@ -5,7 +5,6 @@ training sees them; the heads read states.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from vjepa_training.data.transitions import Transitions, open_transitions, split
 from vjepa_training.data.usable_columns import ACTION, VELOCITY, require_columns
 from vjepa_training.trainers.configs import RewardTraining
 from vjepa_training.trainers.optimiser import adamw
-from vjepa_training.trainers.training_run import TrainingRun, figures_table, fit, identity_of
+from vjepa_training.trainers.training_run import OnStep, Trainer, TrainingRun, drawn, figures_table, fit, identity_of
 
 VALIDATION_BATCH = 4096
 
@@ -36,7 +35,7 @@ def train_reward(
     out: Path | str,
     work: Path | str,
     command: str,
-    on_step: Callable[[int, int, dict[str, float]], None] | None = None,
+    on_step: OnStep | None = None,
     start: Path | str = "",
 ) -> dict[str, Any]:
     """Train the heads, write their bundle into the folder `out` and return what its configuration says of them.
@@ -86,23 +85,12 @@ def train_reward(
         model.load_state_dict(found.state_dict())
         digest = before.weights_sha256
     model.to(training.device)
-    optimiser = adamw(model.parameters(), training.learning_rate, training.weight_decay)
+    trainer = _RewardTrainer(model, data, train, validation, repeat, training)
     weights = bundle.weights_sha256
     identity = {**asdict(training), "dynamics": weights, "start": digest, "data": identity_of(dataset)}
-    run = TrainingRun(work, identity, {"model": model, "optimiser": optimiser}, training.device)
-    steps = training.epochs * math.ceil(len(train) / training.batch_size)
-
-    def loss_of(step: int) -> Tensor:
-        rng = np.random.default_rng((training.seed, 9, step))
-        drawn = train[rng.integers(len(train), size=training.batch_size)]
-        errors = _errors(model, data, drawn, repeat, training, training.noise)
-        return torch.stack([error.mean() for error in errors.values()]).sum()
-
-    def validate() -> dict[str, float]:
-        return validation_figures(model, data, validation, repeat, training)
-
-    curve = fit(run, optimiser, training, steps, loss_of, validate, on_step)
-    figures = validate()
+    run = TrainingRun(work, identity, trainer.parts, training.device)
+    curve = fit(run, trainer, training, training.epochs * math.ceil(len(train) / training.batch_size), on_step)
+    figures = trainer.validate()
     facts = {
         "encoder": dataset.info.encoder_name,
         "encoder_fingerprint": fingerprint,
@@ -111,7 +99,7 @@ def train_reward(
         "training": asdict(training),
         "command": command,
         "frames": len(train),
-        "rewarded": float(np.mean(_rewards(data, train, repeat) > 0)),
+        "rewarded": float(np.mean(trainer.rewards(train) > 0)),
         "figures": figures,
     }
     card = (
@@ -125,55 +113,71 @@ def train_reward(
     return facts | {"curve": curve, "validation": figures["loss"]}
 
 
-def validation_figures(
-    model: RewardModel, data: Transitions, rows: np.ndarray, repeat: int, training: RewardTraining
-) -> dict[str, float]:
-    """Return `loss`, `reward_mse`, what always saying the mean reward would have, and the distance's error, m."""
-    sums: dict[str, float] = {}
-    model.eval()
-    with torch.inference_mode():
-        for part in np.split(rows, range(VALIDATION_BATCH, len(rows), VALIDATION_BATCH)):
-            for name, error in _errors(model, data, part, repeat, training, 0.0).items():
-                sums[name] = sums.get(name, 0.0) + float(error.sum())
-    model.train()
-    means = {name: value / len(rows) for name, value in sums.items()}
-    figures = {"loss": sum(means.values()), "reward_mse": means["reward"]}
-    figures["reward_variance"] = float(_rewards(data, rows, repeat).var())
-    if "distance" in means:
-        figures["distance_rmse_m"] = math.sqrt(means["distance"]) * OFFSET_UNIT
-    return figures
+class _RewardTrainer(Trainer):
+    """Heads, the rows that they are trained on, and those kept for validation."""
+
+    def __init__(
+        self,
+        model: RewardModel,
+        data: Transitions,
+        rows: np.ndarray,
+        held_out: np.ndarray,
+        repeat: int,
+        training: RewardTraining,
+    ):
+        self._model, self._data, self._training = model, data, training
+        self._rows, self._held_out = rows, held_out
+        self._steps = np.arange(repeat)
+        self.optimiser = adamw(model.parameters(), training.learning_rate, training.weight_decay)
+        self.parts = {"model": model, "optimiser": self.optimiser}
+
+    def loss(self, step: int) -> Tensor:
+        """Return the sum of the heads' mean squared errors."""
+        rows = drawn(self._rows, self._training.batch_size, (self._training.seed, 9, step))
+        return torch.stack([error.mean() for error in self._errors(rows, self._training.noise).values()]).sum()
+
+    def validate(self) -> dict[str, float]:
+        """Return `loss`, `reward_mse`, what always giving the mean reward would have, and the distance's error, m."""
+        rows = self._held_out
+        sums: dict[str, float] = {}
+        self._model.eval()
+        with torch.inference_mode():
+            for part in np.split(rows, range(VALIDATION_BATCH, len(rows), VALIDATION_BATCH)):
+                for name, error in self._errors(part).items():
+                    sums[name] = sums.get(name, 0.0) + float(error.sum())
+        self._model.train()
+        means = {name: value / len(rows) for name, value in sums.items()}
+        figures = {"loss": sum(means.values()), "reward_mse": means["reward"]}
+        figures["reward_variance"] = float(self.rewards(rows).var())
+        if "distance" in means:
+            figures["distance_rmse_m"] = math.sqrt(means["distance"]) * OFFSET_UNIT
+        return figures
+
+    def rewards(self, rows: np.ndarray) -> np.ndarray:
+        """Return the mean reward, (B,), of the steps from each row on that one action of the model spans."""
+        return self._data.rewards[rows[:, None] + self._steps].mean(1)
+
+    def _errors(self, rows: np.ndarray, noise: float = 0.0) -> dict[str, Tensor]:
+        """Return the squared errors, (B,), of each head; the distance's in its own unit, added over x and y."""
+        data, training = self._data, self._training
+        arrays = (
+            data.states[rows],
+            data.actions[rows[:, None] + self._steps],
+            self.rewards(rows),
+            data.offsets[rows] / OFFSET_UNIT,
+        )
+        states, actions, rewards, offsets = (
+            torch.from_numpy(array.astype(np.float32)).to(training.device) for array in arrays
+        )
+        if noise:
+            states = states + torch.randn_like(states) * noise
+        model = self._model
+        found = {"reward": functional.mse_loss(model.reward(states, actions), rewards, reduction="none")}
+        if training.distance:
+            found["distance"] = (model.distance_head(states) - offsets).square().sum(-1)
+        return found
 
 
 def _labelled(data: Transitions, episodes: np.ndarray, repeat: int, distance: bool) -> np.ndarray:
     rows = data.rows(episodes, 1, repeat)
     return rows[np.isfinite(data.offsets[rows]).all(1)] if distance else rows
-
-
-def _rewards(data: Transitions, rows: np.ndarray, repeat: int) -> np.ndarray:
-    return data.rewards[rows[:, None] + np.arange(repeat)].mean(1)
-
-
-def _errors(
-    model: RewardModel,
-    data: Transitions,
-    rows: np.ndarray,
-    repeat: int,
-    training: RewardTraining,
-    noise: float,
-) -> dict[str, Tensor]:
-    """Return the squared errors, (B,), of each head; the distance's in its own unit, added over x and y."""
-    arrays = (
-        data.states[rows],
-        data.actions[rows[:, None] + np.arange(repeat)],
-        _rewards(data, rows, repeat),
-        data.offsets[rows] / OFFSET_UNIT,
-    )
-    states, actions, rewards, offsets = (
-        torch.from_numpy(array.astype(np.float32)).to(training.device) for array in arrays
-    )
-    if noise:
-        states = states + torch.randn_like(states) * noise
-    found = {"reward": functional.mse_loss(model.reward(states, actions), rewards, reduction="none")}
-    if training.distance:
-        found["distance"] = (model.distance_head(states) - offsets).square().sum(-1)
-    return found

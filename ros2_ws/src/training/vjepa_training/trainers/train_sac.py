@@ -8,7 +8,6 @@ Stable-Baselines3. Encoder and conditioning stay frozen, so the actor reads what
 import math
 import sys
 from collections import deque
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from vjepa_planner.models.novelty import copy_novelty
 from vjepa_training.envs.gym_env import ConditionedStates, ReacherLatents
 from vjepa_training.envs.vec_env import SideBySide
 from vjepa_training.trainers.configs import SacTraining
-from vjepa_training.trainers.training_run import Stateful, TrainingRun, require_finite
+from vjepa_training.trainers.training_run import OnStep, Stateful, TrainingRun, require_finite
 
 RECENT_EPISODES = 100
 """Episodes whose mean return is reported."""
@@ -46,7 +45,7 @@ def train_sac(
     out: Path | str,
     work: Path | str,
     command: str,
-    on_step: Callable[[int, int, dict[str, float]], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> dict[str, Any]:
     """Train an actor, write its bundle into the folder `out` and return what its configuration says of it.
 
@@ -206,7 +205,7 @@ class _Progress(BaseCallback):
         log: Any,
         environments: SideBySide,
         curve: list[list[float]],
-        on_step: Callable[[int, int, dict[str, float]], None] | None,
+        on_step: OnStep | None,
     ):
         super().__init__()
         self._run, self._training, self._log, self._environments = run, training, log, environments

@@ -5,10 +5,12 @@ import hashlib
 import json
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,9 +21,11 @@ from vjepa_training.data.dataset import Dataset
 from vjepa_training.trainers.optimiser import set_cosine_rate
 
 CHECKPOINT_FILE = "checkpoint.pt"
-LOG_EVERY = 50
 LARGEST_GRADIENT = 10.0
 """Norm that gradients are scaled down to where they are larger."""
+
+OnStep = Callable[[int, int, dict[str, float]], None]
+"""Takes the steps done, those there are, and the latest figures."""
 
 
 class Stateful(Protocol):
@@ -56,9 +60,13 @@ class Schedule(Protocol):
 
 
 class TrainingRun:
-    """A training that goes on where its checkpoint left it.
+    """A training that goes on where the files in its folder left it.
 
     For the same result as without a kill, whatever a step draws at random has to come from its own number.
+
+    Attributes:
+        work: the folder.
+        is_resumed: whether a file of this run was found there.
     """
 
     def __init__(self, work: Path | str, identity: Mapping[str, Any], parts: Mapping[str, Stateful], device: str):
@@ -72,6 +80,7 @@ class TrainingRun:
         """
         self.work, self._parts, self._device = Path(work), parts, device
         self._identity = json.dumps(identity, sort_keys=True)
+        self.is_resumed = False
         self.work.mkdir(parents=True, exist_ok=True)
 
     def resume(self) -> tuple[int, dict[str, Any]]:
@@ -83,31 +92,33 @@ class TrainingRun:
         path = self.work / CHECKPOINT_FILE
         if not path.exists():
             return 0, {}
-        try:
-            return self._restored(path)
-        except VjepaError:
-            raise
-        except Exception as error:  # torch raises many kinds
-            what = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise VjepaError(f"{path} is damaged ({what}); remove it, and training begins anew") from error
-
-    def _restored(self, path: Path) -> tuple[int, dict[str, Any]]:
-        state = torch.load(path, map_location=self._device, weights_only=True)
-        found, expected = json.loads(state["identity"]), json.loads(self._identity)
-        differing = [name for name in expected if found.get(name) != expected[name]]
-        if differing:
-            raise VjepaError(
-                f"{path} is of a run with other {', '.join(differing)}; give another --work folder, or remove this one"
-            )
-        for name, part in self._parts.items():
-            part.load_state_dict(state[name])
-        return int(state["step"]), json.loads(state["beside"])
+        with self._opened(path) as state:
+            for name, part in self._parts.items():
+                part.load_state_dict(state[name])
+            return int(state["step"]), json.loads(state["beside"])
 
     def save(self, step: int, beside: Mapping[str, Any] | None = None) -> None:
         """Write the checkpoint of `step`, whole or not at all, with what JSON can hold of `beside`."""
-        state = {"identity": self._identity, "step": step, "beside": json.dumps(beside or {})}
-        with atomic_file(self.work / CHECKPOINT_FILE) as temporary:
-            torch.save(state | {name: part.state_dict() for name, part in self._parts.items()}, temporary)
+        state = {"step": step, "beside": json.dumps(beside or {})}
+        self._write(CHECKPOINT_FILE, state | {name: part.state_dict() for name, part in self._parts.items()})
+
+    def kept(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return what the folder has of a stage or, where it has nothing, what `make` returns, and keep that.
+
+        Args:
+            name: of the stage: a part of the training that is kept as a whole and not made again.
+            make: makes it of tensors, numbers and texts in lists, tuples and dictionaries.
+
+        Raises:
+            VjepaError: as `resume`.
+        """
+        path = self.work / f"{name}.pt"
+        if path.exists():
+            with self._opened(path) as state:
+                return state["made"]
+        made = make()
+        self._write(path.name, {"made": made})
+        return made
 
     @contextlib.contextmanager
     def events(self, step: int) -> Iterator[Any]:
@@ -117,6 +128,66 @@ class TrainingRun:
         with SummaryWriter(str(self.work / "events"), purge_step=step or None) as writer:
             yield writer
 
+    @contextlib.contextmanager
+    def _opened(self, path: Path) -> Iterator[dict[str, Any]]:
+        """Yield what the file `path` has of this run; an error while it is read means that it is damaged."""
+        try:
+            state = torch.load(path, map_location=self._device, weights_only=True)
+            found, expected = json.loads(state["identity"]), json.loads(self._identity)
+            if differing := [name for name in expected if found.get(name) != expected[name]]:
+                raise VjepaError(
+                    f"{path} is of a run with other {', '.join(differing)}; give another --work folder, or remove this "
+                    "one"
+                )
+            self.is_resumed = True
+            yield state
+        except VjepaError:
+            raise
+        except Exception as error:  # torch raises many kinds
+            what = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise VjepaError(f"{path} is damaged ({what}); remove it, and training begins anew") from error
+
+    def _write(self, name: str, state: Mapping[str, Any]) -> None:
+        """Write a file of this run, whole or not at all."""
+        with atomic_file(self.work / name) as temporary:
+            torch.save({"identity": self._identity, **state}, temporary)
+
+
+class Trainer(ABC):
+    """What `fit` trains: networks, their loss at each step, and figures on what was kept for validation.
+
+    Attributes:
+        optimiser: of the parameters that are trained.
+        parts: all that changes in training, by name; the optimiser among it.
+        warmup_steps: over which the learning rate rises.
+        largest_gradient: norm that gradients are scaled down to where they are larger.
+        log_every: steps between two reports.
+    """
+
+    optimiser: torch.optim.Optimizer
+    parts: dict[str, Stateful]
+    warmup_steps = 0
+    largest_gradient = LARGEST_GRADIENT
+    log_every = 50
+
+    @abstractmethod
+    def loss(self, step: int) -> Tensor:
+        """Return the loss of the step of a number; what it draws with torch is the same for the same number."""
+
+    @abstractmethod
+    def validate(self) -> dict[str, float]:
+        """Return figures on what was kept for validation, the one named `loss` among them."""
+
+    def measured(self, step: int) -> dict[str, float]:
+        """Return figures of the last step, beside its loss; `step` are done."""
+        return {}
+
+    def after_step(self, progress: float) -> None:  # noqa: B027 (optional to write)
+        """Do what follows a step of the optimiser; `progress` runs from 0 to 1 over the training."""
+
+    def after_checkpoint(self, step: int, figures: dict[str, float]) -> None:  # noqa: B027 (optional to write)
+        """Do what follows the checkpoint of a step, whose validation gave `figures`."""
+
 
 def figures_table(figures: Mapping[str, float]) -> str:
     """Return the figures of a training by name as a Markdown table, for a card."""
@@ -125,37 +196,29 @@ def figures_table(figures: Mapping[str, float]) -> str:
 
 
 def fit(
-    run: TrainingRun,
-    optimiser: torch.optim.Optimizer,
-    training: Schedule,
-    steps: int,
-    loss_of: Callable[[int], Tensor],
-    validate: Callable[[], dict[str, float]],
-    on_step: Callable[[int, int, dict[str, float]], None] | None = None,
+    run: TrainingRun, trainer: Trainer, training: Schedule, steps: int, on_step: OnStep | None = None
 ) -> dict[str, list[list[float]]]:
     """Take the steps that are left of `run` and return the learning curve: `train` and `validation`, (step, loss) each.
 
     Args:
-        run: checkpoint and events.
-        optimiser: of the parameters that are trained.
+        run: of the trainer's parts.
+        trainer: what is trained.
         training: highest learning rate, seed, and steps between checkpoints.
         steps: in all.
-        loss_of: returns the loss of the step of a number; what it draws with torch is the same for the same number.
-        validate: returns figures on what was kept for validation, the one named `loss` among them.
         on_step: called now and then with the steps done, those there are, and the latest figures; where a checkpoint is
             gone on from at first without figures.
 
     Raises:
-        VjepaError: the loss is not a number any more, or the checkpoint is of another run.
+        VjepaError: a figure is not a number any more, or the checkpoint is of another run.
     """
-    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    parameters = [parameter for group in trainer.optimiser.param_groups for parameter in group["params"]]
     step, curve = run.resume()
     curve = curve or {"train": [], "validation": []}
     began, since = time.monotonic(), step
     if 0 < step < steps and on_step:
         on_step(step, steps, {})
 
-    def say(part: str, figures: dict[str, float], prefix: str = "") -> None:
+    def report(part: str, figures: dict[str, float], prefix: str = "") -> None:
         for name, value in figures.items():
             log.add_scalar(f"{part}/{name}", value, step)
         if on_step:
@@ -163,25 +226,32 @@ def fit(
 
     with run.events(step) as log:
         while step < steps:
-            set_cosine_rate(optimiser, training.learning_rate, step, steps)
+            set_cosine_rate(trainer.optimiser, training.learning_rate, step, steps, trainer.warmup_steps)
             torch.manual_seed(training.seed * 1_000_003 + step)
-            loss = loss_of(step)
-            optimiser.zero_grad(set_to_none=True)
+            loss = trainer.loss(step)
+            trainer.optimiser.zero_grad(set_to_none=True)
             loss.backward()
-            nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT)
-            optimiser.step()
+            nn.utils.clip_grad_norm_(parameters, trainer.largest_gradient)
+            trainer.optimiser.step()
             step += 1
-            if step % LOG_EVERY == 0 or step == steps:
-                figures = {"loss": float(loss.detach())}
+            trainer.after_step(step / steps)
+            if step % trainer.log_every == 0 or step == steps:
+                figures = {"loss": float(loss.detach()), **trainer.measured(step)}
                 require_finite(figures, step)
                 curve["train"].append([step, figures["loss"]])
-                say("train", figures | {"steps_per_s": (step - since) / (time.monotonic() - began)})
+                report("train", figures | {"steps_per_s": (step - since) / (time.monotonic() - began)})
             if step % training.checkpoint_every == 0 or step == steps:
-                figures = validate()
+                figures = trainer.validate()
                 curve["validation"].append([step, figures["loss"]])
-                say("validation", figures, "validation_")
+                report("validation", figures, "validation_")
                 run.save(step, curve)
+                trainer.after_checkpoint(step, figures)
     return curve
+
+
+def drawn(rows: np.ndarray, shape: int | tuple[int, ...], key: tuple[int, ...]) -> np.ndarray:
+    """Return some of `rows`, of the given shape, drawn with replacement by the random numbers that `key` seeds."""
+    return rows[np.random.default_rng(key).integers(len(rows), size=shape)]
 
 
 def identity_of(dataset: Dataset) -> list[Any]:

@@ -213,8 +213,8 @@ def encoder_command(arguments: EncoderCommand) -> int:
     training = as_base(EncoderTraining, dataclasses.replace(arguments, model=model, encoder=encoder))
     with Progress("training", "steps", training.steps) as bar:
 
-        def on_step(step: int, figures: dict[str, float]) -> None:
-            _show(bar, step, training.steps, figures, 3)
+        def on_step(step: int, steps: int, figures: dict[str, float]) -> None:
+            _show(bar, step, steps, figures, 3)
 
         datasets = [Dataset(folder) for folder in arguments.data]
         train_encoder(datasets, training, arguments.out, arguments.work_folder, _command(), on_step)
