@@ -9,6 +9,7 @@ import torch
 from sim_bridge.env import SimConfig, SimEnv
 from sim_bridge.gl import choose_gl_backend
 from vjepa_interfaces.bundle import write_bundle
+from vjepa_interfaces.errors import VjepaError
 from vjepa_perception.encoder import EncoderConfig, load_encoder
 from vjepa_training.data.collect import CollectConfig, Collector
 from vjepa_training.data.dataset import IMAGE, EpisodeWriter, finish_dataset
@@ -23,7 +24,6 @@ from vjepa_training.probes.probe import (
     linear_probe,
     r2_score,
     rmse_score,
-    split_episodes,
 )
 from vjepa_training.probes.probe_suite import (
     STRIDE,
@@ -156,7 +156,7 @@ def test_rows_may_be_of_any_type_and_shape_and_are_read_in_blocks(random, monkey
 )
 def test_what_cannot_be_probed_is_refused(random, damage, message):
     x, y, episodes = damage(random.normal(size=(60, 3)), random.normal(size=60), np.arange(60) // 6)
-    with pytest.raises(ProbeError, match=message):
+    with pytest.raises(VjepaError, match=message):
         linear_probe(x, y, np.zeros((5, 3)), np.zeros(5), episodes)
 
 
@@ -181,19 +181,6 @@ def test_a_class_without_a_row_is_never_the_answer(random):
 
 
 # Splits and intervals.
-
-
-def test_no_episode_is_on_two_sides_of_a_split():
-    episodes = np.repeat(np.arange(50), np.arange(50) % 7 + 1)
-    parts = split_episodes(episodes, (0.6, 0.2, 0.2), seed=0)
-    assert (np.sum(parts, axis=0) == 1).all(), "each row is in one part"
-    numbers = [set(episodes[part]) for part in parts]
-    assert [len(part) for part in numbers] == [30, 10, 10]
-    assert numbers[0] | numbers[1] | numbers[2] == set(range(50))
-    assert (parts[0] == split_episodes(episodes, (0.6, 0.2, 0.2), seed=0)[0]).all()
-    assert (parts[0] != split_episodes(episodes, (0.6, 0.2, 0.2), seed=1)[0]).any()
-    few = split_episodes(np.arange(3), (0.9, 0.05, 0.05), seed=0)
-    assert [part.sum() for part in few] == [1, 1, 1], "however small its share, each part has an episode"
 
 
 def test_figures_are_those_of_their_definitions(random):

@@ -19,6 +19,9 @@ from vjepa_training.trainers.encoder_objectives import Clips, JointEmbedding, Ma
 from vjepa_training.trainers.train_encoder import CollapseError, EncoderTraining, effective_rank, train_encoder
 
 
+HELD_OUT = np.array([2, 7, 13, 19])
+
+
 @pytest.fixture
 def training(tiny_encoder) -> EncoderTraining:
     return EncoderTraining(
@@ -185,7 +188,7 @@ def test_a_clip_is_what_the_live_node_would_see(small_data, tiny_encoder):
 
 def test_a_clip_never_reaches_beyond_its_episode(small_data, tiny_encoder):
     sampler = ClipSampler([small_data], find_checkpoint(str(tiny_encoder)), 4, "cpu")
-    rows = np.concatenate(sampler.split_rows(0.2))
+    rows = np.concatenate(sampler.split_rows([HELD_OUT]))
     ends = {int(stop) for _, stop in small_data.episodes}
     assert len(rows) == len(small_data.episodes) * 19
     assert not {row + ahead for row in rows.tolist() for ahead in (1, 2)} & ends
@@ -225,9 +228,11 @@ def test_what_is_predicted_is_the_plain_frame_where_there_is_one_and_never_augme
 def test_one_encoder_learns_from_several_datasets(small_data, training, tiny_encoder, tmp_path):
     both = [small_data, plainly(small_data, tmp_path / "plain")]
     sampler = ClipSampler(both, find_checkpoint(str(tiny_encoder)), 4, "cpu")
-    rows, held_out = sampler.split_rows(0.2)
-    assert (rows < len(small_data)).sum() == (rows >= len(small_data)).sum()
-    assert len(held_out)
+    rows, held_out = sampler.split_rows([HELD_OUT, HELD_OUT[:1]])
+    episodes = np.concatenate([data["episode_index"] for data in both])
+    assert set(episodes[held_out[held_out < len(small_data)]]) == set(HELD_OUT)
+    assert set(episodes[held_out[held_out >= len(small_data)]]) == set(HELD_OUT[:1])
+    assert (rows >= len(small_data)).sum() - (rows < len(small_data)).sum() == (len(HELD_OUT) - 1) * 19
     clips = sampler.clips(np.array([5, 30, len(small_data) + 5]))
     assert clips.source.tolist() == [0, 0, 1]
     assert torch.equal(clips.joint_position[0], clips.joint_position[2])

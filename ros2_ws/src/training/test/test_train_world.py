@@ -12,7 +12,7 @@ from vjepa_planner.models.conditioning import ConditioningConfig
 from vjepa_planner.models.dynamics import PRESETS, RESBLOCK, Dynamics, DynamicsConfig, load_dynamics
 from vjepa_planner.models.reward import load_reward
 from vjepa_training.data.dataset import LATENT
-from vjepa_training.data.transitions import Transitions, open_transitions, split_episodes
+from vjepa_training.data.transitions import Transitions, open_transitions
 from vjepa_training.trainers.configs import OLD_DYNAMICS, DynamicsTraining
 from vjepa_training.trainers.fit_conditioning import fit_conditioning
 from vjepa_training.trainers.train_dynamics import open_loop, train_dynamics
@@ -94,11 +94,6 @@ def test_runs_of_rows_do_not_cross_gaps_or_episodes():
     assert data.rows(np.array([0, 1]), 2, 1).tolist() == [1, 6]
     assert data.rows(np.array([1]), 3, 0).tolist() == [7]
     assert data.rows(np.array([0, 1]), 3, 0).tolist() == [2, 7]
-
-
-def test_too_few_episodes_cannot_be_split():
-    with pytest.raises(VjepaError, match="2 episodes cannot be split"):
-        split_episodes(2, 0.1, 0)
 
 
 # Dynamics.

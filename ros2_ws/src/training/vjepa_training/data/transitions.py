@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from sim_bridge.tasks import plane_of
-from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.files import atomic_file
 from vjepa_planner.models.conditioning import Conditioning
 from vjepa_training.data.dataset import LATENT, Dataset
@@ -108,16 +107,3 @@ def _states(dataset: Dataset, conditioning: Conditioning, work: Path) -> np.ndar
                 states[block] = conditioning(*arrays).numpy()
         states.flush()
     return np.load(path, mmap_mode="r")
-
-
-def split_episodes(count: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numbers of the episodes to train on and of those kept for validation, `share` of `count`.
-
-    Raises:
-        VjepaError: too few episodes to split.
-    """
-    kept = round(count * share)
-    if not 0 < kept < count:
-        raise VjepaError(f"{count} episodes cannot be split for validation; collect more")
-    shuffled = np.random.default_rng((seed, 6)).permutation(count)
-    return np.sort(shuffled[kept:]), np.sort(shuffled[:kept])

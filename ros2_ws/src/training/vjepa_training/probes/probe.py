@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from vjepa_interfaces.errors import VjepaError
+from vjepa_training.data.split import split_episodes
 from vjepa_training.evaluation.bootstrap import bootstrap_interval
 
 RIDGES = tuple(10.0**exponent for exponent in range(-6, 2))
@@ -106,12 +107,13 @@ def linear_probe(
         device: where to compute. Some four matrices of (d + k)² in float64 must fit there.
 
     Raises:
-        ProbeError: numbers of rows do not match, or there are fewer than two episodes.
+        ProbeError: numbers of rows do not match.
+        VjepaError: there are fewer than two episodes.
     """
     episodes = np.arange(len(features_train)) if episodes_train is None else np.asarray(episodes_train)
     if len(episodes) != len(features_train):
         raise ProbeError(f"episodes_train has {len(episodes)} rows and the features {len(features_train)}")
-    held = split_episodes(episodes, (1 - HELD_SHARE, HELD_SHARE), seed)[1]
+    held = np.isin(episodes, split_episodes(episodes, HELD_SHARE, seed)[1])
     probe = fit_ridge(features_train, targets_train, held, device)
     truth = _two_dimensional(targets_test)
     predicted = probe(features_test)
@@ -121,27 +123,6 @@ def linear_probe(
     variance = truth.var(axis=0)
     r2 = 1 - np.divide(errors, variance, out=np.full_like(errors, np.nan), where=variance > 0)
     return LinearScores(r2, np.sqrt(errors), predicted, probe.ridges)
-
-
-def split_episodes(episodes: np.ndarray, shares: tuple[float, ...], seed: int) -> list[np.ndarray]:
-    """Return one mask of rows, (N,) bool, for each of `shares`, no episode in two of them.
-
-    Args:
-        episodes: (N,) the episode of each row.
-        shares: of the episodes, adding up to 1; each gets one episode at least.
-        seed: of the shuffle of the episodes.
-
-    Raises:
-        ProbeError: fewer episodes than shares.
-    """
-    numbers = np.unique(episodes)
-    if len(numbers) < len(shares):
-        raise ProbeError(f"{len(numbers)} episodes cannot be split in {len(shares)}; probe more episodes")
-    shuffled = np.random.default_rng(seed).permutation(numbers)
-    ends = np.round(np.cumsum(shares) * len(numbers)).astype(int)
-    for i in range(len(ends)):
-        ends[i] = min(max(ends[i], (ends[i - 1] if i else 0) + 1), len(numbers) - (len(ends) - 1 - i))
-    return [np.isin(episodes, part) for part in np.split(shuffled, ends[:-1])]
 
 
 def fit_ridge(

@@ -25,9 +25,10 @@ from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
 from vjepa_training.data.collect import CollectConfig, collect
 from vjepa_training.data.dataset import IMAGE, LATENT, Dataset
 from vjepa_training.data.encode import encoded_batches, episode_clips
+from vjepa_training.data.split import split_episodes
 from vjepa_training.probes.attentive_probe import AttentiveTarget, attentive_probe
 from vjepa_training.probes.configs import ProbeConfig
-from vjepa_training.probes.probe import ProbeError, fit_classes, fit_ridge, split_episodes
+from vjepa_training.probes.probe import HELD_SHARE, ProbeError, fit_classes, fit_ridge
 from vjepa_training.probes.probe_targets import (
     CLASSES,
     MOVING_M_S,
@@ -41,7 +42,9 @@ from vjepa_training.progress import Progress
 STRIDE = 3
 """Of the frames with a full clip every third is probed: neighbours say the same twice."""
 
-SHARES = (0.6, 0.2, 0.2)
+TEST_SHARE = 0.2
+"""Share of the episodes on which probes are tested."""
+
 SPLIT_SEED, PROBE_SEED, UNTRAINED_SEED = 0, 0, 1_000
 """Seeds of the split into training, validation and test, of attentive probes, and of the untrained encoder."""
 
@@ -105,7 +108,7 @@ def run_probes(config: ProbeConfig, say: Callable[[str], None] = lambda text: No
     with _data(config, trained, say) as dataset:
         info = _described(dataset, trained)
         rows, episodes = probed_rows(dataset, info["clip_frames"])
-        fit, held, test = (np.flatnonzero(mask) for mask in split_episodes(episodes, SHARES, SPLIT_SEED))
+        fit, held, test = _split_rows(episodes)
         split = _Split(fit, held, test, episodes)
         hues = _hues(config, episodes)
         targets, left_out = probe_targets(dataset, rows, (fit, held, test), hues)
@@ -145,6 +148,22 @@ def probed_rows(dataset: Dataset, clip_frames: int) -> tuple[np.ndarray, np.ndar
     if not sum(map(len, rows)):
         raise ProbeError(f"{dataset.folder} has no frame with a full clip of {clip_frames}; its episodes are too short")
     return np.concatenate(rows), np.repeat(np.arange(len(rows)), [len(part) for part in rows])
+
+
+def _split_rows(episodes: np.ndarray) -> list[np.ndarray]:
+    """Return the rows to fit to, those on which penalties are chosen and those to test on; no episode is in two.
+
+    Args:
+        episodes: (N,) the episode of each row.
+
+    Raises:
+        ProbeError: fewer than three episodes.
+    """
+    if (count := len(np.unique(episodes))) < 3:
+        raise ProbeError(f"{count} episodes cannot be split in 3; probe more episodes")
+    rest, test = split_episodes(episodes, TEST_SHARE, SPLIT_SEED)
+    fit, held = split_episodes(rest, HELD_SHARE, SPLIT_SEED)
+    return [np.flatnonzero(np.isin(episodes, part)) for part in (fit, held, test)]
 
 
 def untrained_twin(config: EncoderConfig) -> Encoder:

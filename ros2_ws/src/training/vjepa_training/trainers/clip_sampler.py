@@ -31,13 +31,16 @@ class ClipSampler:
         self._mean = (torch.tensor(preprocessing.mean) / preprocessing.rescale_factor).view(3, 1, 1).to(device)
         self._std = (torch.tensor(preprocessing.std) / preprocessing.rescale_factor).view(3, 1, 1).to(device)
 
-    def split_rows(self, validation_share: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows from which a clip may be drawn: those to train on, and those of each dataset's last episodes.
+    def split_rows(self, held_out: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows from which a clip may be drawn: those to train on, and those of the episodes held out.
+
+        Args:
+            held_out: numbers of these episodes in each dataset.
 
         Raises:
             VjepaError: a dataset has too few.
         """
-        parts = [source.split_rows(validation_share) for source in self._sources]
+        parts = [source.split_rows(episodes) for source, episodes in zip(self._sources, held_out, strict=True)]
         train, held_out = (
             np.concatenate([start + rows for start, rows in zip(self._starts, of, strict=False)])
             for of in zip(*parts, strict=True)
@@ -102,7 +105,7 @@ class _Source:
         for start, stop in dataset.episodes:
             self._starts[start:stop] = start
 
-    def split_rows(self, validation_share: float) -> tuple[np.ndarray, np.ndarray]:
+    def split_rows(self, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As `ClipSampler.split_rows`."""
         # A row is drawn if the rows behind it that the objective needs are steps of one episode without a gap.
         dataset = self._dataset
@@ -111,13 +114,11 @@ class _Source:
         for ahead in range(1, FUTURE_STEPS):
             usable[:-ahead] &= whole[ahead:]
             usable[-ahead:] = False
-        held_out = max(1, round(len(dataset.episodes) * validation_share))
-        if held_out < len(dataset.episodes):
-            border = dataset.episodes[len(dataset.episodes) - held_out][0]
-            train, validation = np.flatnonzero(usable[:border]), border + np.flatnonzero(usable[border:])
-            if len(train) and len(validation):
-                return train, validation
-        raise VjepaError(f"{dataset.folder} has too few episodes of more than {FUTURE_STEPS} steps to train on")
+        is_held_out = np.isin(np.asarray(dataset["episode_index"]), held_out)
+        train, validation = np.flatnonzero(usable & ~is_held_out), np.flatnonzero(usable & is_held_out)
+        if not len(train) or not len(validation):
+            raise VjepaError(f"{dataset.folder} has too few episodes of more than {FUTURE_STEPS} steps to train on")
+        return train, validation
 
     def frames(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the clips that end at `rows`, and beside each the plain frames of its end and of what follows."""

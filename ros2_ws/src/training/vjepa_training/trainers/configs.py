@@ -53,7 +53,7 @@ class EncoderTraining:
         device: where it trains: cpu, cuda or cuda:N.
         dtype: in which type the encoder computes; weights stay float32.
         compile: compile the encoder by torch.compile: minutes to start, then faster.
-        validation_share: share of the episodes, the last ones, that are not trained on.
+        validation_share: share of the episodes that are kept for validation.
         checkpoint_every: steps between two checkpoints.
     """
 

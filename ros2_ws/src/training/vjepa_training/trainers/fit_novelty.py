@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from vjepa_interfaces.errors import VjepaError
 from vjepa_planner.models.novelty import Novelty
 from vjepa_training.data.dataset import LATENT, Dataset
+from vjepa_training.data.split import split_episodes
 
 COMPONENTS = 128
 FITTED_ROWS = 50_000
@@ -28,16 +28,13 @@ def fit_novelty(
         read: from numbers of latents, (B,) in rising order, to these, (B, rows, dimension).
         rows: of a latent that are looked at.
         episode: (T,) number of the episode of each latent.
-        seed: of the draw where there are more than are needed.
+        seed: of the episodes held out, and of the draw where there are more latents than are needed.
 
     Raises:
         VjepaError: fewer than two episodes.
     """
-    numbers = np.random.default_rng((seed, 20)).permutation(np.unique(episode))
-    if len(numbers) < 2:
-        raise VjepaError(f"{len(numbers)} episodes cannot tell how far latents may be from those of others; give more")
-    held = np.isin(episode, numbers[: max(1, round(HELD_OUT_SHARE * len(numbers)))])
-    fitted, held_out = (_drawn(chosen, seed) for chosen in (np.flatnonzero(~held), np.flatnonzero(held)))
+    parts = split_episodes(episode, HELD_OUT_SHARE, seed)
+    fitted, held_out = (_drawn(np.flatnonzero(np.isin(episode, part)), seed) for part in parts)
     origin = read(fitted[:1])[0, list(rows)].astype(np.float32)  # Sums of squares of small numbers lose fewer digits.
     size = origin.size
     total, products = np.zeros(size), np.zeros((size, size))

@@ -31,6 +31,7 @@ from vjepa_planner.models.novelty import Novelty, save_novelty
 from vjepa_planner.models.policy import Policy, PolicyConfig, save_policy
 from vjepa_planner.registry import load_planner
 from vjepa_training.data.dataset import LATENT, Dataset
+from vjepa_training.data.split import split_episodes
 from vjepa_training.data.usable_columns import ACTION, VELOCITY, known_rows, require_columns, unusable_columns
 from vjepa_training.evaluation.rollout import RolloutConfig, rollout
 from vjepa_training.progress import Progress
@@ -292,7 +293,9 @@ def train_bc(
     """
     if training.dagger and encoder is None:
         raise VjepaError("DAgger rolls the policy out, which takes the encoder of the dataset; name it with --encoder")
-    identity = {**asdict(training), "labels_sha256": hashlib.sha256(frames.labels.tobytes()).hexdigest()}
+    _, held_out = split_episodes(frames.episode, training.validation_share, training.seed)
+    labels = hashlib.sha256(frames.labels.tobytes()).hexdigest()
+    identity = {**asdict(training), "labels_sha256": labels, "held_out": held_out.tolist()}
     run = TrainingRun(work, identity, {}, "cpu") if work else None
 
     def tell_resumed(number: int, stage: str) -> None:
@@ -406,12 +409,9 @@ def _fit(
 ) -> tuple[dict[str, Tensor], list[dict[str, float]], float]:
     """Train one round, from `start` where there is one; return what validates best, the curve, and the variance."""
     torch.manual_seed(training.seed + number)
-    episodes = np.unique(frames.episode)
-    held_out = np.random.default_rng((training.seed, 6)).random(episodes.max() + 1) < training.validation_share
-    chosen = held_out[frames.episode]
-    train, validation = np.flatnonzero(~chosen), np.flatnonzero(chosen)
-    if not len(train) or not len(validation):
-        raise VjepaError(f"{len(episodes)} episodes cannot be split for validation; collect more")
+    _, held_out = split_episodes(frames.episode, training.validation_share, training.seed)
+    is_held_out = np.isin(frames.episode, held_out)
+    train, validation = np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
     policy = Policy(_policy_config(frames, training)).to(training.device)
     if start is None:
         mean, std = _statistics(policy, frames, train)

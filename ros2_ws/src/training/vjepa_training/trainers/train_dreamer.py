@@ -25,7 +25,8 @@ from vjepa_planner.models.policy import KIND as POLICY
 from vjepa_planner.models.policy import load_policy
 from vjepa_planner.models.reward import RewardModel, load_reward
 from vjepa_training.data.dataset import Dataset
-from vjepa_training.data.transitions import BLOCK_ROWS, Transitions, observed_blocks, open_transitions, split_episodes
+from vjepa_training.data.split import split_episodes
+from vjepa_training.data.transitions import BLOCK_ROWS, Transitions, observed_blocks, open_transitions
 from vjepa_training.data.usable_columns import VELOCITY, require_columns
 from vjepa_training.trainers.configs import DISTANCE, HYBRID, REWARD, DreamerTraining
 from vjepa_training.trainers.optimiser import adamw
@@ -79,7 +80,7 @@ def train_dreamer(
     data = open_transitions(dataset, model.conditioning, work, needed=())
     model.to(training.device)
     labels = _labels(dataset, policy, work) if policy else None
-    fitted, held = split_episodes(len(dataset.episodes), training.validation_share, training.seed)
+    fitted, held = split_episodes(np.arange(len(dataset.episodes)), training.validation_share, training.seed)
     rows, kept = (data.rows(episodes, model.config.history, 0) for episodes in (fitted, held))
     torch.manual_seed(training.seed)
     actor = Actor(ActorConfig(action_size=model.conditioning.config.joints), model.conditioning.config)
@@ -89,7 +90,8 @@ def train_dreamer(
     dream = _Dream(model, heads, _goal(data, rows, training), training)
     trainer = _DreamerTrainer(dream, actor.to(training.device), data, rows, kept, labels, training)
     weights = {"dynamics": bundle.weights_sha256, "reward": _sha256(reward), "policy": _sha256(policy)}
-    identity = {**asdict(training), **weights, "start": _sha256(start), "data": identity_of(dataset)}
+    data_identity = {"data": identity_of(dataset), "held_out": held.tolist()}
+    identity = {**asdict(training), **weights, "start": _sha256(start), **data_identity}
     run = TrainingRun(work, identity, trainer.parts, training.device)
     curve = fit(run, trainer, training, training.steps, on_step)
     facts: dict[str, Any] = {

@@ -23,7 +23,8 @@ from vjepa_planner.models.conditioning import ConditioningConfig
 from vjepa_planner.models.dynamics import Dynamics, load_dynamics, preset, save_dynamics
 from vjepa_planner.models.novelty import save_novelty
 from vjepa_training.data.dataset import Dataset
-from vjepa_training.data.transitions import Transitions, open_transitions, split_episodes
+from vjepa_training.data.split import split_episodes
+from vjepa_training.data.transitions import Transitions, open_transitions
 from vjepa_training.data.usable_columns import ACTION, VELOCITY, require_columns
 from vjepa_training.probes.probe import fit_ridge
 from vjepa_training.trainers.configs import DynamicsTraining
@@ -76,7 +77,7 @@ def train_dynamics(
         joint_state=training.joint_state,
         joints=len(dataset.info.joint_names),
     )
-    fitted, held = split_episodes(len(dataset.episodes), training.validation_share, training.seed)
+    fitted, held = split_episodes(np.arange(len(dataset.episodes)), training.validation_share, training.seed)
     model = Dynamics(config, conditioning)
     if start:
         digest = _go_on_from(start, model, dataset)
@@ -92,7 +93,7 @@ def train_dynamics(
         model.delta_scale.copy_(_delta_scale(data, train, config.action_repeat))
     model.to(training.device)
     trainer = _DynamicsTrainer(model, data, train, validation, training)
-    identity = {**asdict(training), "start": digest, "data": identity_of(dataset)}
+    identity = {**asdict(training), "start": digest, "data": identity_of(dataset), "held_out": held.tolist()}
     run = TrainingRun(work, identity, trainer.parts, training.device)
     curve = fit(run, trainer, training, training.epochs * math.ceil(len(train) / training.batch_size), on_step)
     model.eval().requires_grad_(False).cpu()

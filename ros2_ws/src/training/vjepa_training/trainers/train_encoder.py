@@ -24,6 +24,7 @@ from vjepa_perception.encoder import empty_module
 from vjepa_perception.rotary import share_rotary_tables
 from vjepa_perception.weights import place_weights
 from vjepa_training.data.dataset import Dataset
+from vjepa_training.data.split import split_episodes
 from vjepa_training.trainers.clip_sampler import ClipSampler
 from vjepa_training.trainers.configs import EncoderTraining
 from vjepa_training.trainers.encoder_objectives import Clips, JointEmbedding, MaskedPrediction
@@ -63,11 +64,15 @@ def train_encoder(
     """
     checkpoint = _checkpoint(training)
     torch.manual_seed(training.seed)
-    trainer = _EncoderTrainer(checkpoint, training, _Bundle(Path(out), checkpoint, training, datasets, command))
+    numbers = (np.arange(len(dataset.episodes)) for dataset in datasets)
+    held_out = [split_episodes(each, training.validation_share, training.seed)[1] for each in numbers]
+    bundle = _Bundle(Path(out), checkpoint, training, datasets, command)
+    trainer = _EncoderTrainer(checkpoint, training, bundle, held_out)
     identity = {
         **asdict(training),
         "encoder": [checkpoint.model, _start(checkpoint) if training.finetune else ""],
         "data": [identity_of(dataset) for dataset in datasets],
+        "held_out": [each.tolist() for each in held_out],
     }
     fit(TrainingRun(work, identity, trainer.parts, training.device), trainer, training, training.steps, on_step)
     trainer.after_checkpoint(training.steps, trainer.validate())
@@ -81,12 +86,14 @@ class _EncoderTrainer(Trainer):
     log_every = 20
     _measured: dict[str, Tensor]
 
-    def __init__(self, checkpoint: Checkpoint, training: EncoderTraining, bundle: "_Bundle"):
+    def __init__(
+        self, checkpoint: Checkpoint, training: EncoderTraining, bundle: "_Bundle", held_out: Sequence[np.ndarray]
+    ):
         self._training, self._bundle = training, bundle
         self._encoder = _encoder(checkpoint, training)
         frames = self._encoder.config.frames_per_clip
         self._sampler = ClipSampler(bundle.datasets, checkpoint, frames, training.device)
-        self._rows, self._held_out = self._sampler.split_rows(training.validation_share)
+        self._rows, self._held_out = self._sampler.split_rows(held_out)
         self._objective = _objective(training, self._encoder, self._sampler.joints).to(training.device)
         trained = [*self._encoder.parameters(), *(p for p in self._objective.parameters() if p.requires_grad)]
         self.optimiser = adamw(trained, training.learning_rate, training.weight_decay, betas=(0.9, 0.98))

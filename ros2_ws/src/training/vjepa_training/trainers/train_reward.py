@@ -19,7 +19,8 @@ from vjepa_interfaces.errors import VjepaError
 from vjepa_planner.models.dynamics import load_dynamics
 from vjepa_planner.models.reward import OFFSET_UNIT, RewardConfig, RewardModel, load_reward, save_reward
 from vjepa_training.data.dataset import Dataset
-from vjepa_training.data.transitions import Transitions, open_transitions, split_episodes
+from vjepa_training.data.split import split_episodes
+from vjepa_training.data.transitions import Transitions, open_transitions
 from vjepa_training.data.usable_columns import ACTION, VELOCITY, require_columns
 from vjepa_training.trainers.configs import RewardTraining
 from vjepa_training.trainers.optimiser import adamw
@@ -64,7 +65,7 @@ def train_reward(
     repeat = model_of_states.config.action_repeat
     torch.manual_seed(training.seed)
     data = open_transitions(dataset, conditioning, work)
-    fitted, held = split_episodes(len(dataset.episodes), training.validation_share, training.seed)
+    fitted, held = split_episodes(np.arange(len(dataset.episodes)), training.validation_share, training.seed)
     train, validation = (_labelled(data, episodes, repeat, training.distance) for episodes in (fitted, held))
     if not len(train) or not len(validation):
         raise VjepaError(
@@ -87,7 +88,8 @@ def train_reward(
     model.to(training.device)
     trainer = _RewardTrainer(model, data, train, validation, repeat, training)
     weights = bundle.weights_sha256
-    identity = {**asdict(training), "dynamics": weights, "start": digest, "data": identity_of(dataset)}
+    data_identity = {"data": identity_of(dataset), "held_out": held.tolist()}
+    identity = {**asdict(training), "dynamics": weights, "start": digest, **data_identity}
     run = TrainingRun(work, identity, trainer.parts, training.device)
     curve = fit(run, trainer, training, training.epochs * math.ceil(len(train) / training.batch_size), on_step)
     figures = trainer.validate()
