@@ -57,6 +57,14 @@ def test_a_bundle_keeps_it_and_hands_it_on(tmp_path):
         assert found.of(latent(1, 2, 3, 4, 5, 6)) == known().of(latent(1, 2, 3, 4, 5, 6))
 
 
+def test_a_copy_of_nothing_leaves_nothing_of_what_was_known_before(tmp_path):
+    bundle = write_bundle(tmp_path / "one", {"kind": "dynamics"}, "card")
+    actor = write_bundle(tmp_path / "two", {"kind": "actor"}, "card")
+    save_novelty(actor.path, known(), "train dreamer")
+    copy_novelty(bundle, actor.path)
+    assert load_novelty(actor, ROWS, DIMENSION) is None
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

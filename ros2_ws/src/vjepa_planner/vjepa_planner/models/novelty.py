@@ -65,10 +65,15 @@ def save_novelty(folder: Path | str, novelty: Novelty, command: str) -> None:
 
 
 def copy_novelty(bundle: Bundle, folder: Path | str) -> None:
-    """Give the bundle in `folder`, which reads the latents that `bundle` does, what is known of these; if anything."""
-    path = bundle.path / NOVELTY_FILE
-    if path.is_file():
-        write_atomically(Path(folder) / NOVELTY_FILE, path.read_bytes())
+    """Give the bundle in `folder`, which reads the latents that `bundle` does, what `bundle` knows of these.
+
+    Where `bundle` knows nothing, nothing is left in `folder` of what a bundle that was there before knew.
+    """
+    known, copy = bundle.path / NOVELTY_FILE, Path(folder) / NOVELTY_FILE
+    if known.is_file():
+        write_atomically(copy, known.read_bytes())
+    else:
+        copy.unlink(missing_ok=True)
 
 
 def load_novelty(bundle: Bundle, rows: tuple[int, ...], dimension: int) -> Novelty | None:
