@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,13 +20,13 @@ from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.files import write_atomically
 from vjepa_planner.models.conditioning import Conditioning, ConditioningConfig
 from vjepa_training.data.dataset import LATENT, Dataset
+from vjepa_training.trainers.moments import BLOCK_ROWS, in_blocks, means_and_covariance
 from vjepa_training.trainers.optimiser import adamw, set_cosine_rate
 
 METHODS = ("probe", "pca")
 FITTED_ROWS = 50_000
 """Rows that statistics and principal components are fitted to, at most."""
 
-BLOCK_ROWS = 4096
 PROBE_EPOCHS, PROBE_BATCH, PROBE_HIDDEN = 10, 512, 256
 PROBE_NOISE = 0.1
 """Standard deviation of noise on the normalised latent, against learning targets by heart."""
@@ -88,40 +87,24 @@ class _Latents:
     def __call__(self, rows: np.ndarray) -> Tensor:
         return torch.from_numpy(self._column[rows][:, self._read].astype(np.float32)).flatten(1)
 
-    def blocks(self, rows: np.ndarray) -> Iterator[Any]:
-        """Yield the latents of `rows`, some thousands at a time."""
-        for part in np.split(rows, range(BLOCK_ROWS, len(rows), BLOCK_ROWS)):
-            yield self(part)
-
 
 def _whiten(model: Conditioning, read: _Latents, rows: np.ndarray, origin: Tensor, layer: Tensor | None) -> None:
     """Set projection, mean and way back: of the principal components of the latent, or of `layer`'s outputs."""
     size = model.config.size
-    width = len(origin) if layer is None else layer.shape[1]
-    total = torch.zeros(width, dtype=torch.float64)
-    products = torch.zeros(width, width, dtype=torch.float64)
-    whole = torch.zeros(len(origin), dtype=torch.float64)
-    cross = torch.zeros(width, len(origin), dtype=torch.float64)
-    for block in read.blocks(rows):
-        centred = (block - origin).double()
-        seen = centred if layer is None else centred @ layer.double()
-        total += seen.sum(0)
-        products += seen.T @ seen
-        whole += centred.sum(0)
-        if layer is not None:
-            cross += seen.T @ centred
-    mean, mean_latent = total / len(rows), whole / len(rows)
-    variances, directions = torch.linalg.eigh(products / len(rows) - torch.outer(mean, mean))
+
+    def blocks() -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield what the projection is made of, and the latents, both about `origin`."""
+        for part in in_blocks(rows):
+            centred = (read(part) - origin).double()
+            yield centred if layer is None else centred @ layer.double(), centred
+
+    _, mean, covariance = means_and_covariance(blocks())
+    variances, directions = torch.linalg.eigh(covariance if layer is None else covariance @ layer.double())
     largest = variances.argsort(descending=True)[:size]
-    scale = variances[largest].clamp(min=1e-12).sqrt()
-    rotation = directions[:, largest] / scale
-    model.mean.copy_(mean_latent + origin)
-    if layer is None:
-        model.project.copy_(rotation)
-        model.unproject.copy_((directions[:, largest] * scale).T)
-        return
-    model.project.copy_(layer.double() @ rotation)
-    model.unproject.copy_(rotation.T @ (cross / len(rows) - torch.outer(mean, mean_latent)))  # Least squares.
+    rotation = directions[:, largest] / variances[largest].clamp(min=1e-12).sqrt()
+    model.mean.copy_(mean + origin)
+    model.project.copy_(rotation if layer is None else layer.double() @ rotation)
+    model.unproject.copy_(rotation.T @ covariance)  # Least squares.
 
 
 def _probe_layer(

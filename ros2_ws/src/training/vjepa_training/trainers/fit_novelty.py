@@ -4,15 +4,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from vjepa_planner.models.novelty import Novelty
 from vjepa_training.data.dataset import LATENT, Dataset
 from vjepa_training.data.split import split_episodes
+from vjepa_training.trainers.moments import in_blocks, means_and_covariance
 
 COMPONENTS = 128
 FITTED_ROWS = 50_000
 """Latents that mean and components are fitted to, at most."""
-BLOCK_ROWS = 4096
 HELD_OUT_SHARE = 0.1
 """Of the episodes: the limit is set by latents of these, which mean and components know nothing of."""
 COMMON_SHARE = 0.999
@@ -35,20 +36,15 @@ def fit_novelty(
     """
     parts = split_episodes(episode, HELD_OUT_SHARE, seed)
     fitted, held_out = (_drawn(np.flatnonzero(np.isin(episode, part)), seed) for part in parts)
-    origin = read(fitted[:1])[0, list(rows)].astype(np.float32)  # Sums of squares of small numbers lose fewer digits.
-    size = origin.size
-    total, products = np.zeros(size), np.zeros((size, size))
-    for block in _blocks(read, fitted):
-        away = (block[:, list(rows)] - origin).reshape(len(block), size)
-        total += away.sum(0, dtype=np.float64)
-        products += away.T @ away
-    mean = total / len(fitted)
-    variances, directions = np.linalg.eigh(products / len(fitted) - np.outer(mean, mean))
+    origin = read(fitted[:1])[0, list(rows)].astype(np.float32)
+    away = (torch.from_numpy(block[:, list(rows)] - origin).flatten(1) for block in _blocks(read, fitted))
+    mean, _, covariance = means_and_covariance((block, block) for block in away)
+    variances, directions = np.linalg.eigh(covariance.numpy())
     variances, directions = np.maximum(variances[::-1], 1e-12), directions.T[::-1]
-    kept = min(COMPONENTS, size - 1, len(fitted) - 1)
+    kept = min(COMPONENTS, origin.size - 1, len(fitted) - 1)
     novelty = Novelty(
         tuple(rows),
-        origin + mean.reshape(origin.shape).astype(np.float32),
+        origin + mean.numpy().reshape(origin.shape).astype(np.float32),
         directions[:kept].astype(np.float16).astype(np.float32),  # As its file has them.
         variances[:kept].astype(np.float32),
         rest=float(variances[kept:].mean()),
@@ -73,5 +69,5 @@ def _drawn(rows: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _blocks(read: Callable[[np.ndarray], np.ndarray], numbers: np.ndarray) -> Iterator[np.ndarray]:
-    for part in np.split(numbers, range(BLOCK_ROWS, len(numbers), BLOCK_ROWS)):
+    for part in in_blocks(numbers):
         yield read(part).astype(np.float32)
