@@ -23,8 +23,9 @@ from vjepa_training.data.build import BuildConfig, build_dataset
 from vjepa_training.data.collect import CollectConfig, Collector
 from vjepa_training.data.dataset import Dataset, EpisodeWriter
 from vjepa_training.data.transitions import Transitions, open_transitions
+from vjepa_training.trainers.configs import Job
 from vjepa_training.trainers.optimiser import adamw
-from vjepa_training.trainers.train_dynamics import DynamicsTraining, _loss, train_dynamics
+from vjepa_training.trainers.train_dynamics import DynamicsTraining, dynamics_loss, train_dynamics
 from vjepa_training.trainers.training_run import LARGEST_GRADIENT
 
 AIM = 1.15
@@ -160,7 +161,7 @@ def training(turns: int, transitions: int, seed: int) -> list[dict[str, float]]:
                     said.append((step, figures["steps_per_s"]))
 
             work = Path(folder) / f"work-{turn}"
-            train_dynamics(dataset, settings, Path(folder) / f"model-{turn}", work, "a benchmark", on_step)
+            train_dynamics(dataset, settings, Job(Path(folder) / f"model-{turn}", work, "a benchmark", on_step))
             pairs.append({"stage_ms": 1e3 / said[-1][1], "floor_ms": 1e3 * _bare_step_s(dataset, settings, work)})
     return pairs
 
@@ -184,7 +185,7 @@ def _bare_step_s(dataset: Dataset, settings: DynamicsTraining, work: Path) -> fl
     times = []
     for _ in range(60):
         began = time.perf_counter()
-        loss = _loss(model, held, batch, settings)
+        loss = dynamics_loss(model, held, batch, settings)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT)

@@ -68,7 +68,8 @@ def train(data: str, work: str) -> dict[str, float]:
     import torch
 
     from vjepa_training.data.dataset import Dataset
-    from vjepa_training.trainers.train_dynamics import DynamicsTraining, train_dynamics
+    from vjepa_training.trainers.configs import DynamicsTraining, Job
+    from vjepa_training.trainers.train_dynamics import train_dynamics
 
     torch.set_num_threads(1)
     began = time.perf_counter()
@@ -85,7 +86,7 @@ def train(data: str, work: str) -> dict[str, float]:
 
     settings = DynamicsTraining(epochs=1, conditioning="pca", rows="mean", checkpoint_every=10**9)
     with contextlib.suppress(_EnoughError):
-        train_dynamics(Dataset(Path(data)), settings, f"{work}/model", work, "a benchmark", on_step)
+        train_dynamics(Dataset(Path(data)), settings, Job(f"{work}/model", work, "a benchmark", on_step))
     (first, first_s), (last, last_s) = said[0] if len(said) > 1 else (0, began + prepared_s), said[-1]
     return {"prepared_s": prepared_s, "step_ms": 1e3 * (last_s - first_s) / (last - first)}
 

@@ -14,6 +14,7 @@ import yaml
 from sim_bridge.env import SimConfig
 from vjepa_perception.encoder import EncoderConfig
 from vjepa_training.data.collect import CollectConfig, collect
+from vjepa_training.trainers.configs import Job
 from vjepa_training.trainers.train_dynamics import DynamicsTraining, train_dynamics
 from vjepa_training.trainers.train_reward import RewardTraining, train_reward
 
@@ -75,8 +76,8 @@ def made(tmp_path_factory) -> Path:
     data = collect(folder / "data", CollectConfig(sim=sim, policy="random"), encoder, 10, 1, {"made": "by a test"})
     dynamics, reward = folder / "dynamics", folder / "reward"
     training = DynamicsTraining(members=2, action_repeat=2, horizon=2, components=8, conditioning="pca", epochs=1)
-    train_dynamics(data, training, dynamics, folder / "work.dynamics", "x")
-    train_reward(data, dynamics, RewardTraining(hidden=16, epochs=1), reward, folder / "work.reward", "x")
+    train_dynamics(data, training, Job(dynamics, folder / "work.dynamics", "x"))
+    train_reward(data, dynamics, RewardTraining(hidden=16, epochs=1), Job(reward, folder / "work.reward", "x"))
     parameters = yaml.safe_dump({node: {"ros__parameters": NODES[node]} for node in NODES})
     (folder / "cem.yaml").write_text(parameters)
     return folder

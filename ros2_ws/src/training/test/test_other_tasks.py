@@ -20,6 +20,7 @@ from vjepa_training.evaluation.goals import goal_latent
 from vjepa_training.evaluation.rollout import RolloutConfig, rollout
 from vjepa_training.evaluation.score import PROTOCOLS, summarise
 from vjepa_training.probes.probe_suite import ProbeConfig, run_probes
+from vjepa_training.trainers.configs import Job
 from vjepa_training.trainers.train_bc import BcTraining, labelled_frames, train_bc, write_policy
 from vjepa_training.trainers.train_dynamics import DynamicsTraining, train_dynamics
 from vjepa_training.trainers.train_reward import RewardTraining, train_reward
@@ -68,11 +69,11 @@ def data(tmp_path_factory, encoder_config):
 def test_any_number_of_joints_goes_from_data_to_an_actor_that_drives(task, data, encoder, tmp_path):
     dataset, sim = data(task), replace(SIM, task=task)
     assert dataset.info.joint_names == TASKS[task].joint_names
-    train_dynamics(dataset, SMALL, tmp_path / "dynamics", tmp_path / "work", "x")
+    train_dynamics(dataset, SMALL, Job(tmp_path / "dynamics", tmp_path / "work", "x"))
     heads = RewardTraining(epochs=1, hidden=8, batch_size=32, distance=is_about_reaching(task))
-    train_reward(dataset, tmp_path / "dynamics", heads, tmp_path / "reward", tmp_path / "reward-work", "x")
+    train_reward(dataset, tmp_path / "dynamics", heads, Job(tmp_path / "reward", tmp_path / "reward-work", "x"))
     quick = SacTraining(steps=60, episode_steps=10, envs=2, random_steps=8, batch_size=8, hidden=8, action_repeat=2)
-    train_sac(encoder, sim, tmp_path / "dynamics", quick, tmp_path / "sac", tmp_path / "sac-work", "x")
+    train_sac(encoder, sim, tmp_path / "dynamics", quick, Job(tmp_path / "sac", tmp_path / "sac-work", "x"))
     world = {"dynamics": str(tmp_path / "dynamics"), "reward": str(tmp_path / "reward"), "horizon": 2}
     for planner, options in (("sac", {"bundle": str(tmp_path / "sac")}), ("cem", world), ("random", {})):
         episodes, _ = rollout(RolloutConfig(planner, sim, options, episodes=1), encoder)
@@ -140,19 +141,19 @@ def test_what_ships_for_the_reacher_is_refused_for_a_finger(planner, options):
 
 
 def test_models_of_another_arm_are_not_trained_on(data, encoder, tmp_path):
-    train_dynamics(data("point_mass-easy"), SMALL, tmp_path / "dynamics", tmp_path / "work", "x")
+    train_dynamics(data("point_mass-easy"), SMALL, Job(tmp_path / "dynamics", tmp_path / "work", "x"))
     with pytest.raises(VjepaError, match="joints t1, t2, but this one has proximal, distal"):
         train_reward(
-            data("finger-spin"), tmp_path / "dynamics", RewardTraining(), tmp_path / "reward", tmp_path / "w", "x"
+            data("finger-spin"), tmp_path / "dynamics", RewardTraining(), Job(tmp_path / "reward", tmp_path / "w", "x")
         )
     finger = replace(SIM, task="finger-spin")
     with pytest.raises(VjepaError, match="joints t1, t2, but this one has proximal, distal"):
-        train_sac(encoder, finger, tmp_path / "dynamics", SacTraining(), tmp_path / "sac", tmp_path / "w", "x")
+        train_sac(encoder, finger, tmp_path / "dynamics", SacTraining(), Job(tmp_path / "sac", tmp_path / "w", "x"))
 
 
 def test_the_way_to_the_target_is_measured_in_the_plane_in_which_the_arm_moves(data, tmp_path):
     dataset = data("finger-spin")
-    train_dynamics(dataset, SMALL, tmp_path / "dynamics", tmp_path / "work", "x")
+    train_dynamics(dataset, SMALL, Job(tmp_path / "dynamics", tmp_path / "work", "x"))
     model, _ = load_dynamics(tmp_path / "dynamics")
     offsets = open_transitions(dataset, model.conditioning, tmp_path / "work").offsets
     np.testing.assert_allclose(offsets, (dataset["target"][:] - dataset["fingertip"][:])[:, [0, 2]], atol=1e-6)

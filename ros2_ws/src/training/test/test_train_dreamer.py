@@ -13,7 +13,7 @@ from vjepa_planner.models.dynamics import load_dynamics
 from vjepa_planner.models.novelty import load_novelty
 from vjepa_planner.models.policy import load_policy
 from vjepa_training.data.dataset import LATENT
-from vjepa_training.trainers.configs import DreamerTraining, dreamer_preset
+from vjepa_training.trainers.configs import DreamerTraining, Job, dreamer_preset
 from vjepa_training.trainers.train_bc import BcTraining, labelled_frames, train_bc, write_policy
 from vjepa_training.trainers.train_dreamer import train_dreamer
 from vjepa_training.trainers.train_dynamics import DynamicsTraining, train_dynamics
@@ -27,18 +27,19 @@ def world(small_data, tmp_path_factory):
     """Quickly trained dynamics, heads and a cloned policy: their folders by the names that `train_dreamer` has."""
     folder = tmp_path_factory.mktemp("world")
     dynamics = DynamicsTraining(members=2, action_repeat=2, horizon=2, components=12, epochs=8, batch_size=32)
-    train_dynamics(small_data, dynamics, folder / "dynamics", folder / "work", "x")
+    train_dynamics(small_data, dynamics, Job(folder / "dynamics", folder / "work", "x"))
     heads = RewardTraining(hidden=32, epochs=20, batch_size=64)
-    train_reward(small_data, folder / "dynamics", heads, folder / "reward", folder / "work.reward", "x")
+    train_reward(small_data, folder / "dynamics", heads, Job(folder / "reward", folder / "work.reward", "x"))
     cloning = BcTraining(epochs=3, bottleneck=8, hidden=(32, 32))
     outcome = train_bc(labelled_frames(small_data, cloning), cloning)
     write_policy(folder / "policy", outcome, cloning, small_data, "x")
     return {name: folder / name for name in ("dynamics", "reward", "policy")}
 
 
-def trained(small_data, world, tmp_path, training, name="out", **more):
+def trained(small_data, world, tmp_path, training, name="out", on_step=None, **more):
     parts = {"dynamics": world["dynamics"], "reward": world["reward"], **more}
-    facts = train_dreamer(small_data, training=training, out=tmp_path / name, work=tmp_path / "w", command="x", **parts)
+    job = Job(tmp_path / name, tmp_path / "w", "x", on_step)
+    facts = train_dreamer(small_data, training=training, job=job, **parts)
     return load_actor(tmp_path / name)[0], facts
 
 

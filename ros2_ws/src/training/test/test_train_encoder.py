@@ -15,9 +15,9 @@ from vjepa_perception.encoder import EncoderConfig, empty_module, load_encoder
 from vjepa_training.data.dataset import IMAGE, PLAIN_IMAGE, Dataset, EpisodeWriter, finish_dataset
 from vjepa_training.trainers import train_encoder as trainer
 from vjepa_training.trainers.clip_sampler import ClipSampler
+from vjepa_training.trainers.configs import Job
 from vjepa_training.trainers.encoder_objectives import Clips, JointEmbedding, MaskedPrediction
 from vjepa_training.trainers.train_encoder import CollapseError, EncoderTraining, effective_rank, train_encoder
-
 
 HELD_OUT = np.array([2, 7, 13, 19])
 
@@ -25,7 +25,13 @@ HELD_OUT = np.array([2, 7, 13, 19])
 @pytest.fixture
 def training(tiny_encoder) -> EncoderTraining:
     return EncoderTraining(
-        str(tiny_encoder), steps=6, batch_size=8, warmup_steps=2, grid=2, checkpoint_every=3, validation_share=0.2
+        encoder=str(tiny_encoder),
+        steps=6,
+        batch_size=8,
+        warmup_steps=2,
+        grid=2,
+        checkpoint_every=3,
+        validation_share=0.2,
     )
 
 
@@ -44,9 +50,7 @@ def test_a_trained_encoder_is_a_bundle_that_perception_loads(small_data, trainin
     folder = train_encoder(
         [small_data],
         dataclasses.replace(training, objective=objective),
-        tmp_path / "enc",
-        tmp_path / "work",
-        "the command",
+        Job(tmp_path / "enc", tmp_path / "work", "the command"),
     )
     encoder = load_encoder(EncoderConfig(str(folder), clip_frames=4, grid=2))
     assert not encoder.untrained
@@ -65,7 +69,9 @@ def test_a_trained_encoder_is_a_bundle_that_perception_loads(small_data, trainin
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(small_data, training, tmp_path):
     runs = [
         weights(
-            train_encoder([small_data], dataclasses.replace(training, seed=seed), tmp_path / n, tmp_path / f"{n}w", "")
+            train_encoder(
+                [small_data], dataclasses.replace(training, seed=seed), Job(tmp_path / n, tmp_path / f"{n}w", "")
+            )
         )
         for n, seed in (("a", 0), ("b", 0), ("c", 1))
     ]
@@ -76,7 +82,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(small_data
 @pytest.mark.parametrize("objective", ["joint-embedding", "masked"])
 def test_a_run_that_was_killed_gives_what_it_would_have_given(small_data, training, tmp_path, objective):
     training = dataclasses.replace(training, objective=objective)
-    whole = train_encoder([small_data], training, tmp_path / "whole", tmp_path / "w1", "")
+    whole = train_encoder([small_data], training, Job(tmp_path / "whole", tmp_path / "w1", ""))
 
     class KilledError(Exception):
         pass
@@ -86,21 +92,23 @@ def test_a_run_that_was_killed_gives_what_it_would_have_given(small_data, traini
             raise KilledError
 
     with pytest.raises(KilledError):
-        train_encoder([small_data], training, tmp_path / "cut", tmp_path / "w2", "", kill)
+        train_encoder([small_data], training, Job(tmp_path / "cut", tmp_path / "w2", "", kill))
     assert json.loads((tmp_path / "cut" / "config.json").read_text())["steps_done"] == 3
-    assert same(weights(train_encoder([small_data], training, tmp_path / "cut", tmp_path / "w2", "")), weights(whole))
+    assert same(
+        weights(train_encoder([small_data], training, Job(tmp_path / "cut", tmp_path / "w2", ""))), weights(whole)
+    )
 
 
 def test_a_finished_run_only_writes_its_bundle_anew(small_data, training, tmp_path):
-    first = train_encoder([small_data], training, tmp_path / "first", tmp_path / "work", "")
-    again = train_encoder([small_data], training, tmp_path / "again", tmp_path / "work", "")
+    first = train_encoder([small_data], training, Job(tmp_path / "first", tmp_path / "work", ""))
+    again = train_encoder([small_data], training, Job(tmp_path / "again", tmp_path / "work", ""))
     assert same(weights(first), weights(again))
     assert json.loads((again / "config.json").read_text())["steps_done"] == training.steps
 
 
 def test_finetuning_begins_with_the_weights_and_with_longer_tubelets_as_the_mean_of_the_shorter(tiny_encoder):
     known = find_checkpoint(str(tiny_encoder))
-    begun = dataclasses.replace(EncoderTraining(str(tiny_encoder), finetune=True), model={"tubelet_size": 4})
+    begun = dataclasses.replace(EncoderTraining(encoder=str(tiny_encoder), finetune=True), model={"tubelet_size": 4})
     plain, long = (
         trainer._encoder(trainer._checkpoint(training), training)
         for training in (dataclasses.replace(begun, model={}), begun)
@@ -124,7 +132,7 @@ def test_finetuning_begins_with_the_weights_and_with_longer_tubelets_as_the_mean
 )
 def test_weights_that_do_not_fit_the_model_are_refused(tiny_encoder, model, message):
     def begin():
-        training = EncoderTraining(str(tiny_encoder), finetune=True, model=model)
+        training = EncoderTraining(encoder=str(tiny_encoder), finetune=True, model=model)
         trainer._encoder(trainer._checkpoint(training), training)
 
     with pytest.raises(VjepaError, match=message):
@@ -132,10 +140,10 @@ def test_weights_that_do_not_fit_the_model_are_refused(tiny_encoder, model, mess
 
 
 def test_another_run_in_the_same_work_folder_is_refused(small_data, training, tmp_path):
-    train_encoder([small_data], training, tmp_path / "enc", tmp_path / "work", "")
+    train_encoder([small_data], training, Job(tmp_path / "enc", tmp_path / "work", ""))
     other = dataclasses.replace(training, learning_rate=1e-4)
     with pytest.raises(VjepaError, match="learning_rate"):
-        train_encoder([small_data], other, tmp_path / "enc", tmp_path / "work", "")
+        train_encoder([small_data], other, Job(tmp_path / "enc", tmp_path / "work", ""))
 
 
 def test_a_run_goes_on_with_its_encoder_at_another_path_but_not_with_other_weights(
@@ -158,10 +166,12 @@ def test_it_learns_to_say_the_joint_readings_of_episodes_it_did_not_see(small_da
     train_encoder(
         [small_data],
         dataclasses.replace(training, steps=120, checkpoint_every=60, learning_rate=3e-3, batch_size=16),
-        tmp_path / "enc",
-        tmp_path / "work",
-        "",
-        lambda step, steps, figures: curve.append(figures["joints"]) if "joints" in figures else None,
+        Job(
+            tmp_path / "enc",
+            tmp_path / "work",
+            "",
+            lambda step, steps, figures: curve.append(figures["joints"]) if "joints" in figures else None,
+        ),
     )
     assert np.mean(curve[-2:]) < 0.5 * curve[0]
 
@@ -171,7 +181,7 @@ def test_nothing_that_a_robot_does_not_record_is_ever_read(small_data, training,
     read = []
     original = Dataset.__getitem__
     monkeypatch.setattr(Dataset, "__getitem__", lambda self, name: read.append(name) or original(self, name))
-    train_encoder([small_data], training, tmp_path / "enc", tmp_path / "work", "")
+    train_encoder([small_data], training, Job(tmp_path / "enc", tmp_path / "work", ""))
     assert read
     assert column not in read
 
@@ -237,7 +247,9 @@ def test_one_encoder_learns_from_several_datasets(small_data, training, tiny_enc
     assert clips.source.tolist() == [0, 0, 1]
     assert torch.equal(clips.joint_position[0], clips.joint_position[2])
     folder = train_encoder(
-        both, dataclasses.replace(training, augment=True, model={"num_hidden_layers": 1}), tmp_path / "e", tmp_path, ""
+        both,
+        dataclasses.replace(training, augment=True, model={"num_hidden_layers": 1}),
+        Job(tmp_path / "e", tmp_path, ""),
     )
     config = json.loads((folder / "config.json").read_text())
     assert config["model"]["num_hidden_layers"] == 1
@@ -261,7 +273,7 @@ def test_a_collapse_stops_the_training_and_says_so(small_data, training, tmp_pat
     original = JointEmbedding.forward
     monkeypatch.setattr(JointEmbedding, "forward", collapsed)
     with pytest.raises(CollapseError, match=r"effective rank is 1\.0"):
-        train_encoder([small_data], training, tmp_path / "enc", tmp_path / "work", "")
+        train_encoder([small_data], training, Job(tmp_path / "enc", tmp_path / "work", ""))
 
 
 def test_effective_rank_counts_directions():

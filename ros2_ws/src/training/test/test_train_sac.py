@@ -13,6 +13,7 @@ from vjepa_planner.models.actor import load_actor
 from vjepa_planner.models.dynamics import load_dynamics
 from vjepa_training.evaluation.rollout import RolloutConfig, rollout
 from vjepa_training.trainers import train_sac as module
+from vjepa_training.trainers.configs import Job
 from vjepa_training.trainers.train_dynamics import DynamicsTraining, train_dynamics
 from vjepa_training.trainers.train_sac import SacTraining, train_sac
 
@@ -39,12 +40,12 @@ def encoder(tiny_encoder):
 def dynamics(small_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("dynamics")
     training = DynamicsTraining(members=1, action_repeat=1, horizon=1, components=8, epochs=1, batch_size=64)
-    train_dynamics(small_data, training, folder / "dynamics", folder / "work", "x")
+    train_dynamics(small_data, training, Job(folder / "dynamics", folder / "work", "x"))
     return folder / "dynamics"
 
 
 def trained(encoder, dynamics, folder, training=QUICK, **more):
-    return train_sac(encoder, SIM, dynamics, training, folder / "out", folder / "work", "the command", **more)
+    return train_sac(encoder, SIM, dynamics, training, Job(folder / "out", folder / "work", "the command", **more))
 
 
 def killed_at(step):

@@ -13,7 +13,7 @@ from vjepa_planner.models.dynamics import PRESETS, RESBLOCK, Dynamics, DynamicsC
 from vjepa_planner.models.reward import load_reward
 from vjepa_training.data.dataset import LATENT
 from vjepa_training.data.transitions import Transitions, open_transitions
-from vjepa_training.trainers.configs import OLD_DYNAMICS, DynamicsTraining
+from vjepa_training.trainers.configs import OLD_DYNAMICS, DynamicsTraining, Job
 from vjepa_training.trainers.fit_conditioning import fit_conditioning
 from vjepa_training.trainers.train_dynamics import open_loop, train_dynamics
 from vjepa_training.trainers.train_reward import RewardTraining, train_reward
@@ -27,7 +27,9 @@ EPISODES = np.arange(18)
 def dynamics(small_data, tmp_path_factory):
     """A quickly trained dynamics model: its folder, and what its trainer returned."""
     folder = tmp_path_factory.mktemp("dynamics")
-    return folder / "out", train_dynamics(small_data, QUICK, folder / "out", folder / "work", "vjepa train dynamics")
+    return folder / "out", train_dynamics(
+        small_data, QUICK, Job(folder / "out", folder / "work", "vjepa train dynamics")
+    )
 
 
 # Conditioning.
@@ -132,7 +134,7 @@ def test_killed_and_gone_on_it_is_the_same_to_the_bit(small_data, tmp_path, drop
             raise KeyboardInterrupt
 
     def train(name, on_step=None):
-        train_dynamics(small_data, training, tmp_path / name, tmp_path / f"{name}.work", "x", on_step)
+        train_dynamics(small_data, training, Job(tmp_path / name, tmp_path / f"{name}.work", "x", on_step))
         return load_dynamics(tmp_path / name)[0].state_dict()
 
     whole = train("whole")
@@ -145,16 +147,16 @@ def test_killed_and_gone_on_it_is_the_same_to_the_bit(small_data, tmp_path, drop
 
 
 def test_a_run_with_other_settings_is_not_gone_on_with(small_data, tmp_path):
-    train_dynamics(small_data, dataclasses.replace(QUICK, epochs=1), tmp_path / "out", tmp_path / "work", "x")
+    train_dynamics(small_data, dataclasses.replace(QUICK, epochs=1), Job(tmp_path / "out", tmp_path / "work", "x"))
     with pytest.raises(VjepaError, match="of a run with other horizon"):
         train_dynamics(
-            small_data, dataclasses.replace(QUICK, epochs=1, horizon=1), tmp_path / "out", tmp_path / "work", "x"
+            small_data, dataclasses.replace(QUICK, epochs=1, horizon=1), Job(tmp_path / "out", tmp_path / "work", "x")
         )
 
 
 def test_the_old_settings_take_the_mean_row_as_it_is(small_data, tmp_path):
     training = dataclasses.replace(OLD_DYNAMICS, preset="dynamics-mlp", epochs=1)
-    train_dynamics(small_data, training, tmp_path / "out", tmp_path / "work", "x")
+    train_dynamics(small_data, training, Job(tmp_path / "out", tmp_path / "work", "x"))
     model, bundle = load_dynamics(tmp_path / "out")
     assert model.conditioning.config == ConditioningConfig(latent_dim=32, latent_rows=(0,))
     assert bundle.config["latent_rows"] == [0]
@@ -165,19 +167,19 @@ def test_the_old_settings_take_the_mean_row_as_it_is(small_data, tmp_path):
 def test_episodes_shorter_than_the_unrolled_loss_are_refused(small_data, tmp_path):
     training = dataclasses.replace(QUICK, action_repeat=8, horizon=3)
     with pytest.raises(VjepaError, match="too few episodes of more than 24 steps"):
-        train_dynamics(small_data, training, tmp_path / "out", tmp_path / "work", "x")
+        train_dynamics(small_data, training, Job(tmp_path / "out", tmp_path / "work", "x"))
 
 
 def test_with_a_start_it_goes_on_in_the_same_states(small_data, dynamics, tmp_path):
     folder, facts = dynamics
     one_step = dataclasses.replace(QUICK, epochs=1, learning_rate=1e-6)
-    again = train_dynamics(small_data, one_step, tmp_path / "out", tmp_path / "work", "x", start=folder)
+    again = train_dynamics(small_data, one_step, Job(tmp_path / "out", tmp_path / "work", "x"), start=folder)
     assert again["validation"] == pytest.approx(facts["validation"], rel=1e-2)
     first, second = (load_dynamics(path)[0].conditioning.state_dict() for path in (folder, tmp_path / "out"))
     assert all(torch.equal(first[name], second[name]) for name in first)
     other = dataclasses.replace(one_step, members=3)
     with pytest.raises(VjepaError, match="a model of other sizes or states than this training's"):
-        train_dynamics(small_data, other, tmp_path / "other", tmp_path / "other.work", "x", start=folder)
+        train_dynamics(small_data, other, Job(tmp_path / "other", tmp_path / "other.work", "x"), start=folder)
 
 
 # Heads.
@@ -186,7 +188,7 @@ def test_with_a_start_it_goes_on_in_the_same_states(small_data, dynamics, tmp_pa
 def test_heads_read_the_reward_and_the_distance_off_states(small_data, dynamics, tmp_path):
     folder, _ = dynamics
     training = RewardTraining(hidden=32, epochs=20, batch_size=64, noise=0.0)
-    facts = train_reward(small_data, folder, training, tmp_path / "out", tmp_path / "work", "vjepa train reward")
+    facts = train_reward(small_data, folder, training, Job(tmp_path / "out", tmp_path / "work", "vjepa train reward"))
     figures = facts["figures"]
     way = small_data["target"][:][:, :2] - small_data["fingertip"][:][:, :2]
     assert figures["distance_rmse_m"] < 0.9 * np.sqrt(way.var(0).sum())
@@ -198,14 +200,14 @@ def test_heads_read_the_reward_and_the_distance_off_states(small_data, dynamics,
 def test_heads_with_a_start_go_on_from_it(small_data, dynamics, tmp_path):
     folder, _ = dynamics
     training = RewardTraining(hidden=32, epochs=20, batch_size=64, noise=0.0)
-    first = train_reward(small_data, folder, training, tmp_path / "out", tmp_path / "work", "x")
+    first = train_reward(small_data, folder, training, Job(tmp_path / "out", tmp_path / "work", "x"))
     little = dataclasses.replace(training, epochs=1, learning_rate=1e-6)
     start = tmp_path / "out"
-    second = train_reward(small_data, folder, little, tmp_path / "more", tmp_path / "more.work", "x", start=start)
+    second = train_reward(small_data, folder, little, Job(tmp_path / "more", tmp_path / "more.work", "x"), start=start)
     assert second["validation"] == pytest.approx(first["validation"], rel=1e-2)
     bigger = dataclasses.replace(training, hidden=64)
     with pytest.raises(VjepaError, match="heads of other sizes"):
-        train_reward(small_data, folder, bigger, tmp_path / "big", tmp_path / "big.work", "x", start=start)
+        train_reward(small_data, folder, bigger, Job(tmp_path / "big", tmp_path / "big.work", "x"), start=start)
 
 
 def test_heads_of_a_dynamics_model_of_another_encoder_are_refused(small_data, dynamics, tmp_path):
@@ -216,4 +218,4 @@ def test_heads_of_a_dynamics_model_of_another_encoder_are_refused(small_data, dy
     (other / "config.json").write_text(json.dumps(config))
     (other / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
     with pytest.raises(VjepaError, match=r"of encoder tiny \(0123456789abcdef\), but these come from tiny \("):
-        train_reward(small_data, other, RewardTraining(), tmp_path / "out", tmp_path / "work", "x")
+        train_reward(small_data, other, RewardTraining(), Job(tmp_path / "out", tmp_path / "work", "x"))

@@ -12,6 +12,7 @@ from vjepa_training.data.dataset import Dataset, EpisodeWriter, finish_dataset
 from vjepa_training.data.transitions import open_transitions
 from vjepa_training.data.usable_columns import ACTION, VELOCITY, UnusableColumnError, unknown_rows, unusable_columns
 from vjepa_training.trainers.clip_sampler import ClipSampler
+from vjepa_training.trainers.configs import Job
 from vjepa_training.trainers.train_bc import BcTraining, labelled_frames
 from vjepa_training.trainers.train_dynamics import DynamicsTraining, train_dynamics
 
@@ -74,7 +75,7 @@ def test_a_dataset_without_that_entry_is_read(small_data, tmp_path):
 def test_trainers_refuse_a_column_that_nobody_knows_by_its_name(small_data, tiny_encoder, tmp_path, name, advice):
     bare = without(small_data, tmp_path / "bare", 1.0, name)
     trainers = {
-        "train dynamics": lambda: train_dynamics(bare, QUICK, tmp_path / "out", tmp_path / "work", ""),
+        "train dynamics": lambda: train_dynamics(bare, QUICK, Job(tmp_path / "out", tmp_path / "work", "")),
         "train encoder": lambda: ClipSampler([bare], find_checkpoint(str(tiny_encoder)), 4, "cpu"),
     }
     if name == VELOCITY:
@@ -88,7 +89,7 @@ def test_trainers_refuse_a_column_that_nobody_knows_by_its_name(small_data, tiny
 def test_a_model_without_joint_states_needs_no_velocities(small_data, tmp_path):
     bare = without(small_data, tmp_path / "bare", 1.0, VELOCITY)
     training = dataclasses.replace(QUICK, joint_state=False)
-    facts = train_dynamics(bare, training, tmp_path / "out", tmp_path / "work", "")
+    facts = train_dynamics(bare, training, Job(tmp_path / "out", tmp_path / "work", ""))
     assert np.isfinite(facts["open_loop"][0]["state"])
 
 
@@ -103,7 +104,7 @@ def test_rows_that_are_not_known_are_left_out_of_a_training(small_data, tmp_path
     for offset in range(3):
         assert np.isfinite(data.actions[rows + offset]).all()
     assert np.isfinite(data.states[data.rows(np.arange(20), 1, 0)]).all()
-    facts = train_dynamics(partly, QUICK, tmp_path / "out", tmp_path / "work", "")
+    facts = train_dynamics(partly, QUICK, Job(tmp_path / "out", tmp_path / "work", ""))
     assert np.isfinite(facts["open_loop"][0]["state"])
     frames = labelled_frames(partly, BcTraining())
     assert len(frames) == int((~np.isnan(np.asarray(partly[VELOCITY])).any(1)).sum())

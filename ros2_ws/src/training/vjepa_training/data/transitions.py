@@ -9,8 +9,11 @@ import numpy as np
 import torch
 
 from sim_bridge.tasks import plane_of
+from vjepa_interfaces.bundle import Bundle
+from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.files import atomic_file
 from vjepa_planner.models.conditioning import Conditioning
+from vjepa_planner.models.dynamics import Dynamics, load_dynamics
 from vjepa_training.data.dataset import LATENT, Dataset
 from vjepa_training.data.usable_columns import ACTION, OF_THE_STEP, VELOCITY, known_rows
 
@@ -81,6 +84,20 @@ def open_transitions(
         left=left,
         episode=np.repeat(np.arange(len(dataset.episodes)), np.diff(dataset.episodes, axis=1)[:, 0]),
     )
+
+
+def load_dynamics_for(dataset: Dataset, dynamics: Path | str) -> tuple[Dynamics, Bundle]:
+    """Return a dynamics model whose states can be made of the latents of `dataset`, and its bundle.
+
+    Raises:
+        VjepaError: the dataset has no latents, or the model is of another encoder or arm.
+    """
+    if dataset.info.latent_shape is None:
+        raise VjepaError(f"{dataset.folder} has no latents; encode it first: vjepa dataset encode")
+    model, bundle = load_dynamics(dynamics)
+    bundle.check_encoder(dataset.info.encoder_fingerprint, dataset.info.encoder_name)
+    bundle.check_arm(dataset.info.arm)
+    return model, bundle
 
 
 def observed_blocks(dataset: Dataset) -> Iterator[tuple[slice, list[torch.Tensor]]]:

@@ -1,7 +1,8 @@
-"""The configuration of each trainer, with its bounds. No torch: the command line makes its options from these."""
+"""What each trainer is given: settings, with their bounds. No torch: the command line makes its options from these."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from sim_bridge.sim_parameters import SimConfig
@@ -22,16 +23,77 @@ MixedPrecision = Literal["float32", "bfloat16"]
 Rows = Literal["all", "mean"]
 
 
-def _check(config: Any) -> None:
-    """Refuse values that no training can have, with a VjepaError."""
-    check_choices(config)
-    check_ranges(config)
-    if not 0 < getattr(config, "validation_share", 0.5) < 1:
-        raise VjepaError(f"validation_share is {config.validation_share}; expected above 0 and below 1")
+OnStep = Callable[[int, int, dict[str, float]], None]
 
 
 @dataclass(frozen=True)
-class EncoderTraining:
+class Job:
+    """Where a training leaves what it makes, and who is told of it.
+
+    Attributes:
+        out: folder of the bundle, written at the end.
+        work: folder of the checkpoint, of TensorBoard's events and of what is computed once; a run found there goes on.
+        command: that the model card names.
+        on_step: called now and then with the steps done, those there are, and the latest figures; where a run goes on,
+            at first without figures.
+    """
+
+    out: Path | str
+    work: Path | str
+    command: str
+    on_step: OnStep | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What every training has.
+
+    Attributes:
+        learning_rate: at its highest; it falls to 0 along a cosine.
+        seed: of weights, of the episodes held out and of all that is drawn.
+        device: where it trains: cpu, cuda or cuda:N.
+    """
+
+    learning_rate: Positive = 1e-3
+    seed: Seed = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Refuse values that no training can have, with a VjepaError."""
+        check_choices(self)
+        check_ranges(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidatedTraining(Training):
+    """What a training has that some episodes are held out from.
+
+    Attributes:
+        validation_share: share of the episodes that are kept for validation.
+    """
+
+    validation_share: Share = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse values that no training can have, with a VjepaError."""
+        super().__post_init__()
+        if not 0 < self.validation_share < 1:
+            raise VjepaError(f"validation_share is {self.validation_share}; expected above 0 and below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SteppedTraining(ValidatedTraining):
+    """What a training has whose steps `training_run.fit` takes.
+
+    Attributes:
+        checkpoint_every: steps between two checkpoints.
+    """
+
+    checkpoint_every: AtLeastOne = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderTraining(SteppedTraining):
     """How an encoder is trained.
 
     Attributes:
@@ -49,12 +111,8 @@ class EncoderTraining:
         warmup_steps: steps over which the learning rate rises.
         weight_decay: AdamW's.
         grid: cells along a side of the latents that the objective reads.
-        seed: of weights, targets and batches.
-        device: where it trains: cpu, cuda or cuda:N.
         dtype: in which type the encoder computes; weights stay float32.
         compile: compile the encoder by torch.compile: minutes to start, then faster.
-        validation_share: share of the episodes that are kept for validation.
-        checkpoint_every: steps between two checkpoints.
     """
 
     encoder: str
@@ -64,12 +122,9 @@ class EncoderTraining:
     objective: Literal["joint-embedding", "masked"] = "joint-embedding"
     steps: AtLeastOne = 5000
     batch_size: AtLeastOne = 64
-    learning_rate: Positive = 1e-3
     warmup_steps: AtLeastOne = 300
     weight_decay: NotNegative = 0.05
     grid: AtLeastOne = 4
-    seed: Seed = 0
-    device: str = "cpu"
     dtype: MixedPrecision = "float32"
     compile: bool = False
     validation_share: Share = 0.02
@@ -77,7 +132,7 @@ class EncoderTraining:
 
     def __post_init__(self) -> None:
         """Refuse values that no training can have, with a VjepaError."""
-        _check(self)
+        super().__post_init__()
         if self.finetune and (others := self.model.keys() - {"tubelet_size"}):
             raise VjepaError(f"weights fit one model alone; leave out {', '.join(sorted(others))}, or finetune")
 
@@ -85,8 +140,8 @@ class EncoderTraining:
 AUTO, EXPERT, RECORDED = "auto", "expert", "recorded"
 
 
-@dataclass(frozen=True)
-class BcTraining:
+@dataclass(frozen=True, kw_only=True)
+class BcTraining(ValidatedTraining):
     """How a policy is cloned.
 
     Attributes:
@@ -99,10 +154,8 @@ class BcTraining:
         epochs: at most; training stops early where validation has not improved for `patience` of them.
         patience: epochs without a better validation before training stops.
         batch_size: frames a step.
-        learning_rate: at its highest; it falls to 0 along a cosine over all epochs.
         weight_decay: AdamW's.
         noise: standard deviation of noise on the normalised latent, against learning targets by heart.
-        validation_share: share of the episodes that are kept for validation.
         dagger: rounds of DAgger.
         dagger_episodes: episodes of each round.
         dagger_steps: control steps of each of those.
@@ -114,7 +167,6 @@ class BcTraining:
         render: how their frames are rendered.
         look: of their frames.
         seed: of weights and batches; DAgger's episodes have seeds of their own behind it.
-        device: where it trains: cpu, cuda or cuda:N.
     """
 
     labels: Literal["auto", "expert", "recorded"] = "auto"
@@ -125,10 +177,8 @@ class BcTraining:
     epochs: AtLeastOne = 60
     patience: AtLeastOne = 15
     batch_size: AtLeastOne = 512
-    learning_rate: Positive = 1e-3
     weight_decay: NotNegative = 1e-2
     noise: NotNegative = 0.1
-    validation_share: Share = 0.1
     dagger: Count = 0
     dagger_episodes: AtLeastOne = 100
     dagger_steps: AtLeastOne = 200
@@ -139,12 +189,10 @@ class BcTraining:
     image_size: tuple[int, int] = (64, 64)
     render: str = SimConfig.render
     look: str = SimConfig.look
-    seed: Seed = 0
-    device: str = "cpu"
 
     def __post_init__(self) -> None:
         """Refuse values that no training can have, with a VjepaError."""
-        _check(self)
+        super().__post_init__()
         if self.labels == RECORDED and self.dagger:
             raise VjepaError("DAgger asks the expert, and recorded labels have none; expected dagger 0")
 
@@ -162,8 +210,8 @@ OLD_BC = BcTraining(
 """The settings of earlier work on this design: mean-pooled latents alone, no regularisation, 100 epochs."""
 
 
-@dataclass(frozen=True)
-class DynamicsTraining:
+@dataclass(frozen=True, kw_only=True)
+class DynamicsTraining(SteppedTraining):
     """How a dynamics model is trained.
 
     Attributes:
@@ -178,12 +226,7 @@ class DynamicsTraining:
         horizon: predictions in a row that the loss runs over.
         epochs: passes over the training rows.
         batch_size: rows a step, of each member.
-        learning_rate: at its highest; it falls to 0 along a cosine.
         weight_decay: AdamW's.
-        validation_share: share of the episodes that are kept for validation.
-        checkpoint_every: steps between two checkpoints.
-        seed: of weights, split and batches.
-        device: where it trains: cpu, cuda or cuda:N.
         dtype: float32, or bfloat16 for mixed precision.
     """
 
@@ -198,25 +241,16 @@ class DynamicsTraining:
     horizon: AtLeastOne = 3
     epochs: AtLeastOne = 30
     batch_size: AtLeastOne = 256
-    learning_rate: Positive = 1e-3
     weight_decay: NotNegative = 1e-4
-    validation_share: Share = 0.1
-    checkpoint_every: AtLeastOne = 500
-    seed: Seed = 0
-    device: str = "cpu"
     dtype: MixedPrecision = "float32"
-
-    def __post_init__(self) -> None:
-        """Refuse values that no training can have, with a VjepaError."""
-        _check(self)
 
 
 OLD_DYNAMICS = DynamicsTraining(rows="mean", components=0, joint_state=False, horizon=1, epochs=100, weight_decay=0.01)
 """What earlier work on this design had otherwise, with the presets of its networks: mean-pooled latents as they are."""
 
 
-@dataclass(frozen=True)
-class RewardTraining:
+@dataclass(frozen=True, kw_only=True)
+class RewardTraining(SteppedTraining):
     """How the heads are trained.
 
     Attributes:
@@ -225,12 +259,7 @@ class RewardTraining:
         noise: standard deviation of noise on the states, since planners ask about predicted ones.
         epochs: passes over the training rows.
         batch_size: rows a step.
-        learning_rate: at its highest; it falls to 0 along a cosine.
         weight_decay: AdamW's.
-        validation_share: share of the episodes that are kept for validation.
-        checkpoint_every: steps between two checkpoints.
-        seed: of weights, split and batches.
-        device: where it trains: cpu, cuda or cuda:N.
     """
 
     hidden: AtLeastOne = 256
@@ -238,23 +267,14 @@ class RewardTraining:
     noise: NotNegative = 0.05
     epochs: AtLeastOne = 30
     batch_size: AtLeastOne = 512
-    learning_rate: Positive = 1e-3
     weight_decay: NotNegative = 1e-2
-    validation_share: Share = 0.1
-    checkpoint_every: AtLeastOne = 500
-    seed: Seed = 0
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        """Refuse values that no training can have, with a VjepaError."""
-        _check(self)
 
 
 REWARD, DISTANCE, HYBRID = "reward", "goal-distance", "hybrid"
 
 
-@dataclass(frozen=True)
-class DreamerTraining:
+@dataclass(frozen=True, kw_only=True)
+class DreamerTraining(SteppedTraining):
     """How an actor is trained in imagination.
 
     Attributes:
@@ -272,11 +292,6 @@ class DreamerTraining:
         disagreement_weight: cost of the ensemble's standard deviation, in units of the usual change.
         cloning_steps: first steps that only clone the policy, where one is given.
         cloning_weight: how much staying near the policy counts, in TD3+BC's units: the return counts for 2.5.
-        validation_share: share of the episodes that are kept for validation.
-        learning_rate: at its highest; it falls to 0 along a cosine.
-        checkpoint_every: steps between two checkpoints.
-        seed: of weights, split and dreams.
-        device: where it trains: cpu, cuda or cuda:N.
     """
 
     objective: Literal["reward", "goal-distance", "hybrid"] = "reward"
@@ -291,19 +306,11 @@ class DreamerTraining:
     disagreement_weight: float = 0.1
     cloning_steps: Count = 1500
     cloning_weight: float = 1.0
-    validation_share: Share = 0.1
     learning_rate: Positive = 5e-4
-    checkpoint_every: AtLeastOne = 500
-    seed: Seed = 0
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        """Refuse values that no training can have, with a VjepaError."""
-        _check(self)
 
 
 _OLD_DREAMER = DreamerTraining(
-    "goal-distance",
+    objective="goal-distance",
     horizon=15,
     dreams=64,
     steps=500,
@@ -334,8 +341,8 @@ def dreamer_preset(name: str) -> DreamerTraining:
     return DREAMER_PRESETS[name]
 
 
-@dataclass(frozen=True)
-class SacTraining:
+@dataclass(frozen=True, kw_only=True)
+class SacTraining(Training):
     """How an actor is trained by trial and error.
 
     Attributes:
@@ -353,7 +360,6 @@ class SacTraining:
         learning_rate: of actor, critics and temperature.
         checkpoint_every: control steps between two checkpoints.
         seed: of weights, draws and episodes, whose seeds are made from it.
-        device: where it trains: cpu, cuda or cuda:N.
     """
 
     steps: AtLeastOne = 100_000
@@ -369,11 +375,10 @@ class SacTraining:
     learning_rate: Positive = 5e-4
     checkpoint_every: AtLeastOne = 5000
     seed: Annotated[int, Range(low=0, high=MAX_SAC_SEED)] = 0
-    device: str = "cpu"
 
     def __post_init__(self) -> None:
         """Refuse values that no training can have, with a VjepaError."""
-        _check(self)
+        super().__post_init__()
         if not self.updates * self.envs >= 1:
             raise VjepaError(
                 f"updates is {self.updates} with {self.envs} environments; expected at least 1 for all of them together"

@@ -6,7 +6,7 @@ projection learned together with a small network that reads off it where arm and
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -70,7 +70,7 @@ def fit_conditioning(
             raise VjepaError(f"{dataset.folder} knows no joint velocity in the episodes to fit to; collect more")
         model.velocity_scale.copy_(torch.from_numpy(velocity.std(0)).clamp(min=1e-3))
     if config.size:
-        read = _Latents(dataset, config)
+        read = _reader(dataset, config)
         sample = read(chosen[: BLOCK_ROWS * 4])
         layer = _probe_layer(dataset, read, rows, sample, config, seed) if method == "probe" else None
         _whiten(model, read, chosen, sample.mean(0), layer)
@@ -78,17 +78,16 @@ def fit_conditioning(
     return model
 
 
-class _Latents:
-    """Rows of a dataset's latents as vectors, (B, latent_size) float32."""
-
-    def __init__(self, dataset: Dataset, config: ConditioningConfig):
-        self._column, self._read = dataset[LATENT], list(config.latent_rows)
-
-    def __call__(self, rows: np.ndarray) -> Tensor:
-        return torch.from_numpy(self._column[rows][:, self._read].astype(np.float32)).flatten(1)
+Read = Callable[[np.ndarray], Tensor]
 
 
-def _whiten(model: Conditioning, read: _Latents, rows: np.ndarray, origin: Tensor, layer: Tensor | None) -> None:
+def _reader(dataset: Dataset, config: ConditioningConfig) -> Read:
+    """Return a function from rows to their latents as vectors, (B, latent_size) float32."""
+    column, read = dataset[LATENT], list(config.latent_rows)
+    return lambda rows: torch.from_numpy(column[rows][:, read].astype(np.float32)).flatten(1)
+
+
+def _whiten(model: Conditioning, read: Read, rows: np.ndarray, origin: Tensor, layer: Tensor | None) -> None:
     """Set projection, mean and way back: of the principal components of the latent, or of `layer`'s outputs."""
     size = model.config.size
 
@@ -108,7 +107,7 @@ def _whiten(model: Conditioning, read: _Latents, rows: np.ndarray, origin: Tenso
 
 
 def _probe_layer(
-    dataset: Dataset, read: _Latents, rows: np.ndarray, sample: Tensor, config: ConditioningConfig, seed: int
+    dataset: Dataset, read: Read, rows: np.ndarray, sample: Tensor, config: ConditioningConfig, seed: int
 ) -> Tensor:
     """Return a linear layer (latent_size, size) through which arm and target can be read off."""
     labels = _labels(dataset)

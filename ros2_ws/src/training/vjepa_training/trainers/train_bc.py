@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from sim_bridge.env import SimConfig
 from sim_bridge.tasks import expert_of, task_named
-from vjepa_interfaces.bundle import arm_record, encoder_in_card
+from vjepa_interfaces.bundle import encoder_in_card
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
 from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
@@ -38,7 +38,7 @@ from vjepa_training.progress import Progress
 from vjepa_training.trainers.configs import AUTO, EXPERT, RECORDED, BcTraining
 from vjepa_training.trainers.fit_novelty import fit_novelty
 from vjepa_training.trainers.optimiser import adamw, set_cosine_rate
-from vjepa_training.trainers.training_run import TrainingRun
+from vjepa_training.trainers.training_run import TrainingRun, provenance
 
 SCALE_QUANTILE, LEAST_SCALE = 0.999, 1e-3
 """Of the recorded actions of a joint, the size that its normalisation takes for its largest; a still joint has none."""
@@ -368,12 +368,7 @@ def write_policy(
     """
     best = min(outcome.curve, key=lambda entry: (-entry["round"], entry["validation"]))
     facts = {
-        "encoder": dataset.info.encoder_name,
-        "arm": arm_record(dataset.info.arm),
-        "control_period_s": dataset.info.control_period_s,
-        "dataset": list(dataset.info.sources),
-        "training": asdict(training),
-        "command": command,
+        **provenance(dataset, training, command),
         "labels": source,
         "frames": outcome.frames,
         "validation": best["validation"],

@@ -7,7 +7,7 @@ What keeps it where the model knows what it says: few steps, a price on the ense
 """
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vjepa_interfaces.bundle import Bundle, arm_record, encoder_in_card, read_bundle
+from vjepa_interfaces.bundle import Bundle, encoder_in_card, read_bundle
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.files import atomic_file
 from vjepa_planner.models.actor import Actor, ActorConfig, TwinCritic, load_actor, save_actor
-from vjepa_planner.models.dynamics import Dynamics, load_dynamics
+from vjepa_planner.models.dynamics import Dynamics
 from vjepa_planner.models.novelty import copy_novelty
 from vjepa_planner.models.policy import KIND as POLICY
 from vjepa_planner.models.policy import load_policy
 from vjepa_planner.models.reward import RewardModel, load_reward
 from vjepa_training.data.dataset import Dataset
 from vjepa_training.data.split import split_episodes
-from vjepa_training.data.transitions import BLOCK_ROWS, Transitions, observed_blocks, open_transitions
+from vjepa_training.data.transitions import (
+    BLOCK_ROWS,
+    Transitions,
+    load_dynamics_for,
+    observed_blocks,
+    open_transitions,
+)
 from vjepa_training.data.usable_columns import VELOCITY, require_columns
-from vjepa_training.trainers.configs import DISTANCE, HYBRID, REWARD, DreamerTraining
+from vjepa_training.trainers.configs import DISTANCE, HYBRID, REWARD, DreamerTraining, Job
 from vjepa_training.trainers.optimiser import adamw
-from vjepa_training.trainers.training_run import OnStep, Trainer, TrainingRun, drawn, figures_table, fit, identity_of
+from vjepa_training.trainers.training_run import Trainer, drawn, figures_table, fit, identity_of, provenance
 
 BEST_STATES = 500
 """States of the highest reward whose mean is the goal of earlier work."""
@@ -45,41 +51,30 @@ def train_dreamer(
     dynamics: Path | str,
     reward: Path | str,
     training: DreamerTraining,
-    out: Path | str,
-    work: Path | str,
-    command: str,
+    job: Job,
     policy: Path | str = "",
     start: Path | str = "",
-    on_step: OnStep | None = None,
 ) -> dict[str, Any]:
-    """Train an actor, write its bundle into the folder `out` and return what its configuration says of it.
+    """Train an actor, write its bundle and return what its configuration says of it.
 
     Args:
         dataset: with latents, whose states dreams begin in.
         dynamics: bundle of the dynamics model to dream in.
         reward: bundle of the heads on its states; empty for the objective `goal-distance`.
         training: how.
-        out: folder of the bundle, written at the end.
-        work: folder of states, checkpoint and TensorBoard's events; a run found there goes on.
-        command: that the model card names.
+        job: where the bundle and the run's files go, and who is told.
         policy: bundle of the policy to start from and stay near; empty for none.
         start: bundle of an actor to start from instead, in the same states; empty for none.
-        on_step: called now and then with the steps done, those there are, and the latest figures.
 
     Raises:
         VjepaError: data without latents, bundles that do not belong together, or a checkpoint of another run.
     """
-    if dataset.info.latent_shape is None:
-        raise VjepaError(f"{dataset.folder} has no latents; encode it first: vjepa dataset encode")
-    model, bundle = load_dynamics(dynamics)
-    fingerprint = dataset.info.encoder_fingerprint
-    bundle.check_encoder(fingerprint, dataset.info.encoder_name)
-    bundle.check_arm(dataset.info.arm)
+    model, bundle = load_dynamics_for(dataset, dynamics)
     heads = _heads(reward, bundle, training)
     require_columns(dataset, (VELOCITY,) if model.conditioning.config.joint_state else (), "train dreamer")
-    data = open_transitions(dataset, model.conditioning, work, needed=())
+    data = open_transitions(dataset, model.conditioning, job.work, needed=())
     model.to(training.device)
-    labels = _labels(dataset, policy, work) if policy else None
+    labels = _labels(dataset, policy, job.work) if policy else None
     fitted, held = split_episodes(np.arange(len(dataset.episodes)), training.validation_share, training.seed)
     rows, kept = (data.rows(episodes, model.config.history, 0) for episodes in (fitted, held))
     torch.manual_seed(training.seed)
@@ -90,23 +85,17 @@ def train_dreamer(
     dream = _Dream(model, heads, _goal(data, rows, training), training)
     trainer = _DreamerTrainer(dream, actor.to(training.device), data, rows, kept, labels, training)
     weights = {"dynamics": bundle.weights_sha256, "reward": _sha256(reward), "policy": _sha256(policy)}
-    data_identity = {"data": identity_of(dataset), "held_out": held.tolist()}
-    identity = {**asdict(training), **weights, "start": _sha256(start), **data_identity}
-    run = TrainingRun(work, identity, trainer.parts, training.device)
-    curve = fit(run, trainer, training, training.steps, on_step)
+    identity = {**weights, "start": _sha256(start), "data": identity_of(dataset), "held_out": held.tolist()}
+    curve = fit(trainer, training, training.steps, job, identity)
     facts: dict[str, Any] = {
-        "arm": arm_record(dataset.info.arm),
-        "control_period_s": dataset.info.control_period_s,
-        "dataset": list(dataset.info.sources),
-        "training": asdict(training),
-        "encoder": dataset.info.encoder_name,
-        "command": command,
+        **provenance(dataset, training, job.command),
         "frames": len(rows),
         **{f"{name}_sha256": digest for name, digest in weights.items() if digest},
         "figures": trainer.validate(),
     }
-    save_actor(out, actor.cpu(), fingerprint, _card(Path(out).name, fingerprint, facts), facts)
-    copy_novelty(bundle, out)
+    fingerprint = dataset.info.encoder_fingerprint
+    save_actor(job.out, actor.cpu(), fingerprint, _card(Path(job.out).name, fingerprint, facts), facts)
+    copy_novelty(bundle, job.out)
     return facts | {"curve": curve, "validation": facts["figures"]["loss"]}
 
 

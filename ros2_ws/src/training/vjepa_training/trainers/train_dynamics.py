@@ -7,7 +7,6 @@ beside it.
 """
 
 import math
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +15,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vjepa_interfaces.bundle import arm_record, encoder_in_card
+from vjepa_interfaces.bundle import encoder_in_card
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.tables import markdown_table
 from vjepa_planner.models.conditioning import ConditioningConfig
-from vjepa_planner.models.dynamics import Dynamics, load_dynamics, preset, save_dynamics
+from vjepa_planner.models.dynamics import Dynamics, preset, save_dynamics
 from vjepa_planner.models.novelty import save_novelty
 from vjepa_training.data.dataset import Dataset
 from vjepa_training.data.split import split_episodes
-from vjepa_training.data.transitions import Transitions, open_transitions
+from vjepa_training.data.transitions import Transitions, load_dynamics_for, open_transitions
 from vjepa_training.data.usable_columns import ACTION, VELOCITY, require_columns
 from vjepa_training.probes.probe import fit_ridge
-from vjepa_training.trainers.configs import DynamicsTraining
+from vjepa_training.trainers.configs import DynamicsTraining, Job
 from vjepa_training.trainers.fit_conditioning import fit_conditioning
 from vjepa_training.trainers.fit_novelty import fit_to_dataset
 from vjepa_training.trainers.optimiser import adamw
-from vjepa_training.trainers.training_run import OnStep, Trainer, TrainingRun, drawn, fit, identity_of
+from vjepa_training.trainers.training_run import Trainer, drawn, fit, identity_of, provenance
 
 OPEN_LOOP_STEPS = 20
 """Control steps ahead of which the open-loop error is measured, at most; fewer where episodes are shorter."""
@@ -40,24 +39,13 @@ VALIDATION_ROWS, VALIDATION_BATCH = 4096, 512
 STATISTICS_ROWS = 20_000
 
 
-def train_dynamics(
-    dataset: Dataset,
-    training: DynamicsTraining,
-    out: Path | str,
-    work: Path | str,
-    command: str,
-    on_step: OnStep | None = None,
-    start: Path | str = "",
-) -> dict[str, Any]:
-    """Train a dynamics model, write its bundle into the folder `out` and return what its configuration says of it.
+def train_dynamics(dataset: Dataset, training: DynamicsTraining, job: Job, start: Path | str = "") -> dict[str, Any]:
+    """Train a dynamics model, write its bundle and return what its configuration says of it.
 
     Args:
         dataset: with latents.
         training: how.
-        out: folder of the bundle, written at the end.
-        work: folder of states, checkpoint and TensorBoard's events; a run found there goes on.
-        command: that the model card names.
-        on_step: called now and then with the steps done, those there are, and the latest figures.
+        job: where the bundle and the run's files go, and who is told.
         start: bundle of a model of the same sizes to go on from, in its own states; empty for none.
 
     Raises:
@@ -83,8 +71,9 @@ def train_dynamics(
         digest = _go_on_from(start, model, dataset)
     else:
         digest = ""
-        model.conditioning = fit_conditioning(dataset, conditioning, training.conditioning, fitted, training.seed, work)
-    data = open_transitions(dataset, model.conditioning, work)
+        method = training.conditioning
+        model.conditioning = fit_conditioning(dataset, conditioning, method, fitted, training.seed, job.work)
+    data = open_transitions(dataset, model.conditioning, job.work)
     span = config.action_repeat * training.horizon
     train, validation = (data.rows(episodes, config.history, span) for episodes in (fitted, held))
     if not len(train) or not len(validation):
@@ -93,25 +82,20 @@ def train_dynamics(
         model.delta_scale.copy_(_delta_scale(data, train, config.action_repeat))
     model.to(training.device)
     trainer = _DynamicsTrainer(model, data, train, validation, training)
-    identity = {**asdict(training), "start": digest, "data": identity_of(dataset), "held_out": held.tolist()}
-    run = TrainingRun(work, identity, trainer.parts, training.device)
-    curve = fit(run, trainer, training, training.epochs * math.ceil(len(train) / training.batch_size), on_step)
+    identity = {"start": digest, "data": identity_of(dataset), "held_out": held.tolist()}
+    steps = training.epochs * math.ceil(len(train) / training.batch_size)
+    curve = fit(trainer, training, steps, job, identity)
     model.eval().requires_grad_(False).cpu()
     facts = {
-        "encoder": dataset.info.encoder_name,
-        "arm": arm_record(dataset.info.arm),
-        "control_period_s": dataset.info.control_period_s,
-        "dataset": list(dataset.info.sources),
-        "training": asdict(training),
-        "command": command,
+        **provenance(dataset, training, job.command),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "transitions": len(train),
         "validation": curve["validation"][-1][1],
         "open_loop": open_loop(model, data, fitted, held),
     }
     fingerprint = dataset.info.encoder_fingerprint
-    save_dynamics(out, model, fingerprint, _card(Path(out).name, fingerprint, facts), facts)
-    save_novelty(out, fit_to_dataset(dataset, conditioning.latent_rows, training.seed), command)
+    save_dynamics(job.out, model, fingerprint, _card(Path(job.out).name, fingerprint, facts), facts)
+    save_novelty(job.out, fit_to_dataset(dataset, conditioning.latent_rows, training.seed), job.command)
     return facts | {"curve": curve}
 
 
@@ -129,7 +113,8 @@ class _DynamicsTrainer(Trainer):
     def loss(self, step: int) -> Tensor:
         """Return the loss of rows that are drawn for each member of the ensemble."""
         shape = self._model.config.members, self._training.batch_size
-        return self._loss(drawn(self._rows, shape, (self._training.seed, 9, step)))
+        rows = drawn(self._rows, shape, (self._training.seed, 9, step))
+        return dynamics_loss(self._model, self._data, rows, self._training)
 
     def validate(self) -> dict[str, float]:
         """Return the loss on the rows kept for validation, or some thousands of them, averaged over the ensemble."""
@@ -138,20 +123,20 @@ class _DynamicsTrainer(Trainer):
         total = 0.0
         with torch.inference_mode():
             for part in np.split(rows, range(VALIDATION_BATCH, len(rows), VALIDATION_BATCH)):
-                total += float(self._loss(part[None])) * len(part)
+                total += float(dynamics_loss(self._model, self._data, part[None], self._training)) * len(part)
         self._model.train()
         return {"loss": total / len(rows)}
 
-    def _loss(self, rows: np.ndarray) -> Tensor:
-        """Return the mean loss of rows, (members or 1, B)."""
-        model, training = self._model, self._training
-        config, device = model.config, training.device
-        gathered = _gathered(self._data, rows, config.history, training.horizon, config.action_repeat, device)
-        states, actions, following = gathered
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=training.dtype == "bfloat16"):
-            predicted = model.unroll(states, actions)
-        predicted = predicted.float() / model.delta_scale
-        return functional.smooth_l1_loss(predicted, (following / model.delta_scale).expand_as(predicted))
+
+def dynamics_loss(model: Dynamics, data: Transitions, rows: np.ndarray, training: DynamicsTraining) -> Tensor:
+    """Return the mean loss of the predictions from `rows`, (members or 1, B)."""
+    config, device = model.config, training.device
+    gathered = _gathered(data, rows, config.history, training.horizon, config.action_repeat, device)
+    states, actions, following = gathered
+    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=training.dtype == "bfloat16"):
+        predicted = model.unroll(states, actions)
+    predicted = predicted.float() / model.delta_scale
+    return functional.smooth_l1_loss(predicted, (following / model.delta_scale).expand_as(predicted))
 
 
 def open_loop(
@@ -199,8 +184,7 @@ def open_loop(
 
 def _go_on_from(start: Path | str, model: Dynamics, dataset: Dataset) -> str:
     """Give `model` the weights and the conditioning of the bundle `start`, and return the hash of its weights."""
-    found, bundle = load_dynamics(start)
-    bundle.check_encoder(dataset.info.encoder_fingerprint, dataset.info.encoder_name)
+    found, bundle = load_dynamics_for(dataset, start)
     if found.config != model.config or found.conditioning.config != model.conditioning.config:
         raise VjepaError(f"{start} is a model of other sizes or states than this training's; give the same settings")
     model.load_state_dict(found.state_dict())

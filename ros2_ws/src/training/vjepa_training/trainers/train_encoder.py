@@ -26,10 +26,10 @@ from vjepa_perception.weights import place_weights
 from vjepa_training.data.dataset import Dataset
 from vjepa_training.data.split import split_episodes
 from vjepa_training.trainers.clip_sampler import ClipSampler
-from vjepa_training.trainers.configs import EncoderTraining
+from vjepa_training.trainers.configs import EncoderTraining, Job
 from vjepa_training.trainers.encoder_objectives import Clips, JointEmbedding, MaskedPrediction
 from vjepa_training.trainers.optimiser import adamw
-from vjepa_training.trainers.training_run import OnStep, Trainer, TrainingRun, drawn, figures_table, fit, identity_of
+from vjepa_training.trainers.training_run import Trainer, drawn, figures_table, fit, identity_of
 
 STATISTICS_BATCHES, VALIDATION_BATCHES = 16, 8
 LEAST_RANK = 4.0
@@ -40,23 +40,13 @@ class CollapseError(VjepaError):
     """The latents have collapsed: nearly all of their variance lies in a few directions."""
 
 
-def train_encoder(
-    datasets: Sequence[Dataset],
-    training: EncoderTraining,
-    out: Path | str,
-    work: Path | str,
-    command: str,
-    on_step: OnStep | None = None,
-) -> Path:
-    """Train an encoder and write its bundle into the folder `out`; return that folder.
+def train_encoder(datasets: Sequence[Dataset], training: EncoderTraining, job: Job) -> Path:
+    """Train an encoder and write its bundle; return the bundle's folder.
 
     Args:
         datasets: which kept their frames.
         training: how.
-        out: folder of the bundle; written at the end, and at every checkpoint.
-        work: folder of the checkpoint and of TensorBoard's events; a run found there goes on.
-        command: that the model card names.
-        on_step: called now and then with the steps done, those there are, and the latest figures.
+        job: where the bundle and the run's files go, and who is told.
 
     Raises:
         CollapseError: the latents collapsed.
@@ -66,17 +56,16 @@ def train_encoder(
     torch.manual_seed(training.seed)
     numbers = (np.arange(len(dataset.episodes)) for dataset in datasets)
     held_out = [split_episodes(each, training.validation_share, training.seed)[1] for each in numbers]
-    bundle = _Bundle(Path(out), checkpoint, training, datasets, command)
+    bundle = _Bundle(Path(job.out), checkpoint, training, datasets, job.command)
     trainer = _EncoderTrainer(checkpoint, training, bundle, held_out)
-    identity = {
-        **asdict(training),
+    started_from = {
         "encoder": [checkpoint.model, _start(checkpoint) if training.finetune else ""],
         "data": [identity_of(dataset) for dataset in datasets],
         "held_out": [each.tolist() for each in held_out],
     }
-    fit(TrainingRun(work, identity, trainer.parts, training.device), trainer, training, training.steps, on_step)
+    fit(trainer, training, training.steps, job, started_from)
     trainer.after_checkpoint(training.steps, trainer.validate())
-    return Path(out)
+    return bundle.out
 
 
 class _EncoderTrainer(Trainer):

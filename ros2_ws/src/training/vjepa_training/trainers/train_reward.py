@@ -5,7 +5,6 @@ training sees them; the heads read states.
 """
 
 import math
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,55 +15,39 @@ from torch.nn import functional
 
 from vjepa_interfaces.bundle import encoder_in_card
 from vjepa_interfaces.errors import VjepaError
-from vjepa_planner.models.dynamics import load_dynamics
 from vjepa_planner.models.reward import OFFSET_UNIT, RewardConfig, RewardModel, load_reward, save_reward
 from vjepa_training.data.dataset import Dataset
 from vjepa_training.data.split import split_episodes
-from vjepa_training.data.transitions import Transitions, open_transitions
+from vjepa_training.data.transitions import Transitions, load_dynamics_for, open_transitions
 from vjepa_training.data.usable_columns import ACTION, VELOCITY, require_columns
-from vjepa_training.trainers.configs import RewardTraining
+from vjepa_training.trainers.configs import Job, RewardTraining
 from vjepa_training.trainers.optimiser import adamw
-from vjepa_training.trainers.training_run import OnStep, Trainer, TrainingRun, drawn, figures_table, fit, identity_of
+from vjepa_training.trainers.training_run import Trainer, drawn, figures_table, fit, identity_of, provenance
 
 VALIDATION_BATCH = 4096
 
 
 def train_reward(
-    dataset: Dataset,
-    dynamics: Path | str,
-    training: RewardTraining,
-    out: Path | str,
-    work: Path | str,
-    command: str,
-    on_step: OnStep | None = None,
-    start: Path | str = "",
+    dataset: Dataset, dynamics: Path | str, training: RewardTraining, job: Job, start: Path | str = ""
 ) -> dict[str, Any]:
-    """Train the heads, write their bundle into the folder `out` and return what its configuration says of them.
+    """Train the heads, write their bundle and return what its configuration says of them.
 
     Args:
         dataset: with latents and rewards, of the encoder that the dynamics model was trained on.
         dynamics: bundle of the dynamics model whose states the heads read.
         training: how.
-        out: folder of the bundle, written at the end.
-        work: folder of states, checkpoint and TensorBoard's events; a run found there goes on.
-        command: that the model card names.
-        on_step: called now and then with the steps done, those there are, and the latest figures.
+        job: where the bundle and the run's files go, and who is told.
         start: bundle of heads of the same sizes to go on from; empty for none.
 
     Raises:
         VjepaError: data without latents, rewards or, for a distance head, targets; or a checkpoint of another run.
     """
-    if dataset.info.latent_shape is None:
-        raise VjepaError(f"{dataset.folder} has no latents; encode it first: vjepa dataset encode")
-    model_of_states, bundle = load_dynamics(dynamics)
-    fingerprint = dataset.info.encoder_fingerprint
-    bundle.check_encoder(fingerprint, dataset.info.encoder_name)
-    bundle.check_arm(dataset.info.arm)
+    model_of_states, bundle = load_dynamics_for(dataset, dynamics)
     conditioning = model_of_states.conditioning
     require_columns(dataset, (ACTION, *((VELOCITY,) if conditioning.config.joint_state else ())), "train reward")
     repeat = model_of_states.config.action_repeat
     torch.manual_seed(training.seed)
-    data = open_transitions(dataset, conditioning, work)
+    data = open_transitions(dataset, conditioning, job.work)
     fitted, held = split_episodes(np.arange(len(dataset.episodes)), training.validation_share, training.seed)
     train, validation = (_labelled(data, episodes, repeat, training.distance) for episodes in (fitted, held))
     if not len(train) or not len(validation):
@@ -88,30 +71,26 @@ def train_reward(
     model.to(training.device)
     trainer = _RewardTrainer(model, data, train, validation, repeat, training)
     weights = bundle.weights_sha256
-    data_identity = {"data": identity_of(dataset), "held_out": held.tolist()}
-    identity = {**asdict(training), "dynamics": weights, "start": digest, **data_identity}
-    run = TrainingRun(work, identity, trainer.parts, training.device)
-    curve = fit(run, trainer, training, training.epochs * math.ceil(len(train) / training.batch_size), on_step)
+    identity = {"dynamics": weights, "start": digest, "data": identity_of(dataset), "held_out": held.tolist()}
+    steps = training.epochs * math.ceil(len(train) / training.batch_size)
+    curve = fit(trainer, training, steps, job, identity)
     figures = trainer.validate()
     facts = {
-        "encoder": dataset.info.encoder_name,
-        "encoder_fingerprint": fingerprint,
+        **provenance(dataset, training, job.command),
+        "encoder_fingerprint": dataset.info.encoder_fingerprint,
         "dynamics_sha256": weights,
-        "dataset": list(dataset.info.sources),
-        "training": asdict(training),
-        "command": command,
         "frames": len(train),
         "rewarded": float(np.mean(trainer.rewards(train) > 0)),
         "figures": figures,
     }
     card = (
-        f"# {Path(out).name}\n\nReward{' and distance' if training.distance else ''} heads on the states of the "
+        f"# {Path(job.out).name}\n\nReward{' and distance' if training.distance else ''} heads on the states of the "
         f"dynamics model `{weights[:16]}`, which are made of latents of encoder "
-        f"{encoder_in_card(dataset.info.encoder_name, fingerprint)}.\n\n    {command}\n\n"
+        f"{encoder_in_card(dataset.info.encoder_name, dataset.info.encoder_fingerprint)}.\n\n    {job.command}\n\n"
         f"Trained on {len(train)} frames. On episodes kept for validation (reward: mean squared error; distance: root "
         f"mean square error, m):\n\n{figures_table(figures)}"
     )
-    save_reward(out, model, conditioning.config, facts, card)
+    save_reward(job.out, model, conditioning.config, facts, card)
     return facts | {"curve": curve, "validation": figures["loss"]}
 
 

@@ -27,8 +27,8 @@ from vjepa_planner.models.dynamics import load_dynamics
 from vjepa_planner.models.novelty import copy_novelty
 from vjepa_training.envs.gym_env import ConditionedStates, ReacherLatents
 from vjepa_training.envs.vec_env import SideBySide
-from vjepa_training.trainers.configs import SacTraining
-from vjepa_training.trainers.training_run import OnStep, Stateful, TrainingRun, require_finite
+from vjepa_training.trainers.configs import Job, OnStep, SacTraining
+from vjepa_training.trainers.training_run import Stateful, TrainingRun, require_finite
 
 RECENT_EPISODES = 100
 """Episodes whose mean return is reported."""
@@ -38,16 +38,9 @@ SHOWN = ("return", "ent_coef", "critic_loss")
 
 
 def train_sac(
-    encoder: Encoder,
-    sim: SimConfig,
-    dynamics: Path | str,
-    training: SacTraining,
-    out: Path | str,
-    work: Path | str,
-    command: str,
-    on_step: OnStep | None = None,
+    encoder: Encoder, sim: SimConfig, dynamics: Path | str, training: SacTraining, job: Job
 ) -> dict[str, Any]:
-    """Train an actor, write its bundle into the folder `out` and return what its configuration says of it.
+    """Train an actor, write its bundle and return what its configuration says of it.
 
     A run that was killed goes on from its checkpoint, networks, optimisers and transitions alike, but not to the bit:
     the episodes that ran are lost, and what is drawn at random is drawn anew.
@@ -57,10 +50,7 @@ def train_sac(
         sim: the simulation; its seed and the length of its episodes are the training's.
         dynamics: bundle of the dynamics model whose conditioning makes them; nothing is predicted with it.
         training: how.
-        out: folder of the bundle, written at the end.
-        work: folder of checkpoint and TensorBoard's events; a run found there goes on.
-        command: that the model card names.
-        on_step: called now and then with the steps done, those there are, and the latest figures.
+        job: where the bundle and the run's files go, and who is told.
 
     Raises:
         VjepaError: dynamics of another encoder or arm, or a checkpoint of another run.
@@ -78,16 +68,16 @@ def train_sac(
         sac = _soft_actor_critic(environments, training)
         weights = {"dynamics_sha256": bundle.weights_sha256}
         parts: dict[str, Stateful] = {"networks": _Networks(sac), "replay": _Replay(sac)}
-        run = TrainingRun(work, {**settings, **weights}, parts, "cpu")
+        run = TrainingRun(job.work, {**settings, **weights}, parts, "cpu")
         done, beside = run.resume()
         if done:
-            if on_step and done < training.steps:
-                on_step(done, training.steps, {})
+            if job.on_step and done < training.steps:
+                job.on_step(done, training.steps, {})
             sac.num_timesteps = done // training.action_repeat  # It counts actions.
             sac.set_random_seed(training.seed + done)
             environments.next_seed = sim.seed + beside["episodes"]
         with run.events(done) as log:
-            progress = _Progress(run, training, log, environments, beside.get("curve", []), on_step)
+            progress = _Progress(run, training, log, environments, beside.get("curve", []), job.on_step)
             if done < training.steps:
                 left = math.ceil((training.steps - done) / training.action_repeat)
                 sac.learn(left, progress, log_interval=sys.maxsize, reset_num_timesteps=False)
@@ -100,13 +90,13 @@ def train_sac(
         "arm": arm_record(arm),
         "control_period_s": control_period_s,
         "training": settings,
-        "command": command,
+        "command": job.command,
         **weights,
         "figures": {"return": curve[-1][1]} if curve else {},
     }
     actor = exported(sac, conditioning)
-    save_actor(out, actor, encoder.fingerprint, _card(Path(out).name, encoder.fingerprint, facts), facts)
-    copy_novelty(bundle, out)
+    save_actor(job.out, actor, encoder.fingerprint, _card(Path(job.out).name, encoder.fingerprint, facts), facts)
+    copy_novelty(bundle, job.out)
     return facts | {"curve": {"return": curve}}
 
 

@@ -7,6 +7,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,18 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vjepa_interfaces.bundle import arm_record
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.files import atomic_file
 from vjepa_interfaces.tables import markdown_table
 from vjepa_training.data.dataset import Dataset
+from vjepa_training.trainers.configs import Job, SteppedTraining, Training
 from vjepa_training.trainers.optimiser import set_cosine_rate
 
 CHECKPOINT_FILE = "checkpoint.pt"
 LARGEST_GRADIENT = 10.0
 """Norm that gradients are scaled down to where they are larger."""
-
-OnStep = Callable[[int, int, dict[str, float]], None]
-"""Takes the steps done, those there are, and the latest figures."""
 
 
 class Stateful(Protocol):
@@ -37,25 +37,6 @@ class Stateful(Protocol):
 
     def load_state_dict(self, state: Any, /) -> Any:
         """Take it back."""
-        ...
-
-
-class Schedule(Protocol):
-    """What `fit` reads of a trainer's settings."""
-
-    @property
-    def learning_rate(self) -> float:
-        """At its highest; it falls to 0 along a cosine."""
-        ...
-
-    @property
-    def seed(self) -> int:
-        """Of all that is drawn."""
-        ...
-
-    @property
-    def checkpoint_every(self) -> int:
-        """Steps."""
         ...
 
 
@@ -196,33 +177,33 @@ def figures_table(figures: Mapping[str, float]) -> str:
 
 
 def fit(
-    run: TrainingRun, trainer: Trainer, training: Schedule, steps: int, on_step: OnStep | None = None
+    trainer: Trainer, training: SteppedTraining, steps: int, job: Job, identity: Mapping[str, Any]
 ) -> dict[str, list[list[float]]]:
-    """Take the steps that are left of `run` and return the learning curve: `train` and `validation`, (step, loss) each.
+    """Take the steps that a run has left, and return the learning curve: `train` and `validation`, (step, loss) each.
 
     Args:
-        run: of the trainer's parts.
         trainer: what is trained.
-        training: highest learning rate, seed, and steps between checkpoints.
+        training: how.
         steps: in all.
-        on_step: called now and then with the steps done, those there are, and the latest figures; where a checkpoint is
-            gone on from at first without figures.
+        job: whose folder and `on_step`.
+        identity: what, beside `training`, must be the same for a run to go on, as JSON has it.
 
     Raises:
         VjepaError: a figure is not a number any more, or the checkpoint is of another run.
     """
+    run = TrainingRun(job.work, {**asdict(training), **identity}, trainer.parts, training.device)
     parameters = [parameter for group in trainer.optimiser.param_groups for parameter in group["params"]]
     step, curve = run.resume()
     curve = curve or {"train": [], "validation": []}
     began, since = time.monotonic(), step
-    if 0 < step < steps and on_step:
-        on_step(step, steps, {})
+    if 0 < step < steps and job.on_step:
+        job.on_step(step, steps, {})
 
     def report(part: str, figures: dict[str, float], prefix: str = "") -> None:
         for name, value in figures.items():
             log.add_scalar(f"{part}/{name}", value, step)
-        if on_step:
-            on_step(step, steps, {f"{prefix}{name}": value for name, value in figures.items()})
+        if job.on_step:
+            job.on_step(step, steps, {f"{prefix}{name}": value for name, value in figures.items()})
 
     with run.events(step) as log:
         while step < steps:
@@ -257,6 +238,18 @@ def drawn(rows: np.ndarray, shape: int | tuple[int, ...], key: tuple[int, ...]) 
 def identity_of(dataset: Dataset) -> list[Any]:
     """Return what tells a dataset from another one in a training's identity: its rows, and how they came about."""
     return [len(dataset), hashlib.sha256(repr(dataset.info.sources).encode()).hexdigest()]
+
+
+def provenance(dataset: Dataset, training: Training, command: str) -> dict[str, Any]:
+    """Return what the configuration of a bundle has of its training: data, settings and command."""
+    return {
+        "encoder": dataset.info.encoder_name,
+        "arm": arm_record(dataset.info.arm),
+        "control_period_s": dataset.info.control_period_s,
+        "dataset": list(dataset.info.sources),
+        "training": asdict(training),
+        "command": command,
+    }
 
 
 def require_finite(figures: Mapping[str, float], step: int) -> None:

@@ -28,6 +28,7 @@ from vjepa_training.trainers.configs import (
     DreamerTraining,
     DynamicsTraining,
     EncoderTraining,
+    Job,
     RewardTraining,
     SacTraining,
     dreamer_preset,
@@ -217,7 +218,7 @@ def encoder_command(arguments: EncoderCommand) -> int:
             _show(bar, step, steps, figures, 3)
 
         datasets = [Dataset(folder) for folder in arguments.data]
-        train_encoder(datasets, training, arguments.out, arguments.work_folder, _command(), on_step)
+        train_encoder(datasets, training, Job(arguments.out, arguments.work_folder, _command(), on_step))
     print(
         f"encoder written to {arguments.out}; its training can be looked at with: tensorboard --logdir "
         f"{arguments.work_folder}"
@@ -272,9 +273,8 @@ def dynamics_command(arguments: DynamicsCommand) -> int:
 
     training = as_base(DynamicsTraining, arguments)
 
-    def train(out: str, work: Path, on_step: Callable[..., None]) -> dict[str, Any]:
-        start = find_bundle(arguments.start)
-        return train_dynamics(Dataset(arguments.data), training, out, work, _command(), on_step, start)
+    def train(job: Job) -> dict[str, Any]:
+        return train_dynamics(Dataset(arguments.data), training, job, find_bundle(arguments.start))
 
     return _trained(arguments, train, arguments.picture)
 
@@ -292,9 +292,8 @@ def reward_command(arguments: RewardCommand) -> int:
         print(f"{dataset.info.task} is not about reaching a target: the reward head alone is trained", flush=True)
     training = dataclasses.replace(as_base(RewardTraining, arguments), distance=reaches and arguments.distance)
 
-    def train(out: str, work: Path, on_step: Callable[..., None]) -> dict[str, Any]:
-        dynamics, start = find_bundle(arguments.dynamics), find_bundle(arguments.start)
-        return train_reward(dataset, dynamics, training, out, work, _command(), on_step, start)
+    def train(job: Job) -> dict[str, Any]:
+        return train_reward(dataset, find_bundle(arguments.dynamics), training, job, find_bundle(arguments.start))
 
     return _trained(arguments, train, arguments.picture)
 
@@ -307,12 +306,9 @@ def dreamer_command(arguments: DreamerCommand) -> int:
 
     training = as_base(DreamerTraining, arguments)
 
-    def train(out: str, work: Path, on_step: Callable[..., None]) -> dict[str, Any]:
+    def train(job: Job) -> dict[str, Any]:
         parts = {name: find_bundle(getattr(arguments, name)) for name in ("dynamics", "reward", "policy", "start")}
-        dataset = Dataset(arguments.data)
-        return train_dreamer(
-            dataset, training=training, out=out, work=work, command=_command(), on_step=on_step, **parts
-        )
+        return train_dreamer(Dataset(arguments.data), training=training, job=job, **parts)
 
     return _trained(arguments, train, arguments.picture)
 
@@ -334,8 +330,8 @@ def sac_command(arguments: SacCommand) -> int:
     sim = sim_config(parameters["sim_bridge"], episode_steps=training.episode_steps)
     encoder = load_encoder(encoder_config(parameters["vjepa_perception"], threads=0))
 
-    def train(out: str, work: Path, on_step: Callable[..., None]) -> dict[str, Any]:
-        return train_sac(encoder, sim, find_bundle(arguments.dynamics), training, out, work, _command(), on_step)
+    def train(job: Job) -> dict[str, Any]:
+        return train_sac(encoder, sim, find_bundle(arguments.dynamics), training, job)
 
     return _trained(arguments, train)
 
@@ -389,7 +385,7 @@ ACTIONS = {
 }
 
 
-def _trained(arguments: OutcomeWithFacts, train: Callable[..., dict[str, Any]], picture: str | None = None) -> int:
+def _trained(arguments: OutcomeWithFacts, train: Callable[[Job], dict[str, Any]], picture: str | None = None) -> int:
     """Run `train` with a progress bar, and write what it returns where it is asked for."""
     from vjepa_bringup.graph import versions
 
@@ -402,7 +398,7 @@ def _trained(arguments: OutcomeWithFacts, train: Callable[..., dict[str, Any]], 
         def on_step(step: int, steps: int, figures: dict[str, float]) -> None:
             _show(bar, step, steps, figures, 4)
 
-        facts = train(arguments.out, work, on_step)
+        facts = train(Job(arguments.out, work, _command(), on_step))
     print(f"written to {arguments.out}; its training can be looked at with: tensorboard --logdir {work}")
     for entry in facts.get("open_loop", ()):
         print(open_loop_line(entry))
