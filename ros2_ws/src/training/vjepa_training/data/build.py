@@ -57,6 +57,7 @@ PIECE_BYTES = 2**24
 COLUMN_OF = {"velocity": "observation.joint_velocity", "effort": "action"}
 GAP_PERIODS = 1.5
 """A frame further than so many control periods behind the one before is not its next control step."""
+_NOWHERE = np.full(3, np.nan)
 
 
 @dataclass
@@ -200,38 +201,19 @@ def describe(bags: list[Bag], config: BuildConfig, encoder: Encoder | None) -> D
     """
     if encoder is None and not config.frames:
         raise VjepaError("neither latents nor frames are kept; keep one of them or both")
-    tasks = {bag.about["task"] for bag in bags if bag.about.get("task")}
-    if not config.task and len(tasks) > 1:
-        raise VjepaError(f"the bags are of the tasks {', '.join(sorted(tasks))}; build a dataset of each")
-    task = config.task or "".join(tasks)
+    task = _task(bags, config)
     arm = arm_of(task) if task else {}
-    usable = max((bag for bag in bags if {IMAGE, JOINT_STATES} <= bag.present), key=_frame_count, default=None)
-    if usable is None:
-        raise VjepaError(
-            f"no bag has messages on both {config.names[IMAGE]} and {config.names[JOINT_STATES]}; "
-            f"say with --namespace or --topics how these topics are called{_listed(_union(bags))}"
-        )
+    bag = _usable_bag(bags, config)
     effort_limit = config.effort_limit or arm.get("effort_limit")
     if effort_limit is None:
-        raise VjepaError(f"{usable.path} does not say of which task it is; give --task, or --effort-limit in N·m")
-    faults = Counter(usable.faults)
-    joints = config.joint_names or tuple(arm.get("joint_names", ())) or usable.joint_names(faults)
-    if not joints:
-        listed = _listed(faults)
-        raise VjepaError(f"{usable.path}: no joint state names a joint; name those of the arm with --joints{listed}")
-    faults = Counter(usable.faults)
-    frames = usable.frames(round(config.joint_state_max_age_s * 1e9), faults, joints, config.derive_velocity)
-    head = [_Head.of(frame) for frame in islice(frames, HEAD_FRAMES)]
-    frames.close()
-    if not head:
-        raise VjepaError(f"{usable.path}: no frame could be read{_listed(faults)}")
-    if not arm and not any(frame.is_joined for frame in head) and len(head) < HEAD_FRAMES:
-        raise VjepaError(f"{usable.path}: none of its {len(head)} frames has a joint state{_listed(faults)}")
-    image_shape = _image_shape(head, usable)
+        raise VjepaError(f"{bag.path} does not say of which task it is; give --task, or --effort-limit in N·m")
+    joints = config.joint_names or tuple(arm.get("joint_names", ())) or _joint_names(bag)
+    head = _head(bag, config, joints, is_arm_known=bool(arm))
+    image_shape = _image_shape(head, bag)
     return DatasetInfo(
         joint_names=joints,
         effort_limit=float(effort_limit),
-        control_period_ns=_control_period_ns(head, config.control_period_s or arm.get("control_period_s"), usable),
+        control_period_ns=_control_period_ns(head, config.control_period_s or arm.get("control_period_s"), bag),
         latent_shape=tuple(encoder.shape) if encoder else None,
         image_shape=image_shape if config.frames else None,
         encoder=encoder.info() if encoder else None,
@@ -407,39 +389,51 @@ class _BagReading:
 
     def _step(self, frame: Frame, rgb: np.ndarray) -> _Step | None:
         """Return what the frame's row says, or None, having counted why, where something is missing."""
-        if self._keep_frames and rgb.shape != self._info.image_shape:
-            self.report.faults[f"image of another size than {self._info.image_shape}"] += 1
-            return None
-        present = {TIMESTEP: frame.timestep, TARGET: frame.target, FINGERTIP: frame.fingertip}
-        missing = [name for name in self._needed if present[name] is None]
         joints = frame.joint_state
-        if joints is None or missing:
-            self.report.faults[f"frame without {JOINT_STATES if joints is None else missing[0]}"] += 1
+        fault = self._fault(frame, rgb)
+        if fault or joints is None:
+            self.report.faults[fault] += 1
             return None
-        self._commands += frame.command is not None
-        command = self._by_joint(frame.command.name, frame.command.effort) if frame.command is not None else None
-        if frame.command is not None and command is None:
-            self.report.faults[f"{JOINT_COMMAND} without an effort of each joint"] += 1
-        if command is not None and not np.isfinite(command).all():
-            self.report.faults[f"{JOINT_COMMAND} that is not finite: NaN in command"] += 1
-            command = None
-        for what in ("velocity", "effort"):
-            if not np.isfinite(getattr(joints, what)).all():
-                self.report.faults[f"row without {what} of each joint: NaN in {COLUMN_OF[what]}"] += 1
-        nowhere = np.full(3, np.nan)
         timestep = frame.timestep or Timestep(np.nan, np.nan, -1)
         if REWARD in self._bag.present:
             timestep = timestep._replace(reward=self._reward(frame))
         return _Step(
             stamp_ns=frame.stamp_ns,
             position=joints.position,
-            velocity=_finite(joints.velocity),
-            effort=_finite(joints.effort),
-            command=self._unknown if command is None else command,
-            target=nowhere if frame.target is None else frame.target,
-            fingertip=nowhere if frame.fingertip is None else frame.fingertip,
+            velocity=self._finite("velocity", joints.velocity),
+            effort=self._finite("effort", joints.effort),
+            command=self._command(frame),
+            target=_NOWHERE if frame.target is None else frame.target,
+            fingertip=_NOWHERE if frame.fingertip is None else frame.fingertip,
             timestep=timestep,
         )
+
+    def _fault(self, frame: Frame, rgb: np.ndarray) -> str:
+        """Return why a frame gives no row; empty where it gives one."""
+        if self._keep_frames and rgb.shape != self._info.image_shape:
+            return f"image of another size than {self._info.image_shape}"
+        parts = {TIMESTEP: frame.timestep, TARGET: frame.target, FINGERTIP: frame.fingertip}
+        found = {JOINT_STATES: frame.joint_state, **{name: parts[name] for name in self._needed}}
+        return next((f"frame without {name}" for name, part in found.items() if part is None), "")
+
+    def _finite(self, name: str, values: np.ndarray) -> np.ndarray:
+        """Return the velocities or efforts of a joint state, NaN, which is counted, where they are not finite."""
+        if not np.isfinite(values).all():
+            self.report.faults[f"row without {name} of each joint: NaN in {COLUMN_OF[name]}"] += 1
+        return np.where(np.isfinite(values), values, np.nan)
+
+    def _command(self, frame: Frame) -> np.ndarray:
+        """Return the efforts commanded, (n,) N·m in the dataset's order of joints; NaN where they are not known."""
+        if frame.command is None:
+            return self._unknown
+        self._commands += 1
+        command = self._by_joint(frame.command.name, frame.command.effort)
+        if command is None:
+            self.report.faults[f"{JOINT_COMMAND} without an effort of each joint"] += 1
+        elif not np.isfinite(command).all():
+            self.report.faults[f"{JOINT_COMMAND} that is not finite: NaN in command"] += 1
+            command = None
+        return self._unknown if command is None else command
 
     def _reward(self, frame: Frame) -> float:
         """Return the reward of a frame, or NaN, having counted why, where it has none that is finite."""
@@ -457,9 +451,33 @@ class _BagReading:
         return np.array([known[name] for name in self._info.joint_names], np.float64)
 
 
-def _finite(values: np.ndarray) -> np.ndarray:
-    """Return `values` with NaN for what is infinite."""
-    return np.where(np.isfinite(values), values, np.nan)
+def _task(bags: list[Bag], config: BuildConfig) -> str:
+    """Return the task that is asked for or that the bags are of; empty where neither is known."""
+    tasks = {bag.about["task"] for bag in bags if bag.about.get("task")}
+    if not config.task and len(tasks) > 1:
+        raise VjepaError(f"the bags are of the tasks {', '.join(sorted(tasks))}; build a dataset of each")
+    return config.task or "".join(tasks)
+
+
+def _usable_bag(bags: list[Bag], config: BuildConfig) -> Bag:
+    """Return the bag with the most frames of those that have frames and joint states."""
+    usable = [bag for bag in bags if {IMAGE, JOINT_STATES} <= bag.present]
+    if not usable:
+        raise VjepaError(
+            f"no bag has messages on both {config.names[IMAGE]} and {config.names[JOINT_STATES]}; "
+            f"say with --namespace or --topics how these topics are called{_listed(_union(bags))}"
+        )
+    return max(usable, key=lambda bag: bag.frame_count)
+
+
+def _joint_names(bag: Bag) -> tuple[str, ...]:
+    """Return the joints that the joint states of a bag name."""
+    faults = Counter(bag.faults)
+    joints = bag.joint_names(faults)
+    if not joints:
+        listed = _listed(faults)
+        raise VjepaError(f"{bag.path}: no joint state names a joint; name those of the arm with --joints{listed}")
+    return joints
 
 
 def _union(bags: list[Bag]) -> Counter[str]:
@@ -524,16 +542,25 @@ class _Head(NamedTuple):
         return cls(frame.stamp_ns, frame.joint_state is not None, shape, problem)
 
 
+def _head(bag: Bag, config: BuildConfig, joints: tuple[str, ...], is_arm_known: bool) -> list[_Head]:
+    """Return what the first frames of a bag tell; of an unknown arm one of them must have a joint state."""
+    faults = Counter(bag.faults)
+    frames = bag.frames(round(config.joint_state_max_age_s * 1e9), faults, joints, config.derive_velocity)
+    head = [_Head.of(frame) for frame in islice(frames, HEAD_FRAMES)]
+    frames.close()
+    if not head:
+        raise VjepaError(f"{bag.path}: no frame could be read{_listed(faults)}")
+    if not is_arm_known and not any(frame.is_joined for frame in head) and len(head) < HEAD_FRAMES:
+        raise VjepaError(f"{bag.path}: none of its {len(head)} frames has a joint state{_listed(faults)}")
+    return head
+
+
 def _image_shape(head: list[_Head], bag: Bag) -> tuple[int, int, int]:
     """Return the shape that most of the first frames have; of two that are as many, the first."""
     shapes = Counter(frame.shape for frame in head if frame.shape is not None)
     if shapes:
         return shapes.most_common(1)[0][0]
     raise VjepaError(f"{bag.path}: none of the first {len(head)} frames can be decoded: {head[-1].problem}")
-
-
-def _frame_count(bag: Bag) -> int:
-    return bag.frame_count
 
 
 def _control_period_ns(head: list[_Head], known_s: float | None, bag: Bag) -> int:
