@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vjepa_bringup.graph import versions
-from vjepa_cli.result_files import write_json
+from vjepa_cli.result_files import write_result
 from vjepa_interfaces.json_text import read_json
 from vjepa_training.evaluation.bootstrap import bootstrap_interval
 
@@ -73,7 +73,7 @@ def record(name: str, figures: Sequence[Figure], command: str, seeds: Sequence[i
 def write_record(folder: Path, content: dict[str, Any]) -> Path:
     """Write a record into `folder` and return its file."""
     path = folder / f"{FILE_PREFIX}{content['benchmark']}.json"
-    write_json(str(path), content)
+    write_result(str(path), content)
     return path
 
 

@@ -18,7 +18,7 @@ from six_joints import JOINTS, LIMITS, NEAR, POSES, SECONDS, Demonstrator, dista
 from sim_bridge.arm_stand_in import ArmStandIn, ArmStandInParameters, JointReading
 from sim_bridge.gl import choose_gl_backend
 from vjepa_bringup.graph import versions
-from vjepa_cli.result_files import write_json
+from vjepa_cli.result_files import write_result
 from vjepa_interfaces.bundle import find_bundle, read_bundle
 from vjepa_interfaces.errors import VjepaError
 from vjepa_perception.clip import ClipBuffer
@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.json:
         command = " ".join(["./vjepa --exec python examples/six_joints_drive.py", *(argv or sys.argv[1:])])
         content = {"near_m": NEAR, "seconds": arguments.seconds, "seeds": list(seeds), "encoder": arguments.encoder}
-        write_json(arguments.json, content | {"driven": found, "command": command, "versions": versions()})
+        write_result(arguments.json, content | {"driven": found, "command": command, "versions": versions()})
 
 
 if __name__ == "__main__":

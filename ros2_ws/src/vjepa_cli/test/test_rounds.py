@@ -15,7 +15,7 @@ from vjepa_cli.cli import main, parse
 from vjepa_cli.experiments import steps
 from vjepa_cli.experiments.rounds import ROUND_SEEDS
 from vjepa_cli.experiments.warm_start import training_options, warm_start
-from vjepa_cli.result_files import write_json
+from vjepa_cli.result_files import write_result
 from vjepa_interfaces.bundle import Bundle, write_bundle
 from vjepa_interfaces.errors import VjepaError
 from vjepa_training.data.dataset import LATENT, Dataset, DatasetInfo, EpisodeWriter, finish_dataset
@@ -88,7 +88,7 @@ class Commands:
         bag = Path(parsed.record) / f"bag-{len(self.ran)}"
         bag.mkdir(parents=True)
         (bag / "seed").write_text(f"{parsed.seed} {parsed.episodes}")
-        write_json(parsed.json, {})
+        write_result(parsed.json, {})
 
     def _build_command(self, parsed) -> None:
         (bag,) = map(Path, parsed.bags)
@@ -99,7 +99,7 @@ class Commands:
         bag = Path("bags-of-the-stack") / f"bag-{len(self.ran)}"
         bag.mkdir(parents=True)
         (bag / "seed").write_text(f"0 {parsed.episodes}")
-        write_json(parsed.json, {"bag": str(bag), "episodes": parsed.episodes, "namespace": "left"})
+        write_result(parsed.json, {"bag": str(bag), "episodes": parsed.episodes, "namespace": "left"})
 
     def _planner_set(self, parsed) -> None:
         self.swapped_in.append(options_in(Path(parsed.params_file))["cem.dynamics"])
@@ -121,7 +121,7 @@ class Commands:
         bundle = options_in(Path(parsed.params_file))["cem.dynamics" if parsed.planner == "cem" else "dreamer.bundle"]
         returns = self.returns[bundle]
         result = {"returns": returns, "mean_return": float(np.mean(returns)), "interval_95": [0.0, 1.0]}
-        write_json(parsed.json, {**result, "seed": parsed.seed, "episodes": parsed.episodes})
+        write_result(parsed.json, {**result, "seed": parsed.seed, "episodes": parsed.episodes})
 
     @property
     def names(self) -> list[str]:

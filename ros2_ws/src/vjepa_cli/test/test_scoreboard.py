@@ -14,7 +14,7 @@ import pytest
 
 from sim_bridge.score import Episode
 from vjepa_cli.cli import parse
-from vjepa_cli.result_files import require_writable, write_json
+from vjepa_cli.result_files import require_writable, write_result
 from vjepa_cli.scoreboard import result_json, scoreboard
 from vjepa_interfaces.errors import VjepaError
 from vjepa_training.evaluation.score import PROTOCOLS, summarise
@@ -67,14 +67,14 @@ def test_the_scoreboard_shows_how_much_the_action_changes_at_rest():
 
 def test_a_result_is_read_as_it_was_written(tmp_path):
     written = result(loop={"frames": 402.0})
-    write_json(str(tmp_path / "result.json"), written)
+    write_result(str(tmp_path / "result.json"), written)
     assert strictly((tmp_path / "result.json").read_text()) == written
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
 
 
 def test_what_is_not_a_number_is_written_as_null(tmp_path):
     written = result(episodes=[], latency=(NAN, math.inf), loop={"rates": [NAN, 1.0], "age": (-math.inf,)})
-    write_json(str(tmp_path / "result.json"), written)
+    write_result(str(tmp_path / "result.json"), written)
     read = strictly((tmp_path / "result.json").read_text())
     assert read["latency_ms"] == {"p50": None, "p99": None}
     assert read["loop"] == {"rates": [None, 1.0], "age": [None]}
@@ -84,10 +84,10 @@ def test_what_is_not_a_number_is_written_as_null(tmp_path):
 
 def test_a_result_that_cannot_be_written_leaves_the_one_before_it(tmp_path):
     file = tmp_path / "result.json"
-    write_json(str(file), result())
+    write_result(str(file), result())
     before = file.read_text()
     with pytest.raises(TypeError):
-        write_json(str(file), {"planner": object()})
+        write_result(str(file), {"planner": object()})
     assert file.read_text() == before
     assert list(tmp_path.iterdir()) == [file]
 
@@ -98,7 +98,7 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
     read: list[str] = []
     reader = threading.Thread(target=lambda: read.append(pipe.read_text()), daemon=True)
     reader.start()
-    write_json(str(pipe), result())
+    write_result(str(pipe), result())
     reader.join(10)
     assert strictly(read[0])["planner"] == "expert"
     assert stat.S_ISFIFO(pipe.stat().st_mode)
@@ -107,7 +107,7 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
 def test_a_link_stays_one(tmp_path):
     (tmp_path / "link.json").symlink_to(tmp_path / "real.json")
     for planner in ("expert", "random"):
-        write_json(str(tmp_path / "link.json"), {"planner": planner})
+        write_result(str(tmp_path / "link.json"), {"planner": planner})
         assert (tmp_path / "link.json").is_symlink()
         assert strictly((tmp_path / "real.json").read_text()) == {"planner": planner}
 

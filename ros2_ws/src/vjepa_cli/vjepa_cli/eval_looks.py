@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from vjepa_cli.result_files import write_json
+from vjepa_cli.result_files import write_result
 from vjepa_cli.scoreboard import with_interval
 from vjepa_interfaces.tables import text_table
 from vjepa_training.evaluation.comparison import SAME, compare
@@ -48,7 +48,7 @@ def measure_looks(names: Sequence[str], measures: Sequence[Callable[[], Result]]
             "wall_s": time.monotonic() - started,
             **({"interrupted": True, "asked": len(names)} if interrupted else {}),
         }
-        write_json(file, content)
+        write_result(file, content)
     if interrupted:
         raise KeyboardInterrupt
     return 0

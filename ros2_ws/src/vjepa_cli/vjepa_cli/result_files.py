@@ -26,7 +26,7 @@ def require_writable(path: str) -> None:
         raise VjepaError(f"cannot write {path}: {reason}; choose another file")
 
 
-def write_json(path: str, result: dict[str, Any]) -> None:
+def write_result(path: str, result: dict[str, Any]) -> None:
     """Write a result whole or not at all; values that are not finite, which JSON lacks, become null."""
     write_atomically(path, json.dumps(_without_nan(result), indent=1, allow_nan=False) + "\n")
 

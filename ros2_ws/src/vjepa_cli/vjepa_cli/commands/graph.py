@@ -23,7 +23,7 @@ from vjepa_bringup.interrupts import interruptible
 from vjepa_bringup.monitor import Monitor
 from vjepa_cli import arguments as types
 from vjepa_cli.command_line import Action, option, parsed_by
-from vjepa_cli.result_files import require_writable, write_json
+from vjepa_cli.result_files import require_writable, write_result
 from vjepa_interfaces.bundle import find_bundle
 from vjepa_interfaces.environment import environment_of
 from vjepa_interfaces.errors import VjepaError
@@ -236,7 +236,7 @@ def record_command(arguments: RecordCommand) -> int:
             if not bag.is_dir():
                 raise VjepaError(f"{bag} is not seen from here; record from the folder in which the stack was started")
             episodes = sum(episode.done for episode in keeper.episodes[first:])
-            write_json(arguments.json, {"bag": str(bag), "episodes": episodes, "namespace": monitor.namespace})
+            write_result(arguments.json, {"bag": str(bag), "episodes": episodes, "namespace": monitor.namespace})
     return 0
 
 

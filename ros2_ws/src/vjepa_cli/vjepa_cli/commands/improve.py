@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from vjepa_cli import arguments as types
 from vjepa_cli.command_line import Action, option, parsed_by
 from vjepa_cli.experiments.round_settings import ROUND_SEEDS, RoundSettings
-from vjepa_cli.result_files import require_writable, write_json
+from vjepa_cli.result_files import require_writable, write_result
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.parameters import Range, as_base
 from vjepa_interfaces.tables import text_table
@@ -90,7 +90,7 @@ def improve_command(arguments: ImproveCommand) -> int:
             rounds.swap_in()
     print(table(rounds.done))
     if arguments.json:
-        write_json(arguments.json, {**rounds.content(), "command": shlex.join(["vjepa", *sys.argv[1:]])})
+        write_result(arguments.json, {**rounds.content(), "command": shlex.join(["vjepa", *sys.argv[1:]])})
     print(f"what was accepted last drives with: vjepa run --params-file {rounds.current}")
     return 0
 

@@ -11,7 +11,7 @@ from tyro.conf import Suppress
 
 from sim_bridge.looks import NOMINAL
 from vjepa_cli.command_line import Action, option
-from vjepa_cli.result_files import require_writable, write_json
+from vjepa_cli.result_files import require_writable, write_result
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.files import write_atomically
 from vjepa_interfaces.parameters import as_base
@@ -81,7 +81,7 @@ def probe_command(arguments: ProbeCommand) -> int:
     }
     print(table(result, intervals=False), *notes(result), sep="\n", flush=True)
     if arguments.json:
-        write_json(arguments.json, result)
+        write_result(arguments.json, result)
     if arguments.markdown:
         write_atomically(arguments.markdown, page(result))
     if arguments.picture:

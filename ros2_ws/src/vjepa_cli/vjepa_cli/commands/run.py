@@ -25,7 +25,7 @@ from vjepa_cli import arguments as types
 from vjepa_cli.command_line import Action, LogLevel, option, parsed_by
 from vjepa_cli.commands.camera import ViewOptions
 from vjepa_cli.eval_looks import measure_looks
-from vjepa_cli.result_files import require_writable, write_json
+from vjepa_cli.result_files import require_writable, write_result
 from vjepa_cli.scoreboard import result_json, scoreboard
 from vjepa_cli.screen import Screen
 from vjepa_interfaces.bundle import CONFIG_FILE, Bundle, read_bundle, shipped_bundles
@@ -439,7 +439,7 @@ def _periods(parameters: dict[str, dict[str, Any]], planner: str) -> dict[str, A
 def _report(arguments: RunCommand | EvalCommand, result: dict[str, Any]) -> int:
     print(scoreboard(result), flush=True)
     if arguments.json:
-        write_json(arguments.json, result)
+        write_result(arguments.json, result)
     if result.get("interrupted"):
         raise KeyboardInterrupt
     return 0

@@ -15,7 +15,7 @@ from tyro.conf import Suppress, UseAppendAction
 
 from vjepa_cli import arguments as types
 from vjepa_cli.command_line import Action, option, parsed_by, value_of
-from vjepa_cli.result_files import require_writable, write_json
+from vjepa_cli.result_files import require_writable, write_result
 from vjepa_cli.views.training_picture import draw_training
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.parameters import Range, as_base
@@ -261,7 +261,7 @@ def bc_command(arguments: BcCommand) -> int:
     print(f"policy written to {arguments.out}; on unseen episodes its mean squared error is {error}")
     if arguments.json:
         wall_s = time.monotonic() - started
-        write_json(arguments.json, {**facts, "curve": outcome.curve, "wall_s": wall_s, "versions": versions()})
+        write_result(arguments.json, {**facts, "curve": outcome.curve, "wall_s": wall_s, "versions": versions()})
     return 0
 
 
@@ -403,7 +403,7 @@ def _trained(arguments: OutcomeWithFacts, train: Callable[[Job], dict[str, Any]]
     for entry in facts.get("open_loop", ()):
         print(open_loop_line(entry))
     if arguments.json:
-        write_json(arguments.json, {**facts, "wall_s": time.monotonic() - started, "versions": versions()})
+        write_result(arguments.json, {**facts, "wall_s": time.monotonic() - started, "versions": versions()})
     if picture:
         draw_training(picture, facts)
     return 0

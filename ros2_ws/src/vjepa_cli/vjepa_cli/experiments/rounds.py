@@ -18,7 +18,7 @@ from vjepa_bringup.graph import versions
 from vjepa_cli.experiments.round_settings import PROCESS, ROS, ROUND_SEEDS, STACK, RoundSettings
 from vjepa_cli.experiments.steps import is_whole, take_step
 from vjepa_cli.experiments.warm_start import DREAMER, POLICY, WarmStart, training_options, weights_of
-from vjepa_cli.result_files import write_json
+from vjepa_cli.result_files import write_result
 from vjepa_interfaces.bundle import find_bundle, read_bundle
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.files import write_atomically
@@ -239,7 +239,7 @@ class Rounds:
 
     def _keep(self) -> None:
         """Write what is done, and the parameter file of the planner that was accepted last."""
-        write_json(str(self.folder / "rounds.json"), self.content())
+        write_result(str(self.folder / "rounds.json"), self.content())
         _write_parameters(self.current, self.start.parameter_file(self._bundles(self.incumbent)))
 
 
