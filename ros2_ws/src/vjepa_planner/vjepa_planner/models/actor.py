@@ -19,7 +19,7 @@ from torch.nn import functional
 from vjepa_interfaces.bundle import Bundle, read_bundle
 from vjepa_interfaces.errors import VjepaError
 from vjepa_planner.models.conditioning import Conditioning, ConditioningConfig
-from vjepa_planner.models.module_bundle import config_from, load_weights, require_sizes, save_module
+from vjepa_planner.models.module_bundle import config_from, load_module, require_sizes, save_module
 
 KIND = "actor"
 ARCHITECTURE = "actor-gaussian"
@@ -152,10 +152,7 @@ def load_actor(path: Path | str, device: str | torch.device = "cpu") -> tuple[Ac
     bundle.require("encoder_fingerprint", str)
     conditioning = config_from(bundle, ConditioningConfig, bundle.require("conditioning", dict))
     config = config_from(bundle, ActorConfig, bundle.config)
-    with torch.device("meta"):
-        actor = Actor(config, conditioning)
-    load_weights(bundle, actor)
-    return actor.eval().requires_grad_(False).to(device), bundle
+    return load_module(bundle, lambda: Actor(config, conditioning), device), bundle
 
 
 def _layers(inputs: int, hidden: int, outputs: int) -> nn.Sequential:

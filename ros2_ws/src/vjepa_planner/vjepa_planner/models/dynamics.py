@@ -18,7 +18,7 @@ from torch.nn import functional
 from vjepa_interfaces.bundle import Bundle, BundleError, read_bundle
 from vjepa_interfaces.errors import VjepaError
 from vjepa_planner.models.conditioning import Conditioning, ConditioningConfig
-from vjepa_planner.models.module_bundle import config_from, load_weights, require_sizes, save_module
+from vjepa_planner.models.module_bundle import config_from, load_module, require_sizes, save_module
 
 KIND = "dynamics"
 MLP, RESBLOCK = "dynamics-mlp", "dynamics-resblock"
@@ -233,12 +233,10 @@ def load_dynamics(path: Path | str, device: str | torch.device = "cpu") -> tuple
     bundle.require("encoder_fingerprint", str)
     conditioning = config_from(bundle, ConditioningConfig, bundle.require("conditioning", dict))
     config = config_from(bundle, DynamicsConfig, bundle.config)
-    with torch.device("meta"):
-        model = Dynamics(config, conditioning)
-    load_weights(bundle, model)
+    model = load_module(bundle, lambda: Dynamics(config, conditioning), device)
     if not bool((model.delta_scale > 0).all()):
         raise BundleError(f"{bundle.weights}: tensor 'delta_scale' has values that are not above 0")
-    return model.eval().requires_grad_(False).to(device), bundle
+    return model, bundle
 
 
 def preset(name: str, **changes: Any) -> DynamicsConfig:

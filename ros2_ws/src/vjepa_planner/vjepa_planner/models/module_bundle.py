@@ -1,8 +1,8 @@
 """Networks as bundles: writing one, and reading one back without trusting a byte of it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from vjepa_interfaces.bundle import WEIGHTS_FILE, Bundle, BundleError, write_bundle
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.files import write_atomically
+
+_Module = TypeVar("_Module", bound=nn.Module)
 
 MAX_SIZE = 1_000_000
 """Largest size accepted for any one dimension in a bundle's configuration."""
@@ -40,15 +42,20 @@ def save_module(
     return write_bundle(path, {**config, **provenance}, card)
 
 
-def load_weights(bundle: Bundle, module: nn.Module) -> None:
-    """Give `module`, made on the meta device, the tensors of `bundle`, which must be its own in name, shape and type.
+def load_module(bundle: Bundle, make: Callable[[], _Module], device: str | torch.device) -> _Module:
+    """Return what `make` makes with the tensors of `bundle`, in evaluation mode, on `device`.
+
+    Nothing is allocated before the tensors are known to be the module's own in name, shape and type.
 
     Raises:
         BundleError: no weights, others than the bundle was written with, or weights that are not those of `module` or
             not finite; the tensor is named.
     """
     bundle.check_weights()
+    with torch.device("meta"):
+        module = make()
     module.load_state_dict(_read_tensors(bundle.weights, module.state_dict()), assign=True)
+    return module.eval().requires_grad_(False).to(device)
 
 
 def require_sizes(name: str, values: Any, least: int) -> None:

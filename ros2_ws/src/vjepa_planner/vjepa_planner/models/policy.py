@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vjepa_interfaces.bundle import Bundle, BundleError
 from vjepa_interfaces.errors import VjepaError
-from vjepa_planner.models.module_bundle import config_from, load_weights, require_sizes, save_module
+from vjepa_planner.models.module_bundle import config_from, load_module, require_sizes, save_module
 
 KIND = "policy"
 MLP, BOTTLENECK = "bc-mlp", "bc-bottleneck"
@@ -201,9 +201,7 @@ def load_policy(bundle: Bundle, device: str | torch.device = "cpu") -> Policy:
             f"{bundle.path} is a policy of architecture '{architecture}'; expected '{MLP}', or '{BOTTLENECK}' with a "
             f"'bottleneck' above 0 (it is {config.bottleneck})"
         )
-    with torch.device("meta"):
-        policy = Policy(config)
-    load_weights(bundle, policy)
+    policy = load_module(bundle, lambda: Policy(config), device)
     if not bool((policy.input_std > 0).all()):
         raise BundleError(f"{bundle.weights}: tensor 'input_std' has values that are not above 0")
-    return policy.eval().requires_grad_(False).to(device)
+    return policy

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vjepa_interfaces.bundle import Bundle, read_bundle
 from vjepa_interfaces.errors import VjepaError
 from vjepa_planner.models.conditioning import ConditioningConfig
-from vjepa_planner.models.module_bundle import config_from, load_weights, require_sizes, save_module
+from vjepa_planner.models.module_bundle import config_from, load_module, require_sizes, save_module
 
 KIND = "reward"
 ARCHITECTURE = "reward-mlp"
@@ -112,10 +112,7 @@ def load_reward(path: Path | str, device: str | torch.device = "cpu") -> tuple[R
     for name in ("encoder_fingerprint", "dynamics_sha256"):
         bundle.require(name, str)
     config = config_from(bundle, RewardConfig, bundle.config)
-    with torch.device("meta"):
-        model = RewardModel(config)
-    load_weights(bundle, model)
-    return model.eval().requires_grad_(False).to(device), bundle
+    return load_module(bundle, lambda: RewardModel(config), device), bundle
 
 
 def _head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
