@@ -50,7 +50,7 @@ def _episode(env: SimEnv, planner: Planner, seed: int, late: int) -> tuple[list[
         seen = Observation(step.stamp_ns, nothing, step.joint_position, step.joint_velocity, step.target)
         waiting.append(planner.plan(seen).action)
         actions.append(waiting.pop(0))
-        step = env.step(env.limits.to_effort(actions[-1]))
+        step = env.step(env.limits.effort_of(actions[-1]))
         rewards.append(step.reward)
     return rewards, actions
 

@@ -119,7 +119,7 @@ def _bare_collection(collector: Collector, episodes: int, encoder: Encoder | Non
             if encoder and clip:
                 clips.append(clip.push(step, encoder.preprocess(frame)))
             if step < EPISODE_STEPS:
-                env.step(env.limits.to_effort(rng.uniform(-1, 1, 2)))
+                env.step(env.limits.effort_of(rng.uniform(-1, 1, 2)))
         if encoder:
             encoder.encode(clips)
         spent += time.perf_counter() - began

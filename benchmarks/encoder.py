@@ -278,7 +278,7 @@ def _frames(setting: Setting, count: int, seed: int) -> list[Tensor]:
         frames = []
         for _ in range(count):
             frames.append(encoder.preprocess(env.render()))
-            env.step(env.limits.to_effort(rng.uniform(-1, 1, 2)))
+            env.step(env.limits.effort_of(rng.uniform(-1, 1, 2)))
     finally:
         env.close()
     return frames

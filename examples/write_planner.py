@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
     step, unseen = env.reset(0), np.zeros((1, 1), np.float32)  # It reads no latent, so none is made.
     for _ in range(given.steps):
         plan = planner.plan(Observation(step.stamp_ns, unseen, step.joint_position, step.joint_velocity))
-        step = env.step(env.limits.to_effort(plan.action))
+        step = env.step(env.limits.effort_of(plan.action))
     print("joints at", np.round(step.joint_position, 3), "rad, asked for", [given.shoulder, given.wrist])
 
 

@@ -133,10 +133,9 @@ class SimEnv:
         """Apply efforts for one control period and return the step they lead to.
 
         Args:
-            effort: (n,) N·m, in the order of `limits.joint_names`; clamped to the limits, and to what each motor can.
+            effort: (n,) N·m, as `limits.effort_of` or `limits.checked` returned it; clamped to what each motor can.
 
         Raises:
-            CommandRefusedError: `effort` is not finite or not of size n; the simulation has not moved.
             VjepaError: there is no episode to step; `reset` begins one.
         """
         if self._steps_left == 0:
@@ -145,7 +144,6 @@ class SimEnv:
                 if self._episode < 0
                 else f"episode {self._episode} is over; call reset() to begin the next"
             )
-        effort, _ = self.limits.checked(None, effort)
         control, applied = self._motors.to_control(effort)
         timestep = self._env.step(control)
         self._stamp_ns += self.control_period_ns

@@ -85,7 +85,7 @@ def walk(env: SimEnv, steps: int) -> tuple[list, list[np.ndarray]]:
     rng = np.random.default_rng(0)
     found, frames = [env.reset()], [env.render()]
     for _ in range(steps):
-        found.append(env.step(env.limits.to_effort(rng.uniform(-1, 1, len(env.limits.joint_names)))))
+        found.append(env.step(env.limits.effort_of(rng.uniform(-1, 1, len(env.limits.joint_names)))))
         frames.append(env.render())
     return found, frames
 
@@ -103,7 +103,7 @@ def test_frames_are_nearly_dm_controls_or_exactly(make_env, task):
         reference.task.random.seed(3 + number)
         reference.reset()
         for _ in range(rng.integers(0, 20)):
-            effort = exact.limits.to_effort(rng.uniform(-1, 1, 2))
+            effort = exact.limits.effort_of(rng.uniform(-1, 1, 2))
             for env in (exact, near, plain):
                 env.step(effort)
             reference.step(exact._motors.to_control(effort)[0])

@@ -23,7 +23,7 @@ def test_fingertip_and_target_keep_to_the_plane(name):
     with SimEnv(SimConfig(task=name, episode_steps=50)) as env:
         steps = [env.reset()]
         limits = env.limits
-        steps += [env.step(limits.to_effort(rng.uniform(-1, 1, len(limits.joint_names)))) for _ in range(50)]
+        steps += [env.step(limits.effort_of(rng.uniform(-1, 1, len(limits.joint_names)))) for _ in range(50)]
     for points in (np.array([step.fingertip for step in steps]), np.array([step.target for step in steps])):
         np.testing.assert_allclose(points[:, across], points[0, across], atol=1e-9)
     assert np.ptp(np.array([step.fingertip for step in steps]), axis=0)[list(TASKS[name].plane)].max() > 1e-3

@@ -48,6 +48,18 @@ def test_an_array_without_names_is_taken_in_joint_order():
     assert ARM.checked(None, [0.01, 0.02])[0].tolist() == [0.01, 0.02]
 
 
+def test_an_action_becomes_an_effort_within_the_limit():
+    assert ARM.effort_of(np.array([0.5, -2.0])).tolist() == [0.025, -0.05]
+
+
+@pytest.mark.parametrize(
+    ("action", "message"), [([np.nan, 0.0], "not finite"), ([0.1, 0.1, 0.1], "3 efforts, expected 2")]
+)
+def test_an_action_that_no_arm_should_be_moved_by_is_refused(action, message):
+    with pytest.raises(CommandRefusedError, match=message):
+        ARM.effort_of(np.array(action))
+
+
 def test_actions_come_back_from_efforts():
     action = np.array([0.3, -1.0])
-    np.testing.assert_allclose(ARM.to_action(ARM.to_effort(action)), action, rtol=1e-15)
+    np.testing.assert_allclose(ARM.to_action(ARM.effort_of(action)), action, rtol=1e-15)

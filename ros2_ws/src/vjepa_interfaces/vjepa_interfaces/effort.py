@@ -1,7 +1,8 @@
 """Actions, efforts and what a command must be before it may move a joint.
 
-A planner thinks in actions, [-1, 1] per joint; an arm takes efforts in N·m. Both the ROS path and the in-process path
-cross these same two functions, so both give the same torque bit for bit.
+A planner acts in [-1, 1] per joint; an arm takes efforts in N·m. Efforts are checked where they cross a boundary of
+trust, once each: `effort_of` where an action leaves a planner, and `checked` where a command arrives at an arm. The ROS
+path and the in-process path make efforts of actions by the same function, so both give the same torque bit for bit.
 """
 
 from collections.abc import Sequence
@@ -29,12 +30,17 @@ class EffortLimits:
     joint_names: tuple[str, ...]
     limit: float
 
-    def to_effort(self, action: np.ndarray) -> np.ndarray:
-        """Return efforts (n,) in N·m, float64, of an `action` (n,) in [-1, 1]."""
-        return np.asarray(action, np.float64) * self.limit
+    def effort_of(self, action: np.ndarray) -> np.ndarray:
+        """Return the efforts (n,) in N·m, float64, of an `action` (n,) in [-1, 1]; values beyond are clamped.
+
+        Raises:
+            CommandRefusedError: the action is not finite, or not of size n.
+        """
+        effort, _ = self.checked(None, np.asarray(action, np.float64) * self.limit)
+        return effort
 
     def to_action(self, effort: np.ndarray) -> np.ndarray:
-        """Return the action (n,), float64, of efforts (n,) in N·m: the inverse of `to_effort`."""
+        """Return the action (n,), float64, of efforts (n,) in N·m: the inverse of `effort_of`."""
         return np.asarray(effort, np.float64) / self.limit
 
     def checked(self, names: Sequence[str] | None, effort: ArrayLike) -> tuple[np.ndarray, bool]:

@@ -192,7 +192,7 @@ class PlannerSupervisor:
         shown = observation if TARGET in planner.needs else replace(observation, target=None)
         plan = planner.plan(shown, deadline_s)
         self._check_limits(plan)
-        effort, _ = self._limits.checked(None, self._limits.to_effort(plan.action))
+        effort = self._limits.effort_of(plan.action)
         return plan, effort, self._clock() - started
 
     def _check_limits(self, plan: Plan) -> None:

@@ -54,8 +54,7 @@ class EpisodeStepper:
         Raises:
             VjepaError: the action is not finite or not of shape (n,), or no episode runs.
         """
-        limits = self.env.limits
-        effort, _ = limits.checked(None, limits.to_effort(action))
+        effort = self.env.limits.effort_of(action)
         self._arrive(self.env.step(effort))
         return effort
 

@@ -34,7 +34,7 @@ def look_frame(appearance: Appearance, **sim: Any) -> np.ndarray:
         env.reset()
         frame = env.render()
         for _ in range(STEPS):
-            env.step(env.limits.to_effort(rng.uniform(-1, 1, len(env.limits.joint_names))))
+            env.step(env.limits.effort_of(rng.uniform(-1, 1, len(env.limits.joint_names))))
             frame = env.render()
         return frame
 
