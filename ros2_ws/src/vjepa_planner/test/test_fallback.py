@@ -74,7 +74,8 @@ class Loop:
     def tick(self, seed=7, latent=None):
         begins = self.stamp_ns == 0
         self.stamp_ns += 20_000_000
-        self.supervisor.begin_tick(seed, begins)
+        if begins:
+            self.supervisor.begin_episode(seed)
         latent = np.zeros((1, 4), np.float32) if latent is None else latent
         joints = np.zeros(2)
         observation = Observation(self.stamp_ns, latent, joints, joints, target=np.ones(3))
@@ -213,7 +214,7 @@ def test_a_late_plan_is_sent_and_the_next_planner_drives_from_the_next_latent_on
     decision = loop.tick()
     assert (decision.planner, decision.fallback) == ("cem", "")
     assert decision.planning_time_s == pytest.approx(0.031)
-    assert loop.supervisor.driving == "bc"
+    assert loop.supervisor.driver == "bc"
     loop["cem"].takes_s = 0.001
     assert loop.drivers(2) == ["bc", "cem"]
     assert loop.supervisor.counts == {"fallbacks": 1, "missed_deadlines": 1, "fallback_commands": 1}
@@ -279,7 +280,7 @@ def test_after_a_latent_that_nobody_could_plan_from_the_chosen_planner_is_tried_
     loop["cem"].error = ValueError("twice")
     loop.drivers(2)
     loop["cem"].error = None
-    assert loop.supervisor.driving == "bc"
+    assert loop.supervisor.driver == "bc"
     assert loop.tick(latent=BAD_LATENT).refused
     assert loop.tick().planner == "cem"
     assert loop["cem"].seeds == [7, 7, 7], "at first, when tried again, and now"
@@ -339,7 +340,7 @@ def test_a_swap_ends_a_fallback():
     loop["cem"].error = ValueError("always")
     loop.tick()
     loop.supervisor.choose("random")
-    assert loop.supervisor.chosen == "cem", "until the next latent"
+    assert (loop.supervisor.chosen, loop.supervisor.driver) == ("random", "random")
     decision = loop.tick()
     assert (decision.planner, decision.fallback) == ("random", "")
     assert loop.supervisor.order == ["random", "bc"]
@@ -351,7 +352,6 @@ def test_the_fallback_that_drives_can_be_chosen_and_is_reset_as_any_other():
     loop["cem"].error = ValueError("always")
     loop.drivers(2)
     loop.supervisor.choose("bc")
-    assert loop.supervisor.begin_tick(7, False)
     assert loop.drivers(3 * STEPS) == ["bc"] * 3 * STEPS
     assert loop["bc"].seeds == [7, 7]
     assert len(loop["cem"].seen) == 2
@@ -371,7 +371,6 @@ def test_to_choose_the_planner_that_drives_changes_nothing():
     loop = Loop()
     loop.tick()
     loop.supervisor.choose("cem")
-    assert not loop.supervisor.begin_tick(7, False)
     assert loop.tick().planner == "cem"
     assert loop["cem"].seeds == [7]
 

@@ -2,16 +2,15 @@
 
 A planner fails by raising, by a plan whose ensemble disagrees or whose latent is novel beyond a limit, or by missing
 its deadline. Of all but the last no action comes, so the next planner plans from the same observation at once; a late
-plan is still the newest there is, so it is sent, and the next planner drives from the next latent on. The chosen one is
-tried again after one latent, and each time it fails again after twice as many, up to a limit. Where nobody is left
-torque is zero, and the chosen planner is tried on the next latent. All is counted in latents, never in seconds, so that
-lockstep gives the same on any machine.
+plan is still the newest there is, so it is sent, and the next planner drives from the next latent on. All is counted in
+latents, never in seconds, so that lockstep gives the same on any machine.
 """
 
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -46,13 +45,58 @@ class Decision:
     refused: str = ""
     tracebacks: tuple[str, ...] = ()
 
+    def record(self, stamp_ns: int) -> dict[str, Any]:
+        """Return what is published of it on `~/plan`, for a latent stamped `stamp_ns` (nanoseconds)."""
+        fields: dict[str, Any] = {
+            "stamp": stamp_ns,
+            "planner": self.planner,
+            "cost": self.plan.cost,
+            "iterations": self.plan.iterations,
+            "planning_time_s": self.planning_time_s,
+            "disagreement": self.plan.disagreement,
+            "novelty": self.plan.novelty,
+        }
+        if (imagined := self.plan.imagined) is not None:
+            fields["imagined"] = {"distance": imagined.distance.tolist(), "steps": imagined.steps}
+        reasons = {"fallback": self.fallback, "refused": self.refused}
+        return fields | {name: reason for name, reason in reasons.items() if reason}
+
+
+@dataclass
+class Fallback:
+    """The state of a supervisor in which another planner drives than the chosen one.
+
+    Attributes:
+        planner: its name.
+        reasons: why the chosen planner gave way, and each fallback before this one.
+        latents_left: how many more latents it plans before the chosen planner is tried again.
+    """
+
+    planner: str
+    reasons: list[str]
+    latents_left: int
+
 
 class PlannerSupervisor:
-    """The planners that may drive, and which of them does. A planner that begins to drive is reset first.
+    """A state machine over the loaded planners, of two states: the chosen planner drives, or a fallback does.
+
+    ===============  =========================================================  ===========================
+    in the state     when                                                       the state becomes
+    ===============  =========================================================  ===========================
+    chosen drives    it fails, and another planner of `order` does not          fallback, of that planner
+    fallback drives  it fails, and another planner of `order` does not          fallback, of that planner
+    fallback drives  it has planned the latents for which the chosen one is     chosen
+                     sidelined
+    either           every planner failed; an episode begins; a planner is      chosen
+                     chosen
+    ===============  =========================================================  ===========================
+
+    The chosen planner is sidelined for one latent at its first failure and for twice as many at each further one, up to
+    `fallback_steps`; after as many plans in time its next failure counts as the first. A planner is reset before it
+    plans unless it planned the latent before. Where every planner failed, torque is zero.
 
     Attributes:
         chosen: the planner that drives wherever it can.
-        driving: the one that the next latent is planned by.
         counts: since `begin`: `fallbacks` (times that a planner gave way to the next), `fallback_commands` (plans that
             were not the chosen planner's) and `missed_deadlines`.
         last_fallback: who gave way last, why, and to whom; empty where nobody did.
@@ -77,25 +121,47 @@ class PlannerSupervisor:
         self._parameters = parameters
         self._limits = limits
         self._clock = clock
-        self.chosen = self.driving = self._asked = parameters.planner
-        self._reason = ""
+        self.chosen = parameters.planner
         self.begin()
 
     def begin(self) -> None:
-        """Start anew with the planner that was chosen last: nothing counted, nobody reset, no fallback."""
+        """Start anew with the chosen planner, nothing counted."""
         self.counts = Counts()
         self.last_fallback = ""
-        self.chosen = self._asked
-        self._seed = 0
-        self._begun: set[str] = set()
-        self._recover()
-        self._try_chosen()
+        self.begin_episode(0)
+
+    def begin_episode(self, seed: int) -> None:
+        """Have the chosen planner drive, and reset each planner with `seed` (>= 0) before its first plan."""
+        self._seed = seed
+        self._up_to_date: set[str] = set()
+        self._forgive()
+
+    def choose(self, name: str) -> None:
+        """Have planner `name` drive from the next latent on; it is reset unless it was the chosen one before."""
+        if name != self.chosen:
+            self.chosen = name
+            self._up_to_date.discard(name)
+        self._forgive()
+
+    def renew(self, name: str) -> None:
+        """Note that planner `name` is another instance by now, which is reset before it plans its first latent."""
+        self._up_to_date.discard(name)
+
+    @property
+    def driver(self) -> str:
+        """The name of the planner that the next latent is planned by, unless it is the chosen one's turn again."""
+        return self.chosen if self._fallback is None else self._fallback.planner
+
+    @property
+    def message(self) -> str:
+        """Why the chosen planner does not drive, and who does; empty where it drives."""
+        return "" if self._fallback is None else f"{self._reason}: '{self.driver}' drives"
 
     @property
     def order(self) -> list[str]:
         """The names of those that may plan the next latent, the chosen one first."""
         loaded = [name for name in self._parameters.fallbacks if name in self._planners]
-        return list(dict.fromkeys([self._asked, *loaded]))
+        return list(dict.fromkeys([self.chosen, *loaded]))
 
     @property
     def needs(self) -> frozenset[str]:
@@ -106,40 +172,6 @@ class PlannerSupervisor:
     def reads_latents(self) -> bool:
         """Whether any of the planners in `order` must know whose latents it reads."""
         return any(self._planners[name].encoder_fingerprint is not None for name in self.order)
-
-    @property
-    def message(self) -> str:
-        """Why the chosen planner does not drive, and who does; empty where it drives."""
-        return f"{self._reason}: '{self.driving}' drives" if self._reason else ""
-
-    def choose(self, name: str) -> None:
-        """Have planner `name` drive from the next latent on, whoever drives until then."""
-        self._asked = name
-        self._retry_in = 0
-        self._recover()
-
-    def renew(self, name: str) -> None:
-        """Note that planner `name` is another instance by now, which is reset before it plans its first latent."""
-        self._begun.discard(name)
-
-    def begin_tick(self, seed: int, begins_episode: bool) -> bool:
-        """Settle who plans the next latent, and return whether that is a newly chosen planner.
-
-        Args:
-            seed: of the episode (>= 0).
-            begins_episode: whether the latent is an episode's first: then every planner begins anew, the chosen first.
-        """
-        self._seed = seed
-        swapped = self._asked != self.chosen
-        self.chosen = self._asked
-        if begins_episode:
-            self._begun.clear()
-            self._recover()
-        if swapped:
-            self._begun.discard(self.chosen)
-        if begins_episode or self._retry_in <= 0:
-            self._try_chosen()
-        return swapped
 
     def plan(
         self, observation: Observation, deadline_s: float | None, fingerprint: str | None, encoder: str = ""
@@ -152,10 +184,12 @@ class PlannerSupervisor:
             fingerprint: of the encoder of the latent; None where it is not known yet.
             encoder: name of that encoder, for messages.
         """
+        if self._fallback is not None and self._fallback.latents_left <= 0:
+            self._fallback = None
         order, started = self.order, self._clock()
         failures: list[str] = []
         tracebacks: list[str] = []
-        for name in order[order.index(self.driving) :]:
+        for name in order[order.index(self.driver) :]:
             left_s = None if deadline_s is None else max(0.0, deadline_s - (self._clock() - started))
             try:
                 plan, effort, elapsed_s = self._attempt(name, observation, left_s, fingerprint, encoder)
@@ -170,9 +204,9 @@ class PlannerSupervisor:
                 if failures:
                     self._give_way(name, failures)
                 decision = Decision(name, plan, effort, elapsed_s, self._reason, "", tuple(tracebacks))
-                self._sent(name, elapsed_s, deadline_s)
+                self._note_plan(name, elapsed_s, deadline_s)
                 return decision
-        self._try_chosen()
+        self._fallback = None
         zero = np.zeros(len(self._limits.joint_names))
         return Decision(self.chosen, Plan(zero), zero, refused="; ".join(failures), tracebacks=tuple(tracebacks))
 
@@ -181,9 +215,9 @@ class PlannerSupervisor:
     ) -> tuple[Plan, np.ndarray, float]:
         """Return plan, effort and planning time of one planner, or raise whatever it raises."""
         planner = self._planners[name]
-        if name not in self._begun:
+        if name not in self._up_to_date:
             planner.reset(self._seed)
-            self._begun.add(name)
+            self._up_to_date.add(name)
         started = self._clock()
         if planner.encoder_fingerprint is not None:
             if fingerprint is None:
@@ -192,8 +226,7 @@ class PlannerSupervisor:
         shown = observation if TARGET in planner.needs else replace(observation, target=None)
         plan = planner.plan(shown, deadline_s)
         self._check_limits(plan)
-        effort = self._limits.effort_of(plan.action)
-        return plan, effort, self._clock() - started
+        return plan, self._limits.effort_of(plan.action), self._clock() - started
 
     def _check_limits(self, plan: Plan) -> None:
         disagreement, novelty = self._parameters.disagreement_limit, self._parameters.novelty_limit
@@ -205,41 +238,39 @@ class PlannerSupervisor:
                 f"from each other; the limit is {novelty:g}"
             )
 
-    def _sent(self, name: str, elapsed_s: float, deadline_s: float | None) -> None:
-        """Note that a plan of `name` drives, and what follows from the time that it took."""
-        self._begun = {name}  # The others have missed a latent, and with it what they remembered.
-        if name != self.chosen:
-            self._retry_in -= 1
+    def _note_plan(self, name: str, elapsed_s: float, deadline_s: float | None) -> None:
+        """Count a plan of `name`, which drives, and have the next planner drive where it was late."""
+        self._up_to_date = {name}  # The others have missed a latent, and with it what they remembered.
+        if self._fallback is not None:
+            self._fallback.latents_left -= 1
             self.counts["fallback_commands"] += 1
-        if deadline_s is None or elapsed_s <= deadline_s:
-            self._in_time(name)
-            return
-        self.counts["missed_deadlines"] += 1
-        later = self.order[self.order.index(name) + 1 :]
-        if later:
-            late = f"planner '{name}' took {elapsed_s * 1e3:.1f} ms, with {deadline_s * 1e3:.1f} ms to plan in"
-            self._give_way(later[0], [late])
-
-    def _in_time(self, name: str) -> None:
-        if name == self.chosen:
+        if deadline_s is not None and elapsed_s > deadline_s:
+            self.counts["missed_deadlines"] += 1
+            later = self.order[self.order.index(name) + 1 :]
+            if later:
+                late = f"planner '{name}' took {elapsed_s * 1e3:.1f} ms, with {deadline_s * 1e3:.1f} ms to plan in"
+                self._give_way(later[0], [late])
+        elif self._fallback is None:
             self._steady += 1
             if self._steady >= self._parameters.fallback_steps:
-                self._recover()
+                self._forgive()
 
-    def _recover(self) -> None:
-        """Let the next failure of the chosen planner be its first."""
-        self._sidelined, self._steady = 1, 0
+    @property
+    def _reason(self) -> str:
+        return "" if self._fallback is None else "; ".join(self._fallback.reasons)
 
     def _give_way(self, successor: str, reasons: list[str]) -> None:
-        if self.driving == self.chosen:
-            self._retry_in, self._steady = self._sidelined, 0
-            self._sidelined = min(2 * self._sidelined, self._parameters.fallback_steps)
-        self.driving = successor
-        self._reason = "; ".join(filter(None, [self._reason, *reasons]))
+        """Enter the state in which `successor` drives."""
+        if self._fallback is None:
+            self._fallback = Fallback(successor, reasons, self._sidelined)
+            self._sidelined, self._steady = min(2 * self._sidelined, self._parameters.fallback_steps), 0
+        else:
+            self._fallback.planner = successor
+            self._fallback.reasons += reasons
         self.last_fallback = self.message
         self.counts["fallbacks"] += 1
 
-    def _try_chosen(self) -> None:
-        self.driving = self.chosen
-        self._reason = ""
-        self._retry_in = 0
+    def _forgive(self) -> None:
+        """Enter the state in which the chosen planner drives, and let its next failure be its first."""
+        self._fallback: Fallback | None = None
+        self._sidelined, self._steady = 1, 0
