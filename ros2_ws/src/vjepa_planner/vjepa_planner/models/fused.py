@@ -87,7 +87,26 @@ class FusedHeads:
 
 
 class FusedPolicy:
-    """What a cloned policy does in a state, which `Conditioning.invert` says what observation belongs to."""
+    """What a cloned policy does in a state: `Policy` on the observation that `Conditioning.invert` gives, in one layer.
+
+    A state is s = (c, sin, cos, v'), with the latent's components c (part,), angles as sine and cosine (n,) each, and
+    velocities v' = v / velocity_scale (n,). To the first layer of a `bc-bottleneck` policy,
+
+        h = W_l z + W_a (sin, cos) + W_v (v - mean_v) / std_v + b,
+
+    z are the bottleneck's values of the latent x, whose rows `invert` takes from c by a linear map, U transposed:
+
+        z = N ((x - mean_x) / std_x) + b_N,    x = U^T c + m.
+
+    All of this is linear in c and v', so with N' = N / std_x, column by column, it is one product and one bias:
+
+        h = [W_l N' U^T,  W_a,  W_v velocity_scale / std_v] s
+            + W_l (N' (m - mean_x) + b_N) - W_v mean_v / std_v + b.
+
+    Only sine and cosine, which a model predicts off the unit circle, are brought back to it first, as `invert` does by
+    way of the angle. Means and deviations are those of the policy's inputs; m and U are cut to the rows that the policy
+    reads. A policy without a bottleneck, or a state that holds the latent as it is, takes the way through `invert`.
+    """
 
     def __init__(self, policy: Policy, conditioning: Conditioning):
         """Take the weights of both, in evaluation mode."""
@@ -96,23 +115,25 @@ class FusedPolicy:
         self._fused = bool(config.bottleneck and conditioning.config.size)
         if not self._fused:
             return
-        size, rows = config.latent_size, list(config.latent_rows)
-        narrow = policy.narrow.weight / policy.input_std[:size]
+        size, rows, n = config.latent_size, list(config.latent_rows), config.action_size
 
-        def read(latent: Tensor) -> Tensor:
-            return latent.unflatten(-1, (-1, config.latent_dim))[..., rows, :].flatten(-2)
+        def read(latents: Tensor) -> Tensor:
+            """Return the rows that the policy reads, (..., size), of latents (..., all rows of a state)."""
+            return latents.unflatten(-1, (-1, config.latent_dim))[..., rows, :].flatten(-2)
 
-        mean = (read(conditioning.mean) - policy.input_mean[:size]) @ narrow.T + policy.narrow.bias
-        first, self._rest, bottleneck = cast(nn.Linear, policy.layers[0]), policy.layers[1:], config.bottleneck
-        of_latent, of_joints = first.weight[:, :bottleneck], first.weight[:, bottleneck:]
-        self._of_state = of_latent @ narrow @ read(conditioning.unproject).T
-        self._bias = mean @ of_latent.T + first.bias
+        narrow = policy.narrow.weight / policy.input_std[:size]  # N', (bottleneck, size)
+        mean = (
+            read(conditioning.mean) - policy.input_mean[:size]
+        ) @ narrow.T + policy.narrow.bias  # Of z where c is 0.
+        first, self._rest = cast(nn.Linear, policy.layers[0]), policy.layers[1:]
+        of_latent, of_joints = first.weight.tensor_split([config.bottleneck], dim=1)  # W_l, and W_a beside W_v
+        self._of_state = of_latent @ narrow @ read(conditioning.unproject).T  # (hidden, part)
+        self._bias = mean @ of_latent.T + first.bias  # (hidden,)
         if config.joint_state:
-            n = config.action_size
-            angles, velocities = of_joints.split([2 * n, n], dim=1)
-            scaled = velocities * (conditioning.velocity_scale / policy.input_std[-n:])
-            self._of_state = torch.cat([self._of_state, angles, scaled], dim=1)
-            self._bias = self._bias - velocities @ (policy.input_mean[-n:] / policy.input_std[-n:])
+            of_angles, of_velocities = of_joints.split([2 * n, n], dim=1)
+            scaled = of_velocities * (conditioning.velocity_scale / policy.input_std[-n:])
+            self._of_state = torch.cat([self._of_state, of_angles, scaled], dim=1)  # (hidden, part + 3 n)
+            self._bias = self._bias - of_velocities @ (policy.input_mean[-n:] / policy.input_std[-n:])
 
     def __call__(self, state: Tensor) -> Tensor:
         """Return the action (n,) in [-1, 1] in the state (S,)."""
@@ -120,11 +141,10 @@ class FusedPolicy:
         if not self._fused:
             latent, position, velocity = conditioning.invert(state)
             return policy(policy.inputs(latent, position, velocity))
+        part, n = conditioning.config.latent_part, policy.config.action_size
+        read = state[:part]
         if policy.config.joint_state:
-            part, joints = conditioning.config.latent_part, policy.config.action_size
-            latent, angles, velocity = state.split([part, 2 * joints, joints])
-            angles = functional.normalize(angles.unflatten(0, (2, joints)), dim=0).flatten()
-            state = torch.cat([latent, angles, velocity])
-        else:
-            state = state[: conditioning.config.latent_part]
-        return self._rest(torch.addmv(self._bias, self._of_state, state)) * policy.action_scale
+            latent, angles, velocity = state.split([part, 2 * n, n])
+            on_circle = functional.normalize(angles.unflatten(0, (2, n)), dim=0).flatten()
+            read = torch.cat([latent, on_circle, velocity])
+        return self._rest(torch.addmv(self._bias, self._of_state, read)) * policy.action_scale

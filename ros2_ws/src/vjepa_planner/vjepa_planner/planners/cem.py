@@ -7,6 +7,7 @@ policy may propose (Hansen et al., TD-MPC, 2022). It answers by its deadline wit
 """
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -117,45 +118,65 @@ class CemPlanner(Planner):
 
     @torch.inference_mode()
     def _act(self, observation: Observation, deadline_s: float | None) -> Plan:
-        started = time.monotonic()
+        """Search for the best sequence of actions, and return its first action.
+
+        Shapes: H is the horizon, n the joints, B the samples, E the elites, S the size of a state.
+        """
+        started_s = time.monotonic()
         config, world = self.config, self._world
         tensors = world.tensors(observation)
-        history = self._remembered(world.state(tensors))
-        goal = None if config.objective == "reward" else self._goal(observation)
-        proposed = self._proposed(history, tensors)
-        mean, std = self._mean, torch.full_like(self._mean, config.initial_std)
-        slowest_s, done = 0.0, 0
-        while done < config.iterations:
-            began = time.monotonic()
-            drawn = self._draw(mean, std, proposed)  # (B, horizon, n)
-            costs = self._costs(history, drawn, goal)
-            elite = costs.topk(config.elites, largest=False).indices
-            weights = self._weights(costs[elite])[:, None, None]
-            mean = (weights * drawn[elite]).sum(0)
-            std = (weights * (drawn[elite] - mean).square()).sum(0).sqrt().clamp(min=config.min_std)
-            done += 1
-            slowest_s = max(slowest_s, time.monotonic() - began)
-            # The judging that follows takes about as long as a round.
-            if deadline_s is not None and time.monotonic() - started + 2 * slowest_s > deadline_s:
-                break
-        cost, disagreement = costs[elite], None
-        if world.dynamics.config.members > 1:
-            best = drawn[costs.topk(min(2 * config.elites, len(drawn)), largest=False).indices]
-            judged, spread = self._judged(history, best, goal)
-            elite = judged.topk(config.elites, largest=False).indices
-            cost, disagreement = judged[elite], float(spread[elite].mean())
-            weights = self._weights(cost)[:, None, None]
-            mean = (weights * best[elite]).sum(0)
+        history = self._remembered(world.state(tensors))  # (history, S)
+        goal = None if config.objective == "reward" else self._goal(observation)  # (latent's part of S,)
+        proposed = self._proposed(history, tensors)  # (H, n)
+
+        mean, std = self._mean, torch.full_like(self._mean, config.initial_std)  # (H, n)
+        iterations = 0
+        for _ in self._rounds(started_s, deadline_s):
+            iterations += 1
+            actions = self._draw(mean, std, proposed)  # (B, H, n)
+            cost = self._costs(history, actions, goal)  # (B,)
+            elite = cost.topk(config.elites, largest=False).indices  # (E,)
+            weights = self._weights(cost[elite])  # (E,)
+            mean = _weighted_sum(weights, actions[elite])
+            std = _weighted_sum(weights, (actions[elite] - mean).square()).sqrt().clamp(min=config.min_std)
+
+        disagreement = None
+        if world.dynamics.config.members > 1:  # All members judge the best, of which each member has imagined some.
+            best = cost.topk(min(2 * config.elites, config.samples), largest=False).indices  # (2 E,)
+            actions = actions[best]  # (2 E, H, n)
+            cost, spread = self._judged(history, actions, goal)  # (2 E,)
+            elite = cost.topk(config.elites, largest=False).indices  # (E,)
+            weights = self._weights(cost[elite])  # (E,)
+            mean = _weighted_sum(weights, actions[elite])
+            disagreement = float(spread[elite].mean())
+
         self._history = history
         share = 1 / world.dynamics.config.action_repeat  # By the next frame so much of the first action has passed.
         self._mean = mean + share * (torch.cat([mean[1:], mean[-1:]]) - mean)
         return Plan(
             action=mean[0].clamp(-1, 1).cpu().numpy().astype(np.float64),
-            cost=float(weights.flatten() @ cost),
-            iterations=done,
+            cost=float(weights @ cost[elite]),
+            iterations=iterations,
             disagreement=disagreement,
             imagined=self._expected(history, mean) if config.imagine else None,
         )
+
+    def _rounds(self, started_s: float, deadline_s: float | None) -> Iterator[None]:
+        """Yield for each round of the search: for the first one, and for others as long as there is time for them.
+
+        Args:
+            started_s: when planning began, steady seconds.
+            deadline_s: seconds that planning may take, or None for no deadline.
+        """
+        slowest_s = 0.0
+        for _ in range(self.config.iterations):
+            began_s = time.monotonic()
+            yield
+            ended_s = time.monotonic()
+            slowest_s = max(slowest_s, ended_s - began_s)
+            # The judging that follows takes about as long as a round.
+            if deadline_s is not None and ended_s - started_s + 2 * slowest_s > deadline_s:
+                return
 
     def _draw(self, mean: Tensor, std: Tensor, proposed: Tensor | None) -> Tensor:
         """Return sequences (samples, horizon, n): around `mean`, `mean` itself, and around the policy's."""
@@ -225,3 +246,8 @@ class CemPlanner(Planner):
         self._begin(0)
         for _ in range(2):
             self._act(Observation(0, latent, joints, joints, goal=latent), 0.0)
+
+
+def _weighted_sum(weights: Tensor, sequences: Tensor) -> Tensor:
+    """Return the sum (H, n) of `sequences` (E, H, n) times their `weights` (E,)."""
+    return (weights[:, None, None] * sequences).sum(0)
