@@ -7,6 +7,7 @@ is a product; a tubelet that the last clips had is not embedded again; a batch o
 stay in its cache; and on a GPU the launches of a small batch are replayed as one graph.
 """
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,22 @@ MOST_PLAIN_TOKENS = 1024
 
 MOST_GRAPHED_CLIPS = 4
 """A larger batch keeps a GPU busy by itself."""
+
+
+class Tubelet:
+    """Consecutive frames as a key: equal to the very same tensors, which it holds, so that none takes their identity.
+
+    A tensor is no key itself, as `==` compares its values.
+    """
+
+    def __init__(self, frames: Sequence[Tensor]) -> None:
+        self.frames = tuple(frames)
+
+    def __hash__(self) -> int:
+        return hash(tuple(map(id, self.frames)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tubelet) and all(map(operator.is_, self.frames, other.frames))
 
 
 class Engine:
@@ -67,8 +84,8 @@ class Engine:
         self._tables = self._halved_tables(config)
         self._layers = [self._layer(weights, f"layer.{i}.") for i in range(config.num_hidden_layers)]
         self._plain = (self._device.type, self._dtype) == ("cpu", torch.bfloat16) and self._tokens <= MOST_PLAIN_TOKENS
-        self._seen: dict[tuple[int, ...], tuple[tuple[Tensor, ...], Tensor]] = {}
-        self._seen_before: dict[tuple[int, ...], tuple[tuple[Tensor, ...], Tensor]] = {}
+        self._embedded: dict[Tubelet, Tensor] = {}
+        self._embedded_before: dict[Tubelet, Tensor] = {}
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
         self._piece = self._clips_in_cache(config.hidden_size * config.mlp_ratio)
 
@@ -90,17 +107,15 @@ class Engine:
         same tubelets but for the newest.
         """
         step = self._tubelet
-        tubelets = [tuple(clip[start : start + step]) for clip in clips for start in range(0, len(clip), step)]
-        keys = [tuple(map(id, tubelet)) for tubelet in tubelets]
-        known = self._seen_before | self._seen
-        new = {key: tubelet for key, tubelet in zip(keys, tubelets, strict=True) if key not in known}
+        tubelets = [Tubelet(clip[start : start + step]) for clip in clips for start in range(0, len(clip), step)]
+        known = self._embedded_before | self._embedded
+        new = [tubelet for tubelet in dict.fromkeys(tubelets) if tubelet not in known]
         if new:
-            frames = torch.stack([frame for tubelet in new.values() for frame in tubelet])
+            frames = torch.stack([frame for tubelet in new for frame in tubelet.frames])
             rows = functional.linear(self._patches(frames.to(self._device, self._dtype)), *self._embedding)
-            # The frames are kept as well, so that nothing else takes their identity.
-            known |= {key: (new[key], row) for key, row in zip(new, rows, strict=True)}
-        self._seen_before, self._seen = self._seen, {key: known[key] for key in keys}
-        return torch.stack([known[key][1] for key in keys]).unflatten(0, (len(clips), -1)).flatten(1, 2)
+            known |= zip(new, rows, strict=True)
+        self._embedded_before, self._embedded = self._embedded, {tubelet: known[tubelet] for tubelet in tubelets}
+        return torch.stack([known[tubelet] for tubelet in tubelets]).unflatten(0, (len(clips), -1)).flatten(1, 2)
 
     def _patches(self, frames: Tensor) -> Tensor:
         """Return the values of each patch, (T, patches of one, values), of T tubelets (T x frames, 3, side, side)."""
