@@ -24,6 +24,7 @@ from rclpy.task import Future
 from std_srvs.srv import Trigger
 
 from vjepa_bringup.manager_parameters import ManagerParameters
+from vjepa_bringup.node_calls import SETTLED, Answer, Outcome, StateCall, TransitionCall
 from vjepa_bringup.stack_goal import Goal, is_reached, transitions
 from vjepa_interfaces import topics
 from vjepa_interfaces.access import TRANSITION_EVENT
@@ -42,13 +43,6 @@ from vjepa_interfaces.ros_subscriptions import qos_profile
 
 POLL_S = 0.1
 STATE_POLL_S = 0.5
-CALL_TIMEOUT_S = 2.0
-CHECK_S = 0.5
-"""How often a node that is asked for a transition is asked whether it is in one: it answers when it is not."""
-
-STATE_RETRY_S = 0.2
-"""A state is asked for again after so long: a request to a node that died is lost, as may be one to its heir."""
-
 DOWN_S = 1.2
 """How long the orderly way down may take in all; the nodes are ended by signals after that."""
 ECHO_S = 5.0
@@ -67,7 +61,6 @@ DOWNWARD = {"cleanup", "deactivate", "shutdown"}
 BEGUN = {"deactivating": "deactivate", "cleaningup": "cleanup"}
 """Transitions by the state that they begin with: rclpy's events have no other name. A shutdown is not among them, as a
 node that ends shuts itself down."""
-SETTLED = (State.PRIMARY_STATE_UNCONFIGURED, State.PRIMARY_STATE_INACTIVE, State.PRIMARY_STATE_ACTIVE)
 
 
 @dataclass
@@ -79,6 +72,9 @@ class Managed:
         held: whether an operator has taken it down by hand.
         asked_at: when the manager asked last for each transition, by its name, steady seconds.
         echoes: events of transitions that the manager asked for itself and has not heard of yet, by name.
+        polled_s: when the manager asked it for anything last, steady seconds; 0 where its state is asked for next.
+        attempts: how often it was brought up again.
+        failure: why it was given up; empty where it was not.
     """
 
     name: str
@@ -88,12 +84,7 @@ class Managed:
     asked_at: dict[str, float] = field(default_factory=dict)
     echoes: Counter[str] = field(default_factory=Counter)
     polled_s: float = 0.0
-    call: Any = None
-    call_kind: str = ""
-    asked: list[Any] = field(default_factory=list)
-    call_deadline_s: float = 0.0
-    check: Any = None
-    settled: int = 0
+    call: StateCall | TransitionCall | None = None
     attempts: int = 0
     failure: str = ""
 
@@ -154,9 +145,9 @@ class StackManagerNode(Node):
             if node.call is not None or node.failure:
                 continue
             if i in steps:
-                self._request(node, steps[i])
+                self._request(node, steps[i], now)
             elif now - node.polled_s >= STATE_POLL_S:
-                self._ask_state(node)
+                self._ask_state(node, now)
         self._answer_waiters()
 
     # What operators do.
@@ -210,74 +201,55 @@ class StackManagerNode(Node):
 
     # Calls to nodes.
 
-    def _ask_state(self, node: Managed) -> None:
-        if self._get[node.name].service_is_ready():
-            self._call(node, "state", self._get[node.name].call_async(GetState.Request()), CALL_TIMEOUT_S)
-        else:
-            node.state = State.PRIMARY_STATE_UNKNOWN
+    def _send_get_state(self, node: Managed) -> Answer:
+        return self._get[node.name].call_async(GetState.Request())
 
-    def _request(self, node: Managed, transition: int) -> None:
-        request = ChangeState.Request(transition=Transition(id=transition))
-        kind = NAMES[transition]
-        self._expect_echo(node, kind)
-        self._call(node, kind, self._change[node.name].call_async(request), self._transition_timeout_s)
+    def _send_change_state(self, node: Managed, transition: int) -> Answer:
+        """Send the request for a transition, whose event is then expected."""
+        self._expect_echo(node, NAMES[transition])
+        return self._change[node.name].call_async(ChangeState.Request(transition=Transition(id=transition)))
 
     @staticmethod
     def _expect_echo(node: Managed, kind: str) -> None:
         node.asked_at[kind], node.echoes[kind] = time.monotonic(), 1
 
-    @staticmethod
-    def _call(node: Managed, kind: str, future: Any, timeout_s: float) -> None:
-        node.call, node.call_kind, node.polled_s = future, kind, time.monotonic()
-        node.call_deadline_s = node.polled_s + timeout_s
-        node.check, node.settled, node.asked = None, 0, [future]
+    def _ask_state(self, node: Managed, now: float) -> None:
+        is_ready = self._get[node.name].service_is_ready
+        if is_ready():
+            node.call, node.polled_s = StateCall(partial(self._send_get_state, node), is_ready, now), now
+        else:
+            node.state = State.PRIMARY_STATE_UNKNOWN
+
+    def _request(self, node: Managed, transition: int, now: float) -> None:
+        node.call = TransitionCall(
+            NAMES[transition],
+            self._send_change_state(node, transition),
+            partial(self._send_get_state, node),
+            self._change[node.name].service_is_ready,
+            now,
+            self._transition_timeout_s,
+        )
+        node.polled_s = now
 
     def _finish_call(self, node: Managed, now: float) -> None:
-        if node.call is None:
+        """Act on what became of the call to a node, once something did."""
+        call = node.call
+        if call is None or (outcome := call.poll(now)) is None:
             return
-        if node.call_kind == "state":
-            self._ask_again(node, now)
-        if not node.call.done():
-            gone = node.call_kind != "state" and not self._change[node.name].service_is_ready()
-            lost = node.call_kind != "state" and not gone and self._seems_lost(node, now)
-            if now < node.call_deadline_s and not gone and not lost:
-                return
-            if lost:
-                self.get_logger().warning(f"{node.name} did not answer to {node.call_kind}: asking again")
-            elif node.call_kind != "state" and not gone:
-                self._failed(node, f"{node.call_kind} of {node.name} took longer than {self._transition_timeout_s} s")
-            node.state = State.PRIMARY_STATE_UNKNOWN
-        elif node.call_kind == "state":
-            self._saw_state(node, node.call.result().current_state.id)
-        elif not node.call.result().success:
-            self._failed(node, f"{node.name} refused to {node.call_kind}; its own log and /diagnostics say why")
-            node.state = State.PRIMARY_STATE_UNKNOWN
-        else:
-            node.asked_at[node.call_kind] = now
-            node.state = State.PRIMARY_STATE_UNKNOWN
+        call.close()
+        node.call, node.state = None, State.PRIMARY_STATE_UNKNOWN
+        if isinstance(call, StateCall):
+            if outcome == Outcome.SUCCEEDED:
+                self._saw_state(node, call.state)
+        elif outcome == Outcome.SUCCEEDED:
+            node.asked_at[call.name] = now
             node.polled_s = 0.0
-        for call in node.asked:  # The client keeps those that are never answered.
-            call.cancel()
-        node.call = None
-
-    def _ask_again(self, node: Managed, now: float) -> None:
-        """Take whichever answer of a state has come; without one ask once more, for as long as the call may last."""
-        node.call = next((call for call in node.asked if call.done()), node.call)
-        if not node.call.done() and now - node.polled_s >= STATE_RETRY_S and self._get[node.name].service_is_ready():
-            node.call, node.polled_s = self._get[node.name].call_async(GetState.Request()), now
-            node.asked.append(node.call)
-
-    def _seems_lost(self, node: Managed, now: float) -> bool:
-        """Ask a node that is long in a transition for its state; true once it has said twice that it is in none.
-
-        DDS loses a request, or its answer, while one end has not discovered the other.
-        """
-        if node.check is not None and node.check.done():
-            settled = node.check.result().current_state.id in SETTLED
-            node.check, node.settled = None, node.settled + 1 if settled else 0
-        if now - node.polled_s >= CHECK_S:
-            node.check, node.polled_s = self._get[node.name].call_async(GetState.Request()), now
-        return node.settled == 2
+        elif outcome == Outcome.REFUSED:
+            self._failed(node, f"{node.name} refused to {call.name}; its own log and /diagnostics say why")
+        elif outcome == Outcome.TOO_LATE:
+            self._failed(node, f"{call.name} of {node.name} took longer than {self._transition_timeout_s} s")
+        elif outcome == Outcome.LOST:
+            self.get_logger().warning(f"{node.name} did not answer to {call.name}: asking again")
 
     def _saw_state(self, node: Managed, state: int) -> None:
         before, node.state = node.known, state
@@ -345,11 +317,9 @@ class StackManagerNode(Node):
             for node in reversed(self.nodes):
                 if not self._change[node.name].service_is_ready():
                     continue
-                known = answer(self._get[node.name].call_async(GetState.Request()))
+                known = answer(self._send_get_state(node))
                 if known is not None and known.current_state.id == state:
-                    self._expect_echo(node, NAMES[transition])
-                    request = ChangeState.Request(transition=Transition(id=transition))
-                    answer(self._change[node.name].call_async(request))
+                    answer(self._send_change_state(node, transition))
 
 
 def _label(state: int) -> str:

@@ -1,0 +1,143 @@
+"""Calls to a lifecycle node whose request or answer may get lost: when to ask again, and when to give up, without ROS.
+
+DDS loses a message while one end has not discovered the other, and a node may die and come back before it answers.
+"""
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, Protocol
+
+from vjepa_bringup.stack_goal import ACTIVE, INACTIVE, UNCONFIGURED
+
+STATE_TIMEOUT_S = 2.0
+STATE_RETRY_S = 0.2
+"""A state is asked for again after so long."""
+
+CHECK_S = 0.5
+"""How often a node that is asked for a transition is asked whether it is in one: it answers when it is not."""
+
+SETTLED = (UNCONFIGURED, INACTIVE, ACTIVE)
+
+
+class Answer(Protocol):
+    """What `call_async` of a ROS client returns."""
+
+    def done(self) -> bool:
+        """Return whether the answer has come."""
+
+    def result(self) -> Any:
+        """Return the response."""
+
+    def cancel(self) -> None:
+        """Wait for it no longer."""
+
+
+class Outcome(Enum):
+    """What became of a call."""
+
+    SUCCEEDED = "succeeded"
+    REFUSED = "refused"
+    TOO_LATE = "too late"
+    LOST = "lost"
+    GONE = "gone"
+
+
+class StateCall:
+    """Asks a node for its state, again and again until an answer comes.
+
+    Attributes:
+        state: the primary state that the node answered, once `poll` returned that it succeeded.
+    """
+
+    def __init__(self, ask: Callable[[], Answer], is_ready: Callable[[], bool], now_s: float):
+        """Ask for the first time.
+
+        Args:
+            ask: sends a `GetState` request.
+            is_ready: returns whether the node's service is there.
+            now_s: steady time, seconds.
+        """
+        self.state = 0
+        self._ask, self._is_ready = ask, is_ready
+        self._answers = [ask()]
+        self._asked_s, self._deadline_s = now_s, now_s + STATE_TIMEOUT_S
+
+    def poll(self, now_s: float) -> Outcome | None:
+        """Return what became of the call by `now_s`, or None while it waits; `GONE` where nobody answers."""
+        for answer in self._answers:
+            if answer.done():
+                self.state = answer.result().current_state.id
+                return Outcome.SUCCEEDED
+        if now_s >= self._deadline_s:
+            return Outcome.GONE
+        if now_s - self._asked_s >= STATE_RETRY_S and self._is_ready():
+            self._answers.append(self._ask())
+            self._asked_s = now_s
+        return None
+
+    def close(self) -> None:
+        """Wait for no answer any longer: a client keeps those that never come."""
+        for answer in self._answers:
+            answer.cancel()
+
+
+class TransitionCall:
+    """Asks a node for a transition, and meanwhile for its state.
+
+    Attributes:
+        name: of the transition.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        answer: Answer,
+        ask_state: Callable[[], Answer],
+        is_ready: Callable[[], bool],
+        now_s: float,
+        timeout_s: float,
+    ):
+        """Wait for the answer to a transition that was asked for.
+
+        Args:
+            name: of the transition.
+            answer: to the `ChangeState` request.
+            ask_state: sends a `GetState` request.
+            is_ready: returns whether the node's service is there.
+            now_s: steady time, seconds.
+            timeout_s: how long the transition may take, seconds.
+        """
+        self.name = name
+        self._answer, self._ask_state, self._is_ready = answer, ask_state, is_ready
+        self._check: Answer | None = None
+        self._checked_s, self._deadline_s = now_s, now_s + timeout_s
+        self._settled = 0
+
+    def poll(self, now_s: float) -> Outcome | None:
+        """Return what became of the call by `now_s`, or None while it waits."""
+        if self._answer.done():
+            return Outcome.SUCCEEDED if self._answer.result().success else Outcome.REFUSED
+        if not self._is_ready():
+            return Outcome.GONE
+        if self._is_lost(now_s):
+            return Outcome.LOST
+        return Outcome.TOO_LATE if now_s >= self._deadline_s else None
+
+    def _is_lost(self, now_s: float) -> bool:
+        """Ask a node that is long in a transition for its state; true once it answered twice that it is in none."""
+        if self._check is not None and self._check.done():
+            is_settled = self._check.result().current_state.id in SETTLED
+            self._check, self._settled = None, self._settled + 1 if is_settled else 0
+        if now_s - self._checked_s >= CHECK_S:
+            self._cancel_check()
+            self._check, self._checked_s = self._ask_state(), now_s
+        return self._settled == 2
+
+    def close(self) -> None:
+        """Wait for no answer any longer: a client keeps those that never come."""
+        self._answer.cancel()
+        self._cancel_check()
+
+    def _cancel_check(self) -> None:
+        if self._check is not None:
+            self._check.cancel()
