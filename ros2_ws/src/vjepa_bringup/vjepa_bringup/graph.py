@@ -63,6 +63,9 @@ OPTION_PARAMETERS = {
 """The launch arguments that are parameters of the same name, by node."""
 
 
+Parameters = dict[str, dict[str, Any]]
+"""Parameters by the name of their node, flat, by dotted name."""
+
 POLICY = "bc.bundle"
 ARM_KINDS = ("policy", "actor", "dynamics")
 """Kinds of bundles that state the arm they were trained for."""
@@ -272,61 +275,122 @@ def environment(options: StackOptions) -> dict[str, str]:
     return discovery_environment(options.discovery)
 
 
-def merged_parameters(options: StackOptions) -> dict[str, dict[str, Any]]:
-    """Return the parameters of every node: defaults, the user's file and the explicit options, the later winning.
+def merged_parameters(options: StackOptions) -> Parameters:
+    """Return the parameters of every node, overlaid from five layers, of which a later one wins over those before it.
+
+    1. derived: what follows from parameters of other nodes, such as the arm of the simulated task for the planner;
+    2. defaults: `config/stack.yaml`;
+    3. file: the user's `params_file`;
+    4. arguments: the options that were given;
+    5. wiring: what the graph itself settles, such as who commands a guarded arm.
+
+    Bundles are named by their folders in what is returned.
 
     Raises:
         VjepaError: a file that is not a parameter file, or names no node of this stack; a camera, behind which there
             may be a real arm, and no planner chosen to drive it.
     """
-    merged = default_parameters()
-    if options.source == "camera":
-        for name in ("planner", "fallbacks"):
-            del merged["vjepa_planner"][name]
-    if options.params_file:
-        for node, values in read_parameter_file(Path(options.params_file)).items():
-            meant = _nodes_meant(node, options.namespace, merged)
-            if not meant and not _nodes_meant(node, options.namespace, [STAND_IN]):
-                raise VjepaError(f"{options.params_file}: {unknown_name('node', node, merged)}")
-            for name in meant:
-                merged[name] |= values
-    for node, names in OPTION_PARAMETERS.items():
-        explicit = {name: getattr(options, name) for name in names}
-        merged[node] |= {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in explicit.items()
-            if value is not None
-        }
-    if options.camera:
-        merged["camera"] = _expected_rate(merged["vjepa_planner"]) | merged["camera"] | {"source": options.camera}
-    encoder = merged["vjepa_perception"].get("encoder", "")
-    if not isinstance(encoder, str):
-        raise VjepaError(f"parameter 'encoder' of vjepa_perception is {encoder!r}; expected the name of a bundle")
-    merged["vjepa_perception"]["encoder"] = find_bundle(encoder)
-    planner = merged["vjepa_planner"]
-    if "planner" not in planner:
-        raise VjepaError(
-            "no planner is chosen, and the default one knows the simulated arm alone; "
-            "set planner:=NAME, or --planner NAME"
-        )
-    if options.policy is not None:
-        planner |= {POLICY: options.policy, "planners": list(dict.fromkeys([*planner.get("planners", ()), "bc"]))}
-    for name, value in planner.items():
-        if "." in name and isinstance(value, str):  # An option of a planner, which may name a bundle.
-            planner[name] = find_bundle(value)
-    if options.source == "sim":
-        merged["vjepa_planner"] = _arm_of(merged["sim_bridge"]) | merged["vjepa_planner"]
-        if options.guard:
-            _check_guarded_clock(merged)
-            merged["sim_bridge"]["command_input"] = "effort_array"
-            merged[GUARD] = _guarded(merged["vjepa_planner"]) | merged[GUARD] | {"simulated_arm": True}
+    defaults = _default_layer(options)
+    file = _file_layer(options, defaults)
+    arguments = _argument_layer(options, _overlaid(defaults, file))
+    stated = _overlaid(defaults, file, arguments)
+    _check_stated(stated)
+    merged = _overlaid(_derived_layer(options, stated), stated, _wiring_layer(options))
+    _find_bundles(merged)
+    if options.guard and options.source == "sim":
+        _check_guarded_clock(merged)
     if options.guard:
         _check_guard(merged[GUARD], merged["vjepa_planner"])
     merged["episode_recorder"]["provenance"] = [f"{key}={value}" for key, value in _provenance(merged).items()]
     return merged
 
 
-def default_parameters() -> dict[str, dict[str, Any]]:
+def _overlaid(*layers: Parameters) -> Parameters:
+    """Return the parameters of all layers, the later ones winning."""
+    merged: Parameters = {}
+    for layer in layers:
+        for node, values in layer.items():
+            merged[node] = merged.get(node, {}) | values
+    return merged
+
+
+def _default_layer(options: StackOptions) -> Parameters:
+    """Return the defaults; with a camera, behind which there may be a real arm, none of them chooses a planner."""
+    defaults = default_parameters()
+    if options.source == "camera":
+        for name in ("planner", "fallbacks"):
+            del defaults["vjepa_planner"][name]
+    return defaults
+
+
+def _file_layer(options: StackOptions, known: Parameters) -> Parameters:
+    """Return the parameters in the user's file, for nodes that are `known`."""
+    layer: Parameters = {}
+    file = read_parameter_file(Path(options.params_file)) if options.params_file else {}
+    for key, values in file.items():
+        meant = _nodes_meant(key, options.namespace, known)
+        if not meant and not _nodes_meant(key, options.namespace, [STAND_IN]):
+            raise VjepaError(f"{options.params_file}: {unknown_name('node', key, known)}")
+        layer = _overlaid(layer, dict.fromkeys(meant, values))
+    return layer
+
+
+def _argument_layer(options: StackOptions, below: Parameters) -> Parameters:
+    """Return the parameters that options were given for; a policy's planner is loaded beside those `below`."""
+    layer: Parameters = {}
+    for node, names in OPTION_PARAMETERS.items():
+        given = {name: value for name in names if (value := getattr(options, name)) is not None}
+        layer[node] = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
+    if options.camera:
+        layer["camera"]["source"] = options.camera
+    if options.policy is not None:
+        planners = below["vjepa_planner"].get("planners", ())
+        layer["vjepa_planner"] |= {POLICY: options.policy, "planners": list(dict.fromkeys([*planners, "bc"]))}
+    return layer
+
+
+def _check_stated(stated: Parameters) -> None:
+    """Refuse parameters that do not say which planner drives, or name an encoder by what is no name."""
+    encoder = stated["vjepa_perception"].get("encoder", "")
+    if not isinstance(encoder, str):
+        raise VjepaError(f"parameter 'encoder' of vjepa_perception is {encoder!r}; expected the name of a bundle")
+    if "planner" not in stated["vjepa_planner"]:
+        raise VjepaError(
+            "no planner is chosen, and the default one knows the simulated arm alone; "
+            "set planner:=NAME, or --planner NAME"
+        )
+
+
+def _derived_layer(options: StackOptions, stated: Parameters) -> Parameters:
+    """Return what nodes must know of each other, as far as it follows from what is `stated`."""
+    planner = stated["vjepa_planner"]
+    layer: Parameters = {}
+    if options.camera:
+        layer["camera"] = _expected_rate(planner)
+    if options.source == "sim":
+        layer["vjepa_planner"] = arm = _arm_of(stated["sim_bridge"])
+        if options.guard:
+            layer[GUARD] = _guarded(arm | planner)
+    return layer
+
+
+def _wiring_layer(options: StackOptions) -> Parameters:
+    """Return what holds whatever is stated: the simulated arm behind a guard obeys the guard alone."""
+    if options.guard and options.source == "sim":
+        return {"sim_bridge": {"command_input": "effort_array"}, GUARD: {"simulated_arm": True}}
+    return {}
+
+
+def _find_bundles(merged: Parameters) -> None:
+    """Put the folders of bundles in the place of their names."""
+    perception, planner = merged["vjepa_perception"], merged["vjepa_planner"]
+    perception["encoder"] = find_bundle(perception.get("encoder", ""))
+    for name, value in planner.items():
+        if "." in name and isinstance(value, str):  # An option of a planner, which may name a bundle.
+            planner[name] = find_bundle(value)
+
+
+def default_parameters() -> Parameters:
     """Return the parameters in `config/stack.yaml`, by node name."""
     return read_parameter_file(share("config") / "stack.yaml")
 
@@ -364,7 +428,7 @@ def _guarded(planner: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _check_guarded_clock(merged: dict[str, dict[str, Any]]) -> None:
+def _check_guarded_clock(merged: Parameters) -> None:
     """Refuse a guard in lockstep, where the simulation waits for the stamp that the guard's efforts do not carry."""
     nodes = [name for name in ("sim_bridge", "vjepa_planner") if merged[name].get("lockstep")]
     if nodes:
@@ -410,7 +474,7 @@ def _is_positive(value: Any) -> bool:
     return isinstance(value, int | float) and value > 0
 
 
-def _provenance(merged: dict[str, dict[str, Any]]) -> dict[str, str]:
+def _provenance(merged: Parameters) -> dict[str, str]:
     sim, planner = merged["sim_bridge"], merged["vjepa_planner"]
     return {
         "task": str(sim.get("task", "")),
@@ -441,7 +505,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def read_parameter_file(path: Path) -> dict[str, dict[str, Any]]:
+def read_parameter_file(path: Path) -> Parameters:
     """Return the parameters in a ROS parameter file, by node name.
 
     Raises:
