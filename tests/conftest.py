@@ -1,7 +1,6 @@
 """Whole stacks for tests: real processes over real DDS, each in a ROS domain of its own."""
 
 import contextlib
-import importlib
 import json
 import os
 import signal
@@ -63,12 +62,11 @@ class Stack:
 
     def tap(self, topic: topics.Topic) -> Tap:
         tap = Tap()
-        kind = message_type(topic)
-        self.node.create_subscription(kind, topic.name, tap.messages.append, qos_profile(topic, 1000))
+        self.node.create_subscription(topic.message_class, topic.name, tap.messages.append, qos_profile(topic, 1000))
         return tap
 
     def publisher(self, topic: topics.Topic):
-        return self.node.create_publisher(message_type(topic), topic.name, qos_profile(topic))
+        return self.node.create_publisher(topic.message_class, topic.name, qos_profile(topic))
 
     def wait_for(self, condition: Callable[[], bool], what: str, timeout_s: float = EVENT_TIMEOUT_S) -> None:
         def held() -> bool:
@@ -135,11 +133,6 @@ class Stack:
                 child.process.send_signal(signal.SIGKILL)
                 child.process.wait()
         return pid
-
-
-def message_type(topic: topics.Topic) -> type:
-    package, _, name = topic.type.split("/")
-    return getattr(importlib.import_module(f"{package}.msg"), name)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """Recording as a ROS node: every topic of the loop, as the bytes that crossed the wire, into a rosbag2 MCAP bag."""
 
 import contextlib
-import importlib
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -73,7 +72,7 @@ class RecorderNode(ManagedNode):
             full_name = self.resolve_topic_name(topic.name)
             self._writer.add_topic(full_name, topic.type, topic.depth, topic.latched)
             options = {"raw": True, "callback_group": self._polled}
-            tap = self.subscribe(_message_type(topic.type), topic, lambda _: None, SUBSCRIPTION_DEPTH, **options)
+            tap = self.subscribe(topic.message_class, topic, lambda _: None, SUBSCRIPTION_DEPTH, **options)
             self._taps.append((topic, full_name, tap))
         self.get_logger().info(f"recording into {path}")
         return path
@@ -191,11 +190,6 @@ class RecorderNode(ManagedNode):
         audit = self._writer.audit()
         counts = {"recorded": sum(topic.recorded for topic in audit.topics), "lost": audit.lost}
         return OK, "recording", {"bag": self._writer.path, **counts}
-
-
-def _message_type(name: str) -> type:
-    package, _, message = name.split("/")
-    return getattr(importlib.import_module(f"{package}.msg"), message)
 
 
 def main() -> None:

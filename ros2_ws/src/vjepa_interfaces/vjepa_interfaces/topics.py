@@ -4,7 +4,9 @@ Names are relative, so a namespace moves the whole stack, except `/clock` and `/
 `managed_node.qos_profile` turns a `Topic` into an rclpy profile.
 """
 
+import importlib
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,12 @@ class Topic:
     depth: int = 10
     latched: bool = False
     sensor: bool = False
+
+    @property
+    def message_class(self) -> Any:
+        """The class of its messages, of a package that is imported now."""
+        package, _, name = self.type.split("/")
+        return getattr(importlib.import_module(f"{package}.msg"), name)
 
 
 IMAGE = Topic("camera/image_raw", "sensor_msgs/msg/Image", depth=50, sensor=True)
