@@ -44,6 +44,13 @@ def test_the_rate_falls_as_soon_as_events_stop():
     assert meter.rate(6.5) == 0.0
 
 
+def test_the_rate_is_the_same_in_whatever_order_two_threads_count():
+    meter = RateMeter()
+    for time_s in (1.0, 0.5, 1.5):
+        meter.tick(time_s)
+    assert meter.rate(1.5) == pytest.approx(2.0)
+
+
 @pytest.mark.parametrize("ticks", [[], [1.0]])
 def test_fewer_than_two_events_have_no_rate(ticks):
     meter = RateMeter()

@@ -32,14 +32,14 @@ class Durations:
 
 
 class RateMeter:
-    """The rate of events over the last `window_s` seconds of the steady clock. One thread ticks, any may read."""
+    """The rate of events over the last `window_s` seconds of the steady clock. Any thread may tick and read."""
 
     def __init__(self, window_s: float = 5.0):
         self._window_s = window_s
         self._times: deque[float] = deque(maxlen=4096)
 
     def tick(self, now_s: float) -> None:
-        """Count one event at steady time `now_s`."""
+        """Count one event at steady time `now_s`; of two threads, one may count an earlier event later."""
         self._times.append(now_s)
 
     def rate(self, now_s: float) -> float:
@@ -48,7 +48,7 @@ class RateMeter:
         The time since the last event counts, so that the rate falls as soon as events stop.
         """
         recent = [t for t in self._times.copy() if now_s - t <= self._window_s]
-        return (len(recent) - 1) / max(now_s - recent[0], 1e-9) if len(recent) > 1 else 0.0
+        return (len(recent) - 1) / max(now_s - min(recent), 1e-9) if len(recent) > 1 else 0.0
 
 
 class Counts(Counter[str]):

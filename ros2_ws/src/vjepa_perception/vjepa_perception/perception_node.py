@@ -173,8 +173,9 @@ class PerceptionNode(ManagedNode):
         set_stamp(message.header.stamp, stamp_ns)
         fill_latent(message, latent)
         self._latents.publish(message)
-        self._counts["latents"] += 1
-        self._rate.tick(time.monotonic())
+        with self._wake:  # The worker publishes, and the subscription a repeated frame's latent.
+            self._counts["latents"] += 1
+            self._rate.tick(time.monotonic())
 
     def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
         """Say which encoder runs, how fast, and which frames were refused or skipped."""
