@@ -31,7 +31,7 @@ from tests.faults.bombs import (
     root_page,
     turn_in_a_circle,
 )
-from vjepa_bags import bag_reader, mcap_reader
+from vjepa_bags import bag_frames, mcap_reader
 from vjepa_bags.bag_limits import MAX_TOPICS
 from vjepa_bags.bag_reader import Bag, topic_names
 from vjepa_bags.bag_repair import repair_bag
@@ -231,7 +231,7 @@ def test_messages_that_are_small_each_may_not_unfold_to_more_together(tmp_path):
 
 
 def test_frames_of_one_time_do_not_wait_for_what_belongs_to_them_without_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(bag_reader, "HELD_PICTURE_BYTES", 16 * 2**20)
+    monkeypatch.setattr(bag_frames, "HELD_PICTURE_BYTES", 16 * 2**20)
     kind = topics.IMAGE.type
     chunks = [("", b"\xf0" + struct.pack("<Q", 2**17) + os.urandom(2**17))]
     for number in range(1, 41):

@@ -14,7 +14,8 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from vjepa_bags.bag_reader import SETTLE_NS, Bag, BagError, topic_names
+from vjepa_bags.bag_frames import SETTLE_NS
+from vjepa_bags.bag_reader import Bag, BagError, topic_names
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.messages import FIRST, LAST, MID
 from vjepa_training.data import build as build_module

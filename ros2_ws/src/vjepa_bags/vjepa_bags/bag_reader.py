@@ -1,39 +1,37 @@
 """rosbag2 bags as camera frames with what was measured at their stamps: MCAP or sqlite3, whoever recorded them.
 
-A bag is read once, in the order of arrival, and about a second of it is held: a frame waits until what belongs to it
-has arrived. A bag that a killed recorder left behind is read as far as it is whole.
+A bag is read once, in the order of arrival. One that a killed recorder left behind is read as far as it is whole.
 """
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rosbags.typesys import Stores, get_typestore
 
-from vjepa_bags.bag_causes import JointStateCauses, RewardCauses
 from vjepa_bags.bag_counts import compare
 from vjepa_bags.bag_files import custom_data, open_files
+from vjepa_bags.bag_frames import (
+    FINGERTIP,
+    IMAGE,
+    JOINT_COMMAND,
+    JOINT_STATES,
+    OF_THE_SIM,
+    REWARD,
+    TIMESTEP,
+    Frame,
+    FrameJoiner,
+)
 from vjepa_bags.bag_limits import BagLimitError, Meter
 from vjepa_bags.bag_order import in_order_of_time
 from vjepa_bags.bag_source import BagError, Source
 from vjepa_interfaces import topics
-from vjepa_interfaces.alignment import StampRing
-from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_interfaces.errors import unknown_name
 from vjepa_interfaces.image_codec import stated_size
-from vjepa_interfaces.joint_states import Added, JointReading, JointStateRefusedError, JointStates
-from vjepa_interfaces.messages import Timestep, timestep_of
-from vjepa_interfaces.stamps import to_nanoseconds
 from vjepa_interfaces.yaml_file import read_yaml
 
-IMAGE, JOINT_STATES, JOINT_COMMAND = topics.IMAGE.name, topics.JOINT_STATES.name, topics.JOINT_COMMAND.name
-TIMESTEP, TARGET, FINGERTIP = topics.TIMESTEP.name, topics.TARGET.name, topics.FINGERTIP.name
-OF_THE_SIM = (TIMESTEP, TARGET, FINGERTIP)
-REWARD = "reward"
-"""A topic of others, which is read where it is asked for: a number that says how well the arm is doing."""
 TYPES: dict[str, tuple[str, ...]] = {
     IMAGE: (topics.IMAGE.type, topics.COMPRESSED_IMAGE.type),
     **{t.name: (t.type,) for t in (topics.JOINT_STATES, topics.JOINT_COMMAND, topics.TIMESTEP, topics.TARGET)},
@@ -43,41 +41,10 @@ TYPES: dict[str, tuple[str, ...]] = {
 """The topics that are read, by the stack's own names, and the types each may have."""
 
 _SMALL = {topics.JOINT_STATES.type, topics.TARGET.type, *TYPES[REWARD]}
-SETTLE_NS = 1_000_000_000
-"""How much later than a frame, by the bag's clock, what belongs to it may arrive."""
-LATER_FRAMES = 2
-"""Frames that must have come after it as well: with a slow encoder in lockstep a command takes longer than a second."""
-HELD_PICTURE_BYTES = 512 * 2**20
-"""Frames that wait take no more: twenty of uncompressed 4K. Then the oldest goes on with what has arrived."""
 MAX_SMALL_BYTES = 2**16
 """Of a joint state, one of a thousand joints, of a point or a vector."""
 NAMING_MESSAGES = 1000
 """Joint states and commands at the beginning of a bag that tell which joints are the arm's."""
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """A camera frame and what was joined to it; None where the bag has nothing for it.
-
-    Attributes:
-        stamp_ns: the frame's stamp, nanoseconds.
-        image: the `sensor_msgs` Image or CompressedImage.
-        joint_state: the joints of the arm at this stamp, or their newest readings before (see `Bag.frames`).
-        timestep: reward, discount and step type.
-        target: (3,) m, world frame.
-        fingertip: (3,) m, world frame.
-        command: the `sensor_msgs/JointState` that answered this frame.
-        reward: the newest one at or before the frame, of a reward topic that was asked for.
-    """
-
-    stamp_ns: int
-    image: Any
-    joint_state: JointReading | None = None
-    timestep: Timestep | None = None
-    target: np.ndarray | None = None
-    fingertip: np.ndarray | None = None
-    command: Any | None = None
-    reward: float | None = None
 
 
 def topic_names(namespace: str = "", mapping: Path | None = None, reward: str = "") -> dict[str, str]:
@@ -216,98 +183,16 @@ class Bag:
             derive_velocity: see `JointStates`.
             notes: is counted up by what is no fault, in words.
         """
-        exact = TIMESTEP in self.present
         names = self.joint_names() if joint_names is None else joint_names
-        rings = {name: StampRing() for name in TYPES if name not in (IMAGE, JOINT_STATES)}
-        joints = JointStates(names, derive_velocity, exact)
-        causes = JointStateCauses(names, exact, joint_state_max_age_ns, SETTLE_NS * 1e-9)
-        reward_causes = RewardCauses(joint_state_max_age_ns)
-        waiting: deque[tuple[int, int, Any]] = deque()
-        newest_frame_ns: int | None = None
-        held_bytes = 0
-
-        def settle() -> Frame:
-            nonlocal held_bytes
-            arrived_ns, stamp_ns, image = waiting.popleft()
-            held_bytes -= len(image.data)
-            reading = joints.at(stamp_ns) if exact else joints.at_or_before(stamp_ns, joint_state_max_age_ns)
-            reward = rings[REWARD].at_or_before(stamp_ns, joint_state_max_age_ns)
-            causes.frame(stamp_ns, arrived_ns, reading is not None)
-            reward_causes.frame(stamp_ns, arrived_ns, reward is not None)
-            return Frame(
-                stamp_ns=stamp_ns,
-                image=image,
-                joint_state=reading,
-                timestep=rings[TIMESTEP].at(stamp_ns),
-                target=rings[TARGET].at(stamp_ns),
-                fingertip=rings[FINGERTIP].at(stamp_ns),
-                command=rings[JOINT_COMMAND].at(stamp_ns),
-                reward=reward,
-            )
-
-        def hold(name: str, stamp_ns: int, arrived_ns: int, message: Any) -> None:
-            try:
-                if name != JOINT_STATES:
-                    rings[name].add(stamp_ns, _value(name, message))
-                    if name == REWARD:
-                        reward_causes.hold(stamp_ns, arrived_ns)
-                    return
-                added = joints.add(stamp_ns, message)
-            except JointStateRefusedError as error:
-                faults[str(error)] += 1
-                return
-            except VjepaError:
-                faults[f"unreadable message on {name}"] += 1
-                return
-            if added == Added.OTHER_JOINTS:
-                if message.name:
-                    causes.other(message.name)
-                else:
-                    faults["joint state that names no joint"] += 1
-                return
-            causes.hold(stamp_ns, arrived_ns, message)
-            if added == Added.PARTLY:
-                faults["joint state without a finite position of each joint"] += 1
-
+        joiner = FrameJoiner(names, TIMESTEP in self.present, joint_state_max_age_ns, derive_velocity, faults)
         found = _messages(self._sources, self._names, self._types, faults)
         try:
             for name, arrived_ns, message in self._within_allowance(found, faults):
-                stamp_ns = to_nanoseconds(message.header.stamp) if hasattr(message, "header") else arrived_ns
-                if stamp_ns == 0 and name != JOINT_STATES:
-                    if name != JOINT_COMMAND or np.any(message.effort):  # A planner that is switched off sends zeros.
-                        faults[f"{'frame' if name == IMAGE else f'message on {name}'} without a stamp"] += 1
-                    continue
-                if name == IMAGE and stamp_ns == newest_frame_ns:
-                    faults["repeated stamp of a frame"] += 1
-                    continue
-                if name == IMAGE:
-                    begins_anew = newest_frame_ns is not None and stamp_ns < newest_frame_ns
-                    newest_frame_ns = stamp_ns
-                elif name == JOINT_STATES:
-                    is_own = stamp_ns != 0 and not set(names).isdisjoint(message.name)
-                    begins_anew = is_own and joints.begins_anew(stamp_ns)
-                else:
-                    begins_anew = rings[name].begins_anew(stamp_ns)
-                if begins_anew:
-                    while waiting and waiting[0][1] > stamp_ns:  # A new time line, which the rings begin anew with.
-                        yield settle()
-                while len(waiting) > LATER_FRAMES and (
-                    arrived_ns - waiting[0][0] > SETTLE_NS or held_bytes > HELD_PICTURE_BYTES
-                ):
-                    yield settle()
-                if name == IMAGE:
-                    waiting.append((arrived_ns, stamp_ns, message))
-                    held_bytes += len(message.data)
-                else:
-                    hold(name, stamp_ns, arrived_ns, message)
-            while waiting:
-                yield settle()
+                yield from joiner.add(name, arrived_ns, message)
+            yield from joiner.end()
         finally:
             found.close()
-            causes.report(joints.seen, joints.outliers, faults, Counter() if notes is None else notes)
-            reward_causes.report(faults)
-            for name, ring in rings.items():
-                ring.outliers.report(f"message on {name}", faults)
+            joiner.report(Counter() if notes is None else notes)
 
     def _within_allowance(
         self, found: Iterator[tuple[str, int, Any]], faults: Counter[str]
@@ -396,14 +281,3 @@ def _messages(
     for topic in sorted(names):
         named = sum(count for fault, count in lost.items() if fault.startswith(f"message on {topic} lost"))
         compare(topic, read[topic] + named, counts[topic][types[topic]], "the bag", faults)
-
-
-def _value(name: str, message: Any) -> Any:
-    """Return what a message of the topic `name` says, as `Frame` holds it."""
-    if name == TIMESTEP:
-        return timestep_of(message)
-    if name == REWARD:
-        return float(message.vector.x if hasattr(message, "vector") else message.data)
-    if name in (TARGET, FINGERTIP):
-        return np.array([message.point.x, message.point.y, message.point.z])
-    return message

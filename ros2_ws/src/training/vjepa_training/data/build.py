@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sim_bridge.tasks import arm_of
-from vjepa_bags.bag_reader import (
+from vjepa_bags.bag_frames import (
     FINGERTIP,
     IMAGE,
     JOINT_COMMAND,
@@ -27,9 +27,9 @@ from vjepa_bags.bag_reader import (
     REWARD,
     TARGET,
     TIMESTEP,
-    Bag,
     Frame,
 )
+from vjepa_bags.bag_reader import Bag
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.image_codec import DamagedJpegError, ImageCodecError, compressed_to_rgb, image_to_rgb
 from vjepa_interfaces.messages import FIRST, LAST, Timestep
