@@ -1,23 +1,22 @@
-"""Makes a whole rosbag2 bag of what can still be read of an MCAP bag that was cut short or damaged.
+"""A whole rosbag2 bag of what can still be read of an MCAP bag that was cut short or damaged.
 
-The original is never touched. What is written is read back from the disk, message by message, before it counts as done.
+It is a copy: the reader gives every message in a whole chunk, whatever the file ends with, and the writer makes a file
+of them that everybody reads. The original is never touched, and both are read side by side before the copy is done.
 """
 
-import hashlib
 import json
-import os
 import shutil
 import textwrap
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import yaml
 from mcap.records import Channel, Schema
-from rosbags.rosbag2 import Reader
 
 from vjepa_bags.bag_counts import CDR
 from vjepa_bags.bag_files import custom_data, file_order
@@ -28,10 +27,13 @@ from vjepa_bags.mcap_file import McapFile
 from vjepa_bags.mcap_reader import DAMAGED_CHUNK, McapReader
 from vjepa_bags.mcap_units import McapMessage
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.files import write_atomically
 from vjepa_interfaces.yaml_file import parse_yaml
 
 COMMIT_BYTES = 8 * 2**20
-_SCHEMAS_OF_ROS = ("ros2msg", "ros2idl")
+
+Described = tuple[Channel, Schema | None, McapMessage]
+"""A message with its channel, and its type where it has one."""
 
 
 class RepairError(VjepaError):
@@ -57,58 +59,6 @@ class Repair:
     lost: dict[str, int]
 
 
-class _Digest:
-    """Messages as they went in or came out, in any order within a topic: counts, and a sum of hashes."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.sums: Counter[str] = Counter()
-
-    def add(self, topic: str, kind: str, time_ns: int, data: bytes) -> None:
-        self.counts[topic] += 1
-        content = hashlib.blake2b(time_ns.to_bytes(8, "little") + bytes(data), digest_size=8)
-        content.update(kind.encode())
-        self.sums[topic] = (self.sums[topic] + int.from_bytes(content.digest(), "little")) % 2**64
-
-
-class _Scan:
-    """The messages of MCAP files in whole chunks, and what stood in the way of the others.
-
-    Attributes:
-        lost: what could not be read, in words, and how often.
-        cut_short: files that end early.
-    """
-
-    def __init__(self, files: list[Path]):
-        self.lost: Counter[str] = Counter()
-        sizes = [file.stat().st_size for file in files]
-        allowances = [Allowance.of(file, size, sum(sizes)) for file, size in zip(files, sizes, strict=True)]
-        self._readers = [McapReader(allowance.path, allowance, counted=False) for allowance in allowances]
-        self.cut_short = sum(not reader.is_whole for reader in self._readers)
-
-    def messages(self) -> Iterator[tuple[Channel, Schema | None, McapMessage]]:
-        for reader in self._readers:
-            for message in reader.messages_as_they_lie(self.lost):
-                channel = reader.channels.get(message.channel)
-                schema = reader.schemas.get(channel.schema_id) if channel else None
-                if channel is None:
-                    self.lost[f"message of channel {message.channel}, which the file does not describe"] += 1
-                elif schema is None and channel.message_encoding in CDR:
-                    self.lost[f"message on {channel.topic}, whose type the file does not define"] += 1
-                else:
-                    yield channel, schema, message
-
-    @property
-    def damaged_chunks(self) -> int:
-        """Chunks that were left out."""
-        return sum(count for what, count in self.lost.items() if what.startswith(DAMAGED_CHUNK))
-
-    @property
-    def commit_bytes(self) -> int:
-        """How much to write at a time: each commit writes all definitions anew."""
-        return max(COMMIT_BYTES, *(4 * reader.definition_bytes for reader in self._readers))
-
-
 def repair_bag(path: Path, out: Path) -> Repair:
     """Copy all messages in whole chunks of the bag `path` into a new bag `out`, and read that back.
 
@@ -121,7 +71,7 @@ def repair_bag(path: Path, out: Path) -> Repair:
             does not give back every message; nothing is then left at `out`.
     """
     try:
-        scan = _Scan(_mcap_files(path))
+        readers = _readers(path)
     except BagLimitError as error:
         raise RepairError(str(error)) from error
     except OSError as error:
@@ -133,7 +83,8 @@ def repair_bag(path: Path, out: Path) -> Repair:
     except OSError as error:
         raise RepairError(f"'{out}' cannot be created: {error.strerror}") from error
     try:
-        repair = _copy(scan, path, out)
+        repair = _copy(readers, path, out)
+        _compare(readers, out)
     except BaseException as error:
         shutil.rmtree(out, ignore_errors=True)
         if isinstance(error, BagLimitError | BagError):
@@ -144,7 +95,8 @@ def repair_bag(path: Path, out: Path) -> Repair:
     return repair
 
 
-def _mcap_files(path: Path) -> list[Path]:
+def _readers(path: Path) -> list[McapReader]:
+    """Return the readers of a bag's files, in order."""
     if path.is_dir():
         check_entries(path)
     elif path.exists():
@@ -152,44 +104,76 @@ def _mcap_files(path: Path) -> list[Path]:
     files = sorted(path.glob("*.mcap"), key=file_order) if path.is_dir() else [path]
     if not files or not all(file.suffix == ".mcap" and file.is_file() for file in files):
         raise RepairError(f"no MCAP bag at '{path}'; expected a folder with .mcap files, or one such file")
-    return files
+    sizes = [file.stat().st_size for file in files]
+    allowances = [Allowance.of(file, size, sum(sizes)) for file, size in zip(files, sizes, strict=True)]
+    return [McapReader(allowance.path, allowance, counted=False) for allowance in allowances]
 
 
-def _copy(scan: _Scan, path: Path, out: Path) -> Repair:
+def _messages(readers: list[McapReader], lost: Counter[str]) -> Iterator[Described]:
+    """Yield the messages in whole chunks as they lie; `lost` is counted up by what cannot be read, in words."""
+    for reader in readers:
+        for message in reader.messages_as_they_lie(lost):
+            channel = reader.channels.get(message.channel)
+            schema = reader.schemas.get(channel.schema_id) if channel else None
+            if channel is None:
+                lost[f"message of channel {message.channel}, which the file does not describe"] += 1
+            elif schema is None and channel.message_encoding in CDR:
+                lost[f"message on {channel.topic}, whose type the file does not define"] += 1
+            else:
+                yield channel, schema, message
+
+
+def _copy(readers: list[McapReader], path: Path, out: Path) -> Repair:
+    """Write what the readers of the bag `path` give into a new bag, in the folder `out`."""
     name = f"{out.name}_0.mcap"
     file = McapFile(out / name, "vjepa bag repair")
     topics: dict[Any, BagTopic] = {}
-    written = _Digest()
+    counts: Counter[str] = Counter()
+    lost: Counter[str] = Counter()
     about = {**custom_data(path), "repaired_from": str(path)}
+    commit_bytes = max(COMMIT_BYTES, *(4 * reader.definition_bytes for reader in readers))  # Each has all definitions.
 
     def describe(statistics: Any) -> str:
         return to_yaml(bag_metadata({name: statistics}, list(topics.values()), about))
 
     try:
-        for channel, schema, message in scan.messages():
+        for channel, schema, message in _messages(readers, lost):
             key = channel.topic, channel.message_encoding, schema and (schema.name, schema.encoding, schema.data)
             if key not in topics:
                 topics[key] = _topic(file, channel, schema)
             number = topics[key].channel
             file.add_message(number, message.sequence, message.log_time, message.publish_time, message.data)
-            written.add(channel.topic, topics[key].type, message.log_time, message.data)
-            if file.pending_bytes >= scan.commit_bytes:
+            counts[channel.topic] += 1
+            if file.pending_bytes >= commit_bytes:
                 file.commit(lambda _: "")  # The last commit describes them all, and takes the place of this one's tail.
         if not topics:
-            lost = "".join(f"\n  {what} ({count})" for what, count in scan.lost.items())
-            raise RepairError(f"'{path}' has no message in a whole chunk: nothing can be saved{lost}")
-        about |= {"damaged_chunks": str(scan.damaged_chunks), "cut_short": json.dumps(scan.cut_short > 0)}
-        about |= {"lost": json.dumps(scan.lost)} if scan.lost else {}
+            named = "".join(f"\n  {what} ({count})" for what, count in lost.items())
+            raise RepairError(f"'{path}' has no message in a whole chunk: nothing can be saved{named}")
+        damaged_chunks = sum(count for what, count in lost.items() if what.startswith(DAMAGED_CHUNK))
+        cut_short = sum(not reader.is_whole for reader in readers)
+        about |= {"damaged_chunks": str(damaged_chunks), "cut_short": json.dumps(cut_short > 0)}
+        about |= {"lost": json.dumps(lost)} if lost else {}
         description = file.commit(describe)
     finally:
         file.close()
     text = "rosbag2_bagfile_information:\n" + textwrap.indent(description, "  ")
-    with open(out / "metadata.yaml", "w", encoding="utf-8") as metadata:
-        metadata.write(text)
-        metadata.flush()
-        os.fsync(metadata.fileno())
-    _verify(out, written, set(topics))
-    return Repair(out, dict(written.counts), scan.damaged_chunks, scan.cut_short, dict(scan.lost))
+    write_atomically(out / "metadata.yaml", text, durable=True)
+    return Repair(out, dict(counts), damaged_chunks, cut_short, dict(lost))
+
+
+def _compare(readers: list[McapReader], out: Path) -> None:
+    """Read the new bag from the disk, beside what it was made of, and refuse a copy that differs."""
+    copies = _readers(out)
+    pairs = zip_longest(_messages(readers, Counter()), _messages(copies, Counter()))
+    is_whole = all(reader.is_whole for reader in copies)
+    if not is_whole or not all(one and other and _content(one) == _content(other) for one, other in pairs):
+        raise RepairError(f"the repaired bag '{out}' does not give back what was written into it; is the disk sound?")
+
+
+def _content(described: Described) -> tuple[str, str, int, bytes]:
+    """Return topic, type, time (ns) and contents of a message."""
+    channel, schema, message = described
+    return channel.topic, schema.name if schema else "", message.log_time, message.data
 
 
 def _topic(file: McapFile, channel: Channel, schema: Schema | None) -> BagTopic:
@@ -217,29 +201,3 @@ def _topic(file: McapFile, channel: Channel, schema: Schema | None) -> BagTopic:
         encoding=encoding,
         qos=qos,
     )
-
-
-def _verify(out: Path, written: _Digest, topics: set[Any]) -> None:
-    """Read the new bag from its first to its last message as everybody else would, and compare."""
-    found = _Digest()
-    readable = all(encoding in CDR and schema[1] in _SCHEMAS_OF_ROS for _, encoding, schema in topics)
-    try:
-        for topic, kind, time_ns, data in _read_by_rosbags(out) if readable else _read_by_scan(out):
-            found.add(topic, kind, time_ns, data)
-    except Exception as error:  # rosbags raises many kinds
-        raise RepairError(f"the repaired bag '{out}' cannot be read back: {error}; is the disk sound?") from error
-    if found.counts != written.counts or found.sums != written.sums:
-        raise RepairError(f"the repaired bag '{out}' does not give back what was written into it; is the disk sound?")
-
-
-def _read_by_rosbags(bag: Path) -> Iterator[tuple[str, str, int, bytes]]:
-    """Yield topic, type, time (ns) and contents of all messages, as everybody reads them who follows metadata.yaml."""
-    with Reader(bag) as reader:
-        for connection, time_ns, data in reader.messages():
-            yield connection.topic, connection.msgtype, time_ns, data
-
-
-def _read_by_scan(bag: Path) -> Iterator[tuple[str, str, int, bytes]]:
-    """Yield the same of a bag with messages in other encodings, which rosbags refuses as a whole."""
-    for channel, schema, message in _Scan(_mcap_files(bag)).messages():
-        yield channel.topic, schema.name if schema else "", message.log_time, message.data
