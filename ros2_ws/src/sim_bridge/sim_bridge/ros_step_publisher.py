@@ -126,12 +126,6 @@ class StepPublisher:
         self._camera_info.publish(self._camera_info_of(image))
         return sent_s
 
-    def destroy(self) -> None:
-        """Destroy the publishers."""
-        self.clock.leave()
-        for publisher in self._publishers:
-            self._node.destroy_lifecycle_publisher(publisher)
-
     def _joint_state(self, step: "SimStep") -> JointState:
         joints = JointState(name=list(self._env.limits.joint_names))
         set_stamp(joints.header.stamp, step.stamp_ns)

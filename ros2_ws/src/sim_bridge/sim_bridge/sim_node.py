@@ -35,9 +35,8 @@ class SimNode(ManagedNode):
         super().__init__("sim_bridge")
         self._discovered_s = time.monotonic() + DISCOVERY_S
         self._env: Any = None  # A SimEnv, whose import waits for the choice of an OpenGL backend.
-        self._outputs: StepPublisher | None = None
-        self._commands: Any = None
-        self._services: tuple[Any, ...] = ()
+        self._publisher: StepPublisher | None = None
+        self._offered: tuple[Any, ...] = ()
         self._loop: StepLoop | None = None
         self._waiting: Any = None
         self._timer: Any = None
@@ -51,21 +50,21 @@ class SimNode(ManagedNode):
 
         self._env = SimEnv(self.parameters)
         self._env.render()
-        self._outputs = StepPublisher(self, self._env)
+        self._publisher = StepPublisher(self, self._env)
         if self.parameters.command_input == "joint_command":
             self._commands = self.subscribe(JointState, topics.JOINT_COMMAND, self._on_joint_command)
         else:
             self._commands = self.subscribe(Float64MultiArray, topics.EFFORT_ARRAY, self._on_effort_array)
-        self._services = (
+        self._offered = (
             self.create_service(Trigger, "~/reset", self._on_reset),
             self.create_service(SetBool, "~/set_paused", self._on_set_paused),
         )
 
     def start(self) -> None:
         """Begin the first episode once every endpoint has matched."""
-        assert self._outputs is not None
+        assert self._publisher is not None
         loop = LockstepLoop if self.parameters.lockstep else RealTimeLoop
-        self._loop = loop(self._env, self.parameters, self._outputs.publish, self.publish_diagnostics)
+        self._loop = loop(self._env, self.parameters, self._publisher.publish, self.publish_diagnostics)
         self._closable_s = time.monotonic()
         self._waiting = self.create_timer(ENDPOINT_POLL_S, self._begin_when_matched, clock=STEADY)
 
@@ -75,21 +74,17 @@ class SimNode(ManagedNode):
             if timer is not None:
                 self.destroy_timer(timer)
         self._waiting = self._timer = None
-        if self._outputs is not None:
-            self._outputs.clock.leave()
+        if self._publisher is not None:
+            self._publisher.clock.leave()
 
     def teardown(self) -> None:
         """Free the renderer and the endpoints."""
         if self._env is not None:
             self._env.close()
-        if self._outputs is not None:
-            self._outputs.destroy()
-        for service in self._services:
+        for service in self._offered:
             self.destroy_service(service)
-        if self._commands is not None:
-            self.unsubscribe(self._commands)
-        self._env = self._outputs = self._commands = self._loop = None
-        self._services = ()
+        self._env = self._publisher = self._loop = None
+        self._offered = ()
 
     def _begin_when_matched(self) -> None:
         """Wait until nobody would miss the first frame: DDS drops what is sent before endpoints have matched.
@@ -98,19 +93,19 @@ class SimNode(ManagedNode):
         counts the subscriptions of a process that was killed until its lease ends, and they never match: so once the
         loop can close, the rest is waited for only for a while.
         """
-        assert self._outputs is not None
+        assert self._publisher is not None
         assert self._loop is not None
         now = time.monotonic()
-        is_closable = self._outputs.has_camera_subscriber and self.count_publishers(self._commands.topic_name) >= 1
+        is_closable = self._publisher.has_camera_subscriber and self.count_publishers(self._commands.topic_name) >= 1
         if not is_closable or now < self._discovered_s:
             self._closable_s = now
             return
-        if self._outputs.has_unmatched and now - self._closable_s < MATCH_PATIENCE_S:
+        if self._publisher.has_unmatched and now - self._closable_s < MATCH_PATIENCE_S:
             return
         self.destroy_timer(self._waiting)
         self._waiting = None
         if self.parameters.publish_clock:
-            self._outputs.clock.take()
+            self._publisher.clock.take()
         self._timer = self.create_timer(self._loop.tick_period_s, self._loop.tick, clock=STEADY)
         self._loop.begin()
 
@@ -168,10 +163,10 @@ class SimNode(ManagedNode):
     def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
         """Return how the loop does: rates, latencies, and what was refused, clamped, stale or never answered."""
         values: dict[str, Any] = {"gl_backend": self._gl_backend}
-        if self._loop is None or self._outputs is None:
+        if self._loop is None or self._publisher is None:
             return OK, "configured", values
-        self._outputs.clock.keep_one()
-        troubles = [self.rivals_on(self._commands.topic_name), self._clock_trouble(self._outputs.clock.rival)]
+        self._publisher.clock.keep_one()
+        troubles = [self.rivals_on(self._commands.topic_name), self._clock_trouble(self._publisher.clock.rival)]
         if self._waiting is None:
             troubles.append(self._loop.trouble())
         values |= {"lockstep": self.parameters.lockstep} | self._loop.values()

@@ -56,7 +56,6 @@ class EffortGuardNode(ManagedNode):
     def __init__(self) -> None:
         with no_shared_memory():
             super().__init__("effort_guard")
-        self._output: Any = None
         self._loop: threading.Thread | None = None
         self._polled = Polled()
         self._inputs: tuple[MatchedSubscription, ...] = ()
@@ -108,13 +107,9 @@ class EffortGuardNode(ManagedNode):
 
     def teardown(self) -> None:
         """Free the endpoints."""
-        for subscription in self._inputs:
-            self.unsubscribe(subscription)
         if self._wake is not None:
             self.destroy_guard_condition(self._wake)
-        if self._output is not None:
-            self.destroy_lifecycle_publisher(self._output)
-        self._output, self._wake, self._inputs = None, None, ()
+            self._wake = None
 
     def apply_live_parameter(self, name: str, value: Any) -> None:
         """Begin or end a dry run."""

@@ -108,6 +108,7 @@ class ManagedNode(LifecycleNode):
         self._active = False
         self._preloading: threading.Thread | None = None
         describe_simulated_time(self)
+        self._outputs: list[Any] = []
         self._matched: list[MatchedSubscription] = []
         self.misfits: list[str] = []
         for field in dataclasses.fields(self.Parameters):
@@ -154,7 +155,10 @@ class ManagedNode(LifecycleNode):
         """End the work; publishers are still enabled, so that a last zero torque can be sent."""
 
     def teardown(self) -> None:
-        """Free what `setup` made, as far as it got: it is also called when `setup` failed half way."""
+        """Free what `setup` made, as far as it got: it is also called when `setup` failed half way.
+
+        What `publisher` and `subscribe` made is destroyed behind it.
+        """
 
     def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
         """Return level (OK, WARN or ERROR), a message and named values for `/diagnostics`."""
@@ -210,9 +214,11 @@ class ManagedNode(LifecycleNode):
     def publisher(self, message_type: type, topic: topics.Topic) -> Any:
         """Return a lifecycle publisher of a `topic`: it publishes only while the node is active."""
         with overrides_read(self):
-            return self.create_lifecycle_publisher(
+            output = self.create_lifecycle_publisher(
                 message_type, topic.name, qos_profile(topic), qos_overriding_options=OVERRIDING
             )
+        self._outputs.append(output)
+        return output
 
     def subscribe(
         self,
@@ -317,6 +323,11 @@ class ManagedNode(LifecycleNode):
         try:
             self.teardown()
         finally:
+            for matched in [*self._matched]:
+                self.unsubscribe(matched)
+            for output in self._outputs:
+                self.destroy_lifecycle_publisher(output)
+            self._outputs.clear()
             self.parameters = None
 
     def _transition(self, name: str, action: Callable[[], None]) -> TransitionCallbackReturn:

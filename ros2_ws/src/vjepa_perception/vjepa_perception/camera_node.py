@@ -35,7 +35,6 @@ class CameraNode(ManagedNode):
     def __init__(self) -> None:
         super().__init__("camera")
         self._grabber: Grabber | None = None
-        self._outputs: tuple[Any, ...] = ()
 
     def setup(self) -> None:
         """See that the source gives frames and that view and calibration fit them; then let it go until activation."""
@@ -48,7 +47,6 @@ class CameraNode(ManagedNode):
         self._calibration, self._calibrated = self._read_calibration(picture.shape[1], picture.shape[0])
         self._image = self.publisher(Image, topics.IMAGE)
         self._info = self.publisher(CameraInfo, topics.CAMERA_INFO)
-        self._outputs = (self._image, self._info)
 
     def _open(self) -> Video:
         return Video(self.parameters.source, self.parameters.fps)
@@ -88,12 +86,6 @@ class CameraNode(ManagedNode):
             self._grabber.stop()
             self._publisher.join()
             self._grabber = None
-
-    def teardown(self) -> None:
-        """Free the publishers."""
-        for output in self._outputs:
-            self.destroy_lifecycle_publisher(output)
-        self._outputs = ()
 
     def _publish_newest(self) -> None:
         grabber = self._grabber

@@ -102,13 +102,9 @@ class PerceptionNode(ManagedNode):
 
     def teardown(self) -> None:
         """Free the encoder, and the memory of its device."""
-        if self._encoder is None:
-            return
-        self._encoder.close()
-        self._encoder = None
-        self.destroy_lifecycle_publisher(self._latents)
-        self.destroy_lifecycle_publisher(self._info)
-        self.unsubscribe(self._frames)
+        if self._encoder is not None:
+            self._encoder.close()
+            self._encoder = None
 
     def _on_frame(self, message: Any, decode: Callable[[Any], np.ndarray]) -> None:
         """Push a frame into the clip and offer the clip to the worker."""

@@ -22,7 +22,6 @@ from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.joint_states import Added, JointStateRefusedError
 from vjepa_interfaces.managed_node import ERROR, OK, STEADY, WARN, ManagedNode, run
 from vjepa_interfaces.messages import latent_of
-from vjepa_interfaces.ros_subscriptions import MatchedSubscription
 from vjepa_interfaces.stamps import set_stamp, to_nanoseconds
 from vjepa_interfaces.statistics import Counts, Durations, Failure, RateMeter
 from vjepa_planner.contract import GOAL, JOINT_STATE, TARGET, Observation, Plan, Planner, PlannerContext
@@ -45,7 +44,6 @@ class PlannerNode(ManagedNode):
         self.option_prefixes = tuple(available())
         super().__init__("vjepa_planner")
         self._pool = PlannerPool()
-        self._subscriptions_made: list[MatchedSubscription] = []
         self._timer: Any = None
 
     def preload(self) -> None:
@@ -67,14 +65,12 @@ class PlannerNode(ManagedNode):
         self._command = self.publisher(JointState, topics.JOINT_COMMAND)
         self._active_planner = self.publisher(String, topics.ACTIVE_PLANNER)
         self._plan = self.publisher(String, topics.PLAN)
-        self._subscriptions_made = [
-            self.subscribe(String, topics.LATENT_INFO, self._on_latent_info),
-            self.subscribe(JointState, topics.JOINT_STATES, self._on_joint_state),
-            self.subscribe(Image, topics.GOAL, self._on_goal),
-        ]
+        self.subscribe(String, topics.LATENT_INFO, self._on_latent_info)
+        self.subscribe(JointState, topics.JOINT_STATES, self._on_joint_state)
+        self.subscribe(Image, topics.GOAL, self._on_goal)
         if any(TARGET in planner.needs for planner in self._pool.loaded.values()):
-            self._subscriptions_made.append(self.subscribe(PointStamped, topics.TARGET, self._on_target))
-        self._subscriptions_made.append(self.subscribe(Image, topics.LATENT, self._on_latent))
+            self.subscribe(PointStamped, topics.TARGET, self._on_target)
+        self.subscribe(Image, topics.LATENT, self._on_latent)
 
     def _load_planners(self) -> None:
         """Load the planners asked for; only the chosen one must load."""
@@ -125,12 +121,6 @@ class PlannerNode(ManagedNode):
     def teardown(self) -> None:
         """Forget the planners, so that their device memory is freed."""
         self._pool.close()
-        for subscription in self._subscriptions_made:
-            self.unsubscribe(subscription)
-        if self._subscriptions_made:
-            for publisher in (self._command, self._active_planner, self._plan):
-                self.destroy_lifecycle_publisher(publisher)
-        self._subscriptions_made = []
 
     # Swapping.
 
