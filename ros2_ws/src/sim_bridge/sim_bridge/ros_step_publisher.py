@@ -86,12 +86,12 @@ class StepPublisher:
     def __init__(self, node: ManagedNode, env: "SimEnv"):
         """Make the publishers of `node`."""
         self._node, self._env = node, env
-        self._image = node.publisher(Image, topics.IMAGE)
-        self._camera_info = node.publisher(CameraInfo, topics.CAMERA_INFO)
-        self._joint_states = node.publisher(JointState, topics.JOINT_STATES)
-        self._timestep = node.publisher(Vector3Stamped, topics.TIMESTEP)
-        self._target = node.publisher(PointStamped, topics.TARGET)
-        self._fingertip = node.publisher(PointStamped, topics.FINGERTIP)
+        self._image = node.publisher(topics.IMAGE)
+        self._camera_info = node.publisher(topics.CAMERA_INFO)
+        self._joint_states = node.publisher(topics.JOINT_STATES)
+        self._timestep = node.publisher(topics.TIMESTEP)
+        self._target = node.publisher(topics.TARGET)
+        self._fingertip = node.publisher(topics.FINGERTIP)
         joints_and_camera = (self._image, self._camera_info, self._joint_states)
         self._publishers = (*joints_and_camera, self._timestep, self._target, self._fingertip)
         self.clock = ClockPublisher(node)

@@ -52,9 +52,9 @@ class SimNode(ManagedNode):
         self._env.render()
         self._publisher = StepPublisher(self, self._env)
         if self.parameters.command_input == "joint_command":
-            self._commands = self.subscribe(JointState, topics.JOINT_COMMAND, self._on_joint_command)
+            self._commands = self.subscribe(topics.JOINT_COMMAND, self._on_joint_command)
         else:
-            self._commands = self.subscribe(Float64MultiArray, topics.EFFORT_ARRAY, self._on_effort_array)
+            self._commands = self.subscribe(topics.EFFORT_ARRAY, self._on_effort_array)
         self._offered = (
             self.create_service(Trigger, "~/reset", self._on_reset),
             self.create_service(SetBool, "~/set_paused", self._on_set_paused),

@@ -72,7 +72,7 @@ class RecorderNode(ManagedNode):
             full_name = self.resolve_topic_name(topic.name)
             self._writer.add_topic(full_name, topic.type, topic.depth, topic.latched)
             options = {"raw": True, "callback_group": self._polled}
-            tap = self.subscribe(topic.message_class, topic, lambda _: None, SUBSCRIPTION_DEPTH, **options)
+            tap = self.subscribe(topic, lambda _: None, SUBSCRIPTION_DEPTH, **options)
             self._taps.append((topic, full_name, tap))
         self.get_logger().info(f"recording into {path}")
         return path

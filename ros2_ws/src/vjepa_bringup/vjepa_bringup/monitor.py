@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import PointStamped, Vector3Stamped
+from geometry_msgs.msg import PointStamped
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -83,15 +83,15 @@ class Monitor:
         self.drivers: list[str] = []
         self._steps: defaultdict[str, int] = defaultdict(int)
         self._rewards: defaultdict[str, float] = defaultdict(float)
-        self._subscribe(DiagnosticArray, topics.DIAGNOSTICS, self._on_diagnostics)
-        self._subscribe(String, topics.LATENT_INFO, self._on_latent_info)
-        self._subscribe(String, topics.ACTIVE_PLANNER, self._on_active_planner)
+        self._subscribe(topics.DIAGNOSTICS, self._on_diagnostics)
+        self._subscribe(topics.LATENT_INFO, self._on_latent_info)
+        self._subscribe(topics.ACTIVE_PLANNER, self._on_active_planner)
         if keeper is not None:
             self._score(keeper)
 
-    def _subscribe(self, message_type: type, topic: topics.Topic, callback: Callable[[Any], None]) -> None:
+    def _subscribe(self, topic: topics.Topic, callback: Callable[[Any], None]) -> None:
         depth = max(topic.depth, 1000) if not topic.latched else topic.depth
-        self.node.create_subscription(message_type, topic.name, callback, qos_profile(topic, depth))
+        self.node.create_subscription(topic.message_class, topic.name, callback, qos_profile(topic, depth))
 
     def _score(self, keeper: ScoreKeeper) -> None:
         """Give the keeper what the sim publishes, in the order of stamps."""
@@ -107,10 +107,10 @@ class Monitor:
             if tuple(message.name) == keeper.joint_names and len(message.effort) == len(message.name):
                 keeper.apply(to_nanoseconds(message.header.stamp), np.array(message.effort))
 
-        self._subscribe(JointState, topics.JOINT_STATES, apply)
-        self._subscribe(Vector3Stamped, topics.TIMESTEP, lambda m: add(m, "timestep", timestep_of(m)))
-        self._subscribe(PointStamped, topics.TARGET, lambda m: add(m, "target", _point(m)))
-        self._subscribe(PointStamped, topics.FINGERTIP, lambda m: add(m, "fingertip", _point(m)))
+        self._subscribe(topics.JOINT_STATES, apply)
+        self._subscribe(topics.TIMESTEP, lambda m: add(m, "timestep", timestep_of(m)))
+        self._subscribe(topics.TARGET, lambda m: add(m, "target", _point(m)))
+        self._subscribe(topics.FINGERTIP, lambda m: add(m, "fingertip", _point(m)))
 
     def _credit(self, timestep: Timestep) -> None:
         """Count a step for the planner that drives."""

@@ -58,7 +58,7 @@ def graph(monkeypatch):
 
 def test_states_of_a_driver_that_offers_best_effort_arrive(graph):
     heard = []
-    matched = MatchedSubscription(graph.node("own"), JointState, topics.JOINT_STATES, heard.append)
+    matched = MatchedSubscription(graph.node("own"), topics.JOINT_STATES, heard.append)
     driver = graph.node("driver").create_publisher(JointState, "joint_states", BEST_EFFORT)
     misfits = []
 
@@ -72,7 +72,7 @@ def test_states_of_a_driver_that_offers_best_effort_arrive(graph):
 
 def test_reliable_publishers_are_subscribed_to_reliably(graph):
     heard = []
-    matched = MatchedSubscription(graph.node("own"), JointState, topics.JOINT_STATES, heard.append)
+    matched = MatchedSubscription(graph.node("own"), topics.JOINT_STATES, heard.append)
     driver = graph.node("driver").create_publisher(JointState, "joint_states", 5)
     graph.spin_until(lambda: heard, lambda: driver.publish(JointState()))
     assert matched.match() == []
@@ -81,7 +81,7 @@ def test_reliable_publishers_are_subscribed_to_reliably(graph):
 
 def test_an_override_holds_and_who_does_not_fit_it_is_named_with_topic_and_policy(graph):
     own = graph.node("own", **{RELIABILITY: "reliable", "qos_overrides./joint_states.subscription.depth": 77})
-    matched = MatchedSubscription(own, JointState, topics.JOINT_STATES, lambda _: None)
+    matched = MatchedSubscription(own, topics.JOINT_STATES, lambda _: None)
     graph.node("driver").create_publisher(JointState, "joint_states", BEST_EFFORT)
     graph.spin_until(lambda: own.count_publishers("joint_states"))
     expected = "/driver publishes /joint_states with reliability BEST_EFFORT, not RELIABLE: nothing of it arrives"
@@ -93,7 +93,7 @@ def test_an_override_holds_and_who_does_not_fit_it_is_named_with_topic_and_polic
 
 def test_a_latched_topic_that_is_not_and_another_type_are_named(graph):
     own = graph.node("own")
-    matched = MatchedSubscription(own, String, topics.LATENT_INFO, lambda _: None)
+    matched = MatchedSubscription(own, topics.LATENT_INFO, lambda _: None)
     volatile = QoSProfile(depth=1, durability=DurabilityPolicy.VOLATILE)
     rogue = graph.node("rogue")
     rogue.create_publisher(String, topics.LATENT_INFO.name, volatile)
@@ -113,4 +113,4 @@ def test_a_latched_topic_that_is_not_and_another_type_are_named(graph):
 def test_a_value_that_no_policy_has_is_refused_with_its_name(graph):
     own = graph.node("own", **{RELIABILITY: "sometimes"})
     with pytest.raises(VjepaError, match=r"subscription.reliability.*sometimes.*expected a value of that policy"):
-        MatchedSubscription(own, JointState, topics.JOINT_STATES, lambda _: None)
+        MatchedSubscription(own, topics.JOINT_STATES, lambda _: None)

@@ -22,7 +22,7 @@ from rclpy.exceptions import InvalidHandle
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.serialization import deserialize_message
-from sensor_msgs.msg import JointState, Joy
+from sensor_msgs.msg import Joy
 from std_msgs.msg import Float64MultiArray
 
 from vjepa_interfaces import topics
@@ -72,17 +72,17 @@ class EffortGuardNode(ManagedNode):
                 "use_sim_time to false, or simulated_arm to true where the arm is simulated"
             )
         self._guard = EffortGuard(parameters, boot_clock, lambda: self.get_clock().now().nanoseconds)
-        self._output = self.publisher(Float64MultiArray, topics.EFFORT_ARRAY)
+        self._output = self.publisher(topics.EFFORT_ARRAY)
         depth = max(1, math.ceil(2 * MAX_MESSAGES_HZ / parameters.rate_hz))
-        self._commands = self._input(JointState, topics.JOINT_COMMAND, depth)
-        self._enables = self._input(Joy, topics.ENABLE, ENABLE_DEPTH)
-        self._joint_states = self._input(JointState, topics.JOINT_STATES, JOINT_STATES_DEPTH)
+        self._commands = self._input(topics.JOINT_COMMAND, depth)
+        self._enables = self._input(topics.ENABLE, ENABLE_DEPTH)
+        self._joint_states = self._input(topics.JOINT_STATES, JOINT_STATES_DEPTH)
         self._inputs = (self._commands, self._enables, self._joint_states)
         self._wake = self.create_guard_condition(lambda: None, self._polled)
 
-    def _input(self, message_type: type, topic: topics.Topic, depth: int) -> MatchedSubscription:
+    def _input(self, topic: topics.Topic, depth: int) -> MatchedSubscription:
         """Subscribe to a topic whose messages `_run` takes."""
-        return self.subscribe(message_type, topic, lambda _: None, depth, callback_group=self._polled)
+        return self.subscribe(topic, lambda _: None, depth, callback_group=self._polled)
 
     def start(self) -> None:
         """Send zero torque at once, and then what the guard allows."""

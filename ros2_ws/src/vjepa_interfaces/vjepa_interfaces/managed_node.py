@@ -211,28 +211,23 @@ class ManagedNode(LifecycleNode):
         """Whether the node is in the lifecycle state *active*."""
         return self._active
 
-    def publisher(self, message_type: type, topic: topics.Topic) -> Any:
+    def publisher(self, topic: topics.Topic) -> Any:
         """Return a lifecycle publisher of a `topic`: it publishes only while the node is active."""
         with overrides_read(self):
             output = self.create_lifecycle_publisher(
-                message_type, topic.name, qos_profile(topic), qos_overriding_options=OVERRIDING
+                topic.message_class, topic.name, qos_profile(topic), qos_overriding_options=OVERRIDING
             )
         self._outputs.append(output)
         return output
 
     def subscribe(
-        self,
-        message_type: type,
-        topic: topics.Topic,
-        callback: Callable[[Any], None],
-        depth: int | None = None,
-        **options: Any,
+        self, topic: topics.Topic, callback: Callable[[Any], None], depth: int | None = None, **options: Any
     ) -> MatchedSubscription:
         """Subscribe to a `topic`; `callback(message)` or `callback(message, info)` as in rclpy.
 
         Publishers that it gets nothing from are named in diagnostics.
         """
-        matched = MatchedSubscription(self, message_type, topic, callback, depth, **options)
+        matched = MatchedSubscription(self, topic, callback, depth, **options)
         self._matched.append(matched)
         return matched
 

@@ -63,7 +63,6 @@ class MatchedSubscription:
     def __init__(
         self,
         node: Node,
-        message_type: type,
         topic: topics.Topic,
         callback: Callable[[Any], None],
         depth: int | None = None,
@@ -75,8 +74,7 @@ class MatchedSubscription:
             VjepaError: a parameter `qos_overrides...` of this subscription has a value that its policy cannot have.
         """
         self._node = node
-        self._message_type, self._topic, self._callback = message_type, topic, callback
-        self._options = options
+        self._topic, self._callback, self._options = topic, callback, options
         self._profile = qos_profile(topic, depth)
         self.topic_name = node.resolve_topic_name(topic.name)
         with overrides_read(node):
@@ -86,7 +84,7 @@ class MatchedSubscription:
 
     def _subscribed(self, **more: Any) -> Subscription:
         return self._node.create_subscription(
-            self._message_type, self._topic.name, self._callback, self._profile, **self._options, **more
+            self._topic.message_class, self._topic.name, self._callback, self._profile, **self._options, **more
         )
 
     def match(self) -> list[str]:

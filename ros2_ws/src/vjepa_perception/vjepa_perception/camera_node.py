@@ -45,8 +45,8 @@ class CameraNode(ManagedNode):
         height, width = self._view.apply(picture).shape[:2]
         self._size, self._raw_shape = (width, height), picture.shape
         self._calibration, self._calibrated = self._read_calibration(picture.shape[1], picture.shape[0])
-        self._image = self.publisher(Image, topics.IMAGE)
-        self._info = self.publisher(CameraInfo, topics.CAMERA_INFO)
+        self._image = self.publisher(topics.IMAGE)
+        self._info = self.publisher(topics.CAMERA_INFO)
 
     def _open(self) -> Video:
         return Video(self.parameters.source, self.parameters.fps)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
 from vjepa_interfaces import topics
@@ -51,17 +51,15 @@ class PerceptionNode(ManagedNode):
 
         self._encoder = load_encoder(self.parameters)
         self._encoder.warm_up()
-        self._latents = self.publisher(Image, topics.LATENT)
-        self._info = self.publisher(String, topics.LATENT_INFO)
+        self._latents = self.publisher(topics.LATENT)
+        self._info = self.publisher(topics.LATENT_INFO)
         self._frames = self._subscribe_frames()
 
     def _subscribe_frames(self) -> MatchedSubscription:
         depth = topics.IMAGE_SUBSCRIPTION_DEPTH
         if self.parameters.input_transport == "raw":
-            return self.subscribe(Image, topics.IMAGE, lambda m: self._on_frame(m, image_to_rgb), depth)
-        return self.subscribe(
-            CompressedImage, topics.COMPRESSED_IMAGE, lambda m: self._on_frame(m, compressed_to_rgb), depth
-        )
+            return self.subscribe(topics.IMAGE, lambda m: self._on_frame(m, image_to_rgb), depth)
+        return self.subscribe(topics.COMPRESSED_IMAGE, lambda m: self._on_frame(m, compressed_to_rgb), depth)
 
     def start(self) -> None:
         """Announce the encoder and start the worker."""

@@ -62,15 +62,15 @@ class PlannerNode(ManagedNode):
         # It takes in messages from now on: the first latents after an activation are of frames from before it.
         self._inputs = ObservationJoiner(parameters)
         self._counts, self._failure = Counts(), Failure()
-        self._command = self.publisher(JointState, topics.JOINT_COMMAND)
-        self._active_planner = self.publisher(String, topics.ACTIVE_PLANNER)
-        self._plan = self.publisher(String, topics.PLAN)
-        self.subscribe(String, topics.LATENT_INFO, self._on_latent_info)
-        self.subscribe(JointState, topics.JOINT_STATES, self._on_joint_state)
-        self.subscribe(Image, topics.GOAL, self._on_goal)
+        self._command = self.publisher(topics.JOINT_COMMAND)
+        self._active_planner = self.publisher(topics.ACTIVE_PLANNER)
+        self._plan = self.publisher(topics.PLAN)
+        self.subscribe(topics.LATENT_INFO, self._on_latent_info)
+        self.subscribe(topics.JOINT_STATES, self._on_joint_state)
+        self.subscribe(topics.GOAL, self._on_goal)
         if any(TARGET in planner.needs for planner in self._pool.loaded.values()):
-            self.subscribe(PointStamped, topics.TARGET, self._on_target)
-        self.subscribe(Image, topics.LATENT, self._on_latent)
+            self.subscribe(topics.TARGET, self._on_target)
+        self.subscribe(topics.LATENT, self._on_latent)
 
     def _load_planners(self) -> None:
         """Load the planners asked for; only the chosen one must load."""

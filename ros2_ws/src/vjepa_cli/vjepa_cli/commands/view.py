@@ -150,7 +150,7 @@ def _follow(
     """Show what a running stack publishes, until Ctrl-C, until the viewer is closed, or for a while."""
     for topic in shown:
         depth = topic.depth if topic.latched else SUBSCRIPTION_DEPTH
-        matched = MatchedSubscription(monitor.node, topic.message_class, topic, partial(view.show, topic), depth)
+        matched = MatchedSubscription(monitor.node, topic, partial(view.show, topic), depth)
         monitor.node.create_timer(1.0, matched.match, clock=STEADY)
     print("showing the running stack; Ctrl-C stops", flush=True)
     with suppress(KeyboardInterrupt):
