@@ -16,7 +16,7 @@ from vjepa_training.data.dataset import IMAGE, PLAIN_IMAGE, Dataset, EpisodeWrit
 from vjepa_training.trainers import train_encoder as trainer
 from vjepa_training.trainers.clip_sampler import ClipSampler
 from vjepa_training.trainers.configs import Job
-from vjepa_training.trainers.encoder_objectives import Clips, JointEmbedding, MaskedPrediction
+from vjepa_training.trainers.encoder_objectives import CanonicalView, Clips, JointEmbedding, MaskedPrediction
 from vjepa_training.trainers.train_encoder import CollapseError, EncoderTraining, effective_rank, train_encoder
 
 HELD_OUT = np.array([2, 7, 13, 19])
@@ -45,7 +45,7 @@ def same(a, b) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("objective", ["joint-embedding", "masked"])
+@pytest.mark.parametrize("objective", ["joint-embedding", "canonical-view", "masked"])
 def test_a_trained_encoder_is_a_bundle_that_perception_loads(small_data, training, tmp_path, objective):
     folder = train_encoder(
         [small_data],
@@ -79,7 +79,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(small_data
     assert not same(runs[0], runs[2])
 
 
-@pytest.mark.parametrize("objective", ["joint-embedding", "masked"])
+@pytest.mark.parametrize("objective", ["joint-embedding", "canonical-view", "masked"])
 def test_a_run_that_was_killed_gives_what_it_would_have_given(small_data, training, tmp_path, objective):
     training = dataclasses.replace(training, objective=objective)
     whole = train_encoder([small_data], training, Job(tmp_path / "whole", tmp_path / "w1", ""))
@@ -151,14 +151,15 @@ def test_a_run_goes_on_with_its_encoder_at_another_path_but_not_with_other_weigh
 ):
     moved = shutil.copytree(tiny_encoder, tmp_path / "moved")
     training = dataclasses.replace(training, encoder=str(tiny_encoder), finetune=True, steps=3)
-    train_encoder([small_data], training, tmp_path / "enc", tmp_path / "work", "")
+    job = Job(tmp_path / "enc", tmp_path / "work", "")
+    train_encoder([small_data], training, job)
     there = dataclasses.replace(training, encoder=str(moved))
-    train_encoder([small_data], there, tmp_path / "enc", tmp_path / "work", "")
+    train_encoder([small_data], there, job)
     config = json.loads((moved / "config.json").read_text())
     config["init_seed"] += 1
     (moved / "config.json").write_text(json.dumps(config))
     with pytest.raises(VjepaError, match="other encoder"):
-        train_encoder([small_data], there, tmp_path / "enc", tmp_path / "work", "")
+        train_encoder([small_data], there, job)
 
 
 def test_it_learns_to_say_the_joint_readings_of_episodes_it_did_not_see(small_data, training, tmp_path):
@@ -306,6 +307,42 @@ class SameForEveryVideo(torch.nn.Module):
 
     def forward(self, video):
         return SimpleNamespace(last_hidden_state=torch.ones(2, 32, 32))
+
+
+def test_what_is_there_beside_the_robot_is_found_in_the_canonical_view(tiny_encoder, training):
+    encoder = trainer._encoder(find_checkpoint(str(tiny_encoder)), training)
+    objective = CanonicalView(encoder.config, 2, [2])
+    for parameter in objective.robot.parameters():
+        torch.nn.init.zeros_(parameter)
+    heads = (objective.where, objective.centre)
+    frames = torch.zeros(8, 4, 3, 32, 32)
+    shown = torch.zeros(8, 2, 3, 32, 32)
+    shown[:, -1, :, 4:10, 20:26] = 2.0  # Rows 2 to 4 and columns 10 to 12 of the cells.
+    none = torch.zeros(8, 2)
+    clips = Clips(frames, shown, shown, torch.zeros(8).long(), none[:, None].repeat(1, 2, 1), none, none)
+    optimiser = torch.optim.Adam([p for head in heads for p in head.parameters()], 0.1)
+    for _ in range(200):
+        loss, parts = objective(encoder, clips)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    latents = parts["rows"].flatten(1)
+    found = objective.where(latents).softmax(1)[0].view(16, 16)
+    assert found[2:5, 10:13].sum() > 0.9
+    assert objective.centre(latents)[0].tolist() == pytest.approx([(3.5 * 4 / 16) - 2, (11.5 * 4 / 16) - 2], abs=0.05)
+
+
+def test_nothing_beside_the_robot_is_nothing_to_look_for(tiny_encoder, training):
+    encoder = trainer._encoder(find_checkpoint(str(tiny_encoder)), training)
+    objective = CanonicalView(encoder.config, 2, [2])
+    for parameter in objective.robot.parameters():
+        torch.nn.init.zeros_(parameter)
+    none, frames = torch.zeros(8, 2), torch.zeros(8, 4, 3, 32, 32)
+    shown = 0.01 * torch.randn(8, 2, 3, 32, 32)
+    clips = Clips(frames, shown, shown, torch.zeros(8).long(), none[:, None].repeat(1, 2, 1), none, none)
+    parts = objective(encoder, clips)[1]
+    assert parts["where"] < 0.01
+    assert parts["centre"] < 0.01
 
 
 def test_a_masked_patch_does_not_reach_the_encoder(tiny_encoder, training):

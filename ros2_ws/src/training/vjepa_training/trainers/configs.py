@@ -119,7 +119,7 @@ class EncoderTraining(SteppedTraining):
     model: Mapping[str, Any] = field(default_factory=dict)
     finetune: bool = False
     augment: bool = False
-    objective: Literal["joint-embedding", "masked"] = "joint-embedding"
+    objective: Literal["joint-embedding", "canonical-view", "masked"] = "joint-embedding"
     steps: AtLeastOne = 5000
     batch_size: AtLeastOne = 64
     warmup_steps: AtLeastOne = 300

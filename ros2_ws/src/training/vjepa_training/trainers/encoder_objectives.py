@@ -1,7 +1,8 @@
 """What a small V-JEPA 2 encoder may be trained on: objectives in embedding space, from video and joint readings.
 
-Neither sees target, fingertip or reward. `JointEmbedding` is the one that works on simulator video of one arm;
-`MaskedPrediction` is V-JEPA's recipe, for those who have real video and a GPU.
+None sees target, fingertip or reward. `JointEmbedding` works on simulator video of arms that always look alike,
+`CanonicalView` on video whose looks vary. `MaskedPrediction` is V-JEPA's recipe, for those who have real video and a
+GPU.
 """
 
 import copy
@@ -19,6 +20,10 @@ TARGET_SIZE = 64
 """Features of a patch in the fixed target embedding."""
 TARGET_WIDTH = 256
 PREDICTOR_WIDTH = 512
+CELLS, ROBOT_WIDTH = 16, 256
+"""Cells along a side of the canonical view, and the width of the network for what the joint readings explain of it."""
+LEAST_ENERGY = 0.1
+"""Squared difference of a cell's colour, preprocessed, at which it is as likely an object as noise."""
 FUTURE_STEPS = 2
 """Control steps that are predicted: one tubelet."""
 
@@ -47,6 +52,44 @@ class Clips:
     joint_velocity: Tensor
 
 
+class JointReadings(nn.Module):
+    """A linear head that reads the robot's own joint readings off a latent, with the statistics to standardise them."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, size: int, joints: Sequence[int]) -> None:
+        """Make the head.
+
+        Args:
+            size: numbers in a latent.
+            joints: of each dataset's robot.
+        """
+        super().__init__()
+        self.sources, most = len(joints), max(joints)
+        self.head = nn.Linear(size, self.sources * 3 * most)
+        self.register_buffer("mean", torch.zeros(self.sources, 3 * most))
+        self.register_buffer("std", torch.ones(self.sources, 3 * most))
+
+    @torch.no_grad()
+    def fit_statistics(self, batches: Sequence[Clips]) -> None:
+        """Set mean and standard deviation of each dataset's readings from some batches."""
+        readings = torch.cat([_readings(batch) for batch in batches])
+        source = torch.cat([batch.source for batch in batches])
+        for number in range(self.sources):
+            std, self.mean[number] = torch.std_mean(readings[source == number], 0)
+            self.std[number] = torch.where(std < 1e-6, 1.0, std)
+
+    def standardised(self, clips: Clips) -> Tensor:
+        """Return sines and cosines of the joint angles and the velocities, (B, 3 n), standardised by dataset."""
+        return (_readings(clips) - self.mean[clips.source]) / self.std[clips.source]
+
+    def forward(self, latents: Tensor, clips: Clips) -> Tensor:
+        """Return the mean squared error of the readings that are read off `latents`, (B, size)."""
+        read = _of_source(self.head(latents).float(), clips.source, self.sources)
+        return functional.mse_loss(read, self.standardised(clips))
+
+
 class JointEmbedding(nn.Module):
     """Action-conditioned prediction in the embedding space of a fixed random network, and the robot's joint readings.
 
@@ -71,8 +114,6 @@ class JointEmbedding(nn.Module):
     second: Tensor
     target_mean: Tensor
     target_std: Tensor
-    reading_mean: Tensor
-    reading_std: Tensor
 
     def __init__(self, model: Any, grid: int, joints: Sequence[int], seed: int, joint_weight: float = 8.0) -> None:
         """Make the heads for an encoder.
@@ -97,8 +138,6 @@ class JointEmbedding(nn.Module):
         self.register_buffer("second", torch.randn(TARGET_WIDTH, TARGET_SIZE, generator=generator) / TARGET_WIDTH**0.5)
         self.register_buffer("target_mean", torch.zeros(of_scene))
         self.register_buffer("target_std", torch.ones(of_scene))
-        self.register_buffer("reading_mean", torch.zeros(self.sources, 3 * most))
-        self.register_buffer("reading_std", torch.ones(self.sources, 3 * most))
         self.present = nn.Sequential(nn.Linear(dim, 256), nn.GELU(), nn.Linear(256, self.patches_a_cell * TARGET_SIZE))
         self.present_place = nn.Parameter(torch.zeros(grid**2, dim))
         self.future = nn.Sequential(
@@ -107,13 +146,13 @@ class JointEmbedding(nn.Module):
             nn.GELU(),
             nn.Linear(PREDICTOR_WIDTH, self.side**2 * TARGET_SIZE),
         )
-        self.joints = nn.Linear(rows * dim, self.sources * 3 * most)
+        self.joints = JointReadings(rows * dim, joints)
 
     @torch.no_grad()
     def fit_statistics(self, batches: Sequence[Clips]) -> None:
         """Set the statistics that targets and readings are standardised with, from some batches of the data."""
+        self.joints.fit_statistics(batches)
         targets = torch.cat([self._embedded(batch.future) for batch in batches])
-        readings = torch.cat([_readings(batch) for batch in batches])
         source = torch.cat([batch.source for batch in batches])
         for number in range(self.sources):
             chosen = targets[source == number]
@@ -121,8 +160,6 @@ class JointEmbedding(nn.Module):
             self.target_mean[number] = chosen.mean(0)
             least = max(float(std.median()) / 4, 1e-6)  # Patches in which nothing moves stay small.
             self.target_std[number] = std.clamp(min=least)
-            std, self.reading_mean[number] = torch.std_mean(readings[source == number], 0)
-            self.reading_std[number] = torch.where(std < 1e-6, 1.0, std)
 
     def forward(self, encoder: Any, clips: Clips) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss and its parts, and under `rows` the latents, (B, rows, D), detached."""
@@ -131,13 +168,11 @@ class JointEmbedding(nn.Module):
         with torch.no_grad():
             present = self._standardised(clips.present, clips.source)
             future = self._standardised(clips.future, clips.source)
-            readings = (_readings(clips) - self.reading_mean[clips.source]) / self.reading_std[clips.source]
         cells = self._by_cell(present)
         present_loss = functional.mse_loss(self.present(rows[:, 1:] + self.present_place), cells)
         known = torch.cat((rows.flatten(1), clips.actions.flatten(1)), dim=1)
         future_loss = functional.mse_loss(self.future(known).view_as(future), future)
-        read = self.joints(rows.flatten(1)).float().unflatten(1, (self.sources, -1))
-        joint_loss = functional.mse_loss(read[torch.arange(len(read)), clips.source], readings)
+        joint_loss = self.joints(rows.flatten(1), clips)
         loss = present_loss + future_loss + self.joint_weight * joint_loss
         return loss, {
             "present": present_loss.detach(),
@@ -164,6 +199,114 @@ class JointEmbedding(nn.Module):
         k = self.side // self.grid
         split = targets.unflatten(1, (self.grid, k, self.grid, k))
         return split.permute(0, 1, 3, 2, 4, 5).flatten(3).flatten(1, 2)
+
+
+class CanonicalView(nn.Module):
+    """What a scene shows under a nominal look, and the robot's joint readings, whatever look the clip has.
+
+    Three linear heads read off the latent, as a planner's first layer does:
+
+    - `joints`: the robot's joint readings, as `JointEmbedding`;
+    - `appearance`: the last frame, rendered plainly and averaged to a few cells, less what the readings explain of it;
+    - `where` and `centre`: in which cells that remainder lies, as a distribution, and its mean.
+
+    A small network, the robot's model of its own appearance, is trained beside the encoder from readings to plain
+    frames. Its output is what the readings explain; the remainder shows the objects beside the robot. Such an object
+    covers few cells, and a squared error over all of them has almost no gradient until the latent knows where the
+    object is. A distribution over cells and its mean have a gradient from anywhere.
+
+    Plain frames of the same states as targets are from James et al., Sim-to-Real via Sim-to-Sim:
+    Randomized-to-Canonical Adaptation Networks, 2019; the centre of a map of cells from Levine et al., End-to-End
+    Training of Deep Visuomotor Policies, 2016. Without plain frames in the data the targets are the frames themselves.
+    """
+
+    cells: Tensor
+    scale: Tensor
+
+    def __init__(self, model: Any, grid: int, joints: Sequence[int]) -> None:
+        """Make the heads for an encoder.
+
+        Args:
+            model: its `VJEPA2Config`; the side of its pictures is a multiple of `CELLS`.
+            grid: cells along a side of its latents' grid.
+            joints: of each dataset's robot.
+        """
+        super().__init__()
+        self.side, self.grid, self.sources = model.crop_size // model.patch_size, grid, len(joints)
+        size = (1 + grid**2) * model.hidden_size
+        self.joints = JointReadings(size, joints)
+        self.robot = nn.Sequential(
+            nn.Linear(3 * max(joints) + self.sources, ROBOT_WIDTH),
+            nn.GELU(),
+            nn.Linear(ROBOT_WIDTH, ROBOT_WIDTH),
+            nn.GELU(),
+            nn.Linear(ROBOT_WIDTH, self.sources * 3 * CELLS**2),
+        )
+        self.appearance = nn.Linear(size, 3 * (CELLS // 2) ** 2)
+        self.where = nn.Linear(size, CELLS**2)
+        self.centre = nn.Linear(size, 2)
+        along = (torch.arange(CELLS) + 0.5) * 4 / CELLS - 2
+        self.register_buffer("cells", torch.cartesian_prod(along, along))
+        self.register_buffer("scale", torch.ones(self.sources))
+
+    @torch.no_grad()
+    def fit_statistics(self, batches: Sequence[Clips]) -> None:
+        """Set the statistics of readings and of plain frames from some batches of the data."""
+        self.joints.fit_statistics(batches)
+        views = torch.cat([functional.avg_pool2d(_cells(batch), 2) for batch in batches])
+        source = torch.cat([batch.source for batch in batches])
+        for number in range(self.sources):
+            self.scale[number] = views[source == number].std(0).square().mean().sqrt().clamp(min=1e-3)
+
+    def forward(self, encoder: Any, clips: Clips) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss and its parts, and under `rows` the latents, (B, rows, D), detached."""
+        rows = pooled(encoder(clips.video).last_hidden_state.float(), self.side, self.grid)
+        latents = rows.flatten(1)
+        view = _cells(clips)
+        known = torch.cat((self.joints.standardised(clips), functional.one_hot(clips.source, self.sources)), dim=1)
+        explained = _of_source(self.robot(known).float(), clips.source, self.sources).view_as(view)
+        robot_loss = functional.mse_loss(explained, view)
+        remainder = view - explained.detach()
+        coarse = (functional.avg_pool2d(remainder, 2) / self.scale[clips.source].view(-1, 1, 1, 1)).clamp(-5, 5)
+        appearance_loss = functional.mse_loss(self.appearance(latents).float(), coarse.flatten(1))
+        share, weight = _salience(remainder)
+        unlikely = self.where(latents).float().log_softmax(1)
+        where_loss = (weight * functional.kl_div(unlikely, share, reduction="none").sum(1)).mean()
+        distance = (self.centre(latents).float() - share @ self.cells).square().mean(1)
+        centre_loss = (weight * distance).mean()
+        joint_loss = self.joints(latents, clips)
+        loss = robot_loss + 8 * joint_loss + 8 * appearance_loss + 2 * where_loss + 8 * centre_loss
+        parts = {"appearance": appearance_loss, "where": where_loss, "centre": centre_loss, "joints": joint_loss}
+        return loss, {name: value.detach() for name, value in (parts | {"robot": robot_loss, "rows": rows}).items()}
+
+    def after_step(self, encoder: Any, progress: float) -> None:
+        """Do nothing: no teacher follows."""
+
+
+def _cells(clips: Clips) -> Tensor:
+    """Return the last frame rendered plainly, averaged to cells: (B, 3, CELLS, CELLS)."""
+    frame = clips.present[:, -1]
+    return functional.avg_pool2d(frame, frame.shape[-1] // CELLS)
+
+
+def _salience(remainder: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how what is there beside the robot is spread over the cells, and how sure it is that something is.
+
+    Args:
+        remainder: (B, 3, CELLS, CELLS), preprocessed.
+
+    Returns:
+        Shares of the cells, (B, CELLS²), and weights from 0 to 1, (B,): small where all remainders are.
+    """
+    energy = remainder.square().sum(1).flatten(1)
+    most = energy.max(1).values
+    sharpened = (energy / most.clamp(min=1e-6).unsqueeze(1)) ** 1.5
+    return sharpened / sharpened.sum(1, keepdim=True).clamp(min=1e-6), most / (most + LEAST_ENERGY)
+
+
+def _of_source(outputs: Tensor, source: Tensor, sources: int) -> Tensor:
+    """Return each row's outputs for its own dataset, (B, n), of a head's outputs for all of them, (B, sources x n)."""
+    return outputs.unflatten(1, (sources, -1))[torch.arange(len(outputs), device=outputs.device), source]
 
 
 def _readings(clips: Clips) -> Tensor:
@@ -251,3 +394,6 @@ class MaskedPrediction(nn.Module):
         hidden.view(-1)[0] = False  # Something is always seen.
         mask = hidden.flatten().repeat(self.depth)
         return (~mask).nonzero().view(1, -1), mask.nonzero().view(1, -1)
+
+
+Objective = JointEmbedding | CanonicalView | MaskedPrediction

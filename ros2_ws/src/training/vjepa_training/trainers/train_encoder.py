@@ -27,7 +27,7 @@ from vjepa_training.data.dataset import Dataset
 from vjepa_training.data.split import split_episodes
 from vjepa_training.trainers.clip_sampler import ClipSampler
 from vjepa_training.trainers.configs import EncoderTraining, Job
-from vjepa_training.trainers.encoder_objectives import Clips, JointEmbedding, MaskedPrediction
+from vjepa_training.trainers.encoder_objectives import CanonicalView, Clips, JointEmbedding, MaskedPrediction, Objective
 from vjepa_training.trainers.optimiser import adamw
 from vjepa_training.trainers.training_run import Trainer, drawn, figures_table, fit, identity_of
 
@@ -187,7 +187,7 @@ def _encoder(checkpoint: Checkpoint, training: EncoderTraining) -> Any:
                 nn.init.xavier_uniform_(parameter.data.view(parameter.shape[0], -1))
             else:
                 nn.init.constant_(parameter.data, float("norm" in name and name.endswith("weight")))
-    if training.objective == "joint-embedding":
+    if training.objective != "masked":
         share_rotary_tables(module)
         _speed_up(module)
     return module.train().requires_grad_(True)
@@ -235,9 +235,11 @@ def _speed_up(module: Any) -> None:
         layer.attention.apply_rotary_embeddings = rotate
 
 
-def _objective(training: EncoderTraining, encoder: Any, joints: Sequence[int]) -> JointEmbedding | MaskedPrediction:
+def _objective(training: EncoderTraining, encoder: Any, joints: Sequence[int]) -> Objective:
     if training.objective == "masked":
         return MaskedPrediction(encoder.config, training.grid, encoder, training.seed)
+    if training.objective == "canonical-view":
+        return CanonicalView(encoder.config, training.grid, joints)
     return JointEmbedding(encoder.config, training.grid, joints, training.seed)
 
 
