@@ -102,6 +102,10 @@ class PlannerSupervisor:
         last_fallback: who gave way last, why, and to whom; empty where nobody did.
     """
 
+    _fallback: Fallback | None
+    _sidelined: int
+    _steady: int
+
     def __init__(
         self,
         planners: Mapping[str, Planner],
@@ -272,5 +276,5 @@ class PlannerSupervisor:
 
     def _forgive(self) -> None:
         """Enter the state in which the chosen planner drives, and let its next failure be its first."""
-        self._fallback: Fallback | None = None
+        self._fallback = None
         self._sidelined, self._steady = 1, 0

@@ -41,11 +41,11 @@ class ClipSampler:
             VjepaError: a dataset has too few.
         """
         parts = [source.split_rows(episodes) for source, episodes in zip(self._sources, held_out, strict=True)]
-        train, held_out = (
+        train, validation = (
             np.concatenate([start + rows for start, rows in zip(self._starts, of, strict=False)])
             for of in zip(*parts, strict=True)
         )
-        return train, held_out
+        return train, validation
 
     def clips(self, rows: np.ndarray, augment: tuple[int, ...] | None = None) -> Clips:
         """Return the clips that end at `rows`, which are sorted; `augment` is the seed of changes to what is seen."""
