@@ -257,7 +257,7 @@ def test_killed_between_rounds_it_goes_on_and_ends_in_the_same_policy(small_data
     assert resumed.curve == whole.curve
     for name, tensor in whole.policy.state_dict().items():
         assert torch.equal(tensor, resumed.policy.state_dict()[name]), name
-    with pytest.raises(VjepaError, match=r"is of a run with other seed; give another --work folder"):
+    with pytest.raises(VjepaError, match=r"is of a run with other held_out, seed; give another --work"):
         train_bc(frames, dataclasses.replace(training, seed=1), encoder, work=tmp_path)
 
 
