@@ -1,4 +1,4 @@
-"""What the experiments take with the large V-JEPA 2: frames, disk and hours of the encoder's work, for each step.
+"""What the experiments take with the large V-JEPA 2: frames, disk and hours of the encoder's work, for each stage.
 
 Computed from one measured rate: a clip of the encoder's shape with random weights on this machine, and the products
 that it takes. What a trainer does with the latents afterwards is the same work as with the small encoder.
@@ -13,9 +13,9 @@ import torch
 from benchmarks.encoder import CLIP_FRAMES, VIT_L, Setting, _engine, _frames, _fresh, _module, clip_flop, vit_l
 from benchmarks.figures import Figure, command_of, record
 from benchmarks.timing import in_turns
-from vjepa_cli.cli import Command, parse
+from vjepa_cli.actions import Command
 from vjepa_cli.commands.run import DEFAULT_PROTOCOL
-from vjepa_cli.experiments.experiments import place_of, read_rows, to_do
+from vjepa_cli.experiments.experiments import read_experiments, to_do, workspace_of
 from vjepa_perception.encoder import EncoderConfig
 from vjepa_training.evaluation.score import protocol_named
 from vjepa_training.probes.probe_suite import ProbeConfig
@@ -29,7 +29,7 @@ FLOAT16_BYTES = 2
 
 
 def measure(rounds: int, seed: int) -> dict[str, Any]:
-    """Time a clip on all cores and return the record with a row for each step of each experiment that `all` has."""
+    """Time a clip on all cores and return the record with a row for each stage of each experiment that `all` has."""
     with vit_l(seed) as folder:
         setting = Setting(folder, "cpu", (1,), (torch.float32,), False)
         model = _module(setting, torch.float32).config
@@ -37,7 +37,7 @@ def measure(rounds: int, seed: int) -> dict[str, Any]:
         call = _fresh(engine, _frames(setting, CLIP_FRAMES, seed), 1)
         clip_s = min(in_turns({"clip": call}, rounds)["clip"])
     tflop = clip_flop(model) / 1e12
-    rows = [{**row, **hours(row["frames"], tflop, clip_s)} for row in steps(VIT_L["hidden_size"])]
+    rows = [{**row, **hours(row["frames"], tflop, clip_s)} for row in stages(VIT_L["hidden_size"])]
     total = sum(row["gpu_hours"] for row in rows)
     figure = Figure(
         "the large encoder's work for all experiments, on a GPU that does 100 TFLOP/s",
@@ -55,22 +55,21 @@ def hours(frames: int, tflop: float, clip_s: float) -> dict[str, float]:
     return {"here_hours": frames * clip_s / 3600, "gpu_hours": frames * tflop / GPU_TFLOPS / 3600}
 
 
-def steps(width: int) -> Iterator[dict[str, Any]]:
-    """Yield each step of each experiment that needs the encoder: what it makes, frames that it encodes, GB on disk.
+def stages(width: int) -> Iterator[dict[str, Any]]:
+    """Yield each stage of each experiment that needs the encoder: what it makes, frames that it encodes, GB on disk.
 
     Args:
         width: of the encoder's tokens; latents have the rows of the stack's default grid.
     """
-    rows = read_rows()
-    wanted = [name for name, row in rows.items() if not row.only_by_name]
-    place = place_of(ENCODER, "cuda", tempfile.gettempdir() + "/nothing-is-there")
+    experiments = read_experiments()
+    wanted = [name for name, experiment in experiments.items() if not experiment.only_by_name]
+    workspace = workspace_of(ENCODER, "cuda", tempfile.gettempdir() + "/nothing-is-there")
     latent_rows = 1 + EncoderConfig(ENCODER).grid ** 2
     found: dict[str, int] = {}
-    for row, step in to_do(rows, wanted, place):
-        words = place.arguments(row, step)
-        frames = encoded(parse(words))
+    for experiment, stage in to_do(experiments, wanted, workspace):
+        frames = encoded(workspace.command(experiment, stage))
         if frames:
-            what = f"{row.name}: {' '.join(words[: 2 if words[0] == 'train' else 1])}"
+            what = f"{experiment.name}: {stage.kind}"
             found[what] = found.get(what, 0) + frames
     for what, frames in found.items():
         kept = frames if what.endswith(": collect") else 0
@@ -79,17 +78,17 @@ def steps(width: int) -> Iterator[dict[str, Any]]:
 
 def encoded(command: Command) -> int:
     """Return how many frames a command encodes, each once; 0 for one that reads latents of a dataset."""
-    name, given = command.function.__name__, command.arguments
-    if name == "eval_command":
+    kind, given = command.kind, command.arguments
+    if kind == "eval":
         frames = given.episodes * (protocol_named(given.protocol or DEFAULT_PROTOCOL).episode_steps + 1)
         return int(frames) * max(1, len(given.looks))
-    if name == "probe_command":
+    if kind == "probe":
         frames = (given.episodes or ProbeConfig.episodes) * (1 + (given.episode_steps or ProbeConfig.episode_steps))
         return 2 * int(frames)  # By the encoder, and by an untrained one of its shape.
-    if name == "collect_command":
+    if kind == "collect":
         return int(given.episodes) * (given.episode_steps + 1)
     if getattr(given, "dagger", None):
         return int(given.dagger * given.dagger_episodes * (given.dagger_steps + 1))
-    if name == "sac_command":
+    if kind == "train sac":
         return int(given.steps)
     return 0

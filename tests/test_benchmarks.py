@@ -457,7 +457,7 @@ def test_the_committed_document_is_that_of_the_committed_results():
 
 
 def test_the_large_encoder_is_given_every_frame_that_an_experiment_encodes():
-    from benchmarks.large_encoder import GPU_TFLOPS, encoded, hours, steps
+    from benchmarks.large_encoder import GPU_TFLOPS, encoded, hours, stages
     from vjepa_cli.cli import parse
 
     def frames(words: str) -> int:
@@ -469,7 +469,7 @@ def test_the_large_encoder_is_given_every_frame_that_an_experiment_encodes():
     assert frames("eval --planner bc --looks nominal colour --episodes 20") == 2 * 20 * 201
     assert frames("train bc --data x --out y --dagger 3 --dagger-episodes 10 --dagger-steps 15") == 3 * 10 * 16
     assert frames("train dynamics --data x --out y") == 0
-    by_name = {row["what"]: row for row in steps(width=1024)}
+    by_name = {row["what"]: row for row in stages(width=1024)}
     # The world's data has the rows of the stack's own grid, of 1024 values of two bytes, for each frame.
     world = by_name["world: collect"]
     assert world["disk_gb"] == pytest.approx(world["frames"] * 17 * 1024 * 2 / 1e9)

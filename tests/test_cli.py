@@ -319,7 +319,7 @@ def test_the_same_seeds_give_the_same_returns_through_ros_and_in_one_process(vje
         assert "mean return" in command.said
         command.assert_left_nothing()
         result = json.loads(file.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-        assert result["command"].startswith("vjepa eval --planner expert-p --episodes 2 --seed 7")
+        assert result["command"].startswith("vjepa eval --planner expert-p --seed 7 --episodes 2")
         results[through] = result
 
     for name in ("planner", "encoder", "encoder_fingerprint", "protocol", "seed", "episodes", "versions", "task"):

@@ -107,7 +107,8 @@ def test_a_round_is_taken_even_where_it_is_killed_and_ends_in_a_planner_that_dri
     (entry,) = json.loads((out / "rounds.json").read_text())["rounds"]
     written = json.loads((world / "results/rounds.json").read_text())
     assert written["rounds"] == [entry]
-    assert written["command"].startswith("vjepa improve --planner cem")
+    assert (written["kind"], written["config"]["planner"]) == ("improve", "cem")
+    assert written["command"].startswith("vjepa improve --data data")
     before, after = (json.loads((out / name).read_text()) for name in ("start.json", "round-1/candidate.json"))
     assert before["options"]["dynamics"] == "dynamics"
     assert after["options"]["dynamics"] == "out/round-1/dynamics"

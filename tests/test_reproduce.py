@@ -30,11 +30,11 @@ TINY = {
 LIMIT_S = 240.0
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "ros2_ws/src/training/experiments"
 SMALL = {
-    "explore": " --episodes 12 --episode-steps 30",
-    "dynamics-mlp": " --epochs 2",
-    "reward-old": " --epochs 2",
+    "explore": {"episodes": 12, "episode_steps": 30},
+    "dynamics-mlp": {"epochs": 2},
+    "reward-old": {"epochs": 2},
 }
-"""Experiments of the project, and what makes their commands quick: of an option given twice the last one counts."""
+"""Experiments of the project, and options that make their stages quick."""
 
 
 @pytest.fixture
@@ -45,8 +45,8 @@ def start(tmp_path, commands):
     (tmp_path / "experiments").mkdir()
     for name, less in SMALL.items():
         experiment = yaml.safe_load((EXPERIMENTS / f"{name}.yaml").read_text())
-        for step in experiment["steps"]:
-            step["run"] += less
+        for stage in experiment["stages"]:
+            stage["config"] |= less
         (tmp_path / "experiments" / f"{name}.yaml").write_text(yaml.safe_dump(experiment))
     settings = ["--encoder", "tiny", "--device", "cpu", "--experiments", "experiments"]
     return lambda name: commands.start("reproduce", name, *settings)
@@ -54,7 +54,7 @@ def start(tmp_path, commands):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_row_goes_from_nothing_to_its_result_even_where_it_is_killed(start, tmp_path, commands):
+def test_an_experiment_goes_from_nothing_to_its_result_even_where_it_is_killed(start, tmp_path, commands):
     dataset = tmp_path / "reproductions/tiny/datasets/explore"
     killed = start("reward-old")
     commands.wait_for(lambda: list(dataset.glob("parts/*")) or killed.poll() is not None, "the first episode")
@@ -68,6 +68,7 @@ def test_a_row_goes_from_nothing_to_its_result_even_where_it_is_killed(start, tm
     heads = json.loads((tmp_path / "results/tiny/reward-old.json").read_text())
     assert model["training"]["preset"] == "dynamics-mlp"
     assert heads["training"]["distance"] is False
+    assert (heads["kind"], heads["config"]["data"]) == ("train reward", "reproductions/tiny/datasets/explore")
     assert "--data reproductions/tiny/datasets/explore" in heads["command"]
     assert (tmp_path / "reproductions/tiny/models/reward-old/config.json").is_file()
 

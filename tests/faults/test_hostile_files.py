@@ -25,7 +25,7 @@ from tests.bag_recipes import READERS, RECIPE, follow, make_recipe
 from vjepa_bags.bag_repair import repair_bag
 from vjepa_bags.bag_writer import BagWriter
 from vjepa_bringup.graph import StackOptions, build_graph
-from vjepa_cli.experiments.experiments import read_rows
+from vjepa_cli.experiments.experiments import read_experiments
 from vjepa_interfaces import topics
 from vjepa_interfaces.bundle import find_bundle, read_bundle
 from vjepa_interfaces.errors import VjepaError
@@ -345,7 +345,7 @@ EXPERIMENT = {
     "old": "none",
     "needs": [],
     "only_by_name": False,
-    "steps": [{"makes": ["x"], "run": "collect --out {makes}", "params": {"bc.bundle": "x"}}],
+    "stages": [{"kind": "collect", "config": {"out": "{data}/x", "episodes": 3}, "params": {"bc.bundle": "x"}}],
 }
 
 
@@ -384,7 +384,7 @@ LOADERS = {
     "a calibration": Loader(
         write_yaml(CALIBRATION), lambda path: read_calibration(str(path / "file.yaml"), 640, 480), "file.yaml"
     ),
-    "an experiment": Loader(write_yaml(EXPERIMENT), read_rows, "file.yaml"),
+    "an experiment": Loader(write_yaml(EXPERIMENT), read_experiments, "file.yaml"),
     "a mapping of topics": Loader(write_yaml({"camera/image_raw": "/other"}), load_mapping, "file.yaml"),
 }
 

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import re
+import shlex
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -10,6 +11,7 @@ import pytest
 import tyro
 from tyro.conf import Positional, create_mutex_group
 
+from vjepa_cli.actions import Command, command_of
 from vjepa_cli.cli import parse
 from vjepa_cli.command_line import option, parsed_by, read, value_of
 from vjepa_cli.commands import COMMANDS
@@ -161,3 +163,40 @@ def test_the_protocols_in_the_help_are_those_there_are(capsys):
 def test_a_preset_sets_the_defaults_and_an_option_stands_above_it(words, expected):
     arguments = parse(["train", *words.split(), "--data", "x", "--out", "y"]).arguments
     assert {name: getattr(arguments, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "config"),
+    [
+        ("train bc --data x --out y", {"data": "x", "out": "y"}),
+        (
+            "train bc --data x --out y --old --no-joint-state --epochs 100 --rows all --episodes 0-2,5",
+            {"data": "x", "out": "y", "old": True, "rows": "all", "episodes": [0, 1, 2, 5]},
+        ),
+        (
+            "train bc --data x --out y --no-joint-state --hidden 3 4 --noise 0",
+            {"data": "x", "out": "y", "joint_state": False, "hidden": [3, 4], "noise": 0.0},
+        ),
+        (
+            "train dreamer --dynamics d --data x --out y --preset dreamer-old --lambda 0.5 --horizon 15",
+            {"dynamics": "d", "data": "x", "out": "y", "preset": "dreamer-old", "lambda_": 0.5},
+        ),
+        (
+            "train encoder --data x z --out y --model tubelet_size=4 --model depth=0.5",
+            {"data": ["x", "z"], "out": "y", "model_fields": [["tubelet_size", 4], ["depth", 0.5]]},
+        ),
+        ("dataset merge a 'b c' --out y", {"datasets": ["a", "b c"], "out": "y"}),
+        (
+            "dataset build bag --out y --joints shoulder,wrist",
+            {"bags": ["bag"], "out": "y", "joint_names": ["shoulder", "wrist"]},
+        ),
+        ("eval --looks nominal colour --planner bc", {"looks": ["nominal", "colour"], "planner": "bc"}),
+        ("dataset reward d --out y --goal goal.png", {"dataset": "d", "out": "y", "goal": "goal.png"}),
+    ],
+)
+def test_a_config_states_what_a_command_line_does_and_each_can_be_made_of_the_other(line, config):
+    command = parse(shlex.split(line))
+    assert command.config == config
+    assert command_of(command.kind, config) == command
+    assert parse(shlex.split(command.line)[1:]) == command
+    assert Command.of(command.arguments) == command

@@ -6,9 +6,12 @@ import re
 import pytest
 
 from sim_bridge.score import Episode
+from vjepa_cli.actions import command_of
 from vjepa_cli.eval_looks import looks_table, measure_looks
 from vjepa_cli.scoreboard import result_json
 from vjepa_training.evaluation.score import PROTOCOLS, summarise
+
+COMMAND = command_of("eval", {"planner": "bc", "looks": ["nominal", "colour:hard"]})
 
 
 def result(returns, look, **more):
@@ -21,6 +24,7 @@ def result(returns, look, **more):
         summary=summarise(episodes, PROTOCOLS["short"]),
         latency_ms={"p50": 1.0, "p99": 2.0},
         versions={"python": "3"},
+        command=COMMAND,
         look=look,
         **more,
     )
@@ -52,9 +56,10 @@ def test_where_the_planner_knows_novelty_the_table_tells_how_well_it_tells_looks
 
 def test_the_json_holds_the_result_of_each_look_by_its_name(tmp_path, capsys):
     file = tmp_path / "looks.json"
-    assert measure_looks(["nominal", "colour:hard"], [lambda: NOMINAL, lambda: COLOUR], str(file)) == 0
+    assert measure_looks(["nominal", "colour:hard"], [lambda: NOMINAL, lambda: COLOUR], str(file), COMMAND) == 0
     read = json.loads(file.read_text())
-    assert set(read) == {"looks", "command", "wall_s"}
+    assert set(read) == {"looks", "kind", "config", "command", "wall_s"}
+    assert command_of(read["kind"], read["config"]) == COMMAND
     assert read["looks"] == {"nominal": NOMINAL, "colour:hard": COLOUR}
     assert capsys.readouterr().out.startswith("# nominal, 1 of 2 looks\n# colour:hard, 2 of 2 looks\n")
 
@@ -67,7 +72,7 @@ def raising():
 def test_an_interruption_leaves_the_looks_that_were_measured(tmp_path, capsys, second):
     file = tmp_path / "looks.json"
     with pytest.raises(KeyboardInterrupt):
-        measure_looks(["nominal", "colour:hard", "noise"], [lambda: NOMINAL, second, raising], str(file))
+        measure_looks(["nominal", "colour:hard", "noise"], [lambda: NOMINAL, second, raising], str(file), COMMAND)
     read = json.loads(file.read_text())
     assert (read["interrupted"], read["asked"]) == (True, 3)
     assert read["looks"]["nominal"] == NOMINAL
@@ -79,5 +84,5 @@ def test_an_interruption_leaves_the_looks_that_were_measured(tmp_path, capsys, s
 
 def test_an_interruption_before_anything_was_measured_writes_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        measure_looks(["nominal", "noise"], [raising, raising], str(tmp_path / "looks.json"))
+        measure_looks(["nominal", "noise"], [raising, raising], str(tmp_path / "looks.json"), COMMAND)
     assert not list(tmp_path.iterdir())

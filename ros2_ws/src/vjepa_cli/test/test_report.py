@@ -2,16 +2,15 @@
 
 import json
 import re
-import shlex
 
 import pytest
 
 from sim_bridge.score import Episode
 from vjepa_cli.cli import main
-from vjepa_cli.experiments.experiments import RESULT, read_rows
+from vjepa_cli.experiments.experiments import RESULT, read_experiments
 from vjepa_training.evaluation.score import PROTOCOLS, summarise
 
-ROWS = read_rows()
+EXPERIMENTS = read_experiments()
 
 
 def evaluation(protocol: str, goal: str = "", through: str = "process", returns=(100.0, 180.0)) -> dict:
@@ -61,6 +60,7 @@ TRAININGS = {
         "rewarded": 0.276,
         "figures": {"reward_mse": 0.0153, "reward_variance": 0.21, "loss": 0.0153},
     },
+    "sac": {"command": "vjepa train sac --of a-test"},
 }
 ROUNDS = {
     "command": "vjepa improve --of a-test",
@@ -82,14 +82,13 @@ ROUNDS = {
 }
 
 
-def content_of(step) -> dict:
-    words = shlex.split(step.run)
-    if "--looks" in words:
+def content_of(stage) -> dict:
+    if "looks" in stage.config:
         return by_look(nominal=(180.0, 190.0), colour=(100.0, 150.0))
-    if words[0] == "eval":
-        content = evaluation(words[words.index("--protocol") + 1], "goal" if "--goal" in words else "")
-        return imagining(content) if any(name.endswith(".imagine") for name in step.params) else content
-    return ROUNDS if words[0] == "improve" else TRAININGS[words[1]]
+    if stage.kind == "eval":
+        content = evaluation(stage.config["protocol"], stage.config.get("goal", ""))
+        return imagining(content) if any(name.endswith(".imagine") for name in stage.params) else content
+    return ROUNDS if stage.kind == "improve" else TRAININGS[stage.kind.removeprefix("train ")]
 
 
 @pytest.fixture
@@ -118,11 +117,13 @@ def line_of(page: str, *words: str) -> str:
 
 def test_without_results_every_experiment_is_there_and_none_is_measured(report, tmp_path):
     page, said = report({})
-    assert f"0 results of {len(ROWS)} experiments" in said
-    for row in ROWS.values():
-        assert f"| `{row.name}` | {row.what} |" in page
-        assert row.old in page
-    assert page.count("not measured") + page.count("Not measured") == sum(len(row.results) for row in ROWS.values())
+    assert f"0 results of {len(EXPERIMENTS)} experiments" in said
+    for experiment in EXPERIMENTS.values():
+        assert f"| `{experiment.name}` | {experiment.what} |" in page
+        assert experiment.old in page
+    stages = [stage for experiment in EXPERIMENTS.values() for stage in experiment.stages]
+    shown = sum(len(stage.results) for stage in stages if stage.kind != "train sac")  # Its curve is in no table.
+    assert page.count("not measured") + page.count("Not measured") == shown
     assert [path.name for path in (tmp_path / "docs").iterdir()] == ["results.md"], "no picture of nothing"
 
 
@@ -212,7 +213,7 @@ def test_looks_are_a_table_by_planner_with_the_size_below_it(report):
     assert "looks-bc-short.json" not in page.partition("## Returns\n")[2].partition("\n## ")[0]
 
 
-def test_a_row_that_says_why_says_it_once_it_is_measured(report):
+def test_why_an_experiment_came_out_so_stands_there_once_it_is_measured(report):
     said = "- `cem-old`: "
     assert said not in report({})[0]
     assert said in report({"cem-old-same.json": evaluation("old", "same")})[0]
@@ -243,11 +244,11 @@ def test_rounds_are_told_with_what_was_kept(report):
 
 def test_with_all_results_nothing_is_left_to_measure_and_all_is_drawn(report, tmp_path):
     results = {
-        path.removeprefix(RESULT): content_of(step)
-        for row in ROWS.values()
-        for step in row.steps
-        for path in step.results
-        if not step.run.startswith("probe")
+        path.removeprefix(RESULT): content_of(stage)
+        for experiment in EXPERIMENTS.values()
+        for stage in experiment.stages
+        for path in stage.results
+        if stage.kind != "probe"
     }
     page, _ = report(results)
     assert page.count("not measured") == 0

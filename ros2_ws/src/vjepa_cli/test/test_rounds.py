@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import yaml
 
-from vjepa_cli.cli import main, parse
-from vjepa_cli.experiments import steps
+from vjepa_cli.actions import Command
+from vjepa_cli.cli import main
 from vjepa_cli.experiments.rounds import ROUND_SEEDS
-from vjepa_cli.experiments.warm_start import training_options, warm_start
+from vjepa_cli.experiments.warm_start import training_config, warm_start
 from vjepa_cli.result_files import write_result
 from vjepa_interfaces.bundle import Bundle, write_bundle
 from vjepa_interfaces.errors import VjepaError
@@ -65,21 +65,23 @@ class Commands:
 
     def __init__(self):
         self.returns: dict[str, list[float]] = {}
-        self.ran: list[list[str]] = []
+        self.ran: list[Command] = []
         self.swapped_in: list[str] = []
         self.ends_before: int | None = None
         self.ends_after: int | None = None
 
-    def __call__(self, command: list[str]) -> int:
-        arguments = command[command.index("vjepa_cli.cli") + 1 :]
-        parsed = parse(arguments)
-        self.ran.append(arguments)
+    def __call__(self, command: Command) -> int:
+        self.ran.append(command)
         if len(self.ran) - 1 == self.ends_before:
             raise KeyboardInterrupt
-        getattr(self, f"_{parsed.function.__name__.removeprefix('_')}")(parsed.arguments)
+        getattr(self, f"_{command.function.__name__}")(command.arguments)
         if len(self.ran) - 1 == self.ends_after:
             raise KeyboardInterrupt
         return 0
+
+    def of(self, kind: str) -> list:
+        """The options of all commands of a kind that were run."""
+        return [command.arguments for command in self.ran if command.kind == kind]
 
     def _collect_command(self, parsed) -> None:
         write_data(Path(parsed.out), parsed.episodes, parsed.seed)
@@ -126,19 +128,15 @@ class Commands:
     @property
     def names(self) -> list[str]:
         """What was run, each with what it makes."""
-        return [f"{' '.join(arguments[:2])} {Path(made_by(arguments))}" for arguments in self.ran]
+        return [f"{command.kind} {made_by(command)}" for command in self.ran]
 
 
 def options_in(file: Path) -> dict:
     return yaml.safe_load(file.read_text())["vjepa_planner"]["ros__parameters"]
 
 
-def made_by(arguments: list[str]) -> str:
-    return arguments[arguments.index("--json" if arguments[0] == "eval" else "--out") + 1]
-
-
-def option(arguments: list[str], name: str) -> str:
-    return arguments[arguments.index(name) + 1]
+def made_by(command: Command) -> str:
+    return command.arguments.json if command.kind == "eval" else command.arguments.out
 
 
 @pytest.fixture
@@ -152,7 +150,10 @@ def commands(tmp_path, monkeypatch) -> Commands:
     Path("cem.yaml").write_text(yaml.safe_dump({"vjepa_planner": {"ros__parameters": parameters}}))
     commands = Commands()
     commands.returns["dynamics"] = [1.0, 2.0, 3.0]
-    monkeypatch.setattr(steps, "run_command", commands)
+    run = Command.run
+    monkeypatch.setattr(
+        Command, "run", lambda command: run(command) if command.kind == "improve" else commands(command)
+    )
     return commands
 
 
@@ -181,7 +182,7 @@ def current() -> dict:
     return options_in(Path("out/current.yaml"))
 
 
-ROUND = ["collect --out", "dataset merge", "train dynamics", "train reward", "eval --through"]
+ROUND = ["collect", "dataset merge", "train dynamics", "train reward", "eval"]
 
 
 def test_a_better_candidate_is_swapped_in_and_the_next_round_goes_on_from_it(commands, improve):
@@ -199,8 +200,7 @@ def test_a_better_candidate_is_swapped_in_and_the_next_round_goes_on_from_it(com
         "cem.samples": 7,
         "planner": "cem",
     }
-    training = [arguments for arguments in commands.ran if arguments[:2] == ["train", "dynamics"]]
-    assert [option(arguments, "--start") for arguments in training] == ["dynamics", "out/round-1/dynamics"]
+    assert [each.start for each in commands.of("train dynamics")] == ["dynamics", "out/round-1/dynamics"]
     assert "swapped in" in said
     assert "--params-file out/current.yaml" in said
 
@@ -215,15 +215,15 @@ def test_a_candidate_that_is_not_better_is_not_swapped_in(commands, improve, ret
     second = rounds_of()[1]
     assert (second["incumbent"], second["accepted"]) == (0, True)
     assert current()["cem.dynamics"] == "out/round-2/dynamics"
-    training = [arguments for arguments in commands.ran if arguments[:2] == ["train", "reward"]]
-    assert [option(arguments, "--start") for arguments in training] == ["reward", "reward"]
-    assert option(training[1], "--dynamics") == "out/round-2/dynamics", "heads belong to the dynamics of their round"
+    training = commands.of("train reward")
+    assert [each.start for each in training] == ["reward", "reward"]
+    assert training[1].dynamics == "out/round-2/dynamics", "heads belong to the dynamics of their round"
 
 
 def test_each_planner_is_evaluated_once(commands, improve):
     commands.returns |= {f"out/round-{number}/dynamics": [5.0 - number] * 3 for number in (1, 2, 3)}
     improve(3)
-    evaluations = [made_by(arguments) for arguments in commands.ran if arguments[0] == "eval"]
+    evaluations = [each.json for each in commands.of("eval")]
     assert evaluations == ["out/start.json", *(f"out/round-{number}/candidate.json" for number in (1, 2, 3))]
 
 
@@ -237,7 +237,7 @@ def test_killed_at_any_step_it_goes_on_and_takes_no_whole_step_again(commands, i
     setattr(commands, end, None)
     assert improve(2)[0] == 0
     names = commands.names
-    expected = ["eval --through out/start.json"]
+    expected = ["eval out/start.json"]
     for folder in ("out/round-1", "out/round-2"):
         makes = ("recorded", "data", "dynamics", "reward", "candidate.json")
         expected += [f"{what} {folder}/{name}" for what, name in zip(ROUND, makes, strict=True)]
@@ -259,7 +259,7 @@ def test_when_all_rounds_are_done_nothing_is_run_and_more_go_on_from_there(comma
     assert (status, len(commands.ran)) == (0, before)
     assert "swapped in" in said
     improve(2)
-    assert [Path(made_by(arguments)).parts[1] for arguments in commands.ran[before:]] == ["round-2"] * 5
+    assert [Path(made_by(command)).parts[1] for command in commands.ran[before:]] == ["round-2"] * 5
 
 
 def test_data_grows_and_only_the_last_merged_set_is_kept(commands, improve):
@@ -274,9 +274,8 @@ def test_data_grows_and_only_the_last_merged_set_is_kept(commands, improve):
 def test_no_two_rounds_and_no_evaluation_share_a_seed(commands, improve):
     commands.returns |= {f"out/round-{number}/dynamics": [1.0] * 3 for number in (1, 2)}
     improve(2)
-    evaluated = {option(arguments, "--seed") for arguments in commands.ran if arguments[0] == "eval"}
-    recorded = [int(option(arguments, "--seed")) for arguments in commands.ran if arguments[0] == "collect"]
-    assert evaluated == {str(SEED)}
+    recorded = [each.seed for each in commands.of("collect")]
+    assert {each.seed for each in commands.of("eval")} == {SEED}
     assert recorded == [SEED + ROUND_SEEDS, SEED + 2 * ROUND_SEEDS] == [e["recorded"]["seed"] for e in rounds_of()]
 
 
@@ -319,15 +318,11 @@ def test_through_ros_bags_are_recorded_and_built_and_evaluated_there_too(command
     assert improve(1, "--through", "ros")[0] == 130
     commands.ends_after, commands._run_command = None, real
     assert improve(1, "--through", "ros")[0] == 0
-    assert [" ".join(arguments[:2]) for arguments in commands.ran[2:]] == [
-        "run --lockstep",
-        "dataset build",
-        *ROUND[1:],
-    ]
-    run, build, evaluation = commands.ran[2], commands.ran[3], commands.ran[-1]
-    assert (option(run, "--seed"), option(run, "--protocol")) == (str(SEED + ROUND_SEEDS), "short")
-    assert build[2:4] == ["out/round-1/bags/bag-3", "--out"], "without the bag of the run that was killed"
-    assert option(evaluation, "--through") == "ros"
+    assert [command.kind for command in commands.ran[2:]] == ["run", "dataset build", *ROUND[1:]]
+    run, build, evaluation = (commands.of(kind)[-1] for kind in ("run", "dataset build", "eval"))
+    assert (run.seed, run.protocol, run.lockstep) == (SEED + ROUND_SEEDS, "short", True)
+    assert build.bags == ("out/round-1/bags/bag-3",), "without the bag of the run that was killed"
+    assert evaluation.through == "ros"
     assert rounds_of()[0]["accepted"]
 
 
@@ -335,13 +330,9 @@ def test_with_a_running_stack_it_records_that_and_swaps_in_there_what_is_better_
     commands.returns |= {"out/round-1/dynamics": [0.0] * 3, "out/round-2/dynamics": [5.0] * 3}
     assert improve(2, "--through", "stack", "--domain", "7")[0] == 0
     assert commands.swapped_in == ["dynamics", "out/round-2/dynamics"]
-    swaps = [arguments for arguments in commands.ran if arguments[:2] == ["planner", "set"]]
-    records = [arguments for arguments in commands.ran if arguments[0] == "record"]
-    assert {option(arguments, "--domain") for arguments in [*swaps, *records]} == {"7"}
-    builds = [arguments for arguments in commands.ran if arguments[:2] == ["dataset", "build"]]
-    assert {option(arguments, "--namespace") for arguments in builds} == {"left"}
-    evaluations = [arguments for arguments in commands.ran if arguments[0] == "eval"]
-    assert {option(arguments, "--through") for arguments in evaluations} == {"process"}
+    assert {each.domain for each in [*commands.of("planner set"), *commands.of("record")]} == {7}
+    assert {each.namespace for each in commands.of("dataset build")} == {"left"}
+    assert {each.through for each in commands.of("eval")} == {"process"}
     assert [entry["recorded"]["seed"] for entry in rounds_of()] == [None, None]
     assert improve(2, "--through", "stack")[0] == 0
     assert commands.swapped_in[2:] == ["out/round-2/dynamics"], "to a stack that was started anew, too"
@@ -350,51 +341,53 @@ def test_with_a_running_stack_it_records_that_and_swaps_in_there_what_is_better_
 # What it starts from.
 
 
-def dreamer(commands: Commands, command: str) -> None:
-    """Write a parameter file of an actor that `command` trained with the world of the folder and a policy."""
+def dreamer(commands: Commands, reward: str = "reward") -> None:
+    """Write a parameter file of an actor that was trained with the world of the folder and a policy."""
     hashes = {name: Bundle(Path(name), {}).weights_sha256 for name in ("dynamics", "reward")}
     hashes["policy"] = write_trained(Path("policy"), "policy").weights_sha256
-    write_trained(Path("actor"), "actor", command=command, **{f"{kind}_sha256": sha for kind, sha in hashes.items()})
+    trained_with = {"dynamics": "dynamics", "reward": reward, "policy": "policy"}
+    hashes = {f"{kind}_sha256": digest for kind, digest in hashes.items()}
+    write_trained(Path("actor"), "actor", trained_with=trained_with, **hashes)
     parameters = {"vjepa_planner": {"ros__parameters": {"dreamer.bundle": "actor"}}}
     Path("dreamer.yaml").write_text(yaml.safe_dump(parameters))
     commands.returns |= {"actor": [1.0] * 3, "out/round-1/actor": [2.0] * 3}
 
 
 def test_an_actor_is_trained_behind_its_world_with_what_it_was_trained_with(commands, improve):
-    dreamer(commands, "vjepa train dreamer --data d --dynamics dynamics --reward reward --policy policy --out actor")
+    dreamer(commands)
     status, _, complained = improve(1, "--planner", "dreamer", "--params-file", "dreamer.yaml", "--steps", "50")
     assert (status, complained) == (0, "")
-    assert [" ".join(arguments[:2]) for arguments in commands.ran[1:]] == [*ROUND[:4], "train dreamer", ROUND[4]]
-    (actor,) = (arguments for arguments in commands.ran if arguments[:2] == ["train", "dreamer"])
+    assert [command.kind for command in commands.ran[1:]] == [*ROUND[:4], "train dreamer", ROUND[4]]
+    (actor,) = commands.of("train dreamer")
     world = {name: f"out/round-1/{name}" for name in ("dynamics", "reward")} | {"policy": "policy", "start": "actor"}
-    assert {name: option(actor, f"--{name}") for name in world} == world
-    assert option(actor, "--steps") == "50"
+    assert {name: getattr(actor, name) for name in world} == world
+    assert (actor.steps, actor.cloning_steps) == (50, 0)
     assert current() == {"dreamer.bundle": "out/round-1/actor", "planner": "dreamer"}
 
 
 def test_an_actor_whose_world_is_not_known_is_refused_until_it_is_named(commands, improve):
-    dreamer(commands, "vjepa train dreamer --dynamics dynamics --reward gone --policy policy --out actor")
+    dreamer(commands, reward="gone")
     _, _, complained = improve(1, "--planner", "dreamer", "--params-file", "dreamer.yaml")
     assert "with which reward actor was trained is not known any more; say so with --reward BUNDLE" in complained
     assert improve(1, "--planner", "dreamer", "--params-file", "dreamer.yaml", "--reward", "reward")[0] == 0
 
 
 def test_a_world_trained_anew_since_is_not_taken_for_the_actors(commands):
-    dreamer(commands, "vjepa train dreamer --dynamics dynamics --reward reward --policy policy --out actor")
+    dreamer(commands)
     Path("policy/model.safetensors").write_text("another training")
     with pytest.raises(VjepaError, match="with which policy actor was trained is not known any more"):
         warm_start("dreamer", "dreamer.yaml", {})
 
 
-def test_the_same_network_is_trained_with_the_options_of_its_first_training(commands):
-    dynamics, reward = training_options("dynamics", "dynamics"), training_options("reward", "reward")
-    given = dict(zip(dynamics[::2], dynamics[1::2], strict=True))
-    assert given == {
-        "--preset": "dynamics-ensemble", "--members": "2", "--components": "8", "--horizon": "2", "--seed": "3",
-    }  # fmt: skip
-    assert reward == ["--no-distance", "--hidden", "16", "--noise", "0.05"]
-    write_trained(Path("old"), "dynamics", training={"rows": "mean", "components": 0, "members": 0})
-    assert training_options("dynamics", "old") == ["--old", "--components", "0"]
+def test_the_same_network_is_trained_with_the_settings_of_its_first_training(commands, improve):
+    assert training_config("dynamics", "dynamics") == TRAINED["dynamics"]
+    write_trained(Path("other"), "dynamics", training={"rows": "mean", "components": 0, "of_an_older_version": 3})
+    assert training_config("dynamics", "other") == {"rows": "mean", "components": 0}
+    commands.returns["out/round-1/dynamics"] = [1.0] * 3
+    improve(1, "--epochs", "9")
+    (dynamics,), (reward,) = commands.of("train dynamics"), commands.of("train reward")
+    assert (dynamics.members, dynamics.horizon, dynamics.seed, dynamics.epochs) == (2, 2, 3, 9)
+    assert (reward.hidden, reward.distance, reward.noise, reward.epochs) == (16, False, 0.05, 9)
 
 
 def changed(**parameters) -> None:

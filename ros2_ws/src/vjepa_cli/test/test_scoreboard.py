@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from sim_bridge.score import Episode
+from vjepa_cli.actions import command_of
 from vjepa_cli.cli import parse
 from vjepa_cli.result_files import require_writable, write_result
 from vjepa_cli.scoreboard import result_json, scoreboard
@@ -32,6 +33,7 @@ def result(episodes=EPISODES, protocol="short", latency=(12.0, 30.0), **more):
         summary=summarise(episodes, PROTOCOLS[protocol]),
         latency_ms={"p50": latency[0], "p99": latency[1]},
         versions={"python": "3"},
+        command=command_of("run", {"planner": "expert"}),
         **more,
     )
 
@@ -49,9 +51,14 @@ def test_a_result_has_what_was_promised():
     read = result()
     promised = (
         "planner encoder encoder_fingerprint protocol through seed returns in_target_at_end started_in_target "
-        "mean_return interval_95 latency_ms versions command"
+        "mean_return interval_95 latency_ms versions kind config command"
     )
     assert set(promised.split()) <= set(read)
+    assert (read["kind"], read["config"], read["command"]) == (
+        "run",
+        {"planner": "expert"},
+        "vjepa run --planner expert",
+    )
     assert read["returns"] == [172.0, 3.0]
     assert read["in_target_at_end"] == [True, False]
     assert read["started_in_target"] == [False, True]
@@ -173,13 +180,14 @@ FALLING_BACK = {**HURRIED, "dropped_frames": 0.0, "fallbacks": 1.0, "fallback_co
         (
             "vjepa eval --through process --policy mine/p --episodes 9 --params-file=a.yaml --json r.json --seed 3",
             {"through": "process"},
-            "./vjepa run --planner expert --policy mine/p --params-file=a.yaml --episodes 1",
+            "./vjepa run --planner expert --policy mine/p --episodes 1 --params-file a.yaml",
         ),
         ("vjepa eval", {"loop": HURRIED, "lockstep": True}, "./vjepa run --planner expert --episodes 1"),
     ],
 )
 def test_the_last_line_is_a_command_to_try_next(command, more, expected):
-    line = scoreboard({**result(), "command": command, **more}).splitlines()[-1]
+    record = parse(shlex.split(command)[1:]).record
+    line = scoreboard({**result(), **record, **more}).splitlines()[-1]
     name, shown, comment = re.fullmatch(r"  (\S+) +(.*)  # (.*)", line).groups()
     assert (name, shown) == ("next", expected)
     parse(shlex.split(shown)[1:])

@@ -1,13 +1,14 @@
 """The `vjepa` command line."""
 
 import argparse
-import importlib
 import sys
-import typing
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from vjepa_cli.commands import COMMANDS
+
+if TYPE_CHECKING:
+    from vjepa_cli.actions import Command
 
 PROG = "vjepa"
 GROUP_OF = {
@@ -22,23 +23,7 @@ GROUP_OF = {
 command by itself; only a command that was started in another way can miss one."""
 
 
-class Command(NamedTuple):
-    """What a command line asks for.
-
-    Attributes:
-        function: of the command; it takes the arguments and returns the exit status.
-        arguments: an instance of the dataclass of the command's options.
-    """
-
-    function: Callable[[Any], int]
-    arguments: Any
-
-    def run(self) -> int:
-        """Run the command and return its exit status."""
-        return self.function(self.arguments)
-
-
-def parse(words: Sequence[str]) -> Command:
+def parse(words: Sequence[str]) -> "Command":
     """Return what the words of a command line ask for. Only the module of that command is imported.
 
     Raises:
@@ -46,18 +31,16 @@ def parse(words: Sequence[str]) -> Command:
         VjepaError: the values of options do not go together.
     """
     helps = {name: text for name, (_, text) in COMMANDS.items()}
-    name = _chosen(PROG, "COMMAND", helps, words, "A camera frame becomes a V-JEPA 2 latent becomes a torque.")
-    module = importlib.import_module(f"vjepa_cli.commands.{COMMANDS[name][0]}")
+    kind = _chosen(PROG, "COMMAND", helps, words, "A camera frame becomes a V-JEPA 2 latent becomes a torque.")
+    from vjepa_cli.actions import Command, actions_of
     from vjepa_cli.command_line import read
 
-    actions = {key: action for key, action in module.ACTIONS.items() if key.split()[0] == name}
-    count = 1
-    if name not in actions:
-        helps = {key.partition(" ")[2]: _summary(_config_class(each.function)) for key, each in actions.items()}
-        name, count = f"{name} {_chosen(f'{PROG} {name}', 'ACTION', helps, words[1:])}", 2
-    action, rest = actions[name], words[count:]
-    default = action.defaults(rest) if action.defaults else None
-    return Command(action.function, read(_config_class(action.function), rest, f"{PROG} {name}", default))
+    actions, count = actions_of(kind), 1
+    if kind not in actions:
+        helps = {name.partition(" ")[2]: _summary(action.config_class) for name, action in actions.items()}
+        kind, count = f"{kind} {_chosen(f'{PROG} {kind}', 'ACTION', helps, words[1:])}", 2
+    action, rest = actions[kind], words[count:]
+    return Command(kind, read(action.config_class, rest, f"{PROG} {kind}", action.defaults_by(rest)))
 
 
 def _chosen(prog: str, metavar: str, helps: Mapping[str, str], words: Sequence[str], description: str = "") -> str:
@@ -67,11 +50,6 @@ def _chosen(prog: str, metavar: str, helps: Mapping[str, str], words: Sequence[s
     for name, text in helps.items():
         names.add_parser(name, help=text.replace("%", "%%"), add_help=False)
     return parser.parse_args(words[:1]).name
-
-
-def _config_class(function: Callable[[Any], int]) -> type:
-    """Return the dataclass of the options that the function of a command takes."""
-    return next(iter(typing.get_type_hints(function).values()))
 
 
 def _summary(config_class: type) -> str:

@@ -1,5 +1,8 @@
 """The options of a command, made by tyro from a frozen dataclass: an option a field, or an argument where `Positional`.
 
+A config states options by field, as an experiment's stage and a result have them: `read_config` reads one, `stated`
+returns that of an instance, and `words_of` the words of the same command line.
+
 The help of an option stands under `Attributes` of the dataclass' docstring; its bounds, choices and default are those
 of the field. What cannot be taken is refused with one line on standard error and exit status 2.
 """
@@ -8,12 +11,13 @@ import dataclasses
 import sys
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 
 import tyro
 from tyro import _errors as refusals  # Its only way to a refusal of one line; the pin of tyro holds this interface too.
-from tyro.conf import DisallowNone, arg
+from tyro.conf import DisallowNone, Positional, Suppress, UseAppendAction, arg
 from tyro.constructors import (
     ConstructorRegistry,
     PrimitiveConstructorSpec,
@@ -23,7 +27,8 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from vjepa_interfaces.parameters import ParameterError, check_ranges, descriptions
+from vjepa_interfaces.errors import unknown_name
+from vjepa_interfaces.parameters import ParameterError, check_ranges, descriptions, read_parameters
 
 T = TypeVar("T")
 
@@ -31,20 +36,50 @@ LogLevel = Literal["debug", "info", "warn", "error", "fatal"]
 USAGE = 2
 """Exit status of a command whose words cannot be taken."""
 _REGISTRY = ConstructorRegistry()
+_ARG = type(arg())
 
 
 @dataclasses.dataclass(frozen=True)
 class Action:
-    """A command.
+    """What a command does.
 
     Attributes:
         function: takes an instance of the dataclass of its options, by which its parameter is annotated, and returns
             the exit status.
-        defaults: returns the defaults for the words of a command line, where they hang on these; see `read`.
+        preset: field of the option that sets the defaults of others; empty for none.
+        settings: returns the dataclass whose values are these defaults, for a value of that option.
     """
 
     function: Callable[[Any], int]
-    defaults: Callable[[Sequence[str]], Any] | None = None
+    preset: str = ""
+    settings: Callable[[Any], Any] | None = None
+
+    @property
+    def config_class(self) -> type[Any]:
+        """The dataclass of the options."""
+        return next(iter(typing.get_type_hints(self.function).values()))
+
+    @property
+    def options(self) -> list[str]:
+        """The names of the options, as fields of their dataclass."""
+        return [name for name, hint in _hints(self.config_class).items() if Suppress not in typing.get_args(hint)]
+
+    def defaults(self, chosen: Any) -> dict[str, Any]:
+        """Return by field the defaults that the value `chosen` of the option `preset` sets; none where it is unset."""
+        return dict(vars(self.settings(chosen))) if self.settings and chosen else {}
+
+    def defaults_by(self, words: Sequence[str]) -> Any:
+        """Return the options with the defaults that the words of a command line choose; None for those of the class.
+
+        What must be stated is `tyro.MISSING` in them.
+        """
+        if not self.preset:
+            return None
+        name = f"--{self.preset}"
+        is_flag = getattr(self.config_class, self.preset) is False
+        settings = self.defaults(name in words if is_flag else value_of(name, words))
+        required = {field.name: tyro.MISSING for field in dataclasses.fields(self.config_class) if _is_required(field)}
+        return self.config_class(**required | settings) if settings else None
 
 
 def option(*, name: str | None = None, metavar: str | None = None, default: str | None = None) -> object:
@@ -109,6 +144,72 @@ def read(config_class: type[T], words: Sequence[str], prog: str, default: T | No
     return config
 
 
+def read_config(action: Action, config: Mapping[str, Any], of: str) -> Any:
+    """Return the options of an action that a config states.
+
+    Args:
+        action: whose options are read.
+        config: values by field; a list stands for a tuple.
+        of: whose config it is, for messages.
+
+    Raises:
+        ParameterError: a name of no option, a value that the option cannot have, or none where one is required.
+        VjepaError: the values do not go together.
+    """
+    valid = action.options
+    for name in config:
+        if name not in valid:
+            raise unknown_name(f"option of {of}:", name, valid)
+    chosen = config.get(action.preset)
+    settings = action.defaults(chosen) if isinstance(chosen, bool | str) else {}
+    return read_parameters(action.config_class, settings | dict(config), "option", of)
+
+
+def stated(action: Action, options: Any) -> dict[str, Any]:
+    """Return the config of an action's options: by field, in plain values, those that are not at their defaults."""
+    defaults = action.defaults(getattr(options, action.preset, None))
+    return {
+        field.name: _plain(value)
+        for field in dataclasses.fields(options)
+        if (value := getattr(options, field.name)) != defaults.get(field.name, _default(field, None))
+    }
+
+
+def words_of(action: Action, config: Mapping[str, Any]) -> list[str]:
+    """Return the words of the command line that states a config, arguments before options."""
+    hints = _hints(action.config_class)
+    arguments: list[str] = []
+    options: list[str] = []
+    for name, value in config.items():
+        extras = typing.get_args(hints[name])[1:]
+        named = next((extra.name for extra in extras if isinstance(extra, _ARG) and extra.name), name)
+        option_name = f"--{named.replace('_', '-')}"
+        if Positional in extras:
+            arguments += _texts(value, extras)
+        elif isinstance(value, bool):
+            options.append(option_name if value else option_name.replace("--", "--no-", 1))
+        elif UseAppendAction in extras:
+            options += [word for item in value for word in (option_name, "=".join(map(str, item)))]
+        elif value is not None:
+            options += [option_name, *_texts(value, extras)]
+    return [*arguments, *options]
+
+
+def _texts(value: Any, extras: Sequence[Any]) -> list[str]:
+    """Return the words that stand for a value: one, or one for each of many."""
+    if not isinstance(value, list | tuple):
+        return [str(value)]
+    as_one = any(isinstance(extra, PrimitiveConstructorSpec) and extra.nargs == 1 for extra in extras)
+    return [",".join(map(str, value))] if as_one else list(map(str, value))
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON and YAML have it."""
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
 def value_of(option_name: str, words: Sequence[str]) -> str | None:
     """Return the value of an option in the words of a command line; None where it is not among them."""
     found = None
@@ -161,14 +262,23 @@ def _fields(info: StructTypeInfo) -> StructConstructorSpec | None:
     """
     if not dataclasses.is_dataclass(info.type):
         return None
-    helps = descriptions(info.type)
-    hints = typing.get_type_hints(info.type, include_extras=True)
+    helps, hints = descriptions(info.type), _hints(info.type)
     given = info.default if isinstance(info.default, info.type) else None  # Else it is a sentinel of tyro.
     fields = [
         StructFieldSpec(field.name, _none_first(hints[field.name]), _default(field, given), helps.get(field.name))
         for field in dataclasses.fields(info.type)
     ]
     return StructConstructorSpec(info.type, tuple(fields))
+
+
+def _hints(config_class: type) -> dict[str, Any]:
+    """Return the types of a dataclass' fields, with what is annotated, by field."""
+    hints = typing.get_type_hints(config_class, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(config_class)}
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return _default(field, None) is tyro.MISSING
 
 
 def _default(field: dataclasses.Field[Any], instance: Any) -> Any:

@@ -1,11 +1,10 @@
 """`vjepa eval` with several looks: each is measured in turn on the same seeds, and all of them go into one table."""
 
-import shlex
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from vjepa_cli.actions import Command
 from vjepa_cli.result_files import write_result
 from vjepa_cli.scoreboard import with_interval
 from vjepa_interfaces.tables import text_table
@@ -15,13 +14,16 @@ from vjepa_training.evaluation.novelty import auroc
 Result = dict[str, Any]
 
 
-def measure_looks(names: Sequence[str], measures: Sequence[Callable[[], Result]], file: str | None) -> int:
+def measure_looks(
+    names: Sequence[str], measures: Sequence[Callable[[], Result]], file: str | None, command: Command
+) -> int:
     """Measure each look, print the table, write all results as JSON, and return the exit status.
 
     Args:
         names: of the looks.
         measures: a function for each, which returns its result.
         file: of the JSON; None for none.
+        command: that measures them, for the JSON.
 
     Raises:
         KeyboardInterrupt: it was interrupted; what had ended by then is printed and written.
@@ -44,7 +46,7 @@ def measure_looks(names: Sequence[str], measures: Sequence[Callable[[], Result]]
     if file and results:
         content = {
             "looks": results,
-            "command": shlex.join(["vjepa", *sys.argv[1:]]),
+            **command.record,
             "wall_s": time.monotonic() - started,
             **({"interrupted": True, "asked": len(names)} if interrupted else {}),
         }

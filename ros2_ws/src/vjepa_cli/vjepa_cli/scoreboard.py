@@ -2,20 +2,19 @@
 
 import math
 import shlex
-import sys
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
+from vjepa_cli.actions import Command, command_of
 from vjepa_interfaces.tables import text_table
 from vjepa_training.evaluation.appearance import in_words
 
 PERIOD_TOLERANCE = 0.01
 MANY_DROPPED = 0.02
 """Of the frames: what fewer of them cost cannot be told from the score."""
-OTHER_WORLDS = ("--task", "--encoder", "--params-file", "--camera")
+OTHER_WORLDS = ("task", "encoder", "params_file", "camera")
 """Options with which the planners that ship need not work."""
-OF_BOTH = ("--policy", "--encoder", "--device", "--dtype", "--task", "--params-file")
+OF_BOTH = ("policy", "encoder", "device", "dtype", "task", "params_file")
 """Options of `eval` that state what is evaluated, and that `run` has too."""
 
 
@@ -27,6 +26,7 @@ def result_json(
     summary: dict[str, Any],
     latency_ms: dict[str, float],
     versions: dict[str, str],
+    command: Command,
     **more: Any,
 ) -> dict[str, Any]:
     """Return a result in the form every `--json` file has."""
@@ -40,7 +40,7 @@ def result_json(
         **summary,
         "latency_ms": latency_ms,
         "versions": versions,
-        "command": shlex.join(["vjepa", *sys.argv[1:]]),
+        **command.record,
         **more,
     }
 
@@ -120,29 +120,27 @@ def _with_bundles(planner: str, result: dict[str, Any]) -> str:
 
 def next_command(result: dict[str, Any]) -> str:
     """Return a command to try after a result, and behind it as a comment what it is for."""
-    command, loop = f"./{result['command']}", result.get("loop", {})
+    kind, config, loop = result["kind"], result["config"], result.get("loop", {})
     hurried = loop.get("fallback_commands", 0) > 0 or loop.get("dropped_frames", 0) > MANY_DROPPED * loop.get(
         "frames", 0
     )
     if result["through"] == "process":
         return f"{_as_run(result)}  # in real time"
     if hurried and not result.get("lockstep"):
-        return f"{command} --lockstep  # waits for every plan"
+        return f"./{command_of(kind, config | {'lockstep': True}).line}  # waits for every plan"
     if result.get("bag"):
         return f"./vjepa view {shlex.quote(result['bag'])} --png run.png  # a picture"
-    if command.startswith("./vjepa eval"):
+    if kind == "eval":
         return f"{_as_run(result)}  # in real time"
-    if result["planner"] == "bc" and not any(option in command for option in OTHER_WORLDS):
+    if result["planner"] == "bc" and not any(name in config for name in OTHER_WORLDS):
         return "./vjepa run --planner cem --episodes 1  # by search"
-    return f"{command} --record bags  # keeps all topics"
+    return f"./{command_of(kind, config | {'record': 'bags'}).line}  # keeps all topics"
 
 
 def _as_run(result: dict[str, Any]) -> str:
     """Return the run of one episode in the world of an evaluation: what it was of, without how it was measured."""
-    words = shlex.split(result["command"])
-    kept = [part for pair in pairwise(words) if pair[0] in OF_BOTH for part in pair]
-    kept += [word for word in words if word.partition("=")[0] in OF_BOTH and "=" in word]
-    return shlex.join(["./vjepa", "run", "--planner", result["planner"], *kept, "--episodes", "1"])
+    kept = {name: value for name, value in result["config"].items() if name in OF_BOTH}
+    return f"./{command_of('run', {**kept, 'planner': result['planner'], 'episodes': 1}).line}"
 
 
 def _number(value: float, digits: int = 1) -> str:

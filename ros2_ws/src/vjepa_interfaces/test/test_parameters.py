@@ -38,6 +38,13 @@ class Config:
 
 
 @dataclass(frozen=True)
+class Other:
+    fields: dict[str, int] = field(default_factory=dict)
+    speed: Literal["fast", "slow"] = "fast"
+    kind: Literal["fast", "slow"] | None = "fast"
+
+
+@dataclass(frozen=True)
 class Needy:
     encoder: str
     grid: int = 4
@@ -113,8 +120,19 @@ def test_messages_say_whose_values_they_are():
         read_parameters(Needy, {"encoder": "small", "grid": "x"}, "option", "planner 'cem'")
 
 
-def test_values_of_other_types_are_left_to_the_configuration():
-    assert read_parameters(Config, {"folder": "elsewhere"}).folder == "elsewhere"
+def test_a_path_is_read_from_text_and_values_of_other_types_are_left_to_the_configuration():
+    assert read_parameters(Config, {"folder": "elsewhere"}).folder == Path("elsewhere")
+    with pytest.raises(ParameterError, match="'folder' is 3; expected a value of type Path"):
+        read_parameters(Config, {"folder": 3})
+    assert read_parameters(Other, {"fields": "anything"}).fields == "anything"
+
+
+def test_a_value_that_is_none_of_the_choices_is_refused_with_them():
+    assert read_parameters(Other, {"kind": None, "speed": "slow"}) == Other(kind=None, speed="slow")
+    with pytest.raises(ParameterError, match=r"parameter 'speed' is 'loud'; expected fast or slow$"):
+        read_parameters(Other, {"speed": "loud"})
+    with pytest.raises(ParameterError, match=r"parameter 'kind' is 1; expected fast or slow or None$"):
+        read_parameters(Other, {"kind": 1})
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import re
 import types
 import typing
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from vjepa_interfaces.errors import VjepaError
@@ -114,9 +115,9 @@ def _described_in(docstring: str) -> dict[str, str]:
 def read_parameters(config_class: type[T], values: Mapping[str, Any], kind: str = "parameter", of: str = "") -> T:
     """Return an instance of the dataclass `config_class` made from `values` (a missing one keeps its default).
 
-    Fields of type bool, int, float and str, tuples and unions of them and None are checked; others are the
-    configuration's own to check. An int is taken for a float, and a list or array for a tuple; nothing else is
-    converted.
+    Fields of type bool, int, float, str, Path and `Literal`, tuples and unions of them and None are checked; others are
+    the configuration's own to check. An int is taken for a float, a str for a Path, and a list or array for a tuple;
+    nothing else is converted.
 
     Args:
         config_class: a dataclass.
@@ -206,6 +207,12 @@ def _convert(what: str, value: Any, hint: Any) -> Any:
         elif option is type(None):
             if value is None:
                 return None
+        elif option is Path:
+            if isinstance(value, str | Path):
+                return Path(value)
+        elif typing.get_origin(option) is typing.Literal:
+            if value in typing.get_args(option):
+                return value
         elif typing.get_origin(option) is tuple:
             if isinstance(value, list | tuple):
                 return _convert_items(what, list(value), option)
@@ -213,7 +220,9 @@ def _convert(what: str, value: Any, hint: Any) -> Any:
                 return _convert_items(what, value.tolist(), option)
         else:
             return value
-    raise ParameterError(f"{what} is {value!r}; expected a value of type {' or '.join(map(_type_name, options))}")
+    has_choices = any(typing.get_origin(option) is typing.Literal for option in options)
+    expected = " or ".join(map(_type_name, options))
+    raise ParameterError(f"{what} is {value!r}; expected {expected if has_choices else f'a value of type {expected}'}")
 
 
 def _within(what: str, value: Any, ranges: list[Range]) -> Any:
@@ -244,6 +253,8 @@ def _is_union(hint: Any) -> bool:
 def _type_name(option: Any) -> str:
     if option is type(None):
         return "None"
+    if typing.get_origin(option) is typing.Literal:
+        return " or ".join(typing.get_args(option))
     if typing.get_origin(option) is tuple:
         elements = typing.get_args(option)
         count = "" if Ellipsis in elements else f"{len(elements)} "

@@ -89,6 +89,7 @@ def train_dreamer(
     curve = fit(trainer, training, training.steps, job, identity)
     facts: dict[str, Any] = {
         **provenance(dataset, training, job.command),
+        "trained_with": {"dynamics": str(dynamics), "reward": str(reward), "policy": str(policy)},
         "frames": len(rows),
         **{f"{name}_sha256": digest for name, digest in weights.items() if digest},
         "figures": trainer.validate(),

@@ -1,14 +1,13 @@
 """`vjepa improve`: record with the planner, train it further, and keep what evaluation says is better, by rounds."""
 
 import dataclasses
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from vjepa_cli import arguments as types
+from vjepa_cli.actions import Command
 from vjepa_cli.command_line import Action, option, parsed_by
 from vjepa_cli.experiments.round_settings import ROUND_SEEDS, RoundSettings
 from vjepa_cli.result_files import require_writable, write_result
@@ -75,7 +74,7 @@ def improve_command(arguments: ImproveCommand) -> int:
     given = {kind: getattr(arguments, kind) for kind in ("dynamics", "reward", "policy")}
     start = warm_start(arguments.planner, arguments.params_file, given)
     settings = dataclasses.replace(as_base(RoundSettings, arguments), **recording)
-    stack = ["--domain", str(arguments.domain)] if arguments.domain is not None else []
+    stack = {"domain": arguments.domain} if arguments.domain is not None else {}
     if stack and arguments.through != "stack":
         raise VjepaError("--domain is of a running stack; give --through stack too")
     rounds = Rounds(Path(arguments.out), start, settings, arguments.device, stack)
@@ -90,7 +89,7 @@ def improve_command(arguments: ImproveCommand) -> int:
             rounds.swap_in()
     print(table(rounds.done))
     if arguments.json:
-        write_result(arguments.json, {**rounds.content(), "command": shlex.join(["vjepa", *sys.argv[1:]])})
+        write_result(arguments.json, {**rounds.content(), **Command.of(arguments).record})
     print(f"what was accepted last drives with: vjepa run --params-file {rounds.current}")
     return 0
 

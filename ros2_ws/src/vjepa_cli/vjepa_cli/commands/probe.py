@@ -1,7 +1,6 @@
 """`vjepa probe`: what can be read off an encoder's latents, as a table, JSON and a picture."""
 
 import dataclasses
-import shlex
 import sys
 import time
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 from tyro.conf import Suppress
 
 from sim_bridge.looks import NOMINAL
+from vjepa_cli.actions import Command
 from vjepa_cli.command_line import Action, option
 from vjepa_cli.result_files import require_writable, write_result
 from vjepa_interfaces.errors import VjepaError
@@ -76,7 +76,7 @@ def probe_command(arguments: ProbeCommand) -> int:
     report = run_probes(config, lambda text: print(f"vjepa: {text}", file=sys.stderr, flush=True))
     result = report.result | {
         "versions": versions(),
-        "command": shlex.join(["vjepa", *sys.argv[1:]]),
+        **Command.of(arguments).record,
         "wall_s": time.monotonic() - started,
     }
     print(table(result, intervals=False), *notes(result), sep="\n", flush=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from vjepa_cli.command_line import Action, option
-from vjepa_cli.experiments.experiments import RESULTS, read_rows
+from vjepa_cli.experiments.experiments import RESULTS, read_experiments
 from vjepa_cli.experiments.results_page import NOT_MEASURED, read_results, render
 from vjepa_cli.experiments.results_picture import draw_imagined, draw_open_loop, draw_returns
 from vjepa_cli.result_files import require_writable
@@ -29,16 +29,17 @@ def report_command(arguments: ReportCommand) -> int:
     """`vjepa report`."""
     page = arguments.out
     require_writable(str(page))
-    rows = read_rows()
-    results = read_results(rows, arguments.results)
+    experiments = read_experiments()
+    results = read_results(experiments, arguments.results)
     pictures = {}
     for what, draw in (("returns", draw_returns), ("imagined", draw_imagined), ("open-loop", draw_open_loop)):
         picture = page.with_name(f"{page.stem}-{what}.png")
         if draw(picture, results):
             pictures[what] = picture.name
-    write_atomically(page, render(rows, results, page, pictures))
+    write_atomically(page, render(experiments, results, page, pictures))
     missing = [result.path.name for result in results if result.content is None]
-    print(f"{page}: {len(results) - len(missing)} results of {len(rows)} experiments, {len(missing)} {NOT_MEASURED}")
+    measured = len(results) - len(missing)
+    print(f"{page}: {measured} results of {len(experiments)} experiments, {len(missing)} {NOT_MEASURED}")
     return 0
 
 

@@ -1,6 +1,5 @@
 """`vjepa reproduce`: every experiment by name, from its data to its results, going on wherever it was ended."""
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,8 @@ import yaml
 from tyro.conf import Positional
 
 from vjepa_cli.command_line import Action, option
-from vjepa_cli.experiments.experiments import Place, Row, Step, place_of, read_rows, to_do
-from vjepa_cli.experiments.steps import take_step
+from vjepa_cli.experiments.experiments import Experiment, Stage, Workspace, read_experiments, to_do, workspace_of
+from vjepa_cli.experiments.stages import run_stage
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.files import write_atomically
 from vjepa_interfaces.tables import text_table
@@ -44,66 +43,65 @@ class ReproduceCommand:
 
 def reproduce_command(arguments: ReproduceCommand) -> int:
     """`vjepa reproduce`: exit status 0 when all that was asked for is there."""
-    rows = read_rows(Path(arguments.experiments) if arguments.experiments else None)
+    experiments = read_experiments(Path(arguments.experiments) if arguments.experiments else None)
     for name in arguments.names:
-        if name != ALL and name not in rows:
-            raise unknown_name("experiment", name, [*rows, ALL])
+        if name != ALL and name not in experiments:
+            raise unknown_name("experiment", name, [*experiments, ALL])
     device = arguments.device if arguments.list else _device(arguments.device)
-    place = place_of(arguments.encoder, device, arguments.results)
+    workspace = workspace_of(arguments.encoder, device, arguments.results)
     if arguments.list:
-        print(listing(rows, place))
+        print(listing(experiments, workspace))
         return 0
     if not arguments.names:
         raise VjepaError("no experiment was named; give names, or all. vjepa reproduce --list shows them")
-    wanted = {name for name, row in rows.items() if not row.only_by_name} if ALL in arguments.names else set()
+    wanted = {name for name, each in experiments.items() if not each.only_by_name} if ALL in arguments.names else set()
     wanted |= set(arguments.names) - {ALL}
-    left = to_do(rows, wanted, place)
+    left = to_do(experiments, wanted, workspace)
     for name in sorted(wanted):
-        if place.is_done(rows[name]):
+        if workspace.is_done(experiments[name]):
             print(f"# {name} is done; for its results anew give another folder with --results")
-    for number, (row, step) in enumerate(left, 1):
-        print(f"# {row.name}, {number} of {len(left)} to do", flush=True)
+    for number, (experiment, stage) in enumerate(left, 1):
+        print(f"# {experiment.name}, {number} of {len(left)} to do", flush=True)
         if arguments.dry_run:
-            print(dry(row, step, place))
+            print(dry(experiment, stage, workspace))
         else:
-            take(row, step, place)
+            run(experiment, stage, workspace)
     return 0
 
 
 ACTIONS = {"reproduce": Action(reproduce_command)}
 
 
-def listing(rows: Mapping[str, Row], place: Place) -> str:
-    """Return the rows, a line each: name, how far it is, and what it is."""
+def listing(experiments: Mapping[str, Experiment], workspace: Workspace) -> str:
+    """Return the experiments, a line each: name, how far it is, and what it is."""
     lines = []
-    for row in rows.values():
-        steps, missing = len(row.steps), len(place.missing(row))
-        state = "done" if place.is_done(row) else f"{steps - missing} of {steps}"
-        lines.append((row.name, state, row.what + (" (not in all)" if row.only_by_name else "")))
+    for experiment in experiments.values():
+        stages, missing = len(experiment.stages), len(workspace.missing(experiment))
+        state = "done" if workspace.is_done(experiment) else f"{stages - missing} of {stages}"
+        lines.append((experiment.name, state, experiment.what + (" (not in all)" if experiment.only_by_name else "")))
     return text_table(lines)
 
 
-def dry(row: Row, step: Step, place: Place) -> str:
-    """Return the command of a step and, above it, the parameter file that it would be given."""
-    arguments = place.arguments(row, step)
-    file, lines = place.params_file(row, step), []
-    if str(file) in arguments:
-        lines.append(f"# {file}: {yaml.safe_dump(place.parameters(step), default_flow_style=True, width=9999).strip()}")
-    return "\n".join([*lines, shlex.join(["vjepa", *arguments])])
+def dry(experiment: Experiment, stage: Stage, workspace: Workspace) -> str:
+    """Return the command line of a stage and, above it, the parameter file that it would be given."""
+    command, file, lines = workspace.command(experiment, stage), workspace.params_file(experiment, stage), []
+    if command.config.get("params_file") == str(file):
+        content = yaml.safe_dump(workspace.parameters(stage), default_flow_style=True, width=9999).strip()
+        lines.append(f"# {file}: {content}")
+    return "\n".join([*lines, command.line])
 
 
-def take(row: Row, step: Step, place: Place) -> None:
-    """Run the command of a step.
+def run(experiment: Experiment, stage: Stage, workspace: Workspace) -> None:
+    """Run the command of a stage.
 
     Raises:
-        VjepaError: it failed, or made something else than the row says.
-        KeyboardInterrupt: it was interrupted, or this process was.
+        VjepaError: it failed, or made something else than the stage states.
+        KeyboardInterrupt: it was interrupted.
     """
-    arguments = place.arguments(row, step)
-    file = place.params_file(row, step)
-    if str(file) in arguments:
-        write_atomically(file, yaml.safe_dump(place.parameters(step)))
-    take_step(arguments, place.made_by(step), f"experiment {row.name}", "vjepa reproduce")
+    command, file = workspace.command(experiment, stage), workspace.params_file(experiment, stage)
+    if command.config.get("params_file") == str(file):
+        write_atomically(file, yaml.safe_dump(workspace.parameters(stage)))
+    run_stage(command, workspace.made_by(stage), f"experiment {experiment.name}", "vjepa reproduce")
 
 
 def _device(name: str) -> str:

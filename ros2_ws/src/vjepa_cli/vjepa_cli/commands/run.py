@@ -22,6 +22,7 @@ from vjepa_bringup.graph import (
 )
 from vjepa_bringup.options import replace
 from vjepa_cli import arguments as types
+from vjepa_cli.actions import Command
 from vjepa_cli.command_line import Action, LogLevel, option, parsed_by
 from vjepa_cli.commands.camera import ViewOptions
 from vjepa_cli.eval_looks import measure_looks
@@ -217,6 +218,7 @@ def eval_command(arguments: EvalCommand) -> int:
             [each.name for each in asked],
             [partial(measure, arguments, _with_look(options, each)) for each in asked],
             arguments.json,
+            Command.of(arguments),
         )
     for appearance in asked:
         options = _with_look(options, appearance)
@@ -316,6 +318,7 @@ def _through_ros(arguments: RunCommand | EvalCommand, options: StackOptions) -> 
         summary=summarise(graph.episodes, protocol),
         latency_ms={"p50": graph.loop["latency_p50_ms"], "p99": graph.loop["latency_p99_ms"]},
         versions=versions(),
+        command=Command.of(arguments),
         task=task,
         **provenance(sim),
         lockstep=bool(options.lockstep or sim.get("lockstep", False)),
@@ -392,6 +395,7 @@ def _in_process(arguments: EvalCommand, options: StackOptions) -> dict[str, Any]
         summary=summarise(episodes, protocol),
         latency_ms={"p50": p50, "p99": p99},
         versions=versions(),
+        command=Command.of(arguments),
         task=parameters["sim_bridge"]["task"],
         **provenance(parameters["sim_bridge"]),
         batch_size=batch_size,

@@ -2,19 +2,17 @@
 
 import dataclasses
 import math
-import shlex
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
 from tyro.conf import Suppress, UseAppendAction
 
 from vjepa_cli import arguments as types
-from vjepa_cli.command_line import Action, option, parsed_by, value_of
+from vjepa_cli.actions import Command
+from vjepa_cli.command_line import Action, option, parsed_by
 from vjepa_cli.result_files import require_writable, write_result
 from vjepa_cli.views.training_picture import draw_training
 from vjepa_interfaces.errors import VjepaError
@@ -212,13 +210,14 @@ def encoder_command(arguments: EncoderCommand) -> int:
         raise VjepaError("--data names no dataset; give at least one with frames")
     model, encoder = dict(arguments.model_fields), find_bundle(arguments.encoder)
     training = as_base(EncoderTraining, dataclasses.replace(arguments, model=model, encoder=encoder))
+    command = Command.of(arguments).line
     with Progress("training", "steps", training.steps) as bar:
 
         def on_step(step: int, steps: int, figures: dict[str, float]) -> None:
             _show(bar, step, steps, figures, 3)
 
         datasets = [Dataset(folder) for folder in arguments.data]
-        train_encoder(datasets, training, Job(arguments.out, arguments.work_folder, _command(), on_step))
+        train_encoder(datasets, training, Job(arguments.out, arguments.work_folder, command, on_step))
     print(
         f"encoder written to {arguments.out}; its training can be looked at with: tensorboard --logdir "
         f"{arguments.work_folder}"
@@ -256,12 +255,13 @@ def bc_command(arguments: BcCommand) -> int:
     work = arguments.work_folder
     with rounds:
         outcome = train_bc(frames, training, encoder, rounds.on_epoch, rounds.on_round, work, rounds.on_resume)
-    facts = write_policy(arguments.out, outcome, training, dataset, _command(), frames.source)
+    facts = write_policy(arguments.out, outcome, training, dataset, Command.of(arguments).line, frames.source)
     error = against_constant(facts["validation"], outcome.variance)
     print(f"policy written to {arguments.out}; on unseen episodes its mean squared error is {error}")
     if arguments.json:
+        facts |= {**Command.of(arguments).record, "curve": outcome.curve}
         wall_s = time.monotonic() - started
-        write_result(arguments.json, {**facts, "curve": outcome.curve, "wall_s": wall_s, "versions": versions()})
+        write_result(arguments.json, facts | {"wall_s": wall_s, "versions": versions()})
     return 0
 
 
@@ -351,35 +351,17 @@ def novelty_command(arguments: NoveltyCommand) -> int:
         novelty = fit_to_dataset(dataset, rows, arguments.seed)
         for bundle in bundles:
             if tuple(bundle.config["latent_rows"]) == rows:
-                save_novelty(bundle.path, novelty, _command())
+                save_novelty(bundle.path, novelty, Command.of(arguments).line)
                 print(f"{bundle.path}: knows {len(dataset)} latents of {len(dataset.episodes)} episodes")
     return 0
 
 
-def _bc_defaults(words: Sequence[str]) -> BcCommand | None:
-    """Return the defaults of `vjepa train bc`: with `--old` those of earlier work."""
-    return BcCommand(**vars(OLD_BC), data=tyro.MISSING, out=tyro.MISSING) if "--old" in words else None
-
-
-def _dynamics_defaults(words: Sequence[str]) -> DynamicsCommand | None:
-    """Return the defaults of `vjepa train dynamics`: with `--old` those of earlier work."""
-    return DynamicsCommand(**vars(OLD_DYNAMICS), data=tyro.MISSING, out=tyro.MISSING) if "--old" in words else None
-
-
-def _dreamer_defaults(words: Sequence[str]) -> DreamerCommand | None:
-    """Return the defaults of `vjepa train dreamer`: those of its preset."""
-    if not (preset := value_of("--preset", words)):
-        return None
-    settings = vars(dreamer_preset(preset))
-    return DreamerCommand(**settings, data=tyro.MISSING, out=tyro.MISSING, dynamics=tyro.MISSING)
-
-
 ACTIONS = {
     "train encoder": Action(encoder_command),
-    "train bc": Action(bc_command, _bc_defaults),
-    "train dynamics": Action(dynamics_command, _dynamics_defaults),
+    "train bc": Action(bc_command, "old", lambda old: OLD_BC),
+    "train dynamics": Action(dynamics_command, "old", lambda old: OLD_DYNAMICS),
     "train reward": Action(reward_command),
-    "train dreamer": Action(dreamer_command, _dreamer_defaults),
+    "train dreamer": Action(dreamer_command, "preset", dreamer_preset),
     "train sac": Action(sac_command),
     "train novelty": Action(novelty_command),
 }
@@ -398,12 +380,13 @@ def _trained(arguments: OutcomeWithFacts, train: Callable[[Job], dict[str, Any]]
         def on_step(step: int, steps: int, figures: dict[str, float]) -> None:
             _show(bar, step, steps, figures, 4)
 
-        facts = train(Job(arguments.out, work, _command(), on_step))
+        facts = train(Job(arguments.out, work, Command.of(arguments).line, on_step))
     print(f"written to {arguments.out}; its training can be looked at with: tensorboard --logdir {work}")
     for entry in facts.get("open_loop", ()):
         print(open_loop_line(entry))
     if arguments.json:
-        write_result(arguments.json, {**facts, "wall_s": time.monotonic() - started, "versions": versions()})
+        facts |= {**Command.of(arguments).record, "wall_s": time.monotonic() - started, "versions": versions()}
+        write_result(arguments.json, facts)
     if picture:
         draw_training(picture, facts)
     return 0
@@ -469,7 +452,3 @@ class _Rounds:
             number = self._entries[0]["round"]
             print(f"round {number:.0f}: {end_of_round(self._entries, self._epochs, self._patience)}", flush=True)
         self._bar, self._entries = None, []
-
-
-def _command() -> str:
-    return shlex.join(["vjepa", *sys.argv[1:]])

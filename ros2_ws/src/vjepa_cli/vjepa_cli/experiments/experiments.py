@@ -1,10 +1,11 @@
-"""The experiments by name: rows of `training/experiments/NAME.yaml`, their commands, and what of them is done.
+"""The experiments by name: `training/experiments/NAME.yaml`, their stages, and what of them is done.
 
-A row's steps are command lines of `vjepa` with names in braces, which a `Place` fills in for an encoder.
+A stage is an action of the command line with a config. Text in a config may have names in braces, which a `Workspace`
+fills in for an encoder.
 """
 
-import shlex
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -13,28 +14,42 @@ from typing import Any
 from ament_index_python.packages import get_package_share_directory
 
 from vjepa_bringup.graph import default_parameters
-from vjepa_cli.experiments.steps import is_whole
+from vjepa_cli.actions import Command, action_of, command_of
+from vjepa_cli.experiments.stages import is_whole
 from vjepa_interfaces.bundle import find_bundle
 from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_interfaces.parameters import read_parameters
 from vjepa_interfaces.yaml_file import read_yaml
 
 WORK, RESULTS = Path("reproductions"), Path("results")
 RESULT = "{results}/"
+MAKES = ("out", "json")
+"""Options of actions that name what they make: a dataset or a bundle, and a result."""
+
+NAMES = ("data", "models", "policy", "results")
+"""Names that may stand in braces in the text of a config; see `Workspace.filled`."""
+
+_BRACES = re.compile(r"\{(\w*)\}")
 
 
 @dataclass(frozen=True)
-class Step:
-    """One command of a row.
+class Stage:
+    """One command of an experiment.
 
     Attributes:
-        makes: paths of what it makes, the first of which its command calls `{makes}`.
-        run: the command line, without `vjepa`.
-        params: parameters of `vjepa_planner`, in the parameter file that its command calls `{params}`.
+        kind: name of an action of the command line, such as `train bc`.
+        config: options of the action, by field.
+        params: parameters of `vjepa_planner`, in the parameter file of the stage.
     """
 
-    makes: tuple[str, ...]
-    run: str
+    kind: str
+    config: Mapping[str, Any] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def makes(self) -> list[str]:
+        """Paths of what it makes."""
+        return [path for name in MAKES if isinstance(path := self.config.get(name), str)]
 
     @property
     def results(self) -> list[str]:
@@ -43,15 +58,15 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Row:
+class Experiment:
     """An experiment.
 
     Attributes:
         name: of its file.
         what: it is, in a line.
         old: what earlier work got.
-        steps: its commands, in order.
-        needs: rows whose steps come first.
+        stages: its commands, in order.
+        needs: experiments whose stages come first.
         only_by_name: whether `all` leaves it out, for what takes very long.
         why: its result came out as it did, for the page of results.
     """
@@ -59,19 +74,19 @@ class Row:
     name: str
     what: str
     old: str
-    steps: tuple[Step, ...]
+    stages: tuple[Stage, ...]
     needs: tuple[str, ...] = ()
     only_by_name: bool = False
     why: str = ""
 
     @property
     def results(self) -> list[str]:
-        """The results that its steps make, in order."""
-        return [path for step in self.steps for path in step.results]
+        """The results that its stages make, in order."""
+        return [path for stage in self.stages for path in stage.results]
 
 
 @dataclass(frozen=True)
-class Place:
+class Workspace:
     """Where the experiments of one encoder are made, and with which settings.
 
     Attributes:
@@ -79,7 +94,7 @@ class Place:
         device: where encoder, planners and trainers run, as torch names it.
         work: folder of datasets, trained bundles and parameter files.
         results: folder of results.
-        settings: of `training/config/encoders.yaml` for this encoder, `image_size` among them.
+        settings: of `training/config/encoders.yaml` for this encoder: `image_size`, `batch` and `policy`.
     """
 
     encoder: str
@@ -88,63 +103,62 @@ class Place:
     results: Path
     settings: Mapping[str, Any]
 
-    def values(self) -> dict[str, str]:
-        """Return what the names in braces stand for, but for `makes` and `params`, which each step has of its own."""
+    def filled(self, value: Any) -> Any:
+        """Return a value of a config, in whose text the names in braces are filled in."""
+        if isinstance(value, list):
+            return [self.filled(item) for item in value]
+        if not isinstance(value, str):
+            return value
         models = str(self.work / "models")
-        return {
-            **{name: str(value).format(models=models) for name, value in self.settings.items()},
-            "encoder": self.encoder,
-            "device": self.device,
+        names = {
             "data": str(self.work / "datasets"),
             "models": models,
+            "policy": self.settings["policy"].replace("{models}", models),
             "results": str(self.results),
         }
+        return _BRACES.sub(lambda found: names[found[1]], value)
 
-    def made_by(self, step: Step) -> list[Path]:
-        """Return the paths of what a step makes."""
-        return [Path(path.format(**self.values())) for path in step.makes]
+    def made_by(self, stage: Stage) -> list[Path]:
+        """Return the paths of what a stage makes."""
+        return [Path(self.filled(path)) for path in stage.makes]
 
-    def arguments(self, row: Row, step: Step) -> list[str]:
-        """Return the arguments of `vjepa` of a step.
-
-        Raises:
-            VjepaError: a name in braces that there is not.
-        """
-        values = self.values() | {
-            "makes": str(self.made_by(step)[0]),
-            "params": str(self.params_file(row, step)),
+    def command(self, experiment: Experiment, stage: Stage) -> Command:
+        """Return the command of a stage: its config over the settings that all stages share."""
+        shared: dict[str, Any] = {
+            "encoder": self.encoder,
+            "device": self.device,
+            "params_file": str(self.params_file(experiment, stage)),
         }
-        try:
-            return [argument.format(**values) for argument in shlex.split(step.run)]
-        except KeyError as error:
-            raise unknown_name(f"name in braces in experiment {row.name}:", error.args[0], values) from error
+        if stage.kind == "eval" and stage.config.get("through", "process") == "process":
+            shared |= {"through": "process", "batch_size": self.settings["batch"]}
+        taken = {name: value for name, value in shared.items() if name in action_of(stage.kind).options}
+        config = {name: self.filled(value) for name, value in stage.config.items()}
+        return command_of(stage.kind, taken | config)
 
-    def params_file(self, row: Row, step: Step) -> Path:
-        """Return where the parameter file of a step lies."""
-        return self.work / "params" / f"{row.name}-{row.steps.index(step) + 1}.yaml"
+    def params_file(self, experiment: Experiment, stage: Stage) -> Path:
+        """Return where the parameter file of a stage lies."""
+        return self.work / "params" / f"{experiment.name}-{experiment.stages.index(stage) + 1}.yaml"
 
-    def parameters(self, step: Step) -> dict[str, Any]:
-        """Return what the parameter file of a step holds."""
-        values = self.values()
-        planner = {
-            name: value.format(**values) if isinstance(value, str) else value for name, value in step.params.items()
-        }
+    def parameters(self, stage: Stage) -> dict[str, Any]:
+        """Return what the parameter file of a stage holds."""
+        planner = {name: self.filled(value) for name, value in stage.params.items()}
+        planner = {"device": self.device, **planner} if planner else {}
         nodes = {"sim_bridge": {"image_size": self.settings["image_size"]}, "vjepa_planner": planner}
         return {node: {"ros__parameters": parameters} for node, parameters in nodes.items() if parameters}
 
-    def missing(self, row: Row) -> list[Step]:
-        """Return those steps of a row of which not all is there that they make."""
-        return [step for step in row.steps if not all(map(is_whole, self.made_by(step)))]
+    def missing(self, experiment: Experiment) -> list[Stage]:
+        """Return those stages of an experiment of which not all is there that they make."""
+        return [stage for stage in experiment.stages if not all(map(is_whole, self.made_by(stage)))]
 
-    def is_done(self, row: Row) -> bool:
-        """Return whether all results of a row are there or, of one without results, all that it makes."""
-        if not row.results:
-            return not self.missing(row)
-        return all(is_whole(Path(path.format(**self.values()))) for path in row.results)
+    def is_done(self, experiment: Experiment) -> bool:
+        """Return whether all results of an experiment are there or, of one without results, all that it makes."""
+        if not experiment.results:
+            return not self.missing(experiment)
+        return all(is_whole(Path(self.filled(path))) for path in experiment.results)
 
 
-def place_of(encoder: str | None, device: str, results: str | None = None) -> Place:
-    """Return the place of an encoder; None for the stack's, whose results lie in `results` itself.
+def workspace_of(encoder: str | None, device: str, results: str | None = None) -> Workspace:
+    """Return the workspace of an encoder; None for the stack's, whose results lie in `results` itself.
 
     Args:
         encoder: bundle, folder or hub id.
@@ -155,53 +169,59 @@ def place_of(encoder: str | None, device: str, results: str | None = None) -> Pl
     is_default = encoder is None or Path(find_bundle(encoder)).resolve() == Path(find_bundle(default)).resolve()
     name = default if encoder is None or is_default else encoder.strip("/").replace("/", "-")
     folder = Path(results) if results else RESULTS if is_default else RESULTS / name
-    return Place(encoder or default, device, WORK / name, folder, _settings(encoder or default))
+    return Workspace(encoder or default, device, WORK / name, folder, _settings(encoder or default))
 
 
-def read_rows(folder: Path | None = None) -> dict[str, Row]:
-    """Return the rows by name, from the YAML files of `folder`, or the project's own.
+def read_experiments(folder: Path | None = None) -> dict[str, Experiment]:
+    """Return the experiments by name, from the YAML files of `folder`, or the project's own.
 
     Raises:
-        VjepaError: no file in the folder, or a file that is no row, or needs one that there is not; it is named.
+        VjepaError: no file in the folder, a file that is no experiment, a stage whose kind or config is none of the
+            command line, or an experiment that needs one that there is not; file, stage and field are named.
     """
     folder = folder or Path(get_package_share_directory("vjepa_training"), "experiments")
     if not any(folder.glob("*.yaml")):
         raise VjepaError(f"no experiments in '{folder}'; expected a folder of files NAME.yaml, an experiment each")
-    rows = {path.stem: _row(path) for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem)}
-    for row in rows.values():
-        for name in row.needs:
-            if name not in rows:
-                raise VjepaError(f"experiment {row.name} needs another: {unknown_name('experiment', name, rows)}")
-        _in_order(rows, [row.name])
-    return rows
+    experiments = {path.stem: _experiment(path) for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem)}
+    for experiment in experiments.values():
+        for name in experiment.needs:
+            if name not in experiments:
+                raise VjepaError(
+                    f"experiment {experiment.name} needs another: {unknown_name('experiment', name, experiments)}"
+                )
+        _in_order(experiments, [experiment.name])
+    return experiments
 
 
-def to_do(rows: Mapping[str, Row], wanted: Iterable[str], place: Place) -> list[tuple[Row, Step]]:
-    """Return the steps that are left of the `wanted` rows and of what they need, in the order to take them.
+def to_do(
+    experiments: Mapping[str, Experiment], wanted: Iterable[str], workspace: Workspace
+) -> list[tuple[Experiment, Stage]]:
+    """Return the stages that are left of the `wanted` experiments and of what they need, in the order to run them.
 
-    What a row needs is left alone where the row is done, or has all that it makes. What several rows make is made once.
+    What an experiment needs is left alone where the experiment is done, or has all that it makes. What several
+    experiments make is made once.
     """
     wanted = set(wanted)
-    ordered = _in_order(rows, wanted)
-    asked = {name for name in wanted if not place.is_done(rows[name])}
-    for name in reversed(ordered):  # A row comes behind what it needs, so here before.
-        if name in asked and place.missing(rows[name]):
-            asked |= set(rows[name].needs)
-    left: dict[tuple[Path, ...], tuple[Row, Step]] = {}
+    ordered = _in_order(experiments, wanted)
+    asked = {name for name in wanted if not workspace.is_done(experiments[name])}
+    for name in reversed(ordered):  # An experiment comes behind what it needs, so here before.
+        if name in asked and workspace.missing(experiments[name]):
+            asked |= set(experiments[name].needs)
+    left: dict[tuple[Path, ...], tuple[Experiment, Stage]] = {}
     for name in ordered:
-        for step in place.missing(rows[name]) if name in asked else ():
-            left.setdefault(tuple(place.made_by(step)), (rows[name], step))
+        for stage in workspace.missing(experiments[name]) if name in asked else ():
+            left.setdefault(tuple(workspace.made_by(stage)), (experiments[name], stage))
     return list(left.values())
 
 
-def _in_order(rows: Mapping[str, Row], wanted: Iterable[str]) -> list[str]:
+def _in_order(experiments: Mapping[str, Experiment], wanted: Iterable[str]) -> list[str]:
     """Return `wanted` and all they need by name, each behind what it needs."""
     ordered: list[str] = []
 
     def visit(name: str, way: tuple[str, ...]) -> None:
         if name in way:
             raise VjepaError(f"experiments need each other in a circle: {' needs '.join([*way, name])}")
-        for needed in rows[name].needs:
+        for needed in experiments[name].needs:
             visit(needed, (*way, name))
         if name not in ordered:
             ordered.append(name)
@@ -211,20 +231,43 @@ def _in_order(rows: Mapping[str, Row], wanted: Iterable[str]) -> list[str]:
     return ordered
 
 
-def _row(path: Path) -> Row:
+def _experiment(path: Path) -> Experiment:
     content = read_yaml(path, "experiment", aliases=True)
+    if not isinstance(content, dict) or not isinstance(content.get("stages"), list):
+        raise VjepaError(f"{path} is no experiment; expected what, old and stages, a list")
+    read = [_stage(stage, f"{path}, stage {number}") for number, stage in enumerate(content["stages"], 1)]
+    return read_parameters(Experiment, {**content, "name": path.stem, "stages": read}, "field", str(path))
+
+
+def _stage(content: Any, where: str) -> Stage:
+    """Return a stage, whose config is checked: names in braces stand in text alone, and are text to the options."""
     try:
-        steps = []
-        for step in content.pop("steps"):
-            makes = step.pop("makes")
-            steps.append(Step(makes=tuple([makes] if isinstance(makes, str) else makes), **step))
-        needs = tuple(map(str, content.pop("needs", ())))
-        return Row(name=path.stem, steps=tuple(steps), needs=needs, **content)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise VjepaError(
-            f"{path} is no experiment ({type(error).__name__}: {error}); expected what, old and steps of makes and "
-            "run, and at most needs, only_by_name, why and, in a step, params"
-        ) from error
+        stage = read_parameters(Stage, _mapping(content), "field")
+        command_of(stage.kind, _mapping(stage.config))
+        for text in _texts([*stage.config.values(), *_mapping(stage.params).values()]):
+            for name in _BRACES.findall(text):
+                if name not in NAMES:
+                    raise unknown_name("name in braces", name, NAMES)
+        if not stage.makes:
+            raise VjepaError(f"it makes nothing; expected {' or '.join(MAKES)} in its config")
+    except VjepaError as error:
+        raise VjepaError(f"{where}: {error}") from error
+    return stage
+
+
+def _texts(values: Iterable[Any]) -> Iterator[str]:
+    """Yield every text among values and lists of them."""
+    for value in values:
+        if isinstance(value, list):
+            yield from _texts(value)
+        elif isinstance(value, str):
+            yield value
+
+
+def _mapping(content: Any) -> dict[str, Any]:
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise VjepaError(f"it has {content!r}; expected names with values")
+    return content
 
 
 def _settings(encoder: str) -> dict[str, Any]:

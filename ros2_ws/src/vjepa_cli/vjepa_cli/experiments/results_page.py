@@ -1,7 +1,6 @@
 """The page of all results: what every experiment gave, from the JSON files of its results alone."""
 
 import os
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from ament_index_python.packages import get_package_share_directory
 
 from vjepa_cli.commands.probe import notes, table
 from vjepa_cli.eval_looks import less, told_apart
-from vjepa_cli.experiments.experiments import RESULT, Row, Step
+from vjepa_cli.experiments.experiments import RESULT, Experiment, Stage
 from vjepa_cli.scoreboard import with_interval
 from vjepa_interfaces.json_text import read_json
 from vjepa_interfaces.tables import markdown_table
@@ -80,54 +79,50 @@ class Result:
     """One JSON file of an experiment, whether or not it is there.
 
     Attributes:
-        row: the experiment.
-        step: that makes it.
+        experiment: that it is of.
+        stage: that makes it.
         path: of the file.
         content: of the file; None where it was not measured.
     """
 
-    row: Row
-    step: Step
+    experiment: Experiment
+    stage: Stage
     path: Path
     content: dict[str, Any] | None
 
     @property
     def kind(self) -> str:
-        """What made it: `eval`, `goal` (with a goal latent), `looks` (by look), `dynamics`, `reward`, `probe`, ...
-
-        Of a training it is the word behind `train`.
-        """
-        words = shlex.split(self.step.run)
-        if words[0] == "eval":
-            return next((name for name in ("goal", "looks") if f"--{name}" in words), "eval")
-        return words[1] if words[0] == "train" else words[0]
+        """What made it: `eval`, `goal` (with a goal latent), `looks` (by look), `train dynamics`, `probe`, ..."""
+        if self.stage.kind == "eval":
+            return next((name for name in ("goal", "looks") if name in self.stage.config), "eval")
+        return self.stage.kind
 
     @property
     def task(self) -> str:
         """The dm_control task that it is of."""
-        return (self.content or {}).get("task") or self.option("--task") or TASK
+        return (self.content or {}).get("task") or self.option("task") or TASK
 
     def option(self, name: str) -> str:
-        """Return what the step's command gives for an option, such as `--protocol`."""
-        words = shlex.split(self.step.run)
-        return words[words.index(name) + 1] if name in words else ""
+        """Return what the stage's config has for an option, such as `protocol`."""
+        return str(self.stage.config.get(name, ""))
 
 
-def read_results(rows: Mapping[str, Row], folder: Path) -> list[Result]:
-    """Return the results of all rows; behind one that is there those measured otherwise, in files `ITS_NAME-*.json`.
+def read_results(experiments: Mapping[str, Experiment], folder: Path) -> list[Result]:
+    """Return the results of all experiments; behind one that is there those measured otherwise, in `ITS_NAME-*.json`.
 
     Raises:
         VjepaError: a file that is not JSON.
     """
-    claimed = {path.removeprefix(RESULT) for row in rows.values() for path in row.results}
+    claimed = {path.removeprefix(RESULT) for experiment in experiments.values() for path in experiment.results}
     found = []
-    for row in rows.values():
-        for step in row.steps:
-            for name in (path.removeprefix(RESULT) for path in step.results):
+    for experiment in experiments.values():
+        for stage in experiment.stages:
+            for name in (path.removeprefix(RESULT) for path in stage.results):
                 path = folder / name
-                found.append(Result(row, step, path, _content(path) if path.is_file() else None))
+                found.append(Result(experiment, stage, path, _content(path) if path.is_file() else None))
                 others = sorted(folder.glob(f"{path.stem}-*.json")) if path.is_file() else []
-                found += [Result(row, step, other, _content(other)) for other in others if other.name not in claimed]
+                others = [other for other in others if other.name not in claimed]
+                found += [Result(experiment, stage, other, _content(other)) for other in others]
     return found
 
 
@@ -137,11 +132,13 @@ def references() -> list[dict[str, Any]]:
     return read_yaml(path, "page of results", aliases=True)
 
 
-def render(rows: Mapping[str, Row], results: Sequence[Result], page: Path, pictures: Mapping[str, str]) -> str:
+def render(
+    experiments: Mapping[str, Experiment], results: Sequence[Result], page: Path, pictures: Mapping[str, str]
+) -> str:
     """Return the page.
 
     Args:
-        rows: all experiments.
+        experiments: all of them.
         results: theirs.
         page: where it will lie, which links are relative to.
         pictures: file names, beside the page, by what they show: `returns`, `imagined` and `open-loop`, as far as there
@@ -176,15 +173,16 @@ def render(rows: Mapping[str, Row], results: Sequence[Result], page: Path, pictu
     parts += ["## Dynamics\n", DYNAMICS]
     if "open-loop" in pictures:
         parts.append(f"![Error in open loop by steps ahead]({pictures['open-loop']})\n")
-    parts.append(_dynamics(by_kind.get("dynamics", []), link))
-    parts += ["## Reward and distance heads\n", _heads(by_kind.get("reward", []), link)]
+    parts.append(_dynamics(by_kind.get("train dynamics", []), link))
+    parts += ["## Reward and distance heads\n", _heads(by_kind.get("train reward", []), link)]
     parts.append("## Probes\n")
     for result in by_kind.get("probe", []):
         parts.append(_probe(result, link))
     data = [("experiment", "earlier work")]
-    data += [(f"`{row.name}`", row.old) for row in rows.values() if not row.results]
+    data += [(f"`{each.name}`", each.old) for each in experiments.values() if not each.results]
     parts += ["## Data\n", _table(data)]
-    parts += ["## Experiments\n", _table([("experiment", "what"), *((f"`{r.name}`", r.what) for r in rows.values())])]
+    every = [("experiment", "what"), *((f"`{each.name}`", each.what) for each in experiments.values())]
+    parts += ["## Experiments\n", _table(every)]
     parts.append("## Commands\n")
     parts += [f"- {link(r)}: `{r.content['command']}`" for r in results if r.content] or ["Nothing has been measured."]
     return "\n".join(parts) + "\n"
@@ -208,12 +206,12 @@ def _evaluations(results: Sequence[Result], link: Callable[[Result], str]) -> st
             "result",
         )
     ]
-    cloned = [result.content for result in results if result.row.name == CLONED and result.content]
+    cloned = [result.content for result in results if result.experiment.name == CLONED and result.content]
     for result in results:
-        head = (f"`{result.row.name}`", result.row.old)
+        head = (f"`{result.experiment.name}`", result.experiment.old)
         found = result.content
         if found is None:
-            lines.append((*head, result.option("--protocol"), NOT_MEASURED, *[""] * 9))
+            lines.append((*head, result.option("protocol"), NOT_MEASURED, *[""] * 9))
             continue
         started = [flag for flag in found["started_in_target"] if flag is not None]
         lines.append(
@@ -221,7 +219,7 @@ def _evaluations(results: Sequence[Result], link: Callable[[Result], str]) -> st
                 *head,
                 found["protocol"],
                 _mean(found),
-                "" if result.row.name == CLONED else _beyond(cloned, found),
+                "" if result.experiment.name == CLONED else _beyond(cloned, found),
                 _share(found["success_rate"]),
                 _calm(found),
                 str(found["episodes"]),
@@ -239,9 +237,9 @@ def _other_tasks(results: Sequence[Result], link: Callable[[Result], str]) -> st
     heads = ("experiment", "task", "planner", "protocol", "mean return (95 % interval)", "success")
     lines: list[Sequence[str]] = [(*heads, "action change at rest", "episodes", "seeds", "encoder", "result")]
     for result in results:
-        head, found = (f"`{result.row.name}`", result.task), result.content
+        head, found = (f"`{result.experiment.name}`", result.task), result.content
         if found is None:
-            lines.append((*head, result.option("--planner"), result.option("--protocol"), NOT_MEASURED, *[""] * 6))
+            lines.append((*head, result.option("planner"), result.option("protocol"), NOT_MEASURED, *[""] * 6))
             continue
         policy = f" with `{found['policy']}`" if "policy" in found else ""
         figures = (found["protocol"], _mean(found), _share(found["success_rate"]), _calm(found))
@@ -283,7 +281,7 @@ def _goals(results: Sequence[Result], link: Callable[[Result], str]) -> str:
         )
     ]
     for result in results:
-        head, found = (f"`{result.row.name}`", result.option("--goal"), result.row.old), result.content
+        head, found = (f"`{result.experiment.name}`", result.option("goal"), result.experiment.old), result.content
         if found is None:
             lines.append((*head, NOT_MEASURED, *[""] * 8))
             continue
@@ -308,19 +306,19 @@ def _looks(results: Sequence[Result], link: Callable[[Result], str]) -> str:
     """Return the table of looks by planner, a column for each result, and below it of which episodes each is."""
     columns = [(result, result.content["looks"]) for result in results if result.content]
     looks = dict.fromkeys(look for _, by_look in columns for look in by_look)
-    lines: list[Sequence[str]] = [("look", *(f"`{result.row.name}`" for result, _ in columns))]
+    lines: list[Sequence[str]] = [("look", *(f"`{result.experiment.name}`" for result, _ in columns))]
     for look in looks:
         lines.append((look, *(_by_look(by_look, look) for _, by_look in columns)))
     notes = []
     for result in results:
         if result.content is None:
-            notes.append(f"- `{result.row.name}`: {NOT_MEASURED}")
+            notes.append(f"- `{result.experiment.name}`: {NOT_MEASURED}")
             continue
         found = next(iter(result.content["looks"].values()))
         size = f"{found['episodes']} episodes of {found['episode_steps']} steps each"
         seeds, how = f"seeds {_seeds(found)}", _how(found)
         words = (f"planner `{found['planner']}`", f"task {found['task']}", size, seeds, how)
-        notes.append(f"- `{result.row.name}`: {', '.join(words)}, encoder {found['encoder']}, {link(result)}")
+        notes.append(f"- `{result.experiment.name}`: {', '.join(words)}, encoder {found['encoder']}, {link(result)}")
     return "\n".join([*([_table(lines)] if columns else []), *notes, ""])
 
 
@@ -344,8 +342,9 @@ def _meaning(found: dict[str, Any]) -> tuple[str, str]:
 
 
 def _reasons(results: Sequence[Result]) -> str:
-    """Return why the measured ones among `results` came out as they did, as far as their rows say."""
-    whys = {result.row.name: result.row.why for result in results if result.content and result.row.why}
+    """Return why the measured ones among `results` came out as they did, as far as these state it."""
+    measured = [result.experiment for result in results if result.content]
+    whys = {experiment.name: experiment.why for experiment in measured if experiment.why}
     return "".join(f"- `{name}`: {why}\n" for name, why in whys.items())
 
 
@@ -356,9 +355,8 @@ def _imagined(results: Sequence[Result], link: Callable[[Result], str]) -> str:
         for entry in result.content.get("imagined", {"ahead": []})["ahead"] if result.content else ():
             figures = [f"{entry[name]:.4f}" for name in ("imagined", "happened")]
             off = [f"{entry[name]:.4f} ({entry[f'no_change_{name}']:.4f})" for name in ("rmse", "median_rmse")]
-            lines.append(
-                (f"`{result.row.name}`", str(entry["steps"]), *figures, *off, f"{entry['count']:,}", link(result))
-            )
+            plans = (f"{entry['count']:,}", link(result))
+            lines.append((f"`{result.experiment.name}`", str(entry["steps"]), *figures, *off, *plans))
     return _table(lines)
 
 
@@ -366,7 +364,7 @@ def _rounds(results: Sequence[Result], link: Callable[[Result], str]) -> str:
     heads = ("experiment", "round", "rows", "mean return before", "after", "difference, paired", "kept", "episodes")
     lines: list[Sequence[str]] = [(*heads, "protocol", "result")]
     for result in results:
-        head, found = f"`{result.row.name}`", result.content
+        head, found = f"`{result.experiment.name}`", result.content
         if found is None:
             lines.append((head, NOT_MEASURED, *[""] * 8))
             continue
@@ -387,7 +385,7 @@ def _dynamics(results: Sequence[Result], link: Callable[[Result], str]) -> str:
     heads = ("experiment", "earlier work", "parameters", "transitions", "validation loss")
     lines: list[Sequence[str]] = [(*heads, "open loop, standard deviations", "open loop, m", "result")]
     for result in results:
-        head, found = (f"`{result.row.name}`", result.row.old), result.content
+        head, found = (f"`{result.experiment.name}`", result.experiment.old), result.content
         if found is None:
             lines.append((*head, NOT_MEASURED, *[""] * 5))
             continue
@@ -400,7 +398,7 @@ def _heads(results: Sequence[Result], link: Callable[[Result], str]) -> str:
     heads = ("experiment", "earlier work", "mean squared error of the reward", "variance of the reward")
     lines: list[Sequence[str]] = [(*heads, "frames with a reward", "error of the distance, m", "result")]
     for result in results:
-        head, found = (f"`{result.row.name}`", result.row.old), result.content
+        head, found = (f"`{result.experiment.name}`", result.experiment.old), result.content
         if found is None:
             lines.append((*head, NOT_MEASURED, *[""] * 4))
             continue
@@ -412,7 +410,7 @@ def _heads(results: Sequence[Result], link: Callable[[Result], str]) -> str:
 
 
 def _probe(result: Result, link: Callable[[Result], str]) -> str:
-    head = f"`{result.row.name}`; earlier work, on other targets: {result.row.old}.\n"
+    head = f"`{result.experiment.name}`; earlier work, on other targets: {result.experiment.old}.\n"
     if result.content is None:
         return f"{head}\n{NOT_MEASURED.capitalize()}.\n"
     lines = "\n".join(f"- {note}" for note in notes(result.content))

@@ -65,7 +65,7 @@ def draw_open_loop(path: Path, results: Sequence[Result]) -> bool:
     models: list[tuple[str, Sequence[Mapping[str, Any]]]] = [
         (result.path.stem, result.content["open_loop"])
         for result in results
-        if result.kind == "dynamics" and result.content and result.content["open_loop"]
+        if result.kind == "train dynamics" and result.content and result.content["open_loop"]
     ]
     if not models:
         return False

@@ -4,10 +4,9 @@
 """
 
 import json
-import shlex
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,10 @@ from typing import Any
 import yaml
 
 from vjepa_bringup.graph import versions
+from vjepa_cli.actions import Command, command_of
 from vjepa_cli.experiments.round_settings import PROCESS, ROS, ROUND_SEEDS, STACK, RoundSettings
-from vjepa_cli.experiments.steps import is_whole, take_step
-from vjepa_cli.experiments.warm_start import DREAMER, POLICY, WarmStart, training_options, weights_of
+from vjepa_cli.experiments.stages import is_whole, run_stage
+from vjepa_cli.experiments.warm_start import ACTOR, POLICY, TRAINED_BY, WarmStart, training_config, weights_of
 from vjepa_cli.result_files import write_result
 from vjepa_interfaces.bundle import find_bundle, read_bundle
 from vjepa_interfaces.errors import VjepaError
@@ -29,10 +29,10 @@ from vjepa_training.trainers.training_run import identity_of
 
 
 @dataclass(frozen=True)
-class RoundStep:
-    """A command of a round: its arguments, and what it makes."""
+class RoundStage:
+    """A command of a round, and what it makes."""
 
-    arguments: list[str]
+    command: Command
     makes: Path
 
 
@@ -45,7 +45,7 @@ class Rounds:
         start: what they start from.
         settings: how they are made.
         device: where it trains, as trainers name it.
-        stack: the options that name the running stack, through `stack`; empty for the one that runs here.
+        stack: the config that names the running stack, through `stack`; empty for the one that runs here.
         done: an entry of `rounds.json` for each round that is done.
     """
 
@@ -53,7 +53,7 @@ class Rounds:
     start: WarmStart
     settings: RoundSettings
     device: str
-    stack: Sequence[str] = ()
+    stack: Mapping[str, Any] = field(default_factory=dict)
     done: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -78,7 +78,7 @@ class Rounds:
             read_bundle(find_bundle(bundle), kind).check_encoder(
                 dataset.info.encoder_fingerprint, dataset.info.encoder_name
             )
-            training_options(kind, bundle)
+            training_config(kind, bundle)
         begun = {
             "planner": self.start.planner,
             **asdict(self.settings),
@@ -107,9 +107,9 @@ class Rounds:
 
     def evaluate_start(self) -> None:
         """Evaluate what the rounds start from, unless that is done."""
-        step = self._evaluation(self.current, self._evaluated(0))
-        if not is_whole(step.makes):
-            take_step(step.arguments, [step.makes], "the evaluation of the start", "vjepa improve")
+        stage = self._evaluation(self.current, self._evaluated(0))
+        if not is_whole(stage.makes):
+            run_stage(stage.command, [stage.makes], "the evaluation of the start", "vjepa improve")
 
     def take(self, number: int) -> dict[str, Any]:
         """Take the round `number`, but for what of it is done, and return its entry in `rounds.json`.
@@ -119,10 +119,10 @@ class Rounds:
             KeyboardInterrupt: it was interrupted.
         """
         began, folder, commands = time.monotonic(), self.round_folder(number), []
-        for step in self._steps(number):
-            if not is_whole(step.makes):
-                take_step(step.arguments, [step.makes], f"round {number}", "vjepa improve")
-            commands.append(shlex.join(["vjepa", *step.arguments]))
+        for stage in self._stages(number):
+            if not is_whole(stage.makes):
+                run_stage(stage.command, [stage.makes], f"round {number}", "vjepa improve")
+            commands.append(stage.command.line)
         before, after = _read(self._evaluated(self.incumbent)), _read(self._evaluated(number))
         comparison = compare(before, after)
         bundles = self._bundles(number)
@@ -152,14 +152,14 @@ class Rounds:
     def swap_in(self) -> None:
         """Through `stack`: have it driven by the planner that was accepted last, swapped in while it runs."""
         if self.settings.through == STACK:
-            swap = ["planner", "set", self.start.planner, "--params-file", str(self.current), *self.stack]
-            take_step(swap, [], "the swap", "vjepa improve")
+            swap = {"name": self.start.planner, "params_file": str(self.current), **self.stack}
+            run_stage(command_of("planner set", swap), [], "the swap", "vjepa improve")
 
     def round_folder(self, number: int) -> Path:
         """Return the folder of a round."""
         return self.folder / f"round-{number}"
 
-    def _steps(self, number: int) -> Iterator[RoundStep]:
+    def _stages(self, number: int) -> Iterator[RoundStage]:
         """Yield the commands of a round in order, each once the one before has made what it makes."""
         folder, settings = self.round_folder(number), self.settings
         folder.mkdir(exist_ok=True)
@@ -167,61 +167,67 @@ class Rounds:
         yield from self._recording(number, recorded)
         earlier = self.round_folder(number - 1) / "data"
         before = settings.data if number == 1 else str(earlier)
-        yield RoundStep(["dataset", "merge", before, str(recorded), "--out", str(data)], data)
+        merging = {"datasets": [before, str(recorded)], "out": str(data)}
+        yield RoundStage(command_of("dataset merge", merging), data)
         if earlier.exists():
             shutil.rmtree(earlier)
         incumbent, candidate = self._bundles(self.incumbent), self._bundles(number)
         for kind, start in incumbent.items():
-            yield RoundStep(self._training(kind, start, data, candidate), Path(candidate[kind]))
+            yield RoundStage(self._training(kind, start, data, candidate), Path(candidate[kind]))
         file = folder / "candidate.yaml"
         _write_parameters(file, self.start.parameter_file(candidate))
         yield self._evaluation(file, self._evaluated(number))
 
-    def _recording(self, number: int, out: Path) -> Iterator[RoundStep]:
+    def _recording(self, number: int, out: Path) -> Iterator[RoundStage]:
         """Yield the commands that record a round's episodes into the dataset `out`."""
         settings, planner = self.settings, self.start.planner
-        parameters, kept = ["--params-file", str(self.current)], ["--frames"] if self._frames else []
-        episodes = ["--episodes", str(settings.episodes)]
-        seed = ["--seed", str(self._seed(number))]
+        episodes = {"episodes": settings.episodes, "seed": self._seed(number), "params_file": str(self.current)}
+        kept = {"out": str(out), "frames": self._frames, "params_file": str(self.current)}
         if settings.through == PROCESS:
-            collecting = ["collect", "--out", str(out), "--policy", planner, *kept, *parameters, *episodes, *seed]
-            for name in ("episode_steps", "epsilon", "hold"):
-                collecting += [f"--{name.replace('_', '-')}", str(getattr(settings, name))]
-            yield RoundStep(collecting, out)
+            acting = {name: getattr(settings, name) for name in ("episode_steps", "epsilon", "hold")}
+            yield RoundStage(command_of("collect", {**episodes, **acting, **kept, "policy": planner}), out)
             return
         bags, result = out.with_name("bags"), out.with_name("recorded.json")
         if settings.through == STACK:
-            yield RoundStep(["record", *episodes, "--json", str(result), *self.stack], result)
+            recording = {"episodes": settings.episodes, "json": str(result), **self.stack}
+            yield RoundStage(command_of("record", recording), result)
             found = _read(result)
-            recorded = [found["bag"], *(["--namespace", found["namespace"]] if found["namespace"] else [])]
+            recorded, namespace = [found["bag"]], found["namespace"]
         else:
             if not is_whole(result) and bags.exists():  # Of a run that was killed, whose episodes are run anew.
                 shutil.rmtree(bags)
-            running = ["run", "--lockstep", "--record", str(bags), "--planner", planner, *parameters, *episodes, *seed]
-            yield RoundStep([*running, "--protocol", settings.protocol, "--json", str(result)], result)
+            running = {"planner": planner, "protocol": settings.protocol, "lockstep": True, **episodes}
+            yield RoundStage(command_of("run", {**running, "record": str(bags), "json": str(result)}), result)
             recorded = sorted(str(path) for path in bags.iterdir()) if bags.exists() else []
-        yield RoundStep(["dataset", "build", *recorded, "--out", str(out), *kept, *parameters], out)
+            namespace = ""
+        yield RoundStage(command_of("dataset build", {"bags": recorded, "namespace": namespace, **kept}), out)
 
-    def _training(self, kind: str, start: str, data: Path, candidate: Mapping[str, str]) -> list[str]:
+    def _training(self, kind: str, start: str, data: Path, candidate: Mapping[str, str]) -> Command:
+        """Return the command that trains a bundle further, as its first training was but for what rounds set."""
         settings = self.settings
-        arguments = ["train", DREAMER if kind == "actor" else kind, "--data", str(data), "--out", candidate[kind]]
-        others = {name: candidate[name] for name in ("dynamics", "reward") if name in candidate}
+        config = training_config(kind, self.start.bundles[kind])
+        config |= {"data": str(data), "start": start, "out": candidate[kind], "device": self.device}
+        config |= {"learning_rate": settings.learning_rate}
         needed = {"dynamics": [], "reward": ["dynamics"], "actor": ["dynamics", "reward"]}[kind]
-        for name in needed:
-            arguments += [f"--{name}", others[name]]
-        if kind == "actor" and self.start.policy:
-            arguments += ["--policy", self.start.policy]
-        amount = ["--steps", str(settings.steps)] if kind == "actor" else ["--epochs", str(settings.epochs)]
-        arguments += ["--start", start, *amount, "--learning-rate", str(settings.learning_rate)]
-        return [*arguments, "--device", self.device, *training_options(kind, self.start.bundles[kind])]
+        config |= {name: candidate[name] for name in needed}
+        if kind == ACTOR:
+            config |= {"steps": settings.steps, "cloning_steps": 0, "policy": self.start.policy}
+        else:
+            config["epochs"] = settings.epochs
+        return command_of(TRAINED_BY[kind], config)
 
-    def _evaluation(self, parameters: Path, out: Path) -> RoundStep:
+    def _evaluation(self, parameters: Path, out: Path) -> RoundStage:
         settings = self.settings
-        through = ROS if settings.through == ROS else PROCESS
-        arguments = ["eval", "--through", through, "--planner", self.start.planner]
-        arguments += ["--params-file", str(parameters), "--protocol", settings.protocol]
-        arguments += ["--episodes", str(settings.eval_episodes), "--seed", str(settings.seed), "--json", str(out)]
-        return RoundStep(arguments, out)
+        config = {
+            "through": ROS if settings.through == ROS else PROCESS,
+            "planner": self.start.planner,
+            "params_file": str(parameters),
+            "protocol": settings.protocol,
+            "episodes": settings.eval_episodes,
+            "seed": settings.seed,
+            "json": str(out),
+        }
+        return RoundStage(command_of("eval", config), out)
 
     def _bundles(self, number: int) -> dict[str, str]:
         """Return the bundles of a round's candidate by kind, in the order of training; of the start for 0."""

@@ -1,14 +1,13 @@
-"""What a planner was trained as: its bundles, and the options of `vjepa train` with which their training goes on."""
+"""What a planner was trained as: its bundles, and the config of `vjepa train` with which their training goes on."""
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from vjepa_bringup.graph import StackOptions, merged_parameters, read_parameter_file
-from vjepa_interfaces.bundle import Bundle, find_bundle, read_bundle
+from vjepa_cli.actions import action_of
+from vjepa_interfaces.bundle import Bundle, find_bundle, read_bundle, shipped_bundles
 from vjepa_interfaces.errors import VjepaError
 
 SEARCHES = ("cem", "mppi", "shooting")
@@ -16,23 +15,8 @@ DREAMER = "dreamer"
 DYNAMICS, REWARD, ACTOR, POLICY = "dynamics", "reward", "actor", "policy"
 """Kinds of bundles, as their config.json has them."""
 
-_PRESETS = {"reward": "dreamer", "goal-distance": "dreamer-old", "hybrid": "dreamer-hybrid"}
-"""The preset of `vjepa train dreamer` that an objective is of."""
-
-_KEPT = {
-    DYNAMICS: ("preset", "conditioning", "horizon", "batch_size", "weight_decay", "dtype", "seed"),
-    REWARD: ("hidden", "noise", "batch_size", "weight_decay", "seed"),
-    ACTOR: (
-        "horizon",
-        "dreams",
-        "entropy",
-        "distance_weight",
-        "disagreement_weight",
-        "cloning_weight",
-        "seed",
-    ),
-}
-"""Settings of a training that are options of `vjepa train` of the same name, by kind."""
+TRAINED_BY = {DYNAMICS: "train dynamics", REWARD: "train reward", ACTOR: "train dreamer"}
+"""The action that trains a bundle, by kind."""
 
 
 @dataclass(frozen=True)
@@ -90,30 +74,17 @@ def warm_start(planner: str, params_file: str, given: Mapping[str, str]) -> Warm
     raise VjepaError(f"'{planner}' has no bundles that rounds could train anew; expected one of {valid}{hint}")
 
 
-def training_options(kind: str, bundle: str) -> list[str]:
-    """Return the options of `vjepa train` that make the same network as `bundle` has, on the same objective.
+def training_config(kind: str, bundle: str) -> dict[str, Any]:
+    """Return the config of `vjepa train` that makes the same network as `bundle` has, on the same objective.
 
     Raises:
-        VjepaError: its config.json does not say how it was trained.
+        VjepaError: its config.json does not state how it was trained.
     """
     training = read_bundle(find_bundle(bundle), kind).config.get("training")
     if not isinstance(training, dict):
         raise VjepaError(f"{bundle} does not say how it was trained; rounds go on from bundles of vjepa train {kind}")
-    options = []
-    names = list(_KEPT[kind])
-    if kind == DYNAMICS:
-        if training.get("rows") == "mean":
-            options.append("--old")
-        names.append("components")
-        names += [name for name in ("members", "action_repeat", "history") if training.get(name)]
-    if kind == REWARD and training.get("distance") is False:
-        options.append("--no-distance")
-    if kind == ACTOR:
-        options += ["--preset", _PRESETS.get(training.get("objective", "reward"), "dreamer"), "--cloning-steps", "0"]
-    for name in names:
-        if name in training:
-            options += [f"--{name.replace('_', '-')}", str(training[name])]
-    return options
+    options = action_of(TRAINED_BY[kind]).options
+    return {name: value for name, value in training.items() if name in options}
 
 
 def weights_of(kind: str, bundle: str) -> str:
@@ -166,12 +137,16 @@ def _of_dreamer(options: Mapping[str, Any], given: Mapping[str, str]) -> tuple[d
 
 
 def _trained_with(actor: Bundle, kind: str) -> str:
-    """Return the bundle of `kind` in the command that trained `actor`, or '' where it has other weights by now."""
-    for option, path in pairwise(shlex.split(str(actor.config.get("command", "")))):
-        if option == f"--{kind}":
-            weights = Bundle(Path(find_bundle(path)).expanduser(), {})
-            if weights.weights.is_file() and weights.weights_sha256 == actor.config.get(f"{kind}_sha256"):
-                return path
+    """Return the bundle of `kind` that `actor` was trained with: where it was, or the one that ships; '' for neither.
+
+    A bundle that has other weights by now is another one.
+    """
+    known = actor.config.get("trained_with")
+    paths = [str(known.get(kind, ""))] if isinstance(known, dict) else []
+    for path in filter(None, [*paths, *shipped_bundles(kind)]):
+        weights = Bundle(Path(find_bundle(path)).expanduser(), {})
+        if weights.weights.is_file() and weights.weights_sha256 == actor.config.get(f"{kind}_sha256"):
+            return path
     return ""
 
 

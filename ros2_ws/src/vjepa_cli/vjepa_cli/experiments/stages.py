@@ -1,0 +1,66 @@
+"""Stages of long commands: commands of `vjepa` that each make something, run one behind the other in this process.
+
+Whoever runs stages leaves out those whose results are whole, so that what was killed goes on with the same command.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from vjepa_bringup.interrupts import interruptible
+from vjepa_cli.actions import Command
+from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.json_text import read_json
+
+
+def is_whole(path: Path) -> bool:
+    """Return whether a dataset, a bundle or a JSON result is there: each is written so that it is whole once it is.
+
+    A folder of online rounds is there from its beginning; a result of theirs says that they are done. A result of an
+    evaluation that was interrupted is not whole.
+    """
+    if path.suffix != ".json":
+        return any((path / file).is_file() for file in ("info.json", "config.json", "rounds.json"))
+    try:
+        return not read_json(path).get("interrupted", False)
+    except VjepaError:
+        return False
+
+
+def run_stage(command: Command, makes: Sequence[Path], of: str, again: str) -> None:
+    """Run a command, and see that it makes what it should.
+
+    Args:
+        command: of the stage.
+        makes: paths that are whole at its end.
+        of: what it is a stage of, for messages.
+        again: the command that goes on from here, for messages.
+
+    Raises:
+        VjepaError: it failed, or made something else.
+        KeyboardInterrupt: this process was interrupted.
+    """
+    print(command.line, flush=True)
+    try:
+        with interruptible() as interrupts, _own_threads(), interrupts.let_in():
+            command.run()
+    except VjepaError as error:
+        raise VjepaError(
+            f"{of} ended at this command: {command.line}: {error}; once the cause is gone the same {again} goes on "
+            "from here"
+        ) from error
+    absent = [str(path) for path in makes if not is_whole(path)]
+    if absent:
+        raise VjepaError(f"{of}: this command should have made {', '.join(absent)}: {command.line}")
+
+
+@contextlib.contextmanager
+def _own_threads() -> Iterator[None]:
+    """Keep torch's number of threads as it is: a stage that loads an encoder sets it for the whole process."""
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
