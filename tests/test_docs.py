@@ -12,7 +12,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
 
 from vjepa_cli.cli import parse
 from vjepa_planner import registry
@@ -34,12 +33,6 @@ def without_blocks(page: Path) -> str:
 
 def headings(page: Path) -> list[str]:
     return re.findall(r"^#+ (.*)$", without_blocks(page), re.MULTILINE)
-
-
-def sections(page: Path) -> dict[str, str]:
-    """The sections of a page by heading, without the backquotes around it."""
-    parts = re.split(r"^##+ (.*)$", page.read_text(), flags=re.MULTILINE)
-    return dict(zip((heading.strip("`") for heading in parts[1::2]), parts[2::2], strict=True))
 
 
 def inline_code(page: Path) -> list[str]:
@@ -92,29 +85,11 @@ def test_every_command_is_one_that_vjepa_understands(page):
             assert not against or shortened, f"{code}: {against}"
 
 
-def option_rows(section: str) -> dict[str, str]:
-    """The defaults of a section's table of options, by option."""
-    return dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \| [^|]+ \|$", section, re.MULTILINE))
-
-
-def test_every_planner_is_documented_with_all_its_options():
-    documented = sections(ROOT / "docs/planners.md")
-    planners = registry.available()
-    table = (ROOT / "docs/planners.md").read_text().partition("\n## ")[0]
-    assert sorted(re.findall(r"^\| \[`([\w-]+)`\]", table, re.MULTILINE)) == planners
-    owners = {registry.load_class(name).Config: name for name in planners}
-    for config, name in owners.items():
-        rows: dict[str, str] = {}
-        for base in reversed([base for base in config.__mro__ if base in owners]):
-            rows |= option_rows(documented[owners[base]])
-            assert base is config or f"[`{owners[base]}`](#{owners[base]})" in documented[name]
-        defaults = {field.name: field.default for field in dataclasses.fields(config)}
-        assert rows.keys() == defaults.keys(), name
-        for option, default in defaults.items():
-            if default == "":
-                assert rows[option] in ("required", "*empty*"), f"{name}.{option}"
-            else:
-                assert yaml.safe_load(rows[option].strip("`")) == pytest.approx(default), f"{name}.{option}"
+def test_every_planner_has_a_section_and_a_row_in_the_list_of_planners():
+    page = ROOT / "docs/planners.md"
+    listed = re.findall(r"^\| \[`([\w-]+)`\]", page.read_text().partition("\n## ")[0], re.MULTILINE)
+    assert sorted(listed) == registry.available()
+    assert {f"`{name}`" for name in listed} <= set(headings(page))
 
 
 def test_every_message_in_troubleshooting_is_in_the_source():

@@ -5,7 +5,6 @@ checkout, so that nothing is left in it. Commands that take long run on less. Wh
 """
 
 import contextlib
-import dataclasses
 import fcntl
 import hashlib
 import importlib
@@ -22,8 +21,7 @@ from pathlib import Path
 import pytest
 
 from vjepa_bringup import domains
-from vjepa_bringup.graph import GUARD, LIFECYCLE_ORDER, StackOptions, option_names
-from vjepa_bringup.options import option_default
+from vjepa_bringup.graph import GUARD, LIFECYCLE_ORDER
 from vjepa_interfaces import topics
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -309,12 +307,3 @@ def test_every_topic_is_documented_as_it_is(interface):
     known = [topic for topic in vars(topics).values() if isinstance(topic, topics.Topic)]
     expected = {(f"`{t.name}`", f"`{t.type}`", f"{t.depth}, latched" if t.latched else str(t.depth)) for t in known}
     assert {tuple(row[:3]) for row in rows(interface["Topics"], 5)} == expected
-
-
-def test_every_launch_argument_is_documented_with_its_default(interface):
-    documented = {row[0].strip("`"): row[1] for row in rows(interface["Launch arguments"], 3)}
-    assert list(documented) == option_names()
-    for option in dataclasses.fields(StackOptions):
-        if option.default != "":
-            expected = ("*files*", "with the sim") if option.default is None else (f"`{option_default(option.name)}`",)
-            assert documented[option.name] in expected, option.name

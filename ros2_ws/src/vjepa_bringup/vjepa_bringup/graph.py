@@ -83,19 +83,23 @@ class StackOptions:
         crop: x, y, width and height in pixels of the camera's picture, such as `40,0,240,240`.
         rotate: then turn it by so many degrees clockwise: 0, 90, 180 or 270.
         flip: then mirror it: `horizontal`, `vertical` or `both`.
-        image_topic: topic of the frames, where it is not `camera/image_raw`.
+        image_topic: topic of the frames, where it is not `camera/image_raw`; compressed ones are looked for at
+            `/compressed` under it.
         joint_states_topic: topic of the joint states, where it is not `joint_states`.
         command_topic: topic of the torque commands, where it is not `joint_command`.
-        guard: put `effort_guard` between the torque commands and the arm; it starts with a dry run.
-        robot_state_publisher: start ROS's node of this name with the URDF of the simulated reacher, for RViz.
-        planner: the planner that drives.
+        guard: put `effort_guard` between the torque commands and the arm; it starts with a dry run. The simulated arm
+            is then driven through it, in real time.
+        robot_state_publisher: start ROS's node of this name with the URDF of the simulated reacher, for RViz; in an
+            installed ROS alone.
+        planner: the planner that drives; with a camera there is no default, since a real arm may be behind it.
         policy: bundle name or folder of the policy that the planner `bc` runs.
-        encoder: bundle name, folder or hub id.
+        encoder: bundle name, folder or hub id, with `@REVISION` behind it where one is meant.
         device: where the encoder runs, as torch names it; `auto` takes a GPU where there is one.
         dtype: in which type the encoder computes: `auto` (float32 on a CPU, bfloat16 on a GPU), `float32`,
-            `bfloat16` or `float16`.
+            `bfloat16` or `float16`. On processors with bfloat16 instructions it is up to twice as fast.
         lockstep: one simulation step per answered frame, instead of real time.
-        params_file: YAML of parameters over the defaults of `config/stack.yaml`.
+        params_file: YAML of parameters over the defaults of `config/stack.yaml`, `NODE: {ros__parameters: {NAME:
+            VALUE}}`; `/**` means every node.
         use_sim_time: follow `/clock`; unset: with the sim, not with a camera.
         discovery: who may see this stack: `localhost`, `subnet`, or `system_default` for the middleware's own setting.
         autostart: bring the nodes up to active at once.
@@ -103,7 +107,7 @@ class StackOptions:
         bag_dir: folder for bags.
         namespace: moves the whole stack.
         log_level: of every node: debug, info, warn, error or fatal.
-        seed: episode i uses seed + i.
+        seed: episode i uses seed + i, in the simulation and in the planner.
         episodes: episodes to run, after which the arm stands still; 0 runs on.
         episode_steps: control steps in an episode.
         task: dm_control task.

@@ -3,17 +3,19 @@
 On a page such a table stands between `<!-- vjepa docs: NAME -->` and `<!-- end -->`; its name says what it is of.
 """
 
+import functools
 import re
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from sim_bridge.arm_stand_in import ArmStandInParameters
 from sim_bridge.sim_parameters import SimParameters
 from vjepa_bags.recorder_parameters import RecorderParameters
-from vjepa_bringup.graph import default_parameters
+from vjepa_bringup.graph import StackOptions, default_parameters, option_names
 from vjepa_bringup.manager_parameters import ManagerParameters
 from vjepa_cli.command_line import Action
 from vjepa_cli.commands import COMMANDS
@@ -24,8 +26,9 @@ from vjepa_interfaces.tables import markdown_table
 from vjepa_perception.camera_parameters import CameraParameters
 from vjepa_perception.perception_parameters import PerceptionParameters
 from vjepa_planner.planner_parameters import PlannerParameters
+from vjepa_planner.registry import available, load_class
 
-PAGES = ("docs/interface.md", "docs/dependencies.md")
+PAGES = ("docs/interface.md", "docs/planners.md", "docs/dependencies.md")
 REQUIREMENTS = Path("requirements")
 PARAMETERS: dict[str, type] = {
     "sim_bridge": SimParameters,
@@ -85,6 +88,12 @@ def _table(name: str) -> str:
     match name.split():
         case ["parameters", node] if node in PARAMETERS:
             return parameter_table(node)
+        case ["planner", planner] if planner in _own_options():
+            return options_table("option", load_class(planner).Config, _own_options()[planner])
+        case ["launch", "arguments"]:
+            about = descriptions(StackOptions)
+            rows = ((f"`{n}`", _value(getattr(StackOptions, n)), about[n].removesuffix(".")) for n in option_names())
+            return _markdown(("argument", "default", "meaning"), rows)
         case ["options"]:
             options = {name: value for name, value in default_parameters()["vjepa_planner"].items() if "." in name}
             return _markdown(("option", "default"), ((f"`{o}`", _value(v)) for o, v in options.items()))
@@ -99,7 +108,8 @@ def _tables() -> list[str]:
     """Return the names of all tables."""
     files = sorted(path.stem for path in REQUIREMENTS.glob("*.in"))
     nodes = [f"parameters {node}" for node in PARAMETERS]
-    return ["commands", "options", *nodes, *(f"packages {file}" for file in files)]
+    planners = [f"planner {planner}" for planner in _own_options()]
+    return ["commands", "launch arguments", "options", *nodes, *planners, *(f"packages {file}" for file in files)]
 
 
 def _refuse_missing(text: str) -> None:
@@ -112,19 +122,44 @@ def _refuse_missing(text: str) -> None:
         )
 
 
+@functools.cache
+def _own_options() -> dict[str, list[str]]:
+    """Return the options of each planner of the project that has any, by planner, but for those of one it builds on."""
+    own = [name for name in available() if load_class(name).__module__.startswith("vjepa_planner.")]
+    configs = {name: load_class(name).Config for name in own}
+    options = {}
+    for name, config in configs.items():
+        bases = [base for base in config.__mro__[1:] if base in configs.values()]
+        inherited = {(field.name, field.default) for base in bases for field in fields(base)}
+        options[name] = [field.name for field in fields(config) if (field.name, field.default) not in inherited]
+    return {name: names for name, names in options.items() if names}
+
+
 def parameter_table(node: str) -> str:
     """Return the table of a node's parameters, with the defaults of the stack."""
-    config_class = PARAMETERS[node]
+    names = [field.name for field in fields(PARAMETERS[node])]
+    return options_table("parameter", PARAMETERS[node], names, default_parameters().get(node, {}))
+
+
+def options_table(
+    head: str, config_class: type, names: Iterable[str], defaults: Mapping[str, Any] = MappingProxyType({})
+) -> str:
+    """Return the table of fields of a dataclass.
+
+    Args:
+        head: what a field is called.
+        config_class: the dataclass.
+        names: of the fields.
+        defaults: by name, where they are not those of the dataclass.
+    """
     hints, about, live = typing.get_type_hints(config_class), descriptions(config_class), live_names(config_class)
-    stack = default_parameters().get(node, {})
+    defaults = {field.name: field.default for field in fields(config_class)} | dict(defaults)
     rows = []
-    for field in fields(config_class):
-        name = field.name
+    for name in names:
         bounds = str(range_of(config_class, name) or "").removesuffix(", and finite")
         kind = f"{_type(hints[name])}{', *live*' if name in live else ''}"
-        meaning = about[name].removesuffix(".")
-        rows.append((f"`{name}`", kind, _value(stack.get(name, field.default)), bounds, meaning))
-    return _markdown(("parameter", "type", "default", "bounds", "meaning"), rows)
+        rows.append((f"`{name}`", kind, _value(defaults[name]), bounds, about[name].removesuffix(".")))
+    return _markdown((head, "type", "default", "bounds", "meaning"), rows)
 
 
 def package_table(files: Sequence[str]) -> str:
@@ -156,6 +191,8 @@ def _type(hint: Any) -> str:
 
 
 def _value(value: Any) -> str:
+    if value is None:
+        return "*unset*"
     if value == "":
         return "*empty*"
     if isinstance(value, list | tuple):

@@ -45,7 +45,7 @@ class CemConfig:
         reward: bundle of the reward and distance heads; required for the objective `reward`.
         policy: bundle of a policy that proposes actions; empty for none.
         objective: `reward`: reward and distance, averaged over the horizon; `goal`: distance of the last state to the
-            goal latent's.
+            goal latent's, for which heads and policy are not read.
         horizon: predictions ahead, each of the dynamics model's `action_repeat` control steps.
         samples: sequences drawn in each iteration.
         elites: the best of them, which make the next distribution.
@@ -56,8 +56,8 @@ class CemConfig:
         min_std: least standard deviation.
         distance_weight: cost of a metre between fingertip and target; a step's reward costs -1.
         disagreement_weight: cost of the ensemble's standard deviation, in the model's units of change.
-        imagine: whether each plan says what distance from fingertip to target it expects, which takes a distance head
-            and as long as `horizon` more predictions.
+        imagine: whether each plan says what distance from fingertip to target it expects, which takes the objective
+            `reward`, a distance head and as long as `horizon` more predictions.
     """
 
     dynamics: str = ""

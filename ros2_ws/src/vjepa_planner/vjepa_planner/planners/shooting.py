@@ -16,9 +16,9 @@ class ShootingConfig(CemConfig):
 
     Attributes:
         samples: sequences drawn.
-        elites: 1, the best.
-        iterations: 1.
-        proposals: sequences drawn around the policy's.
+        elites: the best.
+        iterations: it draws once.
+        proposals: sequences drawn around the policy's; 0 for none.
     """
 
     samples: Count = 1000
