@@ -73,8 +73,44 @@ CAMERA_SOURCE = "VJEPA_CAMERA_SOURCE"
 """The environment variable in which the node `camera` gets an address that was given as a launch argument."""
 
 
-@dataclass(frozen=True)
-class StackOptions:
+@dataclass(frozen=True, kw_only=True)
+class DriveOptions:
+    """What drives which arm, and how it sees. None leaves a choice to the parameter files.
+
+    Attributes:
+        planner: the planner that drives (see: vjepa planner list); with a camera there is no default, since a real arm
+            may be behind it.
+        policy: bundle name or folder of the policy that the planner `bc` runs.
+        encoder: bundle name, folder or hub id, with `@REVISION` behind it where one is meant.
+        device: where the encoder runs, as torch names it; `auto` takes a GPU where there is one.
+        dtype: in which type the encoder computes: `auto` (float32 on a CPU, bfloat16 on a GPU), `float32`,
+            `bfloat16` or `float16`. On processors with bfloat16 instructions it is up to twice as fast.
+        task: dm_control task, such as reacher-easy.
+        seed: episode i uses seed + i, in the simulation and in the planner.
+        render: how the simulation's frames are rendered: `dm_control`, `exact` or `plain`.
+        backgrounds: folder of pictures and videos for looks with another background.
+        params_file: YAML of parameters over the defaults of `config/stack.yaml`, `NODE: {ros__parameters: {NAME:
+            VALUE}}`; `/**` means every node.
+        namespace: moves the whole stack.
+        log_level: of every node: debug, info, warn, error or fatal.
+    """
+
+    planner: str | None = None
+    policy: str | None = None
+    encoder: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    task: str | None = None
+    seed: int | None = None
+    render: str | None = None
+    backgrounds: str | None = None
+    params_file: str = ""
+    namespace: str = ""
+    log_level: str = "info"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackOptions(DriveOptions):
     """The launch arguments. None leaves a choice to the parameter files.
 
     Attributes:
@@ -91,29 +127,15 @@ class StackOptions:
             is then driven through it, in real time.
         robot_state_publisher: start ROS's node of this name with the URDF of the simulated reacher, for RViz; in an
             installed ROS alone.
-        planner: the planner that drives; with a camera there is no default, since a real arm may be behind it.
-        policy: bundle name or folder of the policy that the planner `bc` runs.
-        encoder: bundle name, folder or hub id, with `@REVISION` behind it where one is meant.
-        device: where the encoder runs, as torch names it; `auto` takes a GPU where there is one.
-        dtype: in which type the encoder computes: `auto` (float32 on a CPU, bfloat16 on a GPU), `float32`,
-            `bfloat16` or `float16`. On processors with bfloat16 instructions it is up to twice as fast.
         lockstep: one simulation step per answered frame, instead of real time.
-        params_file: YAML of parameters over the defaults of `config/stack.yaml`, `NODE: {ros__parameters: {NAME:
-            VALUE}}`; `/**` means every node.
         use_sim_time: follow `/clock`; unset: with the sim, not with a camera.
         discovery: who may see this stack: `localhost`, `subnet`, or `system_default` for the middleware's own setting.
         autostart: bring the nodes up to active at once.
         record: record a bag from the first frame on.
         bag_dir: folder for bags.
-        namespace: moves the whole stack.
-        log_level: of every node: debug, info, warn, error or fatal.
-        seed: episode i uses seed + i, in the simulation and in the planner.
         episodes: episodes to run, after which the arm stands still; 0 runs on.
         episode_steps: control steps in an episode.
-        task: dm_control task.
-        render: how the simulation's frames are rendered: `dm_control`, `exact` or `plain`.
         look: what the simulation's camera sees otherwise than it is, such as `camera:hard:moving`.
-        backgrounds: folder of pictures and videos for looks with another background.
     """
 
     source: str = "sim"
@@ -126,27 +148,15 @@ class StackOptions:
     command_topic: str = ""
     guard: bool = False
     robot_state_publisher: bool = False
-    planner: str | None = None
-    policy: str | None = None
-    encoder: str | None = None
-    device: str | None = None
-    dtype: str | None = None
     lockstep: bool | None = None
-    params_file: str = ""
     use_sim_time: bool | None = None
     discovery: str = "localhost"
     autostart: bool | None = None
     record: bool | None = None
     bag_dir: str | None = None
-    namespace: str = ""
-    log_level: str = "info"
-    seed: int | None = None
     episodes: int | None = None
     episode_steps: int | None = None
-    task: str | None = None
-    render: str | None = None
     look: str | None = None
-    backgrounds: str | None = None
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,7 @@ FALLING_BACK = {**HURRIED, "dropped_frames": 0.0, "fallbacks": 1.0, "fallback_co
         (
             "vjepa eval --through process --policy mine/p --episodes 9 --params-file=a.yaml --json r.json --seed 3",
             {"through": "process"},
-            "./vjepa run --planner expert --policy mine/p --episodes 1 --params-file a.yaml",
+            "./vjepa run --planner expert --policy mine/p --params-file a.yaml --episodes 1",
         ),
         ("vjepa eval", {"loop": HURRIED, "lockstep": True}, "./vjepa run --planner expert --episodes 1"),
     ],

@@ -95,6 +95,10 @@ def option(*, name: str | None = None, metavar: str | None = None, default: str 
     return arg(name=name, metavar=metavar, help_behavior_hint=hint)
 
 
+UNSET = option(default="the parameters'")
+"""Of an option that leaves a choice to the parameter files where it is not given, as one of None does by itself."""
+
+
 def parsed_by(parse: Callable[[str], Any], metavar: str, many: bool = False) -> PrimitiveConstructorSpec[Any]:
     """Return what stands in an `Annotated` type to have a word read by a function, or each of many for a tuple.
 
@@ -265,7 +269,7 @@ def _fields(info: StructTypeInfo) -> StructConstructorSpec | None:
     helps, hints = descriptions(info.type), _hints(info.type)
     given = info.default if isinstance(info.default, info.type) else None  # Else it is a sentinel of tyro.
     fields = [
-        StructFieldSpec(field.name, _none_first(hints[field.name]), _default(field, given), helps.get(field.name))
+        StructFieldSpec(field.name, _type(hints[field.name], field), _default(field, given), helps.get(field.name))
         for field in dataclasses.fields(info.type)
     ]
     return StructConstructorSpec(info.type, tuple(fields))
@@ -288,6 +292,12 @@ def _default(field: dataclasses.Field[Any], instance: Any) -> Any:
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return tyro.MISSING if field.default is dataclasses.MISSING else field.default
+
+
+def _type(hint: Any, field: dataclasses.Field[Any]) -> Any:
+    """Return the type of a field for tyro: by default, an option whose default is None is left to the parameters."""
+    is_stated = any(isinstance(extra, _ARG) for extra in typing.get_args(hint)[1:])
+    return _none_first(hint if is_stated or field.default is not None else typing.Annotated[hint, UNSET])
 
 
 def _none_first(hint: Any) -> Any:

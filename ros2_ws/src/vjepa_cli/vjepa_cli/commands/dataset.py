@@ -20,7 +20,6 @@ from vjepa_training.data.configs import BuildConfig, CollectOptions, PushConfig
 
 RANDOMIZED = ("camera", "appearance", "target_size")
 Folder = Annotated[str, option(metavar="DS")]
-Unset = option(default="the parameters'")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +55,8 @@ class WithEncoder:
         params_file: YAML of ROS parameters over the defaults.
     """
 
-    encoder: Annotated[str | None, Unset] = None
-    device: Annotated[str | None, Unset] = None
+    encoder: str | None = None
+    device: str | None = None
     threads: Annotated[int, Range(low=0)] = 0
     params_file: Annotated[str, option(default="none")] = ""
 
@@ -200,12 +199,12 @@ class CollectCommand(CollectOptions, WithEncoder, NewDataset):
     episode_steps: Annotated[int, Range(low=1)] = 200
     workers: Annotated[int | None, Range(low=1), option(default="one a core")] = None
     ray_address: Annotated[str | None, option(metavar="ADDRESS", default="")] = None
-    task: Annotated[str | None, Unset] = None
+    task: str | None = None
     seed: Annotated[int | None, Range(low=0, high=types.MAX_SEED), option(default="the parameters', else 0")] = None
     randomize_camera: bool = False
     randomize_appearance: bool = False
     randomize_target_size: bool = False
-    render: Annotated[str | None, Unset] = None
+    render: str | None = None
     look: Annotated[str | None, option(metavar="NAME[:LEVEL[:moving]]", default="the parameters'")] = None
 
 

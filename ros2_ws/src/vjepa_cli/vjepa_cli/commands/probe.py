@@ -10,15 +10,13 @@ from tyro.conf import Suppress
 
 from sim_bridge.looks import NOMINAL
 from vjepa_cli.actions import Command
-from vjepa_cli.command_line import Action, option
+from vjepa_cli.command_line import UNSET, Action, option
 from vjepa_cli.result_files import require_writable, write_result
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.files import write_atomically
 from vjepa_interfaces.parameters import as_base
 from vjepa_interfaces.tables import markdown_table
 from vjepa_training.probes.configs import ProbeConfig
-
-Unset = option(default="the parameters'")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +33,11 @@ class ProbeCommand(ProbeConfig):
     """
 
     encoder: Annotated[str, option(default="the parameters'; with --data the latents that it holds")] = ""
-    device: Annotated[str, Unset] = ""
+    device: Annotated[str, UNSET] = ""
     grid: Suppress[int] = ProbeConfig.grid
     data: Annotated[str | None, option(metavar="DS", default="simulate")] = None
-    task: Annotated[str, Unset] = ""
-    render: Annotated[str, Unset] = ""
+    task: Annotated[str, UNSET] = ""
+    render: Annotated[str, UNSET] = ""
     look: Annotated[str, option(metavar="NAME[:LEVEL[:moving]]")] = NOMINAL
     json: Annotated[str | None, option(metavar="FILE", default="")] = None
     markdown: Annotated[str | None, option(metavar="FILE", default="")] = None

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from sim_bridge.tasks import refuse_other_arm
 from vjepa_bringup.graph import (
     ARM_KINDS,
+    DriveOptions,
     StackOptions,
     build_graph,
     default_parameters,
@@ -32,7 +33,7 @@ from vjepa_cli.screen import Screen
 from vjepa_interfaces.bundle import CONFIG_FILE, Bundle, read_bundle, shipped_bundles
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
-from vjepa_interfaces.parameters import Range
+from vjepa_interfaces.parameters import Range, as_base
 from vjepa_planner.registry import options_of
 from vjepa_training.evaluation.appearance import Appearance, appearances, check_backgrounds, provenance
 from vjepa_training.evaluation.score import Protocol, protocol_named, summarise
@@ -52,49 +53,31 @@ OF_THE_SIMULATION = (
 OF_A_CAMERA = ("crop", "rotate", "flip", "seconds")
 """Options of `run` that only go with a simulation, and those that only go with a camera."""
 LOOK = "NAME[:LEVEL[:moving]]"
-Unset = option(default="the parameters'")
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfEpisodes:
+class OfEpisodes(DriveOptions):
     """What `run` and `eval` both take. None leaves a choice to the parameter files.
 
     Attributes:
-        planner: the planner that drives (see: vjepa planner list).
-        policy: bundle of the policy that the planner bc runs.
-        encoder: bundle, checkpoint folder or hub id.
-        device: auto, cpu or cuda.
-        dtype: of the encoder.
-        task: dm_control task, such as reacher-easy.
-        render: dm_control, exact or plain.
-        backgrounds: pictures and videos for looks with another background.
-        seed: episode i uses seed + i.
         episodes: how many.
         protocol: control steps of an episode: short 200, full 1000, old 100.
-        params_file: YAML of ROS parameters over the defaults.
         json: write the result as JSON.
         domain: ROS domain.
-        namespace: ROS namespace of the whole stack.
-        log_level: of the nodes.
     """
 
-    planner: Annotated[str | None, Unset] = None
-    policy: Annotated[str | None, Unset] = None
-    encoder: Annotated[str | None, Unset] = None
-    device: Annotated[str | None, Unset] = None
-    dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"] | None, Unset] = None
-    task: Annotated[str | None, Unset] = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = None
     render: Annotated[str | None, option(default="dm_control under a look, else the parameters'")] = None
     backgrounds: Annotated[str | None, option(metavar="DIR", default="none")] = None
     seed: Annotated[int | None, Range(low=0, high=types.MAX_SEED), option(default="the parameters', else 0")] = None
-    episodes: Annotated[int | None, Range(low=1)] = None
-    protocol: Annotated[Literal["short", "full", "old"] | None, option(default=DEFAULT_PROTOCOL)] = None
     params_file: Annotated[str, option(default="none")] = ""
-    json: Annotated[str | None, option(metavar="FILE", default="")] = None
-    domain: Annotated[int | None, parsed_by(types.domain, "INT"), option(default="a free one")] = None
     namespace: Annotated[str, parsed_by(types.namespace, "NAME"), option(default="none")] = ""
     log_level: LogLevel = "warn"
+    episodes: Annotated[int | None, Range(low=1)] = None
+    protocol: Annotated[Literal["short", "full", "old"] | None, option(default=DEFAULT_PROTOCOL)] = None
+    json: Annotated[str | None, option(metavar="FILE", default="")] = None
+    domain: Annotated[int | None, parsed_by(types.domain, "INT"), option(default="a free one")] = None
     default_episodes: ClassVar[int]
 
     @property
@@ -155,23 +138,8 @@ class EvalCommand(OfEpisodes):
 
 
 def _options(arguments: RunCommand | EvalCommand) -> StackOptions:
-    """Return the options of `run` and `eval`; what was not asked for is left to the parameter files."""
-    return replace(
-        StackOptions(),
-        planner=arguments.planner,
-        policy=arguments.policy,
-        encoder=arguments.encoder,
-        device=arguments.device,
-        dtype=arguments.dtype,
-        task=arguments.task,
-        episodes=arguments.episode_count,
-        seed=arguments.seed,
-        render=arguments.render,
-        backgrounds=arguments.backgrounds,
-        params_file=arguments.params_file,
-        namespace=arguments.namespace,
-        log_level=arguments.log_level,
-    )
+    """Return the options of the stack that `run` and `eval` state."""
+    return StackOptions(**vars(as_base(DriveOptions, arguments)), episodes=arguments.episode_count)
 
 
 def run_command(arguments: RunCommand) -> int:
