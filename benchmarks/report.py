@@ -98,7 +98,7 @@ RUN_COLUMNS = {
     ),
     "start-up": (("first torque command, s", "first_torque_s", 2),),
     "large-encoder": (
-        ("experiment: step", "what", None),
+        ("experiment: stage", "what", None),
         ("frames", "frames", 0),
         ("latents on disk, GB", "disk_gb", 1),
         ("hours here", "here_hours", 0),

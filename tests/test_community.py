@@ -115,14 +115,17 @@ def test_the_citation_has_what_its_format_requires_and_names_the_encoders_paper(
 
 
 @pytest.mark.parametrize("folder", PACKAGES, ids=lambda folder: folder.name)
-def test_a_built_package_has_type_information(folder, tmp_path):
+def test_a_built_package_has_type_information_and_the_templates_beside_its_code(folder, tmp_path):
     subprocess.run(
         [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path)],
         cwd=folder,
         check=True,
         capture_output=True,
     )
-    assert (tmp_path / parse_package(folder).name / "py.typed").is_file()
+    name = parse_package(folder).name
+    assert (tmp_path / name / "py.typed").is_file()
+    for template in folder.glob(f"{name}/**/*.md"):
+        assert (tmp_path / template.relative_to(folder)).is_file()
 
 
 @pytest.mark.parametrize("folder", PACKAGES, ids=lambda folder: folder.name)

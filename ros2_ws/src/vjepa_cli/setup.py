@@ -4,7 +4,7 @@ setup(
     name="vjepa_cli",
     version="0.1.0",
     packages=find_packages(exclude=["test"]),
-    package_data={"": ["py.typed"]},
+    package_data={"": ["py.typed", "*.md"]},
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/vjepa_cli"]),
         ("share/vjepa_cli", ["package.xml"]),

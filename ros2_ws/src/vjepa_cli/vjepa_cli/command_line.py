@@ -36,7 +36,7 @@ LogLevel = Literal["debug", "info", "warn", "error", "fatal"]
 USAGE = 2
 """Exit status of a command whose words cannot be taken."""
 _REGISTRY = ConstructorRegistry()
-_ARG = type(arg())
+_ARG: Any = type(arg())
 
 
 @dataclasses.dataclass(frozen=True)

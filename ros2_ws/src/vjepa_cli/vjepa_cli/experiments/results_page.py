@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from ament_index_python.packages import get_package_share_directory
@@ -24,54 +25,15 @@ TASK = "reacher-easy"
 CLONED = "bc-grid"
 """The experiment of the policy that planners are compared with."""
 
-HEAD = """\
-# Results
+TEMPLATE = Path(__file__).with_name("results_page.md")
+"""The page, with names of its tables and pictures behind dollar signs."""
 
-Written by `./vjepa report` from the JSON files that are named here; do not edit. Every experiment has a name, by which
-`./vjepa reproduce NAME` runs it, see [reproduce](reproduce.md). "Earlier work" is what a first attempt at this very
-design got, with the large V-JEPA 2 encoder and its mean row alone.
-"""
-EVALUATIONS = """\
-The task is `reacher-easy`: a reward of 1 in each step in which the fingertip is in the target. `short` has 200 steps,
-and success is a return above 150; `full` has 1000 steps, as published results do, and success is to be in the target at
-the end. Intervals are 95 % bootstrap intervals of the mean. "Less bc-grid" is the return less that of the cloned policy
-on the same episodes, paired: a planner that begins with that policy has to be more than it to be worth its thinking.
-"Action change at rest" is the mean change of the action from one step in the target to the next: 0 is a steady torque,
-2 flips it from end to end at every step, which wears a gearbox. It is empty for results from before it was measured.
-"""
-OTHER_TASKS = """\
-What another [task](another-arm.md) is, and which arm has it, is on a page of its own. Success is to be in the target at
-the end, and not defined for a task without one; returns of 1000 steps are 0 to 1000 everywhere.
-"""
-LOOKS = """\
-Mean return with its 95 % interval by [look](looks.md), on the rendering `dm_control` but for looks that name one. All
-looks of a planner are of the same seeds. In brackets is the return less that of the first look, paired over the seeds.
-AUROC is the chance that a latent of the look is more [novel](looks.md#a-policy-that-knows-when-it-cannot-see) to the
-policy than one of the first look: 0.5 tells nothing, 1 all.
-An interval of a few episodes is itself uncertain: how many there were stands below the table.
-"""
-GOALS = """\
-100 steps with a goal latent, of the frame that the expert reached in an environment of its own: with the same target,
-or another one. Closer: mean of 1 - end/start of the distance to the goal latent. Success is to be in the target at the
-end. The correlation is that of the distance to the goal latent, which was sought, with the fingertip's to the target,
-which was meant, over all frames: where it is small, success in the one says nothing of the other.
-"""
-IMAGINED = """\
-The distance from fingertip to target, in metres, that a search expects of the actions it chose, against the true one so
-many control steps later; 0 steps ahead is the present as it sees it. In brackets the difference of saying that this
-stays. "Of the middle episode" is the median of the episodes' own differences, which a few that went wrong do not carry
-off. A search plans anew at each step, so that what happened is not of the imagined actions alone.
-"""
-ROUNDS = """\
-`vjepa improve`: record with the planner, train its model further on that, evaluate on seeds that are in no data, and
-keep the better one. Rows are those trained on, all before included. The seeds that a candidate is chosen by flatter the
-one chosen; the experiment's line under Returns is of others.
-"""
-DYNAMICS = """\
-Error in open loop on episodes kept for validation, by control steps ahead, in standard deviations of the states and in
-metres of the way from fingertip to target as a linear probe reads it; in brackets that of saying that nothing changes.
-Validation losses of states of other sizes do not compare.
-"""
+PICTURES = {
+    "returns": "Mean returns with their intervals",
+    "imagined": "Imagined distances against those that happened",
+    "open-loop": "Error in open loop by steps ahead",
+}
+"""What each picture shows, by its name."""
 
 
 @dataclass(frozen=True)
@@ -144,48 +106,45 @@ def render(
         pictures: file names, beside the page, by what they show: `returns`, `imagined` and `open-loop`, as far as there
             are any.
     """
-    by_kind: dict[str, list[Result]] = {}
-    for result in results:
-        by_kind.setdefault(result.kind, []).append(result)
 
     def link(result: Result) -> str:
         return f"[{result.path.name}]({Path(os.path.relpath(result.path, page.parent)).as_posix()})"
 
-    evaluations = by_kind.get("eval", [])
-    own = [result for result in evaluations if result.task == TASK]
-    others = [result for result in evaluations if result.task != TASK]
-    parts = [HEAD, "## Returns\n", EVALUATIONS]
-    if "returns" in pictures:
-        parts.append(f"![Mean returns with their intervals]({pictures['returns']})\n")
-    parts += [_evaluations(own, link), _reasons(own)]
-    published: list[Sequence[str]] = [("published", "observation", "return, 1000 steps")]
+    def of(kind: str) -> list[Result]:
+        return [result for result in results if result.kind == kind]
+
+    own = [result for result in of("eval") if result.task == TASK]
+    others = [result for result in of("eval") if result.task != TASK]
+    published = [("published", "observation", "return, 1000 steps")]
     published += [(entry["agent"], entry["observation"], entry["returns"]) for entry in references()]
-    parts += ["Published, for `full`:\n", _table(published)]
-    parts += ["## Other tasks\n", OTHER_TASKS, _other_tasks(others, link), _reasons(others)]
-    parts += ["## Looks\n", LOOKS, _looks(by_kind.get("looks", []), link), _reasons(by_kind.get("looks", []))]
-    parts += ["## Search for a goal latent\n", GOALS, _goals(by_kind.get("goal", []), link)]
-    parts.append(_reasons(by_kind.get("goal", [])))
-    parts += ["## What a search imagined, against what happened\n", IMAGINED]
-    if "imagined" in pictures:
-        parts.append(f"![Imagined distances against those that happened]({pictures['imagined']})\n")
-    parts.append(_imagined(by_kind.get("eval", []), link))
-    parts += ["## Online rounds\n", ROUNDS, _rounds(by_kind.get("improve", []), link)]
-    parts += ["## Dynamics\n", DYNAMICS]
-    if "open-loop" in pictures:
-        parts.append(f"![Error in open loop by steps ahead]({pictures['open-loop']})\n")
-    parts.append(_dynamics(by_kind.get("train dynamics", []), link))
-    parts += ["## Reward and distance heads\n", _heads(by_kind.get("train reward", []), link)]
-    parts.append("## Probes\n")
-    for result in by_kind.get("probe", []):
-        parts.append(_probe(result, link))
     data = [("experiment", "earlier work")]
     data += [(f"`{each.name}`", each.old) for each in experiments.values() if not each.results]
-    parts += ["## Data\n", _table(data)]
     every = [("experiment", "what"), *((f"`{each.name}`", each.what) for each in experiments.values())]
-    parts += ["## Experiments\n", _table(every)]
-    parts.append("## Commands\n")
-    parts += [f"- {link(r)}: `{r.content['command']}`" for r in results if r.content] or ["Nothing has been measured."]
-    return "\n".join(parts) + "\n"
+    commands = [f"- {link(r)}: `{r.content['command']}`" for r in results if r.content]
+    shown = {
+        f"{name.replace('-', '_')}_picture": f"![{about}]({pictures[name]})\n\n" if name in pictures else ""
+        for name, about in PICTURES.items()
+    }
+    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+        shown,
+        returns=_evaluations(own, link),
+        returns_why=_reasons(own),
+        published=_table(published),
+        other_tasks=_other_tasks(others, link),
+        other_tasks_why=_reasons(others),
+        looks=_looks(of("looks"), link),
+        looks_why=_reasons(of("looks")),
+        goals=_goals(of("goal"), link),
+        goals_why=_reasons(of("goal")),
+        imagined=_imagined(of("eval"), link),
+        rounds=_rounds(of("improve"), link),
+        dynamics=_dynamics(of("train dynamics"), link),
+        heads=_heads(of("train reward"), link),
+        probes="".join(f"{_probe(result, link)}\n" for result in of("probe")),
+        data=_table(data),
+        experiments=_table(every),
+        commands="\n".join(commands) or "Nothing has been measured.",
+    )
 
 
 def _evaluations(results: Sequence[Result], link: Callable[[Result], str]) -> str:
