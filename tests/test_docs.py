@@ -19,7 +19,8 @@ from vjepa_planner.contract import Observation, Plan, PlannerContext
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted(ROOT.glob("docs/*.md"))
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "examples/README.md", *DOCS]
+DECISIONS = sorted(ROOT.glob("docs/decisions/*.md"))
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "examples/README.md", *DOCS, *DECISIONS]
 FENCED = re.compile(r"^ *```([^\n]*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 SETUP_OPTIONS = ("--setup-only", "--exec", "ARGS...", "COMMAND", "--with")
 """First words after `./vjepa` that are not the command line's."""
