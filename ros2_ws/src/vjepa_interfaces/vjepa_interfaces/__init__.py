@@ -1,1 +1,1 @@
-"""The vocabulary all nodes share: topics, QoS, codecs, alignment, the managed-node base."""
+"""Definitions that all nodes share: topics, QoS, codecs, alignment, the managed-node base."""

@@ -1,7 +1,7 @@
-"""What each node publishes, subscribes to, offers and asks for, one row a node, as data: no rclpy needed to read it.
+"""The topics and services of each node, as data: one row for each node, readable without rclpy.
 
-`vjepa_bringup.security_policy` makes the SROS 2 policy of a stack from these rows. A test compares them with what the
-nodes of running stacks do. A row names only what is the node's own: `EVERY_NODE` and `MANAGED_NODE` have the rest.
+`vjepa_bringup.security_policy` makes the SROS 2 policy of a stack from these rows. A test compares them with the nodes
+of running stacks. A row contains only the node's own topics and services; `EVERY_NODE` and `MANAGED_NODE` have others.
 """
 
 from dataclasses import dataclass
@@ -31,19 +31,19 @@ LIFECYCLE_SERVICES = (
     "get_transition_graph",
 )
 TRANSITION_EVENT = "transition_event"
-"""The topic under a managed node's own name on which it publishes its transitions; who changes states follows it."""
+"""The topic under a managed node's own name on which it publishes its transitions, for the stack manager."""
 MANAGER_SERVICES = ("is_active", "startup", "pause", "resume", "reset", "shutdown")
 
 
 @dataclass(frozen=True)
 class Access:
-    """What one node does on the graph.
+    """The topics and services of one node.
 
     Attributes:
         publishes: topics that it publishes.
         subscribes: topics that it subscribes to.
         offers: services under its own name, by the last part of their names.
-        asks: services of other nodes, by the last part of their names; of every node of the stack that offers them.
+        asks: services that it calls on every node of the stack that offers them, by the last part of their names.
         managed: whether it is a lifecycle node.
     """
 
@@ -54,11 +54,11 @@ class Access:
     managed: bool = False
 
     def all_published(self) -> tuple[Topic, ...]:
-        """Return the topics of the row, of a managed node and of every node, those under its own name left out."""
+        """Return the published topics of the row, of a managed node and of every node, except those under its name."""
         return (*self.publishes, *(MANAGED_NODE.publishes if self.managed else ()), *EVERY_NODE.publishes)
 
     def all_subscribed(self) -> tuple[Topic, ...]:
-        """Return the topics of the row and of every node."""
+        """Return the subscribed topics of the row and of every node."""
         return (*self.subscribes, *EVERY_NODE.subscribes)
 
     def all_offered(self) -> tuple[str, ...]:
@@ -74,7 +74,7 @@ EVERY_NODE = Access(
 LOGGER_SERVICES = ("get_logger_levels", "set_logger_levels")
 
 MANAGED_NODE = Access(publishes=(topics.DIAGNOSTICS,), offers=(*LIFECYCLE_SERVICES, *LOGGER_SERVICES))
-"""Beside these it publishes `TRANSITION_EVENT` under its own name."""
+"""A managed node also publishes `TRANSITION_EVENT` under its own name."""
 
 NODES = {
     "vjepa_perception": Access(
@@ -124,14 +124,14 @@ CAMERA_DRIVER = Access(publishes=(topics.IMAGE, topics.COMPRESSED_IMAGE, topics.
 """A camera driver that is not of this project."""
 
 ARM_CONTROLLER = Access(publishes=(topics.JOINT_STATES,), subscribes=(topics.EFFORT_ARRAY,))
-"""The controller of a real arm: torques reach it through `effort_guard` alone."""
+"""The controller of a real arm: only `effort_guard` sends torques to it."""
 
 BUTTON = Access(publishes=(topics.ENABLE,))
-"""The dead-man's switch: it does this one thing, and it asks nobody for anything."""
+"""The dead-man's switch: it only publishes its state, and calls no service."""
 
 OPERATOR = Access(
     publishes=(topics.GOAL,),
     subscribes=(*(topic for topic in vars(topics).values() if isinstance(topic, Topic)), ROSOUT),
     asks=(*PARAMETER_SERVICES, *LIFECYCLE_SERVICES, *LOGGER_SERVICES, "record", "set_paused", *MANAGER_SERVICES),
 )
-"""The commands of `vjepa`, which may see all and set all, but may neither command a torque nor hold the switch."""
+"""The commands of `vjepa`: they may read and set everything, but neither command a torque nor hold the switch."""

@@ -1,7 +1,7 @@
-"""Camera sources that hold a password: read from where others do not see them, and shown without it.
+"""Camera sources that contain a password: read from a private place, and shown without the password.
 
-Each maker of cameras puts user, password or token into another part of the address. So of an address the scheme and the
-host alone are ever shown. Pure Python: no ROS, no OpenCV.
+Each maker of cameras puts user, password or token into another part of the address. So only the scheme and the host of
+an address are shown. Pure Python: no ROS, no OpenCV.
 """
 
 import os
@@ -14,7 +14,7 @@ from vjepa_interfaces.errors import VjepaError
 
 HIDDEN = "***"
 FROM_ENVIRONMENT, FROM_FILE = "env:", "@"
-"""How a source begins that is named elsewhere: by an environment variable, or in a file."""
+"""The beginning of a reference to a source: an environment variable, or a file."""
 MAX_LENGTH = 4096
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*", re.ASCII)
@@ -25,9 +25,9 @@ _PLAIN = re.compile(r"[^:@?&=]*")
 
 
 def shown(source: str) -> str:
-    """Return a source as it may be shown: of an address scheme and host, of what looks like one the harmless part.
+    """Return a source in the form that may be shown: scheme and host of an address, or its harmless part.
 
-    A device, a file that is there and a reference are shown as they are; of a `file://` address the path is shown.
+    A device, an existing file and a reference are shown unchanged; of a `file://` address the path is shown.
     """
     if is_local(source):
         return str(local_path(source))
@@ -66,7 +66,7 @@ def is_device(source: str) -> bool:
 
 
 def _host_of(rest: str) -> str:
-    """Return the host in what follows the scheme; hidden where it cannot be told from a user or a password."""
+    """Return the host from the text after the scheme; hidden if it could be a user or a password."""
     authority = re.split(r"[/?#\\]", rest, maxsplit=1)[0]
     host = _HOST.fullmatch(authority.rpartition("@")[2])
     return host[1] if host and "@" not in rest[len(authority) :] else HIDDEN
@@ -80,7 +80,7 @@ def _is_file(source: str) -> bool:
 
 
 def without_address(text: str, source: str) -> str:
-    """Return another program's message about a source, or that it is left out since it repeats a hidden part."""
+    """Return another program's message about a source, or a note in its place if it repeats a hidden part."""
     scheme, _, rest = source.partition("://")
     harmless = {scheme, _host_of(rest)} if rest else set()
     parts = {part for part in re.split(r"[/?#&=:@;,\\]+", source) if part} - harmless
@@ -91,20 +91,20 @@ def without_address(text: str, source: str) -> str:
 
 
 def is_reference(source: str) -> bool:
-    """Return whether a source only tells where the source is to be found."""
+    """Return whether a source is a reference to the source."""
     return source.startswith((FROM_ENVIRONMENT, FROM_FILE))
 
 
 def read_source(source: str) -> str:
-    """Return the device, file or address that a source names: itself, unless it is a reference.
+    """Return the device, file or address that a source names: the source itself, unless it is a reference.
 
     Args:
-        source: `env:NAME` for what the environment variable NAME holds, `@PATH` for the first and only line of a
-            file; anything else is returned as it is.
+        source: `env:NAME` for the content of the environment variable NAME, `@PATH` for the only line of a file.
+            Anything else is returned unchanged.
 
     Raises:
-        VjepaError: the variable or file is not there, is empty, or has more than one line or 4096 characters. The
-            message never has its content.
+        VjepaError: the variable or file does not exist, is empty, or has more than one line or 4096 characters. The
+            message never contains the content.
     """
     if not is_reference(source):
         return source
@@ -129,13 +129,13 @@ def read_source(source: str) -> str:
 
 
 def _split(source: str) -> tuple[str, str]:
-    """Return a reference's marker, and the name behind it."""
+    """Return a reference's marker, and the name after it."""
     marker = FROM_FILE if source.startswith(FROM_FILE) else FROM_ENVIRONMENT
     return marker, source.removeprefix(marker)
 
 
 def _line_of(name: str, displayed: str) -> str:
-    """Return the beginning of a file. A FIFO is refused: it may keep its reader waiting, and it gives its text once."""
+    """Return the beginning of a file. A FIFO is refused: it may block its reader, and it gives its text only once."""
     try:
         descriptor = os.open(Path(name).expanduser(), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError, RuntimeError) as error:

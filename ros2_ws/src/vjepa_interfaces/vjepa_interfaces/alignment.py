@@ -1,8 +1,8 @@
 """Joining topics by stamp: the one module that live nodes and offline training share.
 
-What a frame caused is joined by stamp equality. An independent sensor, such as a real arm's joint states, is joined
-causally: the newest reading at or before the frame, no older than a limit, never the nearest, which may lie in the
-future.
+A message that a frame caused is joined by an equal stamp. An independent sensor, such as a real arm's joint states, is
+joined causally. The newest reading at or before the frame is used, if it is no older than a limit. The nearest reading
+is never used, because it may lie in the future.
 """
 
 import bisect
@@ -14,13 +14,13 @@ import numpy as np
 from vjepa_interfaces.stamps import EPISODE_GAP_NS
 
 HISTORY_NS = 30_000_000_000
-"""What is kept of a topic: a large encoder takes six seconds for a clip on a processor, and a reading waits as long."""
+"""How long readings are kept: a large encoder takes six seconds for a clip on a processor, and readings wait for it."""
 HISTORY_SIZE = 65_536
-"""Values of a topic that are kept at most, so that memory is bounded whatever a publisher does: 30 s at 2 kHz."""
+"""The most values of a topic that are kept: 30 s at 2 kHz. It bounds memory whatever a publisher does."""
 
 
 class Outliers:
-    """Single wrong stamps, far from those before and behind them.
+    """Single wrong stamps, far from the stamps before and after them.
 
     Attributes:
         count: how many there were.
@@ -40,7 +40,7 @@ class Outliers:
         self.neighbours = before_ns, behind_ns
 
     def report(self, what: str, faults: Counter[str]) -> None:
-        """Count up `faults` by these messages, which are called `what`, with an example."""
+        """Add the number of these messages to `faults`, under a text with their name `what` and an example."""
         if self.count:
             before, behind = (f"{stamp * 1e-9:.3f}" for stamp in self.neighbours)
             example = f"{self.stamps[-1] * 1e-9:.3f} between {before} and {behind}"
@@ -50,12 +50,13 @@ class Outliers:
 class StampRing:
     """The newest values of one topic by stamp: those of the last `span_ns`, and never more than `size`.
 
-    A stamp that goes backwards clears the ring, as a new time line has begun (see `stamps.begins_episode`); a stamp
-    already held is ignored, so a repeated message changes nothing. One that is at most `tolerance_ns` older than the
-    newest is put where it belongs. A single stamp that is more than half a second off, and behind which the next one
-    goes on where the ring was before, is a wrong one: it alone is forgotten.
+    - A stamp that goes backwards clears the ring, because a new time line has begun (see `stamps.begins_episode`).
+    - A stamp that is at most `tolerance_ns` older than the newest is inserted in its place.
+    - A stamp that the ring contains is ignored, so a repeated message changes nothing.
+    - A single stamp is wrong if it is more than half a second off and the next one continues the series before it. Only
+      the wrong stamp is removed.
 
-    What is too old is forgotten many values at a time, so up to twice the span is held, and down to half of `size`.
+    Old values are removed many at a time. So the ring contains up to twice the span, and down to half of `size`.
 
     Attributes:
         outliers: the wrong stamps.
@@ -72,7 +73,7 @@ class StampRing:
         return len(self._stamps)
 
     def add(self, stamp_ns: int, value: Any) -> None:
-        """Hold `value` under `stamp_ns` (nanoseconds), and forget what is too old."""
+        """Store `value` under `stamp_ns` (nanoseconds), and remove old values."""
         self._forget_outlier(stamp_ns)
         place = bisect.bisect_left(self._stamps, stamp_ns)
         if self._stamps[place : place + 1] == [stamp_ns]:
@@ -89,16 +90,16 @@ class StampRing:
             self._forget(len(self._stamps) - max(1, self._size // 2))
 
     def _forget(self, count: int) -> None:
-        """Forget the `count` oldest values."""
+        """Remove the `count` oldest values."""
         del self._stamps[:count], self._values[:count]
 
     def begins_anew(self, stamp_ns: int) -> bool:
-        """Return whether `stamp_ns` lies so far before the newest stamp that a new time line has begun."""
+        """Return whether `stamp_ns` is so far before the newest stamp that a new time line has begun."""
         goes_back = bool(self._stamps) and stamp_ns < self._stamps[-1] - self._tolerance_ns
         return goes_back and not self._is_ahead_alone(stamp_ns)
 
     def begin_anew(self) -> None:
-        """Forget everything, unless the next stamp shows that one single stamp was wrong."""
+        """Remove all values, unless the next stamp shows that a single stamp was wrong."""
         self._before = self._stamps, self._values
         self._stamps, self._values = [], []
 
@@ -107,7 +108,7 @@ class StampRing:
         return self._stamps[-1] - self._stamps[-2] > EPISODE_GAP_NS
 
     def _is_ahead_alone(self, stamp_ns: int) -> bool:
-        """Return whether the newest stamp is a wrong one, as `stamp_ns` goes on where the ring was before it."""
+        """Return whether the newest stamp is wrong, because `stamp_ns` continues the series before it."""
         if len(self._stamps) < 2 or not self._leaps():
             return False
         before = self._stamps[-2]
@@ -115,7 +116,7 @@ class StampRing:
         return follows and stamp_ns != before and self._stamps[-1] - stamp_ns > EPISODE_GAP_NS
 
     def _forget_outlier(self, stamp_ns: int) -> None:
-        """Forget the newest stamp where `stamp_ns` shows that it was a wrong one."""
+        """Remove the newest stamp if `stamp_ns` shows that it was wrong."""
         if self._is_ahead_alone(stamp_ns):
             self.outliers.add(self._stamps.pop(), self._stamps[-1], stamp_ns)
             self._values.pop()
@@ -140,11 +141,11 @@ class StampRing:
         return self._values[i] if i >= 0 and stamp_ns - self._stamps[i] <= max_age_ns else None
 
     def stamps(self) -> list[int]:
-        """Return the stamps that are held, nanoseconds, rising."""
+        """Return the stored stamps, nanoseconds, rising."""
         return self._stamps.copy()
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all values."""
         self._stamps, self._values, self._before = [], [], ([], [])
 
 

@@ -1,9 +1,8 @@
-"""Bundles: a trained thing as a folder of `config.json`, `model.safetensors` and `MODEL_CARD.md`.
+"""Bundles: a trained model as a folder of `config.json`, `model.safetensors` and `MODEL_CARD.md`.
 
-`config.json` has at least `kind` (encoder, policy, dynamics, reward, actor) and `architecture`; a bundle that reads
-latents also has `encoder_fingerprint`, the name of that `encoder` and `latent_rows`, one that knows an arm's actions
-that `arm` and its `control_period_s`, and one with weights their `weights_sha256`. Only JSON and safetensors are ever
-read: no pickle.
+`config.json` has at least `kind` (encoder, policy, dynamics, reward, actor) and `architecture`. A bundle that reads
+latents also has `encoder`, `encoder_fingerprint` and `latent_rows`. A bundle for an arm's actions has `arm` and
+`control_period_s`, and one with weights has `weights_sha256`. Only JSON and safetensors are read: no pickle.
 """
 
 import hashlib
@@ -23,23 +22,28 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "MODEL_CARD.md"
 SHIPPED_WITH = "vjepa_bringup"
-"""The package in whose share folder the bundles lie that ship with the project."""
+"""The package whose share folder contains the bundles that ship with the project."""
 
 
 class BundleError(VjepaError):
-    """A bundle that cannot be used; the message says which file, what was found and what was expected."""
+    """A bundle that cannot be used; the message states the file, its content and what was expected."""
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle read from disk: its folder and its configuration. Weights are loaded by the architecture's own code."""
+    """A bundle read from disk. The architecture's own code loads the weights.
+
+    Attributes:
+        path: its folder.
+        config: the object in `config.json`; see the module for the fields that every bundle has.
+    """
 
     path: Path
     config: dict[str, Any]
 
     @property
     def label(self) -> str:
-        """What messages call it: its name where it ships with the project, else its folder."""
+        """Its name in messages: the bundle's name if it ships with the project, else its folder."""
         return self.path.name if find_bundle(self.path.name) == str(self.path) else str(self.path)
 
     @property
@@ -49,11 +53,15 @@ class Bundle:
 
     @property
     def weights_sha256(self) -> str:
-        """Hash of the weights' file, in hexadecimal, by which other bundles and results name these weights."""
+        """Hash of the weights' file, in hexadecimal; other bundles and results identify the weights by it."""
         return file_sha256(self.weights)
 
     def require(self, key: str, kind: type | tuple[type, ...]) -> Any:
-        """Return `config[key]`, refused with a BundleError where it is missing or not of the type `kind`."""
+        """Return `config[key]`.
+
+        Raises:
+            BundleError: the key is missing, or its value is not of the type `kind`.
+        """
         kinds = (kind,) if isinstance(kind, type) else kind
         value = self.config.get(key)
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
@@ -64,7 +72,7 @@ class Bundle:
 
     @property
     def control_period_s(self) -> float | None:
-        """Seconds from one frame to the next in its training; None where there is no record of it.
+        """Seconds from one frame to the next in its training; None if the bundle does not record it.
 
         Raises:
             BundleError: the record is no number above 0.
@@ -77,27 +85,27 @@ class Bundle:
         return period_s
 
     def check_weights(self) -> None:
-        """Refuse weights that are not those the bundle was written with; one that has no record of them passes.
+        """Refuse other weights than those of the writing; a bundle without a record of them passes.
 
         Raises:
-            BundleError: `model.safetensors` has another hash than `config.json` says.
+            BundleError: `model.safetensors` has another hash than `config.json` records.
         """
         recorded = self.config.get("weights_sha256")
         if recorded is not None and self.weights.is_file() and recorded != (found := self.weights_sha256):
             raise BundleError(
-                f"{self.weights} has sha256 {found}; {CONFIG_FILE} says {recorded!r}: one of the two was "
+                f"{self.weights} has sha256 {found}; {CONFIG_FILE} records {recorded!r}: one of the two was "
                 "damaged or exchanged, get the whole bundle again"
             )
 
     def check_encoder(self, fingerprint: str, name: str = "") -> None:
-        """Refuse latents of another encoder than the one this bundle was trained on.
+        """Refuse latents of another encoder than in the bundle's training.
 
         Args:
-            fingerprint: of the encoder that the latents come from.
-            name: of that encoder, for the message.
+            fingerprint: fingerprint of the encoder of the latents.
+            name: name of that encoder, for the message.
 
         Raises:
-            BundleError: `fingerprint` differs from the bundle's `encoder_fingerprint`; both are named.
+            BundleError: `fingerprint` differs from the bundle's `encoder_fingerprint`; the message has both.
         """
         expected = self.require("encoder_fingerprint", str)
         if expected != fingerprint:
@@ -109,10 +117,13 @@ class Bundle:
             )
 
     def check_arm(self, arm: EffortLimits) -> None:
-        """Refuse an arm other than the one this bundle was trained on; one that has no record of it passes.
+        """Refuse another arm than in the bundle's training; a bundle without a record of its arm passes.
+
+        Args:
+            arm: the present arm.
 
         Raises:
-            BundleError: other joints, or another torque of an action of 1; both are named.
+            BundleError: other joints, or another torque of an action of 1; the message has both.
         """
         if "arm" not in self.config:
             return
@@ -136,22 +147,22 @@ class Bundle:
 
 
 def encoder_label(name: str, fingerprint: str) -> str:
-    """Return how an encoder is called in messages: its name, with the fingerprint in brackets, or that alone."""
+    """Return an encoder's name for messages: its name with the fingerprint in brackets, or only the fingerprint."""
     return f"{name} ({fingerprint})" if name else fingerprint
 
 
 def encoder_in_card(name: str, fingerprint: str) -> str:
-    """Return the same as Markdown, for a card."""
+    """Return the text of `encoder_label` as Markdown, for a card."""
     return f"`{name}` (`{fingerprint}`)" if name else f"`{fingerprint}`"
 
 
 def arm_record(arm: EffortLimits) -> dict[str, Any]:
-    """Return what the entry `arm` of a configuration says: `joint_names`, and in N·m the `effort_limit`."""
+    """Return the entry `arm` of a configuration: `joint_names`, and `effort_limit` in N·m."""
     return {"joint_names": list(arm.joint_names), "effort_limit": arm.limit}
 
 
 def file_sha256(path: Path) -> str:
-    """Return the hash of a file, in hexadecimal, read piece by piece."""
+    """Return the sha256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -162,7 +173,7 @@ def find_bundle(name: str) -> str:
         return name
     try:
         shipped = Path(get_package_share_directory(SHIPPED_WITH), "models", name)
-    except PackageNotFoundError:  # On the computer at the arm, where this package is alone.
+    except PackageNotFoundError:  # The computer at the arm has only this package.
         return name
     return str(shipped) if shipped.is_dir() else name
 
@@ -186,10 +197,14 @@ def shipped_bundles(kind: str = "") -> list[str]:
 
 
 def read_bundle(path: Path | str, kind: str = "") -> Bundle:
-    """Read the bundle of `kind`, or of any, in the folder `path`, or of that name where it ships with the project.
+    """Read a bundle.
+
+    Args:
+        path: its folder, or the name of a bundle that ships with the project.
+        kind: the kind that is required; empty for any.
 
     Raises:
-        BundleError: no such folder, no readable config.json, or a bundle of another kind.
+        BundleError: the folder does not exist, config.json is not readable, or the bundle is of another kind.
     """
     path = Path(find_bundle(str(path))).expanduser()
     file = path / CONFIG_FILE
@@ -206,9 +221,9 @@ def read_bundle(path: Path | str, kind: str = "") -> Bundle:
 
 
 def write_bundle(path: Path | str, config: dict[str, Any], card: str) -> Bundle:
-    """Write `config.json` and `MODEL_CARD.md` into the folder `path`, made if need be, and return the bundle.
+    """Write `config.json` and `MODEL_CARD.md` into the folder `path`, made if necessary, and return the bundle.
 
-    The caller saves `model.safetensors` beside them first, so that a folder with a config is complete and has its hash.
+    The caller saves `model.safetensors` first. So a folder with a `config.json` is complete, and the hash is known.
     """
     path = Path(path).expanduser()
     if (path / WEIGHTS_FILE).is_file():

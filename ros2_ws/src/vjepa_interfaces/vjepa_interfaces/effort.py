@@ -1,8 +1,8 @@
-"""Actions, efforts and what a command must be before it may move a joint.
+"""Actions, efforts, and the checks of a command before it moves a joint.
 
-A planner acts in [-1, 1] per joint; an arm takes efforts in N·m. Efforts are checked where they cross a boundary of
-trust, once each: `effort_of` where an action leaves a planner, and `checked` where a command arrives at an arm. The ROS
-path and the in-process path make efforts of actions by the same function, so both give the same torque bit for bit.
+A planner returns actions, [-1, 1] per joint; an arm takes efforts in N·m. Efforts are checked once at each boundary of
+trust: by `effort_of` when an action leaves a planner, and by `checked` when a command arrives at an arm. The ROS nodes
+and the evaluation in one process use the same conversion, so both give the same torque to the bit.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ class CommandRefusedError(VjepaError):
 
 @dataclass(frozen=True)
 class EffortLimits:
-    """The joints of an arm and the largest effort each may be given.
+    """The joints of an arm and the largest effort of each.
 
     Attributes:
         joint_names: names in the order of the efforts.
@@ -47,8 +47,8 @@ class EffortLimits:
         """Return the efforts that may be applied, in the order of `joint_names`, and whether any was clamped.
 
         Args:
-            names: joint names of the command, in any order, each exactly once; None where the message has none
-                (an effort array), when the order must be that of `joint_names`.
+            names: joint names of the command, in any order, each exactly once. None for a message without names (an
+                effort array), whose efforts are in the order of `joint_names`.
             effort: efforts in N·m, one per name.
 
         Raises:

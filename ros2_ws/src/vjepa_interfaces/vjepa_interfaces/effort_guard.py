@@ -1,12 +1,12 @@
-"""What stands between a planner and a real arm: limits, slew, a dead-man's switch and watchdogs, without ROS.
+"""The guard between a planner and a real arm: limits, slew rates, a dead-man's switch and watchdogs, without ROS.
 
-The guard is told what arrives and asked at a fixed rate what may go out. Whatever arrives, and whenever:
+The guard takes messages as they arrive, and returns the allowed torque at a fixed rate. Whatever arrives, and whenever:
 
-- no torque is beyond its joint's limit, and none is NaN;
-- torque is zero unless somebody holds the switch, and pressed it after the last time that anything was wrong;
-- torque changes by at most `slew_rates` times the time passed, except towards zero, which is at once: a slewed way to
-  zero would go on pushing after somebody has let go;
-- with limits of position or velocity, torque brakes a joint before the end of its travel.
+- No torque is beyond its joint's limit, and none is NaN.
+- Torque is zero unless a person holds the switch, and pressed it after the last fault.
+- Torque changes by at most `slew_rates` times the time passed. Only a change towards zero is immediate, because a slow
+  one would continue to push after the switch was released.
+- With limits of position or velocity, torque brakes a joint before the end of its travel.
 """
 
 import math
@@ -37,17 +37,17 @@ COUNTED = (
 )
 IDLE, DRIVING, FALLBACK = "idle", "driving", "fallback"
 FALLBACK_REGAINED = 0.1
-"""Seconds of `on_timeout` that a second of driving gives back: else commands that come and go would hold for ever."""
+"""Seconds of `on_timeout` that a second of driving adds: commands that come and go must not hold torque without end."""
 
 
 def boot_clock() -> float:
-    """Return seconds of a steady clock that goes on while the computer sleeps, which CLOCK_MONOTONIC does not."""
+    """Return seconds of a steady clock that runs while the computer sleeps; CLOCK_MONOTONIC stops then."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @dataclass(frozen=True)
 class Publishers:
-    """How many publishers there are of each topic that must have one."""
+    """The number of publishers of each topic that must have one."""
 
     commands: int = 1
     enables: int = 1
@@ -56,17 +56,17 @@ class Publishers:
 
 
 class EffortGuard:
-    """Decides which torque goes out. What is told and asked may come from several threads.
+    """Decides which torque may be sent. Its methods may be called from several threads.
 
     Attributes:
-        dry_run: whether only zero torque goes out; see `set_dry_run`.
-        torque: what the guard has computed, (n,) N·m in the order of the joints.
-        output: what may go out: `torque`, or zeros in a dry run.
-        state: `IDLE` (zero torque), `DRIVING` (the command's), or `FALLBACK` (that of `on_timeout`).
-        not_enabled: why the switch is not held, as of the last tick; empty where it is.
-        not_commanded: why no command drives, as of the last tick; empty where one does.
-        stopped_by: what else keeps torque at zero, as of the last tick: an error; empty where nothing does.
-        latched: why the switch must be released and pressed although nothing is wrong now; empty where it need not.
+        dry_run: whether only zero torque is sent; see `set_dry_run`.
+        torque: the computed torque, (n,) N·m in the order of the joints.
+        output: the torque that may be sent: `torque`, or zeros in a dry run.
+        state: `IDLE` (zero torque), `DRIVING` (the command's torque), or `FALLBACK` (the torque of `on_timeout`).
+        not_enabled: why the switch is not held, at the last tick; empty if it is held.
+        not_commanded: why no command drives, at the last tick; empty if one drives.
+        stopped_by: the error that keeps torque at zero, at the last tick; empty if there is none.
+        latched: why the switch must be released and pressed although no fault is present; empty if it need not.
         counts: events by the names in `COUNTED`.
     """
 
@@ -79,12 +79,12 @@ class EffortGuard:
         """Check the parameters and begin.
 
         Args:
-            parameters: see there.
-            clock: seconds of a steady clock, for silences and ticks.
-            stamp_clock: nanoseconds of the clock that stamps of commands and joint states are of.
+            parameters: limits, rates and timeouts, as given; missing limits are taken from the URDF.
+            clock: returns seconds of a steady clock, for timeouts and ticks.
+            stamp_clock: returns nanoseconds of the clock of the stamps of commands and joint states.
 
         Raises:
-            VjepaError: parameters that make no sense; the message states which and what is expected.
+            VjepaError: the parameters are invalid or contradict each other; the message states which.
         """
         self._parameters = parameters = checked(parameters)
         self._clock, self._stamp_clock = clock, stamp_clock
@@ -102,7 +102,7 @@ class EffortGuard:
         self.begin()
 
     def begin(self) -> None:
-        """Forget everything that has arrived: torque is zero until the switch is released and pressed."""
+        """Discard everything that has arrived: torque is zero until the switch is released and pressed."""
         with self._lock:
             self.counts = Counts()
             self._publishers = Publishers()
@@ -123,26 +123,26 @@ class EffortGuard:
         self._stop(why)
 
     def _stop(self, why: str) -> None:
-        """Give zero torque; with `rearm: release` until the switch is released and pressed."""
+        """Set zero torque; with `rearm: release` it stays zero until the switch is released and pressed."""
         self.state = IDLE
         self.latched = why if self._parameters.rearm == "release" else ""
         self.torque = self._zeros()
         self.output = self._zeros()
 
     def set_dry_run(self, dry_run: bool) -> None:
-        """Begin or end a dry run: zero torque goes out, and after its end until the switch is pressed anew."""
+        """Begin or end a dry run. Torque is zero during it, and after its end until the switch is pressed again."""
         with self._lock:
             if dry_run != self.dry_run:
                 self._stop("the dry run has begun" if dry_run else "the dry run has ended")
-                self._switch.take_press()  # One that came before does not count.
+                self._switch.take_press()  # An earlier press does not count.
             self.dry_run = dry_run
 
-    # What arrives.
+    # Inputs.
 
     def see_publishers(self, publishers: Publishers) -> None:
-        """Take note of how many publishers there are.
+        """Record the number of publishers.
 
-        Which of two is the right one cannot be known, so none is followed, and what they sent is forgotten.
+        The guard cannot distinguish two publishers, so it follows neither and discards their messages.
         """
         with self._lock:
             self._publishers = publishers
@@ -154,7 +154,15 @@ class EffortGuard:
                 self._readings.forget()
 
     def take_enable(self, held: bool, stamp_ns: int) -> bool:
-        """Take a message of the dead-man's switch, and return whether torque must go to zero at once: it was let go."""
+        """Take a message of the dead-man's switch.
+
+        Args:
+            held: whether the button is pressed.
+            stamp_ns: stamp of the message, nanoseconds.
+
+        Returns:
+            Whether zero torque must be sent at once, because the switch was released while torque was sent.
+        """
         now = self._clock()
         with self._lock:
             self._enable_rate.count(now)
@@ -168,12 +176,17 @@ class EffortGuard:
             return False
 
     def take_command(self, names: Sequence[str], effort: Sequence[float], stamp_ns: int) -> None:
-        """Take a command: `effort` in N·m of the joints `names`, in any order, each once, for the frame `stamp_ns`.
+        """Take a command.
 
-        Zeros with stamp 0 are a planner's last word: it has stopped, so torque is zero at once; `damp` begins then.
+        Zeros with stamp 0 are the last command of a planner that stops: torque is zero at once, or `damp` begins.
+
+        Args:
+            names: joints of the command, in any order, each once.
+            effort: torques in N·m, one for each name.
+            stamp_ns: stamp of the frame that the command answers, nanoseconds.
 
         Raises:
-            CommandRefusedError: it must not move the arm; what was commanded before stays.
+            CommandRefusedError: the command must not move the arm; the previous command stays.
         """
         now = self._clock()
         with self._lock:
@@ -200,7 +213,14 @@ class EffortGuard:
     def take_joint_state(
         self, names: Sequence[str], position: Sequence[float], velocity: Sequence[float], stamp_ns: int
     ) -> None:
-        """Take positions in rad and velocities in rad/s; a message that is not used is counted."""
+        """Take a joint state; a message that is not used is counted.
+
+        Args:
+            names: joints of the message, in any order.
+            position: rad, one for each name.
+            velocity: rad/s, one for each name.
+            stamp_ns: stamp of the message, nanoseconds.
+        """
         with self._lock:
             refusal = f"{self._publishers.joint_states} publishers of joint states; expected one"
             if self._publishers.joint_states <= 1:
@@ -208,10 +228,10 @@ class EffortGuard:
             self.refused_joint_state = refusal
             self.counts["refused_joint_states"] += bool(refusal)
 
-    # What goes out.
+    # Outputs.
 
     def tick(self) -> np.ndarray:
-        """Return the torques (n,) in N·m that may go out now; to be called `rate_hz` times a second."""
+        """Return the torques (n,) in N·m that may be sent now. Call it `rate_hz` times a second."""
         with self._lock:
             now = self._clock()
             passed_s = now - self._ticked_s
@@ -219,7 +239,7 @@ class EffortGuard:
             if not 0 <= passed_s <= self._longest_tick_s:
                 self.counts["late_ticks"] += 1
                 self._forget(f"the guard stood still for {passed_s:.1f} s")
-            # A late tick makes no larger step: after a stall the way is as slow as without one.
+            # A late tick makes no larger step: torque changes no faster after a stall.
             seconds = min(max(passed_s, 0.0), 1.0 / self._parameters.rate_hz)
             before = self.state
             self._decide(now)
@@ -230,11 +250,11 @@ class EffortGuard:
 
     @property
     def command_age_s(self) -> float:
-        """Age of the frame whose command drives, seconds; infinite where none does."""
+        """Age of the frame whose command drives, seconds; infinite if none drives."""
         return self._commands.age_s(self._clock())
 
     def _decide(self, now: float) -> None:
-        """Find the state of this tick."""
+        """Compute the state of this tick."""
         self.not_enabled = self._switch.why_not_held(now)
         self.not_commanded = self._why_not_commanded(now)
         self.stopped_by = self._why_stopped(now)
@@ -249,7 +269,7 @@ class EffortGuard:
             self.state, self.latched = DRIVING, ""
 
     def _fall_back(self) -> None:
-        """Go on with `on_timeout` where a command drove; damping begins at zero: the last command does not push on."""
+        """Continue with `on_timeout` if a command drove. Damping begins at zero torque, so the last command ends."""
         self.latched = self.not_commanded if self._parameters.rearm == "release" else ""
         if self.state == DRIVING:
             self.state = FALLBACK
@@ -257,7 +277,7 @@ class EffortGuard:
                 self.torque = self._zeros()
 
     def _move(self, now: float, seconds: float) -> None:
-        """Find the torque of this tick, `seconds` after the one before."""
+        """Compute the torque of this tick, `seconds` after the previous tick."""
         if self.state == FALLBACK:
             self._fallback_s -= seconds
         elif self.state == DRIVING:
@@ -268,12 +288,12 @@ class EffortGuard:
             self._stop(self.latched)
             return
         self._slew_to(*self._braked(target, now), self._slew_rates * seconds)
-        if not np.all(np.isfinite(self.torque)):  # Whatever was overlooked, no motor gets what is no number.
+        if not np.all(np.isfinite(self.torque)):  # The last defence: no motor may receive NaN.
             self.stopped_by = f"the torque computed is not finite: {self.torque.tolist()}"
             self._stop(self.stopped_by)
 
     def _target(self, now: float) -> np.ndarray | None:
-        """Return the torque that is wanted, or None for zero at once."""
+        """Return the requested torque, or None for zero at once."""
         if self.state == DRIVING:
             return self._commands.effort
         if self.state == IDLE or self._fallback_s <= 0:
@@ -287,7 +307,7 @@ class EffortGuard:
             return np.clip(-self._damping * readings[1], -self._limits, self._limits)
 
     def _braked(self, target: np.ndarray, now: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the target within what the limits of position and velocity allow, and that band."""
+        """Return the target clipped to the band that the limits of position and velocity allow, and that band."""
         readings = self._readings.fresh(now)
         if self._soft_limits is None or readings is None:
             return target, -self._limits, self._limits
@@ -304,7 +324,7 @@ class EffortGuard:
         return f"{why} (refused: {self.refused_command})" if why and self.refused_command and rivals <= 1 else why
 
     def _why_stopped(self, now: float) -> str:
-        """Return what makes torque zero whatever is commanded and held, or nothing."""
+        """Return the error that makes torque zero whatever the command and the switch, or nothing."""
         if self._publishers.outputs > 1:
             return f"{self._publishers.outputs} publishers of torques to the arm; expected this guard alone"
         if self._publishers.enables > 1:
@@ -322,9 +342,9 @@ class EffortGuard:
         return ""
 
     def _slew_to(self, target: np.ndarray, least: np.ndarray, most: np.ndarray, step: np.ndarray) -> None:
-        """Move torque towards `target` by at most `step`, but at once out of what is not within `least` and `most`.
+        """Move torque towards `target` by at most `step`; torque outside of `least` and `most` is clipped at once.
 
-        Braking drops torque to zero at once where it must, and goes on from there at the slew rate.
+        Braking drops torque to zero at once if necessary, and continues from there at the slew rate.
         """
         torque = np.clip(self.torque, np.minimum(least, 0.0), np.maximum(most, 0.0))
         change = target - torque

@@ -1,10 +1,10 @@
-"""The only road to a real arm, as a process of its own: commands in, guarded torques out at a fixed rate.
+"""The node that alone sends torque to a real arm: commands in, guarded torques out at a fixed rate.
 
-It lies in this package so that the computer at the arm needs this package alone, without torch and without a simulator.
-What it decides is in `vjepa_interfaces.effort_guard`; how to use it, and what it cannot do, in docs/real-arm.md.
+It is in this package so that the computer at the arm needs only this package, without torch and without a simulator.
+`vjepa_interfaces.effort_guard` contains the rules. docs/real-arm.md explains its use and its limits.
 
-A thread of its own waits for the switch and for the next tick, and for nothing else. Each tick takes what has come on
-the other topics: at most as much as their queues hold, however fast somebody sends.
+A separate thread waits only for the switch and for the next tick. Each tick takes the waiting messages of the other
+topics: at most as many as their queues hold, however fast a publisher sends.
 """
 
 import contextlib
@@ -37,19 +37,19 @@ from vjepa_interfaces.shared_memory import no_shared_memory
 from vjepa_interfaces.stamps import to_nanoseconds
 
 ZERO_ACKNOWLEDGED_S = 0.2
-"""How long the last zero torque of a node that stops is waited for to arrive."""
+"""How long a stopping node waits for its last zero torque to arrive."""
 ENABLE_DEPTH = 50
 JOINT_STATES_DEPTH = 16
 MAX_MESSAGE_BYTES = 64 * 1024
-"""A command, a state or a switch of a thousand joints has less; more is not unpacked, which would take its time."""
+"""The largest message that is deserialized, which takes time; a message of a thousand joints is smaller."""
 REAL_TIME_PRIORITY = 50
-"""Of SCHED_FIFO, where the user may ask for it: that of ros2_control's controller manager."""
+"""The priority in SCHED_FIFO, as in ros2_control's controller manager, if the user may have it."""
 SWITCH_INTERVAL_S = 0.001
-"""How long one thread of Python may keep another one waiting; the interpreter's default is 5 ms."""
+"""How long a Python thread may block another one; the interpreter's default is 5 ms."""
 
 
 class EffortGuardNode(ManagedNode):
-    """`effort_guard`: one `EffortGuard`, told what arrives and asked at a fixed rate what may go out."""
+    """`effort_guard`: one `EffortGuard` that gets every message and returns the allowed torque at a fixed rate."""
 
     Parameters = GuardParameters
 
@@ -64,7 +64,7 @@ class EffortGuardNode(ManagedNode):
         self._too_large = ""
 
     def setup(self) -> None:
-        """Check the parameters and make the endpoints."""
+        """Check the parameters and create the publisher and the subscriptions."""
         parameters = self.parameters
         if self.get_parameter("use_sim_time").value and not parameters.simulated_arm:
             raise VjepaError(
@@ -85,9 +85,9 @@ class EffortGuardNode(ManagedNode):
         return self.subscribe(topic, lambda _: None, depth, callback_group=self._polled)
 
     def start(self) -> None:
-        """Send zero torque at once, and then what the guard allows."""
+        """Send zero torque at once, and then the torque that the guard allows."""
         for subscription in self._inputs:
-            self._taken(subscription)  # What came while the node was not active.
+            self._taken(subscription)  # Discards messages from before the activation.
         self._guard.begin()
         self._send(self._guard.output)
         self._stopping.clear()
@@ -123,7 +123,7 @@ class EffortGuardNode(ManagedNode):
     # The loop, in its thread.
 
     def _run_or_end(self) -> None:
-        """Run; an exception ends the process, with zero torque as its last word, for the stack to start it again."""
+        """Run; an exception sends zero torque and ends the process, so that the stack starts it again."""
         try:
             self._run()
         except Exception:
@@ -143,7 +143,7 @@ class EffortGuardNode(ManagedNode):
             messages = self._taken(self._enables)
             for message in messages:
                 self._take_enable(message)
-            # A switch that floods is looked at on ticks alone, so that it leaves time for the rest of the process.
+            # A flooding switch is read only on ticks, so that it leaves time for the rest of the process.
             waited_for = len(messages) < ENABLE_DEPTH
             now = time.monotonic()
             if now >= due:
@@ -164,13 +164,13 @@ class EffortGuardNode(ManagedNode):
             wait_set.wait(int(seconds * 1e9))
 
     def _taken(self, matched: MatchedSubscription) -> list[Any]:
-        """Return what waits in a subscription, at most as much as it holds at once, the newest last.
+        """Return the waiting messages of a subscription, at most as many as its queue holds, the newest last.
 
-        A message that is too large is dropped, and what comes behind it waits for the next time.
+        A message that is too large is dropped, and the messages after it wait for the next call.
         """
         messages: list[Any] = []
         subscription: Any = matched.subscription
-        with contextlib.suppress(InvalidHandle), subscription.handle:  # Another takes its place in this instant.
+        with contextlib.suppress(InvalidHandle), subscription.handle:  # `match` may replace the subscription meanwhile.
             while len(messages) < subscription.qos_profile.depth:
                 taken = subscription.handle.take_message(subscription.msg_type, True)
                 if taken is None:
@@ -214,7 +214,7 @@ class EffortGuardNode(ManagedNode):
         self._output.publish(Float64MultiArray(data=list(effort)))
 
     def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
-        """Return whether torque goes out and why not, and what was refused, clamped and slowed down."""
+        """Return whether torque is sent and why not, and the counts of refused, clamped and slowed torques."""
         guard = self._guard
         values: dict[str, Any] = {"dry_run": guard.dry_run, "enabled": self.active and not guard.not_enabled}
         if not self.active:
@@ -236,8 +236,8 @@ class EffortGuardNode(ManagedNode):
 
 
 def ask_for_real_time() -> None:
-    """Ask for a real-time priority for this process, before the middleware starts threads, which take it over."""
-    with contextlib.suppress(OSError):  # The user may not ask for one: then `priority` tells.
+    """Request a real-time priority for this process, before the middleware starts threads, which inherit it."""
+    with contextlib.suppress(OSError):  # Without the permission, `priority` reports it.
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(REAL_TIME_PRIORITY))
 
 
@@ -252,4 +252,4 @@ def main() -> None:
     """Run `effort_guard` until it is told to stop."""
     ask_for_real_time()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    run(EffortGuardNode, SingleThreadedExecutor)  # The one for events would take what `_run` is to take.
+    run(EffortGuardNode, SingleThreadedExecutor)  # The events executor would take the messages of `_run`.

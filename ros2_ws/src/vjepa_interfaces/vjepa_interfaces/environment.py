@@ -1,4 +1,4 @@
-"""This process's environment: its variables, for a while, and the ROS in it."""
+"""This process's environment: variables that are set for a while, and the name of its ROS."""
 
 import contextlib
 import functools
@@ -10,7 +10,7 @@ from importlib import metadata
 
 @contextlib.contextmanager
 def environment_of(variables: Mapping[str, str]) -> Iterator[None]:
-    """Have `variables` in this process's environment while the context lasts: ROS reads them there."""
+    """Set `variables` in this process's environment while the context lasts: ROS reads them there."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -25,6 +25,6 @@ def environment_of(variables: Mapping[str, str]) -> Iterator[None]:
 
 @functools.cache
 def distribution_of_ros() -> str:
-    """Return the name of the ROS in use, such as `jazzy`: of the sourced one, else of the wheels; empty for none."""
+    """Return the name of the ROS in use, such as `jazzy`: the sourced ROS, else the wheels; empty if there is none."""
     wheels = (re.fullmatch(r"ros-([a-z]+)-rclpy", each.name or "") for each in metadata.distributions())
     return os.environ.get("ROS_DISTRO") or next((wheel[1] for wheel in wheels if wheel), "")

@@ -11,9 +11,9 @@ from pathlib import Path
 def atomic_file(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; the file that the block writes there replaces `path` at the block's end.
 
-    The folder is made if need be. A block that fails or is interrupted leaves `path` as it was, and no other file.
-    The temporary name has the suffix of `path`, and no two processes have the same. A link, a pipe and a device, such
-    as `/dev/stdout`, cannot be replaced: the block gets `path` itself.
+    The folder is made if necessary. A block that fails or is interrupted leaves `path` unchanged, and no other file.
+    The temporary name has the suffix of `path` and is unique to the process. A link, a pipe and a device, such as
+    `/dev/stdout`, cannot be replaced: the block gets `path` itself.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,12 +29,12 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
 
 
 def write_atomically(path: Path | str, content: bytes | str, durable: bool = False) -> None:
-    """Write `content` to `path` through `atomic_file`; a text in UTF-8.
+    """Write `content` to `path` through `atomic_file`; text is encoded in UTF-8.
 
     Args:
-        path: to write to.
-        content: of the whole file.
-        durable: whether it must survive a power cut, which takes the disk's time.
+        path: the file.
+        content: the content of the whole file.
+        durable: whether the content must survive a power cut. This waits for the disk.
     """
     with atomic_file(path) as temporary, open(temporary, "wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)

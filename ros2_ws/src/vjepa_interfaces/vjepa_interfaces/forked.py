@@ -1,8 +1,7 @@
 """Detection of a process that was forked after it had started threads that a fork does not copy.
 
-A fork copies the calling thread alone. The thread pool of torch and the driver of OpenGL are then there without their
-threads, and the first use of them in the child waits for ever. Python forks by default on Linux before 3.14, and so
-does Gymnasium's `AsyncVectorEnv`.
+A fork copies only the calling thread. In the child, torch's thread pool and OpenGL's driver have lost their threads,
+and their first use hangs. Python forks by default on Linux before 3.14, and so does Gymnasium's `AsyncVectorEnv`.
 """
 
 import os
@@ -10,15 +9,15 @@ import os
 from vjepa_interfaces.errors import VjepaError
 
 _owners: dict[str, int] = {}
-"""The process in which something was initialised, by its name."""
+"""The id of the process that initialised a library, by the library's name."""
 
 
 class ForkedError(VjepaError):
-    """Something that a parent process had initialised was to be used in its forked child."""
+    """A forked child used a library that its parent process had initialised."""
 
 
 def mark_initialised(what: str) -> None:
-    """State that `what` now has threads in this process, so that a fork of it can use `what` no more.
+    """Record that the library `what` now has threads in this process, so that a forked child cannot use it.
 
     Raises:
         ForkedError: as `refuse_fork`.

@@ -1,7 +1,7 @@
-"""What reaches `effort_guard`, and whether it counts: the dead-man's switch, commands and joint states, without ROS.
+"""The inputs of `effort_guard` and their checks: the dead-man's switch, commands and joint states, without ROS.
 
-Two clocks meet here. Silence is measured on a steady clock, in seconds. Ages are measured on the clock that stamps are
-of, in integer nanoseconds: an age on receipt grows by the steady time that passes after it.
+There are two clocks. Timeouts use a steady clock, in seconds. The age of a message on receipt uses the clock of the
+stamps, in integer nanoseconds. Afterwards the age grows by the steady time that passes.
 """
 
 import math
@@ -13,7 +13,7 @@ import numpy as np
 from vjepa_interfaces.effort import CommandRefusedError
 
 MAX_MESSAGES_HZ = 500.0
-"""Commands, and messages of the switch, a second: whoever sends more is broken, and is not followed."""
+"""The most commands, or messages of the switch, a second: a faster publisher is faulty, and is not followed."""
 RATE_WINDOW_S = 0.2
 
 
@@ -33,10 +33,10 @@ class RateBound:
 
 
 class StampedInput:
-    """The rules for stamps of an input: recent, not of the future, and rising. It keeps the age of the newest one.
+    """The rules for the stamps of an input: recent, not in the future, and rising. It keeps the newest stamp's age.
 
     Attributes:
-        stamp_ns: the newest stamp that was taken; None where there is none.
+        stamp_ns: the newest accepted stamp, nanoseconds; None if there is none.
     """
 
     def __init__(self, max_age_s: float):
@@ -45,11 +45,11 @@ class StampedInput:
         self.forget()
 
     def forget(self) -> None:
-        """Have taken nothing. The newest stamp stays known, so that no message is taken twice."""
+        """Discard the newest message. Its stamp stays known, so that no message is accepted twice."""
         self._age_s = self._arrived_s = math.inf
 
     def refusal(self, stamp_ns: int, clock_ns: int) -> str:
-        """Return why a message with this stamp does not count at `clock_ns` of the clock of stamps, or nothing."""
+        """Return why a message with this stamp is refused at `clock_ns` of the clock of stamps, or nothing."""
         limit_s = self._max_age_ns * 1e-9
         if clock_ns <= 0:
             return "there is no time yet to compare stamps with: no message on /clock"
@@ -67,33 +67,33 @@ class StampedInput:
         return ""
 
     def take(self, stamp_ns: int, clock_ns: int, now: float) -> None:
-        """Take a message that `refusal` let pass, at steady time `now`."""
+        """Accept a message that `refusal` let pass, at steady time `now`."""
         self.stamp_ns = stamp_ns
         self._age_s, self._arrived_s = (clock_ns - stamp_ns) * 1e-9, now
 
     def age_s(self, now: float) -> float:
-        """Return the age at steady time `now` of what the newest message is about; infinite where there is none."""
+        """Return the age of the newest stamp at steady time `now`, seconds; infinite if there is none."""
         return math.inf if math.isinf(self._arrived_s) else self._age_s + (now - self._arrived_s)
 
     def silence_s(self, now: float) -> float:
-        """Return the seconds since the newest message that was taken; infinite where there is none."""
+        """Return the seconds since the newest accepted message; infinite if there is none."""
         return now - self._arrived_s if math.isfinite(self._arrived_s) else math.inf
 
     def is_fresh(self, now: float) -> bool:
-        """Return whether what the newest message is about is recent at steady time `now`."""
+        """Return whether the newest stamp is recent at steady time `now`."""
         return self.age_s(now) <= self._max_age_ns * 1e-9
 
 
 class Switch:
-    """The dead-man's switch: held as long as messages of a held button come, with stamps that rise.
+    """The dead-man's switch: held as long as messages of a held button come, with rising stamps.
 
-    Its stamps may be of any clock, since a button's computer need not have ours: they must rise, and must not fall
-    behind the time that passes here by more than the timeout, as those of a network that holds messages back do. The
-    least delay since the guard began is what they are held to, so a clock that is set back there looks like a delay.
+    The stamps may be of any clock, because the button's computer may have another clock. They must rise. Their delay
+    may exceed the smallest delay since the guard began by at most the timeout; a network that holds messages back
+    exceeds it. A clock that is set back there looks like a delay.
 
     Attributes:
-        pressed: whether it was pressed, after a message that it was released; `take_press` asks once.
-        refusal: why the last message of a held button did not count; empty where it did.
+        pressed: whether it was pressed after a message that it was released; `take_press` clears it.
+        refusal: why the last message of a held button was refused; empty if it was accepted.
     """
 
     def __init__(self, timeout_s: float):
@@ -102,7 +102,7 @@ class Switch:
         self.forget()
 
     def forget(self) -> None:
-        """Be not held, and want a message of a released button before a press."""
+        """Set the switch to not held; a press then needs a message of a released button first."""
         self._held_s = -math.inf
         self._is_released = False
         self._stamp_ns: int | None = None
@@ -110,12 +110,12 @@ class Switch:
         self.refusal = ""
 
     def release(self) -> None:
-        """Take a message of a released button: it counts whatever its stamp is."""
+        """Take a message of a released button; any stamp is accepted."""
         self.forget()
         self._is_released = True
 
     def hold(self, stamp_ns: int, now: float) -> bool:
-        """Take a message of a held button at steady time `now`, and return whether it counts."""
+        """Take a message of a held button at steady time `now`, and return whether it was accepted."""
         self._expire(now)
         self.refusal = self._refusal(stamp_ns, now)
         if self.refusal:
@@ -137,12 +137,12 @@ class Switch:
         return f"messages of the switch come {late_s:.2f} s late" if late_s > self._timeout_s else ""
 
     def take_press(self) -> bool:
-        """Return whether the switch was pressed since this was last called."""
+        """Return whether the switch was pressed since the last call."""
         pressed, self.pressed = self.pressed, False
         return pressed
 
     def _expire(self, now: float) -> None:
-        """After a silence a press needs a message of a released button: nobody knows what the hand did meanwhile."""
+        """Require a message of a released button after a timeout: the state of the switch meanwhile is unknown."""
         if now - self._held_s > self._timeout_s and not self._is_released:
             self._held_s = -math.inf
             self.pressed = False
@@ -167,7 +167,7 @@ class JointReadings:
         self._position = self._velocity = np.full(len(joint_names), math.nan)
 
     def forget(self) -> None:
-        """Know no reading."""
+        """Discard all readings."""
         self._input.forget()
 
     def take(
@@ -179,9 +179,17 @@ class JointReadings:
         clock_ns: int,
         now: float,
     ) -> str:
-        """Take a joint state, positions in rad and velocities in rad/s by name; return why it is not used, or nothing.
+        """Take a joint state, and return why it is refused, or nothing.
 
-        A message that names none of the arm's joints, as that of a gripper, is left aside.
+        A message that names none of the arm's joints, such as a gripper's, is ignored.
+
+        Args:
+            names: joints of the message, in any order.
+            position: rad, one for each name.
+            velocity: rad/s, one for each name.
+            stamp_ns: stamp of the message, nanoseconds.
+            clock_ns: present time of the clock of stamps, nanoseconds.
+            now: present steady time, seconds.
         """
         if not set(names) & set(self._names):
             return ""
@@ -201,15 +209,15 @@ class JointReadings:
         return np.array([by_name.get(name, math.nan) for name in self._names], np.float64)
 
     def fresh(self, now: float) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return position (n,) rad, NaN where unknown, and velocity (n,) rad/s; None where no reading is recent."""
+        """Return position (n,) rad, NaN if unknown, and velocity (n,) rad/s; None if no reading is recent."""
         return (self._position, self._velocity) if self._input.is_fresh(now) else None
 
 
 class Commands:
-    """The newest command that counts, clamped to the limits.
+    """The newest accepted command, clamped to the limits.
 
     Attributes:
-        effort: (n,) N·m; zeros where none was taken.
+        effort: (n,) N·m; zeros if there is none.
     """
 
     def __init__(self, joints: int, timeout_s: float, max_age_s: float):
@@ -220,19 +228,25 @@ class Commands:
         self.forget()
 
     def forget(self) -> None:
-        """Wait for a command."""
+        """Discard the command."""
         self._input.forget()
         self.effort = np.zeros(self._joints)
 
     def count(self, now: float) -> None:
-        """Count a message, whatever is in it, for the bound on their rate."""
+        """Count a message, whatever its content, for the bound on the rate."""
         self._rate.count(now)
 
     def take(self, effort: np.ndarray, stamp_ns: int, clock_ns: int, now: float) -> None:
-        """Take a command of the frame stamped `stamp_ns`.
+        """Take a command.
+
+        Args:
+            effort: (n,) N·m, clamped to the limits.
+            stamp_ns: stamp of the frame that the command answers, nanoseconds.
+            clock_ns: present time of the clock of stamps, nanoseconds.
+            now: present steady time, seconds.
 
         Raises:
-            CommandRefusedError: its stamp does not count.
+            CommandRefusedError: the stamp is refused.
         """
         if reason := self._input.refusal(stamp_ns, clock_ns):
             raise CommandRefusedError(f"command refused: {reason}")
@@ -250,5 +264,5 @@ class Commands:
         return ""
 
     def age_s(self, now: float) -> float:
-        """Return the age of the frame whose command drives, seconds; infinite where none does."""
+        """Return the age of the frame whose command drives, seconds; infinite if none drives."""
         return self._input.age_s(now)

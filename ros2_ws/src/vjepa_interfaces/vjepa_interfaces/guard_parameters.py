@@ -1,4 +1,4 @@
-"""Parameters of `effort_guard`, and the bounds that they must keep among each other."""
+"""Parameters of `effort_guard`, and the checks of their relations."""
 
 import math
 from dataclasses import dataclass, replace
@@ -14,12 +14,12 @@ REARMS = ("release", "auto")
 MAX_DAMPING = 1000.0
 """N·m per rad/s: the largest `damping` and `k_velocity`."""
 MIN_VELOCITY = 1e-3
-"""rad/s: the smallest velocity limit; torque per velocity of less than that is no number to compute with."""
+"""rad/s: the smallest velocity limit. Torque divided by a smaller one could overflow."""
 DEFAULT_K_POSITION = 2.0
 """1/s: a joint approaches the end of its travel with a time constant of 0.5 s."""
 
 TIMES = ("command_timeout_s", "command_max_age_s", "enable_timeout_s", "joint_state_max_age_s", "damp_s", "hold_s")
-"""The parameters of which one period is at most half."""
+"""The timeouts; a period must be at most half of each."""
 TIMEOUT, FALLBACK_TIME = Range(above=0.0, high=1.0), Range(above=0.0, high=2.0)
 
 
@@ -79,25 +79,25 @@ class GuardParameters:
     dry_run: Annotated[bool, LIVE] = True
 
     def __post_init__(self) -> None:
-        """Refuse numbers out of their range, with a ParameterError; `checked` does what one value alone cannot show."""
+        """Refuse numbers out of their range, with a ParameterError; `checked` tests the relations between values."""
         check_ranges(self)
 
     @property
     def has_joint_limits(self) -> bool:
-        """Whether a position or a velocity is limited, for which joint states are needed."""
+        """Whether a position or a velocity is limited; such limits need joint states."""
         return bool(self.position_lower or self.position_upper or self.velocity_limits)
 
     @property
     def fallback_s(self) -> float:
-        """How long `on_timeout` may give torque, seconds."""
+        """How long `on_timeout` may send torque, seconds."""
         return {"zero": 0.0, "damp": self.damp_s, "hold": self.hold_s}[self.on_timeout]
 
 
 def checked(parameters: GuardParameters) -> GuardParameters:
-    """Return the parameters, with the limits of the URDF for those that are not given.
+    """Return the parameters, with the limits of the URDF in place of missing ones.
 
     Raises:
-        VjepaError: parameters that make no sense together; the message states which and what is expected.
+        VjepaError: the parameters contradict each other; the message states which and what is expected.
     """
     if parameters.on_timeout not in TIMEOUT_ACTIONS:
         raise unknown_name("on_timeout", parameters.on_timeout, TIMEOUT_ACTIONS)
@@ -170,7 +170,7 @@ def _check_count(parameters: GuardParameters, name: str) -> None:
 
 
 def _within_urdf(parameters: GuardParameters, own: tuple[JointLimits, ...]) -> GuardParameters:
-    """Return the parameters with the limits of the URDF where none is given; larger ones than its are refused."""
+    """Return the parameters with the limits of the URDF in place of missing ones; larger limits are refused."""
     filled: dict[str, tuple[float, ...]] = {
         "position_lower": parameters.position_lower or tuple(limits.lower for limits in own),
         "position_upper": parameters.position_upper or tuple(limits.upper for limits in own),
@@ -196,7 +196,7 @@ def _within_urdf(parameters: GuardParameters, own: tuple[JointLimits, ...]) -> G
 
 
 def _with_gains(parameters: GuardParameters) -> GuardParameters:
-    """Return the parameters with every joint limit stated, and the gains of braking where none are given."""
+    """Return the parameters with every joint limit filled in, and with default gains of braking if none are given."""
     unlimited = (math.inf,) * len(parameters.joint_names)
     velocity = parameters.velocity_limits or unlimited
     k_velocity = parameters.k_velocity

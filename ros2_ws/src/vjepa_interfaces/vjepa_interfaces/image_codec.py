@@ -1,8 +1,8 @@
 """Codec of colour images: `sensor_msgs/Image` and `CompressedImage` to RGB arrays, and RGB arrays to `Image`.
 
-rgb8, which the simulator and the camera node publish, is read as a view and needs neither OpenCV nor ROS. Other
-encodings are converted by cv_bridge where it works (a sourced ROS 2), else by rosbags-image; both need OpenCV,
-which is imported only when such an image arrives. The message classes may be rclpy's or rosbags'.
+The simulator and the camera node publish rgb8, which is read as a view and needs neither OpenCV nor ROS. Other
+encodings are converted by cv_bridge if it works (a sourced ROS 2), else by rosbags-image. Both need OpenCV, which is
+imported only when such an image arrives. The message classes may be rclpy's or rosbags'.
 """
 
 import functools
@@ -38,20 +38,20 @@ LAYOUTS: dict[str, tuple[type[np.unsignedinteger], int]] = {
     "yuv422": (np.uint8, 2),
     "yuv422_yuy2": (np.uint8, 2),
 }
-"""Sample type and samples a pixel of every encoding that says what its colours are."""
+"""Sample type, and samples for each pixel, of every encoding that defines its colours."""
 for _pattern in ("rggb", "bggr", "gbrg", "grbg"):
     LAYOUTS[f"bayer_{_pattern}8"] = (np.uint8, 1)
     LAYOUTS[f"bayer_{_pattern}16"] = (np.uint16, 1)
 
 
 class DamagedJpegError(ImageCodecError):
-    """A JPEG of which a part alone can be decoded; the rest of the picture would be grey."""
+    """A JPEG of which only a part can be decoded; the rest of the picture would be grey."""
 
 
 MAX_PIXELS = 2**26
-"""Of a compressed image, whose bytes do not tell how much memory it will take: twice those of 8K."""
+"""The most pixels of a compressed image, twice those of 8K: its number of bytes does not bound its memory."""
 _JPEG_FRAMES = {0xC0 + kind for kind in range(16)} - {0xC4, 0xC8, 0xCC}
-"""Markers of the segment that states a JPEG's size."""
+"""Markers of the segment that contains a JPEG's size."""
 
 
 def image_to_rgb(message: Any, backend: str | None = None) -> np.ndarray:
@@ -65,13 +65,13 @@ def image_to_rgb(message: Any, backend: str | None = None) -> np.ndarray:
         backend: the converter for encodings other than rgb8, one of `BACKENDS`; None takes the first that works.
 
     Raises:
-        ImageCodecError: an encoding that is not in `LAYOUTS`, a size of zero, bytes that do not match
-            height x step, or no converter is installed.
+        ImageCodecError: the encoding is not in `LAYOUTS`, the size is zero, the bytes do not match height x step, or no
+            converter is installed.
     """
     samples = _samples(message)
     if message.encoding == "rgb8":
         return samples
-    # Backends differ in what they make of row padding and of foreign byte order, so they get neither.
+    # Backends treat row padding and foreign byte order differently, so they get neither.
     encoding = message.encoding
     if encoding in ("uyvy", "yuyv", "yuv422_yuy2"):
         # The only name for 4:2:2 that every release of cv_bridge knows is yuv422, which has the chroma first.
@@ -101,10 +101,13 @@ def image_to_rgb(message: Any, backend: str | None = None) -> np.ndarray:
 def compressed_to_rgb(message: Any) -> np.ndarray:
     """Return the picture in a `sensor_msgs/CompressedImage` (JPEG, PNG): uint8, shape (height, width, 3), red first.
 
-    The label, `format`, decides what the file holds, as `transport_label` explains: of a Bayer pattern's label the
-    mosaic is interpolated as that of the raw topic. An orientation in the file (EXIF) is not applied, whatever the
-    label: the raw topic has the sensor's pixels, and its camera_info is theirs. Needs OpenCV, whose decoder cv_bridge
-    and rosbags-image use too.
+    The label, `format`, defines the content of the file, as `transport_label` explains. A Bayer pattern is interpolated
+    like that of the raw topic. An orientation in the file (EXIF) is not applied, whatever the label: the raw topic has
+    the sensor's pixels, and camera_info describes these. The function needs OpenCV, whose decoder cv_bridge and
+    rosbags-image use too.
+
+    Args:
+        message: the image, of rclpy's class, rosbags' class or one with the same fields.
 
     Raises:
         DamagedJpegError: a part of the picture is missing.
@@ -178,7 +181,7 @@ def fill_image(message: Any, rgb: np.ndarray) -> None:
 
 
 def stated_size(data: bytes) -> tuple[int, int] | None:
-    """Return width and height that the header of a JPEG or PNG file states; None where there is no such header."""
+    """Return width and height from the header of a JPEG or PNG file; None if there is no such header."""
     if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) >= 24:
         return struct.unpack(">II", data[16:24])
     if data[:2] != b"\xff\xd8":
@@ -225,7 +228,7 @@ CvBridge().imgmsg_to_cv2(image, "rgb8")
 
 @functools.cache
 def _cv_bridge_exit_code() -> int:
-    # A cv_bridge compiled for numpy 1 (Jazzy's is) imports under numpy 2 and then kills the process, so another tries.
+    # A cv_bridge compiled for numpy 1 (Jazzy's is) imports under numpy 2 and then kills the process: try it in another.
     return subprocess.run([sys.executable, "-c", _CV_BRIDGE_PROBE], capture_output=True, check=False).returncode
 
 
@@ -246,7 +249,7 @@ def _load_rosbags() -> Callable[..., Any]:
 
 
 BACKENDS: dict[str, Callable[[], Callable[..., Any]]] = {"cv_bridge": _load_cv_bridge, "rosbags": _load_rosbags}
-"""Converters by name, in order of preference; each value imports one and returns its function of a message."""
+"""Converters by name, in order of preference; each value imports a converter and returns its function of a message."""
 
 _INSTALL = "install ROS 2's cv_bridge, or: pip install 'rosbags-image[opencv-headless]'"
 

@@ -1,9 +1,9 @@
 """Limits of position and velocity for an arm that is driven by effort: braking before the end of travel.
 
 Source: the soft joint limits of ros_control's `joint_limits_interface` (EffortJointSoftLimitsHandle) and of a URDF's
-`safety_controller`. A joint may move towards an end of its travel at `k_position` times the way that is left, at most
-at its velocity limit; the effort that it may be given falls by `k_velocity` for each rad/s that it is too fast, through
-zero to full effort against the motion.
+`safety_controller`. A joint may move towards an end of its travel at `k_position` times the remaining way, at most at
+its velocity limit. Above that speed the allowed effort falls by `k_velocity` for each rad/s, through zero to full
+effort against the motion.
 """
 
 import numpy as np
@@ -27,9 +27,13 @@ class SoftJointLimits:
         return bool(np.all(np.isfinite(position) | ~self._has_ends))
 
     def band(self, position: np.ndarray, velocity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the least and the most effort (n,) N·m for positions (n,) rad and velocities (n,) rad/s.
+        """Return the least and the most allowed effort, each (n,) N·m.
 
-        A joint without ends of travel needs no position. Beyond an end the band leads back.
+        Beyond an end of travel the band allows only efforts that lead back.
+
+        Args:
+            position: (n,) rad; a joint without ends of travel needs none.
+            velocity: (n,) rad/s.
         """
         position = np.where(self._has_ends, position, 0.0)
         with np.errstate(over="ignore"):
@@ -40,5 +44,5 @@ class SoftJointLimits:
         return np.clip(least, -self._effort, self._effort), np.clip(most, -self._effort, self._effort)
 
     def _speed(self, way: np.ndarray) -> np.ndarray:
-        """Return the velocity towards an end that is `way` rad off, of either sign."""
+        """Return the allowed velocity towards an end at the distance `way` rad, of either sign."""
         return np.clip(self._k_position * way, -self._velocity, self._velocity)

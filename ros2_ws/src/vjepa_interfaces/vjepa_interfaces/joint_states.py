@@ -1,8 +1,8 @@
-"""The joint states of one arm out of whatever is on their topic: shared by the live planner and by datasets of bags.
+"""The joint states of one arm, selected from all messages on their topic: for live planners and for datasets.
 
-A gripper often publishes on the arm's topic, and some drivers send each joint by itself. So a message is first asked
-which joints of the arm it has. Messages that have the same joints are a group with a time line of its own; a reading
-takes each joint from the newest message at or before the frame, never from a later one.
+A gripper often publishes on the arm's topic, and some drivers send each joint by itself. Messages that have the same
+joints of the arm form a group with its own time line. A reading takes each joint from the newest message at or before
+the frame, never from a later one.
 """
 
 import bisect
@@ -19,11 +19,11 @@ from vjepa_interfaces.stamps import EPISODE_GAP_NS
 
 
 class JointStateRefusedError(VjepaError):
-    """A message that is no joint state of any arm; the message states why."""
+    """A message that is no valid joint state; the error states the reason."""
 
 
 class Added(Enum):
-    """What became of a message: held, held but for joints whose position is not finite, or of other joints."""
+    """The use of a message: stored whole, stored without joints whose position is not finite, or of other joints."""
 
     WHOLE = "whole"
     PARTLY = "partly"
@@ -32,7 +32,7 @@ class Added(Enum):
 
 @dataclass(frozen=True, eq=False)
 class JointReading:
-    """What the joints of an arm did, in its order; NaN where a driver does not send it.
+    """Position, velocity and effort of the joints of an arm, in its order; NaN if the driver does not send them.
 
     Attributes:
         position: (n,) rad, finite.
@@ -47,13 +47,13 @@ class JointReading:
 
 @dataclass
 class _Positions:
-    """A stamp and a position of each joint; NaN positions where there is none."""
+    """A stamp and a position of each joint; the position is NaN if there is none."""
 
     stamps: np.ndarray
     positions: np.ndarray
 
     def take(self, other: "_Positions", joints: np.ndarray) -> None:
-        """Take over those of some joints from `other`."""
+        """Copy the stamps and positions of some joints from `other`."""
         self.stamps[joints], self.positions[joints] = other.stamps[joints], other.positions[joints]
 
 
@@ -65,14 +65,14 @@ class JointStates:
     """
 
     def __init__(self, joint_names: Sequence[str], derive_velocity: bool = False, exact: bool = False):
-        """Hold the messages of each group of joints, as far back as a `StampRing` does.
+        """Begin without messages; those of each group of joints are kept as long as in a `StampRing`.
 
         Args:
             joint_names: joints of the arm, n of them, in its order.
-            exact: any stamp that goes backwards begins a new time line, as in a simulation. Otherwise a message up to
-                half a second out of order is put where it belongs.
-            derive_velocity: take the velocity of a joint from its last two positions and their stamps, whatever its
-                driver sends. The first message after a gap of half a second gives none, and is not held.
+            exact: whether any stamp that goes backwards begins a new time line, as in a simulation. Otherwise a message
+                up to half a second out of order is inserted in its place.
+            derive_velocity: whether the velocity of a joint is computed from its last two positions and their stamps,
+                whatever its driver sends. The first message after a gap of half a second gives none, and is not stored.
         """
         self._names = tuple(joint_names)
         self._derives = derive_velocity
@@ -84,11 +84,16 @@ class JointStates:
         self.seen = np.zeros(count, bool)
 
     def add(self, stamp_ns: int, message: Any, needs_velocity: bool = False) -> Added:
-        """Hold a `sensor_msgs/JointState` under its stamp (nanoseconds), and return what became of it.
+        """Store a `sensor_msgs/JointState` under its stamp, and return how it was used.
+
+        Args:
+            stamp_ns: stamp of the message, nanoseconds.
+            message: the joint state, of rclpy's class or rosbags'.
+            needs_velocity: whether a message without the velocity of a joint of the arm is refused.
 
         Raises:
-            JointStateRefusedError: it has no stamp, names a joint twice, or has not one position for each name, or no
-                velocity of a joint of the arm where it needs one.
+            JointStateRefusedError: the message has no stamp, names a joint twice, or does not have one position for
+                each name. Or it lacks a velocity that is needed.
         """
         names = list(message.name)
         own = [joint for joint, name in enumerate(self._names) if name in names]
@@ -132,7 +137,7 @@ class JointStates:
 
     @property
     def outliers(self) -> Outliers:
-        """Messages that were left out for their stamps, of all groups."""
+        """Messages of all groups that were left out because of their stamps."""
         found = Outliers()
         for group in self._groups.values():
             found.count += group.outliers.count
@@ -141,7 +146,7 @@ class JointStates:
         return found
 
     def why_none(self, stamp_ns: int, max_age_ns: int) -> str:
-        """Return why `at_or_before` has no reading of each joint for a frame stamped `stamp_ns`, in figures."""
+        """Return why `at_or_before` has no reading for a frame stamped `stamp_ns`, with figures."""
         if not self.seen.all():
             unseen = ", ".join(name for name, seen in zip(self._names, self.seen, strict=True) if not seen)
             return f"no joint state of {unseen} has arrived"
@@ -153,14 +158,14 @@ class JointStates:
         )
 
     def _by_joint(self, values: Sequence[float], own: list[int], order: list[int]) -> np.ndarray:
-        """Return one of a message's arrays in the order of the arm, (n,); NaN where it has no such value."""
+        """Return one of a message's arrays in the order of the arm, (n,); NaN if it has no such value."""
         found = np.full(len(self._names), np.nan)
         if len(values) > max(order):
             found[own] = np.asarray(values, np.float64)[order]
         return found
 
     def _velocity(self, stamp_ns: int, position: np.ndarray) -> np.ndarray:
-        """Return the velocities since the joints' last messages; NaN where there is none within half a second."""
+        """Return the velocities since the joints' last messages; NaN if there is none within half a second."""
         since_before = stamp_ns - self._before.stamps
         is_alone = np.isfinite(self._before.positions) & (np.abs(stamp_ns - self._last.stamps) > EPISODE_GAP_NS)
         is_alone &= (since_before > 0) & (since_before <= EPISODE_GAP_NS)  # The last stamp was a single wrong one.
@@ -181,13 +186,13 @@ class JointStates:
             return
         group = self._groups.setdefault(joints.tobytes(), StampRing(tolerance_ns=self._tolerance_ns))
         if group.begins_anew(stamp_ns) and group.at(stamp_ns) is None:
-            for other in self._groups.values():  # A new time line: the other groups' is over too.
+            for other in self._groups.values():  # The new time line ends those of the other groups too.
                 if other is not group and other.begins_anew(stamp_ns):
                     other.begin_anew()
         group.add(stamp_ns, (stamp_ns, reading))
 
     def _merged(self, stamp_ns: int, max_age_ns: int) -> JointReading | None:
-        """Return one reading of several groups', a joint's newest one counting."""
+        """Return one reading from several groups, with each joint's newest values."""
         found = [pair for group in self._groups.values() if (pair := group.at_or_before(stamp_ns, max_age_ns))]
         if not found:
             return None
@@ -201,20 +206,20 @@ class JointStates:
 
 
 def _fields(message: Any) -> tuple[Sequence[float], Sequence[float], Sequence[float]]:
-    """Return positions, velocities and efforts; what is not there for each name is left out."""
+    """Return positions, velocities and efforts; an array without a value for each name is left out."""
     count = len(message.name)
     velocity, effort = (values if len(values) == count else () for values in (message.velocity, message.effort))
     return message.position, velocity, effort
 
 
 def _rate(stamps: list[int]) -> str:
-    """Return how many stamps there are, and their rate."""
+    """Return the rate of the stamps, or their number if they give no rate."""
     passed_s = (stamps[-1] - stamps[0]) * 1e-9
     return f"at {(len(stamps) - 1) / passed_s:.0f} Hz" if passed_s > 0 else f"({len(stamps)} held)"
 
 
 def _nearest(stamps: list[int], stamp_ns: int) -> str:
-    """Return how old the newest stamp at or before a frame is, or how much later than the frame the oldest."""
+    """Return the age of the newest stamp at or before a frame, or the delay of the oldest stamp after it."""
     before = bisect.bisect_right(stamps, stamp_ns) - 1
     if before >= 0:
         return f"the newest before the frame is {(stamp_ns - stamps[before]) * 1e-6:.0f} ms older"

@@ -1,7 +1,7 @@
-"""Whether a JPEG was decoded whole: libjpeg fills what it cannot read with grey, and only warns.
+"""Detection of damaged JPEG files: libjpeg fills an unreadable part with grey, and only warns.
 
-OpenCV has no function that returns these warnings. libjpeg writes them to the process's standard error, so they are
-read there, while one picture is decoded.
+OpenCV has no function that returns these warnings. libjpeg writes them to the process's standard error. They are read
+there while a picture is decoded.
 """
 
 import os
@@ -18,21 +18,21 @@ _DAMAGE = (
 )
 _EXTRANEOUS = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
 _BEFORE_PICTURE_DATA = range(0xDB, 0xF0)
-"""Markers of tables and comments: bytes skipped before these are none of the picture's. Some cameras write such."""
+"""Markers of tables and comments: bytes skipped before them are not part of the picture. Some cameras write such."""
 _LOCK = threading.Lock()
 
 
 @contextmanager
 def jpeg_warnings() -> Iterator[list[str]]:
-    """Give a list that holds, behind the block, what libjpeg warned of in it; everything else is passed on.
+    """Yield a list that contains libjpeg's warnings after the block; all other output is passed on.
 
-    One thread at a time is in such a block, and nothing in it may start a process.
+    Only one thread at a time runs such a block, and the block must not start a process.
     """
     found: list[str] = []
     with _LOCK:
         try:
             own = os.dup(2)
-        except OSError:  # A process without a standard error, which warns of nothing.
+        except OSError:  # A process without a standard error gives no warnings.
             yield found
             return
         with open(os.memfd_create("jpeg_warnings"), "w+b") as collected:
@@ -52,9 +52,9 @@ def jpeg_warnings() -> Iterator[list[str]]:
 
 
 def damage(warnings: list[str], data: bytes) -> str:
-    """Return the first warning that a part of the picture in the JPEG `data` is missing; empty where none is.
+    """Return the first warning that a part of the picture in the JPEG `data` is missing; empty if there is none.
 
-    Zeros before a marker, with which some cameras fill a file up, are no damage.
+    Zeros before a marker, with which some cameras pad a file, are no damage.
     """
     for warning in warnings:
         skipped = _EXTRANEOUS.match(warning)

@@ -1,6 +1,6 @@
-"""The one reader and writer of JSON objects, in files and in messages, from people unknown.
+"""The one reader and writer of JSON objects, in files and in messages of unknown origin.
 
-A name that stands twice in an object is refused: Python keeps the last one.
+A name that occurs twice in an object is refused, because Python would keep only the last one.
 """
 
 import json
@@ -12,15 +12,15 @@ from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.files import write_atomically
 
 MAX_BYTES = 16 * 1024 * 1024
-"""Of a file: the description of a dataset made of ten thousand bags has fewer."""
+"""The most bytes of a file; the description of a dataset made from ten thousand bags has fewer."""
 
 
 def parse_json(text: str) -> dict[str, Any]:
     """Return the object in a JSON `text`.
 
     Raises:
-        ValueError: it is no JSON, no object, nested too deeply, or a name stands twice in the same object; the message
-            has the name.
+        ValueError: the text is no JSON, no object, nested too deeply, or a name occurs twice in the same object. The
+            message has the name.
     """
     try:
         found = json.loads(text, object_pairs_hook=_each_once)
@@ -35,12 +35,12 @@ def read_json(path: Path | str, error: type[VjepaError] = VjepaError, remedy: st
     """Return the object in the JSON file `path`, which is in UTF-8.
 
     Args:
-        path: of the file.
-        error: the kind of error that is raised.
-        remedy: what to do about a file that is refused, for the end of the message.
+        path: the file.
+        error: the class of the error that is raised.
+        remedy: what to do about a refused file, for the end of the message.
 
     Raises:
-        VjepaError: of the kind `error`: no such file, one of more than `MAX_BYTES`, or one that `parse_json` refuses.
+        VjepaError: of the class `error`: the file is missing, is larger than `MAX_BYTES`, or `parse_json` refuses it.
     """
     try:
         with open(path, "rb") as file:
@@ -53,7 +53,7 @@ def read_json(path: Path | str, error: type[VjepaError] = VjepaError, remedy: st
 
 
 def write_json(path: Path | str, content: Mapping[str, Any]) -> None:
-    """Write `content` as a JSON file, indented and with its names in order, whole or not at all."""
+    """Write `content` as a JSON file, indented and with sorted names, whole or not at all."""
     write_atomically(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 

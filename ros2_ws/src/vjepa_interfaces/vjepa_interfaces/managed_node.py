@@ -1,7 +1,7 @@
 """The base class of every node here: a lifecycle node whose subclasses write `setup` and never a lifecycle callback.
 
-A subclass states its parameters as a frozen dataclass and implements `setup`, `start`, `stop` and `teardown`; this
-class turns them into lifecycle transitions, logs what goes wrong in them (rclpy swallows it), refuses unknown and
+A subclass declares its parameters as a frozen dataclass and implements `setup`, `start`, `stop` and `teardown`. This
+class maps these to lifecycle transitions and logs their errors, which rclpy would swallow. It refuses unknown and
 ill-typed parameters, and publishes `/diagnostics` once a second. `run` spins one such node to a clean end.
 """
 
@@ -47,20 +47,20 @@ from vjepa_interfaces.ros_parameters import (
 from vjepa_interfaces.ros_subscriptions import OVERRIDES, OVERRIDING, MatchedSubscription, overrides_read, qos_profile
 
 END_S = 2.0
-"""How long a process goes on after a signal at most: whoever presses Ctrl-C waits three seconds for all of a stack."""
+"""The longest life of a process after a signal: Ctrl-C must end a whole stack within three seconds."""
 FREE_S = 3.0
-"""How much longer on a busy machine once it is on its way down: shared memory left half made would stop others."""
+"""How much longer it may take on a busy machine while it frees memory: incomplete shared memory would stop others."""
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
-"""The clock of every timer, watchdog and deadline: ROS time stands still exactly when something is wrong."""
+"""The clock of every timer, watchdog and deadline: ROS time stops exactly when something is wrong."""
 
 SPIN_TIMEOUT_S = 1.0
-"""One wait for an event, at most: the events executor of rclpy 7.1 spins on a whole core when it waits for ever."""
+"""The longest wait for an event: without a timeout, the events executor of rclpy 7.1 occupies a whole core."""
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 
 def diagnostics_of(node: Node, level: bytes, message: str, values: dict[str, Any]) -> DiagnosticArray:
-    """Return what a `node` says of itself on `/diagnostics`: level, message and named values, stamped now."""
+    """Return a message for `/diagnostics` with a node's level, message and named values, stamped now."""
     status = DiagnosticStatus(
         level=level, name=node.get_fully_qualified_name(), message=message, hardware_id=platform.node()
     )
@@ -71,10 +71,11 @@ def diagnostics_of(node: Node, level: bytes, message: str, values: dict[str, Any
 
 
 class Polled(ReentrantCallbackGroup):
-    """Subscriptions that an executor leaves alone, for a node that takes their messages when it wants them.
+    """Subscriptions that an executor ignores, for a node that takes their messages by itself.
 
-    Their events too: as long as there are messages, it would wake for these without end. Of QoS that do not match the
-    publisher tells as well. The executor for events heeds no group: such a node runs in a `SingleThreadedExecutor`.
+    The executor also ignores their events, because waiting messages would wake it without end. The publisher reports
+    incompatible QoS too. The events executor does not respect groups, so such a node runs in a
+    `SingleThreadedExecutor`.
     """
 
     def can_execute(self, _: Any) -> bool:
@@ -88,13 +89,13 @@ class ManagedNode(LifecycleNode):
     Class attributes a subclass sets:
         Parameters: a frozen dataclass; its fields, types and defaults are the node's ROS parameters. Those that are
             marked `LIVE` may be set while the node is configured; the others are refused then.
-        option_prefixes: names `NAME` whose parameters `NAME.OPTION` are taken as given, for plug-ins to check.
+        option_prefixes: names `NAME` whose parameters `NAME.OPTION` are accepted unchecked; plug-ins check them.
             They may be set at any time; see `apply_live_options`.
 
     Attributes:
         parameters: the instance of `Parameters` read at *configure*.
-        live_parameters: names of those that are marked `LIVE`.
-        misfits: which publishers nothing arrives of, in words, as of the last diagnostics.
+        live_parameters: names of the parameters that are marked `LIVE`.
+        misfits: a text for each publisher whose messages cannot arrive, at the last diagnostics.
     """
 
     Parameters: ClassVar[type]
@@ -127,7 +128,7 @@ class ManagedNode(LifecycleNode):
         self.create_timer(1.0, self.publish_diagnostics, clock=STEADY)
 
     def declare_options(self, prefix: str, config_class: type) -> None:
-        """Declare, as `prefix.OPTION`, the options of a plug-in that are not declared yet."""
+        """Declare the options of a plug-in as `prefix.OPTION`, except those that are declared already."""
         for field in dataclasses.fields(config_class):
             name = f"{prefix}.{field.name}"
             descriptor = descriptor_of(config_class, field.name)
@@ -137,27 +138,27 @@ class ManagedNode(LifecycleNode):
                 default = None if field.default is dataclasses.MISSING else field.default
                 declare(self, name, default, descriptor)
 
-    # What a subclass writes.
+    # Methods for a subclass to implement.
 
     def preload(self) -> None:
-        """Import what `setup` will need and what takes long: in a thread, while the node waits to be configured.
+        """Import slow modules that `setup` needs, in a thread, while the node waits to be configured.
 
-        Parameters can be read here. What is wrong is left to `setup` to find again, and to say.
+        Parameters can be read here. An error is ignored: `setup` meets it again and reports it.
         """
 
     def setup(self) -> None:
-        """Load, allocate and warm up from `self.parameters`. Raise VjepaError for what a user can put right."""
+        """Load, allocate and warm up from `self.parameters`. Raise VjepaError for an error that a user can fix."""
 
     def start(self) -> None:
-        """Begin the work: publishers are enabled when this returns."""
+        """Start the work; publishers are enabled when this returns."""
 
     def stop(self) -> None:
         """End the work; publishers are still enabled, so that a last zero torque can be sent."""
 
     def teardown(self) -> None:
-        """Free what `setup` made, as far as it got: it is also called when `setup` failed half way.
+        """Free everything else that `setup` created; this is also called after a `setup` that failed half way.
 
-        What `publisher` and `subscribe` made is destroyed behind it.
+        The base class destroys the endpoints of `publisher` and `subscribe` afterwards.
         """
 
     def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
@@ -171,16 +172,16 @@ class ManagedNode(LifecycleNode):
         """
 
     def apply_live_parameter(self, name: str, value: Any) -> None:
-        """Act on a live parameter that was set; `check_live_parameter` has let its `value` pass."""
+        """Act on a live parameter that was set; `check_live_parameter` has accepted its `value`."""
         raise NotImplementedError(name)
 
     def check_live_options(self, prefix: str, options: dict[str, Any]) -> None:
-        """Refuse `options` of the plug-in `prefix`, all of them as they would be, by raising VjepaError."""
+        """Refuse the complete new `options` of the plug-in `prefix` by raising VjepaError."""
 
     def apply_live_options(self, prefix: str, options: dict[str, Any]) -> None:
-        """Act on `options` of the plug-in `prefix`, all of them, some of which were set.
+        """Act on the complete `options` of the plug-in `prefix`, after some of them were set.
 
-        Unless a subclass does more with them, they count from the next *configure* on.
+        Without an implementation in the subclass, they take effect at the next *configure*.
         """
 
     def options(self, prefix: str) -> dict[str, Any]:
@@ -188,7 +189,7 @@ class ManagedNode(LifecycleNode):
         found: Any = self.get_parameters_by_prefix(prefix)
         return {name: parameter.value for name, parameter in found.items() if parameter.value is not None}
 
-    # What this class does with it.
+    # The implementation of this class.
 
     def begin_preloading(self) -> None:
         """Call `preload` in a thread."""
@@ -201,7 +202,7 @@ class ManagedNode(LifecycleNode):
         self._preloading.start()
 
     def end_preloading(self) -> None:
-        """Wait for `preload`: no module is to be imported by two threads."""
+        """Wait for `preload`: two threads must not import the same module."""
         if self._preloading is not None:
             self._preloading.join()
             self._preloading = None
@@ -225,7 +226,7 @@ class ManagedNode(LifecycleNode):
     ) -> MatchedSubscription:
         """Subscribe to a `topic`; `callback(message)` or `callback(message, info)` as in rclpy.
 
-        Publishers that it gets nothing from are named in diagnostics.
+        Diagnostics name publishers whose messages cannot arrive.
         """
         matched = MatchedSubscription(self, topic, callback, depth, **options)
         self._matched.append(matched)
@@ -309,7 +310,7 @@ class ManagedNode(LifecycleNode):
         self._diagnostics.publish(diagnostics_of(self, level, message, values))
 
     def rivals_on(self, topic_name: str) -> str:
-        """Return that a topic has several publishers where one is expected, in words, or nothing."""
+        """Return a text that a topic has more publishers than the expected one, or nothing."""
         publishers = self.count_publishers(topic_name)
         return f"{publishers} publishers on {topic_name}; expected one" if publishers > 1 else ""
 
@@ -350,7 +351,7 @@ class ManagedNode(LifecycleNode):
             raise VjepaError(f"{self.get_name()} has no parameter {unknown}; valid are: {valid}")
 
     def _check_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
-        """Refuse a request as a whole, or let it pass; nothing is changed here, as other checks may yet refuse it."""
+        """Accept or refuse a request as a whole. Nothing is changed here, because other checks may still refuse it."""
         try:
             for parameter in parameters:
                 self._check_parameter(parameter)
@@ -379,11 +380,11 @@ class ManagedNode(LifecycleNode):
         self.check_live_parameter(name, self._typed(parameter))
 
     def _typed(self, parameter: Parameter) -> Any:
-        """Return a parameter's value as the dataclass has it, or raise VjepaError where it is of another type."""
+        """Return a parameter's value in the type of the dataclass, or raise VjepaError if it is of another type."""
         return getattr(read_parameters(self.Parameters, {parameter.name: parameter.value}), parameter.name)
 
     def _apply_parameters(self, parameters: list[Parameter]) -> None:
-        """Act on a request that every check has let pass."""
+        """Act on a request that every check has accepted."""
         if self.parameters is None:
             return
         live = {p.name: self._typed(p) for p in parameters if p.name in self.live_parameters}
@@ -400,11 +401,11 @@ def _text(value: Any) -> str:
 
 
 def hold_signals() -> socket.socket:
-    """Keep SIGINT and SIGTERM for `on_signal`: they are written into the socket returned, and nothing else happens.
+    """Write SIGINT and SIGTERM into the returned socket, for `on_signal`; they have no other effect.
 
-    Threads that libraries start while they are imported (OpenBLAS does) take signals too, so blocking them in the main
-    thread is not enough: the interpreter's own handler, which runs in whatever thread is hit, writes the number into a
-    socket. A SIGINT that whoever started this process had blocked until now, so that imports do not end in a traceback,
+    Threads that libraries start during their import (OpenBLAS does) receive signals too. So it is not enough to block
+    signals in the main thread. The interpreter's own handler runs in the thread that is hit, and writes the number into
+    the socket. The parent process may have blocked SIGINT, so that imports do not end in a traceback. Such a SIGINT
     arrives here.
     """
     signals, write_end = socket.socketpair()
@@ -417,27 +418,27 @@ def hold_signals() -> socket.socket:
 
 
 def leave(status: int) -> NoReturn:
-    """End this process, with no further signal to spoil its exit status, once nobody holds a node any more.
+    """End this process with an exit status that no further signal can change. Call it after the node is deleted.
 
-    An interpreter that ends by itself takes seconds on a busy machine, as it frees all that torch has made, and may
-    crash in the middle of an import; and with its daemon threads it ends the one of `on_signal` that would end it.
-    What is left of nodes and executors, which hold each other, is collected: without a participant that says goodbye
-    and frees its shared memory, other processes may wait for this one for ever.
+    An interpreter that ends by itself takes seconds on a busy machine, because it frees all memory of torch. It may
+    also crash in the middle of an import, and it ends the daemon thread of `on_signal`. Nodes and executors refer to
+    each other, so they are garbage-collected first. Their participant then leaves the domain and frees its shared
+    memory. Otherwise other processes may wait for this one without end.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     gc.collect()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # Whoever read it may be gone.
+        with contextlib.suppress(OSError, ValueError):  # The reader of the stream may have ended.
             stream.flush()
     os._exit(status)
 
 
 def on_signal(signals: socket.socket, executor: Executor) -> threading.Event:
-    """Return an event that the `executor` sets, between two callbacks, once `hold_signals` has noted a signal.
+    """Return an event that the `executor` sets, between two callbacks, after `hold_signals` received a signal.
 
-    Whatever the process is in the middle of, such as an import or a clip on a slow machine, it ends `END_S` after that,
-    or `FREE_S` later if it is freeing what it holds.
+    The process ends `END_S` after the signal whatever it is doing, such as an import or a clip on a slow machine. While
+    it frees its memory, it may take `FREE_S` longer.
     """
     stopping = threading.Event()
 
@@ -454,9 +455,9 @@ def on_signal(signals: socket.socket, executor: Executor) -> threading.Event:
 
 
 def ignore_lost_responses() -> None:
-    """Have rclpy not warn of a response whose client has ended, such as a stack manager that Ctrl-C took down first.
+    """Suppress rclpy's warning of a response whose client has ended, such as a stack manager after Ctrl-C.
 
-    What the response would have stated, such as a refusal, is in the node's log and diagnostics too.
+    The node's log and diagnostics contain the content of the response too, such as a refusal.
     """
     warnings.filterwarnings("ignore", "failed to send response", RuntimeWarning)
 
@@ -464,10 +465,14 @@ def ignore_lost_responses() -> None:
 def run(node_class: Callable[[], ManagedNode], executor_type: Callable[[], Executor] = EventsExecutor) -> NoReturn:
     """Spin one managed node until SIGINT or SIGTERM, deactivate and clean it up, and end this process.
 
-    Signals are waited for in a thread of their own, so that the node still has a context in which to send its last
-    zero torque. Events take half the time of a wait set from message to callback, and run callbacks in the order of
-    arrival; but rclpy 7.1's executor for them cannot pass a callback its message info. An exception out of a callback
-    is logged and ends the process with status 1, for the stack to restart.
+    A separate thread waits for signals, so that the node still has a context in which to send its last zero torque. The
+    events executor takes half the time of a wait set from message to callback, and runs callbacks in the order of
+    arrival. But that of rclpy 7.1 cannot pass message info to a callback. An exception from a callback is logged and
+    ends the process with status 1, so that the stack restarts it.
+
+    Args:
+        node_class: creates the node.
+        executor_type: creates the executor; a node with `Polled` subscriptions needs a `SingleThreadedExecutor`.
     """
     signals = hold_signals()
     ignore_lost_responses()

@@ -17,7 +17,7 @@ FIRST, MID, LAST = 0, 1, 2
 
 
 class Timestep(NamedTuple):
-    """What the task said at one stamp: `reward`, `discount`, and `step_type` (FIRST, MID or LAST)."""
+    """The output of the task at one stamp: `reward`, `discount`, and `step_type` (FIRST, MID or LAST)."""
 
     reward: float
     discount: float
@@ -48,7 +48,7 @@ def latent_of(message: Any) -> np.ndarray:
     The array is read-only: mostly a view of the message's bytes.
 
     Raises:
-        VjepaError: another encoding, or bytes that do not add up to height x width floats.
+        VjepaError: the encoding differs, or the bytes are not height x width floats.
     """
     if message.encoding != "32FC1":
         raise VjepaError(f"latent has encoding '{message.encoding}'; expected 32FC1")
@@ -80,10 +80,10 @@ def goal_of(message: Any, info: dict[str, Any]) -> np.ndarray:
 
     Args:
         message: a latent as `latent_of` reads it, whose header's `frame_id` is the fingerprint of its encoder.
-        info: what the encoder says of the latents that are to reach it: `fingerprint`, and `shape` (rows, dimension).
+        info: the latent info of the present encoder, with `fingerprint` and `shape` (rows, dimension).
 
     Raises:
-        VjepaError: no such latent, one of another encoder or shape, or one with values that are not finite.
+        VjepaError: the latent is not readable, belongs to another encoder, has another shape, or is not finite.
     """
     if message.header.frame_id != info["fingerprint"]:
         raise VjepaError(
@@ -107,9 +107,9 @@ def fill_goal(message: Any, goal: np.ndarray, fingerprint: str) -> None:
 def as_message_bytes(values: np.ndarray) -> "array.array[int]":
     """Return the bytes of an array as the `array.array` of type 'B' that rclpy's setters take fastest.
 
-    With rclpy's field checks off, its default, `bytes` would cost the same: both are copied once. With them on
-    (`ROS_PYTHON_CHECK_FIELDS=1`) an `array.array` is adopted as it is, and `bytes` are checked one by one in Python,
-    over a thousand times slower.
+    Without rclpy's field checks, its default, `bytes` would cost the same: both are copied once. With the checks
+    (`ROS_PYTHON_CHECK_FIELDS=1`) an `array.array` is used unchanged. Then Python would check `bytes` one by one, over a
+    thousand times slower.
     """
     out = array.array("B")
     out.frombytes(np.ascontiguousarray(values).data.cast("B"))

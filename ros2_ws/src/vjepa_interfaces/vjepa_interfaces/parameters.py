@@ -1,6 +1,6 @@
 """Reading a frozen dataclass from named values: ROS parameters, planner options and YAML alike.
 
-What a field means stands under `Attributes` of the dataclass' docstring, what it may be in its type:
+The section `Attributes` of the dataclass' docstring describes each field, and the type contains its bounds:
 `Annotated[float, Range(above=0)]`. A class that is also constructed directly calls `check_ranges` in `__post_init__`.
 """
 
@@ -22,16 +22,16 @@ T = TypeVar("T")
 
 _SCALARS = (bool, int, float, str)
 _OF_ROS = ("use_sim_time", "qos_overrides")
-"""Parameters that rclpy itself gives every node; of the second one, all that begin with it and a dot."""
+"""Parameters that rclpy gives every node; the second is a prefix, with a dot after it."""
 
 
 class ParameterError(VjepaError):
-    """A parameter of an unknown name or a wrong type, or a missing one; the message gives the valid ones."""
+    """A parameter with an unknown name or a wrong type, or a missing one; the message lists the valid ones."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """What a number may be, or every number of a tuple; it must be finite.
+    """The allowed values of a number, or of every number in a tuple; they must be finite.
 
     Attributes:
         low: the least value allowed.
@@ -66,7 +66,7 @@ def _hints(config_class: type) -> dict[str, Any]:
 
 
 def range_of(config_class: type, name: str) -> Range | None:
-    """Return what the numbers of a dataclass' field may be; None where anything goes."""
+    """Return the range of the numbers of a dataclass' field; None if it has no range."""
     return next((each for each in typing.get_args(_hints(config_class)[name])[1:] if isinstance(each, Range)), None)
 
 
@@ -89,7 +89,7 @@ def check_ranges(config: Any) -> None:
 
 @functools.cache
 def descriptions(config_class: type) -> dict[str, str]:
-    """Return what the docstrings of a dataclass and its bases state of each of its attributes, as one line."""
+    """Return the description of each attribute from the docstrings of a dataclass and its bases, as one line."""
     found: dict[str, str] = {}
     for each in reversed(config_class.__mro__):
         found |= _described_in(each.__doc__ or "")
@@ -97,7 +97,7 @@ def descriptions(config_class: type) -> dict[str, str]:
 
 
 def _described_in(docstring: str) -> dict[str, str]:
-    """Return what the section `Attributes` of one docstring states of each."""
+    """Return the descriptions in the section `Attributes` of one docstring, by name."""
     _, _, section = inspect.cleandoc(docstring).partition("Attributes:\n")
     found: dict[str, str] = {}
     name = ""
@@ -115,19 +115,19 @@ def _described_in(docstring: str) -> dict[str, str]:
 def read_parameters(config_class: type[T], values: Mapping[str, Any], kind: str = "parameter", of: str = "") -> T:
     """Return an instance of the dataclass `config_class` made from `values` (a missing one keeps its default).
 
-    Fields of type bool, int, float, str, Path and `Literal`, tuples and unions of them and None are checked; others are
-    the configuration's own to check. An int is taken for a float, a str for a Path, and a list or array for a tuple;
-    nothing else is converted.
+    Fields of type bool, int, float, str, Path and `Literal`, and tuples and unions of these and None, are checked. The
+    dataclass checks other fields itself. An int is converted to a float, a str to a Path, and a list or array to a tuple;
+    no other value is converted.
 
     Args:
         config_class: a dataclass.
-        values: by field name.
-        kind: what a value is called in messages.
-        of: whose it is, as in `planner 'expert'`, for messages.
+        values: the values by field name.
+        kind: the name of a value in messages.
+        of: the owner in messages, such as `planner 'expert'`.
 
     Raises:
-        ParameterError: a name that is no field, a value of another type than the field's or out of its `Range`, or
-            none for a field that has no default.
+        ParameterError: a name is no field, or a field without a default has no value. Or a value has another type than
+            its field, or is out of its `Range`.
     """
     owner = f" of {of}" if of else ""
     fields = {field.name: field for field in dataclasses.fields(config_class) if field.init}  # type: ignore[arg-type]
@@ -147,13 +147,13 @@ def read_parameters(config_class: type[T], values: Mapping[str, Any], kind: str 
 def read_node_parameters(
     config_class: type[T], values: Mapping[str, Any], node: str, plugins: Collection[str] = ()
 ) -> T:
-    """Return the parameters of a node as the node itself would read them, but from its section of a parameter file.
+    """Return the parameters of a node from its section of a parameter file, as the node itself would read them.
 
     Args:
         config_class: the dataclass of the node's parameters.
-        values: by name, flat. Parameters that rclpy gives every node are left out.
+        values: the values by flat name. Parameters that rclpy gives every node are ignored.
         node: name of the node, for messages.
-        plugins: names of plug-ins; their options, `NAME.OPTION`, are left out too.
+        plugins: names of plug-ins; their options, `NAME.OPTION`, are ignored too.
 
     Raises:
         ParameterError: as `read_parameters`.
@@ -164,22 +164,22 @@ def read_node_parameters(
 
 
 def as_base(base: type[T], config: T, **changes: Any) -> T:
-    """Return what an instance of a dataclass has of its base class `base`, as an instance of `base`.
+    """Return the fields of the base class `base` of a dataclass' instance, as an instance of `base`.
 
     Args:
         base: a dataclass.
         config: an instance of it, or of a dataclass that inherits from it.
-        changes: fields that are to have another value.
+        changes: fields with another value.
     """
     kept = {field.name: getattr(config, field.name) for field in dataclasses.fields(base)}  # type: ignore[arg-type]
     return base(**kept | changes)
 
 
 def check_choices(config: Any) -> None:
-    """Check every value of a dataclass whose field is a `Literal` against the choices that this lists.
+    """Check every value of a dataclass whose field is a `Literal` against its choices.
 
     Raises:
-        ParameterError: a value is none of them; the message gives the field, the value and the choices.
+        ParameterError: a value is not among the choices; the message gives the field, the value and the choices.
     """
     for name, hint in _hints(type(config)).items():  # type: ignore[arg-type]
         value = getattr(config, name)
@@ -192,7 +192,7 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
 
 
 def _convert(what: str, value: Any, hint: Any) -> Any:
-    """Return `value` as the type `hint` has it, or refuse it with a ParameterError that says `what` it is."""
+    """Return `value` in the type `hint`, or refuse it with a ParameterError that names it `what`."""
     if typing.get_origin(hint) is typing.Annotated:
         hint, *extras = typing.get_args(hint)
         return _within(what, _convert(what, value, hint), [each for each in extras if isinstance(each, Range)])

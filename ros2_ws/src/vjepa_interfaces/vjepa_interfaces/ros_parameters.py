@@ -1,4 +1,4 @@
-"""Parameters from dataclasses, what `ros2 param describe` tells of them, and the services that set them."""
+"""Parameters from dataclasses, their descriptions for `ros2 param describe`, and the services that set them."""
 
 import dataclasses
 import sys
@@ -19,10 +19,10 @@ T = TypeVar("T")
 
 
 def declare_read_only(node: Node, config_class: type[T]) -> T:
-    """Declare the fields of a dataclass as parameters that are those of the start for good, and return their values.
+    """Declare the fields of a dataclass as read-only parameters, and return their values.
 
     Raises:
-        VjepaError: a value of another type than its field's, or out of its range.
+        VjepaError: a value is of another type than its field, or out of its range.
     """
     describe_simulated_time(node)
     values = {}
@@ -36,7 +36,7 @@ def declare(node: Node, name: str, default: Any, descriptor: ParameterDescriptor
     """Declare a parameter.
 
     Raises:
-        ParameterError: the value that it was given at the start is out of its range.
+        ParameterError: the value from the start of the node is out of its range.
     """
     try:
         node.declare_parameter(name, list(default) if isinstance(default, tuple) else default, descriptor)
@@ -47,9 +47,9 @@ def declare(node: Node, name: str, default: Any, descriptor: ParameterDescriptor
 
 
 def unknown_parameters(node: Node, config_class: type) -> tuple[str, str]:
-    """Return the parameters that a node was given at its start and does not have, and those of its dataclass, as texts.
+    """Return the unknown parameters that a node was given at its start, and the names of its dataclass, as texts.
 
-    The first is empty where it has them all. The options of plug-ins are known once they are declared.
+    The first text is empty if all are known. The options of plug-ins are known after they are declared.
     """
     given = {name for name in node._parameter_overrides if not name.startswith("qos_overrides.")}
     unknown = given - node._parameters.keys() - {"use_sim_time"}
@@ -58,14 +58,14 @@ def unknown_parameters(node: Node, config_class: type) -> tuple[str, str]:
 
 
 class AllOrNone(ParameterService):
-    """The services of parameters, whose `set_parameters` takes all the values of a request, or none.
+    """The parameter services, with a `set_parameters` that takes all values of a request, or none.
 
-    rclpy takes them one by one: of a file of limits and switches it would refuse the limits and take the switches. A
-    value that a parameter has already is taken, of a read-only one too, so that a node takes what it has dumped.
+    rclpy takes the values one by one: from a file of limits and switches it could refuse the limits and take the
+    switches. An unchanged value is accepted, also for a read-only parameter. So a node accepts its own dump.
     """
 
     def __init__(self, node: Node, live: Collection[str] = ()):
-        """Serve the parameters of `node`, of which those named in `live` act whenever they are set."""
+        """Serve the parameters of `node`; those named in `live` act whenever they are set, also when unchanged."""
         super().__init__(node)
         self._live = live
 
@@ -86,14 +86,14 @@ class AllOrNone(ParameterService):
 
 
 def is_unchanged(node: Node, parameter: Parameter, live: Collection[str]) -> bool:
-    """Return whether setting a parameter changes nothing: a value that it has already, and that is not live."""
+    """Return whether setting a parameter changes nothing: it has this value already, and is not live."""
     if parameter.name in live or not node.has_parameter(parameter.name):
         return False
     return _plain(node.get_parameter(parameter.name).value) == _plain(parameter.value)
 
 
 def _plain(value: Any) -> Any:
-    """Return a value of a parameter, an array as a list, with its type: 1, 1.0 and True are three values."""
+    """Return a value of a parameter with its type, an array as a list: 1, 1.0 and True are three values."""
     if isinstance(value, list | tuple) or type(value).__name__ in ("array", "ndarray"):
         return [_plain(item) for item in value]
     return type(value), value
@@ -110,9 +110,9 @@ def descriptor_of(config_class: type, name: str, note: str = "", read_only: bool
 
     Args:
         config_class: a dataclass whose docstring describes its attributes.
-        name: of the field.
-        note: what is to be said after the field's own text.
-        read_only: whether ROS is to refuse any other value than that of the start.
+        name: name of the field.
+        note: a text after the field's own description.
+        read_only: whether ROS refuses any other value than that of the start.
     """
     text = descriptions(config_class).get(name, "")
     descriptor = ParameterDescriptor(description=f"{text} {note}".strip(), read_only=read_only, dynamic_typing=True)
@@ -124,7 +124,7 @@ def descriptor_of(config_class: type, name: str, note: str = "", read_only: bool
 
 
 def _set_range(descriptor: ParameterDescriptor, allowed: Range, kind: Any) -> None:
-    """Write a range into the descriptor of a number; ROS knows none of arrays, and none that leaves out its ends."""
+    """Write a range into the descriptor of a number; ROS has no ranges for arrays, and no open ends."""
     low = max(allowed.low, allowed.above)
     if kind is int:
         least = int(low) + (allowed.above == low) if low > -LARGEST else -LARGEST

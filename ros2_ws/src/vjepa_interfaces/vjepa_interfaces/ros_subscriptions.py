@@ -1,4 +1,4 @@
-"""A subscription that takes what publishers offer, and tells which of them it cannot get anything from."""
+"""A subscription that adapts to the publishers' reliability, and names publishers whose messages cannot arrive."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -23,22 +23,22 @@ from vjepa_interfaces.errors import VjepaError
 
 OVERRIDES = "qos_overrides"
 POLICIES = ("reliability", "durability")
-"""Those by which a publisher and a subscription may not match."""
+"""The policies in which a publisher and a subscription may be incompatible."""
 OVERRIDING = QoSOverridingOptions(
     [QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY]
 )
-"""What `qos_overrides.TOPIC.subscription.POLICY` and `.publisher.POLICY` may set, as rclpy reads them."""
+"""The policies that `qos_overrides.TOPIC.subscription.POLICY` and `.publisher.POLICY` may set, as rclpy reads them."""
 
 
 def qos_profile(topic: topics.Topic, depth: int | None = None) -> QoSProfile:
-    """Return the rclpy QoS profile of a `topic`, with another history `depth` where one is given."""
+    """Return the rclpy QoS profile of a `topic`, with another history `depth` if one is given."""
     durability = DurabilityPolicy.TRANSIENT_LOCAL if topic.latched else DurabilityPolicy.VOLATILE
     return QoSProfile(depth=depth or topic.depth, reliability=ReliabilityPolicy.RELIABLE, durability=durability)
 
 
 @contextlib.contextmanager
 def overrides_read(node: Node) -> Iterator[None]:
-    """Make an endpoint that reads `qos_overrides`; raise VjepaError where they have values that no policy has."""
+    """Create an endpoint that reads `qos_overrides`; raise VjepaError if these have values that no policy has."""
     try:
         yield
     except (RuntimeError, ValueError, AssertionError, InvalidQosOverridesError, InvalidParameterTypeException) as error:
@@ -49,15 +49,15 @@ def overrides_read(node: Node) -> Iterator[None]:
 
 
 class MatchedSubscription:
-    """A subscription that is reliable where every publisher is, and else takes what there is.
+    """A subscription that is reliable if every publisher is, and best effort otherwise.
 
-    A driver of a camera or of an arm often offers best effort, of which a reliable subscription gets nothing; so a
-    topic that drivers publish (`Topic.sensor`) is subscribed to anew, best effort, once such a publisher is seen.
-    What `qos_overrides` asks for stays as it is.
+    Drivers of cameras and arms often offer best effort, and a reliable subscription receives nothing from them. So a
+    topic that drivers publish (`Topic.sensor`) is subscribed to again, best effort, after such a publisher appears. A
+    policy from `qos_overrides` stays unchanged.
 
     Attributes:
-        subscription: rclpy's, which may be another after `match`.
-        topic_name: in full, after remappings.
+        subscription: rclpy's subscription; `match` may replace it.
+        topic_name: the full name, after remappings.
     """
 
     def __init__(
@@ -88,9 +88,9 @@ class MatchedSubscription:
         )
 
     def match(self) -> list[str]:
-        """Take best effort where that is what is offered, and return which publishers still do not fit, in words.
+        """Change to best effort if a publisher offers it; return a text for each incompatible publisher.
 
-        The graph is asked, so once a second is often enough.
+        This queries the graph, so call it once a second.
         """
         offers = self._node.get_publishers_info_by_topic(self.topic_name)
         best_effort = any(offer.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT for offer in offers)
@@ -101,7 +101,7 @@ class MatchedSubscription:
         return [misfit for offer in offers if (misfit := self._misfit(offer))]
 
     def _misfit(self, offer: TopicEndpointInfo) -> str:
-        """Return why nothing arrives of a publisher, or nothing where it does."""
+        """Return why a publisher's messages cannot arrive, or nothing if they can."""
         who = f"{offer.node_namespace.rstrip('/')}/{offer.node_name} publishes {self.topic_name}"
         if offer.topic_type != self._topic.type:
             return f"{who} as {offer.topic_type}; expected {self._topic.type}"

@@ -1,14 +1,14 @@
-"""Joining several topics by stamp, as their messages come: a row is whole once each topic has given its part."""
+"""Joining several topics by stamp, as their messages come: a row is complete when each topic has given its value."""
 
 from collections.abc import Iterable
 from typing import Any
 
 
 class Rows:
-    """Rows of values by stamp, from topics of which each gives its stamps in order and may give one twice.
+    """Rows of values by stamp, from topics whose stamps come in order and may be repeated.
 
-    A row that lacks something is given up once a later stamp has come on that topic. Only a source that was started
-    again goes back in time: what waits from before it is then forgotten.
+    A row without the value of a topic is dropped when that topic gives a later stamp. Only a restarted source goes back
+    in time; the waiting rows from before it are then dropped.
     """
 
     def __init__(self, names: Iterable[str]):
@@ -17,7 +17,7 @@ class Rows:
         self._newest = dict.fromkeys(self._names, 0)
 
     def add(self, stamp_ns: int, name: str, value: Any) -> list[tuple[int, dict[str, Any]]]:
-        """Take the `value` of a topic at a stamp (above 0), and return the rows it completes, the earliest first."""
+        """Add the `value` of a topic at a stamp (above 0), and return the completed rows, the earliest first."""
         if stamp_ns < self._newest[name]:
             self._waiting.clear()
             self._newest = dict.fromkeys(self._names, stamp_ns)

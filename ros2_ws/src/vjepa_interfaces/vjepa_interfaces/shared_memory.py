@@ -1,9 +1,9 @@
 """Fast DDS without its shared memory, for a process that must not wait for another one.
 
-Each port of that shared memory has a lock, which whoever sends to the port takes. A process that is stopped with the
-lock in hand, by a debugger or a busy machine, keeps everybody else from the port until they give up after a second:
-`boost::interprocess_mutex::lock`, as Fast DDS 2.14 builds it. So a stop of the process that holds the guard's switch
-kept torque at the arm as it was for a second, a few times in a hundred. A socket has no such lock.
+Each port of that shared memory has a lock, which every sender to the port takes. A debugger or a busy machine may stop
+a process that holds the lock. All other processes then wait for the port, and give up after a second:
+`boost::interprocess_mutex::lock`, as Fast DDS 2.14 builds it. So a stopped process with the guard's switch kept the
+torque at the arm unchanged for a second, a few times in a hundred. A socket has no such lock.
 """
 
 import contextlib
@@ -17,19 +17,19 @@ from vjepa_interfaces.environment import environment_of
 from vjepa_interfaces.errors import VjepaError
 
 PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-"""Variables by which Fast DDS finds a file of profiles: Jazzy's version reads the first, later ones the second."""
+"""Variables that name Fast DDS's file of profiles: Jazzy's version reads the first, later versions the second."""
 
 
 def profile_variables(distribution: str) -> tuple[str, ...]:
-    """Return the variables that the Fast DDS of a ROS distribution reads, without those that it warns of."""
+    """Return the variables that the Fast DDS of a ROS distribution reads, without those that it warns about."""
     return {"": PROFILES, "jazzy": PROFILES[:1]}.get(distribution, PROFILES[1:])
 
 
 @contextlib.contextmanager
 def no_shared_memory() -> Iterator[None]:
-    """Have a Fast DDS that starts within use none, as it does for the first node of a context.
+    """Start Fast DDS without shared memory inside this context; the first node of a ROS context starts it.
 
-    A file of profiles is read as a copy without those transports, which is deleted at the end.
+    Fast DDS reads a copy of the file of profiles without those transports; the copy is deleted at the end.
 
     Raises:
         VjepaError: the file of profiles cannot be read, or is not XML.

@@ -26,9 +26,9 @@ def set_stamp(stamp: Any, nanoseconds: int) -> None:
 
 
 def begins_episode(previous_ns: int | None, stamp_ns: int) -> bool:
-    """Say whether a message stamped `stamp_ns` begins an episode after one stamped `previous_ns`.
+    """Return whether a message stamped `stamp_ns` begins an episode after one stamped `previous_ns`.
 
-    It does when there was none before, when time went backwards, or after a gap of more than `EPISODE_GAP_NS`.
+    It does if there was no message before, if time went backwards, or after a gap of more than `EPISODE_GAP_NS`.
     An equal stamp is a repetition, never a beginning.
     """
     if previous_ns is None or stamp_ns < previous_ns:

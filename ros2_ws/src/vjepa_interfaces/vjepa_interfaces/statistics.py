@@ -1,11 +1,11 @@
-"""What a node counts, times and reports, for `/diagnostics`: no ROS."""
+"""Counts, times and failures of a node, for `/diagnostics`: no ROS."""
 
 from collections import Counter, deque
 
 import numpy as np
 
 MAX_SAMPLES = 16_384
-"""Durations kept for percentiles; the oldest are forgotten beyond this (over five minutes at 50 Hz)."""
+"""The most durations kept for percentiles, over five minutes at 50 Hz; older ones are dropped."""
 
 
 class Durations:
@@ -21,7 +21,7 @@ class Durations:
         self._added += 1
 
     def percentiles(self, *ranks: float) -> tuple[float, ...]:
-        """Return the percentiles at `ranks` (0 to 100) in milliseconds; NaN where there are no samples."""
+        """Return the percentiles at `ranks` (0 to 100) in milliseconds; NaN without samples."""
         samples = self._samples[: self._added]
         if not samples.size:
             return tuple(float("nan") for _ in ranks)
@@ -43,7 +43,7 @@ class RateMeter:
         self._times.append(now_s)
 
     def rate(self, now_s: float) -> float:
-        """Return events per second at steady time `now_s`, 0 where fewer than two were counted in the window.
+        """Return events per second at steady time `now_s`, 0 if fewer than two were counted in the window.
 
         The time since the last event counts, so that the rate falls as soon as events stop.
         """
@@ -56,20 +56,20 @@ class Counts(Counter[str]):
 
 
 class Failure:
-    """What is wrong, to be said in diagnostics: also what was over before anybody could say it is said, once."""
+    """The present failure, for diagnostics. A failure that ended before it was reported is also reported once."""
 
     def __init__(self) -> None:
         self._present = self._unsaid = ""
 
     def begin(self, reason: str) -> None:
-        """Take note of a failure; it takes the place of an earlier one."""
+        """Record a failure; it replaces an earlier one."""
         self._present = self._unsaid = reason
 
     def end(self) -> None:
-        """Take note that nothing is wrong any more."""
+        """Record that the failure has ended."""
         self._present = ""
 
     def say(self) -> str:
-        """Return what is wrong or was since this was last called; empty where nothing is and was."""
+        """Return the present failure, or one that ended since the last call; empty if there is none."""
         reason, self._unsaid = self._present or self._unsaid, ""
         return reason

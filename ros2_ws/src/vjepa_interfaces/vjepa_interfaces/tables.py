@@ -4,10 +4,10 @@ from collections.abc import Collection, Sequence
 
 
 def markdown_table(rows: Sequence[Sequence[str]], aligned: bool = False) -> str:
-    """Return `rows`, of which the first is the head, as a Markdown table without a line break at its end.
+    """Return `rows`, with the header first, as a Markdown table without a line break at its end.
 
     Args:
-        rows: of equally many cells.
+        rows: rows with equal numbers of cells.
         aligned: whether cells are padded to the width of their column, for a table that is read as text too.
     """
     cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
@@ -17,12 +17,12 @@ def markdown_table(rows: Sequence[Sequence[str]], aligned: bool = False) -> str:
 
 
 def text_table(rows: Sequence[Sequence[str]], right: Collection[int] = (), indent: str = "") -> str:
-    """Return `rows` with their cells below each other, two blanks apart, without a line break at the end.
+    """Return `rows` as aligned columns, two spaces apart, without a line break at the end.
 
     Args:
-        rows: of equally many cells.
-        right: numbers of the columns whose cells end below each other; those of others begin there.
-        indent: what each line begins with.
+        rows: rows with equal numbers of cells.
+        right: indices of the columns that are aligned to the right; the others are aligned to the left.
+        indent: the beginning of each line.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     aligned = [str.rjust if column in right else str.ljust for column in range(len(widths))]

@@ -15,10 +15,10 @@ class Topic:
 
     Attributes:
         name: relative to the namespace of the stack, or absolute.
-        type: of its messages, such as `sensor_msgs/msg/Image`.
-        depth: messages that are kept, the last ones.
-        latched: transient local; the others are volatile. All are published reliably.
-        sensor: drivers of others publish it too, often best effort; subscriptions take what is offered.
+        type: type of its messages, such as `sensor_msgs/msg/Image`.
+        depth: number of last messages that are kept.
+        latched: whether it is transient local; the others are volatile. All are published reliably.
+        sensor: whether drivers publish it too, often best effort; subscriptions adapt to them.
     """
 
     name: str

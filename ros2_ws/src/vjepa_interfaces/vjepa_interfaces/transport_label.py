@@ -1,8 +1,8 @@
-"""The label of a `sensor_msgs/CompressedImage`, its field `format`: which samples the file in the message holds.
+"""The label of a `sensor_msgs/CompressedImage`, its field `format`: which samples the file in the message contains.
 
 `compressed_image_transport` writes `ENCODING; CODEC compressed TARGET`. ENCODING is that of the raw topic. TARGET is
-`bgr8` or `bgr16` where the picture was converted to colours before it was encoded, and empty where the raw samples
-were encoded as they are: grey values, or the mosaic of a Bayer pattern. Other publishers write the codec alone.
+`bgr8` or `bgr16` if the picture was converted to colours before it was encoded. It is empty if the raw samples were
+encoded unchanged: grey values, or the mosaic of a Bayer pattern. Other publishers write only the codec.
 
 Source: compressed_publisher.cpp and compressed_subscriber.cpp of ros-perception/image_transport_plugins.
 """
@@ -16,24 +16,24 @@ _TARGET = re.compile(r"bgra?(8|16)")
 _MONO = re.compile(r"mono(8|16)")
 _BAYER = re.compile(r"bayer_[rgb]{4}(8|16)")
 _GENERIC = re.compile(r"(8|16|32|64)[USF]C\d*")
-"""Encodings of OpenCV's names, which do not state what their channels are."""
+"""Encodings with OpenCV's names, which do not define their channels."""
 
 _BY_CHANNELS = {1: "mono", 3: "bgr", 4: "bgra"}
 
 
 class ImageCodecError(VjepaError):
-    """An image that cannot be read: its encoding, its size or its bytes are not what they should be."""
+    """An image that cannot be read: its encoding, its size or its bytes are wrong."""
 
 
 class ImageLabelError(ImageCodecError):
-    """A compressed image whose label does not state the colours of its picture. The message has no image's bytes."""
+    """A compressed image whose label does not define the colours of its picture. The message has no image's bytes."""
 
 
 def raw_encoding(label: str) -> str | None:
-    """Return the encoding of the raw topic that a label states, or None where it states the codec alone.
+    """Return the encoding of the raw topic from a label, or None if the label has only the codec.
 
     Raises:
-        ImageLabelError: the label is that of a depth image or of a mosaic, and does not state how it was encoded.
+        ImageLabelError: the label is that of a depth image or of a mosaic, and does not define how it was encoded.
     """
     encoding, separator, _ = (part.strip() for part in label.partition(";"))
     if "compresseddepth" in label.lower() or "rvl" in label.lower().split():
@@ -49,15 +49,15 @@ def raw_encoding(label: str) -> str | None:
 
 
 def decoded_encoding(label: str, channels: int, bits: int) -> str:
-    """Return the encoding, as of a raw image, of the samples that a decoder gives for a label with a raw encoding.
+    """Return the encoding of decoded samples, as for a raw image, for a label with a raw encoding.
 
     Args:
         label: `ENCODING; CODEC compressed TARGET`.
-        channels: of the decoded samples, blue first as OpenCV gives them.
-        bits: of each decoded sample, 8 or 16.
+        channels: number of channels of the decoded samples, blue first as OpenCV returns them.
+        bits: bits of each decoded sample, 8 or 16.
 
     Raises:
-        ImageLabelError: label and samples contradict each other, or programs disagree on what the label means.
+        ImageLabelError: label and samples contradict each other, or programs disagree on the meaning of the label.
     """
     encoding, _, rest = (part.strip() for part in label.partition(";"))
     _, _, target = (part.strip() for part in rest.partition("compressed"))

@@ -1,4 +1,4 @@
-"""Limits of joints in a URDF file. Nothing else of a URDF is read, and no document type is expanded."""
+"""Limits of joints in a URDF file. No other part of a URDF is read, and no document type is expanded."""
 
 import math
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ MAX_BYTES = 4 * 1024 * 1024
 
 @dataclass(frozen=True)
 class JointLimits:
-    """What a URDF states of one joint: `<limit>`, and the gains of `<safety_controller>`, 0 where it has none.
+    """The limits of one joint in a URDF: `<limit>`, and the gains of `<safety_controller>`, 0 if it has none.
 
     Attributes:
-        lower: lower end of travel, rad; minus infinity of a continuous joint. A soft limit counts where there is one.
+        lower: lower end of travel, rad; minus infinity of a continuous joint. A soft limit replaces it.
         upper: upper end of travel, rad.
         velocity: largest absolute velocity, rad/s.
         effort: largest absolute effort, N·m.
@@ -34,12 +34,12 @@ class JointLimits:
 
 
 def read_joint_limits(path: Path, joint_names: Sequence[str]) -> tuple[JointLimits, ...]:
-    """Return the limits that the URDF file `path` states for each of `joint_names`.
+    """Return the limits of each of `joint_names` from the URDF file `path`.
 
     Raises:
-        VjepaError: no such file, no URDF, a joint that it does not have, or one without a limit; the message states it.
+        VjepaError: the file does not exist or is no URDF, or it lacks a joint or a limit; the message states which.
     """
-    listed = _root(path).findall("joint")  # Not those within other elements: they are a simulator's.
+    listed = _root(path).findall("joint")  # Joints inside other elements belong to a simulator.
     joints = {joint.get("name"): joint for joint in listed}
     found = []
     for name in joint_names:

@@ -1,4 +1,4 @@
-"""The one reader of YAML: plain values of bounded size, from files of people unknown."""
+"""The one reader of YAML: plain values of bounded size, from files of unknown origin."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from vjepa_interfaces.errors import VjepaError
 
 MAX_BYTES = 4 * 1024 * 1024
 MAX_NODES = 200_000
-"""Values in a file, those of aliases counted each time: metadata of a bag of ten thousand files has fewer."""
+"""The most values in a file, with every alias counted; the metadata of a bag of ten thousand files has fewer."""
 MAX_DEPTH = 100
 
 
@@ -17,17 +17,17 @@ _MERGE = "tag:yaml.org,2002:merge"
 
 
 class YamlLimitError(yaml.YAMLError):
-    """YAML that is well-formed, but stands for more than a bound allows."""
+    """YAML that is well-formed, but expands to more values than a bound allows."""
 
 
 class YamlDuplicateError(yaml.YAMLError):
-    """YAML in which a name stands twice in the same mapping, so that one of the two would be lost."""
+    """YAML in which a name occurs twice in the same mapping, so that one of the two would be lost."""
 
 
 class _BoundedLoader(yaml.SafeLoader):
-    """`SafeLoader` with bounds on depth and on the number of values, aliases unfolded; a name stands once in a mapping.
+    """`SafeLoader` with bounds on depth and on the number of values, aliases expanded; names are unique in a mapping.
 
-    YAML forbids a name that stands twice. PyYAML keeps the last one, ROS joins the two; neither tells the author.
+    YAML forbids a repeated name. PyYAML keeps the last one, and ROS joins the two; neither reports it.
     """
 
     def __init__(self, stream: str):
@@ -38,7 +38,7 @@ class _BoundedLoader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             node = super().compose_node(parent, index)
-            self._add(self._sizes.get(id(node), MAX_NODES))  # One that stands within itself has no size.
+            self._add(self._sizes.get(id(node), MAX_NODES))  # A node that contains itself has no size.
             return node
         before = self._count
         self._add(1)
@@ -83,9 +83,14 @@ class _PlainLoader(_BoundedLoader):
 def parse_yaml(text: str, aliases: bool = False) -> Any:
     """Return the plain values (mappings, lists, scalars) in a YAML `text`; see `read_yaml`.
 
+    Args:
+        text: the YAML document.
+        aliases: whether it may have aliases.
+
     Raises:
-        yaml.YAMLError: it is not plain YAML; a `YamlLimitError` where it stands for more than the bounds allow, a
-            `YamlDuplicateError` where a name stands twice in a mapping.
+        YamlLimitError: it expands to more than the bounds allow.
+        YamlDuplicateError: a name occurs twice in a mapping.
+        yaml.YAMLError: it is not plain YAML.
     """
     if len(text) > MAX_BYTES:
         raise YamlLimitError(f"it has {len(text)} characters; expected at most {MAX_BYTES}")
@@ -94,23 +99,23 @@ def parse_yaml(text: str, aliases: bool = False) -> Any:
     except RecursionError as reason:
         raise YamlLimitError("it is nested too deeply") from reason
     except (ValueError, TypeError, AttributeError, KeyError) as reason:
-        # Of tags such as a date's whose value is none, and of keys that are lists.
-        raise yaml.YAMLError(f"a value is not what its tag says: {reason}") from reason
+        # A tag such as a date's has another kind of value, or a key is a list.
+        raise yaml.YAMLError(f"a value does not match its tag: {reason}") from reason
 
 
 def read_yaml(path: Path | str, what: str, error: type[VjepaError] = VjepaError, aliases: bool = False) -> Any:
     """Return the plain values (mappings, lists, scalars) in the YAML file `path`.
 
     Args:
-        path: may begin with the home folder's `~`.
-        what: what the file is called in messages, as in `calibration`.
-        error: the kind of error that is raised.
-        aliases: whether it may have aliases, as files that other programs wrote; what they stand for counts each time.
+        path: the file; it may begin with the home folder's `~`.
+        what: the name of the file in messages, such as `calibration`.
+        error: the class of the error that is raised.
+        aliases: whether it may have aliases, like files of other programs; their values count each time.
 
     Raises:
-        VjepaError: of the kind `error`: no such file, one that is larger, deeper or stands for more values than the
-            bounds allow (its cause is then a `YamlLimitError`), not plain YAML in UTF-8, or one in which a name stands
-            twice (its cause is then a `YamlDuplicateError`, whose message has the name and both lines).
+        VjepaError: of the class `error`: the file does not exist, or is not plain YAML in UTF-8. The cause is a
+            `YamlLimitError` if it is too large, too deep, or expands to too many values. The cause is a
+            `YamlDuplicateError` if a name occurs twice; the message has the name and both lines.
     """
     file = Path(path).expanduser()
     try:
