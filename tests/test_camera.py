@@ -202,7 +202,7 @@ def test_crop_and_calibration_reach_the_topics_and_an_unexpected_rate_is_a_warni
     assert (info.width, info.height, info.header.frame_id) == (40, 30, "wrist_camera")
     assert list(info.k) == [50.0, 0.0, 24.0, 0.0, 50.0, 20.0, 0.0, 0.0, 1.0]
     assert (info.p[2], info.p[6], info.d[0], info.distortion_model) == (24.0, 20.0, 0.1, "plumb_bob")
-    stack.wait_for(lambda: "frames a second; expected_rate_hz says 50" in said(stack)[0], "a warning")
+    stack.wait_for(lambda: "frames a second; expected_rate_hz is 50" in said(stack)[0], "a warning")
     assert said(stack)[1]["calibration"].endswith("camera.yaml")
 
 

@@ -10,16 +10,16 @@ from vjepa_interfaces.yaml_file import read_yaml
 
 
 class CalibrationError(VjepaError):
-    """A file that is no calibration, or one that is not of the camera's picture."""
+    """A file that is no calibration, or a calibration for another picture."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The fields of `sensor_msgs/CameraInfo` by the names they have there, matrices row by row.
+    """The fields of `sensor_msgs/CameraInfo` by their names there, matrices row by row.
 
     Attributes:
-        width: of the picture, pixels.
-        height: of the picture, pixels.
+        width: width of the picture, pixels.
+        height: height of the picture, pixels.
         distortion_model: such as `plumb_bob`.
         d: the model's coefficients.
         k: 3 x 3, the camera matrix: focal lengths and principal point, pixels.
@@ -38,7 +38,7 @@ class Calibration:
     def cropped(self, crop: tuple[int, ...]) -> "Calibration":
         """Return the calibration of the part `crop` (x, y, width, height) of the picture; empty means all of it.
 
-        A crop moves the principal point and nothing else: distortion is a matter of rays, not of pixels.
+        A crop moves only the principal point, because distortion belongs to rays and not to pixels.
         """
         if not crop:
             return self
@@ -56,11 +56,12 @@ def read_calibration(path: str, width: int, height: int) -> Calibration:
     Args:
         path: YAML with `image_width`, `image_height`, `camera_matrix`, `distortion_model`, `distortion_coefficients`,
             `rectification_matrix` and `projection_matrix`.
-        width: of the camera's picture, before any crop, pixels.
-        height: of the camera's picture, before any crop, pixels.
+        width: width of the camera's picture, before any crop, pixels.
+        height: height of the camera's picture, before any crop, pixels.
 
     Raises:
-        CalibrationError: no such file, a field missing or of another size, or a calibration of another picture size.
+        CalibrationError: the file does not exist, a field is missing or has another size, or the calibration is for
+            another picture size.
     """
     fields = read_yaml(path, "calibration", CalibrationError)
     if not isinstance(fields, dict):

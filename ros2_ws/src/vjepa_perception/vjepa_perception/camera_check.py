@@ -1,4 +1,4 @@
-"""What a camera gives, and what the encoder sees of it: for `vjepa camera check`. No ROS."""
+"""The frames of a camera, and the encoder's view of them: for `vjepa camera check`. No ROS."""
 
 import time
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ __all__ = ["CameraCheck", "View", "check_camera", "preview"]
 
 @dataclass(frozen=True)
 class CameraCheck:
-    """What came of a look at a source.
+    """The result of a camera check.
 
     Attributes:
-        raw: the last frame as it comes, uint8 of shape (height, width, 3), red first.
-        seen: what the encoder sees of it, uint8 of shape (side, side, 3), red first.
+        raw: the last frame of the source, uint8 of shape (height, width, 3), red first.
+        seen: the encoder's view of that frame, uint8 of shape (side, side, 3), red first.
         view_size: width and height of the view, before the encoder's resize.
         encoder: name of the encoder.
-        frames: grabbed.
-        rate_hz: frames a second between the first and the last; 0 of a single one.
+        frames: number of grabbed frames.
+        rate_hz: frames a second between the first and the last; 0 for a single frame.
     """
 
     raw: np.ndarray
@@ -35,17 +35,18 @@ class CameraCheck:
 
 
 def check_camera(source: str, view: View, encoder: str, fps: float = 0.0, seconds: float = 1.0) -> CameraCheck:
-    """Open `source`, grab frames for so many `seconds`, and return what there is to see.
+    """Open `source`, grab frames for some `seconds`, and return the last frame and the encoder's view of it.
 
     Args:
         source: a device, a video file or an address.
         view: crop, rotation and flip.
-        encoder: bundle, folder or hub id, of which the preprocessing is read.
-        fps: frames a second, asked of a device, or a file's in place of its own; 0 asks for nothing.
-        seconds: how long to look, from the first frame on.
+        encoder: bundle, folder or hub id; only its preprocessing is read.
+        fps: frames a second that a device is asked for, or that replace a file's own; 0 for none.
+        seconds: how long to grab, from the first frame on.
 
     Raises:
-        VjepaError: no such source, no frames from it, no such encoder, or a crop beyond the picture.
+        VjepaError: the source or the encoder does not exist, the source gives no frames, or the crop is beyond the
+            picture.
     """
     checkpoint = find_checkpoint(encoder)
     with Video(source, fps) as video:
@@ -68,7 +69,7 @@ def check_camera(source: str, view: View, encoder: str, fps: float = 0.0, second
 
 
 def preview(check: CameraCheck, path: str) -> None:
-    """Write the raw frame and, right of it and as high, what the encoder sees, as a picture file.
+    """Write a picture file with the raw frame, and the encoder's view on its right at the same height.
 
     Raises:
         VideoError: the file cannot be written.

@@ -1,7 +1,7 @@
-"""A camera, a video file or a network stream as ROS topics: the node that takes the simulation's place.
+"""A camera, a video file or a network stream as ROS topics: the node that replaces the simulation.
 
-One thread captures and stamps, another publishes the newest frame, so that neither a slow subscriber nor a dead cable
-stops the node. OpenCV reads; torch is not needed.
+One thread captures and stamps, and another publishes the newest frame. So neither a slow subscriber nor a broken cable
+stops the node. OpenCV reads the source; torch is not needed.
 """
 
 import threading
@@ -23,7 +23,7 @@ from vjepa_perception.view import View
 
 RATE_TOLERANCE = 0.1
 RATE_WINDOW_S, RATE_FRAMES = 5.0, 50
-"""The rate is measured over so many seconds, and longer where they hold too few frames to tell ten per cent."""
+"""The rate is measured over this many seconds, and longer if these contain too few frames for ten per cent accuracy."""
 SILENCE_S = 2.0
 
 
@@ -37,7 +37,7 @@ class CameraNode(ManagedNode):
         self._grabber: Grabber | None = None
 
     def setup(self) -> None:
-        """See that the source gives frames and that view and calibration fit them; then let it go until activation."""
+        """Check that the source gives frames that fit view and calibration; then close it until activation."""
         parameters = self.parameters
         self._view = View(parameters.crop, parameters.rotate, parameters.flip)
         with self._open() as video:
@@ -52,7 +52,7 @@ class CameraNode(ManagedNode):
         return Video(self.parameters.source, self.parameters.fps)
 
     def _read_calibration(self, width: int, height: int) -> tuple[Calibration | None, str]:
-        """Return the calibration of the view, and what to say of it."""
+        """Return the calibration of the view, and a text about it for diagnostics."""
         if not self.parameters.calibration:
             return None, "none"
         whole = read_calibration(self.parameters.calibration, width, height)
@@ -61,7 +61,7 @@ class CameraNode(ManagedNode):
         return whole.cropped(self._view.crop), self.parameters.calibration
 
     def start(self) -> None:
-        """Open the source and publish what it gives."""
+        """Open the source and publish its frames."""
         parameters = self.parameters
         self._refusal = ""
         self._started_s = time.monotonic()
@@ -81,7 +81,7 @@ class CameraNode(ManagedNode):
         self._publisher.start()
 
     def stop(self) -> None:
-        """Let the source go."""
+        """Close the source."""
         if self._grabber is not None:
             self._grabber.stop()
             self._publisher.join()
@@ -98,7 +98,7 @@ class CameraNode(ManagedNode):
                 grabber.counts["refused_frames"] += 1
 
     def _publish(self, frame: Frame) -> None:
-        """Publish a frame's view with what is known of the camera, under one stamp."""
+        """Publish a frame's view and the camera's calibration under one stamp."""
         picture = self._view.apply(frame.rgb)
         height, width = picture.shape[:2]
         image = Image()
@@ -116,7 +116,7 @@ class CameraNode(ManagedNode):
         self._info.publish(info)
 
     def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
-        """Say how many frames come, how fast, and what is wrong with the source."""
+        """Return the number of frames, their rate, and the fault of the source."""
         values: dict[str, Any] = {"source": described(self.parameters.source), "calibration": self._calibrated}
         values["size"] = "{} x {}".format(*self._size)
         grabber = self._grabber
@@ -135,7 +135,7 @@ class CameraNode(ManagedNode):
         expected = self.parameters.expected_rate_hz
         measured = grabber.since_s and now - grabber.since_s > self._window_s
         if expected and measured and abs(rate_hz - expected) > RATE_TOLERANCE * expected:
-            return WARN, f"{rate_hz:.1f} frames a second; expected_rate_hz says {expected:g}", values
+            return WARN, f"{rate_hz:.1f} frames a second; expected_rate_hz is {expected:g}", values
         return OK, "capturing", values
 
 

@@ -12,8 +12,8 @@ class CameraParameters:
     """Parameters of `camera`.
 
     Attributes:
-        source: a device (`0` or `/dev/video0`), a video file, an address such as `rtsp://HOST/PATH`, or where one of
-            these is to be found: `env:NAME` for an environment variable, `@PATH` for a file. The stack sets it.
+        source: a device (`0` or `/dev/video0`), a video file, or an address such as `rtsp://HOST/PATH`. Or a reference
+            to one of these: `env:NAME` for an environment variable, `@PATH` for a file. The stack sets it.
         fps: frames a second, asked of a device, or a file's in place of its own; 0 asks for nothing.
         crop: x, y, width and height in pixels of the camera's picture; empty for all of it.
         rotate: then turn it by so many degrees clockwise: 0, 90, 180 or 270.

@@ -18,7 +18,7 @@ from vjepa_perception.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preproce
 ARCHITECTURE = "vjepa2"
 INDEX_FILE = "model.safetensors.index.json"
 PREPROCESSING_FILES = ("processor_config.json", "video_preprocessor_config.json", "preprocessor_config.json")
-"""Where transformers looks for the video processor, in this order; the first may hold it under `video_processor`."""
+"""Files of the video processor in the order of transformers; the first may nest it in `video_processor`."""
 
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([A-Za-z0-9][\w./-]*))?")
 """Owner and name on the hub, and a revision: a commit, a tag or a branch."""
@@ -27,7 +27,7 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
 class CheckpointError(VjepaError):
-    """A checkpoint that cannot be loaded; the message says which file, what was found and what to do."""
+    """A checkpoint that cannot be loaded; the message states the file, its content and what to do."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class Checkpoint:
     """A checkpoint found on disk, not loaded yet.
 
     Attributes:
-        name: what to call it: the folder's name, or the hub id with `@` and the commit that its files are of.
+        name: its name: the folder's name, or the hub id with `@` and the commit of its files.
         path: its folder.
         model: the fields of transformers' `VJEPA2Config`.
-        preprocessing: what its frames go through.
-        weights: its safetensors files; none where they are drawn from `init_seed`.
+        preprocessing: the preprocessing of its frames.
+        weights: its safetensors files; empty if the weights are drawn from `init_seed`.
         init_seed: seed of an untrained encoder's weights, or None.
-        clip_frames: frames of the clips it was trained on where a bundle says so, else None.
+        clip_frames: frames of the clips of its training if a bundle records them, else None.
     """
 
     name: str
@@ -56,13 +56,13 @@ class Checkpoint:
 def find_checkpoint(encoder: str) -> Checkpoint:
     """Return the checkpoint that `encoder` names: a folder if there is one, else a hub id, downloaded if not cached.
 
-    A hub id may end in `@REVISION`, a commit, tag or branch; without one it is the newest of the main branch.
+    A hub id may end in `@REVISION`, a commit, tag or branch. Without one it is the newest commit of the main branch.
 
     Raises:
-        CheckpointError: no such folder, not in the hub's cache and not downloadable, or not a V-JEPA 2 checkpoint
-            whose weights are safetensors.
-        BundleError: a bundle that is not an encoder's, lacks a field, or has other weights than it was written with.
-        PreprocessingError: a preprocessing that V-JEPA 2 does not have.
+        CheckpointError: the folder does not exist and the hub id is neither cached nor downloadable. Or it is not a
+            V-JEPA 2 checkpoint with safetensors.
+        BundleError: the bundle is not an encoder's, lacks a field, or has other weights than at its writing.
+        PreprocessingError: V-JEPA 2 does not have this preprocessing.
     """
     folder = Path(encoder).expanduser()
     if encoder and folder.is_dir():
@@ -126,7 +126,7 @@ def _video_processor(folder: Path, config: Mapping[str, Any]) -> Preprocessing:
 
 
 def published_preprocessing(crop: int) -> dict[str, Any]:
-    """Return the fields that the published checkpoints have in their file, with frames of `crop` pixels."""
+    """Return the preprocessing fields of the published checkpoints, with frames of `crop` pixels."""
     return {
         "video_processor_type": "VJEPA2VideoProcessor",
         "crop_size": {"height": crop, "width": crop},
@@ -165,7 +165,7 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
 
 
 def _snapshot(repository: str, revision: str) -> Path:
-    """Return the folder of a cached snapshot of the hub, downloaded first where the cache has none that is whole.
+    """Return the folder of a cached snapshot of the hub, downloaded first if the cache has no complete one.
 
     Args:
         repository: owner and name.

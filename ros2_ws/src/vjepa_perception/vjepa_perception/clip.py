@@ -10,8 +10,8 @@ from vjepa_interfaces.stamps import begins_episode
 class ClipBuffer:
     """The last `length` frames of an episode, oldest first.
 
-    At an episode's start (see `stamps.begins_episode`) the clip is the first frame repeated, so that there is a latent
-    from the first frame on and none sees another episode. Frames may be any objects; the buffer only holds them.
+    At an episode's start (see `stamps.begins_episode`) the clip is the first frame repeated. So the first frame already
+    has a latent, and no latent contains another episode. Frames may be any objects; the buffer only stores them.
     """
 
     def __init__(self, length: int):
@@ -27,9 +27,9 @@ class ClipBuffer:
         return tuple(self._frames)
 
     def push(self, stamp_ns: int, frame: Any) -> tuple[Any, ...]:
-        """Take in the `frame` stamped `stamp_ns` (nanoseconds) and return the clip that ends with it.
+        """Add the `frame` stamped `stamp_ns` (nanoseconds) and return the clip that ends with it.
 
-        A stamp equal to the last one is a repetition: the clip stays as it is.
+        A stamp equal to the last one is a repetition: the clip stays unchanged.
         """
         if begins_episode(self._stamp_ns, stamp_ns):
             self._frames.extend([frame] * self._length)

@@ -60,31 +60,31 @@ _WITHOUT_EFFECT = frozenset(
         "wide_SiLU",
     ]
 )
-"""Fields that VJEPA2Config no longer has and published checkpoints do; nothing in the encoder depends on them."""
+"""Fields of published checkpoints that VJEPA2Config no longer has; the encoder does not depend on them."""
 TORCH = "torch"
-"""What `vjepa_interfaces.forked` calls the thread pool, and the GPU's context."""
+"""The names of the thread pool and of the GPU's context in `vjepa_interfaces.forked`."""
 MEAN_ONLY = 0
 MAX_LAYERS = 1000
-"""More are a mistake, and would be counted one by one before the weights are looked at."""
+"""More are a mistake, and would be counted one by one before the weights are read."""
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Of mallopt(3)."""
+"""Options of mallopt(3)."""
 KEPT_BYTES, MAPPED_BYTES = 2**27, 2**25
 
 _SIZES = ("crop_size", "patch_size", "tubelet_size", "hidden_size")
 
 _MEANT_BY_WEIGHTS = ("patch_size", "tubelet_size", "num_attention_heads", "layer_norm_eps", "hidden_act")
-"""The fields of a model's configuration that change its latents and do not show in its weights' shapes."""
+"""The fields of a model's configuration that change its latents but not its weights' shapes."""
 
 
 class EncoderError(VjepaError):
-    """An encoder that cannot be run as asked, or clips that are not what it takes."""
+    """An encoder that cannot run with the given configuration, or clips that it cannot encode."""
 
 
 class Encoder:
     """A V-JEPA 2 encoder with its preprocessing and pooling; `load_encoder` makes one.
 
-    `preprocess` and `encode` may run in different threads; `encode` in one at a time.
+    `preprocess` and `encode` may run in different threads, but `encode` only in one at a time.
 
     Attributes:
         name: hub id, or name of the folder.
@@ -95,8 +95,8 @@ class Encoder:
         shape: rows and dimension of a latent.
         untrained: whether the weights were drawn from a seed.
         parameters: number of the encoder's parameters.
-        device: where it runs.
-        dtype: in which type it computes.
+        device: the device on which it runs.
+        dtype: the type in which it computes.
     """
 
     def __init__(
@@ -125,11 +125,11 @@ class Encoder:
     def preprocess(self, rgb: np.ndarray) -> torch.Tensor:
         """Return a frame, uint8 of shape (height, width, 3), as the encoder takes it: float32, (3, side, side).
 
-        The arithmetic is done on the CPU, where it is exactly that of the checkpoint's own processor; the result lies
-        on the encoder's device, so that each frame of a sliding clip travels there once.
+        The CPU computes it, with exactly the arithmetic of the checkpoint's own processor. The result is on the
+        encoder's device, so that each frame of a sliding clip is copied there once.
 
         Raises:
-            FrameError: the frame is no such array.
+            FrameError: the frame has another shape or type.
             ForkedError: this process was forked after an encoder had been loaded.
         """
         refuse_fork(TORCH)
@@ -138,15 +138,15 @@ class Encoder:
     def encode(self, clips: Sequence[Sequence[torch.Tensor]]) -> np.ndarray:
         """Return the latents of `clips`: float32, shape (B, rows, dimension).
 
-        Row 0 is the mean of all tokens; the others are the cells of the last tubelet's grid, averaged, row by row from
-        the top left (or all tokens, tubelet by tubelet).
+        Row 0 is the mean of all tokens. The others are the averaged cells of the last tubelet's grid, row by row from
+        the top left. With the grid for all tokens they are the tokens, tubelet by tubelet.
 
         Args:
-            clips: B clips of `clip_frames` frames each, oldest first, as `preprocess` returns them; not to be changed
-                afterwards.
+            clips: B clips of `clip_frames` frames each, oldest first, as `preprocess` returns them. Frames must not be
+                changed afterwards.
 
         Raises:
-            EncoderError: no clips, or clips of another length or of frames of another shape.
+            EncoderError: there are no clips, or clips of another length or with frames of another shape.
             MemoryShortageError: the batch does not fit into memory.
             ForkedError: this process was forked after an encoder had been loaded.
         """
@@ -157,7 +157,12 @@ class Encoder:
             return pooled(tokens, self._side, self.grid).cpu().numpy()
 
     def info(self) -> dict[str, Any]:
-        """Return what `~/latent_info` says: what made the latents and what they look like."""
+        """Return the content of `~/latent_info`: the origin and the shape of the latents.
+
+        Returns:
+            `model` (name), `fingerprint`, `clip_frames`, `grid`, `shape` (rows, dimension), `image_size` (pixels of a
+            side of the encoder's picture) and `untrained`.
+        """
         return {
             "model": self.name,
             "fingerprint": self.fingerprint,
@@ -191,7 +196,7 @@ class Encoder:
             torch.cuda.empty_cache()
 
     def _check(self, clips: Any) -> Engine:
-        """Return the engine, for clips that are what it takes."""
+        """Return the engine, after a check of the clips."""
         shape = (3, self._preprocessing.crop, self._preprocessing.crop)
         if self._engine is None:
             raise EncoderError(f"{self.name} was closed; load it again")
@@ -207,14 +212,14 @@ class Encoder:
 
 
 def load_encoder(config: EncoderConfig) -> Encoder:
-    """Load the encoder that `config` names; nothing is downloaded that is on this machine already.
+    """Load the encoder that `config` names; a cached checkpoint is not downloaded again.
 
     Raises:
-        CheckpointError: there is no such checkpoint, it is not V-JEPA 2's, or its files are damaged.
-        EncoderError: the clip length or the pooling does not fit the model, or there is no such device.
+        CheckpointError: the checkpoint does not exist, is not V-JEPA 2's, or has damaged files.
+        EncoderError: the clip length or the pooling does not fit the model, or the device does not exist.
         MemoryShortageError: it does not fit into memory.
         ForkedError: this process was forked after an encoder had been loaded.
-        VjepaError: a preprocessing that is not V-JEPA 2's.
+        VjepaError: the preprocessing is not V-JEPA 2's.
     """
     checkpoint, model, device, dtype = _resolved(config)
     if config.threads:
@@ -227,7 +232,7 @@ def load_encoder(config: EncoderConfig) -> Encoder:
 def identify_encoder(config: EncoderConfig) -> tuple[str, str]:
     """Return the name and the fingerprint of the encoder that `config` names, without loading it.
 
-    It reads every weight once, keeps none, and refuses what `load_encoder` refuses.
+    It reads every weight once, keeps none, and raises the same errors as `load_encoder`.
 
     Raises:
         VjepaError: as `load_encoder`.
@@ -239,7 +244,7 @@ def identify_encoder(config: EncoderConfig) -> tuple[str, str]:
 
 
 def _resolved(config: EncoderConfig) -> tuple[Checkpoint, Any, torch.device, torch.dtype]:
-    """Return checkpoint, transformers' configuration, device and type of an encoder, having refused what cannot be."""
+    """Return checkpoint, transformers' configuration, device and type of an encoder, after checks of all of them."""
     mark_initialised(TORCH)
     device = _device(config.device)
     dtype = _dtype(config.dtype, device)
@@ -262,10 +267,10 @@ def _fingerprint(weights_digest: str, model: Any, preprocessing: Preprocessing, 
 
 
 def _keep_freed_memory() -> None:
-    """Have the C library keep up to `KEPT_BYTES` of freed memory for the next clip.
+    """Let the C library keep up to `KEPT_BYTES` of freed memory for the next clip.
 
-    By itself it gives what an encoding has freed back to the system, depending on the order of allocations, and the
-    next one waits for the same pages again: up to 160 page faults a clip of the small encoder.
+    By default it returns freed memory to the system, depending on the order of allocations. The next encoding then
+    waits for the same pages again: up to 160 page faults for each clip of the small encoder.
     """
     with contextlib.suppress(OSError, AttributeError):  # Not every C library has it.
         library = ctypes.CDLL(None)
@@ -350,7 +355,7 @@ def model_config(checkpoint: Checkpoint) -> Any:
 
 @contextlib.contextmanager
 def _explained_import() -> Iterator[None]:
-    """Import parts of transformers, which takes seconds, and tell what is the matter where that fails."""
+    """Import parts of transformers, which takes seconds; an import error becomes an EncoderError with its cause."""
     try:
         yield
     except (ImportError, RuntimeError) as error:

@@ -1,10 +1,13 @@
-"""A frozen V-JEPA 2 encoder's forward pass, made for speed: the weights and the tokens are transformers'.
+"""A frozen V-JEPA 2 encoder's forward pass, made for speed: weights and tokens are those of transformers.
 
-It takes a configuration and weights by their names in transformers' module, which itself takes seconds to import. What
-differs from transformers' module: one product gives queries, keys and values; their rotary tables are computed
-once, and lie so that a rotation is three passes over memory; the attention's scale is in the weights; patch embedding
-is a product; a tubelet that the last clips had is not embedded again; a batch on a processor is done in pieces that
-stay in its cache; and on a GPU the launches of a small batch are replayed as one graph.
+It takes a configuration, and weights by their names in transformers' module, which itself takes seconds to import.
+These are the differences from that module:
+
+- One product gives queries, keys and values, and the weights contain the attention's scale.
+- Rotary tables are computed once. Their order in memory makes a rotation three passes over it.
+- Patch embedding is a product, and a tubelet of the last clips is not embedded again.
+- On a processor a batch is computed in pieces that stay in its cache.
+- On a GPU the launches of a small batch are replayed as one graph.
 """
 
 import operator
@@ -19,17 +22,17 @@ from vjepa_interfaces.errors import VjepaError
 from vjepa_perception.rotary import rotary_tables
 
 Linear = tuple[Tensor, Tensor | None]
-"""Weight and bias."""
+"""Weight and bias of a linear layer."""
 
 CACHE_BYTES = {torch.float32: 2**20}
 CACHE_BYTES_NARROW = 2**21
-"""Of the widest activations, the hidden ones of an MLP, in the pieces that a processor works through. Measured."""
+"""The largest size of an MLP's hidden activations in one piece of a batch on a processor. Measured."""
 
 MOST_PLAIN_TOKENS = 1024
-"""With more of them the attention's matrix is too large to be written down."""
+"""With more tokens the attention's matrix does not fit into memory."""
 
 MOST_GRAPHED_CLIPS = 4
-"""A larger batch keeps a GPU busy by itself."""
+"""The largest batch that is replayed as a graph; a larger one keeps a GPU busy without it."""
 
 
 class Tubelet:
@@ -51,12 +54,12 @@ class Tubelet:
 class Engine:
     """The forward pass of a transformers `VJEPA2Encoder`; not for training.
 
-    One thread at a time. Frames must not be changed after they were given: a tubelet is known again by its frames'
-    identity.
+    Only one thread may call it at a time. Frames must not be changed afterwards, because a tubelet is recognised by the
+    identity of its frames.
     """
 
     def __init__(self, config: Any, weights: Mapping[str, Tensor], clip_frames: int) -> None:
-        """Take over `weights` for clips of `clip_frames` frames.
+        """Prepare `weights` for clips of `clip_frames` frames.
 
         Args:
             config: transformers' `VJEPA2Config`.
@@ -64,7 +67,7 @@ class Engine:
             clip_frames: a multiple of the tubelet size.
 
         Raises:
-            VjepaError: heads of an odd size, which cannot be rotated by pairs.
+            VjepaError: the size of a head is odd, so it cannot be rotated by pairs.
         """
         patches = weights["embeddings.patch_embeddings.proj.weight"]
         self._device, self._dtype = patches.device, patches.dtype
@@ -101,10 +104,10 @@ class Engine:
         return torch.cat([self._attended(piece) for piece in embedded.split(self._piece)])
 
     def embed(self, clips: Sequence[Sequence[Tensor]]) -> Tensor:
-        """Return the patches of `clips` as they enter the first layer: shape (B, N, D).
+        """Return the embedded patches of `clips`, the input of the first layer: shape (B, N, D).
 
-        Tubelets of this call and of the two before it are kept: as a window slides by a frame, every other one has the
-        same tubelets but for the newest.
+        The tubelets of this call and of the two calls before are kept. When a window slides by one frame, every other
+        clip has the same tubelets except the newest.
         """
         step = self._tubelet
         tubelets = [Tubelet(clip[start : start + step]) for clip in clips for start in range(0, len(clip), step)]
@@ -118,13 +121,13 @@ class Engine:
         return torch.stack([known[tubelet] for tubelet in tubelets]).unflatten(0, (len(clips), -1)).flatten(1, 2)
 
     def _patches(self, frames: Tensor) -> Tensor:
-        """Return the values of each patch, (T, patches of one, values), of T tubelets (T x frames, 3, side, side)."""
+        """Return the values of patches, (T, patches, values), of T tubelets of frames (T x frames, 3, side, side)."""
         patch = self._patch
         split = frames.unflatten(0, (-1, self._tubelet)).unflatten(3, (-1, patch)).unflatten(5, (-1, patch))
         return split.permute(0, 3, 5, 2, 1, 4, 6).flatten(3).flatten(1, 2)
 
     def _attended(self, x: Tensor) -> Tensor:
-        """Return what the layers make of the tokens `x`, (B, N, D), which it changes."""
+        """Return the output of the layers for the tokens `x`, (B, N, D), which are changed in place."""
         batch, tokens, width = x.shape
         heads, size = self._heads, self._size
         cosines, first_sines, second_sines = self._tables
@@ -150,7 +153,7 @@ class Engine:
         return functional.scaled_dot_product_attention(queries, keys, values, scale=1.0)
 
     def _replayed(self, embedded: Tensor) -> Tensor:
-        """Return what the layers make of `embedded` on a GPU, as a graph recorded at the first batch of its size."""
+        """Return the output of the layers for `embedded` on a GPU, by a graph recorded at the first such batch."""
         if len(embedded) not in self._graphs:
             given = embedded.clone()
             aside = torch.cuda.Stream(self._device)
@@ -185,8 +188,8 @@ class Engine:
     def _halved_tables(self, config: Any) -> tuple[Tensor, Tensor, Tensor]:
         """Return cosines, and sines of the first and of the second of each pair, for queries and keys of all heads.
 
-        In each head the first values of all pairs come first, then the second ones: so they are two halves to rotate.
-        Shapes (N, 2 x heads, head size), and of the sines half a head.
+        In each head the first values of all pairs come first, then the second values, so a rotation works on two
+        halves. The shape is (N, 2 x heads, head size); sines have half of the head size.
         """
         cosines, sines = rotary_tables(config, self._tokens, self._dtype, self._device)
         halved = torch.cat([cosines[:, 0::2], cosines[:, 1::2]], dim=1)
@@ -195,7 +198,7 @@ class Engine:
         return cosines, first, second
 
     def _clips_in_cache(self, hidden: float) -> int:
-        """Return how many clips are worked through at a time, given the width of an MLP's `hidden` values."""
+        """Return the number of clips in one piece of a batch, given the width of an MLP's `hidden` values."""
         if self._device.type != "cpu":
             return 2**20
         one = self._tokens * hidden * self._dtype.itemsize
@@ -229,7 +232,7 @@ def _rows(linear: Linear, rows: Tensor, scale: float = 1.0) -> Linear:
 
 
 def activation(name: str) -> Callable[[Tensor], Tensor]:
-    """Return transformers' activation function of a name; a KeyError where it has none."""
+    """Return transformers' activation function of a name; a KeyError if it has none."""
     if name == "gelu":
         return functional.gelu
     from transformers.activations import ACT2FN  # Imported here, as it takes seconds.

@@ -1,6 +1,6 @@
-"""The newest frame of a source: a thread that captures, stamps, and opens the source again when it is gone.
+"""The newest frame of a source: a thread that captures, stamps, and opens a lost source again.
 
-No ROS, no torch: the clock that stamps come from is given, and so is the function that opens the source.
+No ROS, no torch: the caller passes the clock of the stamps, and the function that opens the source.
 """
 
 import threading
@@ -20,49 +20,49 @@ STOP_TIMEOUT_S = 2.0
 
 
 class Source(Protocol):
-    """What is captured from: `video.Video`, or a test's own.
+    """A source of frames: `video.Video`, or a class of a test.
 
     Attributes:
-        finite: whether it ends, as a file does: it is then over, or begins again in a loop.
+        finite: whether it ends, as a file does; it then stays ended, or begins again in a loop.
     """
 
     finite: bool
 
     def grab(self) -> bool:
-        """Wait for a frame; False where there is none any more."""
+        """Wait for a frame; False if there are no more."""
 
     def retrieve(self) -> np.ndarray | None:
         """Return the frame last grabbed, uint8 of shape (height, width, 3); None if it does not decode."""
 
     def close(self) -> None:
-        """Let the source go."""
+        """Close the source."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture, uint8 of shape (height, width, 3), and when it was captured, nanoseconds of the clock given."""
+    """A picture, uint8 of shape (height, width, 3), and its time of capture, nanoseconds of the caller's clock."""
 
     stamp_ns: int
     rgb: np.ndarray
 
 
 class Grabber:
-    """Captures in a thread of its own from `start` to `stop`; `newest` waits for a frame that was not taken yet.
+    """Captures in a separate thread from `start` to `stop`; `newest` waits for a frame that was not taken yet.
 
-    A frame that the next one overtakes before it is taken is dropped and counted. Stamps rise strictly, even where the
-    clock is set back: they then go on by a nanosecond a frame until it has caught up.
+    A frame is dropped and counted if the next one arrives before it is taken. Stamps rise strictly, even if the clock
+    is set back. They then advance by a nanosecond for each frame until the clock has caught up.
 
-    A source that ends or fails is closed, and opened again after `reconnect_s`; `failure` says why until frames come.
-    A file that ends, wherever it lies, begins again at once with `loop`. Without, it is over until another file has its
-    name; one of another machine is over for good.
+    A source that ends or fails is closed, and opened again after `reconnect_s`; `failure` has the reason until frames
+    come. With `loop` an ended file begins again at once. Otherwise it stays ended until another file has its name; a
+    file on another machine stays ended.
 
     Attributes:
-        failure: what is wrong with the source; empty while it gives frames.
+        failure: the fault of the source; empty while it gives frames.
         ended: whether the source is a file that has been played to its end.
-        counts: `frames`, `dropped_frames`, `undecoded_frames`, `reconnects`: how often it came back.
-        rate: of the frames captured.
-        since_s: steady time since which frames have come without a break; 0 where none has.
-        seen_s: steady time of the newest frame; 0 where none has come.
+        counts: `frames`, `dropped_frames`, `undecoded_frames` and `reconnects`.
+        rate: rate of the captured frames.
+        since_s: steady time since which frames have come without a break; 0 before the first.
+        seen_s: steady time of the newest frame; 0 before the first.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Grabber:
         reconnect_s: float = 1.0,
         rate_window_s: float = 5.0,
     ):
-        """Capture from what `open_source` returns; `name` is the source, as `video.Video` takes it.
+        """Prepare to capture from the source that `open_source` returns; `name` is the source for `video.Video`.
 
         Raises:
             VjepaError: as `read_source`.
@@ -96,18 +96,18 @@ class Grabber:
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
 
     def start(self) -> None:
-        """Begin to capture."""
+        """Start to capture."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End, and wake who waits for a frame. A source that hangs is left to its thread after some seconds."""
+        """Stop, and wake a caller that waits for a frame. After some seconds a hanging source is left to its thread."""
         self._stopping.set()
         with self._changed:
             self._changed.notify_all()
         self._thread.join(STOP_TIMEOUT_S)
 
     def newest(self, timeout_s: float | None = None) -> Frame | None:
-        """Wait for a frame that was not taken yet, and take it; None where `stop` or `timeout_s` came first."""
+        """Wait for a frame that was not taken yet, and take it; None after `stop` or `timeout_s` without one."""
         with self._changed:
             self._changed.wait_for(lambda: self._newest is not None or self._stopping.is_set(), timeout_s)
             frame, self._newest = self._newest, None
@@ -135,7 +135,7 @@ class Grabber:
                 self._end(captured, identity, source.finite)
 
     def _capture(self, source: Source) -> int:
-        """Capture until the source gives no more; return the number of frames."""
+        """Capture until the source gives no more frames; return their number."""
         captured = 0
         while not self._stopping.is_set() and source.grab():
             stamp_ns, now_s = max(self._now_ns(), self._stamp_ns + 1), time.monotonic()
@@ -157,7 +157,7 @@ class Grabber:
         return captured
 
     def _end(self, captured: int, identity: object, finite: bool) -> None:
-        """Report what became of the source, and wait until it is worth opening again."""
+        """Report the end of the source, and wait until it can be opened again."""
         if not (finite and captured):
             self._fail(f"{described(self._name)} gives no more frames, after {captured}; trying to open it again")
             self._stopping.wait(self._reconnect_s)
@@ -173,7 +173,7 @@ class Grabber:
         self.failure, self.since_s = reason, 0.0
 
     def _identity(self) -> object:
-        """Return what tells a file from another one of the same name; None where there is none."""
+        """Return the identity of a file, to detect another file of the same name; None if there is no file."""
         try:
             found = local_path(self._found).expanduser().stat()
         except OSError:

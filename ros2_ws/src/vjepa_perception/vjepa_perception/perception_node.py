@@ -1,7 +1,7 @@
 """Frames in, latents out: the V-JEPA 2 encoder as a ROS node.
 
-The subscription thread pushes every frame into the clip; a worker encodes only the newest clip, so that a slow encoder
-skips encodes (they are counted) and never works on a queue of old ones.
+The subscription thread pushes every frame into the clip, and a worker encodes only the newest clip. So a slow encoder
+skips clips, which are counted, and never works on a queue of old ones.
 """
 
 import json
@@ -27,7 +27,7 @@ from vjepa_perception.clip import ClipBuffer
 from vjepa_perception.perception_parameters import PerceptionParameters
 
 FRAME_SILENCE_S = 2.0
-"""Without a frame for longer, diagnostics say so."""
+"""After this time without a frame, diagnostics report it."""
 
 
 class PerceptionNode(ManagedNode):
@@ -79,18 +79,18 @@ class PerceptionNode(ManagedNode):
         self._worker.start()
 
     def _announce(self) -> None:
-        """Say which encoder this is, to those who listen now or later."""
+        """Publish the latent info of this encoder on the latched topic."""
         self._info.publish(String(data=json.dumps(self._encoder.info())))
 
     def _announced_elsewhere(self) -> str:
-        """Return who else says which encoder this is, having said it again: they may have said otherwise before."""
+        """Return a text about other publishers of latent info, and publish ours again: theirs may differ."""
         before, self._rivals = self._rivals, self.rivals_on(self._info.topic_name)
         if self._rivals or before:
             self._announce()
         return self._rivals
 
     def stop(self) -> None:
-        """Let the worker finish its clip and end."""
+        """Wait until the worker has finished its clip and ended."""
         with self._wake:
             self._running = False
             self._wake.notify()
@@ -126,7 +126,7 @@ class PerceptionNode(ManagedNode):
         self._offer(stamp_ns, self._clip.push(stamp_ns, frame))
 
     def _repeat(self, stamp_ns: int) -> None:
-        """Answer a repeated frame with its latent as it was, or encode it if that failed before."""
+        """Answer a repeated frame with its cached latent, or encode it if that failed before."""
         self._counts["repeated_frames"] += 1
         encoded = self._encoded
         if encoded is not None and encoded[0] == stamp_ns:
@@ -172,7 +172,7 @@ class PerceptionNode(ManagedNode):
             self._rate.tick(time.monotonic())
 
     def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
-        """Say which encoder runs, how fast, and which frames were refused or skipped."""
+        """Return the encoder, its speed, and the counts of refused and skipped frames."""
         values = {"encoder": self._encoder.name, "fingerprint": self._encoder.fingerprint}
         values |= {"device": str(self._encoder.device), "untrained": self._encoder.untrained}
         if not self.active:

@@ -1,4 +1,4 @@
-"""Which encoder to run, and the parameters of the node that does: without ROS, and without torch."""
+"""The configuration of an encoder, and the parameters of the node that runs it: without ROS, and without torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from vjepa_perception.placement import AUTO, refuse_unknown_placement
 
 TRANSPORTS = ("raw", "compressed")
 ALL_TOKENS = -1
-"""The value of `grid` that gives every token."""
+"""The value of `grid` for every token."""
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,8 @@ class EncoderConfig:
     """Which encoder to run, and how.
 
     Attributes:
-        encoder: a bundle that ships, by name; the folder of a bundle or of a transformers checkpoint; or a hub id such
-            as `facebook/vjepa2-vitl-fpc64-256`, with `@REVISION` (a commit, tag or branch) behind it where one is
-            meant.
+        encoder: a bundle that ships, by name, or the folder of a bundle or of a transformers checkpoint. Or a hub id
+            such as `facebook/vjepa2-vitl-fpc64-256`, followed by `@REVISION` for a commit, tag or branch.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
         dtype: `auto` (float32 on a CPU, bfloat16 on a GPU), `float32`, `bfloat16` or `float16`.
         clip_frames: frames of a clip, a multiple of the encoder's tubelet size. Positions are rotary, so it need not
@@ -37,7 +36,7 @@ class EncoderConfig:
     threads: Annotated[int, Range(low=0)] = 0
 
     def __post_init__(self) -> None:
-        """Refuse values that no encoder can have, with a VjepaError; the others are refused where it is loaded."""
+        """Refuse values that no encoder can have, with a VjepaError; loading refuses the others."""
         check_ranges(self)
         refuse_unknown_placement(self.device, self.dtype)
 
@@ -63,10 +62,10 @@ def encoder_config(parameters: Mapping[str, Any], **changes: Any) -> EncoderConf
     """Return the encoder that the node `vjepa_perception` would run.
 
     Args:
-        parameters: of the node by name, flat, as parameter files have them.
-        changes: fields of `EncoderConfig` that are to have another value.
+        parameters: the node's parameters by flat name, as in parameter files.
+        changes: fields of `EncoderConfig` with another value.
 
     Raises:
-        VjepaError: an unknown parameter, one of a wrong type, or a value that no encoder can have.
+        VjepaError: a parameter is unknown or of a wrong type, or no encoder can have its value.
     """
     return as_base(EncoderConfig, read_node_parameters(PerceptionParameters, parameters, "vjepa_perception"), **changes)

@@ -1,4 +1,4 @@
-"""The names of the devices and number types that an encoder may be asked for; no torch, so a start can check them."""
+"""The names of the devices and number types of an encoder; without torch, so that a start can check them early."""
 
 import re
 
@@ -12,10 +12,14 @@ _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?", re.ASCII)
 
 
 def refuse_unknown_placement(device: str, dtype: str) -> None:
-    """Refuse names that mean no device or no type on any machine.
+    """Refuse names that are no device or no type on any machine.
+
+    Args:
+        device: such as `auto`, `cpu`, `cuda` or `cuda:0`.
+        dtype: such as `auto` or `bfloat16`.
 
     Raises:
-        VjepaError: naming it, and the valid ones.
+        VjepaError: a name is invalid; the message lists the valid ones.
     """
     if not _DEVICE.fullmatch(device):
         raise unknown_name("device", device, DEVICES)

@@ -1,7 +1,7 @@
 """From a camera frame to the tensor that V-JEPA 2 was trained on, one frame at a time.
 
-The arithmetic is that of transformers' `VJEPA2VideoProcessor` with torchvision, operation by operation, so the result
-is equal to its; torchvision itself is not needed. A sliding clip thus preprocesses each frame once.
+The arithmetic equals that of transformers' `VJEPA2VideoProcessor` with torchvision, operation by operation, so the
+results are equal. torchvision itself is not needed. A sliding clip preprocesses each frame only once.
 """
 
 import math
@@ -19,14 +19,14 @@ from vjepa_interfaces.errors import VjepaError
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 MAX_ASPECT = 16
-"""Frames longer than this many times their shorter side are refused: they would be enlarged without bound."""
+"""The largest ratio of a frame's sides: a longer frame would be enlarged without bound."""
 
 _BILINEAR = 2
 _UINT8_ON_CPU = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") or platform.machine() == "aarch64"
 
 
 MAX_SIDE = 4096
-"""Of a preprocessed frame, pixels: a larger one is a damaged file, and would be allocated."""
+"""The largest side of a preprocessed frame, pixels: a damaged file could ask for more memory than there is."""
 
 
 class FrameError(VjepaError):
@@ -39,14 +39,14 @@ class PreprocessingError(VjepaError):
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What is done to a frame: resize, crop, scale, normalise.
+    """The preprocessing of a frame: resize, crop, scale, normalise.
 
     Attributes:
-        resize: pixels of the shorter side after the bilinear resize.
-        crop: pixels of the sides of the square cut out of the middle, at most `resize`.
-        rescale_factor: what each 8-bit sample is multiplied with.
-        mean: mean of each of the three colours, after rescaling, taken off.
-        std: standard deviation of each of the three colours, after rescaling, divided by.
+        resize: shorter side after the bilinear resize, pixels.
+        crop: side of the square that is cut from the middle, pixels, at most `resize`.
+        rescale_factor: factor of each 8-bit sample.
+        mean: value of each of the three colours that is subtracted after rescaling.
+        std: value of each of the three colours that divides the result.
     """
 
     resize: int
@@ -70,7 +70,7 @@ class Preprocessing:
         """Return the preprocessing of a bundle: an object with the attributes' names, the last three optional.
 
         Raises:
-            PreprocessingError: missing or unknown names, or values out of range.
+            PreprocessingError: a name is missing or unknown, or a value is out of range.
         """
         unknown = fields.keys() - cls.__dataclass_fields__.keys()
         missing = {"resize", "crop"} - fields.keys()
@@ -83,12 +83,12 @@ class Preprocessing:
 
     @classmethod
     def from_video_processor(cls, fields: dict[str, Any]) -> "Preprocessing":
-        """Return the preprocessing that `VJEPA2VideoProcessor` does when given these fields of its JSON file.
+        """Return the preprocessing of `VJEPA2VideoProcessor` with these fields of its JSON file.
 
-        Like it, this derives the resize from the crop (256/224 of it) and pays no attention to `size`.
+        Like that processor, this derives the resize from the crop (256/224 of it) and ignores `size`.
 
         Raises:
-            PreprocessingError: a step is switched off, another resampling, or a crop that is not square.
+            PreprocessingError: a step is switched off, the resampling is another, or the crop is not square.
         """
         crop = fields.get("crop_size", 256)
         if isinstance(crop, dict):
@@ -134,7 +134,7 @@ class Preprocessing:
         return image.to(torch.float32).sub_(self._scaled_mean).div_(self._scaled_std)
 
     def picture(self, frame: torch.Tensor) -> np.ndarray:
-        """Return what `apply` made of a frame as a picture to look at: uint8 of shape (crop, crop, 3)."""
+        """Return the output of `apply` as a picture to look at: uint8 of shape (crop, crop, 3)."""
         samples = frame * self._scaled_std + self._scaled_mean
         return samples.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
 

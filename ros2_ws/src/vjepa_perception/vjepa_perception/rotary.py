@@ -1,8 +1,8 @@
 """Rotary position tables of V-JEPA 2, computed once.
 
-transformers computes the sines and cosines of every token's position anew for each layer's queries and keys. They
-depend on nothing but the number of tokens, so they are computed once here, by the same arithmetic: the encoder's output
-is the same to the last bit.
+transformers computes the sines and cosines of every token's position again for each layer's queries and keys. They
+depend only on the number of tokens. So they are computed once here, by the same arithmetic, and the encoder's output is
+the same to the last bit.
 """
 
 import types
@@ -43,19 +43,19 @@ def _rotate(x: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor]) -> torch
 
 
 def rotary_tables(model: Any, tokens: int, dtype: torch.dtype, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return cosines and sines, each (N, head size), of so many tokens' positions in depth, height and width.
+    """Return cosines and sines, each (N, head size), of the tokens' positions in depth, height and width.
 
     The arithmetic is that of transformers' `rotate_queries_or_keys`.
 
     Args:
         model: configuration of the encoder, transformers' `VJEPA2Config`.
         tokens: N, in the order of tubelet, row and column.
-        dtype: of queries and keys.
-        device: where the tables shall be.
+        dtype: type of queries and keys.
+        device: device of the tables.
     """
     side, head = model.crop_size // model.patch_size, model.hidden_size // model.num_attention_heads
     number = torch.arange(tokens, device=device)
-    size = 2 * (head // 3 // 2)  # A third of a head for each axis, in pairs; what is left over is not rotated.
+    size = 2 * (head // 3 // 2)  # A third of a head for each axis, in pairs; the rest is not rotated.
     omega = torch.arange(size // 2, dtype=dtype, device=device)
     omega /= size / 2.0
     cosines, sines = [], []

@@ -23,15 +23,15 @@ from vjepa_interfaces.errors import VjepaError
 
 DEVICE, FILE, STREAM = "device", "file", "stream"
 OPEN_TIMEOUT_S, READ_TIMEOUT_S = 5.0, 2.0
-"""How long a stream may take to begin, and to its next frame, before it counts as lost."""
+"""The longest time until a stream's first frame, and until its next one; after it the stream counts as lost."""
 MAX_FILE_RATE_HZ = 1000.0
-"""A file that claims more than this does not know its rate: OpenCV gives such numbers for still pictures."""
+"""The highest plausible rate of a file: OpenCV returns higher numbers for still pictures."""
 PUSHED = ("rist:", "rtmp", "rtp:", "rtsp", "sctp:", "srt", "tcp:", "udp")
-"""How the schemes begin of streams whose sender sets the pace, files that it plays included."""
+"""Beginnings of the schemes of streams whose sender sets the pace, also when it plays a file."""
 AHEAD_S, AHEAD_FACTOR = 3.0, 4.0
-"""A stream that is so far ahead of its own rate, in seconds and as a factor, does not come from a camera."""
+"""A stream that is this far ahead of its own rate, in seconds and as a factor, does not come from a camera."""
 FFMPEG_LEVEL, FFMPEG_DEBUG = "OPENCV_FFMPEG_LOGLEVEL", "OPENCV_FFMPEG_DEBUG"
-"""Variables by which OpenCV, when it first opens a video, sets what FFmpeg writes to standard error."""
+"""Variables that OpenCV reads when it first opens a video: they choose what FFmpeg writes to standard error."""
 FFMPEG_QUIET = "-8"
 """FFmpeg's AV_LOG_QUIET: its errors repeat addresses, those that a playlist names among them."""
 
@@ -41,9 +41,9 @@ class VideoError(VjepaError):
 
 
 def kind_of(source: str) -> str:
-    """Return what a source, no reference, is: `DEVICE` (a number or path in /dev), `STREAM` (an address) or `FILE`.
+    """Return the kind of a source: `DEVICE` (a number or path in /dev), `STREAM` (an address) or `FILE`.
 
-    An address `file:///PATH` is a `FILE`.
+    The source must not be a reference. An address `file:///PATH` is a `FILE`.
     """
     if is_device(source):
         return DEVICE
@@ -53,18 +53,18 @@ def kind_of(source: str) -> str:
 class Video:
     """An opened source; `grab` waits for the next frame and `retrieve` decodes it.
 
-    The source may be a reference, as `read_source` takes it; each opening reads it anew. A file is played in real
-    time, wherever it lies: at its own rate, or at `fps` where that is above 0. A camera is asked for `fps` and does
-    what it can. A stream over HTTP and the like is a file where it states its length. One that does not is taken for
-    a camera until it is `AHEAD_S` ahead of its own rate and `AHEAD_FACTOR` times as fast.
+    The source may be a reference for `read_source`; each opening reads it again. A file is played in real time, also on
+    another machine: at its own rate, or at `fps` if that is above 0. A camera is asked for `fps` and may give another
+    rate. A stream over HTTP and the like is a file if it states its length. Otherwise it counts as a camera until it is
+    `AHEAD_S` ahead of its own rate and `AHEAD_FACTOR` times as fast.
 
     Attributes:
         kind: `DEVICE`, `FILE` or `STREAM`.
         finite: whether it is known to end, as a file does.
-        fps: frames a second, as asked of a file or as the source says; 0 where it does not say.
+        fps: frames a second, as requested for a file or as the source reports; 0 if unknown.
 
     Raises:
-        VideoError: the source cannot be opened, with what was tried and what to do.
+        VideoError: the source cannot be opened; the message states what was tried and what to do.
     """
 
     def __init__(self, source: str, fps: float = 0.0):
@@ -84,11 +84,11 @@ class Video:
         self._begun_s, self._grabbed = 0.0, 0
         if self.finite and not 0 < self.fps <= MAX_FILE_RATE_HZ:
             self.close()
-            raise VideoError(f"{described(source)} does not say how many frames a second it has; set 'fps' above 0")
+            raise VideoError(f"{described(source)} does not state how many frames a second it has; set 'fps' above 0")
         self._due_s = time.monotonic()
 
     def grab(self) -> bool:
-        """Wait for the next frame and take it, not decoded yet; False where there is none, or none any more."""
+        """Wait for the next frame and take it, not decoded yet; False if there are no more."""
         asked_s = time.monotonic()
         if not self._capture.grab():
             return False
@@ -101,7 +101,7 @@ class Video:
         return True
 
     def _watch(self) -> None:
-        """Begin to pace a stream of unknown length that comes much faster than its rate, as a file does."""
+        """Start to pace a stream of unknown length that comes much faster than its rate, as a file does."""
         now = time.monotonic()
         self._begun_s = self._begun_s or now
         self._grabbed += 1
@@ -113,7 +113,7 @@ class Video:
             self._due_s = now
 
     def _wait_for_its_time(self) -> None:
-        """Wait until the frame in hand is to be shown; after a standstill play on, rather than catch up."""
+        """Wait until the time of the taken frame; after a standstill continue from there, and do not catch up."""
         now = time.monotonic()
         self._due_s += 1.0 / self._pace
         if now - self._due_s > 0.5:
@@ -128,14 +128,14 @@ class Video:
         return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
     def first_frame(self) -> np.ndarray:
-        """Return the next frame, or raise VideoError where there is none: to look at what a source gives."""
+        """Return the next frame, or raise VideoError if there is none: to look at a source."""
         rgb = self.retrieve() if self.grab() else None
         if rgb is None:
             raise VideoError(f"{described(self._source)} was opened but gave no frame; {_ADVICE[self.kind]}")
         return rgb
 
     def close(self) -> None:
-        """Let the source go."""
+        """Close the source."""
         self._capture.release()
 
     def __enter__(self) -> "Video":
@@ -146,10 +146,10 @@ class Video:
 
 
 def described(source: str) -> str:
-    """Return a source with what it was taken for, for messages: of an address scheme and host alone.
+    """Return a source with its kind, for messages: only scheme and host of an address.
 
-    What a reference leads to may be another secret than a camera's, if somebody set it so: only that of a stream is
-    shown, as any address is.
+    A reference may by mistake name a secret that is no camera. So its content is shown only for a stream, and then like
+    any other address.
     """
     if not is_reference(source):
         return f"video {kind_of(source)} {f'/dev/video{source}' if source.isdigit() else shown(source)}"
@@ -175,7 +175,7 @@ _ADVICE_OF_A_FOLDER = (
 
 
 def _opened(source: str, found: str) -> cv2.VideoCapture:
-    """Open what was `found` for a `source`."""
+    """Open the device, file or address `found` for a `source`."""
     kind = kind_of(found)
     path = local_path(found).expanduser()
     if kind == FILE and path.is_dir():
@@ -192,7 +192,7 @@ def _opened(source: str, found: str) -> cv2.VideoCapture:
         elif kind == STREAM:
             options = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(OPEN_TIMEOUT_S * 1e3)]
             options += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(READ_TIMEOUT_S * 1e3)]
-            options += [cv2.CAP_PROP_N_THREADS, 1]  # Each further one holds a frame back, by default one a core.
+            options += [cv2.CAP_PROP_N_THREADS, 1]  # Each further thread holds a frame back.
             capture = cv2.VideoCapture(found, cv2.CAP_FFMPEG, options)
         else:
             capture = cv2.VideoCapture(str(path))
@@ -203,7 +203,7 @@ def _opened(source: str, found: str) -> cv2.VideoCapture:
 
 @contextlib.contextmanager
 def _described_errors(source: str, found: str) -> Iterator[None]:
-    """Raise OpenCV's own error as one that does not repeat the address."""
+    """Raise OpenCV's error as an error that does not repeat the address."""
     try:
         yield
     except cv2.error as error:
@@ -213,9 +213,9 @@ def _described_errors(source: str, found: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep OpenCV and FFmpeg from writing about a source: the error says it, and theirs have the address.
+    """Keep OpenCV and FFmpeg from writing about a source: our error is enough, and their messages have the address.
 
-    Who sets one of FFmpeg's variables sees FFmpeg's own messages.
+    If one of FFmpeg's variables is set, FFmpeg writes its own messages.
     """
     if not (os.environ.get(FFMPEG_LEVEL) or os.environ.get(FFMPEG_DEBUG)):
         os.environ[FFMPEG_LEVEL] = FFMPEG_QUIET

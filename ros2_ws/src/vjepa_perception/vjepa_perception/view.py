@@ -1,4 +1,4 @@
-"""What is cut out of a camera's picture and how it is turned, before anyone sees it. NumPy alone: no ROS, no torch."""
+"""Crop, rotation and flip of a camera's picture, before all other uses. NumPy alone: no ROS, no torch."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ FLIPS = ("", "horizontal", "vertical", "both")
 
 
 class ViewError(VjepaError):
-    """A view that does not exist, or that the camera's picture is too small for."""
+    """A view with invalid values, or one beyond the camera's picture."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class View:
         flip: `horizontal` swaps left and right, `vertical` top and bottom, `both` does both; empty for neither.
 
     Raises:
-        ViewError: other values than these.
+        ViewError: a value is invalid.
     """
 
     crop: tuple[int, ...] = ()

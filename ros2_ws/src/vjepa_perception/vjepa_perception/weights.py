@@ -16,11 +16,11 @@ from vjepa_interfaces.errors import VjepaError
 from vjepa_perception.checkpoint import Checkpoint, CheckpointError
 
 _PREFIXES = ("vjepa2.encoder.", "encoder.")
-"""What an encoder's tensors are called in a video classifier's file and in every other."""
+"""Prefixes of an encoder's tensors: in a video classifier's file, and in every other file."""
 
 
 _OF_VERSION_2_1 = ("norms_block", "mod_embed", "modality", "patch_embed_img", "patch_embeddings_img")
-"""Parts of names of tensors that V-JEPA 2.1 has and 2 has not: norms of several depths, embeddings of still images."""
+"""Parts of tensors' names that only V-JEPA 2.1 has: norms of several depths, embeddings of still images."""
 
 
 class MemoryShortageError(VjepaError):
@@ -28,7 +28,7 @@ class MemoryShortageError(VjepaError):
 
 
 def place_weights(encoder: nn.Module, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> str:
-    """Put the checkpoint's encoder weights into `encoder`, a module on the meta device, and return their sha256.
+    """Load the checkpoint's encoder weights into `encoder`, a module on the meta device, and return their sha256.
 
     Raises:
         CheckpointError, MemoryShortageError: as `read_weights` does.
@@ -44,17 +44,17 @@ def read_weights(
 ) -> tuple[dict[str, torch.Tensor], str]:
     """Read the checkpoint's encoder weights by name; predictors stay on disk.
 
-    Weights are handled one at a time, so the peak is the encoder in `dtype` and one tensor in float32.
+    Weights are handled one at a time, so the peak memory is the encoder in `dtype` and one tensor in float32.
 
     Args:
-        shapes: of the weights that the configuration asks for.
-        checkpoint: where they are.
-        device: where they shall be.
-        dtype: in which type.
+        shapes: shapes of the configuration's weights, by name.
+        checkpoint: the checkpoint on disk.
+        device: the device of the returned weights.
+        dtype: the type of the returned weights.
 
     Returns:
-        The weights, and the sha256 of them as float32, with names and shapes, in the order of their names: the same
-        whatever the device, the dtype or the kind of file.
+        The weights, and the sha256 of names, shapes and values as float32, in the order of the names. The hash does not
+        depend on the device, the dtype or the kind of file.
 
     Raises:
         CheckpointError: a file is truncated or corrupt, or its tensors are not those of the configuration.
@@ -156,13 +156,13 @@ def _opened(files: tuple[Path, ...], shapes: dict[str, tuple[int, ...]]) -> Iter
 
 
 def _other_weights(folder: Path, expected: Set[str], found: Set[str], keys: Set[str]) -> CheckpointError:
-    """Return the error for weights that are not those of the configuration, with the likeliest cause.
+    """Return the error for weights that do not match the configuration, with the most likely cause.
 
     Args:
-        folder: where the weights are.
+        folder: folder of the weights.
         expected: names of the encoder's weights, by the configuration.
-        found: names of those that the files have, without their prefix.
-        keys: names of all tensors in the files, as they stand there.
+        found: names of the encoder's weights in the files, without their prefix.
+        keys: names of all tensors in the files, unchanged.
     """
     missing, unknown = sorted(expected - found), sorted(found - expected)
     if wrapper := _wrapper(expected, keys):
@@ -189,7 +189,7 @@ def _other_weights(folder: Path, expected: Set[str], found: Set[str], keys: Set[
 
 
 def _wrapper(expected: Set[str], keys: Set[str]) -> str | None:
-    """Return what stands before every name that is expected, if it is the same for all and no prefix that is read."""
+    """Return the prefix of all expected names in the files, if it is the same for all and not a known prefix."""
     first = max(expected, key=len)
     for key in sorted(keys):
         prefix = key.removesuffix(first)
@@ -201,8 +201,8 @@ def _wrapper(expected: Set[str], keys: Set[str]) -> str | None:
 def _seeded(shapes: dict[str, tuple[int, ...]], seed: int, spread: float) -> Callable[[str], torch.Tensor]:
     """Return a function that draws an untrained encoder's weights; it must be called in the order of the names.
 
-    Matrices are uniform with the standard deviation `spread`, biases 0, norms' gains 1. Uniform,
-    since that takes one rounding: the same bits on every machine, and so the same fingerprint.
+    Matrices are uniform with the standard deviation `spread`, biases are 0, and the norms' gains are 1. A uniform draw
+    takes one rounding. So the bits, and the fingerprint, are the same on every machine.
     """
     generator = torch.Generator().manual_seed(seed)
     width = spread * 12**0.5
