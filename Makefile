@@ -49,6 +49,7 @@ lint:
 	./vjepa --exec ruff format --check .
 	./vjepa --exec mypy $(addprefix -p ,vjepa_interfaces sim_bridge vjepa_perception vjepa_planner vjepa_bags vjepa_training vjepa_bringup vjepa_cli)
 	./vjepa --exec hadolint docker/Dockerfile
+	./vjepa --exec python -P .ci/prose.py
 	./vjepa docs --check
 
 # The digest that the tag of the image below docker/Dockerfile has now, for compose, which reads docker/.env.

@@ -95,6 +95,10 @@ def test_a_command_brings_what_its_code_imports(module):
         assert needed <= brought_by(command), command
 
 
+def test_the_prose_linter_brings_the_group_of_its_library():
+    assert brought_by("--exec python -P .ci/prose.py") == {"lint"}
+
+
 def test_nodes_and_launch_files_need_no_group():
     assert len(NODES) >= 5
     assert needed_by(*NODES, *SOURCE.glob("*/launch/*.py")) == set()
