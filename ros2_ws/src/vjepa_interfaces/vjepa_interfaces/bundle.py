@@ -59,8 +59,12 @@ class Bundle:
     def require(self, key: str, kind: type | tuple[type, ...]) -> Any:
         """Return `config[key]`.
 
+        Args:
+            key: name of the field.
+            kind: the type, or the types, of its value.
+
         Raises:
-            BundleError: the key is missing, or its value is not of the type `kind`.
+            BundleError: the key is missing, or its value is of another type.
         """
         kinds = (kind,) if isinstance(kind, type) else kind
         value = self.config.get(key)
@@ -221,9 +225,14 @@ def read_bundle(path: Path | str, kind: str = "") -> Bundle:
 
 
 def write_bundle(path: Path | str, config: dict[str, Any], card: str) -> Bundle:
-    """Write `config.json` and `MODEL_CARD.md` into the folder `path`, made if necessary, and return the bundle.
+    """Write `config.json` and `MODEL_CARD.md` into a folder, made if necessary, and return the bundle.
 
     The caller saves `model.safetensors` first. So a folder with a `config.json` is complete, and the hash is known.
+
+    Args:
+        path: the folder.
+        config: the fields of `config.json`; `weights_sha256` is added if the folder has weights.
+        card: the text of `MODEL_CARD.md`.
     """
     path = Path(path).expanduser()
     if (path / WEIGHTS_FILE).is_file():

@@ -64,7 +64,11 @@ class EffortGuardNode(ManagedNode):
         self._too_large = ""
 
     def setup(self) -> None:
-        """Check the parameters and create the publisher and the subscriptions."""
+        """Check the parameters and create the publisher and the subscriptions.
+
+        Raises:
+            VjepaError: the parameters contradict each other, or simulated time is used before a real arm.
+        """
         parameters = self.parameters
         if self.get_parameter("use_sim_time").value and not parameters.simulated_arm:
             raise VjepaError(

@@ -60,7 +60,14 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
 
 
 def diagnostics_of(node: Node, level: bytes, message: str, values: dict[str, Any]) -> DiagnosticArray:
-    """Return a message for `/diagnostics` with a node's level, message and named values, stamped now."""
+    """Return a message for `/diagnostics`, stamped now.
+
+    Args:
+        node: the node that reports.
+        level: `OK`, `WARN` or `ERROR`.
+        message: the status in a few words.
+        values: further values by name; floats are shown with three digits.
+    """
     status = DiagnosticStatus(
         level=level, name=node.get_fully_qualified_name(), message=message, hardware_id=platform.node()
     )

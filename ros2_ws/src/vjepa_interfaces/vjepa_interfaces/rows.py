@@ -17,7 +17,16 @@ class Rows:
         self._newest = dict.fromkeys(self._names, 0)
 
     def add(self, stamp_ns: int, name: str, value: Any) -> list[tuple[int, dict[str, Any]]]:
-        """Add the `value` of a topic at a stamp (above 0), and return the completed rows, the earliest first."""
+        """Add the value of a topic, and return the completed rows.
+
+        Args:
+            stamp_ns: stamp of the value, nanoseconds above 0.
+            name: the topic's name in the rows.
+            value: any object.
+
+        Returns:
+            Stamp and values by topic name of each completed row, the earliest first.
+        """
         if stamp_ns < self._newest[name]:
             self._waiting.clear()
             self._newest = dict.fromkeys(self._names, stamp_ns)

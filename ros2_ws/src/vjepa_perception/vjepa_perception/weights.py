@@ -30,8 +30,15 @@ class MemoryShortageError(VjepaError):
 def place_weights(encoder: nn.Module, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> str:
     """Load the checkpoint's encoder weights into `encoder`, a module on the meta device, and return their sha256.
 
+    Args:
+        encoder: transformers' encoder module, without weights.
+        checkpoint: the checkpoint on disk.
+        device: the device of the loaded weights.
+        dtype: the type of the loaded weights.
+
     Raises:
-        CheckpointError, MemoryShortageError: as `read_weights` does.
+        CheckpointError: as `read_weights`.
+        MemoryShortageError: as `read_weights`.
     """
     shapes = {name: tuple(parameter.shape) for name, parameter in encoder.named_parameters()}
     weights, digest = read_weights(shapes, checkpoint, device, dtype)
@@ -85,7 +92,17 @@ def hash_weights(shapes: dict[str, tuple[int, ...]], checkpoint: Checkpoint) -> 
 def check_memory(
     shapes: dict[str, tuple[int, ...]], checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
 ) -> None:
-    """Refuse weights that do not fit into a device's free memory, with a MemoryShortageError."""
+    """Refuse weights that do not fit into a device's free memory.
+
+    Args:
+        shapes: shapes of the configuration's weights, by name.
+        checkpoint: the checkpoint on disk, for the message.
+        device: the device of the weights.
+        dtype: the type of the weights.
+
+    Raises:
+        MemoryShortageError: the device has too little free memory.
+    """
     count = sum(math.prod(shape) for shape in shapes.values())
     _check_memory(f"{checkpoint.name} ({count / 1e6:.0f}M parameters, {dtype})", count * dtype.itemsize, device)
 
