@@ -1,8 +1,8 @@
 """Actions, efforts, and the checks of a command before it moves a joint.
 
-A planner returns actions, [-1, 1] per joint; an arm takes efforts in N·m. Efforts are checked once at each boundary of
-trust: by `effort_of` when an action leaves a planner, and by `checked` when a command arrives at an arm. The ROS nodes
-and the evaluation in one process use the same conversion, so both give the same torque to the bit.
+A planner returns actions, [-1, 1] per joint; an arm takes efforts in N·m. Each boundary of trust has one check:
+`effort_of` when an action leaves a planner, and `checked` when a command arrives at an arm. The ROS nodes and the
+evaluation in one process use the same conversion, so both give the same torque to the bit.
 """
 
 from collections.abc import Sequence

@@ -116,8 +116,8 @@ def read_parameters(config_class: type[T], values: Mapping[str, Any], kind: str 
     """Return an instance of the dataclass `config_class` made from `values` (a missing one keeps its default).
 
     Fields of type bool, int, float, str, Path and `Literal`, and tuples and unions of these and None, are checked. The
-    dataclass checks other fields itself. An int is converted to a float, a str to a Path, and a list or array to a tuple;
-    no other value is converted.
+    dataclass checks other fields itself. An int is converted to a float, a str to a Path, and a list or array to a
+    tuple; no other value is converted.
 
     Args:
         config_class: a dataclass.

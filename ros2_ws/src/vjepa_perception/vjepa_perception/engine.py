@@ -36,7 +36,7 @@ MOST_GRAPHED_CLIPS = 4
 
 
 class Tubelet:
-    """Consecutive frames as a key: equal to the very same tensors, which it holds, so that none takes their identity.
+    """Consecutive frames as a key: equal only to the same tensors, which it keeps alive.
 
     A tensor is no key itself, as `==` compares its values.
     """
