@@ -326,9 +326,11 @@ class PlannerNode(ManagedNode):
         if self._supervisor.message:
             return WARN, self._supervisor.message
         if trained_s is not None and self._timeline.is_unlike(trained_s):
-            apart = f"latents of frames {self._timeline.period_ms:.1f} ms apart"
-            trained = f"planner '{self._supervisor.chosen}' was trained on frames {trained_s * 1e3:g} ms apart"
-            return WARN, f"{apart}; {trained}"
+            chosen, period_ms = self._supervisor.chosen, self._timeline.period_ms
+            return WARN, (
+                f"latents of frames {period_ms:.1f} ms apart; planner '{chosen}' was trained on frames "
+                f"{trained_s * 1e3:g} ms apart"
+            )
         if self._refused_goal:
             return WARN, f"goal refused: {self._refused_goal}"
         if failures := self._pool.failures():
