@@ -1,5 +1,5 @@
 # Thin on purpose: ./vjepa sets everything up on first use. ARGS passes options on, as in `make run ARGS=--help`.
-.PHONY: run test test-unit test-all test-faults fuzz soak bench bench-check lint pin release
+.PHONY: run test test-unit test-all test-faults fuzz soak bench bench-check lint api pin release
 
 # Files of tests are spread over JOBS processes. Those that are marked real_time run behind them, one at a time; status 5
 # of pytest is that a selection has none of the one kind. One of real time that fails runs once more, in sight: a machine
@@ -51,6 +51,9 @@ lint:
 	./vjepa --exec hadolint docker/Dockerfile
 	./vjepa --exec python -P .ci/prose.py
 	./vjepa docs --check
+
+api:
+	./vjepa --exec python -P .ci/api.py api
 
 # The digest that the tag of the image below docker/Dockerfile has now, for compose, which reads docker/.env.
 BASE = ros:jazzy-ros-base-noble

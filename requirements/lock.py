@@ -36,6 +36,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "view": (),
     "test": ("plot", "train"),
     "lint": (),
+    "api": (),
 }
 # Installed each into a folder of its own, alone, since what they declare is other than what the stack pins.
 APART = ("torchvision", "lerobot", "atheris", "mppi", "installer")

