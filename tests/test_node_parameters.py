@@ -196,7 +196,7 @@ def test_an_option_out_of_its_range_is_refused_and_described(planner, value):
 
 
 def test_an_option_that_names_a_bundle_is_not_set_to_what_is_none(planner, monkeypatch):
-    monkeypatch.setitem(planner._planners, "bc", SimpleNamespace(config=BcConfig(bundle="bc-small")))
+    monkeypatch.setitem(planner._pool.loaded, "bc", SimpleNamespace(config=BcConfig(bundle="bc-small")))
     planner.check_live_options("bc", {"bundle": "bc-latents"})
     with pytest.raises(VjepaError, match=r"no bundle at 'nonsense'.*bc-small"):
         planner.check_live_options("bc", {"bundle": "nonsense"})
