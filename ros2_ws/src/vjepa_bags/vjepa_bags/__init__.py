@@ -1,1 +1,1 @@
-"""rosbag2 bags: written, read, checked and repaired."""
+"""Write, read, check and repair rosbag2 bags."""

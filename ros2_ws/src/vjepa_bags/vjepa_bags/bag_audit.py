@@ -1,4 +1,4 @@
-"""What was published, recorded, repeated and lost on the topics of a recording."""
+"""Count the messages that were published, recorded, repeated and lost on the topics of a recording."""
 
 import struct
 from collections import deque
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from vjepa_interfaces.tables import text_table
 
 _UNNUMBERED = 2**64 - 1
-"""What rmw reports as a sequence number when the middleware has none."""
+"""The sequence number that rmw reports if the middleware has none."""
 
 _REMEMBERED_MESSAGES = 64
 _REMEMBERED_CONTENTS = 16
@@ -16,16 +16,16 @@ _REMEMBERED_CONTENTS = 16
 
 @dataclass(frozen=True)
 class TopicAudit:
-    """The account of one topic.
+    """Numbers of messages of one topic.
 
     Attributes:
         topic: its name.
         recorded: messages in the bag.
         repeated: exact repeats left out of the bag.
-        lost: messages published between the first and last one seen of each publisher that never arrived.
+        lost: messages that never arrived, between the first and the last message seen of each publisher.
         unwritten: messages that arrived but could not be written, because the disk failed.
-        unnumbered: messages without a publication sequence number: their losses cannot be known.
-        publishers: publishers told apart by their sequence numbers, a restarted one counted again.
+        unnumbered: messages without a publication sequence number, whose losses cannot be known.
+        publishers: publishers told apart by their sequence numbers; a restarted publisher counts again.
     """
 
     topic: str
@@ -38,20 +38,20 @@ class TopicAudit:
 
     @property
     def published(self) -> int:
-        """Messages published between the first and the last one seen."""
+        """Return the number of messages published between the first and the last message seen."""
         return self.recorded + self.repeated + self.lost + self.unwritten
 
 
 @dataclass(frozen=True)
 class Audit:
-    """The account of a recording: one entry a topic, and the write `error` that ended it, if any."""
+    """The counts of a recording: an entry for each topic, and the write `error` that ended the recording, if any."""
 
     topics: tuple[TopicAudit, ...]
     error: str | None = None
 
     @property
     def lost(self) -> int:
-        """Messages published but not in the bag, exact repeats aside."""
+        """Return the number of messages that were published but are not in the bag, without exact repeats."""
         return sum(topic.lost + topic.unwritten for topic in self.topics)
 
     def as_dict(self) -> dict[str, dict[str, int]]:
@@ -74,7 +74,7 @@ class Audit:
 
 @dataclass(eq=False)
 class _Run:
-    """Consecutive sequence numbers of one publisher: the newest, when it was heard, and the run it may continue."""
+    """Consecutive sequence numbers of one publisher: the newest, its place in order, and the run it may continue."""
 
     newest: int
     heard: int
@@ -83,15 +83,15 @@ class _Run:
 
 
 class PublicationCounter:
-    """Counts the losses on one topic from publication sequence numbers.
+    """Count the losses on one topic from publication sequence numbers.
 
-    A publisher numbers its messages 1, 2, 3, … and the middleware delivers them in order, so a gap is a loss. No
-    publisher is named along with the number: a number that continues a run belongs to it, and any other begins a run,
-    which is taken for the rest of the closest run below it, with a loss in between, until that run goes on by itself.
-    Publishers side by side, such as the many of `/diagnostics`, are told apart this way.
+    A publisher numbers its messages 1, 2, 3, … and the middleware delivers them in order, so a gap is a loss. The
+    middleware does not name the publisher of a number. A number that continues a run therefore belongs to that run. Any
+    other number begins a new run. The counter assumes that the new run continues the closest run below it, after a
+    loss. If that lower run continues by itself, the two runs are of two publishers, as on `/diagnostics`.
 
-    What this cannot see: messages before the first or after the last one seen of a publisher, and losses of a restarted
-    publisher just as it passes the number the old one had reached.
+    The counter cannot detect messages before the first or after the last message seen of a publisher. It also misses
+    losses of a restarted publisher at the moment when its number passes the last number of its former life.
     """
 
     def __init__(self) -> None:
@@ -103,16 +103,16 @@ class PublicationCounter:
 
     @property
     def lost(self) -> int:
-        """Messages lost, as far as can be told by now."""
+        """Return the number of messages lost, as far as is known now."""
         return self._settled_losses + sum(run.gap for run in self._runs)
 
     @property
     def publishers(self) -> int:
-        """Publishers told apart, a restarted one counted again."""
+        """Return the number of publishers told apart; a restarted publisher counts again."""
         return self._settled_runs + sum(run.continues is None for run in self._runs)
 
     def observe(self, sequence: int | None) -> None:
-        """Count one message that arrived with this publication sequence number."""
+        """Count one message that arrived with the publication sequence number `sequence`."""
         if sequence is None or sequence == _UNNUMBERED:
             self.unnumbered += 1
             return
@@ -139,7 +139,7 @@ class PublicationCounter:
         self._runs.append(run)
 
     def _settle(self) -> None:
-        """Forget the runs that have been silent for long: what continued one did follow a loss."""
+        """Remove runs that were silent for long: a run that continues one of them did follow a loss."""
         silent = [run for run in self._runs if self._observed - run.heard > _REMEMBERED_MESSAGES]
         for run in silent:
             successor = next((other for other in self._runs if other.continues is run), None)
@@ -155,7 +155,7 @@ class PublicationCounter:
 def leading_stamp(data: bytes) -> int | None:
     """Return the nanoseconds of the `builtin_interfaces/Time` that a CDR message begins with, or None if too short.
 
-    The second byte of the encapsulation says the byte order; seconds (int32) and nanoseconds (uint32) follow it.
+    The second byte of the encapsulation states the byte order. Seconds (int32) and nanoseconds (uint32) follow it.
     """
     if len(data) < 12:
         return None
@@ -164,16 +164,16 @@ def leading_stamp(data: bytes) -> int | None:
 
 
 class RepeatFilter:
-    """Recognises a message that a lockstep node sent again.
+    """Recognise a message that a lockstep node sent again.
 
-    A repeat has the newest stamp of its topic and the contents of a message already seen with it. Contents count,
-    because several nodes may speak on one topic at one stamp (`/diagnostics` while simulated time stands still). Only
-    the newest stamp counts, because a restarted simulation goes through old stamps again, and those are no repeats.
-    Stamp zero is no stamp, and its messages are never repeats.
+    A repeat has the newest stamp of its topic and the contents of an earlier message with that stamp. The filter
+    compares contents, because several nodes may publish on one topic at one stamp (`/diagnostics` while simulated time
+    stands still). It compares only the newest stamp, because a restarted simulation repeats old stamps. A message with
+    stamp zero is never a repeat.
     """
 
     def __init__(self, canonical: Callable[[bytes], bytes]):
-        """Take `canonical`, which returns a message's bytes with its alignment padding zeroed.
+        """Keep `canonical`, which returns a message's bytes with its alignment padding zeroed.
 
         Middlewares leave garbage in the padding, so equal messages may differ in bytes.
         """
@@ -183,7 +183,7 @@ class RepeatFilter:
         self._contents: deque[bytes] = deque(maxlen=_REMEMBERED_CONTENTS)
 
     def is_repeat(self, data: bytes) -> bool:
-        """Say whether `data`, a CDR message that begins with a stamp, repeats one seen before, and remember it."""
+        """Return whether `data`, a CDR message that begins with a stamp, repeats an earlier one, and remember it."""
         stamp = leading_stamp(data)
         if not stamp:
             return False

@@ -1,4 +1,4 @@
-"""Why frames of a bag have no joint state or no reward: each cause is counted by itself, with an example."""
+"""Count the causes of frames without a joint state or a reward: each cause by itself, with an example."""
 
 import math
 from array import array
@@ -14,21 +14,21 @@ from vjepa_interfaces.alignment import Outliers
 
 JOINTS = topics.JOINT_STATES.name
 HELD_FRAMES = 1000
-"""Frames without a joint state that are held in case one comes late."""
+"""Number of frames without a joint state that are held in case one arrives late."""
 APART_S = 1.0
-"""Clocks are apart where frames and messages are stamped so differently from when they arrived."""
+"""Clocks are apart if the offsets (stamp minus arrival) of frames and messages differ by more seconds than this."""
 
 
 class Causes:
-    """What was wrong with the messages of one kind that were joined to frames."""
+    """The faults of one kind of message that is joined to frames."""
 
     def __init__(self, what: str, exact: bool, max_age_ns: int):
         """Begin to count.
 
         Args:
             what: the kind of message, such as `reward`.
-            exact: whether it is joined by equal stamp.
-            max_age_ns: oldest one that is joined otherwise, nanoseconds.
+            exact: whether the messages are joined by equal stamp.
+            max_age_ns: if not exact, the largest age of a message that is joined, nanoseconds.
         """
         self._what, self._exact, self._max_age_ns = what, exact, 0 if exact else max_age_ns
         self._joined = 0
@@ -36,14 +36,14 @@ class Causes:
         self._frame_offsets, self._offsets = array("q"), array("q")
 
     def frame(self, stamp_ns: int, arrived_ns: int, is_joined: bool) -> None:
-        """Take note of a frame, and of whether it got one."""
+        """Record a frame, and whether a message was joined to it."""
         self._frame_offsets.append(stamp_ns - arrived_ns)
         self._joined += is_joined
         if not is_joined:
             self._missed.append(stamp_ns)
 
     def _are_apart(self, stamps: np.ndarray, faults: Counter[str]) -> bool:
-        """Count the frames without any by clocks that are apart, if these are why: they tell when all arrived."""
+        """Count the frames without a message if clocks that are apart are the cause, and return whether they are."""
         apart_s = (np.median(self._offsets) - np.median(self._frame_offsets)) * 1e-9
         if self._joined or abs(apart_s) <= APART_S:
             return False
@@ -55,13 +55,13 @@ class Causes:
         return True
 
     def _count_by_place(self, what: str, stamps: np.ndarray, missed: np.ndarray, faults: Counter[str]) -> None:
-        """Count frames without a message by where their stamps lie.
+        """Count frames without a message by the place of their stamps.
 
         Args:
             what: the kind of message.
-            stamps: (n,) of these, rising, ns.
+            stamps: (n,) stamps of the messages, rising, ns.
             missed: (m,) stamps of the frames, ns.
-            faults: counted up.
+            faults: counter of faults, increased.
         """
         newest = np.searchsorted(stamps, missed, side="right") - 1
         before, after = newest < 0, missed > stamps[-1] + self._max_age_ns
@@ -83,26 +83,26 @@ class Causes:
 
 
 class RewardCauses(Causes):
-    """What was wrong with the rewards of a topic that was asked for."""
+    """The faults of the rewards of a requested topic."""
 
     def __init__(self, max_age_ns: int):
         super().__init__("reward", False, max_age_ns)
         self._stamps = array("q")
 
     def hold(self, stamp_ns: int, arrived_ns: int) -> None:
-        """Take note of a reward."""
+        """Record a reward."""
         self._stamps.append(stamp_ns)
         self._offsets.append(stamp_ns - arrived_ns)
 
     def report(self, faults: Counter[str]) -> None:
-        """Count up `faults` by the causes."""
+        """Add the causes to `faults`."""
         stamps = np.sort(np.asarray(self._stamps))
         if self._missed and len(stamps) and not self._are_apart(stamps, faults):
             self._count_by_place(self._what, stamps, np.asarray(self._missed), faults)
 
 
 class JointStateCauses(Causes):
-    """What was wrong with the joint states."""
+    """The faults of the joint states."""
 
     def __init__(self, joint_names: Sequence[str], exact: bool, max_age_ns: int, settle_s: float):
         """Begin to count.
@@ -110,8 +110,8 @@ class JointStateCauses(Causes):
         Args:
             joint_names: joints of the arm.
             exact: whether joint states are joined by equal stamp.
-            max_age_ns: oldest joint state that is joined otherwise, nanoseconds.
-            settle_s: seconds that a frame waits.
+            max_age_ns: if not exact, the largest age of a joint state that is joined, nanoseconds.
+            settle_s: seconds that a frame waits for its messages.
         """
         super().__init__("joint state", exact, max_age_ns)
         self._names, self._settle_s = tuple(joint_names), settle_s
@@ -122,7 +122,7 @@ class JointStateCauses(Causes):
         self._longest_ns = 0
 
     def hold(self, stamp_ns: int, arrived_ns: int, message: Any) -> None:
-        """Take note of a joint state of the arm; which frames it comes too late for is found out."""
+        """Record a joint state of the arm, and find the frames for which it is too late."""
         positions = zip(message.name, message.position, strict=False)
         joints = tuple(name for name, position in positions if name in self._names and math.isfinite(position))
         self._stamps.setdefault(joints, array("q")).append(stamp_ns)
@@ -137,27 +137,27 @@ class JointStateCauses(Causes):
         del self._waiting[first:last]
 
     def other(self, names: Sequence[str]) -> None:
-        """Take note of a joint state of other joints."""
+        """Record a joint state of other joints."""
         self._others[", ".join(names) or "(none)"] += 1
 
     def frame(self, stamp_ns: int, arrived_ns: int, is_joined: bool) -> None:
-        """Take note of a frame, and of whether it got a joint state."""
+        """Record a frame, and whether a joint state was joined to it."""
         super().frame(stamp_ns, arrived_ns, is_joined)
         if is_joined:
             return
-        if self._waiting and stamp_ns < self._waiting[-1][0]:  # A new time line.
+        if self._waiting and stamp_ns < self._waiting[-1][0]:  # A new time line began.
             self._waiting.clear()
         self._waiting.append((stamp_ns, arrived_ns))
         del self._waiting[:-HELD_FRAMES]
 
     def report(self, seen: np.ndarray, outliers: Outliers, faults: Counter[str], notes: Counter[str]) -> None:
-        """Count up the causes.
+        """Add the causes to the counters.
 
         Args:
             seen: (n,) whether each joint was seen with a position.
-            outliers: joint states that were left out for their stamps.
-            faults: counted up by what was wrong.
-            notes: counted up by what is no fault.
+            outliers: joint states that were left out because of their stamps.
+            faults: counter of faults by description, increased.
+            notes: counter of remarks that are no faults, increased.
         """
         expected, held = ", ".join(self._names), sum(map(len, self._stamps.values()))
         for names, count in self._others.items():
@@ -177,7 +177,7 @@ class JointStateCauses(Causes):
             self._report_missed(outliers.stamps, faults)
 
     def _report_missed(self, outliers: Sequence[int], faults: Counter[str]) -> None:
-        """Count the frames without a joint state by the joints that they lack, and where their stamps lie."""
+        """Count the frames without a joint state by the joints that they lack and the place of their stamps."""
         stamps = [np.sort(np.setdiff1d(self._of(joint), outliers)) for joint in self._names]
         if not all(map(len, stamps)) or self._are_apart(np.sort(np.concatenate(stamps)), faults):
             return
@@ -191,12 +191,12 @@ class JointStateCauses(Causes):
             self._count_by_place(f"joint state{whose}", stamps[rarest], chosen, faults)
 
     def _of(self, joint: str) -> np.ndarray:
-        """Return the stamps of the messages that have a joint."""
+        """Return the stamps of the messages that contain a joint."""
         return np.concatenate(
             [np.asarray(s) for joints, s in self._stamps.items() if joint in joints] or [np.empty(0, np.int64)]
         )
 
     def _is_lacking(self, stamps: np.ndarray, missed: np.ndarray) -> np.ndarray:
-        """Return whether no message of a joint is near enough before each frame."""
+        """Return for each frame whether no message of a joint is near enough before it."""
         newest = np.searchsorted(stamps, missed, side="right") - 1
         return (newest < 0) | (missed - stamps[newest] > self._max_age_ns)

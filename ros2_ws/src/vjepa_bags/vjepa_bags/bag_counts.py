@@ -1,13 +1,13 @@
-"""Comparing how many messages of a topic were found with how many something states that there are."""
+"""Compare the number of messages found on a topic with the number that a file states."""
 
 from collections import Counter
 
 CDR = ("", "cdr")
-"""Encodings of messages that are read."""
+"""Encodings of messages that can be read."""
 
 
 def compare(topic: str, found: int, stated: int, where: str, faults: Counter[str]) -> None:
-    """Count the difference between the messages that a topic has and those that `where` states."""
+    """Count the difference between the messages found on a topic and the number that `where` states."""
     if found < stated:
         faults[f"fewer messages on {topic} than {where} states ({found}, {stated} stated)"] += stated - found
     elif found > stated:
@@ -15,5 +15,5 @@ def compare(topic: str, found: int, stated: int, where: str, faults: Counter[str
 
 
 def message_type(name: str) -> str:
-    """Return the name of a ROS 2 type, whose middle some recorders leave out: `sensor_msgs/Image`."""
+    """Return the full name of a ROS 2 type; some recorders leave its middle part out: `sensor_msgs/Image`."""
     return name.replace("/", "/msg/") if name.count("/") == 1 else name

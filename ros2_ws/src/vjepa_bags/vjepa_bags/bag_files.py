@@ -1,4 +1,4 @@
-"""The files of a rosbag2 bag of somebody else: which they are, and what metadata.yaml states of them."""
+"""Find and open the files of a rosbag2 bag of any recorder, and compare them with its metadata.yaml."""
 
 import re
 from collections import Counter
@@ -17,21 +17,21 @@ FILE_MODE, MESSAGE_MODE = "file", "message"
 
 
 class BagFiles(NamedTuple):
-    """The files of a bag, opened, and what all of them together may unfold to."""
+    """The opened files of a bag, and the bytes that all of them together may decompress to."""
 
     sources: list[Source]
     allowance: Allowance
 
 
 def open_files(path: Path, faults: Counter[str]) -> BagFiles:
-    """Open the files of a bag, each as far as it is whole.
+    """Open the readable part of each file of a bag.
 
     Args:
         path: a rosbag2 folder, or an `.mcap` or `.db3` file.
-        faults: is counted up by what is wrong with the bag as such, in words.
+        faults: counter of faults of the bag, in words; increased.
 
     Raises:
-        BagError: there is no bag, it unfolds to more than its size explains, or it leads out of its folder.
+        BagError: there is no bag, it decompresses to more than its size allows, or a link leads out of its folder.
     """
     if not path.exists():
         raise BagError(f"no bag at '{path}'; expected a rosbag2 folder, or an .mcap or .db3 file")
@@ -50,22 +50,22 @@ def open_files(path: Path, faults: Counter[str]) -> BagFiles:
 
 
 def custom_data(path: Path) -> dict[str, str]:
-    """Return what the recorder of a bag stated of it, `custom_data` of its metadata, as far as it can be read.
+    """Return the `custom_data` of a bag's metadata, which its recorder wrote, as far as it is readable.
 
     Raises:
-        BagError: metadata.yaml stands for more values than a bound allows, or is no file.
+        BagError: metadata.yaml stands for more values than a bound allows, or is not a file.
     """
     found = _read_metadata(path, Counter()).get("custom_data")
     return {str(key): _text(value) for key, value in found.items()} if isinstance(found, dict) else {}
 
 
 def _text(value: Any) -> str:
-    """Return a value of YAML as rosbag2, which has texts alone there, would write it."""
+    """Return a value of YAML as the text that rosbag2, whose custom data is all text, would write."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _read_metadata(path: Path, faults: Counter[str]) -> dict[str, Any]:
-    """Return what `metadata.yaml` in a bag's folder states; nothing, and a fault, where it cannot be read."""
+    """Return the content of `metadata.yaml` in a bag's folder; {} and a fault if it is unreadable."""
     file = path / METADATA_FILE
     if not file.exists():
         faults["no metadata.yaml: its recorder was killed"] += 1
@@ -113,9 +113,9 @@ def _open_folder(path: Path, faults: Counter[str]) -> BagFiles:
 
 
 def _files_of(path: Path, metadata: dict[str, Any], faults: Counter[str]) -> list[Path]:
-    """Return the files of a bag: those that its metadata lists, and further splits beside them; all without a list.
+    """Return the files that the metadata of a bag lists, and further splits beside them; without a list, all files.
 
-    Every file that is not there, is not listed or is left unread is counted by name.
+    The function counts every file by name that is missing, not listed or not read.
     """
     there = {file.name: file for file in sorted(filter(_is_of_a_bag, path.iterdir()), key=file_order)}
     for file in sorted(path.iterdir()):
@@ -125,7 +125,7 @@ def _files_of(path: Path, metadata: dict[str, Any], faults: Counter[str]) -> lis
     for name in map(str, names if isinstance(names, list) else ()):
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise BagError(f"{path / METADATA_FILE} names the file '{name}'; expected files in the bag's own folder")
-        name = Path(name).name  # Of the oldest bags each name begins with that of the folder.
+        name = Path(name).name  # In the oldest bags each name begins with the name of the folder.
         other = name.removesuffix(FOLDED) if name.endswith(FOLDED) else name + FOLDED
         if name not in there and other in there:
             faults[f"no file '{name}', which metadata.yaml lists: '{other}' was read in its place"] += 1
@@ -151,14 +151,14 @@ def _files_of(path: Path, metadata: dict[str, Any], faults: Counter[str]) -> lis
 
 
 def _split_of(name: str) -> tuple[str, str]:
-    """Return what is before the number of a split file, and the number: `("name", "2")` of `name_2.mcap.zstd`."""
+    """Return the name before the number of a split file, and the number: `("name", "2")` of `name_2.mcap.zstd`."""
     stem = name.removesuffix(FOLDED).rpartition(".")[0]
     found = re.fullmatch(r"(.*)_(\d+)", stem)
     return (found[1], found[2]) if found else (stem, "")
 
 
 def _compare_with_metadata(metadata: dict[str, Any], sources: list[Source], faults: Counter[str]) -> None:
-    """Count the differences between what metadata.yaml states of each topic and what the files have."""
+    """Count the differences between the topics in metadata.yaml and the topics in the files."""
     stated, types = _stated_topics(metadata)
     found: Counter[str] = Counter()
     in_file = _stated_files(metadata)
@@ -186,7 +186,7 @@ def _compare_with_metadata(metadata: dict[str, Any], sources: list[Source], faul
 
 
 def _stated_topics(metadata: dict[str, Any]) -> tuple[dict[str, int], dict[str, list[str]]]:
-    """Return the number of messages and the types of each topic that metadata.yaml states."""
+    """Return the number of messages and the types of each topic according to metadata.yaml."""
     entries = metadata.get("topics_with_message_count")
     counts: dict[str, int] = {}
     types: dict[str, list[str]] = {}
@@ -201,7 +201,7 @@ def _stated_topics(metadata: dict[str, Any]) -> tuple[dict[str, int], dict[str, 
 
 
 def _stated_files(metadata: dict[str, Any]) -> dict[str, int]:
-    """Return the number of messages that metadata.yaml states of each file, by its name uncompressed."""
+    """Return the number of messages of each file according to metadata.yaml, by its uncompressed name."""
     entries = metadata.get("files")
     found = {}
     for entry in entries if isinstance(entries, list) else ():
@@ -211,7 +211,7 @@ def _stated_files(metadata: dict[str, Any]) -> dict[str, int]:
 
 
 def _size(file: Path) -> int:
-    """Return the bytes of a file, and of the log beside it that a killed recorder left of a database."""
+    """Return the size of a file in bytes, with the log that a killed recorder left beside a database."""
     log = file.with_name(file.name + LOG)
     return file.stat().st_size + (log.stat().st_size if log.is_file() else 0)
 
@@ -221,7 +221,7 @@ def _looks_like_a_bag(name: str) -> bool:
 
 
 def _is_beside(name: str, there: dict[str, Path]) -> bool:
-    """Return whether a file is one that SQLite keeps beside a database of the bag while it is open."""
+    """Return whether a file is one that SQLite keeps beside an open database of the bag."""
     return any(name == f"{database}{ending}" for database in there for ending in (LOG, "-shm", "-journal"))
 
 

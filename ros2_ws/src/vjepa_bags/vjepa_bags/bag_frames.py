@@ -1,6 +1,6 @@
-"""Camera frames and what was measured at their stamps, joined from the messages of a bag in the order of arrival.
+"""Join camera frames with the messages at their stamps, in the order of arrival in a bag.
 
-About a second of a bag is held: a frame waits until what belongs to it has arrived.
+The joiner holds about a second of a bag: a frame waits until its messages have arrived.
 """
 
 from collections import Counter, deque
@@ -22,29 +22,32 @@ IMAGE, JOINT_STATES, JOINT_COMMAND = topics.IMAGE.name, topics.JOINT_STATES.name
 TIMESTEP, TARGET, FINGERTIP = topics.TIMESTEP.name, topics.TARGET.name, topics.FINGERTIP.name
 OF_THE_SIM = (TIMESTEP, TARGET, FINGERTIP)
 REWARD = "reward"
-"""A topic of others, which is read where it is asked for: a number that says how well the arm is doing."""
+"""A topic of other recorders, read on request: a number that rates how well the arm does."""
 
 SETTLE_NS = 1_000_000_000
-"""How much later than a frame, by the bag's clock, what belongs to it may arrive."""
+"""Nanoseconds, by the bag's clock, by which a message of a frame may arrive later than the frame."""
 LATER_FRAMES = 2
-"""Frames that must have come after it as well: with a slow encoder in lockstep a command takes longer than a second."""
+"""Frames that must also have arrived after a frame: with a slow encoder in lockstep a command takes longer than a
+second.
+"""
 HELD_PICTURE_BYTES = 512 * 2**20
-"""Frames that wait take no more: twenty of uncompressed 4K. Then the oldest goes on with what has arrived."""
+"""Largest number of bytes of waiting frames: twenty uncompressed 4K frames. Beyond it the oldest frame stops waiting.
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A camera frame and what was joined to it; None where the bag has nothing for it.
+    """A camera frame and the messages joined to it; None where the bag has no message.
 
     Attributes:
         stamp_ns: the frame's stamp, nanoseconds.
         image: the `sensor_msgs` Image or CompressedImage.
-        joint_state: the joints of the arm at this stamp, or their newest readings before (see `Bag.frames`).
+        joint_state: the joints of the arm at this stamp, or their newest earlier readings (see `Bag.frames`).
         timestep: reward, discount and step type.
         target: (3,) m, world frame.
         fingertip: (3,) m, world frame.
         command: the `sensor_msgs/JointState` that answered this frame.
-        reward: the newest one at or before the frame, of a reward topic that was asked for.
+        reward: the newest reward at or before the frame, of a requested topic.
     """
 
     stamp_ns: int
@@ -58,7 +61,7 @@ class Frame:
 
 
 class _Waiting(NamedTuple):
-    """A frame whose belongings may still arrive; times in nanoseconds."""
+    """A frame whose messages may still arrive; times in nanoseconds."""
 
     arrived_ns: int
     stamp_ns: int
@@ -66,7 +69,7 @@ class _Waiting(NamedTuple):
 
 
 class FrameJoiner:
-    """Frames that wait, and the messages that may belong to them."""
+    """Waiting frames, and the messages that may belong to them."""
 
     def __init__(
         self,
@@ -79,11 +82,12 @@ class FrameJoiner:
         """Wait for the first message.
 
         Args:
-            joint_names: joints of the arm; joint states of others are left aside.
-            exact: whether joint states are joined by equal stamp, as of a simulation.
-            joint_state_max_age_ns: otherwise the oldest that is joined, nanoseconds; a reward is always joined so.
+            joint_names: joints of the arm; joint states of other joints are ignored.
+            exact: whether joint states are joined by equal stamp, as in a simulation.
+            joint_state_max_age_ns: the largest age of a reward that is joined, and if not exact of a joint state,
+                nanoseconds.
             derive_velocity: see `JointStates`.
-            faults: is counted up by what is wrong, in words.
+            faults: counter of faults, in words; increased.
         """
         self._joint_names, self._exact, self._max_age_ns = joint_names, exact, joint_state_max_age_ns
         self._rings = {name: StampRing() for name in (JOINT_COMMAND, *OF_THE_SIM, REWARD)}
@@ -96,18 +100,18 @@ class FrameJoiner:
         self._faults = faults
 
     def add(self, name: str, arrived_ns: int, message: Any) -> Iterator[Frame]:
-        """Take in the next message of a topic, and yield the frames that need not wait any longer.
+        """Add the next message of a topic, and yield the frames that need not wait any longer.
 
         Args:
-            name: of the topic, ours.
+            name: the stack's name of the topic.
             arrived_ns: time of arrival, nanoseconds.
-            message: as deserialized.
+            message: the deserialized message.
         """
         stamp_ns = to_nanoseconds(message.header.stamp) if hasattr(message, "header") else arrived_ns
         if self._is_left_out(name, stamp_ns, message):
             return
         if self._begins_anew(name, stamp_ns, message):
-            while self._waiting and self._waiting[0].stamp_ns > stamp_ns:  # The rings are about to forget theirs.
+            while self._waiting and self._waiting[0].stamp_ns > stamp_ns:  # The rings will forget their messages.
                 yield self._settle()
         while self._is_settled(arrived_ns):
             yield self._settle()
@@ -124,14 +128,14 @@ class FrameJoiner:
             yield self._settle()
 
     def report(self, notes: Counter[str]) -> None:
-        """Count what is only known at the end, and in `notes` what is no fault, in words."""
+        """Add the causes that are only known at the end to the faults, and remarks to `notes`, in words."""
         self._joint_causes.report(self._joints.seen, self._joints.outliers, self._faults, notes)
         self._reward_causes.report(self._faults)
         for name, ring in self._rings.items():
             ring.outliers.report(f"message on {name}", self._faults)
 
     def _is_left_out(self, name: str, stamp_ns: int, message: Any) -> bool:
-        """Return whether a message without a stamp, or a frame that repeats one, is left out; it is counted."""
+        """Return whether a message is left out, because it has no stamp or is a repeated frame, and count it."""
         if stamp_ns == 0 and name != JOINT_STATES:
             if name != JOINT_COMMAND or np.any(message.effort):  # A planner that is switched off sends zeros.
                 self._faults[f"{'frame' if name == IMAGE else f'message on {name}'} without a stamp"] += 1
@@ -151,13 +155,13 @@ class FrameJoiner:
         return self._rings[name].begins_anew(stamp_ns)
 
     def _is_settled(self, now_ns: int) -> bool:
-        """Return whether the oldest frame need not wait any longer, at a time of arrival."""
+        """Return whether the oldest frame need not wait any longer at the time of arrival `now_ns`."""
         if len(self._waiting) <= LATER_FRAMES:
             return False
         return now_ns - self._waiting[0].arrived_ns > SETTLE_NS or self._held_bytes > HELD_PICTURE_BYTES
 
     def _settle(self) -> Frame:
-        """Return the oldest frame with what has arrived for it."""
+        """Return the oldest frame with the messages that have arrived for it."""
         arrived_ns, stamp_ns, image = self._waiting.popleft()
         self._held_bytes -= len(image.data)
         joints, max_age_ns = self._joints, self._max_age_ns
@@ -177,7 +181,7 @@ class FrameJoiner:
         )
 
     def _hold(self, name: str, stamp_ns: int, arrived_ns: int, message: Any) -> None:
-        """Hold a message under its stamp, or count why it cannot be."""
+        """Hold a message under its stamp, or count the reason why it has none."""
         try:
             if name == JOINT_STATES:
                 self._hold_joint_state(stamp_ns, arrived_ns, message)
@@ -204,7 +208,7 @@ class FrameJoiner:
 
 
 def _value(name: str, message: Any) -> Any:
-    """Return what a message of the topic `name` states, as `Frame` holds it."""
+    """Return the value of a message of the topic `name` in the form that `Frame` holds."""
     if name == TIMESTEP:
         return timestep_of(message)
     if name == REWARD:

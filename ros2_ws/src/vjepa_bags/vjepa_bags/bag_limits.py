@@ -1,7 +1,7 @@
-"""Bounds on what a bag of somebody else unfolds to, held before and while anything is decompressed.
+"""Bounds on the decompressed size of a bag of any recorder, checked before and during decompression.
 
-A chunk of some kilobytes can hold gigabytes, and a file of such chunks can be compressed once more. So all that a bag
-unfolds to, by chunks, messages and files together, is held to what its size on disk explains.
+A chunk of some kilobytes can contain gigabytes, and a file of such chunks can be compressed again. So the bag's size on
+disk bounds the decompressed size of all its chunks, messages and files together.
 """
 
 import os
@@ -17,17 +17,17 @@ import zstandard
 from vjepa_interfaces.errors import VjepaError
 
 MAX_UNFOLDED_BYTES = 256 * 2**20
-"""Of one compressed chunk or message: ten uncompressed frames of 4K."""
+"""Largest size of one decompressed chunk or message: ten uncompressed 4K frames."""
 BASE_BYTES, RATIO = 64 * 2**20, 1000
-"""A bag may unfold to `BASE_BYTES` and `RATIO` times its size: frames of one colour compress that well."""
+"""A bag may decompress to `BASE_BYTES` and `RATIO` times its size: frames of one colour compress that well."""
 BASE_MESSAGES, BYTES_A_MESSAGE = 100_000, 4
-"""It may have `BASE_MESSAGES` and one more for each `BYTES_A_MESSAGE` of its size: its stamps alone take those."""
+"""A bag may have `BASE_MESSAGES` and one more for each `BYTES_A_MESSAGE` of its size, which its stamps alone take."""
 BASE_PICTURE_BYTES, PICTURE_RATIO = 256 * 2**20, 2000
-"""What its compressed pictures may unfold to, likewise; a PNG of one colour is a thousandth of its pixels."""
+"""Bound of its decompressed pictures, likewise; a PNG of one colour has a thousandth of the size of its pixels."""
 BASE_HELD_BYTES = 256 * 2**20
-"""Messages that are held until earlier ones have been read: these, or as many bytes as the file has."""
+"""Bytes of messages that may be held until earlier ones have been read; a larger file may hold its own size."""
 MAX_DEFINITION_BYTES = 64 * 2**20
-"""Topics and message definitions of one file: a thousand types of 60 kB each."""
+"""Largest size of the topics and message definitions of one file: a thousand types of 60 kB each."""
 MAX_TOPICS = 4096
 
 ADVICE = "unfold the bag with a tool that you trust it to, such as `ros2 bag convert` without compression"
@@ -37,23 +37,23 @@ _PIECE_BYTES = 2**20
 
 
 class BagLimitError(VjepaError):
-    """A bag that unfolds to more than its size may explain, or that leads out of its own folder."""
+    """A bag that decompresses to more than its size allows, or that leads out of its own folder."""
 
 
 class BagDamageError(VjepaError):
-    """A place in a bag from which nothing can be read; the message states why."""
+    """A part of a bag that is unreadable; the message states why."""
 
 
 @dataclass(frozen=True)
 class Allowance:
-    """What a bag may unfold to.
+    """The size to which a bag may decompress.
 
     Attributes:
-        path: of the bag.
-        size: bytes that it has on disk.
-        unfolded: bytes that all its chunks, messages and files together may unfold to.
-        messages: that it may have.
-        pictures: bytes of the pixels that its compressed pictures may unfold to.
+        path: path of the bag.
+        size: its bytes on disk.
+        unfolded: bytes to which all its chunks, messages and files together may decompress.
+        messages: number of messages that it may have.
+        pictures: bytes of pixels to which its compressed pictures may decompress.
     """
 
     path: Path
@@ -67,9 +67,9 @@ class Allowance:
         """Return the allowance of `path`, which has `size` bytes on disk.
 
         Args:
-            path: of a bag, or of one of its files.
-            size: bytes that it has on disk.
-            bag_size: bytes that the whole bag has; its files share what the smallest bag is allowed.
+            path: path of a bag, or of one of its files.
+            size: bytes on disk.
+            bag_size: bytes of the whole bag; its files share the allowance of the smallest bag.
         """
         share = size / max(bag_size or size, 1)
         return cls(
@@ -81,12 +81,12 @@ class Allowance:
         )
 
     def less(self, unfolded: int) -> "Allowance":
-        """Return what is left for the inside of a file once that has unfolded to so many bytes."""
+        """Return the rest of the allowance, for the content of a file that has decompressed to `unfolded` bytes."""
         return replace(self, unfolded=self.unfolded - unfolded)
 
 
 class Meter:
-    """What one reading of a bag has used of its allowance."""
+    """The part of a bag's allowance that one reading has used."""
 
     def __init__(self, allowance: Allowance):
         self._allowance = allowance
@@ -94,31 +94,31 @@ class Meter:
 
     @property
     def unfolded(self) -> int:
-        """Bytes unfolded up to now."""
+        """Return the number of bytes decompressed so far."""
         return self._unfolded
 
     @property
     def left(self) -> int:
-        """Bytes that one more chunk or message may unfold to."""
+        """Return the number of bytes to which one more chunk or message may decompress."""
         return min(self._allowance.unfolded - self._unfolded, MAX_UNFOLDED_BYTES)
 
     def unfold(self, count: int) -> None:
-        """Count `count` bytes that are unfolded, or are about to be.
+        """Count `count` bytes that are decompressed, or are about to be.
 
         Raises:
-            BagLimitError: these are more than the bag's size explains.
+            BagLimitError: the bag decompresses to more than its size allows.
         """
         self._unfolded += count
         self._check(self._unfolded, self._allowance.unfolded, "unfolds to", "bytes")
 
     def record(self) -> None:
-        """Count one message, or what lies between messages; BagLimitError likewise."""
+        """Count one message, or one record between messages; raise BagLimitError likewise."""
         self._messages += 1
         if self._messages > self._allowance.messages:
             self._check(self._messages, self._allowance.messages, "has", "messages")
 
     def picture(self, pixels: int) -> None:
-        """Count a compressed picture that states so many pixels; BagLimitError likewise."""
+        """Count a compressed picture whose header states `pixels`; raise BagLimitError likewise."""
         self._pictures += 3 * pixels
         self._check(self._pictures, self._allowance.pictures, "has pictures that unfold to", "bytes")
 
@@ -131,21 +131,21 @@ class Meter:
 
 
 def check_entries(folder: Path) -> None:
-    """Refuse a bag's folder in which an entry is a link to somewhere else, or neither a file nor a folder.
+    """Refuse a bag's folder with an entry that links out of it, or that is neither a file nor a folder.
 
     Raises:
-        BagLimitError: it names the entry, and where it leads.
+        BagLimitError: there is such an entry; the error names it and its target.
     """
     own = Path(os.path.realpath(folder))
     for entry in sorted(folder.iterdir()):
-        target = Path(os.path.realpath(entry))  # Which takes a link to itself for one within the folder.
+        target = Path(os.path.realpath(entry))  # This takes a link to itself for one within the folder.
         if entry.is_symlink() and not target.is_relative_to(own):
             raise BagLimitError(f"{entry} is a link to {target}, outside the bag; put the file itself there")
         require_file(entry, folders=True)
 
 
 def require_file(path: Path, folders: bool = False) -> None:
-    """Refuse a pipe, a socket or a device: reading one may never end.
+    """Refuse a pipe, a socket or a device, whose reading may never end.
 
     Raises:
         BagLimitError: it is one of these.
@@ -164,17 +164,17 @@ def _kind_of(mode: int) -> str:
 
 
 def unfolded(compression: str, data: bytes, most: int, stated: int | None = None) -> bytes:
-    """Return `data` decompressed (`zstd` or `lz4`), at most `most` bytes of it.
+    """Return `data` decompressed (`zstd` or `lz4`), at most `most` bytes.
 
     Args:
-        compression: as MCAP names it.
-        data: one or more frames; of one that is cut short, zstd gives what there is.
-        most: bytes that it may give.
-        stated: bytes that it should give, so that these are read in one piece.
+        compression: the compression's name in MCAP.
+        data: one or more frames; of a zstd frame that ends early, the result is the readable part.
+        most: largest number of bytes of the result.
+        stated: expected number of bytes, so that they are read in one piece.
 
     Raises:
-        BagLimitError: it gives more than `most`.
-        BagDamageError: it is no such data, or of an unknown compression.
+        BagLimitError: the result is longer than `most`.
+        BagDamageError: the data is damaged, or the compression is unknown.
     """
     if compression not in _PIECES:
         raise BagDamageError(f"chunk has compression '{compression:.20}'; expected zstd, lz4 or none")
@@ -186,17 +186,17 @@ def unfolded(compression: str, data: bytes, most: int, stated: int | None = None
             if size > most:
                 raise BagLimitError(f"{len(data)} compressed bytes unfold to more than the {most} that were expected")
             pieces.append(piece)
-    except (zstandard.ZstdError, RuntimeError, MemoryError) as error:  # lz4 has no error of its own.
+    except (zstandard.ZstdError, RuntimeError, MemoryError) as error:  # lz4 has no error type of its own.
         raise BagDamageError(f"compressed bytes are damaged: {error}") from error
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def unfold_file(file: Path, out: Path, meter: Meter) -> None:
-    """Write what the zstd file `file` unfolds to into the new file `out`.
+    """Decompress the zstd file `file` into the new file `out`.
 
     Raises:
-        BagLimitError: it is more than the bag's size explains.
-        BagDamageError: it is no zstd file.
+        BagLimitError: the result is larger than the bag's size allows.
+        BagDamageError: it is not a zstd file.
         OSError: `out` cannot be written.
     """
     with open(file, "rb") as stream, open(out, "xb") as target:

@@ -1,4 +1,4 @@
-"""The metadata of a rosbag2 bag, version 9: what ROS 2 Jazzy writes into `metadata.yaml` and into the MCAP file.
+"""Make the metadata of a rosbag2 bag, version 9, as ROS 2 Jazzy writes it into `metadata.yaml` and the MCAP file.
 
 Source: https://github.com/ros2/rosbag2 (branch jazzy), rosbag2_storage/yaml.hpp and qos.cpp.
 """
@@ -17,10 +17,10 @@ _NO_START = 2**63 - 1
 
 @dataclass(frozen=True)
 class BagTopic:
-    """A topic as a bag describes it: its `type_hash` is the RIHS01 string, its `channel` the MCAP channel number.
+    """The description of a topic in a bag: `type_hash` is the RIHS01 string, `channel` the MCAP channel number.
 
-    It is reliable and keeps the last `depth` messages; a `latched` one is transient local. Where `qos` has profiles,
-    these hold instead. `encoding` is that of its messages.
+    The topic is reliable and keeps the last `depth` messages; a `latched` one is transient local. Profiles in `qos`
+    replace these. `encoding` is the encoding of its messages.
     """
 
     name: str
@@ -54,11 +54,11 @@ _POLICIES = {
     "durability": ("system_default", "transient_local", "volatile", "unknown"),
     "liveliness": ("system_default", "automatic", "manual_by_node", "manual_by_topic", "unknown"),
 }
-"""What the numbers stand for that older releases wrote."""
+"""Meanings of the numbers that older releases wrote."""
 
 
 def whole_qos(profile: dict[str, Any]) -> dict[str, Any]:
-    """Return a profile in today's words, with a reliable one's values for what it does not have."""
+    """Return a profile in today's words; missing values are those of a reliable profile."""
     whole = {**offered_qos(10, latched=False), **profile}
     for name, words in _POLICIES.items():
         if isinstance(whole[name], int) and 0 <= whole[name] < len(words):
@@ -67,7 +67,7 @@ def whole_qos(profile: dict[str, Any]) -> dict[str, Any]:
 
 
 def bag_metadata(files: dict[str, Statistics], topics: list[BagTopic], custom_data: dict[str, str]) -> dict[str, Any]:
-    """Return the description of a bag of MCAP files, by name, as found under `rosbag2_bagfile_information`."""
+    """Return the content of `rosbag2_bagfile_information` for a bag of MCAP `files`, by name."""
     return {
         "version": 9,
         "storage_identifier": "mcap",
@@ -95,7 +95,7 @@ def bag_metadata(files: dict[str, Statistics], topics: list[BagTopic], custom_da
 
 
 def _span(files: list[Statistics]) -> dict[str, Any]:
-    """Return how long the messages of some files last, when they begin, and how many there are."""
+    """Return the duration, the start and the number of the messages of some files."""
     some = [statistics for statistics in files if statistics.message_count]
     start = min((statistics.message_start_time for statistics in some), default=_NO_START)
     end = max((statistics.message_end_time for statistics in some), default=start)
@@ -112,5 +112,5 @@ class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[mi
 
 
 def to_yaml(value: Any) -> str:
-    """Return `value` as block YAML without anchors, one line a scalar where YAML allows it."""
+    """Return `value` as block YAML without anchors; a scalar takes one line if YAML allows it."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**16)

@@ -1,4 +1,4 @@
-"""The messages of all files of a bag in one order, that of their times."""
+"""Merge the messages of all files of a bag in the order of their times."""
 
 import heapq
 from collections import Counter
@@ -11,14 +11,14 @@ Message = tuple[str, int, bytes]
 
 
 def in_order_of_time(sources: Iterable[Source], wanted: Mapping[str, str], faults: Counter[str]) -> Iterator[Message]:
-    """Yield topic, time (ns) and contents of the messages of all files, by their times.
+    """Yield topic, time (ns) and contents of the messages of all files, in the order of their times.
 
-    A file is opened when its time has come, so that of files one behind the other one is open at a time.
+    A file is opened at the time of its first message, so only one of several consecutive files is open at a time.
 
     Args:
         sources: the files, in any order.
-        wanted: type of the messages that are read, by the absolute name of their topic in the bag.
-        faults: is counted up by what cannot be read, in words.
+        wanted: type of the messages to read, by the absolute name of their topic in the bag.
+        faults: counter of unreadable parts, in words; increased.
     """
     later = sorted(sources, key=lambda source: source.start_ns)[::-1]
     opened: list[tuple[int, int, Message, Iterator[Message]]] = []  # Time, number of the file, its next message.
@@ -40,7 +40,7 @@ def in_order_of_time(sources: Iterable[Source], wanted: Mapping[str, str], fault
 
 
 def _read(source: Source, wanted: Mapping[str, str], faults: Counter[str]) -> Iterator[Message]:
-    """Yield the messages of one file up to its end or to where nothing more can be read of it."""
+    """Yield the messages of one file up to its end or to its first unreadable part."""
     try:
         yield from source.messages(wanted, faults)
     except (VjepaError, OSError) as error:

@@ -1,6 +1,6 @@
-"""rosbag2 bags as camera frames with what was measured at their stamps: MCAP or sqlite3, whoever recorded them.
+"""Read rosbag2 bags, MCAP or sqlite3, of any recorder, as camera frames with the messages at their stamps.
 
-A bag is read once, in the order of arrival. One that a killed recorder left behind is read as far as it is whole.
+A bag is read once, in the order of arrival. If its recorder was killed, its readable part is read.
 """
 
 from collections import Counter
@@ -38,25 +38,26 @@ TYPES: dict[str, tuple[str, ...]] = {
     FINGERTIP: (topics.FINGERTIP.type,),
     REWARD: ("std_msgs/msg/Float64", "std_msgs/msg/Float32", "geometry_msgs/msg/Vector3Stamped"),
 }
-"""The topics that are read, by the stack's own names, and the types each may have."""
+"""The topics that are read, by the stack's own names, and the possible types of each."""
 
 _SMALL = {topics.JOINT_STATES.type, topics.TARGET.type, *TYPES[REWARD]}
 MAX_SMALL_BYTES = 2**16
-"""Of a joint state, one of a thousand joints, of a point or a vector."""
+"""Largest size in bytes of a joint state (of a thousand joints), a point or a vector."""
 NAMING_MESSAGES = 1000
-"""Joint states and commands at the beginning of a bag that tell which joints are the arm's."""
+"""Number of joint states and commands at the beginning of a bag that determine the joints of the arm."""
 
 
 def topic_names(namespace: str = "", mapping: Path | None = None, reward: str = "") -> dict[str, str]:
-    """Return the absolute topic in a bag of each topic of `TYPES`, but for `REWARD` where none is asked for.
+    """Return the absolute topic in a bag of each topic of `TYPES`, without `REWARD` unless one is requested.
 
     Args:
-        namespace: of the stack that was recorded.
-        mapping: YAML file of the topics that have other names: ours, relative, and theirs.
+        namespace: namespace of the recorded stack.
+        mapping: YAML file of topics with other names: the stack's relative name and the bag's name.
         reward: topic of a reward; empty for none.
 
     Raises:
-        BagError: the file is not such a mapping, or names a topic that is not read; or two of ours are one of theirs.
+        BagError: the file is not such a mapping, it names a topic that is not read, or two topics have one name in the
+            bag.
     """
     prefix = f"/{namespace.strip('/')}" if namespace.strip("/") else ""
     names = {name: f"{prefix}/{name}" for name in TYPES if name != REWARD}
@@ -75,7 +76,7 @@ def topic_names(namespace: str = "", mapping: Path | None = None, reward: str = 
 
 
 def _take_mapping(names: dict[str, str], mapping: Path, prefix: str) -> None:
-    """Put the topics that the file `mapping` names into `names`; BagError as `topic_names`."""
+    """Put the topics that the file `mapping` names into `names`; raise BagError as `topic_names` does."""
     theirs = read_yaml(mapping, "topic mapping", BagError)
     if not isinstance(theirs, Mapping) or not all(isinstance(name, str) and name for name in theirs.values()):
         raise BagError(f"topic mapping '{mapping}' is not one; expected lines such as: {IMAGE}: /my_camera/image_raw")
@@ -87,19 +88,19 @@ def _take_mapping(names: dict[str, str], mapping: Path, prefix: str) -> None:
 
 
 class Bag:
-    """One rosbag2 bag, opened: a folder, or a single `.mcap` or `.db3` file.
+    """One opened rosbag2 bag: a folder, or a single `.mcap` or `.db3` file.
 
     Attributes:
-        path: where it lies.
-        about: what its recorder said of it: `custom_data` of rosbag2's metadata.
-        present: the topics of `TYPES` that it has messages of.
-        frame_count: messages of the image topic.
-        faults: what is wrong with the bag as such, in words, and how often.
-        notes: what is no fault, likewise.
+        path: its path.
+        about: information from its recorder: `custom_data` of rosbag2's metadata.
+        present: the topics of `TYPES` with messages in the bag.
+        frame_count: number of messages of the image topic.
+        faults: numbers of faults of the bag as a whole, by their description in words.
+        notes: numbers of remarks that are no faults, likewise.
     """
 
     def __init__(self, path: Path | str, names: Mapping[str, str]):
-        """Open the bag at `path`; `names` is what `topic_names` returns.
+        """Open the bag at `path`; `names` is the result of `topic_names`.
 
         Raises:
             BagError: there is no bag, or a topic has another type than expected.
@@ -128,14 +129,14 @@ class Bag:
         self.notes: Counter[str] = Counter()
         for name in TYPES:
             if name in expected and name in names and name not in self.present:
-                # Of a real arm the efforts of the joint states tell what was done.
+                # In a bag of a real arm, the efforts of the joint states replace the commands.
                 own = self.notes if name == JOINT_COMMAND and expected is not TYPES else self.faults
                 own[f"no topic {names[name]}"] += 1
 
     def joint_names(self, faults: Counter[str] | None = None) -> tuple[str, ...]:
-        """Return the joints of the arm: those that are commanded, else the largest group in one joint state.
+        """Return the joints of the arm: the commanded joints, else the largest group in one joint state.
 
-        The first `NAMING_MESSAGES` joint states and commands tell; `faults` is counted up by what is wrong with them.
+        The first `NAMING_MESSAGES` joint states and commands determine them. Their faults are added to `faults`.
 
         Raises:
             BagError: two groups are the largest.
@@ -170,18 +171,18 @@ class Bag:
         derive_velocity: bool = False,
         notes: Counter[str] | None = None,
     ) -> Generator[Frame, None, None]:
-        """Yield the frames with what belongs to them, in the order of their arrival, each stamp once.
+        """Yield each frame once with its messages, in the order of arrival.
 
-        Everything is joined by equal stamp. Only where the bag has no timesteps, so that the joint states come from an
-        independent sensor, theirs are joined causally: the newest at or before the frame, up to the age given. So is
-        a reward, which without a stamp of its own counts from its arrival on.
+        Messages are joined by equal stamp. If the bag has no timesteps, its joint states come from an independent
+        sensor. They are then joined causally: the newest at or before the frame, up to the given age. A reward is
+        always joined causally; without a stamp of its own, its time is its arrival.
 
         Args:
-            joint_state_max_age_ns: see above, nanoseconds.
-            faults: is counted up by what was wrong on the way, in words.
-            joint_names: joints of the arm; None for `joint_names()`. Joint states of others are left aside.
+            joint_state_max_age_ns: the largest age, nanoseconds.
+            faults: counter of faults, in words; increased.
+            joint_names: joints of the arm; None for `joint_names()`. Joint states of other joints are ignored.
             derive_velocity: see `JointStates`.
-            notes: is counted up by what is no fault, in words.
+            notes: counter of remarks that are no faults, in words; increased.
         """
         names = self.joint_names() if joint_names is None else joint_names
         joiner = FrameJoiner(names, TIMESTEP in self.present, joint_state_max_age_ns, derive_velocity, faults)
@@ -197,7 +198,7 @@ class Bag:
     def _within_allowance(
         self, found: Iterator[tuple[str, int, Any]], faults: Counter[str]
     ) -> Iterator[tuple[str, int, Any]]:
-        """Yield messages until their compressed pictures state more pixels than the size of the bag explains."""
+        """Yield messages until their compressed pictures state more pixels than the size of the bag allows."""
         meter = Meter(self._allowance)
         for name, arrived_ns, message in found:
             if name == IMAGE and hasattr(message, "format"):
@@ -213,12 +214,12 @@ class Bag:
 def messages_of(
     path: Path | str, wanted: Mapping[str, topics.Topic], faults: Counter[str]
 ) -> Iterator[tuple[topics.Topic, int, Any]]:
-    """Open a bag and return topic, time of arrival (ns) and message of what it has of some topics, as they arrived.
+    """Open a bag and return topic, time of arrival (ns) and message of the wanted topics, in the order of arrival.
 
     Args:
         path: the bag: a folder, or a single `.mcap` or `.db3` file.
         wanted: the topics to read, by their absolute names in the bag.
-        faults: is counted up by what was wrong on the way, in words.
+        faults: counter of faults, in words; increased.
 
     Raises:
         BagError: there is no bag.
@@ -233,7 +234,7 @@ def messages_of(
 
 
 def _counts_by_type(sources: Iterable[Source]) -> dict[str, Counter[str]]:
-    """Return the number of messages by type of each topic that has messages."""
+    """Return the number of messages by type, of each topic that has messages."""
     found: dict[str, Counter[str]] = {}
     for source in sources:
         for topic, counts in source.topics().items():
@@ -243,7 +244,7 @@ def _counts_by_type(sources: Iterable[Source]) -> dict[str, Counter[str]]:
 
 
 def _read_type(topic: str, counts: Counter[str], valid: Sequence[str], faults: Counter[str]) -> str:
-    """Return which of the `valid` types of a topic is read, that of the most messages; count those of other types."""
+    """Return the one of the `valid` types of a topic with the most messages; count the messages of other types."""
     chosen = max(valid, key=lambda kind: counts[kind])
     for kind, count in counts.items():
         if kind != chosen:
@@ -254,9 +255,9 @@ def _read_type(topic: str, counts: Counter[str], valid: Sequence[str], faults: C
 def _messages(
     sources: Iterable[Source], names: Mapping[str, str], types: Mapping[str, str], faults: Counter[str]
 ) -> Generator[tuple[str, int, Any], None, None]:
-    """Yield topic (our name), time of arrival (ns) and message, as far as each file of the bag can be read.
+    """Yield topic (the stack's name), time of arrival (ns) and message of the readable part of each file.
 
-    At the end the messages read are compared with those that the files have.
+    At the end, the number of messages read is compared with the number in the files.
     """
     store = get_typestore(Stores.ROS2_JAZZY)
     sources = list(sources)
@@ -271,7 +272,7 @@ def _messages(
                 continue
             try:
                 message = store.deserialize_cdr(data, types[topic])
-            except Exception:  # rosbags raises many kinds on bytes that are no such message
+            except Exception:  # rosbags raises many types of error on bytes that are not such a message
                 faults[f"unreadable message on {name}"] += 1
                 continue
             yield name, arrived_ns, message

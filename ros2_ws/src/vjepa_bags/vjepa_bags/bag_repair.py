@@ -1,7 +1,7 @@
-"""A whole rosbag2 bag of what can still be read of an MCAP bag that was cut short or damaged.
+"""Copy the readable messages of an MCAP bag that is cut short or damaged into a whole rosbag2 bag.
 
-It is a copy: the reader gives every message in a whole chunk, whatever the file ends with, and the writer makes a file
-of them that everybody reads. The original is never touched, and both are read side by side before the copy is done.
+The reader returns every message in a whole chunk, whatever the end of the file contains. The writer makes a file of
+them that every reader opens. The original is never changed, and the finished copy is compared with it.
 """
 
 import json
@@ -33,23 +33,23 @@ from vjepa_interfaces.yaml_file import parse_yaml
 COMMIT_BYTES = 8 * 2**20
 
 Described = tuple[Channel, Schema | None, McapMessage]
-"""A message with its channel, and its type where it has one."""
+"""A message with its channel, and its type if it has one."""
 
 
 class RepairError(VjepaError):
-    """A bag of which nothing can be read, or a copy that did not become a whole bag."""
+    """A bag that is unreadable, or a copy that is not a whole bag."""
 
 
 @dataclass(frozen=True)
 class Repair:
-    """What was saved.
+    """The result of a repair.
 
     Attributes:
         path: the new bag.
         counts: messages in it by topic.
         damaged_chunks: chunks that were left out, each with all its messages.
         cut_short: files of the bag that end early.
-        lost: what was left out, in words, and how often.
+        lost: numbers of parts that were left out, by their description in words.
     """
 
     path: Path
@@ -60,15 +60,15 @@ class Repair:
 
 
 def repair_bag(path: Path, out: Path) -> Repair:
-    """Copy all messages in whole chunks of the bag `path` into a new bag `out`, and read that back.
+    """Copy all messages in whole chunks of the bag `path` into a new bag `out`, and read the new bag again.
 
     Args:
         path: a rosbag2 folder of MCAP files, or one such file; it is only read.
         out: folder of the new bag, which must not exist.
 
     Raises:
-        RepairError: there is no such bag, `out` exists, no message can be read, or the new bag could not be written or
-            does not give back every message; nothing is then left at `out`.
+        RepairError: there is no such bag, `out` exists, no message is readable, or the new bag could not be written or
+            lacks a message. The function then leaves nothing at `out`.
     """
     try:
         readers = _readers(path)
@@ -110,7 +110,7 @@ def _readers(path: Path) -> list[McapReader]:
 
 
 def _messages(readers: list[McapReader], lost: Counter[str]) -> Iterator[Described]:
-    """Yield the messages in whole chunks as they lie; `lost` is counted up by what cannot be read, in words."""
+    """Yield the messages in whole chunks in file order; add unreadable parts to `lost`, in words."""
     for reader in readers:
         for message in reader.messages_as_they_lie(lost):
             channel = reader.channels.get(message.channel)
@@ -124,7 +124,7 @@ def _messages(readers: list[McapReader], lost: Counter[str]) -> Iterator[Describ
 
 
 def _copy(readers: list[McapReader], path: Path, out: Path) -> Repair:
-    """Write what the readers of the bag `path` give into a new bag, in the folder `out`."""
+    """Write the messages of the readers of the bag `path` into a new bag in the folder `out`."""
     name = f"{out.name}_0.mcap"
     file = McapFile(out / name, "vjepa bag repair")
     topics: dict[Any, BagTopic] = {}
@@ -145,7 +145,7 @@ def _copy(readers: list[McapReader], path: Path, out: Path) -> Repair:
             file.add_message(number, message.sequence, message.log_time, message.publish_time, message.data)
             counts[channel.topic] += 1
             if file.pending_bytes >= commit_bytes:
-                file.commit(lambda _: "")  # The last commit describes them all, and takes the place of this one's tail.
+                file.commit(lambda _: "")  # The last commit describes all files and replaces the tail of this one.
         if not topics:
             named = "".join(f"\n  {what} ({count})" for what, count in lost.items())
             raise RepairError(f"'{path}' has no message in a whole chunk: nothing can be saved{named}")
@@ -162,7 +162,7 @@ def _copy(readers: list[McapReader], path: Path, out: Path) -> Repair:
 
 
 def _compare(readers: list[McapReader], out: Path) -> None:
-    """Read the new bag from the disk, beside what it was made of, and refuse a copy that differs."""
+    """Read the new bag from the disk beside its original, and refuse a copy that differs."""
     copies = _readers(out)
     pairs = zip_longest(_messages(readers, Counter()), _messages(copies, Counter()))
     is_whole = all(reader.is_whole for reader in copies)
@@ -177,13 +177,13 @@ def _content(described: Described) -> tuple[str, str, int, bytes]:
 
 
 def _topic(file: McapFile, channel: Channel, schema: Schema | None) -> BagTopic:
-    """Add a channel like the one read, and return it as rosbag2 describes it."""
+    """Add a channel equal to the one read, and return it as rosbag2 describes it."""
     qos: tuple[dict[str, Any], ...] = ()
     with suppress(yaml.YAMLError, TypeError, LookupError):
         offered = parse_yaml(channel.metadata.get("offered_qos_profiles", ""), aliases=True)
         qos = tuple(whole_qos(profile) for profile in offered if isinstance(profile.get("depth"), int))
     about = channel.metadata
-    if not qos or list(qos) != offered:  # Readers would stumble over what is missing or cannot be read here.
+    if not qos or list(qos) != offered:  # Readers fail on a profile that is incomplete or unreadable.
         qos = qos or (offered_qos(10, latched=False),)
         about = {**about, "offered_qos_profiles": to_yaml(list(qos))}
     encoding = channel.message_encoding or "cdr"

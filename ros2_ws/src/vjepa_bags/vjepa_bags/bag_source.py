@@ -1,4 +1,4 @@
-"""One file of a bag, whatever its format, and whether it or its messages are compressed."""
+"""Open one file of a bag of any format, whether the file or its messages are compressed or not."""
 
 import tempfile
 from collections import Counter
@@ -15,20 +15,20 @@ from vjepa_interfaces.errors import VjepaError
 
 FOLDED = ".zstd"
 _ZSTD_MAGIC = zstandard.FRAME_HEADER
-"""First bytes of a compressed message; those of a plain one are 00 and a number below 12."""
+"""First bytes of a compressed message; a plain message begins with 00 and a number below 12."""
 
 
 class BagError(VjepaError):
-    """A bag, or a mapping of its topics, that cannot be read at all; the message names it and what was expected."""
+    """A bag, or a mapping of its topics, that is unreadable; the message names it and states what was expected."""
 
 
 class Source(Protocol):
     """One file of a bag.
 
     Attributes:
-        path: of the file.
+        path: its path.
         is_whole: whether it has the end of a finished file.
-        faults: what is wrong with it as far as can be told without reading its messages, and how often.
+        faults: numbers of faults that are known before its messages are read, by description.
         start_ns: time of its first message.
     """
 
@@ -38,24 +38,24 @@ class Source(Protocol):
     start_ns: int
 
     def topics(self) -> dict[str, Counter[str]]:
-        """Return the number of messages of each topic, by their type, as they lie in the file."""
+        """Return the number of messages in the file of each topic, by type."""
         ...
 
     def messages(self, wanted: Mapping[str, str], faults: Counter[str]) -> Iterator[tuple[str, int, bytes]]:
         """Yield topic, time (ns) and contents of the messages on the topics and of the types `wanted`, by their times.
 
-        `faults` is counted up by the parts that cannot be read, and by the messages wanted that are in them.
+        Unreadable parts, and the wanted messages in them, are added to `faults`.
         """
         ...
 
 
 def open_source(file: Path, allowance: Allowance, faults: Counter[str]) -> Source:
-    """Open a file of a bag that may unfold to `allowance`, and count what is wrong with it.
+    """Open a file of a bag that may decompress to `allowance`, and count its faults.
 
     Raises:
-        BagError: it is compressed, and there is no room for what it holds.
-        BagLimitError: it unfolds to more than its size explains.
-        OSError: it cannot be read.
+        BagError: it is compressed, and the disk has no room for its content.
+        BagLimitError: it decompresses to more than its size allows.
+        OSError: it is unreadable.
     """
     source = _file_of(file, allowance, faults)
     if not source.is_whole:
@@ -72,7 +72,7 @@ def _file_of(file: Path, allowance: Allowance, faults: Counter[str]) -> Source:
 
 
 class _FileUnfolded:
-    """A file that was compressed as a whole: unfolded into a folder of its own, which is deleted with it."""
+    """A file that was compressed as a whole, decompressed into a folder that is deleted with this object."""
 
     def __init__(self, file: Path, allowance: Allowance, faults: Counter[str]):
         self.path = file
@@ -97,7 +97,7 @@ class _FileUnfolded:
 
 
 class _MessagesUnfolded:
-    """A file whose messages may have been compressed one by one: their first bytes tell, not the metadata."""
+    """A file whose messages may be compressed one by one: their first bytes show it, not the metadata."""
 
     def __init__(self, source: Source, allowance: Allowance):
         self._source, self._allowance = source, allowance

@@ -1,10 +1,10 @@
-"""Writes serialized messages into a rosbag2 bag of which a killed recorder loses at most the last second.
+"""Write serialized messages into a rosbag2 bag that loses at most the last second if its recorder is killed.
 
 A bag is a folder `<name>` with `<name>_0.mcap` and `metadata.yaml`, format version 9, as rosbag2 of ROS 2 Jazzy writes
-it (https://github.com/ros2/rosbag2, rosbag2_storage/yaml.hpp and rosbag2_storage_mcap); a long one goes on in
-`<name>_1.mcap`, since each flush writes the index of its file anew. All files are complete after every flush, so
-`ros2 bag` and `rosbags` open the folder of a recorder that was killed. Message definitions come from `rosbags`; no
-message package is needed.
+it (https://github.com/ros2/rosbag2, rosbag2_storage/yaml.hpp and rosbag2_storage_mcap). A long bag continues in
+`<name>_1.mcap`, since each flush writes the index of its file again. All files are complete after every flush, so `ros2
+bag` and `rosbags` open the folder of a killed recorder. Message definitions come from `rosbags`; no message package is
+needed.
 """
 
 import json
@@ -27,13 +27,13 @@ from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.files import write_atomically
 
 MAX_PENDING_BYTES = 8 * 2**20
-"""A flush comes early when this much waits, which bounds memory and the size of a chunk."""
+"""Number of waiting bytes that causes an early flush, which bounds memory and the size of a chunk."""
 
 _OWN_KEYS = ("audit", "closed", "error")
 
 
 class RecordingError(VjepaError):
-    """A bag cannot be begun, or what came could not be written."""
+    """A bag cannot be created, or messages could not be written."""
 
 
 @dataclass
@@ -45,14 +45,14 @@ class _RecordedTopic:
 
 
 class BagWriter:
-    """A bag being recorded.
+    """A bag during its recording.
 
-    Call `write` for every message and `flush_if_due` from a steady-clock timer of at most half the flush period, so
-    that the last messages before a silence reach the disk too. Then no message stays in memory longer than one and a
-    half flush periods. Not thread-safe: one executor thread.
+    Call `write` for every message and `flush_if_due` from a steady-clock timer of at most half the flush period. Then
+    the last messages before a silence reach the disk too, and no message stays in memory longer than one and a half
+    flush periods. Not thread-safe: use one executor thread.
 
-    After a write error, raised once, the bag stands as the last flush left it, later messages are only counted, and
-    `close` still returns the audit.
+    A write error is raised once. After it the bag keeps the state of the last flush, later messages are only counted,
+    and `close` still returns the audit.
     """
 
     def __init__(
@@ -66,15 +66,15 @@ class BagWriter:
         """Create the folder `path`, with both files readable.
 
         Args:
-            path: the bag's folder; its parents are made as needed.
-            provenance: what to know later about where the data came from (seed, fingerprint, versions, …), kept in
-                `custom_data` of the bag. The keys `audit`, `closed` and `error` are the writer's own.
-            flush_period_s: the longest that a message waits for a flush, in seconds on the steady clock.
-            max_file_s: the bag goes on in another file after so many seconds on the steady clock; 0 for never.
+            path: the bag's folder; missing parents are created.
+            provenance: origin of the data (seed, fingerprint, versions, …), kept in `custom_data` of the bag. The
+                writer owns the keys `audit`, `closed` and `error`.
+            flush_period_s: longest wait of a message for a flush, in seconds on the steady clock.
+            max_file_s: seconds on the steady clock after which the bag continues in another file; 0 for never.
             clock: the steady clock, in seconds.
 
         Raises:
-            RecordingError: the path exists, cannot be created, or provenance has a wrong key or value.
+            RecordingError: the path exists or cannot be created, or provenance has a wrong key or value.
         """
         self._provenance: dict[str, str] = {}
         self.path = Path(path)
@@ -101,7 +101,7 @@ class BagWriter:
             raise RecordingError(f"bag '{self.path}' cannot be written: {error.strerror}; free some space") from error
 
     def annotate(self, provenance: dict[str, str]) -> None:
-        """Add to what is known of where the data came from; it is written with the next flush.
+        """Add to the provenance of the data; the next flush writes it.
 
         Raises:
             RecordingError: provenance has a wrong key or value.
@@ -116,10 +116,10 @@ class BagWriter:
     def add_topic(self, name: str, type_name: str, depth: int, latched: bool) -> None:
         """Add the topic `name` (absolute, as resolved) of type `type_name` such as `sensor_msgs/msg/Image`.
 
-        It is described as reliable, keep last `depth`, and transient local if `latched`, volatile if not.
+        The bag describes it as reliable, keep last `depth`, and transient local if `latched`, else volatile.
 
         Raises:
-            RecordingError: the name is relative or was added before, or the type is not one of ROS 2 Jazzy's.
+            RecordingError: the name is relative or was added before, or ROS 2 Jazzy has no such type.
         """
         if not name.startswith("/"):
             raise RecordingError(f"topic '{name}' is relative; expected the absolute name that it resolved to")
@@ -139,17 +139,17 @@ class BagWriter:
         self._note_pending()
 
     def write(self, topic: str, data: bytes, received_ns: int, source_ns: int, sequence: int | None) -> bool:
-        """Record one message of an added topic, unless it repeats one (see `RepeatFilter`).
+        """Record one message of an added topic, unless it is a repeat (see `RepeatFilter`).
 
         Args:
             topic: the name as added.
-            data: the message as serialized (CDR with its encapsulation header).
-            received_ns: when it arrived, ns since the epoch; the bag's time.
-            source_ns: when it was published, ns since the epoch; 0 where the middleware cannot say.
-            sequence: the publication sequence number, or None where the middleware has none.
+            data: the serialized message (CDR with its encapsulation header).
+            received_ns: time of arrival, ns since the epoch; the bag's time.
+            source_ns: time of publication, ns since the epoch; 0 if the middleware has none.
+            sequence: the publication sequence number, or None if the middleware has none.
 
         Returns:
-            Whether the message was taken: False for a repeat, and for all after a write error.
+            Whether the message was accepted: False for a repeat, and for every message after a write error.
 
         Raises:
             RecordingError: the topic was not added, the bag is closed, or (once) writing failed.
@@ -175,7 +175,7 @@ class BagWriter:
         return True
 
     def flush_if_due(self) -> None:
-        """Flush when something has waited for the flush period.
+        """Flush if a message has waited for the flush period.
 
         Raises:
             RecordingError: (once) writing failed.
@@ -184,7 +184,7 @@ class BagWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Hand everything to the operating system; from then on a kill of this process cannot lose it.
+        """Write all messages to the operating system; a later kill of this process cannot lose them.
 
         Raises:
             RecordingError: (once) writing failed.
@@ -202,13 +202,13 @@ class BagWriter:
             ) from error
 
     def audit(self) -> Audit:
-        """Return the account so far, of what is written and what is about to be."""
+        """Return the audit so far, of written and pending messages."""
         return self._audit(lambda channel: self._former_count(channel) + self._file.message_count(channel))
 
     def close(self) -> Audit:
-        """Write the rest, with the audit, to the disk itself (fsync) and return the audit.
+        """Write the rest and the audit, make them durable (fsync), and return the audit.
 
-        An error here is not raised; it shows in `Audit.error`. A second call returns the audit again.
+        An error here is not raised; `Audit.error` contains it. A second call returns the audit again.
         """
         if self._closed:
             return self.audit()
@@ -234,7 +234,7 @@ class BagWriter:
 
     def _new_file(self) -> McapFile:
         file = McapFile(self.path / self._file_name, f"vjepa_bringup mcap-python/{version('mcap')}")
-        for topic in self._topics.values():  # In the same order, so that their numbers are the same.
+        for topic in self._topics.values():  # The order is the same, so that the channel numbers are the same.
             self._add_channel(file, topic.description)
         self._file_since = self._clock()
         return file
@@ -246,7 +246,7 @@ class BagWriter:
         return file.add_channel(topic.name, topic.type, definition, about)
 
     def _go_on_in_another_file(self) -> None:
-        """Begin the next file of the bag; where it cannot be begun, the one there is stays."""
+        """Begin the next file of the bag; if that fails, continue in the present file."""
         former, self._former = self._former, {**self._former, self._file_name: self._file.statistics}
         file = None
         try:
@@ -259,7 +259,7 @@ class BagWriter:
             self._former = former
             raise
         before, self._file = self._file, file
-        before.close(durable=False)  # As any flush: to wait for the disk could cost messages.
+        before.close(durable=False)  # Like a flush, this does not wait for the disk: that could cost messages.
 
     def _commit(self, durable: bool = False) -> None:
         description = self._file.commit(self._describe)
@@ -268,7 +268,7 @@ class BagWriter:
         if self._former:
             description = self._describe(self._file.statistics, whole=True)
         text = "rosbag2_bagfile_information:\n" + textwrap.indent(description, "  ")
-        self.path.stat()  # Raises where the bag was removed: its folder must not be made anew, without the messages.
+        self.path.stat()  # Raises if the bag was removed: its folder must not be created again without the messages.
         write_atomically(self.path / "metadata.yaml", text, durable)
 
     def _audit(self, recorded: Callable[[int], int]) -> Audit:
@@ -289,11 +289,11 @@ class BagWriter:
         )
 
     def _former_count(self, channel: int) -> int:
-        """Return how many messages of `channel` the files before the present one have."""
+        """Return the number of messages of `channel` in the files before the present one."""
         return sum(statistics.channel_message_counts.get(channel, 0) for statistics in self._former.values())
 
     def _describe(self, statistics: Statistics, whole: bool = False) -> str:
-        """Describe the file being written, which will have `statistics`, or the `whole` bag with it."""
+        """Return the description of the file being written with `statistics`, or of the `whole` bag with it."""
         counts = statistics.channel_message_counts
         audit = self._audit(lambda channel: self._former_count(channel) + counts.get(channel, 0))
         custom_data = self._provenance | {
@@ -309,13 +309,13 @@ class BagWriter:
     def _without_padding(self, data: bytes, type_name: str) -> bytes:
         try:
             message = self._typestore.deserialize_cdr(data, type_name)
-        except Exception:  # rosbags raises many kinds on bytes that are no such message
+        except Exception:  # rosbags raises many types of error on bytes that are not such a message
             return data
         return bytes(self._typestore.serialize_cdr(message, type_name))
 
 
 def begins_with_stamp(typestore: Typestore, type_name: str) -> bool:
-    """Say whether messages of `type_name` begin with a `builtin_interfaces/Time`: by a header, or as Clock and Log."""
+    """Return whether messages of `type_name` begin with a `builtin_interfaces/Time`, in a header or directly."""
     while type_name != "builtin_interfaces/msg/Time":
         _, fields = typestore.fielddefs[type_name]
         if not fields or fields[0][1][0] != Nodetype.NAME:

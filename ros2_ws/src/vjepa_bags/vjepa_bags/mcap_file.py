@@ -1,9 +1,9 @@
-"""An MCAP file that is complete, index and footer included, after every commit.
+"""Write an MCAP file that is complete, with index and footer, after every commit.
 
-Other writers put the index at the end when they close; a killed one leaves a file that most readers refuse. Here each
-commit writes one chunk and behind it the whole tail of a finished file; the next commit puts its own in that place. So
-a process killed at any moment but inside a commit leaves a file that every reader opens, and one killed inside a commit
-leaves a file that ends early, with all earlier chunks whole for readers that scan.
+Other writers write the index when they close, so most readers refuse the file of a killed writer. Here each commit
+writes one chunk and, behind it, the whole tail of a finished file. The next commit overwrites that tail. If the process
+is killed between two commits, every reader opens the file. If it is killed during a commit, the file ends early, and
+readers that scan find all earlier chunks whole.
 
 Format: the MCAP specification, https://mcap.dev/spec; records are encoded by the `mcap` library.
 """
@@ -32,7 +32,7 @@ from mcap.records import (
 )
 from mcap.writer import MCAP0_MAGIC
 
-_RECORD_HEAD = struct.Struct("<BQ")  # opcode, length of what follows
+_RECORD_HEAD = struct.Struct("<BQ")  # opcode, length of the rest
 _MESSAGE_HEAD = struct.Struct("<BQHIQQ")  # the same, channel, sequence, log time, publish time
 _CHUNK_HEAD = struct.Struct("<BQQQQIIQ")  # the same, start, end, size, crc, length of compression name, size
 
@@ -63,7 +63,7 @@ class _Chunk:
         self.size += _RECORD_HEAD.size + length
 
     def encoded(self, offset: int) -> tuple[list[bytes], bytes]:
-        """Return the pieces of the chunk and its message indexes, for file `offset`, and its chunk index."""
+        """Return the pieces of the chunk and its message indexes, for the file offset `offset`, and its chunk index."""
         if not self.parts:
             return [], b""
         crc = 0
@@ -92,10 +92,10 @@ class _Chunk:
 
 
 class McapFile:
-    """Writes one MCAP file of profile `ros2`, uncompressed, in chunks of what came between two commits.
+    """Write one MCAP file of profile `ros2`, uncompressed, with one chunk for each commit.
 
-    Not thread-safe. After an `OSError` from `commit` the messages of that commit are gone and the file stands as the
-    commit before left it.
+    Not thread-safe. After an `OSError` from `commit` the messages of that commit are lost, and the file keeps the state
+    of the commit before.
     """
 
     def __init__(self, path: Path, library: str):
@@ -133,16 +133,16 @@ class McapFile:
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes that the next commit will write, its tail not counted."""
+        """Return the number of bytes that the next commit will write, without its tail."""
         return self._chunk.size + len(self._definitions)
 
     @property
     def statistics(self) -> Statistics:
-        """What is committed."""
+        """Return the statistics of the committed messages."""
         return self._statistics
 
     def message_count(self, channel: int) -> int:
-        """Return how many messages of `channel` are committed or pending."""
+        """Return the number of messages of `channel` that are committed or pending."""
         pending = self._chunk.indexes.get(channel)
         return self._statistics.channel_message_counts.get(channel, 0) + (len(pending.records) if pending else 0)
 
@@ -158,12 +158,12 @@ class McapFile:
         """Add a channel, and return its number.
 
         Args:
-            topic: its name.
+            topic: name of the topic.
             schema_name: type of its messages; empty for a channel without a schema.
-            schema_text: full definition of these.
-            metadata: of the channel.
-            encoding: of its messages.
-            schema_encoding: of their definition.
+            schema_text: full definition of the type.
+            metadata: metadata of the channel.
+            encoding: encoding of its messages.
+            schema_encoding: encoding of the definition.
         """
         key = (schema_name, schema_encoding, schema_text)
         if schema_name and key not in self._schemas:
@@ -187,14 +187,13 @@ class McapFile:
         self._chunk.add(channel, sequence & 0xFFFFFFFF, log_time, publish_time, data)
 
     def commit(self, describe: Callable[[Statistics], str]) -> str:
-        """Write what is pending and a whole new tail; return the description in it.
+        """Write the pending messages and a new tail; return the description in it.
 
         Args:
-            describe: given the statistics of the file as it will be, returns the text of rosbag2's
-                `serialized_metadata`.
+            describe: returns the text of rosbag2's `serialized_metadata` from the new statistics of the file.
 
         Raises:
-            OSError: the file could not be written; it stands as the last commit left it.
+            OSError: the file could not be written; it keeps the state of the last commit.
         """
         chunk, self._chunk = self._chunk, _Chunk()
         definitions, self._definitions = self._definitions, b""
@@ -214,7 +213,7 @@ class McapFile:
         return description
 
     def close(self, durable: bool = True) -> None:
-        """Close; where `durable`, first make what was committed survive a power cut, which takes its time."""
+        """Close the file; if `durable`, first wait until the committed messages would survive a power cut."""
         try:
             if durable:
                 os.fsync(self._descriptor)
@@ -239,7 +238,7 @@ class McapFile:
         )
 
     def _encoded_tail(self, offset: int, statistics: Statistics, description: str) -> tuple[bytes, bytes]:
-        """Return what stands before and behind the indexes of the chunks in the tail of a file."""
+        """Return the bytes before and behind the indexes of the chunks in the tail of a file."""
         metadata = _encoded(Metadata(name="rosbag2", metadata={"serialized_metadata": description}))
         data_end = _encoded(DataEnd(data_section_crc=0))
         metadata_index = _encoded(MetadataIndex(offset=offset, length=len(metadata), name="rosbag2"))
@@ -250,8 +249,8 @@ class McapFile:
         return metadata + data_end + definitions, metadata_index + footer + MCAP0_MAGIC
 
     def _replace_tail(self, pieces: Iterable[bytes | bytearray]) -> None:
-        # Cut first: a kill in the middle of the write then leaves a file that just ends early, which scanning readers
-        # know, and not one in which remains of the old index pass for records.
+        # Cut the file first. A kill during the write then leaves a file that just ends early, which scanning readers
+        # expect. The rest of an old index could pass for records.
         os.ftruncate(self._descriptor, self._data_end)
         offset = self._data_end
         for piece in pieces:

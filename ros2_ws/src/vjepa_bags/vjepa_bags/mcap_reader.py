@@ -1,8 +1,8 @@
-"""One MCAP file of somebody else: looked through record by record, chunks unfolded within the bag's allowance.
+"""Read one MCAP file of any recorder record by record, and decompress its chunks within the bag's allowance.
 
-The index at a file's end is not trusted: it may name one chunk many times. The heads of the records in the data
-section state where each chunk lies, so a file that ends early is read in the same way as a whole one, and neither the
-profile nor the order of the messages matters. What the indexes behind the chunks and the statistics count is compared.
+The reader does not trust the index at a file's end, which may name one chunk many times. The heads of the records in
+the data section state the place of each chunk. So a file that ends early is read like a whole file, and neither the
+profile nor the order of the messages matters. The reader compares the counts in the chunk indexes and the statistics.
 
 Format: the MCAP specification, https://mcap.dev/spec; definitions are decoded by the `mcap` library.
 """
@@ -36,34 +36,34 @@ from vjepa_bags.mcap_units import RECORD_HEAD, Index, Loaded, McapMessage, Run, 
 DAMAGED_CHUNK = "damaged chunk left out"
 MAX_STATISTICS_BYTES = 2**20
 _NO_TEXT = "\\x"
-"""What the name of a topic has where its bytes are no text; no name in ROS has it."""
+"""Stands in a topic's name for bytes that are no text; no name in ROS contains it."""
 
 
 class McapReader:
-    """What an MCAP file holds.
+    """The content of an MCAP file.
 
     Attributes:
-        path: of the file.
-        channels: by number.
-        schemas: by number.
-        units: in the order in which they lie in the file.
-        counts: messages by channel: those of the index behind each chunk, or counted where a chunk has none.
+        path: its path.
+        channels: channels by number.
+        schemas: schemas by number.
+        units: units in file order.
+        counts: messages by channel: from the index behind each chunk, or counted where a chunk has none.
         is_whole: whether it has the end of a finished file.
-        faults: what is wrong with the file as far as its messages were not read, and how often.
+        faults: numbers of faults that are known before its messages are read, by description.
         start_ns: time of its first message.
     """
 
     def __init__(self, path: Path, allowance: Allowance, counted: bool = True):
-        """Look through the file `path` of a bag that may unfold to `allowance`.
+        """Scan the file `path` of a bag that may decompress to `allowance`.
 
         Args:
-            path: of the file.
-            allowance: of its bag.
-            counted: whether messages are counted, and the count is compared with the file's statistics.
+            path: path of the file.
+            allowance: allowance of its bag.
+            counted: whether messages are counted and compared with the file's statistics.
 
         Raises:
-            BagLimitError: its chunks state more than that, or its definitions are too many or too large.
-            OSError: it cannot be read.
+            BagLimitError: its chunks state more than the allowance, or its definitions are too many or too large.
+            OSError: it is unreadable.
         """
         self.path, self._allowance = path, allowance
         self.channels: dict[int, Channel] = {}
@@ -83,7 +83,7 @@ class McapReader:
 
     @property
     def definition_bytes(self) -> int:
-        """Bytes of all topics and message definitions."""
+        """Return the size in bytes of all topics and message definitions."""
         return self._definition_bytes
 
     def topics(self) -> dict[str, Counter[str]]:
@@ -99,7 +99,7 @@ class McapReader:
         return message_type(schema.name) if schema else ""
 
     def _lost(self, unit: Unit, names: Mapping[int, str], error: BagDamageError, faults: Counter[str]) -> None:
-        """Count a part of the file that cannot be read, and the messages that its index counts."""
+        """Count an unreadable part of the file, and the messages in it according to its index."""
         faults[f"{DAMAGED_CHUNK} ({error})"] += 1
         for number, count in (unit.counts or {}).items():
             if number in names:
@@ -108,10 +108,10 @@ class McapReader:
     def messages(self, wanted: Mapping[str, str], faults: Counter[str]) -> Iterator[tuple[str, int, bytes]]:
         """Yield topic, time (ns) and contents of the messages on the topics and of the types `wanted`, by their times.
 
-        Chunks that are damaged are left out, and counted in `faults` with the messages wanted that they have.
+        Damaged chunks are left out. They, and the wanted messages in them, are added to `faults`.
 
         Raises:
-            BagLimitError: chunks unfold to more than the allowance, or too many of them are of the same time.
+            BagLimitError: chunks decompress to more than the allowance, or too many of them have the same time.
         """
         names = {
             number: channel.topic
@@ -160,10 +160,10 @@ class McapReader:
     def messages_as_they_lie(self, faults: Counter[str]) -> Iterator[McapMessage]:
         """Yield the messages of all channels in the order of the file.
 
-        `faults` is counted up by the chunks that are damaged and by the messages that they have.
+        Damaged chunks, and the messages in them, are added to `faults`.
 
         Raises:
-            BagLimitError: the chunks unfold to more than the allowance.
+            BagLimitError: the chunks decompress to more than the allowance.
         """
         meter = Meter(self._allowance)
         with open(self.path, "rb") as stream:
@@ -176,7 +176,7 @@ class McapReader:
                     yield from map(loaded.message, range(len(loaded)))
 
     def _look_through(self) -> Statistics | None:
-        """Note where everything lies, and return the statistics at the end of the file."""
+        """Find the place of every part, and return the statistics at the end of the file."""
         statistics, run, behind_chunk = None, Run(), False
         with open(self.path, "rb") as stream:
             size = os.fstat(stream.fileno()).st_size
@@ -215,7 +215,7 @@ class McapReader:
         return statistics
 
     def _define(self, opcode: int, body: bytes) -> bool:
-        """Take a definition; return whether it is one."""
+        """Add a definition; return whether the record is one."""
         kind: type[Schema] | type[Channel] = Schema if opcode == Opcode.SCHEMA else Channel
         found = _decoded(kind, body)
         if found is None:
@@ -239,7 +239,7 @@ class McapReader:
         return True
 
     def _check_stated(self) -> None:
-        """Refuse chunks that state too much before any of them is unfolded."""
+        """Refuse chunks that state too large a size before any of them is decompressed."""
         meter = Meter(self._allowance)
         for unit in self.units:
             if unit.compression:
@@ -251,7 +251,7 @@ class McapReader:
                 meter.unfold(unit.unfolds_to)
 
     def _note_index(self, found: Index | None) -> None:
-        """Take the number of messages that an index states of the chunk before it, and their times."""
+        """Add the message count and the times of an index to the chunk before it."""
         if found is not None:
             counts = {**(self.units[-1].counts or {})}
             counts[found.channel] = counts.get(found.channel, 0) + found.messages
@@ -265,7 +265,7 @@ class McapReader:
         return unit._replace(start_ns=first_ns)
 
     def _count(self, statistics: Statistics | None) -> None:
-        """Add up the messages of all units: as indexes and statistics state where these agree, else one by one."""
+        """Sum the messages of all units; if indexes and statistics differ, count the messages one by one."""
         for unit in self.units:
             self.counts.update(unit.counts or {})
         if not self.is_whole:
@@ -278,7 +278,7 @@ class McapReader:
             compare("all topics", self.counts.total(), statistics.message_count, where, self.faults)
 
     def _count_one_by_one(self, stated: Counter[int] | None) -> None:
-        """Count the messages of each unit, and compare with what the statistics have `stated` and with the indexes."""
+        """Count the messages of each unit, and compare them with the statistics in `stated` and with the indexes."""
         indexed, self.counts = self.counts, Counter()
         is_indexed = all(unit.counts is not None for unit in self.units)
         meter = Meter(self._allowance)
@@ -297,7 +297,7 @@ class McapReader:
             self._compare(indexed, "index")
 
     def _is_described(self, number: int) -> bool:
-        """Return whether channel and type of messages are known, which may be told in chunks alone."""
+        """Return whether the channel and type of messages are known; only chunks may contain them."""
         channel = self.channels.get(number)
         return channel is not None and (not channel.schema_id or channel.schema_id in self.schemas)
 
@@ -307,7 +307,7 @@ class McapReader:
             compare(self._name_of(number), self.counts[number], stated[number], where, self.faults)
 
     def _name_unread(self) -> None:
-        """Count the messages that no reading gives: without a channel or its name, or of another encoding."""
+        """Count the messages that are never read: without a channel or its name, or of another encoding."""
         for number, count in self.counts.items():
             channel = self.channels.get(number)
             if channel is None:
@@ -324,15 +324,15 @@ class McapReader:
 
 
 class _Texts(ReadDataStream):
-    """The library's reader of records, which takes names too whose bytes are no UTF-8; it writes these as numbers."""
+    """The library's reader of records, but it accepts names that are not UTF-8 and writes their bytes as numbers."""
 
     def read_prefixed_string(self) -> str:
         return self.read(self.read4()).decode(errors="backslashreplace")
 
 
 def _decoded(kind: Any, body: bytes) -> Any:
-    """Return the record of `kind` that the bytes `body` are; None where they are none."""
+    """Return the record of `kind` in the bytes `body`; None if there is none."""
     try:
         return kind.read(_Texts(BytesIO(body)))
-    except Exception:  # The library has no one error for a record that is torn.
+    except Exception:  # The library has no single error type for a damaged record.
         return None

@@ -1,4 +1,4 @@
-"""The parts of an MCAP file that are read as a whole: chunks, and runs of messages outside of chunks.
+"""Read the parts of an MCAP file that are read as a whole: chunks, and runs of messages outside of chunks.
 
 Format: the MCAP specification, https://mcap.dev/spec.
 """
@@ -15,10 +15,10 @@ from mcap.opcode import Opcode
 from vjepa_bags.bag_limits import BagDamageError, BagLimitError, Meter, unfolded
 
 RUN_BYTES = 2**20
-"""Messages outside of chunks are read in runs of about so many bytes."""
+"""Approximate size in bytes of a run of messages outside of chunks."""
 MAX_INDEX_BYTES = 2**26
-"""Of one channel's messages in one chunk: those of four million. Without its index a chunk is counted one by one."""
-RECORD_HEAD = struct.Struct("<BQ")  # opcode, length of what follows
+"""Bound of the index of one channel in one chunk: four million messages. Without an index the messages are counted."""
+RECORD_HEAD = struct.Struct("<BQ")  # opcode, length of the rest
 
 _MESSAGE_HEAD = struct.Struct("<HIQQ")  # channel, sequence, log time, publish time
 _CHUNK_HEAD = struct.Struct("<QQQII")  # start, end, uncompressed size, checksum, length of the compression's name
@@ -28,7 +28,7 @@ _LONGEST_NAME = 64
 
 
 class McapMessage(NamedTuple):
-    """A message as it lies in a file; times in nanoseconds."""
+    """A message as the file contains it; times in nanoseconds."""
 
     channel: int
     sequence: int
@@ -41,13 +41,13 @@ class Unit(NamedTuple):
     """A chunk, or a run of messages outside of chunks, whose records lie together and are read together.
 
     Attributes:
-        start_ns: time of its first message, as it states, or where that is earlier the one that its index has.
-        offset: of its contents in the file.
-        size: of these, bytes.
-        compression: as MCAP names it; empty for none.
-        unfolds_to: bytes that they unfold to, as it states.
-        crc: checksum of those; 0 for none.
-        counts: messages by channel, from the index behind a chunk; None where it has none.
+        start_ns: time of its first message according to the chunk, or according to its index if that is earlier.
+        offset: place of its contents in the file.
+        size: bytes of its contents.
+        compression: its name in MCAP; empty for none.
+        unfolds_to: bytes of the decompressed contents, as the chunk states.
+        crc: checksum of the decompressed contents; 0 for none.
+        counts: messages by channel, from the index behind a chunk; None without an index.
     """
 
     start_ns: int
@@ -60,11 +60,11 @@ class Unit(NamedTuple):
 
 
 class Loaded:
-    """The records of one unit: its contents as they lie there, and where its messages are.
+    """The records of one unit: its contents, and the places of its messages.
 
     Attributes:
-        channels: of its messages, in the order in which they lie there.
-        times: of its messages, ns.
+        channels: channels of its messages, in file order.
+        times: times of its messages, ns.
     """
 
     def __init__(
@@ -75,18 +75,18 @@ class Loaded:
         wanted: Container[int],
         define: Callable[[int, bytes], bool],
     ):
-        """Read a unit of the file `stream` and unfold it.
+        """Read a unit of the file `stream` and decompress it.
 
         Args:
-            unit: where it lies.
+            unit: place of the unit.
             stream: the file.
-            meter: what the bag has unfolded to before.
+            meter: the part of the bag's allowance that is used.
             wanted: channels whose messages are kept.
-            define: takes the opcode and the body of each definition, and returns whether it is one.
+            define: function of the opcode and the body of each definition; returns whether it is a definition.
 
         Raises:
-            BagDamageError: it is not what it states, or its records are torn.
-            BagLimitError: the bag unfolds to more than its size explains.
+            BagDamageError: its contents differ from its head, or its records are damaged.
+            BagLimitError: the bag decompresses to more than its size allows.
         """
         self.channels, self.times = array("H"), array("Q")
         self._places, self._ends = array("Q"), array("Q")
@@ -114,18 +114,18 @@ class Loaded:
 
     @property
     def bytes_held(self) -> int:
-        """What it takes in memory."""
+        """Return its size in memory, in bytes."""
         return len(self._content) + 26 * len(self)
 
     def message(self, number: int) -> McapMessage:
-        """Return one of its messages, by the number in which they lie there."""
+        """Return one of its messages, by its number in file order."""
         place = self._places[number]
         channel, sequence, log_time, publish_time = _MESSAGE_HEAD.unpack_from(self._content, place)
         data = bytes(self._content[place + _MESSAGE_HEAD.size : self._ends[number]])
         return McapMessage(channel, sequence, log_time, publish_time, data)
 
     def by_time(self) -> Iterator[int]:
-        """Return the numbers of its messages by their times."""
+        """Return the numbers of its messages in the order of their times."""
         rising = all(map(int.__le__, self.times, self.times[1:]))
         return iter(range(len(self)) if rising else sorted(range(len(self)), key=self.times.__getitem__))
 
@@ -139,14 +139,14 @@ class Loaded:
 
 
 class Run:
-    """Messages outside of chunks that lie side by side."""
+    """Consecutive messages outside of chunks."""
 
     def __init__(self) -> None:
         self._start_ns = self._last_ns = self._offset = self._end = 0
         self._counts: dict[int, int] = {}
 
     def with_message(self, stream: IO[bytes], position: int, length: int) -> list[Unit]:
-        """Add the message record at `position`; return the unit that it does not belong to any more."""
+        """Add the message record at `position`; if it begins a new run, return the unit of the run before."""
         head = stream.read(_MESSAGE_HEAD.size)
         whole = len(head) == _MESSAGE_HEAD.size and length >= len(head)
         channel, _, time_ns, _ = _MESSAGE_HEAD.unpack(head) if whole else (-1, 0, 0, 0)
@@ -159,7 +159,7 @@ class Run:
         return done
 
     def ended(self) -> list[Unit]:
-        """Return the unit of these messages, if there are any, and begin anew."""
+        """Return the unit of these messages, if there are any, and begin a new run."""
         size = self._end - self._offset
         found = [Unit(self._start_ns, self._offset, size, unfolds_to=size, counts=self._counts)] if size else []
         self._offset = self._end = 0
@@ -168,7 +168,7 @@ class Run:
 
 
 def chunk_at(stream: IO[bytes], body: int, length: int) -> Unit:
-    """Return the chunk whose record begins at the place of `stream`, `body`; of size -1 where its head is damaged."""
+    """Return the chunk whose record begins at the offset `body` of `stream`; its size is -1 if its head is damaged."""
     head = stream.read(min(length, _CHUNK_HEAD.size + _LONGEST_NAME + 8))
     try:
         start_ns, _, unfolds_to, crc, name_length = _CHUNK_HEAD.unpack_from(head)
@@ -183,7 +183,7 @@ def chunk_at(stream: IO[bytes], body: int, length: int) -> Unit:
 
 
 class Index(NamedTuple):
-    """The index behind a chunk of the messages of one channel: how many there are, and the time of the first, ns."""
+    """The index behind a chunk for one channel: the number of its messages, and the time of the first, ns."""
 
     channel: int
     messages: int
@@ -191,7 +191,7 @@ class Index(NamedTuple):
 
 
 def index_at(stream: IO[bytes], length: int) -> Index | None:
-    """Return the index record behind a chunk; None where it is no such record, or one of no message."""
+    """Return the index record behind a chunk; None if it is not an index or has no messages."""
     head = stream.read(min(length, _INDEX_HEAD.size))
     if len(head) < _INDEX_HEAD.size:
         return None
@@ -203,7 +203,7 @@ def index_at(stream: IO[bytes], length: int) -> Index | None:
 
 
 def _content(unit: Unit, stream: IO[bytes], meter: Meter) -> bytes:
-    """Return what a chunk or a run holds, checked against its size and checksum."""
+    """Return the contents of a chunk or a run, checked against its size and checksum."""
     if unit.size < 0:
         raise BagDamageError("Chunk does not state its size within its record")
     stream.seek(unit.offset)

@@ -1,4 +1,4 @@
-"""Recording as a ROS node: every topic of the loop, as the bytes that crossed the wire, into a rosbag2 MCAP bag."""
+"""Record every topic of the loop as a ROS node, in the bytes that crossed the wire, into a rosbag2 MCAP bag."""
 
 import contextlib
 from datetime import datetime
@@ -20,12 +20,12 @@ from vjepa_interfaces.managed_node import ERROR, OK, STEADY, ManagedNode, Polled
 from vjepa_interfaces.ros_subscriptions import MatchedSubscription
 
 SUBSCRIPTION_DEPTH = 1000
-"""Messages held between two polls and while the disk stalls; a recorder that loses one says so in its audit."""
+"""Number of messages held between two polls and while the disk stalls; the audit reports messages that are lost."""
 POLL_S = 0.1
 
 
 class RecorderNode(ManagedNode):
-    """`episode_recorder`: what raw subscriptions have gathered goes into one bag at a time, ten times a second."""
+    """`episode_recorder`: ten times a second, it writes the messages of raw subscriptions into one bag at a time."""
 
     Parameters = RecorderParameters
 
@@ -40,7 +40,7 @@ class RecorderNode(ManagedNode):
         self._last_audit = ""
 
     def setup(self) -> None:
-        """Offer the service, and open the bag where `record` says so."""
+        """Offer the service, and open the bag if `record` is set."""
         pairs = [entry.partition("=") for entry in self.parameters.provenance]
         if wrong := [key for key, found, _ in pairs if not (key and found)]:
             raise VjepaError(f"provenance has '{wrong[0]}'; expected KEY=VALUE")
@@ -52,11 +52,11 @@ class RecorderNode(ManagedNode):
             self._open()
 
     def stop(self) -> None:
-        """Close the bag: its publishers are already still."""
+        """Close the bag; its publishers have stopped already."""
         self._close()
 
     def teardown(self) -> None:
-        """Close the bag and forget the service."""
+        """Close the bag and remove the service."""
         self._close()
         if self._service is not None:
             self.destroy_service(self._service)
@@ -78,7 +78,7 @@ class RecorderNode(ManagedNode):
         return path
 
     def _poll(self) -> None:
-        """Write what has come, in the order of arrival, and flush if it is time."""
+        """Write the messages that have arrived, in the order of arrival, and flush if due."""
         if self._writer is None:
             return
         arrived = []
@@ -101,16 +101,16 @@ class RecorderNode(ManagedNode):
             self._fail(error)
 
     def _is_own_clock(self) -> bool:
-        """Return whether `/clock`, which all namespaces share, was published from this one, now and when last asked."""
+        """Return whether `/clock`, which all namespaces share, is from this namespace, now and at the last query."""
         publishers = self.get_publishers_info_by_topic(topics.CLOCK.name)
         owners = {info.node_namespace.rstrip("/") for info in publishers}
         before = self._owns_clock
-        if owners:  # What comes when nobody is left is still of who was there.
+        if owners:  # A message after the last publisher has left is still from it.
             self._owns_clock = self.get_namespace().rstrip("/") in owners
         return before and self._owns_clock
 
     def _is_others_diagnostics(self, data: bytes) -> bool:
-        """Return whether a message on `/diagnostics`, which all namespaces share, is of a stack in another one."""
+        """Return whether a message on `/diagnostics`, which all namespaces share, is from another namespace."""
         own = self.get_namespace().rstrip("/")
         with contextlib.suppress(RuntimeError):
             names = [status.name for status in deserialize_message(data, DiagnosticArray).status]
@@ -128,12 +128,12 @@ class RecorderNode(ManagedNode):
             self._note(writer, "planners", data)
 
     def _note(self, writer: BagWriter, key: str, data: bytes) -> None:
-        """Keep in the metadata what latched topics say of the encoder and of who drove."""
+        """Keep the messages of latched topics about the encoder and the planners in the metadata."""
         try:
             text = deserialize_message(data, String).data
             info = parse_json(text) if key == "encoder_info" else {}
             fingerprint = str(info.get("fingerprint", ""))
-        except (RuntimeError, ValueError) as error:  # Anybody may publish there.
+        except (RuntimeError, ValueError) as error:  # Any node may publish there.
             self.get_logger().warning(f"{key} is left out of the bag's metadata: {error}", throttle_duration_sec=1.0)
             return
         known = self._provenance.get(key, "")
@@ -150,7 +150,7 @@ class RecorderNode(ManagedNode):
         self._end()
 
     def _close(self) -> str:
-        """Close the bag with all that has come, if one is open, and return its audit as a line."""
+        """Close the bag with all arrived messages, if one is open, and return its audit as a line."""
         self._poll()
         return self._end()
 
@@ -162,14 +162,14 @@ class RecorderNode(ManagedNode):
             return ""
         writer, self._writer = self._writer, None
         audit = writer.close()
-        if audit.error and not self._failure:  # What to do about it has been said already.
+        if audit.error and not self._failure:  # The remedy was logged already.
             self._failure = f"{writer.path}: {audit.error}"
         self._last_audit = str(audit)
         self.get_logger().info(f"closed {writer.path}: {audit}")
         return self._last_audit
 
     def _on_record(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        """Open a bag, or close the one that is open."""
+        """Open a bag, or close the open one."""
         if request.data == (self._writer is not None):
             response.success = False
             response.message = f"already recording into {self._writer.path}" if self._writer else "not recording"
@@ -182,7 +182,7 @@ class RecorderNode(ManagedNode):
         return response
 
     def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
-        """Say whether and where a bag is being written."""
+        """Report whether and where a bag is being written."""
         if self._failure:
             return ERROR, self._failure, {}
         if self._writer is None:
@@ -194,4 +194,4 @@ class RecorderNode(ManagedNode):
 
 def main() -> None:
     """Run `episode_recorder` until it is told to stop."""
-    run(RecorderNode, SingleThreadedExecutor)  # The one for events would take what `_poll` is to take.
+    run(RecorderNode, SingleThreadedExecutor)  # The events executor would take the messages that `_poll` takes.

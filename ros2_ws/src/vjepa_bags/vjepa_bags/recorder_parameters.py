@@ -12,11 +12,11 @@ class RecorderParameters:
 
     Attributes:
         record: open a bag at once, before the first frame.
-        bag_dir: folder for bags, seen from where the stack was started, made if need be; each bag is a folder in it
-            named after date and time.
+        bag_dir: folder for bags, relative to where the stack was started; created if missing. Each bag is a folder in
+            it, named by date and time.
         bag_name: name of the bag, instead of date and time; refused where it exists.
-        max_file_s: a bag goes on in another file after so many seconds; 0 for never.
-        provenance: `KEY=VALUE` that go into the bag's metadata. The stack sets it.
+        max_file_s: seconds after which a bag continues in another file; 0 for never.
+        provenance: `KEY=VALUE` entries of the bag's metadata; set by the stack.
     """
 
     record: bool = False

@@ -1,7 +1,7 @@
-"""One SQLite file of a rosbag2 bag of somebody else: its table of messages, read row by row within bounds.
+"""Read one SQLite file of a rosbag2 bag of any recorder: its table of messages, row by row within bounds.
 
-A database is a program in disguise: a view, a computed column or pages that lead in a circle give rows without end.
-So messages have to lie in an ordinary table, and all that is asked of it is bounded by the size of the file.
+A database can act as a program: a view, a computed column or pages in a circle return rows without end. So messages
+must lie in an ordinary table, and the size of the file bounds every query.
 """
 
 import sqlite3
@@ -15,31 +15,31 @@ from vjepa_bags.bag_counts import CDR, message_type
 from vjepa_bags.bag_limits import MAX_TOPICS, Allowance, BagLimitError, Meter
 
 LOG = "-wal"
-"""What the name of the write-ahead log has behind that of its database."""
+"""Suffix of the name of a database's write-ahead log."""
 LEAST_LENGTH = 2**20
-"""Bytes of a value or of a statement that the smallest file may have."""
+"""Bytes of a value or of a statement that even the smallest file may have."""
 STEPS = 1000
-"""Of SQLite's machine between two looks at how many it has taken."""
+"""Number of instructions of SQLite's virtual machine between two checks of how many it has executed."""
 STEPS_A_MESSAGE = 100
 
 _COLUMNS = {"topics": ("id", "name", "type"), "messages": ("id", "topic_id", "timestamp", "data")}
 
 
 class SqliteReader:
-    """What a SQLite file of a bag holds.
+    """The content of a SQLite file of a bag.
 
     Attributes:
-        path: of the file.
+        path: its path.
         is_whole: whether all of its messages could be listed.
-        faults: what is wrong with the file as far as its messages were not read, and how often.
+        faults: numbers of faults that are known before its messages are read, by description.
         start_ns: time of its first message.
     """
 
     def __init__(self, path: Path, allowance: Allowance):
-        """Look through the file `path` of a bag of so much `allowance`.
+        """Scan the file `path` of a bag with an `allowance`.
 
         Raises:
-            BagLimitError: its tables are none, or have more than the file's size explains.
+            BagLimitError: its tables are not ordinary, or contain more than the file's size allows.
         """
         self.path, self._allowance = path, allowance
         self._log = path.with_name(path.name + LOG).exists()
@@ -62,7 +62,7 @@ class SqliteReader:
         self._name_unread()
 
     def _name_unread(self) -> None:
-        """Count the messages that no reading gives: without a topic or a time, or of another encoding."""
+        """Count the messages that are never read: without a topic or a time, or of another encoding."""
         if self._without_topic_or_time:
             self.faults["message without a topic or a time in its row"] += self._without_topic_or_time
         for number, count in Counter(self._of).items():
@@ -84,10 +84,10 @@ class SqliteReader:
     def messages(self, wanted: Mapping[str, str], faults: Counter[str]) -> Iterator[tuple[str, int, bytes]]:
         """Yield topic, time (ns) and contents of the messages on the topics and of the types `wanted`, by their times.
 
-        A message that cannot be read is left out, and counted in `faults`.
+        An unreadable message is left out and added to `faults`.
 
         Raises:
-            BagLimitError: messages are larger together than the file.
+            BagLimitError: its messages together are larger than the file.
         """
         names = {n: name for n, (name, kind, form) in self._topics.items() if wanted.get(name) == kind and form in CDR}
         order = [row for row, topic in enumerate(self._of) if topic in names]
@@ -110,9 +110,9 @@ class SqliteReader:
                 yield name, self._times[row], found[0]
 
     def _opened(self, damaged: bool) -> closing[sqlite3.Connection]:
-        """Return the database, to be closed; `damaged`: it is read as far as it is whole.
+        """Return the database, to be closed; if `damaged`, only its whole part is read.
 
-        Nothing is written beside it: of a write-ahead log the index is kept in memory, which takes a lock that is none.
+        Nothing is written beside it: the index of a write-ahead log stays in memory, with a lock that has no effect.
         """
         mode = "mode=ro&vfs=unix-none" if self._log else "mode=ro&immutable=1"
         database = sqlite3.connect(f"{self.path.resolve().as_uri()}?{mode}", uri=True)
@@ -135,7 +135,7 @@ class SqliteReader:
         return closing(database)
 
     def _check_tables(self, database: sqlite3.Connection) -> None:
-        """Refuse anything but ordinary tables with the columns of a recorder's."""
+        """Refuse all but ordinary tables with the columns that a recorder writes."""
         found = database.execute("SELECT name, type, sql FROM sqlite_master WHERE name IN ('messages', 'topics')")
         kinds = {name: (kind, " ".join(str(sql).upper().split())) for name, kind, sql in found.fetchmany(4)}
         for table, expected in _COLUMNS.items():
@@ -170,7 +170,7 @@ class SqliteReader:
         try:
             for number, topic, time_ns in database.execute(listed):
                 meter.record()
-                if number <= last:  # Only where pages lead in a circle.
+                if number <= last:  # Only if pages lead in a circle.
                     raise sqlite3.DatabaseError(f"message {number} lies behind message {last}")
                 last = number
                 if type(topic) is int and type(time_ns) is int:
