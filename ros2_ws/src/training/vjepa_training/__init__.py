@@ -1,1 +1,1 @@
-"""Bags to datasets to weights to scores, offline."""
+"""Turn bags into datasets, datasets into weights, and weights into scores, offline."""

@@ -1,4 +1,4 @@
-"""A line of fields that fits the width of a terminal: a field is shown whole or not at all."""
+"""Format a line of fields that fits the width of a terminal: a field is shown whole or not at all."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 
 GAP = "   "
-"""Between two fields."""
+"""Separator of two fields."""
 BAR_WIDTH = 24
 
 
@@ -15,8 +15,8 @@ class Field:
     """A part of a line that is shown whole or not at all.
 
     Attributes:
-        text: what is shown.
-        rank: fields of a higher rank go first where a line is too long.
+        text: the text shown.
+        rank: if a line is too long, fields of a higher rank are removed first.
     """
 
     text: str
@@ -24,7 +24,7 @@ class Field:
 
 
 def fitted(fields: Sequence[Field], width: int) -> str:
-    """Return as many of `fields`, in their order, as fit into `width` columns: those of a low rank before others."""
+    """Return as many of `fields`, in their order, as fit into `width` columns; fields of a low rank have priority."""
     kept: list[Field] = []
     for field in sorted(fields, key=lambda field: field.rank):
         longer = [each for each in fields if each in kept or each is field]
@@ -38,6 +38,6 @@ def _joined(fields: Sequence[Field]) -> str:
 
 
 def bar(share: float) -> str:
-    """Return a bar filled to a share, 0 to 1."""
+    """Return a bar that is filled to `share`, 0 to 1."""
     filled = round(BAR_WIDTH * min(1.0, max(0.0, share)))
     return "█" * filled + "░" * (BAR_WIDTH - filled)

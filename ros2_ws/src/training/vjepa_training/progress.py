@@ -1,4 +1,4 @@
-"""Progress of work that takes long: a bar at the foot of a terminal, plain lines in a pipe or a file."""
+"""Show the progress of long work: a bar at the foot of a terminal, plain lines in a pipe or a file."""
 
 import os
 import sys
@@ -14,14 +14,14 @@ from vjepa_training.fields import Field, bar, fitted
 
 REFRESH_S = 0.1
 LINE_S = 2.0
-"""Shortest time between two plain lines, but for the last one."""
+"""Shortest time between two plain lines, seconds, except for the last line."""
 TENTHS = 10
 
 
 def terminal() -> Console | None:
-    """Return a console for standard error where that is a terminal that can move its cursor, else None.
+    """Return a console for standard error if that is a terminal that can move its cursor, else None.
 
-    The console has a file descriptor of its own and reaches the terminal also while descriptor 2 is redirected.
+    The console has its own file descriptor and reaches the terminal even while descriptor 2 is redirected.
     """
     if not sys.stderr.isatty():
         return None
@@ -34,24 +34,24 @@ def terminal() -> Console | None:
 
 
 class Progress:
-    """The progress of one phase of known or unknown length; a context.
+    """The progress of one phase of known or unknown length, as a context.
 
-    On a terminal it draws a bar, which it removes at the end; what is printed meanwhile appears above it. Elsewhere it
-    writes a plain line to standard error at each tenth of the way, at most one every `LINE_S`, and one at the end.
+    On a terminal it draws a bar and removes it at the end; text printed meanwhile appears above it. Elsewhere it writes
+    a plain line to standard error at each tenth of the work, at most one every `LINE_S`, and one at the end.
 
     Attributes:
         done: units done so far.
-        total: units in all; None while that is not known.
+        total: all units; None while unknown.
     """
 
     def __init__(self, what: str, unit: str, total: int | None = None, console: Console | None = None):
-        """Begin.
+        """Prepare the progress, without drawing it.
 
         Args:
             what: the phase, such as `encoding`.
-            unit: what is counted, such as `frames`.
-            total: how many of them there are, where that is known.
-            console: the terminal to draw on; by default standard error, where that is one.
+            unit: the unit counted, such as `frames`.
+            total: number of units, if known.
+            console: the terminal to draw on; by default standard error, if that is a terminal.
         """
         self.done, self.total = 0, total
         self._what, self._unit = what, unit
@@ -70,7 +70,7 @@ class Progress:
         return self.start()
 
     def start(self) -> Self:
-        """Draw it from now on, and return it."""
+        """Start to draw, and return this object."""
         if self._live:
             self._live.start()
             self._draw("")
@@ -82,7 +82,7 @@ class Progress:
         self.stop(completed=kind is None)
 
     def stop(self, completed: bool = True) -> None:
-        """End it; `completed` unless something went wrong."""
+        """Stop drawing; `completed` is false after a failure."""
         if self._live:
             self._live.stop()
         elif completed and self.done:
@@ -95,12 +95,12 @@ class Progress:
         self.move_to(self.done + count, figures=figures)
 
     def move_to(self, done: int, total: int | None = None, figures: str = "") -> None:
-        """Count `done` units as done.
+        """Set the number of units that are done.
 
         Args:
-            done: units, from the beginning.
-            total: units in all, where that is known by now.
-            figures: what to show behind them, such as a loss.
+            done: units done since the beginning.
+            total: all units, if known by now.
+            figures: text to show behind them, such as a loss.
         """
         self.done, self.total = done, self.total if total is None else total
         now = time.monotonic()
@@ -115,7 +115,7 @@ class Progress:
                 self._write(figures)
 
     def _draw(self, figures: str) -> None:
-        """Draw the bar, as long as the terminal is wide."""
+        """Draw the bar over the whole width of the terminal."""
         assert self._live is not None
         elapsed_s = time.monotonic() - self._began_s
         fields = [

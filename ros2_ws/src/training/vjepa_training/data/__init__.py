@@ -1,1 +1,1 @@
-"""Datasets: from bags or simulation to rows, and on to others."""
+"""Make datasets from bags or simulation, and export them."""

@@ -1,7 +1,7 @@
-"""What an Arrow stream's messages state of themselves, read without unfolding any of them.
+"""Read the heads of an Arrow stream's messages without decompressing any message.
 
-Format: the Arrow IPC stream, https://arrow.apache.org/docs/format/Columnar.html, whose messages are flatbuffers:
-`Message.fbs` has the order of fields that is used here.
+Format: the Arrow IPC stream, https://arrow.apache.org/docs/format/Columnar.html, whose messages are flatbuffers.
+`Message.fbs` states the order of the fields.
 """
 
 import struct
@@ -15,16 +15,16 @@ RECORD_BATCH, SCHEMA = "record batch", "schema"
 
 
 class FoldedError(Exception):
-    """A stream with compressed buffers or dictionaries, of which neither is written by this project."""
+    """A stream with compressed buffers or dictionaries; this project writes neither."""
 
 
 def check_unfolded(path: Path) -> None:
-    """Refuse a stream that could unfold to more than its size: all its buffers must lie in the file as they are.
+    """Refuse a stream with a compressed buffer, which could decompress to more than its size.
 
-    Where a stream is damaged its readers find out; messages up to there are checked.
+    The check ends at the first damage, which the readers of the stream find too.
 
     Raises:
-        FoldedError: it has compressed buffers, or another message than its schema and batches of rows.
+        FoldedError: it has compressed buffers, or a message that is neither its schema nor a batch of rows.
     """
     try:
         with pa.memory_map(str(path)) as source:
@@ -49,7 +49,7 @@ def _is_compressed(message: bytes) -> bool:
 
 
 def _field(message: bytes, table: int, number: int) -> int:
-    """Return the offset of a field of a flatbuffer's table, 0 where it is not there."""
+    """Return the offset of a field of a flatbuffer's table, or 0 if the field is missing."""
     fields = table - struct.unpack_from("<i", message, table)[0]
     place = 4 + 2 * number
     if place >= struct.unpack_from("<H", message, fields)[0]:

@@ -1,8 +1,8 @@
-"""From rosbag2 bags to a dataset: frames joined with what belongs to them, cut into episodes, encoded, written.
+"""Build a dataset from rosbag2 bags: join frames with their messages, cut episodes, encode, and write rows.
 
-An episode begins at a FIRST timestep, behind a LAST one, and where `stamps.begins_episode` says so. Its frames pass
-the clip that a live node has, so that its latents are those a live node would give. Memory holds the frames of one
-batch of clips and the rows of one piece, however long an episode is.
+An episode begins at a FIRST timestep, behind a LAST one, and where `stamps.begins_episode` is true. Its frames pass the
+clip of a live node, so its latents equal those of a live node. Memory holds the frames of one batch of clips and the
+rows of one piece, whatever the length of an episode.
 """
 
 import math
@@ -51,27 +51,27 @@ from vjepa_training.data.dataset import (
 from vjepa_training.data.encode import encoded_batches, episode_clips
 
 HEAD_FRAMES = 100
-"""Frames from whose stamps the control period of an unknown task is taken, as their median distance."""
+"""Number of frames whose median distance in time is the control period of an unknown task."""
 PIECE_BYTES = 2**24
-"""Size from which on rows of an episode are written, whether or not it is over."""
+"""Size in bytes from which rows of an episode are written before its end."""
 COLUMN_OF = {"velocity": "observation.joint_velocity", "effort": "action"}
 GAP_PERIODS = 1.5
-"""A frame further than so many control periods behind the one before is not its next control step."""
+"""Number of control periods beyond which a frame is not the next control step of the frame before."""
 _NOWHERE = np.full(3, np.nan)
 
 
 @dataclass
 class BagReport:
-    """What became of one bag.
+    """The result of reading one bag.
 
     Attributes:
         bag: its path.
         frames: frames read.
-        rows: rows of them in the dataset.
+        rows: rows of these frames in the dataset.
         episodes: episodes begun.
-        kept: episodes of them that have a row, which are those of the dataset.
-        faults: what was wrong, in words, and how often; steps that lack something are left out.
-        notes: what is no fault, likewise.
+        kept: episodes with a row, which are in the dataset.
+        faults: numbers of faults, by their description in words; incomplete steps are left out.
+        notes: numbers of remarks that are no faults, likewise.
     """
 
     bag: str
@@ -84,7 +84,7 @@ class BagReport:
 
 
 class Stopwatch:
-    """Seconds of the steady clock by what they were spent on; what runs inside something else is not counted twice."""
+    """Measure the seconds of the steady clock for each activity; nested activities are not counted twice."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -92,7 +92,7 @@ class Stopwatch:
 
     @contextmanager
     def __call__(self, what: str) -> Iterator[None]:
-        """Add the time that the context lasts to `what`."""
+        """Add the duration of the context to the activity `what`."""
         outer = self._switch(what)
         try:
             yield
@@ -100,7 +100,7 @@ class Stopwatch:
             self._switch(outer)
 
     def share(self, what: str) -> float:
-        """Return the part of the whole time that was spent on `what`, 0 to 1."""
+        """Return the share of the whole time that was spent on `what`, 0 to 1."""
         return self.seconds.get(what, 0.0) / (sum(self.seconds.values()) or 1.0)
 
     def _switch(self, what: str) -> str:
@@ -112,7 +112,7 @@ class Stopwatch:
 
 
 class _Step(NamedTuple):
-    """One row before its next one is known: what the columns say, as arrays and numbers."""
+    """One row before its next row is known: its columns as arrays and numbers."""
 
     stamp_ns: int
     position: np.ndarray
@@ -133,23 +133,23 @@ def build_dataset(
     on_frame: Callable[[], None] = lambda: None,
     making: Mapping[str, Any] | None = None,
 ) -> tuple[Dataset | None, list[BagReport], Stopwatch]:
-    """Build the dataset `folder` from `bags`, or go on where a kill ended that: whole episodes are not encoded again.
+    """Build the dataset `folder` from `bags`, or continue a killed build: whole episodes are not encoded again.
 
     Args:
-        folder: of the dataset.
-        bags: in the order of their episodes.
-        config: what to make of them.
-        encoder: whose latents are kept; None for none.
-        source: what goes into the dataset's `sources` for each bag: the command and the versions.
+        folder: folder of the dataset.
+        bags: the bags, in the order of their episodes.
+        config: settings of the build.
+        encoder: encoder of the latents; None for no latents.
+        source: entry of the dataset's `sources` for each bag: the command and the versions.
         on_frame: called after each frame.
-        making: what the dataset is made of, so that a build of other things is not gone on with; see `claim_parts`.
+        making: inputs of the dataset; a build of other inputs is not continued, see `claim_parts`.
 
     Returns:
-        The dataset, or None where no bag gave a row; what became of each bag; where the time went.
+        The dataset, or None if no bag has a row; the report of each bag; the times of the activities.
 
     Raises:
-        DatasetError: `folder` holds a finished dataset or parts of another one.
-        VjepaError: the arm is not known, or bags differ in it; with `strict`, anything wrong in a bag.
+        DatasetError: `folder` contains a finished dataset or parts of another one.
+        VjepaError: the arm is unknown, or differs between bags; with `strict`, any fault of a bag.
     """
     bags = list(bags)
     info = describe(bags, config, encoder)
@@ -194,10 +194,10 @@ def build_dataset(
 
 
 def describe(bags: list[Bag], config: BuildConfig, encoder: Encoder | None) -> DatasetInfo:
-    """Return what the rows of a dataset of `bags` are, from what is asked for and what the bags and their frames say.
+    """Return the description of the rows of a dataset of `bags`, from the settings, the bags and their frames.
 
     Raises:
-        VjepaError: no bag has frames and joint states, the bags are of several tasks, or the effort limit is not known.
+        VjepaError: no bag has frames and joint states, the bags are of several tasks, or the effort limit is unknown.
     """
     if encoder is None and not config.frames:
         raise VjepaError("neither latents nor frames are kept; keep one of them or both")
@@ -222,12 +222,12 @@ def describe(bags: list[Bag], config: BuildConfig, encoder: Encoder | None) -> D
 
 
 class _Waiting:
-    """The steps of one episode that are not written yet; each needs the one behind it, so the newest always waits.
+    """The steps of one episode that are not written yet. Each needs the step behind it, so the newest always waits.
 
     Attributes:
-        steps: what is known of each.
-        images: the frame of each, (height, width, 3) uint8; none where they are not kept.
-        latents: the latent of each as far as they are encoded, (rows, dimension) float16; none where none are kept.
+        steps: the known values of each step.
+        images: the frame of each, (height, width, 3) uint8; empty if frames are not kept.
+        latents: the latents encoded so far, (rows, dimension) float16 each; empty if latents are not kept.
     """
 
     def __init__(self, info: DatasetInfo, keep_images: bool, keep_latents: bool):
@@ -245,7 +245,7 @@ class _Waiting:
             yield self._take(self._piece)
 
     def rest(self) -> Iterator[dict[str, np.ndarray]]:
-        """Yield the rows of all the steps, of which the last one has no next one."""
+        """Yield the rows of all steps; the last one has no next row."""
         yield from self.full()
         if self.steps:
             yield self._take(len(self.steps))
@@ -265,12 +265,12 @@ class _Waiting:
         return rows
 
     def _columns(self, steps: list[_Step]) -> dict[str, np.ndarray]:
-        """Return the columns of consecutive whole steps of an episode, but for frames and latents."""
+        """Return the columns of consecutive whole steps of an episode, without frames and latents."""
         stamps = np.array([step.stamp_ns for step in steps])
         has_next = np.append(np.diff(stamps) <= GAP_PERIODS * self._info.control_period_ns, False)
 
         def of_next(values: list[Any]) -> np.ndarray:
-            """Return each row's value from the row behind it; NaN where that is not its next control step."""
+            """Return each row's value from the row behind it; NaN if that row is not its next control step."""
             following = np.roll(np.array(values, np.float64), -1, axis=0)
             following[~has_next] = np.nan
             return following
@@ -295,7 +295,7 @@ class _Waiting:
 
 
 class _BagReading:
-    """One bag being read: its frames in episodes, and an episode's frames as rows."""
+    """The reading of one bag: its frames in episodes, and an episode's frames as rows."""
 
     def __init__(
         self, bag: Bag, info: DatasetInfo, config: BuildConfig, watch: Stopwatch, on_frame: Callable[[], None]
@@ -317,9 +317,9 @@ class _BagReading:
     def pieces(
         self, frames: Iterator[Frame], encoder: Encoder | None, keep_frames: bool
     ) -> Iterator[dict[str, np.ndarray]]:
-        """Yield the rows of one episode in pieces of some `PIECE_BYTES`, as `EpisodeWriter.add_pieces` takes them.
+        """Yield the rows of one episode in pieces of about `PIECE_BYTES`, for `EpisodeWriter.add_pieces`.
 
-        Without an encoder and without keeping frames, what is wrong is counted all the same.
+        Faults are counted even without an encoder and without keeping frames.
         """
         waiting = _Waiting(self._info, keep_frames, encoder is not None)
         whole: list[bool] = []
@@ -332,7 +332,7 @@ class _BagReading:
                     with self._watch("decoding"):
                         rgb = _picture(frame)
                         step = self._step(frame, rgb)
-                except ImageCodecError as error:  # A live node leaves such a frame out of the clip as well.
+                except ImageCodecError as error:  # A live node leaves such a frame out of the clip too.
                     self.report.faults[f"undecodable image{_reason(error)}"] += 1
                     continue
                 whole.append(step is not None)
@@ -357,7 +357,7 @@ class _BagReading:
         yield from waiting.rest()
 
     def _numbered(self, first: int) -> Iterator[tuple[int, Frame]]:
-        """Yield the frames with the number of their episode, and count what is missing between them."""
+        """Yield the frames with the number of their episode, and count the missing frames between them."""
         frames = self._bag.frames(
             self._max_age_ns, self.report.faults, self._info.joint_names, self._derives, self.report.notes
         )
@@ -388,7 +388,7 @@ class _BagReading:
             yield number, frame
 
     def _step(self, frame: Frame, rgb: np.ndarray) -> _Step | None:
-        """Return what the frame's row says, or None, having counted why, where something is missing."""
+        """Return the values of the frame's row; if one is missing, count the reason and return None."""
         joints = frame.joint_state
         fault = self._fault(frame, rgb)
         if fault or joints is None:
@@ -409,7 +409,7 @@ class _BagReading:
         )
 
     def _fault(self, frame: Frame, rgb: np.ndarray) -> str:
-        """Return why a frame gives no row; empty where it gives one."""
+        """Return the reason why a frame has no row; empty if it has one."""
         if self._keep_frames and rgb.shape != self._info.image_shape:
             return f"image of another size than {self._info.image_shape}"
         parts = {TIMESTEP: frame.timestep, TARGET: frame.target, FINGERTIP: frame.fingertip}
@@ -417,13 +417,13 @@ class _BagReading:
         return next((f"frame without {name}" for name, part in found.items() if part is None), "")
 
     def _finite(self, name: str, values: np.ndarray) -> np.ndarray:
-        """Return the velocities or efforts of a joint state, NaN, which is counted, where they are not finite."""
+        """Return the velocities or efforts of a joint state; if they are not finite, count that and return NaN."""
         if not np.isfinite(values).all():
             self.report.faults[f"row without {name} of each joint: NaN in {COLUMN_OF[name]}"] += 1
         return np.where(np.isfinite(values), values, np.nan)
 
     def _command(self, frame: Frame) -> np.ndarray:
-        """Return the efforts commanded, (n,) N·m in the dataset's order of joints; NaN where they are not known."""
+        """Return the commanded efforts, (n,) N·m in the dataset's order of joints; NaN if unknown."""
         if frame.command is None:
             return self._unknown
         self._commands += 1
@@ -436,7 +436,7 @@ class _BagReading:
         return self._unknown if command is None else command
 
     def _reward(self, frame: Frame) -> float:
-        """Return the reward of a frame, or NaN, having counted why, where it has none that is finite."""
+        """Return the reward of a frame; if it has no finite reward, count the reason and return NaN."""
         if frame.reward is not None and math.isfinite(frame.reward):
             return frame.reward
         lacks = "without a reward" if frame.reward is None else "with a reward that is not finite"
@@ -444,7 +444,7 @@ class _BagReading:
         return math.nan
 
     def _by_joint(self, names: list[str], values: np.ndarray) -> np.ndarray | None:
-        """Return `values`, one per name, in the dataset's order of joints, or None where one is missing."""
+        """Return `values`, one for each name, in the dataset's order of joints, or None if one is missing."""
         known = dict(zip(names, values, strict=False)) if len(names) == len(values) else {}
         if not set(self._info.joint_names) <= known.keys():
             return None
@@ -452,7 +452,7 @@ class _BagReading:
 
 
 def _task(bags: list[Bag], config: BuildConfig) -> str:
-    """Return the task that is asked for or that the bags are of; empty where neither is known."""
+    """Return the requested task, or the task of the bags; empty if neither is known."""
     tasks = {bag.about["task"] for bag in bags if bag.about.get("task")}
     if not config.task and len(tasks) > 1:
         raise VjepaError(f"the bags are of the tasks {', '.join(sorted(tasks))}; build a dataset of each")
@@ -460,7 +460,7 @@ def _task(bags: list[Bag], config: BuildConfig) -> str:
 
 
 def _usable_bag(bags: list[Bag], config: BuildConfig) -> Bag:
-    """Return the bag with the most frames of those that have frames and joint states."""
+    """Return the bag with the most frames among the bags with frames and joint states."""
     usable = [bag for bag in bags if {IMAGE, JOINT_STATES} <= bag.present]
     if not usable:
         raise VjepaError(
@@ -471,7 +471,7 @@ def _usable_bag(bags: list[Bag], config: BuildConfig) -> Bag:
 
 
 def _joint_names(bag: Bag) -> tuple[str, ...]:
-    """Return the joints that the joint states of a bag name."""
+    """Return the joint names in the joint states of a bag."""
     faults = Counter(bag.faults)
     joints = bag.joint_names(faults)
     if not joints:
@@ -485,7 +485,7 @@ def _union(bags: list[Bag]) -> Counter[str]:
 
 
 def _listed(faults: Counter[str]) -> str:
-    """Return what was wrong, with its counts, as the end of a message; empty where nothing was."""
+    """Return the faults with their counts as the end of a message; empty if there are none."""
     found = [f"{fault} ({count})" for fault, count in sorted(faults.items()) if not fault.startswith("no topic ")]
     return "".join(f"\n  {line}" for line in found)
 
@@ -505,25 +505,25 @@ def _refuse_faults(reports: list[BagReport]) -> None:
 
 
 def _picture(frame: Frame) -> np.ndarray:
-    """Return the frame's picture, (height, width, 3) uint8; ImageCodecError where its bytes are none."""
+    """Return the frame's picture, (height, width, 3) uint8; raise ImageCodecError if its bytes are not a picture."""
     return compressed_to_rgb(frame.image) if hasattr(frame.image, "format") else image_to_rgb(frame.image)
 
 
 def _reason(error: ImageCodecError) -> str:
-    """Return why a picture cannot be decoded, as the end of a line that is the same for pictures of the same kind."""
+    """Return why a picture cannot be decoded, as the end of a line that is equal for pictures of the same kind."""
     if isinstance(error, DamagedJpegError):
         return ": damaged JPEG, of which a part alone can be decoded"
     return f": {error}" if isinstance(error, ImageLabelError) else ""
 
 
 class _Head(NamedTuple):
-    """What one of the first frames tells of a bag, without its picture: a hundred of these take gigabytes.
+    """The facts of one of the first frames of a bag, without its picture: a hundred pictures take gigabytes.
 
     Attributes:
-        stamp_ns: of the frame.
+        stamp_ns: stamp of the frame, nanoseconds.
         is_joined: whether it has a joint state.
-        shape: of the picture; None where it cannot be decoded.
-        problem: why not.
+        shape: shape of the picture; None if it cannot be decoded.
+        problem: the reason for that.
     """
 
     stamp_ns: int
@@ -543,7 +543,7 @@ class _Head(NamedTuple):
 
 
 def _head(bag: Bag, config: BuildConfig, joints: tuple[str, ...], is_arm_known: bool) -> list[_Head]:
-    """Return what the first frames of a bag tell; of an unknown arm one of them must have a joint state."""
+    """Return the facts of the first frames of a bag; for an unknown arm, one of them must have a joint state."""
     faults = Counter(bag.faults)
     frames = bag.frames(round(config.joint_state_max_age_s * 1e9), faults, joints, config.derive_velocity)
     head = [_Head.of(frame) for frame in islice(frames, HEAD_FRAMES)]
@@ -556,7 +556,7 @@ def _head(bag: Bag, config: BuildConfig, joints: tuple[str, ...], is_arm_known: 
 
 
 def _image_shape(head: list[_Head], bag: Bag) -> tuple[int, int, int]:
-    """Return the shape that most of the first frames have; of two that are as many, the first."""
+    """Return the most frequent shape of the first frames; of two equally frequent shapes, the first."""
     shapes = Counter(frame.shape for frame in head if frame.shape is not None)
     if shapes:
         return shapes.most_common(1)[0][0]

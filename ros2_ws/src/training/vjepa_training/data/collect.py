@@ -1,7 +1,8 @@
-"""Data without ROS in the way: simulated episodes straight into a dataset, by many processes at once.
+"""Collect simulated episodes into a dataset without ROS, by many processes at once.
 
-Episode i is the episode of seed S + i of the simulation, whoever runs it and in whatever order, so a dataset does not
-depend on the number of workers. With the policy `expert` and no noise its rows are those of a bag of the same seeds.
+Episode i is the episode of seed S + i of the simulation, whichever process runs it and in whatever order. So a dataset
+does not depend on the number of workers. With the policy `expert` and no noise its rows equal those of a bag of the
+same seeds.
 """
 
 import multiprocessing
@@ -39,25 +40,25 @@ from vjepa_training.data.encode import ENCODE_BATCH
 from vjepa_training.envs.episode_stepper import NO_LATENT, EpisodeStepper
 
 MAX_RESTARTS = 3
-"""Times that a worker which died is started again."""
+"""Number of times that a worker is restarted after it died."""
 
 _NOISE_STREAM = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class CollectConfig(CollectOptions):
-    """What to collect, and of which simulation.
+    """Settings of a collection, with its simulation.
 
     Attributes:
         sim: the simulation; episode i uses `sim.seed + i`.
-        options: of the planner, as `load_planner` takes them.
+        options: options of the planner, as `load_planner` takes them.
     """
 
     sim: SimConfig
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be collected, with a VjepaError."""
+        """Refuse impossible settings with a VjepaError."""
         super().__post_init__()
         if self.policy not in (*available(), MIX):
             raise unknown_name("policy", self.policy, (*available(), MIX))
@@ -70,7 +71,7 @@ class CollectConfig(CollectOptions):
 
 
 class Collector:
-    """Simulates episodes one by one: an environment, the policies and, where latents are kept, an encoder."""
+    """Simulate episodes one by one, with an environment, the policies and, if latents are kept, an encoder."""
 
     def __init__(self, config: CollectConfig, encoder: Encoder | None):
         if config.latents and encoder is None:
@@ -78,7 +79,7 @@ class Collector:
         self.config = config
         self._encoder = encoder if config.latents else None
         share, hold = config.epsilon, config.hold
-        self._begin_noise = share / (share + hold * (1 - share))  # A step in which none is held begins one so often.
+        self._begin_noise = share / (share + hold * (1 - share))  # Chance that a step without a held action begins one.
         self._stepper = EpisodeStepper(SimEnv(config.sim), self._encoder)
         nominal = replace(config.sim, look=NOMINAL, randomize_camera=False, randomize_appearance=False)
         self._twin = EpisodeStepper(SimEnv(replace(nominal, render=PLAIN)), None) if config.plain_frames else None
@@ -96,7 +97,7 @@ class Collector:
             policy.check_encoder(self._encoder.fingerprint, self._encoder.name)
 
     def info(self, source: dict[str, Any]) -> DatasetInfo:
-        """Return what the rows are; `source` says what made them."""
+        """Return the description of the rows; `source` names the command and the versions."""
         width, height = self.config.sim.image_size
         return DatasetInfo(
             joint_names=tuple(self._limits.joint_names),
@@ -111,7 +112,7 @@ class Collector:
         )
 
     def episode(self, number: int) -> dict[str, np.ndarray]:
-        """Simulate the episode `number` and return its rows, as `EpisodeWriter.add` takes them."""
+        """Simulate the episode `number` and return its rows for `EpisodeWriter.add`."""
         steps, commands, frames, plain = [], [], [], []
         clips: list[tuple[Any, ...]] = []
         latents: list[np.ndarray] = []
@@ -157,14 +158,14 @@ class Collector:
         return rows
 
     def close(self) -> None:
-        """Free the environments."""
+        """Close the environments."""
         for stepper in (self._stepper, self._nominal, self._twin):
             if stepper is not None:
                 stepper.env.close()
 
 
 def transition_rows(steps: list[SimStep], commands: list[np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the rows of one whole episode: T steps, and the T - 1 commands given between them, (n,) N·m each."""
+    """Return the rows of one whole episode: T steps, and the T - 1 commands between them, (n,) N·m each."""
     last = len(steps) - 1
     nowhere = np.full(len(steps[0].joint_position), np.nan)
     return {
@@ -185,7 +186,7 @@ def transition_rows(steps: list[SimStep], commands: list[np.ndarray]) -> dict[st
 
 @dataclass(frozen=True)
 class _Work:
-    """What one worker is given: it writes its part, in order, of the episodes that are not done."""
+    """The work of one worker, which writes the missing episodes of its part in order."""
 
     folder: Path
     config: CollectConfig
@@ -204,28 +205,28 @@ def collect(
     source: dict[str, Any],
     on_episodes: Callable[[int], None] | None = None,
 ) -> Dataset:
-    """Collect episodes 0 to `episodes` - 1 into the new dataset `folder`, or go on where a kill ended that.
+    """Collect episodes 0 to `episodes` - 1 into the new dataset `folder`, or continue a collection that was killed.
 
-    A worker that dies costs its open episode, which is simulated again by another started in its place.
+    If a worker dies, only its open episode is lost; a new worker simulates it again.
 
     Args:
-        folder: of the dataset.
-        config: what to collect.
-        encoder: whose latents are kept, where `config.latents` says so.
-        episodes: how many.
-        workers: processes.
-        source: what goes into the dataset's `sources`: the command and the versions.
-        on_episodes: called with the number of episodes there are, now and then.
+        folder: folder of the dataset.
+        config: settings of the collection.
+        encoder: encoder of the latents, if `config.latents` is set.
+        episodes: number of episodes.
+        workers: number of processes.
+        source: entry of the dataset's `sources`: the command and the versions.
+        on_episodes: called from time to time with the number of finished episodes.
 
     Raises:
-        DatasetError: `folder` holds a finished dataset, or parts of another one.
-        VjepaError: a worker refused its work, or died again and again.
+        DatasetError: `folder` contains a finished dataset, or parts of another one.
+        VjepaError: a worker refused its work, or died too often.
     """
     folder = Path(folder)
     collector = Collector(config, load_encoder(encoder) if encoder and config.latents else None)
     info = collector.info(source)
     collector.close()
-    EpisodeWriter(folder, info).close()  # Refuses the folder before anything is started.
+    EpisodeWriter(folder, info).close()  # Refuses the folder before any worker starts.
     done = whole_episodes(folder, info)
     todo = [number for number in range(episodes) if number not in done]
     works = [
@@ -286,7 +287,7 @@ def _run_workers(works: list[_Work], count: int, on_episodes: Callable[[int], No
 
 
 def _work(work: _Work, connection: Connection) -> None:
-    """Simulate and write, and send each episode's number; a refusal is sent as text."""
+    """Simulate and write episodes, and send each episode's number; send a refusal as text."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent ends its workers.
     try:
         collector = Collector(work.config, load_encoder(work.encoder) if work.encoder else None)
@@ -297,7 +298,7 @@ def _work(work: _Work, connection: Connection) -> None:
                     connection.send(number)
         collector.close()
     except BrokenPipeError:
-        return  # Whoever collected is gone; what is whole is on disk.
+        return  # The parent has ended; whole episodes are on disk.
     except VjepaError as error:
         connection.send(str(error))
     except Exception:

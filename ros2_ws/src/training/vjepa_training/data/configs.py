@@ -1,4 +1,4 @@
-"""What is collected, built and pushed. No torch and no pyarrow: the command line makes its options from these."""
+"""Settings of collecting, building and pushing, for the command line's options: no torch and no pyarrow here."""
 
 import re
 from dataclasses import dataclass
@@ -9,22 +9,22 @@ from vjepa_interfaces.parameters import Range, check_choices, check_ranges
 
 MIX = "mix"
 MAX_NAME = 96
-"""Characters that the Hub allows the name of a repository."""
+"""Characters that the Hub allows in the name of a repository."""
 _NAME = re.compile(r"\w([\w.-]*\w)?", re.ASCII)
 
 
 @dataclass(frozen=True)
 class CollectOptions:
-    """What to collect, whatever is simulated; `collect.CollectConfig` has the simulation too.
+    """Settings of a collection, whatever is simulated; `collect.CollectConfig` adds the simulation.
 
     Attributes:
-        policy: a planner, or `mix`: a scripted one that knows the task or `random`, drawn anew each episode.
-        epsilon: share of control steps in which a uniformly random action is taken instead of the policy's.
-        hold: control steps that a random action of `epsilon` is held, so that the arm gets somewhere.
-        plain_share: share of the episodes that look as the task does, whatever is drawn at random.
+        policy: a planner, or `mix`: a scripted planner that knows the task or `random`, drawn for each episode.
+        epsilon: share of control steps with a uniformly random action instead of the policy's.
+        hold: control steps for which a random action of `epsilon` is held, so that the arm moves far.
+        plain_share: share of the episodes with the task's own look, whatever is drawn at random.
         latents: keep an encoder's latents.
         frames: keep the frames, so that the encoder can be changed.
-        plain_frames: keep beside each frame the one of the same state without look and shadows.
+        plain_frames: keep beside each frame the frame of the same state without look and shadows.
     """
 
     policy: str = MIX
@@ -36,23 +36,23 @@ class CollectOptions:
     plain_frames: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse numbers that make no sense, with a VjepaError."""
+        """Refuse impossible numbers with a VjepaError."""
         check_ranges(self)
 
 
 @dataclass(frozen=True)
 class BuildConfig:
-    """What to make of bags.
+    """Settings of a build from bags.
 
     Attributes:
-        names: topics in the bags by our names, see `bag_reader.topic_names`.
+        names: topics in the bags by the stack's names, see `bag_reader.topic_names`.
         frames: keep the frames, so that the encoder can be changed.
-        strict: refuse bags with anything wrong in them, before encoding.
-        task: dm_control task; empty for what the bags say.
+        strict: refuse bags with any fault, before encoding.
+        task: dm_control task; empty for the task in the bags.
         effort_limit: torque of an action of 1, N·m; None for the task's.
         control_period_s: seconds from one control step to the next; None for the task's, else the frames' distance.
-        joint_state_max_age_s: oldest joint state of an independent sensor that is joined to a frame, seconds.
-        joint_names: joints of the arm; empty for the task's, else what the bags tell.
+        joint_state_max_age_s: largest age of a joint state of an independent sensor that is joined to a frame, seconds.
+        joint_names: joints of the arm; empty for the task's, else those of the bags.
         derive_velocity: take velocities from positions and their stamps, whatever the driver sends; see `JointStates`.
     """
 
@@ -67,19 +67,19 @@ class BuildConfig:
     derive_velocity: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse numbers that make no sense, with a VjepaError."""
+        """Refuse impossible numbers with a VjepaError."""
         check_ranges(self)
 
 
 @dataclass(frozen=True)
 class PushConfig:
-    """What is pushed, and where to.
+    """Settings of a push: its content and its target.
 
     Attributes:
-        repo: `owner/name` of the dataset repository, or `owner/name@BRANCH`; without a branch its main one.
-        format: `native`, our columns as Parquet, or `lerobot`, LeRobot v3.0.
-        license: identifier that the Hub knows, such as `apache-2.0`; it is for the owner of the data to say.
-        private: let only the owner see the repository, which this push makes.
+        repo: `owner/name` of the dataset repository, or `owner/name@BRANCH`; without a branch the main one.
+        format: `native`, the dataset's own columns as Parquet, or `lerobot`, LeRobot v3.0.
+        license: identifier that the Hub knows, such as `apache-2.0`; the owner of the data chooses it.
+        private: let only the owner see the repository, if this push creates it.
         update: replace the data of a repository that exists.
     """
 
@@ -90,7 +90,7 @@ class PushConfig:
     update: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what is no repository or no format, with a VjepaError."""
+        """Refuse an invalid repository or format with a VjepaError."""
         if self.name.count("/") != 1 or not all(self.name.split("/")):
             raise VjepaError(f"'{self.repo}' is no repository; expected owner/name, or owner/name@BRANCH")
         if reason := _refused_name(self.name):
@@ -101,17 +101,17 @@ class PushConfig:
 
     @property
     def name(self) -> str:
-        """The repository alone, `owner/name`."""
+        """Return the repository alone, `owner/name`."""
         return self.repo.partition("@")[0]
 
     @property
     def branch(self) -> str:
-        """The branch that is pushed to; empty for the main one."""
+        """Return the branch of the push; empty for the main one."""
         return self.repo.partition("@")[2]
 
 
 def _refused_name(repository: str) -> str:
-    """Return what the Hub's rules have against `owner/name`; empty where it is a name.
+    """Return the rule of the Hub that `owner/name` breaks; empty if it is a valid name.
 
     Source: `validate_repo_id` of huggingface_hub.
     """

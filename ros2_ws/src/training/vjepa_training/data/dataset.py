@@ -1,13 +1,13 @@
-"""Datasets on disk: one row a frame, in the Arrow files of Hugging Face `datasets`, read through a memory map.
+"""Read and write datasets: one row for each frame, in the Arrow files of Hugging Face `datasets`, memory-mapped.
 
-A dataset is a folder that `datasets.load_from_disk` opens: Arrow stream files, `dataset_info.json` and `state.json`;
-and beside them `info.json`, which says what made it, how wide a latent is, and the sha256 of each file. Arrow rather
-than Parquet on disk, as a row of fixed-size lists lies there uncompressed: numpy reads any row of a file larger than
-memory in place.
+A dataset is a folder that `datasets.load_from_disk` opens: Arrow stream files, `dataset_info.json` and `state.json`.
+Beside them, `info.json` contains the origin of the data, the shape of a latent, and the sha256 of each file. The format
+on disk is Arrow and not Parquet, because Arrow stores a row of fixed-size lists uncompressed. So numpy reads any row in
+place, even if the file is larger than memory.
 
-While a dataset is being made its episodes lie in `parts/`, flushed to the operating system at their ends: what is
-killed loses its open episode and nothing else. An episode is one record batch or, where it came in pieces, several
-between two batches without rows, so no episode need be in memory as a whole. `finish_dataset` puts the parts together.
+While a dataset is being made, its episodes lie in `parts/`, and each is flushed to the operating system at its end. A
+killed process loses only its open episode. An episode is one record batch or, if it came in pieces, several batches
+between two batches without rows. So no episode must fit into memory as a whole. `finish_dataset` merges the parts.
 """
 
 import dataclasses
@@ -36,30 +36,30 @@ from vjepa_training.data.usable_columns import unknown_rows
 INFO_FILE, PARTS, MAKING_FILE = "info.json", "parts", "making.json"
 FORMAT_VERSION = 1
 ROWS_A_FILE, BYTES_A_FILE = 16_384, 2**27
-"""Rows and bytes from which on an Arrow file, which is one record batch, is full."""
+"""Rows and bytes from which an Arrow file, which is one record batch, is full."""
 
 LATENT, IMAGE = "observation.latent", "observation.image"
 PLAIN_IMAGE = "observation.plain_image"
 
 
 class DatasetError(VjepaError):
-    """A dataset that cannot be read or written as asked; the message names the file and what was expected."""
+    """A dataset that cannot be read or written as requested; the message names the file and the expectation."""
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What the rows of a dataset are.
+    """The description of a dataset's rows.
 
     Attributes:
         joint_names: joints of the arm, in the order of all joint columns, n of them.
         effort_limit: torque of an action of 1, N·m.
         control_period_ns: one control step, nanoseconds.
-        latent_shape: rows and dimension of a latent; None where none are kept.
-        image_shape: height, width and 3 of a frame; None where none are kept.
-        encoder: what `Encoder.info` said of the encoder of the latents; None without latents.
-        task: dm_control task; empty where unknown.
-        sources: what each part was made of, one JSON object each: command, seeds, bags, versions.
-        plain_images: whether there is beside each frame that of the same state without look and shadows.
+        latent_shape: rows and dimension of a latent; None if latents are not kept.
+        image_shape: height, width and 3 of a frame; None if frames are not kept.
+        encoder: `Encoder.info` of the encoder of the latents; None without latents.
+        task: dm_control task; empty if unknown.
+        sources: origin of each part, one JSON object each: command, seeds, bags, versions.
+        plain_images: whether beside each frame there is the frame of the same state without look and shadows.
     """
 
     joint_names: tuple[str, ...]
@@ -74,30 +74,30 @@ class DatasetInfo:
 
     @property
     def arm(self) -> EffortLimits:
-        """The arm: its joints, and the torque of an action of 1."""
+        """Return the arm: its joints, and the torque of an action of 1."""
         return EffortLimits(self.joint_names, self.effort_limit)
 
     @property
     def control_period_s(self) -> float:
-        """One control step, seconds."""
+        """Return the duration of one control step, seconds."""
         return self.control_period_ns * 1e-9
 
     @property
     def encoder_fingerprint(self) -> str:
-        """Fingerprint of the encoder of the latents; empty where there are none."""
+        """Return the fingerprint of the encoder of the latents; empty without latents."""
         return self.encoder["fingerprint"] if self.encoder else ""
 
     @property
     def encoder_name(self) -> str:
-        """Name of the encoder of the latents; empty where there are none, or it has none."""
+        """Return the name of the encoder of the latents; empty without latents or without a name."""
         return str(self.encoder.get("model", "")) if self.encoder else ""
 
     def columns(self) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
         """Return type and shape, without the row, of every column by name.
 
-        `action` is the torque applied from this frame to the next, `command` the one that was commanded, both N·m;
-        `next.reward`, `next.discount` and `next.done` are of the transition to the next row. Where there is no next
-        row (`has_next` is false) they are NaN and false.
+        `action` is the torque applied from this frame to the next, `command` the commanded torque, both N·m.
+        `next.reward`, `next.discount` and `next.done` are of the transition to the next row. If there is no next row
+        (`has_next` is false), they are NaN and false.
         """
         n = len(self.joint_names)
         columns: dict[str, tuple[Any, tuple[int, ...]]] = {
@@ -125,7 +125,7 @@ class DatasetInfo:
         return {name: (np.dtype(kind), shape) for name, (kind, shape) in columns.items()}
 
     def same_rows(self, other: "DatasetInfo") -> list[str]:
-        """Return what keeps rows of `other` from standing beside these, one phrase each; empty where nothing does."""
+        """Return the differences that prevent a merge with rows of `other`, one phrase each; else empty."""
         names = ["joint_names", "effort_limit", "control_period_ns", "latent_shape", "image_shape", "plain_images"]
         found = [(name, getattr(self, name), getattr(other, name)) for name in (*names, "task")]
         found.append(("encoder fingerprint", self.encoder_fingerprint, other.encoder_fingerprint))
@@ -133,10 +133,10 @@ class DatasetInfo:
 
 
 def claim_parts(folder: Path | str, making: Mapping[str, Any]) -> None:
-    """Note in the unfinished dataset `folder` what it is made of; where that is noted, refuse to go on with another.
+    """Write the inputs of the unfinished dataset `folder` into it, or refuse to continue a dataset of other inputs.
 
     Raises:
-        DatasetError: the folder holds a finished dataset, or parts of one made of something else than `making`.
+        DatasetError: the folder contains a finished dataset, or parts of a dataset with other inputs than `making`.
     """
     note = _open_parts(Path(folder)) / MAKING_FILE
     making = json.loads(json.dumps(making))
@@ -164,16 +164,16 @@ def _open_parts(folder: Path) -> Path:
 
 
 class EpisodeWriter:
-    """Writes episodes into one part of a dataset that is being made; one process writes one part.
+    """Write episodes into one part of an unfinished dataset; one process writes one part.
 
-    Opened again on the same part after a kill, it goes on behind the last whole episode.
+    A writer that is opened again after a kill continues behind the last whole episode of its part.
     """
 
     def __init__(self, folder: Path | str, info: DatasetInfo, part: str = "0"):
         """Open the part `part` of the dataset in `folder`.
 
         Raises:
-            DatasetError: the folder holds a finished dataset, or one of other rows, or another process writes the part.
+            DatasetError: the folder contains a finished dataset or other rows, or another process writes the part.
         """
         self.folder, self.info = Path(folder), info
         parts = _open_parts(self.folder)
@@ -198,7 +198,7 @@ class EpisodeWriter:
         self._flush()
 
     def add(self, episode_index: int, rows: Mapping[str, np.ndarray]) -> None:
-        """Write one episode and hand it to the operating system.
+        """Write one episode and flush it to the operating system.
 
         Args:
             episode_index: its number; episodes of a finished dataset are in this order.
@@ -211,16 +211,16 @@ class EpisodeWriter:
             raise DatasetError(f"episode {episode_index} has no rows; leave it out")
 
     def add_pieces(self, episode_index: int, pieces: Iterable[Mapping[str, np.ndarray]]) -> int:
-        """Write one episode of any length from consecutive pieces of its rows, and return how many rows it has.
+        """Write one episode of any length from consecutive pieces of its rows, and return its number of rows.
 
         Two pieces are in memory at a time. An episode without rows is left out, and so is one whose pieces raise.
 
         Args:
             episode_index: as for `add`.
-            pieces: each as `add` takes the rows of an episode.
+            pieces: each has the form of the rows in `add`.
 
         Raises:
-            DatasetError: as `add`, but for an episode without rows.
+            DatasetError: as for `add`, except for an episode without rows.
         """
         if episode_index in self.episodes:
             raise DatasetError(f"episode {episode_index} was written to {self.folder} already")
@@ -261,7 +261,7 @@ class EpisodeWriter:
         self._file.write(batch.serialize())
 
     def close(self) -> None:
-        """Close the part; `finish_dataset` puts it together with the others."""
+        """Close the part; `finish_dataset` merges it with the others."""
         self._file.close()
 
     def _flush(self) -> None:
@@ -276,7 +276,7 @@ class EpisodeWriter:
 
 @contextmanager
 def discarded_if_empty(folder: Path | str, info: DatasetInfo) -> Iterator[None]:
-    """Remove what the block leaves of a new dataset in `folder` that got no whole episode, however the block ends."""
+    """Remove the rest of a new dataset in `folder` that has no whole episode, however the block ends."""
     folder = Path(folder)
     existed, begun = folder.exists(), (folder / PARTS).exists()
     try:
@@ -285,21 +285,21 @@ def discarded_if_empty(folder: Path | str, info: DatasetInfo) -> Iterator[None]:
         if not begun and (folder / PARTS).is_dir() and not whole_episodes(folder, info):
             shutil.rmtree(folder / PARTS)
             if not existed:
-                with suppress(OSError):  # Something else was put there meanwhile.
+                with suppress(OSError):  # Another process may have put something there.
                     folder.rmdir()
 
 
 def whole_episodes(folder: Path | str, info: DatasetInfo) -> set[int]:
-    """Return the numbers of the episodes that an unfinished dataset in `folder` has."""
+    """Return the numbers of the whole episodes of an unfinished dataset in `folder`."""
     schema = arrow_schema(info)
     parts = (Path(folder) / PARTS).glob("*.arrow")
     return {episode.number for path in parts for episode in _whole_episodes(path, schema)}
 
 
 def finish_dataset(folder: Path | str, info: DatasetInfo) -> "Dataset":
-    """Put the parts in `folder` together as a dataset, episodes numbered from 0 in their order, and return it.
+    """Merge the parts in `folder` into a dataset, with episodes numbered from 0 in their order, and return it.
 
-    A kill in the middle costs nothing: call it again.
+    After a kill, call it again: nothing is lost.
 
     Raises:
         DatasetError: there are no whole episodes.
@@ -317,14 +317,14 @@ def finish_dataset(folder: Path | str, info: DatasetInfo) -> "Dataset":
 
 
 def write_dataset(folder: Path | str, info: DatasetInfo, episodes: Iterable[pa.RecordBatch]) -> "Dataset":
-    """Write `episodes`, one record batch each, into the new dataset `folder`, numbered anew from 0, and return it."""
+    """Write `episodes`, one record batch each, into the new dataset `folder`, numbered again from 0, and return it."""
     return write_pieces(folder, info, enumerate(episodes))
 
 
 def write_pieces(folder: Path | str, info: DatasetInfo, pieces: Iterable[tuple[int, pa.RecordBatch]]) -> "Dataset":
     """Write consecutive `pieces` of episodes, each with its episode's number, into the new dataset `folder`.
 
-    In memory at a time are the pieces of one file: `ROWS_A_FILE` rows or `BYTES_A_FILE` bytes, and the last piece.
+    Memory holds the pieces of one file (`ROWS_A_FILE` rows or `BYTES_A_FILE` bytes) and the last piece.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -359,7 +359,7 @@ def write_pieces(folder: Path | str, info: DatasetInfo, pieces: Iterable[tuple[i
     hashes = {name: file_sha256(folder / name) for name in files}
     about = {"format_version": FORMAT_VERSION, "rows": rows, "files": files, "sha256": hashes}
     description = {**about, **dataclasses.asdict(info)}
-    write_json(folder / INFO_FILE, description)  # The last one: a folder with it is whole.
+    write_json(folder / INFO_FILE, description)  # Written last: a folder with this file is whole.
     dataset = Dataset(folder)
     write_json(folder / INFO_FILE, {**description, "unknown_rows": unknown_rows(dataset)})
     return dataset
@@ -377,11 +377,11 @@ class Column(Sequence[Any]):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Rows, and the shape of one."""
+        """Return the number of rows, and the shape of a row."""
         return (len(self), *self._arrays[0].shape[1:])
 
     def __getitem__(self, index: Any) -> Any:
-        """Return the row of a whole number as a view, or a copy of those of a slice or an array of row numbers."""
+        """Return a view of one row for an integer, or a copy of the rows of a slice or of an array of row numbers."""
         if isinstance(index, int | np.integer):
             number = range(len(self))[index]
             file = int(np.searchsorted(self._starts, number, side="right")) - 1
@@ -401,7 +401,7 @@ class Column(Sequence[Any]):
         return found.reshape(*index.shape, *found.shape[1:])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """Return the whole column as an array: one file's in place, several files' copied together."""
+        """Return the whole column as an array: of one file in place, of several files as a copy."""
         array = self._arrays[0] if len(self._arrays) == 1 else np.concatenate(self._arrays)
         return np.asarray(array, dtype=dtype)
 
@@ -410,16 +410,16 @@ class Dataset:
     """A finished dataset, opened through a memory map.
 
     Attributes:
-        folder: where it lies.
-        info: what its rows are.
+        folder: its folder.
+        info: description of its rows.
         episodes: (E, 2) int64, first row and the row behind the last of each episode.
     """
 
     def __init__(self, folder: Path | str):
-        """Open the dataset in `folder`; no row is read.
+        """Open the dataset in `folder`, without reading a row.
 
         Raises:
-            DatasetError: there is none, it is not whole, or its files do not hold what `info.json` says.
+            DatasetError: there is none, it is not whole, or its files differ from `info.json`.
         """
         self.folder = Path(folder).expanduser()
         file = self.folder / INFO_FILE
@@ -460,7 +460,7 @@ class Dataset:
         """Return the column `name`.
 
         Raises:
-            DatasetError: there is none of that name.
+            DatasetError: there is no such column.
         """
         columns = self.info.columns()
         if name not in columns:
@@ -470,10 +470,10 @@ class Dataset:
         return Column([_numpy(batch.column(name), kind, shape) for batch in self._batches])
 
     def check_encoder(self, name: str, fingerprint: str) -> None:
-        """Refuse another encoder than the one that the latents come from.
+        """Refuse an encoder other than the encoder of the latents.
 
         Raises:
-            DatasetError: `fingerprint`, that of the encoder `name`, is another one.
+            DatasetError: `fingerprint`, of the encoder `name`, differs.
         """
         made = self.info.encoder_fingerprint
         if fingerprint != made:
@@ -483,13 +483,13 @@ class Dataset:
             )
 
     def episode_batches(self) -> Iterator[pa.RecordBatch]:
-        """Yield the episodes one by one, as `write_dataset` takes them; one that spans several files is copied."""
+        """Yield the episodes one by one for `write_dataset`; an episode that spans several files is copied."""
         for _, pieces in groupby(self.pieces(), key=lambda piece: piece[0]):
             batches = [batch for _, batch in pieces]
             yield batches[0] if len(batches) == 1 else pa.concat_batches(batches)
 
     def pieces(self) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """Yield the episodes in place, as `write_pieces` takes them: number and rows, once for each file it is in."""
+        """Yield the episodes in place for `write_pieces`: number and rows, once for each file of the episode."""
         offset, batches = 0, iter(self._batches)
         batch = next(batches)
         for number, (start, stop) in enumerate(self.episodes.tolist()):
@@ -502,10 +502,10 @@ class Dataset:
                 start = end
 
     def verify(self) -> None:
-        """Read every file and compare it with the hash that was taken of it when the dataset was made.
+        """Read every file and compare its hash with the hash from the time when the dataset was made.
 
         Raises:
-            DatasetError: a file has another hash, which is a damaged or an exchanged one, or none was taken.
+            DatasetError: a file is damaged or was replaced, so that its hash differs; or it has no hash.
         """
         for name in self._files:
             if name not in self._sha256:
@@ -546,7 +546,7 @@ def _batch(rows: Mapping[str, np.ndarray], columns: Mapping[str, Any], schema: p
 
 
 class _PartEpisode(NamedTuple):
-    """A whole episode of a part: its number, where its record batches lie in the file `path`, and where it ends."""
+    """A whole episode of a part: its number, the places of its record batches in the file `path`, and its end."""
 
     number: int
     path: Path
@@ -554,7 +554,7 @@ class _PartEpisode(NamedTuple):
     end: int
 
     def batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        """Read the record batches one after the other: of a mapped file the pages read would stay in memory."""
+        """Yield the record batches by reading them: pages of a mapped file would stay in memory."""
         with pa.OSFile(str(self.path)) as file:
             for place in self.places:
                 file.seek(place)
@@ -602,7 +602,7 @@ def _open_batches(path: Path, schema: pa.Schema) -> list[pa.RecordBatch]:
                 raise DatasetError(f"{path} has columns {stream.schema}; {INFO_FILE} describes {schema}")
             while True:
                 batches.append(stream.read_next_batch())
-                batches[-1].validate()  # Of sizes alone, no row is read: damaged ones would be read beyond the file.
+                batches[-1].validate()  # Checks sizes alone: wrong ones would lead reads beyond the file.
     except StopIteration:
         return batches
     except (pa.ArrowException, OSError) as error:

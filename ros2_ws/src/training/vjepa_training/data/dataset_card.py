@@ -1,4 +1,4 @@
-"""The card of a dataset on the Hugging Face Hub: what the rows are, what made them and how to read them."""
+"""Write the card of a dataset for the Hugging Face Hub: its rows, their origin, and how to read them."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from vjepa_training.data.lerobot_export import ACTION, REWARD, STATE, lerobot_ep
 
 NATIVE, LEROBOT = "native", "lerobot"
 UNKNOWN_LICENSE = "unknown"
-"""What the Hub calls a license that nobody has stated."""
+"""The Hub's word for a license that nobody has stated."""
 
 CARD = """---
 {front}---
@@ -80,14 +80,14 @@ dataset = LeRobotDataset("{repo}"{revision})"""
 
 
 def dataset_card(dataset: Dataset, repo: str, kind: str, license: str, branch: str = "") -> str:
-    """Return the card, Markdown behind YAML, of `dataset` as it lies in `repo`.
+    """Return the card, Markdown behind YAML, of `dataset` in the repository `repo`.
 
     Args:
-        dataset: whose card it is.
+        dataset: the dataset.
         repo: `owner/name`.
-        kind: `native` or `lerobot`, what the repository holds.
+        kind: content of the repository, `native` or `lerobot`.
         license: identifier of a license.
-        branch: of `repo`; empty for its main one.
+        branch: branch of `repo`; empty for its main one.
     """
     revision = f', revision="{branch}"' if branch else ""
     info, lerobot = dataset.info, kind == LEROBOT
@@ -146,7 +146,7 @@ def _encoder(info: DatasetInfo) -> str:
 
 
 def _source(source: dict[str, Any]) -> tuple[str, ...]:
-    """Return the row of the table of what made the dataset, of a simulation or a bag."""
+    """Return the row of the table of sources for a simulation or a bag."""
     recorded = source.get("recorded_with") or {}
     policy = source.get("policy") or recorded.get("planners") or "not known"
     episodes, seed = source.get("episodes"), source.get("seed", recorded.get("seed"))

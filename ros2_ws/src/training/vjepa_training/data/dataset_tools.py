@@ -1,4 +1,4 @@
-"""What is done with finished datasets: several made one, frames encoded anew, and a reward from a goal picture."""
+"""Process finished datasets: merge them, encode their frames again, and compute a reward from a goal picture."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -27,7 +27,7 @@ def merge_datasets(datasets: Sequence[Dataset], folder: Path | str) -> Dataset:
     """Write the episodes of all `datasets`, in their order, into the new dataset `folder`.
 
     Raises:
-        DatasetError: their rows differ, the message says in what; or `folder` holds a dataset already.
+        DatasetError: their rows differ, and the message states how; or `folder` contains a dataset already.
     """
     folder, first = Path(folder), datasets[0]
     for other in datasets[1:]:
@@ -52,20 +52,20 @@ def encode_dataset(
     keep_frames: bool = False,
     on_episode: Callable[[int], None] = lambda rows: None,
 ) -> Dataset:
-    """Write a dataset that kept its frames anew into `folder`, with the latents of `encoder`; a kill loses one episode.
+    """Write a dataset with frames again into `folder`, with the latents of `encoder`; a kill loses one episode.
 
-    A step that was left out when the dataset was made is not in its clips either.
+    A step that was left out when the dataset was made is missing in its clips too.
 
     Args:
-        dataset: with frames.
-        folder: of the new dataset.
-        encoder: whose latents it gets.
-        source: what is added to `sources`: the command and the versions.
-        keep_frames: whether the frames are kept once more.
-        on_episode: called with the number of rows of each episode done.
+        dataset: a dataset with frames.
+        folder: folder of the new dataset.
+        encoder: encoder of the new latents.
+        source: added to `sources`: the command and the versions.
+        keep_frames: whether the new dataset keeps the frames too.
+        on_episode: called with the number of rows of each finished episode.
 
     Raises:
-        DatasetError: `dataset` has no frames, or `folder` holds a finished dataset or parts of another one.
+        DatasetError: `dataset` has no frames, or `folder` contains a finished dataset or parts of another one.
     """
     frames, stamps = dataset[IMAGE], dataset["stamp_ns"]
     info = replace(
@@ -85,21 +85,21 @@ def encode_dataset(
 
 
 def reward_by_goal(dataset: Dataset, folder: Path | str, goal: np.ndarray, source: dict[str, Any]) -> Dataset:
-    """Write a dataset anew into `folder` with a reward of how near each next row's latent is to a goal's.
+    """Write a dataset again into `folder`, with a reward for the nearness of each next row's latent to a goal's.
 
-    The reward is 1 at the goal and falls with the distance of the latents, the root mean square over their values, to 0
-    at as far away as the episodes' first rows are on the median. It is not the task's own reward: a latent is also
-    near where only the picture is alike.
+    The reward falls with the distance of the latents, the root mean square over their values. It is 1 at the goal, and
+    0 at the median distance of the episodes' first rows. It is not the task's own reward: a latent is also near if only
+    the picture is alike.
 
     Args:
-        dataset: with latents.
-        folder: of the new dataset.
+        dataset: a dataset with latents.
+        folder: folder of the new dataset.
         goal: latent of the dataset's encoder, (rows, dimension).
-        source: what is added to `sources`: the command and the versions.
+        source: added to `sources`: the command and the versions.
 
     Raises:
-        DatasetError: no latents, a goal of another shape, `folder` holds a dataset already, or episodes that begin at
-            the goal.
+        DatasetError: the dataset has no latents, the goal has another shape, `folder` contains a dataset already, or
+            the episodes begin at the goal.
     """
     folder, latents = Path(folder), dataset[LATENT]
     if goal.shape != latents.shape[1:]:

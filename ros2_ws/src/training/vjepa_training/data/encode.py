@@ -1,4 +1,4 @@
-"""Encoding an episode's frames offline, as a live node would have."""
+"""Encode an episode's frames offline, with the clips of a live node."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -13,11 +13,11 @@ ENCODE_BATCH = 32
 
 
 def encode_frames(encoder: Encoder, frames: Iterable[tuple[int, np.ndarray]]) -> np.ndarray:
-    """Return the latents of one episode's frames, (T, rows, dimension) float32, from the clips a live node would see.
+    """Return the latents of one episode's frames, (T, rows, dimension) float32, from the clips of a live node.
 
     Args:
         encoder: the encoder.
-        frames: stamp, nanoseconds, and (height, width, 3) uint8 of each frame; no more than a batch of clips is held.
+        frames: stamp, nanoseconds, and (height, width, 3) uint8 of each frame; at most one batch of clips is held.
     """
     latents = list(encoded_batches(encoder, episode_clips(encoder, frames)))
     return np.concatenate(latents) if latents else np.empty((0, *encoder.shape), np.float32)

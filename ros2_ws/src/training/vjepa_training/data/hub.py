@@ -1,4 +1,4 @@
-"""A dataset on the Hugging Face Hub: our rows as Parquet shards or a LeRobot dataset, and a card about them."""
+"""Push a dataset to the Hugging Face Hub: its rows as Parquet shards or as a LeRobot dataset, and its card."""
 
 import contextlib
 import json
@@ -18,20 +18,20 @@ from vjepa_training.data.lerobot_export import CODEBASE_VERSION, export_lerobot
 from vjepa_training.data.new_folder import new_folder
 
 SHARD_BYTES = 400 * 2**20
-"""Uncompressed size from which on the next episode, or the next piece of a long one, goes into another shard."""
+"""Uncompressed size in bytes from which the next episode, or the next piece of a long one, begins another shard."""
 REPLACED = ["data/*", "meta/*", "videos/*", INFO_FILE]
-"""What an update deletes of the repository where the new files do not replace it."""
+"""Files of the repository that an update deletes, unless the new files replace them."""
 
 
 def push_dataset(dataset: Dataset, config: PushConfig) -> str:
-    """Upload `dataset` to the Hub and return the address of its repository, at the commit that was made.
+    """Upload `dataset` to the Hub and return the address of its repository, at the new commit.
 
-    The files are written into the dataset's folder first, and deleted there at the end. A branch that does not exist is
-    made. A LeRobot dataset gets the tag of its format, by which LeRobot finds it.
+    The files are first written into the dataset's folder, and deleted there at the end. A missing branch is created. A
+    LeRobot dataset gets the tag of its format, by which LeRobot finds it.
 
     Raises:
-        VjepaError: nobody is logged in, the repository exists and is not to be updated, or the Hub refused or cannot be
-            reached; the message says which and what to do.
+        VjepaError: nobody is logged in, the repository exists and must not be updated, or the Hub refused or is
+            unreachable. The message states the cause and the remedy.
     """
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, RevisionNotFoundError
@@ -85,12 +85,12 @@ def _refusal(config: PushConfig, error: Any) -> str:
 
 
 def write_hub_files(dataset: Dataset, folder: Path | str, config: PushConfig) -> None:
-    """Write what a repository of the Hub holds of `dataset` into the new folder `folder`.
+    """Write the files of the Hub's repository for `dataset` into the new folder `folder`.
 
-    That is `README.md`, and `data/train-*.parquet` with `info.json`, or a LeRobot dataset.
+    They are `README.md`, and `data/train-*.parquet` with `info.json`, or a LeRobot dataset.
 
     Raises:
-        VjepaError: `folder` exists or cannot be written, or a dataset cannot become one of LeRobot.
+        VjepaError: `folder` exists or cannot be written, or the dataset cannot become a LeRobot dataset.
     """
     with new_folder(folder) as making:
         if config.format == LEROBOT:

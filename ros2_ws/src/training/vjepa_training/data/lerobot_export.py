@@ -1,9 +1,9 @@
-"""A dataset as LeRobot reads it: format v3.0, Parquet files under `data/` and what they hold under `meta/`.
+"""Write a dataset in LeRobot's format v3.0: Parquet files under `data/` and their description under `meta/`.
 
-Format: https://huggingface.co/docs/lerobot/lerobot-dataset-v3. Where it says nothing, files are as lerobot 0.4.4 writes
-them. Three things are other than in a dataset of ours. A frame there has an action: rows without a next one are left
-out, and where such a row lies in the middle of an episode, the episode is cut there, so that a LeRobot episode never
-has a gap. Floats are float32, latents too. A frame's timestamp is its number over the frame rate, as LeRobot records.
+Format: https://huggingface.co/docs/lerobot/lerobot-dataset-v3. Where that page is silent, the files follow lerobot
+0.4.4. Three things differ from the stack's datasets. A LeRobot frame has an action, so rows without a next row are left
+out. If such a row is in the middle of an episode, the episode is cut there, so a LeRobot episode has no gap. All floats
+are float32, latents too. A frame's timestamp is its number divided by the frame rate, as LeRobot records.
 """
 
 import json
@@ -23,15 +23,15 @@ from vjepa_training.data.new_folder import new_folder
 
 CODEBASE_VERSION = "v3.0"
 CHUNK_FILES = 1000
-"""Files of a folder `chunk-000`."""
+"""Number of files of a folder `chunk-000`."""
 FILE_BYTES = 100 * 2**20
-"""Size from which on the next episode goes into another file; `data_files_size_in_mb` says it."""
+"""Size in megabytes from which the next episode begins another file; `data_files_size_in_mb` states it."""
 GROUP_ROWS, GROUP_BYTES = 4096, 2**26
-"""Frames and bytes from which on a Parquet row group is full."""
+"""Frames and bytes from which a Parquet row group is full."""
 GROUP_EPISODES = 100
-"""Episodes from which on a row group of theirs is full; one waiting takes some 100 kB."""
+"""Number of episodes from which their row group is full; a waiting episode takes about 100 kB."""
 BLOCK_ROWS, BLOCK_BYTES = 1024, 2**25
-"""At most so much of an episode is in memory at once; GROUP_BYTES more wait to be written."""
+"""Largest part of an episode in memory at once, bytes; GROUP_BYTES more wait to be written."""
 
 PATH = "chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 STATE, ACTION, REWARD, DONE = "observation.state", "action", "next.reward", "next.done"
@@ -44,19 +44,19 @@ INDEX_FEATURES = {
     "task_index": "int64",
 }
 WITHOUT_EPISODE_STATS = (LATENT,)
-"""Of these there are statistics over the dataset only: of each episode they would be as large as the data."""
+"""These have statistics of the dataset only: statistics of each episode would be as large as the data."""
 
 
 def export_lerobot(dataset: Dataset, folder: Path | str, on_rows: Callable[[int], None] = lambda rows: None) -> Path:
     """Write `dataset` into the new folder `folder` as a LeRobot dataset, and return the folder.
 
-    It is written beside `folder` and renamed at the end: what is interrupted leaves nothing there. Memory does not grow
-    with the dataset.
+    The function writes beside `folder` and renames at the end, so an interruption leaves nothing there. Memory does not
+    grow with the dataset.
 
     Args:
-        dataset: what to write.
-        folder: must not exist.
-        on_rows: called with the number of our rows that each call has dealt with.
+        dataset: the dataset to export.
+        folder: the new folder, which must not exist.
+        on_rows: called with the number of the dataset's rows processed since the last call.
 
     Raises:
         DatasetError: `folder` exists or cannot be written, no row has a next one, or a value that LeRobot needs is NaN.
@@ -67,9 +67,9 @@ def export_lerobot(dataset: Dataset, folder: Path | str, on_rows: Callable[[int]
 
 
 def lerobot_features(dataset: Dataset) -> dict[str, dict[str, Any]]:
-    """Return the features of the LeRobot dataset as its `info.json` has them: dtype, shape and names by name.
+    """Return the features of the LeRobot dataset in the form of its `info.json`: dtype, shape and names by name.
 
-    Joint velocities and rewards are there if the dataset knows any.
+    Joint velocities and rewards are included if the dataset has any.
     """
     info, joints = dataset.info, list(dataset.info.joint_names)
     state = [f"{joint}.pos" for joint in joints]
@@ -88,7 +88,7 @@ def lerobot_features(dataset: Dataset) -> dict[str, dict[str, Any]]:
 
 
 def frames_per_second(control_period_ns: int) -> int | float:
-    """Return the frame rate: a whole number, as LeRobot has it, where one is at most 0.2 % away."""
+    """Return the frame rate: a whole number, as in LeRobot, if one is at most 0.2 % away."""
     rate = 1e9 / control_period_ns
     return round(rate) if round(rate) and abs(rate - round(rate)) <= 2e-3 * rate else rate
 
@@ -111,7 +111,7 @@ def _is_known(column: Column) -> bool:
 
 
 class _Export:
-    """One export: reads our columns block by block, and writes LeRobot's files into `folder`."""
+    """One export: read the dataset's columns block by block, and write LeRobot's files into `folder`."""
 
     def __init__(self, dataset: Dataset, folder: Path):
         self._dataset, self._folder = dataset, folder
@@ -153,7 +153,7 @@ class _Export:
         self._write_meta(frames, episodes, stats)
 
     def _values(self, first: int, last: int, frame: int, episode: int, index: int) -> dict[str, np.ndarray]:
-        """Return rows `first` to `last` of every feature, (T, *shape); `frame` and `index` are those of the first."""
+        """Return rows `first` to `last` of every feature, (T, *shape); `frame` and `index` belong to the first row."""
         rows = slice(first, last)
         count = last - first
         frame_index = np.arange(frame, frame + count)
@@ -203,7 +203,7 @@ class _Export:
         return row
 
     def _stats_of(self, name: str, stats: Stats) -> dict[str, list[Any]]:
-        """Return statistics as LeRobot nests them: (channels, 1, 1) of images, (1,) of scalars, else as one row is."""
+        """Return statistics in LeRobot's nesting: (channels, 1, 1) for images, (1,) for scalars, else a row's shape."""
         channels = (-1, 1, 1)
         shape = channels if name == IMAGE else tuple(self._features[name]["shape"])
         return {
@@ -239,7 +239,7 @@ class _Export:
 
 
 class _Files:
-    """Parquet files `chunk-000/file-000.parquet` and on in a folder; the next one begins when one is large enough."""
+    """Parquet files `chunk-000/file-000.parquet` and so on in a folder; a full file is followed by a new one."""
 
     def __init__(self, folder: Path, group_rows: int, schema: pa.Schema | None = None):
         self._folder, self._group_rows, self._schema = folder, group_rows, schema
@@ -291,12 +291,12 @@ class _Files:
 
 
 def _sampled(frames: np.ndarray) -> np.ndarray:
-    """Return every sixteenth of the frames: statistics of pixels, as LeRobot's, are of a sample."""
+    """Return every sixteenth frame: LeRobot's statistics of pixels are of a sample too."""
     return frames[::16]
 
 
 def _schema(features: dict[str, dict[str, Any]]) -> pa.Schema:
-    """Return the Arrow schema of the frames, with what `datasets.load_dataset` needs to read them without LeRobot."""
+    """Return the Arrow schema of the frames, with the metadata that `datasets.load_dataset` needs without LeRobot."""
     fields: list[pa.Field] = []
     hub: dict[str, dict[str, Any]] = {}
     for name, feature in features.items():
@@ -315,7 +315,7 @@ def _schema(features: dict[str, dict[str, Any]]) -> pa.Schema:
 
 
 def _array(values: np.ndarray) -> pa.Array:
-    """Return (T, n) values as Arrow has them: scalars, lists, or PNG files of (T, height, width, 3) frames."""
+    """Return (T, n) values in Arrow's form: scalars, lists, or PNG files of (T, height, width, 3) frames."""
     if values.dtype == np.uint8:
         files = [{"bytes": _png(frame), "path": None} for frame in values]
         return pa.array(files, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
@@ -329,7 +329,7 @@ def _png(rgb: np.ndarray) -> bytes:
 
 
 def _task_table(task: str) -> pa.Table:
-    """Return the table of tasks as pandas, which LeRobot reads it with, writes a frame indexed by the task."""
+    """Return the table of tasks in the form in which pandas, LeRobot's reader, writes a frame indexed by the task."""
     index = "__index_level_0__"
     kinds = {"task_index": ("int64", "int64"), index: ("unicode", "object")}
     columns: list[dict[str, str | None]] = [

@@ -1,4 +1,4 @@
-"""Statistics of a feature as LeRobot keeps them, gathered block by block."""
+"""Collect the statistics of a feature that LeRobot keeps, block by block."""
 
 import numpy as np
 
@@ -8,8 +8,8 @@ QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
 class Stats:
     """Minimum, maximum, mean, standard deviation and quantiles of every element of a row.
 
-    The first four are exact. Quantiles are the mean of the blocks' own, weighted by their rows: that is how LeRobot
-    puts together those of its episodes.
+    The first four are exact. A quantile is the mean of the blocks' quantiles, weighted by their rows, as LeRobot merges
+    the quantiles of its episodes.
     """
 
     def __init__(self) -> None:
@@ -17,7 +17,7 @@ class Stats:
         self._found: dict[str, np.ndarray] = {}
 
     def add(self, rows: np.ndarray) -> None:
-        """Take in a block of rows, (T, *shape); of pictures, (T, height, width, channels), each pixel is a row."""
+        """Add a block of rows, (T, *shape); in pictures, (T, height, width, channels), each pixel is a row."""
         count = len(rows)
         values = rows.reshape(-1, rows.shape[-1]) if rows.ndim == 4 else rows
         values = values.astype(np.float64)
@@ -27,12 +27,12 @@ class Stats:
         self._take(count, block)
 
     def merge(self, other: "Stats") -> None:
-        """Take in what `other` has."""
+        """Add the statistics of `other`."""
         if other.count:
             self._take(other.count, other._found)
 
     def result(self) -> dict[str, np.ndarray]:
-        """Return `min`, `max`, `mean`, `std` and the quantiles, each of a row's shape, and `count`, (1,)."""
+        """Return `min`, `max`, `mean`, `std` and the quantiles, each in the shape of a row, and `count`, (1,)."""
         found = {name: value for name, value in self._found.items() if name != "square"}
         return found | {"std": np.sqrt(self._found["square"]), "count": np.array([self.count])}
 

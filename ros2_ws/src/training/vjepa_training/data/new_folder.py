@@ -1,4 +1,4 @@
-"""A folder that is there whole or not at all."""
+"""Create a folder completely or not at all."""
 
 import os
 import tempfile
@@ -11,7 +11,7 @@ from vjepa_training.data.dataset import DatasetError
 
 @contextmanager
 def new_folder(folder: Path | str) -> Iterator[Path]:
-    """Give a path beside `folder`, where there is nothing yet; what the block makes there is `folder` at its end.
+    """Yield an unused path beside `folder`; at the end of the block, it is renamed to `folder`.
 
     A block that fails or is interrupted leaves nothing.
 

@@ -1,4 +1,4 @@
-"""The episodes of `collect`, simulated by a Ray cluster instead of processes of this machine."""
+"""Simulate the episodes of `collect` on a Ray cluster instead of processes of this machine."""
 
 import importlib
 from collections.abc import Callable
@@ -20,9 +20,9 @@ def collect_on_ray(
     source: dict[str, Any],
     on_episodes: Callable[[int], None] = lambda count: None,
 ) -> Dataset:
-    """Do what `collect.collect` does on the Ray cluster at `address`, whose machines have this stack installed.
+    """Collect as `collect.collect` does, on the Ray cluster at `address`, whose machines have this stack installed.
 
-    Each CPU simulates; rows come back to this machine, which writes them. Ray starts again what died.
+    Each CPU simulates; this machine receives and writes the rows. Ray restarts actors that died.
 
     Raises:
         VjepaError: Ray is not installed here, or there is no cluster at the address; else as `collect.collect`.
@@ -56,7 +56,7 @@ def collect_on_ray(
 
 
 class _Simulator:
-    """What an actor runs: a collector of its own."""
+    """A Ray actor with a collector of its own."""
 
     def __init__(self, config: CollectConfig, encoder: EncoderConfig | None):
         self._collector = Collector(config, load_encoder(encoder) if encoder else None)

@@ -1,4 +1,4 @@
-"""Which episodes of a dataset are held out from a training."""
+"""Choose the episodes of a dataset that a training holds out."""
 
 import math
 
@@ -8,18 +8,18 @@ from vjepa_interfaces.errors import VjepaError
 
 
 def split_episodes(episodes: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numbers of the episodes to train on and of those held out, in rising order.
+    """Return the numbers of the episodes to train on and of the held-out episodes, in rising order.
 
-    One of every 1 / `share` episodes in a row is held out, drawn among them; of fewer episodes, one all the same. From
-    that many on, episodes that are added behind the others change nothing for these.
+    One of every 1 / `share` consecutive episodes is held out, drawn at random. If there are fewer, one is held out.
+    From 1 / `share` episodes on, new episodes behind them do not change the choice among the earlier ones.
 
     Args:
-        episodes: numbers of episodes, in any order and each as often as it may be, such as those of rows.
-        share: of the episodes that is held out, above 0 and below 1.
-        seed: of the draw.
+        episodes: numbers of episodes, in any order and repeated any number of times, such as those of rows.
+        share: share of the episodes that is held out, above 0 and below 1.
+        seed: seed of the draw.
 
     Raises:
-        VjepaError: fewer than two episodes.
+        VjepaError: there are fewer than two episodes.
     """
     numbers = np.unique(episodes)
     if len(numbers) < 2:

@@ -1,4 +1,4 @@
-"""A dataset's rows as a world model reads them: states on disk, actions in [-1, 1], and runs of rows in an episode."""
+"""Read a dataset's rows for a world model: states on disk, actions in [-1, 1], and runs of rows in an episode."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -25,11 +25,11 @@ class Transitions:
     """The rows of a dataset, N of them, for world models.
 
     Attributes:
-        states: (N, S) float32, or float16 where the latent is taken as it is; mapped into memory from a file.
-        actions: (N, n) float32 in [-1, 1], from each row to the next; 0 where there is no next.
-        rewards: (N,) float32, of the step from each row to the next; 0 where there is none.
-        offsets: (N, 2) float32, from fingertip to target in the plane of the task, m; NaN where not known.
-        left: (N,) steps that follow each row in its episode without a gap; -1 where its own state is not known.
+        states: (N, S) float32, or float16 if the latent is used unchanged; mapped into memory from a file.
+        actions: (N, n) float32 in [-1, 1], from each row to the next; 0 without a next row.
+        rewards: (N,) float32, of the step from each row to the next; 0 without a next row.
+        offsets: (N, 2) float32, from fingertip to target in the plane of the task, m; NaN if unknown.
+        left: (N,) steps that follow each row in its episode without a gap; -1 if its own state is unknown.
         episode: (N,) number of the episode.
     """
 
@@ -41,7 +41,7 @@ class Transitions:
     episode: np.ndarray
 
     def rows(self, episodes: np.ndarray, history: int, steps: int) -> np.ndarray:
-        """Return the rows of `episodes` that `history` - 1 rows precede and `steps` steps follow."""
+        """Return the rows of `episodes` that have `history` - 1 rows before them and `steps` steps after them."""
         before = np.zeros(len(self.left), int)
         for back in range(1, history):
             joined = np.zeros(len(self.left), bool)
@@ -53,13 +53,13 @@ class Transitions:
 def open_transitions(
     dataset: Dataset, conditioning: Conditioning, work: Path | str, needed: Sequence[str] = (ACTION,)
 ) -> Transitions:
-    """Return the rows of `dataset` in the states of `conditioning`, kept in the folder `work` for the next time.
+    """Return the rows of `dataset` as states of the state projection, kept in the folder `work` for later calls.
 
-    A step of which a `needed` column is not known is a gap, and so is a state whose joint velocities are not known.
-    Memory stays flat however large the dataset is: states are written and read block by block.
+    A step with an unknown value in a `needed` column is a gap, and so is a state with unknown joint velocities. States
+    are written and read block by block, so memory does not grow with the dataset.
 
     Raises:
-        VjepaError: no latents, or of another shape than the conditioning reads.
+        VjepaError: the dataset has no latents, or their shape is not that of the state projection.
     """
     work = Path(work)
     work.mkdir(parents=True, exist_ok=True)
@@ -87,10 +87,10 @@ def open_transitions(
 
 
 def load_dynamics_for(dataset: Dataset, dynamics: Path | str) -> tuple[Dynamics, Bundle]:
-    """Return a dynamics model whose states can be made of the latents of `dataset`, and its bundle.
+    """Return a dynamics model that reads the latents of `dataset`, and its bundle.
 
     Raises:
-        VjepaError: the dataset has no latents, or the model is of another encoder or arm.
+        VjepaError: the dataset has no latents, or the model is for another encoder or arm.
     """
     if dataset.info.latent_shape is None:
         raise VjepaError(f"{dataset.folder} has no latents; encode it first: vjepa dataset encode")
@@ -101,7 +101,7 @@ def load_dynamics_for(dataset: Dataset, dynamics: Path | str) -> tuple[Dynamics,
 
 
 def observed_blocks(dataset: Dataset) -> Iterator[tuple[slice, list[torch.Tensor]]]:
-    """Yield the rows of `dataset` some thousands at a time: which, and latents, joint positions and velocities."""
+    """Yield thousands of rows of `dataset` at a time: their slice, and latents, joint positions and velocities."""
     columns = [dataset[LATENT], dataset["observation.joint_position"], dataset["observation.joint_velocity"]]
     for start in range(0, len(dataset), BLOCK_ROWS):
         block = slice(start, start + BLOCK_ROWS)

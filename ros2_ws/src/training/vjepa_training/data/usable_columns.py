@@ -1,4 +1,4 @@
-"""Which columns of a dataset are known: rows in which a value is NaN, counted; trainers ask before they train."""
+"""Find the known columns of a dataset by counting rows with NaN; trainers check them before they train."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,7 +9,7 @@ from vjepa_interfaces.errors import VjepaError
 
 ACTION, VELOCITY = "action", "observation.joint_velocity"
 OF_THE_STEP = (ACTION, "command", "next.reward", "next.discount")
-"""Columns of the step to the next row, not known where there is none."""
+"""Columns of the step to the next row, which are unknown without a next row."""
 _ADVICE = {
     ACTION: "the joint states have no efforts; record them, or train what needs no action",
     VELOCITY: "the joint states have no velocities; build the dataset with --derive-velocity",
@@ -17,13 +17,13 @@ _ADVICE = {
 
 
 class UnusableColumnError(VjepaError):
-    """A column that a training needs and the dataset does not know; the message names it and what to do."""
+    """A column that a training needs and no row knows; the message names the column and the remedy."""
 
 
 def known_rows(dataset: Any, name: str) -> np.ndarray:
     """Return whether each row of a `Dataset` knows its value of the column `name`, (N,) bool.
 
-    Of a column of the step to the next row, rows without a next one count as known: nothing is missing there.
+    For a column of the step to the next row, rows without a next row count as known: they lack nothing.
     """
     values = np.asarray(dataset[name])
     known = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
@@ -31,7 +31,7 @@ def known_rows(dataset: Any, name: str) -> np.ndarray:
 
 
 def unknown_rows(dataset: Any) -> dict[str, int]:
-    """Return in how many rows of a `Dataset` each column is NaN though it could be known; columns of none left out."""
+    """Return the number of rows with an unexpected NaN, for each column of a `Dataset` that has any."""
     names = [name for name, (kind, _) in dataset.info.columns().items() if kind == np.float64]
     counts = {name: int((~known_rows(dataset, name)).sum()) for name in names}
     return {name: count for name, count in counts.items() if count}
@@ -50,15 +50,15 @@ def _is_unusable(dataset: Any, name: str) -> bool:
 
 
 def require_columns(dataset: Any, names: Iterable[str], training: str) -> None:
-    """Refuse a dataset that knows a column in no row; rows of others that do not know it are left out of a training.
+    """Refuse a dataset in which no row knows a needed column; a training leaves out single rows that do not know it.
 
     Args:
         dataset: a `Dataset`.
-        names: columns that are needed.
+        names: needed columns.
         training: the command that needs them, for the message.
 
     Raises:
-        UnusableColumnError: it names the column, and what to do.
+        UnusableColumnError: no row knows a column; the message names the column and the remedy.
     """
     for name in names:
         if _is_unusable(dataset, name):

@@ -1,1 +1,1 @@
-"""The simulation for learning online."""
+"""Provide the simulation for online learning."""

@@ -1,6 +1,6 @@
-"""Episodes of the simulation as an encoder sees them: an environment, and the clip of its frames.
+"""Step episodes of the simulation for an encoder: an environment, and the clip of its frames.
 
-Evaluation, collection, goal latents and the Gymnasium environment step their episodes here, so that a policy is given
+Evaluation, collection, goal latents and the Gymnasium environment all step their episodes here, so a policy receives
 the same numbers in each of them.
 """
 
@@ -15,19 +15,19 @@ from vjepa_perception.encoder import Encoder
 from vjepa_planner.contract import TARGET, Observation, Planner
 
 NO_LATENT = np.zeros((1, 1), np.float32)
-"""The latent in observations for planners that read none."""
+"""The latent in observations for planners that read no latent."""
 
 
 class EpisodeStepper:
-    """Steps an environment, renders each of its steps and keeps the clip that ends with it.
+    """Step an environment, render each step and keep the clip that ends with it.
 
-    The clips of several steppers with one encoder may be encoded at once, so encoding is left to the caller.
+    The caller encodes the clips, so it can encode the clips of several steppers with one encoder at once.
 
     Attributes:
         env: the environment, which the caller closes.
         step: the present step.
         frame: the camera's view of it, (height, width, 3) uint8 RGB.
-        clip: the frames to encode for it, oldest first, as `Encoder.preprocess` returns them; empty without an encoder.
+        clip: its frames to encode, oldest first, as `Encoder.preprocess` returns them; empty without an encoder.
     """
 
     step: SimStep
@@ -41,15 +41,15 @@ class EpisodeStepper:
 
     @property
     def is_over(self) -> bool:
-        """Whether the present step is its episode's last one."""
+        """Return whether the present step is the last one of its episode."""
         return self.step.step_type == LAST
 
     def begin(self, episode: int) -> None:
-        """Begin the episode of this number, whether or not the last one is over."""
+        """Begin the episode of the number `episode`, whether or not the last one is over."""
         self._arrive(self.env.reset(episode))
 
     def act(self, action: np.ndarray) -> np.ndarray:
-        """Apply an action, (n,) in [-1, 1], for one control period and return the efforts commanded, (n,) N·m.
+        """Apply an action, (n,) in [-1, 1], for one control period and return the commanded efforts, (n,) N·m.
 
         Raises:
             VjepaError: the action is not finite or not of shape (n,), or no episode runs.
@@ -61,11 +61,11 @@ class EpisodeStepper:
     def observation(
         self, planner: Planner, latent: np.ndarray = NO_LATENT, goal: np.ndarray | None = None
     ) -> Observation:
-        """Return what `planner` observes at the present step: the target only where it needs that.
+        """Return the observation of the present step for `planner`, with the target only if the planner needs it.
 
         Args:
-            planner: which plans from it.
-            latent: of `clip`, (rows, dimension) float32.
+            planner: the planner that receives the observation.
+            latent: latent of `clip`, (rows, dimension) float32.
             goal: a latent to reach, of the same shape.
         """
         step = self.step

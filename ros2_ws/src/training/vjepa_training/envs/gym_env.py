@@ -1,10 +1,10 @@
-"""The simulation as a Gymnasium environment that shows latents, for reinforcement learning by any library.
+"""Offer the simulation as a Gymnasium environment with latents, for any reinforcement learning library.
 
     env = ReacherLatents(SimConfig(episode_steps=100), load_encoder(EncoderConfig("models/encoder-small")))
     observation, _ = env.reset(seed=7)
     observation, reward, terminated, truncated, _ = env.step(env.action_space.sample())
 
-It shows what a planner sees, and in the same numbers: never target or fingertip.
+Observations have the content and the numbers that a planner receives: never target or fingertip.
 """
 
 from dataclasses import replace
@@ -29,20 +29,20 @@ class ReacherLatents(gymnasium.Env):
     """An arm of n joints behind a camera and a frozen encoder.
 
     Observations: `latent` (rows, dimension) float32; `joint_position` (n,) rad and `joint_velocity` (n,) rad/s, both
-    float64. Actions: (n,) in [-1, 1], shares of the effort limit; what lies beyond is clipped. Rewards are the task's.
-    An episode is truncated after `sim.episode_steps`, and terminated where the task itself ends it. `info` is empty.
+    float64. Actions: (n,) in [-1, 1], shares of the effort limit; larger values are clipped. Rewards are the task's. An
+    episode is truncated after `sim.episode_steps`, and terminated when the task itself ends it. `info` is empty.
 
-    `reset(seed=s)` begins the episode of seed s, the very one that `vjepa eval --seed s` begins with, and seeds the
-    environment's `np_random` with s. `reset()` begins an episode whose seed is drawn from `np_random`: the same ones in
-    the same order after the same s, others in every other environment. Without any seed `np_random` is the system's
-    entropy, as Gymnasium has it; `sim.seed` does not matter. `begin` and `advance` are `reset` and `step` without the
-    encoder, for those who encode the clips of several environments at once.
+    `reset(seed=s)` begins the episode of seed s, the first episode of `vjepa eval --seed s`, and seeds `np_random` with
+    s. `reset()` begins an episode with a seed drawn from `np_random`, so a seed s determines all later episodes.
+    Without any seed, `np_random` takes the system's entropy, as in Gymnasium; `sim.seed` has no effect. `begin` and
+    `advance` are `reset` and `step` without the encoder, for callers that encode the clips of several environments at
+    once.
 
-    A vectorised environment of several processes must start them by `spawn` or `forkserver`: a fork of a process that
-    has used torch or OpenGL is refused, see `vjepa_interfaces.forked`.
+    A vectorised environment of several processes must start them by `spawn` or `forkserver`. After a use of torch or
+    OpenGL, a fork of the process is refused, see `vjepa_interfaces.forked`.
 
     Attributes:
-        encoder: as given.
+        encoder: the given encoder.
         arm: its joints, and the torque of an action of 1.
         control_period_s: seconds from one observation to the next.
     """
@@ -55,14 +55,14 @@ class ReacherLatents(gymnasium.Env):
         """Compile the task's model.
 
         Args:
-            sim: the simulation; its `seed` does not matter.
-            encoder: it may serve several environments.
+            sim: the simulation; its `seed` has no effect.
+            encoder: the encoder, which several environments may share.
 
         Raises:
             VjepaError: as `SimEnv`.
         """
         self.encoder = encoder
-        env = SimEnv(replace(sim, seed=0))  # So that an episode's number is its seed.
+        env = SimEnv(replace(sim, seed=0))  # With this, an episode's number is its seed.
         self.arm = env.limits
         self.control_period_s = env.control_period_s
         self._stepper = EpisodeStepper(env, encoder)
@@ -84,7 +84,7 @@ class ReacherLatents(gymnasium.Env):
 
         Raises:
             VjepaError: the simulation takes no such seed.
-            ForkedError: this process was forked after encoder or renderer had been used.
+            ForkedError: this process was forked after the encoder or the renderer had been used.
         """
         if seed is not None:
             _check_seed(seed)
@@ -102,13 +102,13 @@ class ReacherLatents(gymnasium.Env):
         return self.observed(self._encoded()), reward, terminated, truncated, {}
 
     def begin(self, seed: int | None = None) -> None:
-        """Begin the episode of `seed`, or None for one drawn by `np_random`; its first `clip` is then to be encoded."""
+        """Begin the episode of `seed` (None: one drawn by `np_random`); the caller then encodes its first `clip`."""
         seed = int(self.np_random.integers(MAX_SEED + 1)) if seed is None else seed
         _check_seed(seed)
         self._stepper.begin(seed)
 
     def advance(self, action: np.ndarray) -> tuple[float, bool, bool]:
-        """Act, (n,) in [-1, 1]; return reward, terminated and truncated. The new `clip` is then to be encoded."""
+        """Act, (n,) in [-1, 1]; return reward, terminated and truncated. The caller then encodes the new `clip`."""
         self._stepper.act(action)
         step = self._stepper.step
         terminated = self._stepper.is_over and step.discount == 0
@@ -116,7 +116,7 @@ class ReacherLatents(gymnasium.Env):
 
     @property
     def clip(self) -> tuple[Any, ...]:
-        """The frames to encode for the present observation, oldest first, as `Encoder.preprocess` returns them."""
+        """Return the frames of the present observation, oldest first, as `Encoder.preprocess` returns them."""
         return self._stepper.clip
 
     def observed(self, latent: np.ndarray) -> Observed:
@@ -125,11 +125,11 @@ class ReacherLatents(gymnasium.Env):
         return {"latent": latent, "joint_position": step.joint_position, "joint_velocity": step.joint_velocity}
 
     def render(self) -> np.ndarray:
-        """Return the camera's view that the encoder last saw: (height, width, 3) uint8 RGB."""
+        """Return the camera's view that the encoder last received: (height, width, 3) uint8 RGB."""
         return self._stepper.frame
 
     def close(self) -> None:
-        """Free renderer and physics, not the encoder."""
+        """Close renderer and physics, but not the encoder."""
         self._stepper.env.close()
 
     def _encoded(self) -> np.ndarray:
@@ -142,9 +142,9 @@ def _check_seed(seed: int) -> None:
 
 
 class ConditionedStates(gymnasium.ObservationWrapper):
-    """Shows a `ReacherLatents` in the states of a world model, (S,) float32, as its conditioning makes them.
+    """Wrap a `ReacherLatents` so that its observations are states of a world model, (S,) float32.
 
-    That is a frozen projection of the latent, then sine, cosine and velocity of the joints where the model reads them.
+    A state is a frozen projection of the latent, then sine, cosine and velocity of the joints if the model reads them.
     """
 
     env: ReacherLatents
@@ -170,7 +170,7 @@ class ConditionedStates(gymnasium.ObservationWrapper):
         """Return the state of an observation.
 
         Raises:
-            VjepaError: the latent is of another dimension, or has too few rows.
+            VjepaError: the latent has another dimension, or too few rows.
         """
         parts = (observation[name] for name in ("latent", "joint_position", "joint_velocity"))
         return self._conditioning(*(torch.tensor(part, dtype=torch.float32) for part in parts)).numpy()

@@ -1,4 +1,4 @@
-"""Environments side by side, for Stable-Baselines3: the clips of all of them pass the encoder at once."""
+"""Run several environments for Stable-Baselines3, and encode the clips of all of them at once."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,24 +11,24 @@ from vjepa_training.envs.gym_env import ConditionedStates, ReacherLatents
 
 
 class SideBySide(DummyVecEnv):
-    """K environments of one encoder, each of which begins a new episode where one ends.
+    """A vectorised environment of K environments with one encoder; a new episode follows each ended one.
 
-    An action is held for some control steps, whose rewards are added up; only then the clip is encoded.
+    An action is held for several control steps, and their rewards are summed; only then is the clip encoded.
 
-    Episodes take seeds in the order they begin, whichever environment they run in: no two are alike. Observations are
-    states (K, S); that of an episode's end is `terminal_observation` in its environment's info, as in the base class.
+    Episodes take consecutive seeds in the order in which they begin, in whichever environment, so no two are alike.
+    Observations are states (K, S). As in the base class, `terminal_observation` in the info is an episode's last state.
 
     Attributes:
-        next_seed: of the episode that begins next.
+        next_seed: seed of the next episode.
     """
 
     def __init__(self, environments: Sequence[ConditionedStates], seed: int, action_repeat: int = 1):
-        """Take the environments.
+        """Keep the environments.
 
         Args:
-            environments: of one encoder and one conditioning.
-            seed: of the first episode; what the base class' `seed` is given does not matter.
-            action_repeat: control steps that an action is held, less where an episode ends meanwhile.
+            environments: environments with one encoder and one state projection.
+            seed: seed of the first episode; the argument of the base class' `seed` has no effect.
+            action_repeat: control steps for which an action is held, or fewer if the episode ends earlier.
         """
         waiting = iter(environments)
         super().__init__([lambda: next(waiting)] * len(environments))

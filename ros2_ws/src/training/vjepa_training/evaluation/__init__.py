@@ -1,1 +1,1 @@
-"""From weights to scores."""
+"""Evaluate planners and score their episodes."""

@@ -1,4 +1,4 @@
-"""How the simulation looks to its camera, look and rendering by one name, as the command line takes them."""
+"""Parse the appearance of the simulation: look and rendering in one name, as the command line takes them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from vjepa_interfaces.errors import VjepaError, unknown_name
 
 @dataclass(frozen=True)
 class Appearance:
-    """A look on a rendering.
+    """A look and a rendering.
 
     Attributes:
-        name: what it is called in tables: the look's, or the rendering's where that was asked for.
-        look: as the parameter `look` of the simulation takes it.
-        render: as its parameter `render` takes it.
+        name: its name in tables: the look's, or the rendering's if that was requested.
+        look: value of the simulation's parameter `look`.
+        render: value of its parameter `render`.
     """
 
     name: str
@@ -26,10 +26,10 @@ class Appearance:
 
     @classmethod
     def of(cls, text: str, render: str | None) -> "Appearance":
-        """Return what `text` means: a rendering under the nominal look, or a look on the rendering `render`.
+        """Return the meaning of `text`: a rendering with the nominal look, or a look with the rendering `render`.
 
         Args:
-            text: one of `RENDERINGS`, or what `Look.of` takes.
+            text: one of `RENDERINGS`, or an argument of `Look.of`.
             render: one of `RENDERINGS`; None for `dm_control`.
 
         Raises:
@@ -46,10 +46,10 @@ class Appearance:
 
 
 def appearances(texts: Iterable[str], render: str | None) -> list[Appearance]:
-    """Return what each of `texts` means, in their order, see `Appearance.of`.
+    """Return the appearance of each of `texts`, in their order, see `Appearance.of`.
 
     Raises:
-        VjepaError: there is no such look, level or rendering, or two of them are the same.
+        VjepaError: there is no such look, level or rendering, or two of them are equal.
     """
     found: dict[str, Appearance] = {}
     for text in texts:
@@ -61,14 +61,14 @@ def appearances(texts: Iterable[str], render: str | None) -> list[Appearance]:
 
 
 def check_backgrounds(folder: str, looks: Iterable[str]) -> None:
-    """Refuse a folder of backgrounds that has none, or that no look shows.
+    """Refuse a folder of backgrounds that is empty, or that no look shows.
 
     Args:
-        folder: of pictures and videos.
-        looks: as the parameter `look` of the simulation takes them.
+        folder: folder of pictures and videos.
+        looks: values of the simulation's parameter `look`.
 
     Raises:
-        VjepaError: naming the folder, or the looks that show it.
+        VjepaError: the folder is empty, or no look shows it; the message names the folder, or the looks that show it.
     """
     Pictures(folder)
     names = [Look.of(look).name for look in looks]
@@ -80,7 +80,7 @@ def check_backgrounds(folder: str, looks: Iterable[str]) -> None:
 
 
 def provenance(sim: Mapping[str, Any]) -> dict[str, str]:
-    """Return look, rendering and, where they come from a folder, backgrounds among the parameters of `sim_bridge`."""
+    """Return look, rendering and, if they come from a folder, backgrounds among the parameters of `sim_bridge`."""
     look = Look.of(sim["look"])
     backgrounds = sim.get("backgrounds") if look.name in WITH_BACKGROUNDS else ""
     found = {"look": str(look), "render": sim["render"]}
@@ -88,7 +88,7 @@ def provenance(sim: Mapping[str, Any]) -> dict[str, str]:
 
 
 def in_words(result: Mapping[str, Any]) -> str:
-    """Return look and rendering of a result as the scoreboard names them; nothing where they are the stack's own."""
+    """Return look and rendering of a result as the scoreboard names them; empty for the stack's own."""
     look, render = result.get("look", NOMINAL), result.get("render", PLAIN)
     if (look, render) == (NOMINAL, PLAIN):
         return ""

@@ -1,4 +1,4 @@
-"""The percentile bootstrap (Efron 1979): the one way intervals of figures over episodes are taken."""
+"""Compute percentile bootstrap intervals (Efron 1979); all intervals of figures over episodes come from here."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 RESAMPLES = 10_000
 BLOCK_VALUES = 1_000_000
-"""Drawn at a time, which bounds the memory."""
+"""Number of values drawn at a time, which bounds the memory."""
 
 
 def bootstrap_interval(
@@ -19,14 +19,14 @@ def bootstrap_interval(
     """Return the 95 % percentile-bootstrap interval of a figure over independent units, such as episodes.
 
     Args:
-        values: (N,) or (N, k): what is known of each unit.
-        statistic: returns the figures, (B,), of B resamples from the means of their columns, (B, k); None: the means
-            of the only column. Resamples whose figure is NaN are left out.
-        seed: of the draws.
-        resamples: how many are drawn.
+        values: (N,) or (N, k): the values of each unit.
+        statistic: returns the figures, (B,), of B resamples from the means of their columns, (B, k); None: the means of
+            the only column. Resamples whose figure is NaN are left out.
+        seed: seed of the draws.
+        resamples: number of resamples.
 
     Returns:
-        The ends of the interval; NaN where there are no values, or values that are not finite.
+        The ends of the interval; NaN if there are no values, or some are not finite.
     """
     sample = np.asarray(values, np.float64)
     if not sample.size or not np.isfinite(sample).all():

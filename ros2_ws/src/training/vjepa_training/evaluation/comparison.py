@@ -1,4 +1,4 @@
-"""Two planners on the same seeds: which is better, and how sure that is; and whether those seeds are held out."""
+"""Compare two planners on the same seeds, with an interval of the difference, and check that seeds are held out."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from vjepa_interfaces.errors import VjepaError
 from vjepa_training.evaluation.bootstrap import bootstrap_interval
 
 SAME = ("task", "encoder_fingerprint", "through", "protocol", "episode_steps", "seed", "episodes")
-"""Fields of a result that must be equal for its episodes to be those of another, with another planner."""
+"""Fields that must be equal in two results for their episodes to be the same, with another planner."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a candidate is beyond an incumbent, paired over seeds.
+    """The difference of a candidate from an incumbent, paired over seeds.
 
     Attributes:
-        difference: mean over the seeds of the candidate's return less the incumbent's.
-        interval_95: 95 % percentile-bootstrap interval of that mean, which resamples pairs.
+        difference: mean over the seeds of the candidate's return minus the incumbent's.
+        interval_95: 95 % percentile-bootstrap interval of that mean, from resampled pairs.
     """
 
     difference: float
@@ -27,7 +27,7 @@ class Comparison:
 
     @property
     def better(self) -> bool:
-        """Whether the candidate's mean return is higher."""
+        """Return whether the candidate's mean return is higher."""
         return self.difference > 0
 
 
@@ -35,11 +35,11 @@ def compare(incumbent: Mapping[str, Any], candidate: Mapping[str, Any]) -> Compa
     """Compare two results of `vjepa eval`, episode by episode.
 
     Args:
-        incumbent: what there was, in the form of the JSON of a result.
-        candidate: what may take its place.
+        incumbent: the present planner's result, in the form of its JSON.
+        candidate: the result of the planner that may replace it.
 
     Raises:
-        VjepaError: they are not of the same episodes; in what they differ is named.
+        VjepaError: they are of different episodes; the message names the difference.
     """
     differing = [
         f"{name} {incumbent.get(name)} and {candidate.get(name)}"
@@ -53,15 +53,15 @@ def compare(incumbent: Mapping[str, Any], candidate: Mapping[str, Any]) -> Compa
 
 
 def require_held_out(sources: Iterable[Mapping[str, Any]], seed: int, episodes: int) -> None:
-    """Refuse to evaluate on seeds of which a dataset has episodes, as far as its `sources` say of which seeds it is.
+    """Refuse to evaluate on seeds of a dataset's episodes, if its `sources` state seeds.
 
     Args:
-        sources: of the dataset, as `DatasetInfo` has them.
-        seed: of the first episode of the evaluation.
-        episodes: of the evaluation.
+        sources: the dataset's `DatasetInfo.sources`.
+        seed: seed of the evaluation's first episode.
+        episodes: number of the evaluation's episodes.
 
     Raises:
-        VjepaError: some are the same; they are named.
+        VjepaError: some seeds are the same; the message names them.
     """
     for source in sources:
         recorded = source.get("recorded_with") or {}

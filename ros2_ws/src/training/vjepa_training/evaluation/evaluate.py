@@ -1,4 +1,4 @@
-"""From the stack's parameters to an evaluation in one process, with the same settings the nodes would get."""
+"""Evaluate the planner of the stack's parameters in one process, with the same settings that the nodes would get."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -29,23 +29,23 @@ def evaluate(
     on_step: Callable[[int, Any], None] | None = None,
     goal: str | None = None,
 ) -> tuple[list[Episode], Encoder, Durations]:
-    """Evaluate the planner that `parameters` name, on the encoder they name, and return scores, encoder and timing.
+    """Evaluate the planner and the encoder that `parameters` name, and return scores, encoder and timing.
+
+    An interruption after the end of the first episode returns the scores so far, fewer than `episodes`.
 
     Args:
-        parameters: of every node, by node name, flat, as `vjepa_bringup.graph.merged_parameters` gives them.
-        protocol: how long an episode is.
-        episodes: how many; episode i uses `seed + i`.
+        parameters: of every node, by node name, flat, as `vjepa_bringup.graph.merged_parameters` returns them.
+        protocol: length of an episode.
+        episodes: number of episodes; episode i uses `seed + i`.
         seed: see `episodes`.
-        batch_size: episodes side by side.
+        batch_size: number of episodes that run at the same time.
         on_progress: called with the number of finished episodes and their mean return.
         on_step: called with an episode's number and each of its `SimStep`s.
         goal: `same` or `other`: the goal latent of planners that seek one, see `goals.goal_latent`; None for none.
 
-    An interruption after the first episode has ended returns the scores that there are, fewer than `episodes`.
-
     Raises:
         VjepaError: an unknown task, planner, encoder or option; the message lists the valid ones.
-        KeyboardInterrupt: before the first episode has ended.
+        KeyboardInterrupt: an interruption before the first episode has ended.
     """
     task_named(parameters["sim_bridge"]["task"])
     refuse_unknown_planners(parameters["vjepa_planner"])
@@ -73,11 +73,11 @@ def evaluate(
 
 
 def refuse_misfits(parameters: Mapping[str, Mapping[str, Any]], bundles: Iterable[str]) -> None:
-    """Refuse a simulation or an encoder that cannot be, and bundles that were trained on another encoder.
+    """Refuse an impossible simulation or encoder, and bundles that were trained on another encoder.
 
     Args:
         parameters: of every node, by node name, flat.
-        bundles: that the planner reads.
+        bundles: bundles that the planner reads.
 
     Raises:
         VjepaError: as `sim_config`, `identify_encoder` and `Bundle.check_encoder`.

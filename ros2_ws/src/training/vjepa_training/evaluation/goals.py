@@ -1,4 +1,4 @@
-"""Goal latents: of a picture, or of a frame that the expert reached in an environment of its own."""
+"""Make goal latents: from a picture, or from a frame that the expert reached in an environment of its own."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,18 +19,18 @@ from vjepa_training.envs.episode_stepper import EpisodeStepper
 SAME, OTHER = "same", "other"
 GOALS = (SAME, OTHER)
 OTHER_SEED = 1_000_000_000
-"""How far the seed of another target lies behind the episode's."""
+"""Difference between the seed of another target and the episode's seed."""
 
 
 def goal_latent(sim: SimConfig, encoder: Encoder, episode: int, goal: str) -> np.ndarray:
     """Return the latent, float32 of (rows, dimension), of the last frame of an episode that the expert drove.
 
     Args:
-        sim: the simulation whose episodes are to reach the goal; the expert's is as long as they are.
-        encoder: whose latent; every frame passes a clip as theirs do.
-        episode: number of the episode that is to reach it.
-        goal: `same`: the expert drives the episode of that number, so target and start are the same; `other`: one of a
-            seed far away, so they are not.
+        sim: the simulation whose episodes shall reach the goal; the expert's episode has their length.
+        encoder: encoder of the latent; every frame passes a clip as in those episodes.
+        episode: number of the episode that shall reach the goal.
+        goal: `same`: the expert drives the episode of that number, with the same target and start; `other`: it drives
+            an episode of a distant seed.
 
     Raises:
         VjepaError: no scripted expert knows the task.
@@ -51,7 +51,7 @@ def read_picture(path: Path) -> np.ndarray:
     """Return the picture in a PNG or JPEG file: uint8 of shape (height, width, 3), red first.
 
     Raises:
-        VjepaError: there is no such file, or it is no picture.
+        VjepaError: there is no such file, or it is not a picture.
     """
     try:
         return compressed_to_rgb(SimpleNamespace(format="", data=path.read_bytes()))
@@ -72,7 +72,7 @@ def picture_latent(picture: np.ndarray, encoder: dict[str, Any]) -> tuple[np.nda
         The latent, float32 of (rows, dimension), and the fingerprint.
 
     Raises:
-        VjepaError: there is no such encoder, or it cannot be run.
+        VjepaError: there is no such encoder, or it cannot run.
     """
     loaded = load_encoder(EncoderConfig(**encoder))
     return still_latent(picture, loaded), loaded.fingerprint

@@ -1,4 +1,4 @@
-"""What planners imagined against what happened: distances from fingertip to target, by steps ahead and in examples."""
+"""Compare imagined with real distances from fingertip to target, by steps ahead and in examples."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,27 +8,28 @@ import numpy as np
 from vjepa_planner.contract import Imagined
 
 EXAMPLE_STEPS = 100
-"""Control steps of an example, from the episode's start."""
+"""Number of control steps of an example, from the episode's start."""
 EXAMPLE_STRIDE = 2
-"""Predictions between two of the plans that an example shows."""
+"""Number of predictions between two plans that an example shows."""
 
 Way = tuple[Sequence[float], Sequence[Imagined | None]]
-"""An episode: the distance at each of its frames, m, and what was imagined at each frame that was planned from."""
+"""An episode: the distance at each of its frames, m, and the imagined distances at each frame with a plan."""
 
 
 def compare_with_what_happened(ways: Sequence[Way]) -> dict[str, Any]:
-    """Return how far what was imagined is from what happened, and examples; empty where nothing was imagined.
+    """Return the errors of the imagined distances, and examples; empty if nothing was imagined.
 
     Args:
-        ways: the episodes, each imagined with predictions of the same number and length.
+        ways: the episodes, each with predictions of the same number and length.
 
     Returns:
-        `ahead`, an entry for each prediction, of 0 steps the present as the planner sees it: `steps`, the means
-        `imagined` and `happened`, m, the root mean square difference `rmse` and its median over episodes
-        `median_rmse`, both also for saying that nothing changes, `no_change_...`, and the `count` of plans. A plan
-        that the episode's end overtakes is left out. `examples`: `which`, the episode of middle and of greatest
-        difference over all its predictions, its number `episode`, `steps` from point to point, what `happened`, and
-        for a plan every `every` steps what it `imagined`.
+        `ahead`, an entry for each prediction; 0 steps ahead is the present in the planner's model. An entry contains
+            `steps` and the means `imagined` and `happened`, m. It also contains the root mean square error `rmse` and
+            its median over episodes `median_rmse`. Both exist also for a prediction of no change, as `no_change_...`.
+            `count` is the number of plans, without plans that the episode's end overtakes. `examples` are the episodes
+            of middle and of greatest error over all predictions, as `which` states. Each has its number `episode`, the
+            `steps` from point to point, the distances that `happened`, and those `imagined` by a plan every `every`
+            steps.
     """
     told = {i: way for i, way in enumerate(ways) if any(plan is not None for plan in way[1])}
     if not told:
@@ -51,7 +52,7 @@ def compare_with_what_happened(ways: Sequence[Way]) -> dict[str, Any]:
 
 
 def _pairs(way: Way, prediction: int) -> np.ndarray:
-    """Return (plans, 3): the distances that were imagined, that happened, and that were seen when it was planned."""
+    """Return (plans, 3): the imagined distance, the real distance, and the present distance in the plan."""
     distances, plans = way
     rows = [
         (plan.distance[prediction], distances[i + prediction * plan.steps], plan.distance[0])
@@ -77,7 +78,7 @@ def _figures(episodes: Sequence[np.ndarray]) -> dict[str, float]:
 
 
 def _rms(rows: np.ndarray) -> tuple[float, float]:
-    """Return the root mean square difference, from what happened, of what was imagined and of no change."""
+    """Return the root mean square difference from the real distance, of the imagined one and of no change."""
     imagined, happened, seen = rows.T
     return float(np.sqrt(np.square(imagined - happened).mean())), float(np.sqrt(np.square(seen - happened).mean()))
 

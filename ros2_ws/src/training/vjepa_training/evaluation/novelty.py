@@ -1,4 +1,4 @@
-"""How novel the latents of an evaluation were to its planner, and how well that tells two looks apart."""
+"""Measure how novel the latents of an evaluation were to its planner, and how well novelty separates two looks."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,11 +11,11 @@ QUANTILES = 201
 
 
 def novelty_of(episodes: Iterable[Episode]) -> dict[str, Any]:
-    """Return what a result says of the novelty of its latents; nothing where the planner does not know.
+    """Return the fields of a result about the novelty of its latents; empty if the planner has no such measure.
 
     Returns:
-        `novel_share`, of the latents, those beyond the limit of the planner's training, and `novelty_quantiles`, at
-        `QUANTILES` even steps from the least to the greatest.
+        `novel_share`, the share of latents beyond the limit of the planner's training, and `novelty_quantiles`, at
+            `QUANTILES` even steps from the least to the greatest.
     """
     values = [value for episode in episodes for value in episode.novelty if value is not None]
     if not values:
@@ -25,14 +25,14 @@ def novelty_of(episodes: Iterable[Episode]) -> dict[str, Any]:
 
 
 def auroc(nominal: Sequence[float], other: Sequence[float]) -> float:
-    """Return the area under the ROC curve of telling latents of another look from nominal ones by their novelty.
+    """Return the area under the ROC curve of separating latents of another look from nominal ones by their novelty.
 
-    It is the chance that one drawn of the other look is more novel than one drawn of the nominal (Mann and Whitney
-    1947): 0.5 tells nothing, 1 all.
+    The area is the chance that a latent of the other look is more novel than a nominal one (Mann and Whitney 1947). 0.5
+    is no separation, 1 is full separation.
 
     Args:
-        nominal: quantiles of the novelty at even steps.
-        other: the same of the other look.
+        nominal: quantiles of the nominal look's novelty at even steps.
+        other: quantiles of the other look's novelty at the same steps.
     """
     first, second = np.asarray(nominal)[:, None], np.asarray(other)[None]
     return float(((second > first) + 0.5 * (second == first)).mean())

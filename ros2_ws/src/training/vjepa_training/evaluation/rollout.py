@@ -1,7 +1,7 @@
-"""Evaluation in one process: the very environment, encoder and planner code that the nodes wrap, without ROS.
+"""Evaluate in one process with the environment, encoder and planner code of the nodes, without ROS.
 
-At batch size one it gives the joint positions that the graph gives in lockstep, step by step; larger batches encode
-the frames of many episodes at once, for large evaluations.
+At batch size one, the joint positions equal those of the graph in lockstep, step by step. Larger batches encode the
+frames of many episodes at once, for large evaluations.
 """
 
 import time
@@ -25,16 +25,16 @@ from vjepa_training.evaluation.goals import GOALS, goal_latent
 
 @dataclass(frozen=True)
 class RolloutConfig:
-    """What to roll out.
+    """Settings of a rollout.
 
     Attributes:
         planner: name of the planner.
         options: its options.
         sim: the simulation; episode i uses `sim.seed + i` for environment and planner.
-        episodes: how many.
-        batch_size: episodes that run side by side.
-        device: where the planner's networks run.
-        goal: what a planner that seeks a goal latent is given, `same` or `other`, see `goal_latent`; None for none.
+        episodes: number of episodes.
+        batch_size: number of episodes that run at the same time.
+        device: device of the planner's networks.
+        goal: goal latent of a planner that seeks one, `same` or `other`, see `goal_latent`; None for none.
     """
 
     planner: str
@@ -46,7 +46,7 @@ class RolloutConfig:
     goal: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be run, with a VjepaError."""
+        """Refuse impossible settings with a VjepaError."""
         for name in ("episodes", "batch_size"):
             if getattr(self, name) < 1:
                 raise VjepaError(f"{name} is {getattr(self, name)}; expected at least 1")
@@ -55,7 +55,7 @@ class RolloutConfig:
 
 
 class _Driver:
-    """A planner that drives one environment, episode after episode, and the score of the episode that runs."""
+    """A planner that drives one environment, episode after episode, and the score of the present episode."""
 
     def __init__(self, config: RolloutConfig, encoder: Encoder):
         self._config = config
@@ -75,11 +75,11 @@ class _Driver:
 
     @property
     def score(self) -> Episode:
-        """The score of the episode so far."""
+        """Return the score of the episode so far."""
         return self._scores.episodes[-1]
 
     def begin(self, episode: int) -> None:
-        """Begin the episode of this number, the planner reset to its seed."""
+        """Begin the episode of this number, and reset the planner to its seed."""
         self._scores = ScoreKeeper(self._config.sim.task, effort_limit=self.stepper.env.limits.limit)
         self._planner.reset(self._config.sim.seed + episode)
         if self._config.goal is not None:
@@ -88,7 +88,7 @@ class _Driver:
         self._add_step()
 
     def act(self, latent: np.ndarray) -> float:
-        """Plan from the latent (rows, dimension) of the present step and act; return the seconds planned."""
+        """Plan from the latent (rows, dimension) of the present step and act; return the seconds that planning took."""
         self._measure(latent)
         observation = self.stepper.observation(self._planner, latent, self._goal)
         started = time.monotonic()
@@ -122,15 +122,15 @@ def rollout(
     on_latent: Callable[[int, SimStep, np.ndarray], None] | None = None,
     partial: bool = False,
 ) -> tuple[list[Episode], Durations]:
-    """Run the episodes and return their scores in order, and how long encoding and planning took a step.
+    """Run the episodes and return their scores in order, and the durations of encoding and planning in a step.
 
     Args:
-        config: what to roll out.
-        encoder: the encoder whose latents the planner gets; every frame passes it, whether the planner reads it or not.
+        config: settings of the rollout.
+        encoder: encoder of the planner's latents; every frame passes it, even if the planner does not read latents.
         on_step: called with the episode's number and each of its steps, the FIRST included.
-        on_episode: called with the number and the score of each episode that ended.
-        on_latent: called with the episode's number, each step that is planned from and its latent, (rows, dimension).
-        partial: whether an interruption gives the episodes that have ended, up to the first that has not.
+        on_episode: called with the number and the score of each ended episode.
+        on_latent: called with the episode's number, each step with a plan, and its latent, (rows, dimension).
+        partial: whether an interruption returns the ended episodes, up to the first that has not ended.
 
     Raises:
         VjepaError: an unknown task or planner, options it refuses, or a bundle made for another encoder.

@@ -1,4 +1,4 @@
-"""Figures of episodes: returns, success and intervals, for both ways of running a planner."""
+"""Compute figures of episodes: returns, success and intervals, for both ways of running a planner."""
 
 import math
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from vjepa_training.evaluation.novelty import novelty_of
 
 @dataclass(frozen=True)
 class Protocol:
-    """How long an episode is and what counts as success in it.
+    """The length of an episode and its condition of success.
 
     Attributes:
         name: `short`, `full` or `old`.
         episode_steps: control steps.
-        success_return: success is a return above this; None: success is being in the target at the end, which is
-            not defined for a task without a target.
+        success_return: success is a return above this; None: success is being in the target at the end. A task without
+            a target has no success then.
     """
 
     name: str
@@ -35,24 +35,25 @@ PROTOCOLS = {
     "full": Protocol("full", 1000, None),
     "old": Protocol("old", 100, None),
 }
-"""`short` is the earlier work's for policies, `full` that of the literature. `old` is the earlier work's for planners,
-which gave returns and distances to the goal latent alone; success is here, as in `full`, the target at the end.
+"""`short` is the earlier work's protocol for policies, `full` that of the literature. `old` is the earlier work's
+protocol for planners, which reported only returns and distances to the goal latent. Its success is here, as in `full`,
+the target at the end.
 """
 
 
 def protocol_named(name: str) -> Protocol:
-    """Return the protocol `name`, refused with the valid ones where there is none."""
+    """Return the protocol `name`; refuse an unknown name with a list of the valid ones."""
     if name not in PROTOCOLS:
         raise unknown_name("protocol", name, PROTOCOLS)
     return PROTOCOLS[name]
 
 
 def wilson_interval(successes: int, count: int) -> tuple[float, float]:
-    """Return the 95 % score interval of a share (Wilson 1927), which stays honest where all or none succeed.
+    """Return the 95 % score interval of a share (Wilson 1927), which stays correct if all or none succeed.
 
     Args:
-        successes: how many succeeded.
-        count: of how many independent trials, at least 1.
+        successes: number of successes.
+        count: number of independent trials, at least 1.
     """
     z = 1.959963984540054
     share = successes / count
@@ -63,9 +64,9 @@ def wilson_interval(successes: int, count: int) -> tuple[float, float]:
 
 
 def summarise(episodes: list[Episode], protocol: Protocol) -> dict[str, Any]:
-    """Return the figures of finished `episodes` under a `protocol`, as they go into a result's JSON.
+    """Return the figures of finished `episodes` under a `protocol`, in the form of a result's JSON.
 
-    NaN stands for what no episode gives, and None for what is not defined for the task.
+    NaN stands for a value that no episode has, and None for a value that is undefined for the task.
     """
     returns = [episode.episode_return for episode in episodes]
     at_end = [episode.in_target_at_end for episode in episodes]
@@ -96,7 +97,7 @@ def summarise(episodes: list[Episode], protocol: Protocol) -> dict[str, Any]:
 
 
 def _approach(distances: list[list[float]]) -> dict[str, Any]:
-    """Return how near the goal latent episodes came, by their distances to it; nothing where there was none."""
+    """Return how near the goal latent episodes came, by their distances to it; empty without a goal latent."""
     if not distances or not all(distances):
         return {}
     start, end = [way[0] for way in distances], [way[-1] for way in distances]
@@ -108,7 +109,7 @@ def _approach(distances: list[list[float]]) -> dict[str, Any]:
 
 
 def _meaning(episodes: list[Episode]) -> dict[str, Any]:
-    """Return what nearness to the goal latent was worth in metres; nothing where there was no goal or no target."""
+    """Return the distance in metres for nearness to the goal latent; empty without a goal or a target."""
     ways = [(episode.goal_distances, episode.distances) for episode in episodes]
     if not ways or any(len(to_goal) != len(metres) or not metres for to_goal, metres in ways):
         return {}
@@ -121,6 +122,6 @@ def _meaning(episodes: list[Episode]) -> dict[str, Any]:
 
 
 def _imagination(episodes: list[Episode]) -> dict[str, Any]:
-    """Return what was imagined against what happened; nothing where nothing was imagined."""
+    """Return the comparison of imagined and real distances; empty if nothing was imagined."""
     found = compare_with_what_happened([(episode.distances, episode.imagined) for episode in episodes])
     return {"imagined": found} if found else {}

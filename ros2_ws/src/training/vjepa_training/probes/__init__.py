@@ -1,1 +1,1 @@
-"""What an encoder's latents hold."""
+"""Probe the content of an encoder's latents."""

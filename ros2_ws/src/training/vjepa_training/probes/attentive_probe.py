@@ -1,8 +1,8 @@
-"""Attentive probes of frozen latents: a learned query per target chooses what to read from which row.
+"""Train attentive probes of frozen latents: a learned query for each target chooses what to read from which row.
 
-After the attentive probe of V-JEPA (Bardes et al., "Revisiting Feature Prediction for Learning Visual Representations
-from Video", 2024): a query attends to all rows once, a two-layer network follows, then a linear head. Added here is a
-learned vector for each row, since pooled rows say nothing of where in the image they are.
+The probe follows the attentive probe of V-JEPA (Bardes et al., "Revisiting Feature Prediction for Learning Visual
+Representations from Video", 2024). A query attends to all rows once, then follow a two-layer network and a linear head.
+This module adds a learned vector for each row, because pooled rows do not contain their place in the image.
 """
 
 import copy
@@ -21,10 +21,10 @@ from vjepa_training.probes.probe import Features, ProbeError
 
 @dataclass(frozen=True)
 class AttentiveTarget:
-    """What one query is to read.
+    """The target of one query.
 
     Attributes:
-        values: (N, k) float, NaN where not known; or (N,) whole numbers for classes, -1 where not known.
+        values: (N, k) float, NaN if unknown; or (N,) whole numbers for classes, -1 if unknown.
         classes: number of classes; 0 for a quantity.
     """
 
@@ -33,20 +33,20 @@ class AttentiveTarget:
 
     @property
     def outputs(self) -> int:
-        """Numbers read: k, or one for each class."""
+        """Return the number of outputs: k, or one for each class."""
         return self.classes or self.values.shape[1]
 
 
 @dataclass(frozen=True)
 class AttentiveConfig:
-    """How attentive probes are trained.
+    """Settings of the training of attentive probes.
 
     Attributes:
-        epochs: passes over the training rows; the one with the least error on the rows held out is kept.
+        epochs: passes over the training rows; the epoch with the least error on the held-out rows is kept.
         batch_size: rows of a gradient step.
-        learning_rate: of AdamW at first, falling to 0 as a cosine.
-        weight_decay: of AdamW.
-        width: of queries and rows inside the probe, at most; no wider than the latent.
+        learning_rate: AdamW's at the start, falling to 0 as a cosine.
+        weight_decay: AdamW's.
+        width: largest width of queries and rows inside the probe; no wider than the latent.
         heads: attention heads.
     """
 
@@ -59,7 +59,7 @@ class AttentiveConfig:
 
 
 class AttentiveProbe(nn.Module):
-    """One query per target; `forward` takes standardised latents (B, rows, dimension), returns (B, outputs) of each."""
+    """One query for each target: `forward` maps standardised latents (B, rows, dimension) to (B, outputs) of each."""
 
     def __init__(self, rows: int, dimension: int, outputs: Sequence[int], config: AttentiveConfig):
         super().__init__()
@@ -74,7 +74,7 @@ class AttentiveProbe(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(width, count) for count in outputs)
 
     def forward(self, latents: torch.Tensor) -> list[torch.Tensor]:
-        """Return what each query reads."""
+        """Return the output of each query."""
         rows = self.row_norm(self.inlet(latents) + self.places)
         queries = self.queries.expand(len(latents), -1, -1)
         read = queries + self.attention(queries, rows, rows, need_weights=False)[0]
@@ -92,23 +92,23 @@ def attentive_probe(
     device: torch.device | str = "cpu",
     config: AttentiveConfig = AttentiveConfig(),
 ) -> list[np.ndarray]:
-    """Train one probe with a query for each of `targets`, and return what it reads off the test rows.
+    """Train one probe with a query for each of `targets`, and return its predictions for the test rows.
 
     Args:
         latents: (N, rows, dimension) of any floating type.
-        targets: of all N rows.
+        targets: targets of all N rows.
         fit: row numbers to train on.
         held: row numbers that choose the epoch.
-        test: row numbers to read off.
-        seed: of the first weights and of the order of rows.
-        device: where to compute.
-        config: how to train.
+        test: row numbers to predict.
+        seed: seed of the first weights and of the order of rows.
+        device: device of the computation.
+        config: settings of the training.
 
     Returns:
         For each target (len(test), k) float64 in its unit, or (len(test),) classes.
 
     Raises:
-        ProbeError: no row to train on or to choose with.
+        ProbeError: there is no row to train on or to choose with.
     """
     if not len(fit) or not len(held):
         raise ProbeError(f"{len(fit)} rows to train on and {len(held)} to choose with; expected some of both")
@@ -133,7 +133,7 @@ def attentive_probe(
 
 
 class _Truth:
-    """A target as the loss needs it: standardised by its training rows, on the device."""
+    """A target in the form that the loss needs: standardised by its training rows, on the device."""
 
     def __init__(self, target: AttentiveTarget, fit: np.ndarray, device: torch.device | str):
         self._classes = target.classes
@@ -148,7 +148,7 @@ class _Truth:
         self._values = ((values - self._mean) / self._scale).to(torch.float32)
 
     def loss(self, output: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
-        """Return the mean loss over `rows` whose target is known, 0 where it is of none."""
+        """Return the mean loss over the `rows` with a known target, or 0 if there is none."""
         values = self._values[torch.as_tensor(rows, device=output.device)]
         known = values >= 0 if self._classes else values.isfinite().all(dim=1)
         if not known.any():
@@ -173,7 +173,7 @@ def _train(
     seed: int,
     config: AttentiveConfig,
 ) -> None:
-    """Train `probe` in place and leave it at its best epoch."""
+    """Train `probe` in place, and restore its best epoch at the end."""
     optimizer = torch.optim.AdamW(probe.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     steps = config.epochs * math.ceil(len(fit) / config.batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)

@@ -1,4 +1,4 @@
-"""The configuration of probes. No torch: the command line makes its options from it."""
+"""The settings of probes, without torch: the command line makes its options from them."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,20 +11,20 @@ AtLeastOne = Annotated[int, Range(low=1)]
 
 @dataclass(frozen=True)
 class ProbeConfig:
-    """What to probe, on what.
+    """The target and the data of a probe.
 
     Attributes:
-        encoder: bundle, checkpoint folder or hub id; empty for the latents that the dataset holds.
-        device: where encoders and probes run, as `EncoderConfig` names it.
+        encoder: bundle, checkpoint folder or hub id; empty for the latents in the dataset.
+        device: device of encoders and probes, as in `EncoderConfig`.
         grid: the pooling, see `EncoderConfig`.
         data: a dataset with frames, or with latents alone; None to simulate episodes.
         task: dm_control task that is simulated, such as reacher-easy.
         episodes: episodes to simulate.
         seed: episode i uses seed + i.
         episode_steps: control steps of an episode.
-        randomize: draw camera, colours, lights and, where there is a target, its size anew each episode.
-        render: how frames are rendered, see `SimConfig`.
-        look: what the camera sees, such as `all:medium`.
+        randomize: draw camera, colours, lights and, if there is a target, its size for each episode.
+        render: rendering of the frames, see `SimConfig`.
+        look: what the camera shows, such as `all:medium`.
         workers: processes that simulate.
         attentive: train attentive probes beside the linear ones.
     """
@@ -44,5 +44,5 @@ class ProbeConfig:
     attentive: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse numbers that make no sense, with a VjepaError."""
+        """Refuse impossible numbers with a VjepaError."""
         check_ranges(self)

@@ -1,9 +1,9 @@
-"""Linear probes of frozen features: what one matrix reads off them, and how sure that is.
+"""Fit linear probes of frozen features, with intervals of their figures.
 
-Ridge regression for quantities and regularised discriminant analysis for classes, both in closed form from one pass
-over the rows: the products of all columns are summed in float64, so memory grows with the features and not with the
-rows. A feature's penalty is in units of its variance, as if all were standardised, and is chosen on episodes held out.
-See Alain and Bengio, "Understanding intermediate layers using linear classifier probes" (2016).
+Quantities are read by ridge regression, classes by regularised LDA, both in closed form from one pass over the rows.
+The products of all columns are summed in float64, so memory grows with the features and not with the rows. A feature's
+penalty is relative to its variance, as if all features were standardised. Held-out episodes choose the penalty. See
+Alain and Bengio, "Understanding intermediate layers using linear classifier probes" (2016).
 """
 
 from collections.abc import Callable, Iterator
@@ -18,19 +18,19 @@ from vjepa_training.data.split import split_episodes
 from vjepa_training.evaluation.bootstrap import bootstrap_interval
 
 RIDGES = tuple(10.0**exponent for exponent in range(-6, 2))
-"""Penalties tried, relative to each feature's variance."""
+"""Candidate penalties, relative to each feature's variance."""
 
 HELD_SHARE = 0.25
-"""Share of the training episodes on which a penalty is chosen."""
+"""Share of the training episodes that choose a penalty."""
 
 
 _BLOCK_VALUES = 2**23
 _CONSTANT = 1e-12
-"""A feature is constant whose variance is at most this share of its mean square."""
+"""A feature is constant if its variance is at most this share of its mean square."""
 
 
 class ProbeError(VjepaError):
-    """Features or targets that cannot be probed; the message says which and what was expected."""
+    """Features or targets that cannot be probed; the message names them and states what was expected."""
 
 
 class Features(Protocol):
@@ -41,13 +41,13 @@ class Features(Protocol):
         ...
 
     def __getitem__(self, rows: Any, /) -> Any:
-        """Return the rows numbered by an array of whole numbers."""
+        """Return the rows whose numbers are in an array of whole numbers."""
         ...
 
 
 @dataclass(frozen=True)
 class LinearMap:
-    """What a linear probe learned: `(x - mean) @ weight + bias`.
+    """The result of a linear probe's training: `(x - mean) @ weight + bias`.
 
     Attributes:
         mean: (d,) float64, of the features.
@@ -62,7 +62,7 @@ class LinearMap:
     ridges: tuple[float, ...]
 
     def __call__(self, features: Features, rows: np.ndarray | None = None) -> np.ndarray:
-        """Return the outputs of all rows of `features`, or of those numbered `rows`: (N, k) float64."""
+        """Return the outputs of all rows of `features`, or of the rows with the numbers `rows`: (N, k) float64."""
         blocks = _blocks(features, rows, self.mean.device)
         found = [((block - self.mean) @ self.weight + self.bias).cpu().numpy() for _, block in blocks]
         return np.concatenate(found) if found else np.empty((0, len(self.bias)))
@@ -70,12 +70,12 @@ class LinearMap:
 
 @dataclass(frozen=True)
 class LinearScores:
-    """What a linear probe reads off unseen rows.
+    """The scores of a linear probe on unseen rows.
 
     Attributes:
-        r2: (k,) coefficient of determination of each target; NaN for one that does not vary.
+        r2: (k,) coefficient of determination of each target; NaN for a constant target.
         rmse: (k,) root mean square error of each, in the target's unit.
-        predicted: (N, k) the targets as read off.
+        predicted: (N, k) the predicted targets.
         ridges: (k,) the penalty chosen for each.
     """
 
@@ -101,10 +101,10 @@ def linear_probe(
         targets_train: (N, k) or (N,).
         features_test: (M, ...).
         targets_test: (M, k) or (M,).
-        episodes_train: (N,) the episode of each row, so that the penalty is chosen on whole episodes; None where every
-            row stands for itself.
-        seed: of the choice of those episodes.
-        device: where to compute. Some four matrices of (d + k)² in float64 must fit there.
+        episodes_train: (N,) the episode of each row, so that the penalty is chosen on whole episodes; None if every row
+            is its own episode.
+        seed: seed of the choice of those episodes.
+        device: device of the computation, with memory for about four matrices of (d + k)² in float64.
 
     Raises:
         ProbeError: numbers of rows do not match.
@@ -130,14 +130,14 @@ def fit_ridge(
 ) -> LinearMap:
     """Return the ridge regression of `targets` on `features` (Hoerl and Kennard 1970).
 
-    Each target's penalty of `RIDGES` is the one with the least error on the rows `held` of a fit on the others; the
-    regression returned is fitted to all rows with it.
+    Each target's penalty is the one in `RIDGES` with the least error on the rows `held` of a fit on the others. The
+    returned regression is fitted to all rows with this penalty.
 
     Args:
         features: (N, ...).
         targets: (N, k) or (N,) float.
         held: (N,) bool.
-        device: where to compute.
+        device: device of the computation.
 
     Raises:
         ProbeError: numbers of rows do not match, a value is not finite, or no row is held or none is left.
@@ -164,17 +164,17 @@ def fit_ridge(
 def fit_classes(
     features: Features, classes: np.ndarray, held: np.ndarray, device: torch.device | str = "cpu"
 ) -> LinearMap:
-    """Return the linear discriminants of classes, whose largest output is the class.
+    """Return a linear classifier, whose largest output is the class.
 
-    Discriminant analysis with one covariance for all classes, its diagonal enlarged (Friedman, "Regularized
-    Discriminant Analysis", 1989). Unlike regression on class indicators it does not mask a class between two others.
-    The penalty is chosen as in `fit_ridge`, by the share of right answers.
+    It is an LDA: one covariance for all classes, with an enlarged diagonal (Friedman, "Regularized Discriminant
+    Analysis", 1989). Unlike regression on class indicators, it does not mask a class between two others. The penalty is
+    chosen as in `fit_ridge`, by the share of correct answers.
 
     Args:
         features: (N, ...).
         classes: (N,) whole numbers from 0.
         held: (N,) bool.
-        device: where to compute.
+        device: device of the computation.
 
     Raises:
         ProbeError: as `fit_ridge`.
@@ -185,7 +185,7 @@ def fit_classes(
     fit.move(fit.mean)
     rows = np.flatnonzero(held)
     right = [np.mean(_discriminants(fit, ridge)(features, rows).argmax(1) == classes[rows]) for ridge in RIDGES]
-    best = len(RIDGES) - 1 - int(np.argmax(right[::-1]))  # Among equals the largest penalty.
+    best = len(RIDGES) - 1 - int(np.argmax(right[::-1]))  # Of equal penalties, the largest.
     rest.move(fit.origin)
     fit.merge(rest)
     fit.move(fit.mean)
@@ -201,7 +201,7 @@ class Score:
 
 
 def r2_score(predicted: np.ndarray, truth: np.ndarray, episodes: np.ndarray) -> Score:
-    """Return the coefficient of determination, errors and variances added over the k components.
+    """Return the coefficient of determination, with errors and variances summed over the k components.
 
     Args:
         predicted: (N, k).
@@ -227,7 +227,7 @@ def rmse_score(errors: np.ndarray, episodes: np.ndarray) -> Score:
 
 
 def accuracy_score(predicted: np.ndarray, classes: np.ndarray, episodes: np.ndarray) -> Score:
-    """Return the share of right answers of `predicted`, (N,), for `classes`, (N,)."""
+    """Return the share of correct answers of `predicted`, (N,), for `classes`, (N,)."""
     columns = np.stack([np.ones(len(classes)), predicted == classes], axis=1)
     return _bootstrapped(columns, episodes, lambda means: means[:, 1] / means[:, 0])
 
@@ -235,7 +235,7 @@ def accuracy_score(predicted: np.ndarray, classes: np.ndarray, episodes: np.ndar
 def _bootstrapped(columns: np.ndarray, episodes: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> Score:
     """Return the `statistic` of the rows' sums by episode, averaged over episodes, and its interval over episodes.
 
-    A statistic is undefined where a resample is one episode over and over that does not vary.
+    A statistic is undefined if a resample repeats a single episode that does not vary.
     """
     numbers, inverse = np.unique(episodes, return_inverse=True)
     sums = np.zeros((len(numbers), columns.shape[1]))
@@ -244,7 +244,7 @@ def _bootstrapped(columns: np.ndarray, episodes: np.ndarray, statistic: Callable
 
 
 class _Moments:
-    """Count, sums and products of rows z = (features, targets), about an origin that can be moved afterwards."""
+    """Count, sums and products of rows z = (features, targets), about an origin that can be moved later."""
 
     def __init__(self, origin: torch.Tensor, features: int):
         self.origin, self.features = origin, features
@@ -270,7 +270,7 @@ class _Moments:
         self.origin = origin
 
     def merge(self, other: "_Moments") -> None:
-        """Take in the rows of `other`, which has the same origin."""
+        """Add the rows of `other`, which has the same origin."""
         self.count += other.count
         self._sum += other._sum
         self._product += other._product
@@ -284,7 +284,7 @@ class _Moments:
 def _moments(
     features: Features, targets: np.ndarray, held: np.ndarray, device: torch.device | str
 ) -> tuple[_Moments, _Moments]:
-    """Return the moments of the rows that are not `held`, and of those that are."""
+    """Return the moments of the rows that are not `held`, and of the held rows."""
     held = np.asarray(held, bool)
     if not len(features) == len(targets) == len(held):
         raise ProbeError(f"{len(features)} rows of features, {len(targets)} of targets and {len(held)} of the split")
@@ -314,7 +314,7 @@ def _solved(moments: _Moments, ridge: float) -> torch.Tensor:
 
 
 def _discriminants(moments: _Moments, ridge: float) -> LinearMap:
-    """Return the linear discriminants of the classes, whose indicators are the targets; moments about their mean."""
+    """Return the linear classifier of the classes, whose indicators are the targets; moments about their mean."""
     products, cross, _ = moments.parts()
     shares = moments.origin[moments.features :]
     counts = shares * moments.count
@@ -327,7 +327,7 @@ def _discriminants(moments: _Moments, ridge: float) -> LinearMap:
 
 
 def _penalised_solution(moments: _Moments, matrix: torch.Tensor, right: torch.Tensor, ridge: float) -> torch.Tensor:
-    """Solve for the weights, `ridge` times each feature's sum of squares added to the diagonal of `matrix`."""
+    """Solve for the weights, with `ridge` times each feature's sum of squares added to the diagonal of `matrix`."""
     squares = moments.parts()[0].diagonal()
     origin = moments.origin[: moments.features]
     constant = squares <= _CONSTANT * (squares + moments.count * origin**2)

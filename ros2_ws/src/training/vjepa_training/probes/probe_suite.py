@@ -1,8 +1,8 @@
-"""All probes of one encoder: frames of fresh episodes, latents, baselines, and a result with every figure.
+"""Run all probes of one encoder: frames of new episodes, latents, baselines, and a result with every figure.
 
 Baselines are the same encoder untrained (same configuration, weights drawn from a seed) and the raw pixels of the
-clip's first and last frame. Rows are every third frame whose clip holds no repeated frame; training, validation and
-test share no episode.
+clip's first and last frame. Rows are every third frame whose clip has no repeated frame. Training, validation and test
+share no episode.
 """
 
 import contextlib
@@ -40,17 +40,17 @@ from vjepa_training.probes.probe_targets import (
 from vjepa_training.progress import Progress
 
 STRIDE = 3
-"""Of the frames with a full clip every third is probed: neighbours say the same twice."""
+"""One of so many frames with a full clip is probed: neighbours have nearly the same content."""
 
 TEST_SHARE = 0.2
-"""Share of the episodes on which probes are tested."""
+"""Share of the episodes that test the probes."""
 
 SPLIT_SEED, PROBE_SEED, UNTRAINED_SEED = 0, 0, 1_000
 """Seeds of the split into training, validation and test, of attentive probes, and of the untrained encoder."""
 
 POLICY, EPSILON, HOLD = "mix", 0.3, 8
 PIXELS = 24
-"""Side of the frames, averaged down, of the pixel baseline."""
+"""Side in pixels of the averaged frames of the pixel baseline."""
 
 ENCODE_BATCH = 64
 
@@ -61,11 +61,11 @@ LINEAR, ATTENTIVE = "linear", "attentive"
 
 @dataclass(frozen=True)
 class ProbeReport:
-    """What came of the probes.
+    """The result of the probes.
 
     Attributes:
         result: every figure, with seeds and sample sizes, as it goes into JSON.
-        predictions: by name of a quantity, (M, k) truth and what the linear probe read off the encoder's grid.
+        predictions: by name of a quantity, (M, k) truth and the linear probe's prediction from the encoder's grid.
     """
 
     result: dict[str, Any]
@@ -74,7 +74,7 @@ class ProbeReport:
 
 @dataclass(frozen=True)
 class _FeatureSet:
-    """Features of all probed rows: whose, which rows of the latent, and (N, ...) values."""
+    """Features of all probed rows: their source, the rows of the latent, and (N, ...) values."""
 
     source: str
     rows: str
@@ -95,11 +95,11 @@ def run_probes(config: ProbeConfig, say: Callable[[str], None] = lambda text: No
     """Collect or open the data, encode it, and probe every target on every source of features.
 
     Args:
-        config: what to probe.
-        say: called with a line on what comes next.
+        config: settings of the probes.
+        say: called with a line on the next stage.
 
     Raises:
-        ProbeError: no encoder and no latents, an encoder and no frames, too few episodes, or nothing known in them.
+        ProbeError: no encoder and no latents, an encoder and no frames, too few episodes, or no known values in them.
         VjepaError: an encoder or a dataset that cannot be loaded.
     """
     if not config.encoder and config.data is None:
@@ -138,7 +138,7 @@ def run_probes(config: ProbeConfig, say: Callable[[str], None] = lambda text: No
 
 
 def probed_rows(dataset: Dataset, clip_frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return row and episode numbers, (N,) each, of every `STRIDE`th frame whose clip holds no repeated frame.
+    """Return row and episode numbers, (N,) each, of every `STRIDE`th frame whose clip has no repeated frame.
 
     Raises:
         ProbeError: there is no such frame.
@@ -151,13 +151,13 @@ def probed_rows(dataset: Dataset, clip_frames: int) -> tuple[np.ndarray, np.ndar
 
 
 def _split_rows(episodes: np.ndarray) -> list[np.ndarray]:
-    """Return the rows to fit to, those on which penalties are chosen and those to test on; no episode is in two.
+    """Return the rows for fitting, for choosing penalties and for testing; no episode is in two of them.
 
     Args:
         episodes: (N,) the episode of each row.
 
     Raises:
-        ProbeError: fewer than three episodes.
+        ProbeError: there are fewer than three episodes.
     """
     if (count := len(np.unique(episodes))) < 3:
         raise ProbeError(f"{count} episodes cannot be split in 3; probe more episodes")
@@ -167,7 +167,7 @@ def _split_rows(episodes: np.ndarray) -> list[np.ndarray]:
 
 
 def untrained_twin(config: EncoderConfig) -> Encoder:
-    """Return the encoder of the same configuration and preprocessing as `config`'s with weights drawn from a seed."""
+    """Return an encoder with the configuration and preprocessing of `config`, and weights drawn from a seed."""
     from transformers.models.vjepa2.configuration_vjepa2 import VJEPA2Config
 
     checkpoint = find_checkpoint(config.encoder)
@@ -204,7 +204,7 @@ def encoded_rows(encoder: Encoder, dataset: Dataset, rows: np.ndarray, label: st
 
 
 def pixel_rows(dataset: Dataset, rows: np.ndarray, clip_frames: int) -> np.ndarray:
-    """Return first and last frame of each row's clip, averaged down: (N, 2, 3, side, side) float16 from 0 to 1."""
+    """Return first and last frame of each row's clip, averaged: (N, 2, 3, side, side) float16 from 0 to 1."""
     height, width = dataset.info.image_shape[:2] if dataset.info.image_shape else (0, 0)
     size = (min(height, PIXELS), min(width, PIXELS))
     images = dataset[IMAGE]
@@ -225,7 +225,7 @@ def _encoder_config(config: ProbeConfig) -> EncoderConfig:
 
 @contextlib.contextmanager
 def _data(config: ProbeConfig, encoder: Encoder | None, say: Callable[[str], None]) -> Iterator[Dataset]:
-    """Yield the dataset that is named, or a new one of simulated episodes that lasts as long as this does."""
+    """Yield the named dataset, or a new one of simulated episodes that is deleted with this context."""
     if config.data is not None or encoder is None:
         yield Dataset(config.data or "")
         return
@@ -251,7 +251,7 @@ def _data(config: ProbeConfig, encoder: Encoder | None, say: Callable[[str], Non
 
 
 def _described(dataset: Dataset, encoder: Encoder | None) -> dict[str, Any]:
-    """Return what `Encoder.info` says of the encoder that is probed."""
+    """Return `Encoder.info` of the probed encoder."""
     if encoder is not None:
         if dataset.info.image_shape is None:
             raise ProbeError(
@@ -265,7 +265,7 @@ def _described(dataset: Dataset, encoder: Encoder | None) -> dict[str, Any]:
 
 
 def _hues(config: ProbeConfig, episodes: np.ndarray) -> np.ndarray | None:
-    """Return the target's hue in each row's episode, where the episodes' seeds say it."""
+    """Return the target's hue in each row's episode, or None if the episodes' seeds do not determine it."""
     if config.data is not None or not (config.randomize and is_about_reaching(config.task)):
         return None
     return target_hues(config.task, [config.seed + i for i in range(config.episodes)])[episodes]
@@ -279,7 +279,7 @@ def _feature_sets(
     trained: Encoder | None,
     say: Callable[[str], None],
 ) -> tuple[list[_FeatureSet], dict[str, str], torch.device | str]:
-    """Return the features, the baselines that are missing and why, and where to compute."""
+    """Return the features, the missing baselines with the reasons, and the device of the computation."""
     latents: dict[str, np.ndarray] = {}
     missing: dict[str, str] = {}
     if trained is None:
@@ -302,7 +302,7 @@ def _feature_sets(
 def _probed(
     config: ProbeConfig, sets: list[_FeatureSet], targets: list[ProbeTarget], split: _Split, device: torch.device | str
 ) -> tuple[list[dict[str, Any]], dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """Return the scores of every probe, and what the linear one reads off the encoder's rows, all of them."""
+    """Return the scores of every probe, and the linear probe's predictions from all of the encoder's rows."""
     probes = [(LINEAR, features) for features in sets]
     if config.attentive:
         probes += [(ATTENTIVE, features) for features in sets if features.rows == GRID]
@@ -332,11 +332,11 @@ def _probed(
 
 
 _Read = tuple[np.ndarray, np.ndarray, list[float]]
-"""Rows of the test whose target is known, what was read off them, and the penalties chosen."""
+"""Test rows with a known target, their predictions, and the chosen penalties."""
 
 
 def _linear(features: _FeatureSet, targets: list[ProbeTarget], split: _Split, device: Any) -> list[_Read]:
-    """Fit all quantities by one regression and each classification by its own discriminants."""
+    """Fit all quantities by one regression, and each classification by its own classifier."""
     quantities = [target for target in targets if target.kind != CLASSES]
     found: dict[str, _Read] = {}
     if quantities:
@@ -370,14 +370,14 @@ def _attentive(features: _FeatureSet, targets: list[ProbeTarget], split: _Split,
 
 
 def _known(split: _Split, known: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the known rows to train on, which of these are held out, and the known rows to test on."""
+    """Return the known rows to train on, the mask of the held-out ones among them, and the known rows to test on."""
     train = np.concatenate([split.fit, split.held])
     held = np.arange(len(train)) >= len(split.fit)
     return train[known[train]], held[known[train]], split.test[known[split.test]]
 
 
 class _Subset:
-    """Some rows of features, read when they are asked for."""
+    """Some rows of features, read on access."""
 
     def __init__(self, features: np.ndarray, rows: np.ndarray):
         self._features, self._rows = features, rows

@@ -1,4 +1,4 @@
-"""What probes read: the quantities of a dataset's rows and their units, and how well a prediction of them does."""
+"""Make the targets of probes: quantities of a dataset's rows with their units, and scores of predictions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from vjepa_training.data.dataset import Dataset
 from vjepa_training.probes.probe import Score, accuracy_score, r2_score, rmse_score
 
 SECTORS = 8
-"""Directions of motion, the first along +x, the next towards +y, or towards +z where the arm moves upright."""
+"""Directions of motion, the first along +x, the next towards +y, or towards +z if the arm moves upright."""
 
 MOVING_M_S = 0.1
-"""The fingertip moves where it is faster than this."""
+"""The fingertip counts as moving if it is faster than this."""
 
 HUE_CLASSES = 3
-"""Classes of the target's colour: from purplish to orange, equally many training episodes in each."""
+"""Classes of the target's colour, from purplish to orange, with equally many training episodes in each."""
 
 _CONSTANT = 1e-9
 
@@ -27,13 +27,13 @@ POSITION, ANGLES, PLAIN, CLASSES = "position", "angles", "plain", "classes"
 
 @dataclass(frozen=True)
 class ProbeTarget:
-    """A quantity to read off latents.
+    """A quantity to read from latents.
 
     Attributes:
-        name: what it is.
+        name: its name.
         kind: `position` (coordinates), `angles` (sine and cosine of each joint in turn), `plain`, or `classes`.
-        unit: of its errors; empty for classes.
-        values: (N, k) float, NaN where not known; for classes (N,) whole numbers, -1 where not known.
+        unit: unit of its errors; empty for classes.
+        values: (N, k) float, NaN if unknown; for classes (N,) whole numbers, -1 if unknown.
         components: name of each of the k values; for classes of each class.
     """
 
@@ -45,20 +45,20 @@ class ProbeTarget:
 
     @property
     def known(self) -> np.ndarray:
-        """(N,) bool: the rows whose value is known."""
+        """Return which rows have a known value, (N,) bool."""
         return self.values >= 0 if self.kind == CLASSES else np.isfinite(self.values).all(axis=1)
 
 
 def probe_targets(
     dataset: Dataset, rows: np.ndarray, parts: Sequence[np.ndarray], hues: np.ndarray | None
 ) -> tuple[list[ProbeTarget], dict[str, str]]:
-    """Return what can be probed, and why the rest cannot.
+    """Return the targets that can be probed, and the reasons why others cannot.
 
     Args:
-        dataset: where the rows are.
+        dataset: dataset of the rows.
         rows: (N,) row numbers, none the first of its episode.
         parts: which of the N to train on, to choose with and to test on, as numbers from 0.
-        hues: (N,) hue of the target in each row's episode, radians; None where it is not known or always the same.
+        hues: (N,) hue of the target in each row's episode, radians; None if unknown or constant.
     """
     column = {name: np.asarray(dataset[name])[rows] for name in ("target", "fingertip", "target_size")}
     position = dataset["observation.joint_position"][rows]
@@ -97,9 +97,9 @@ def probe_targets(
 
 
 def motion_sectors(dataset: Dataset, rows: np.ndarray, plane: Sequence[int]) -> np.ndarray:
-    """Return the sector, (N,) from 0, that the fingertip has moved into since the row before; -1 where it stands still.
+    """Return the sector, (N,) from 0, into which the fingertip moved since the row before; -1 if it stands still.
 
-    A sector is centred on its direction in the `plane`; rows of unknown fingertip are -1 too.
+    A sector is centred on its direction in the `plane`; rows with an unknown fingertip are -1 too.
     """
     fingertip, stamps = np.asarray(dataset["fingertip"]), np.asarray(dataset["stamp_ns"])
     moved = (fingertip[rows] - fingertip[rows - 1])[:, plane]
@@ -111,10 +111,10 @@ def motion_sectors(dataset: Dataset, rows: np.ndarray, plane: Sequence[int]) -> 
 
 
 def target_hues(task: str, seeds: list[int]) -> np.ndarray:
-    """Return the hue of the target's material in the episodes of these seeds, radians, where appearance is randomised.
+    """Return the hue of the target's material in the episodes of these seeds, radians, for a randomised appearance.
 
-    The draws are repeated on a model of the task without rendering. Lights change brightness and not hue, so the
-    material's hue is that of its pixels, but for overexposed ones. 0 is red, positive towards yellow.
+    The draws are repeated on a model of the task without rendering. Lights change brightness and not hue. So the
+    material's hue is the hue of its pixels, except overexposed ones. 0 is red, positive towards yellow.
     """
     arm = task_named(task)
     environment = arm.load(seed=0)
@@ -131,20 +131,20 @@ def target_hues(task: str, seeds: list[int]) -> np.ndarray:
 
 
 def hue_classes(hues: np.ndarray, training: np.ndarray) -> np.ndarray:
-    """Return the class of each hue, (N,), between limits that part the hues of the rows `training` in equal shares."""
+    """Return the class of each hue, (N,), with limits that divide the hues of the rows `training` into equal shares."""
     limits = np.quantile(hues[training], np.arange(1, HUE_CLASSES) / HUE_CLASSES)
     return np.searchsorted(limits, hues, side="right")
 
 
 def target_scores(target: ProbeTarget, rows: np.ndarray, predicted: np.ndarray, episodes: np.ndarray) -> dict[str, Any]:
-    """Return how well `predicted` does on the test rows `rows`, as it goes into a result's JSON.
+    """Return the scores of `predicted` on the test rows `rows`, in the form of a result's JSON.
 
     `measure` is `r2` (over all components) or `accuracy`, `value` its figure. Quantities also have `rmse` (over
     coordinates, or joints; of angles from their sine and cosine), a position also `distance_rms`.
 
     Args:
         target: the quantity.
-        rows: (M,) of its values.
+        rows: (M,) row numbers of its values.
         predicted: (M, k), or (M,) classes.
         episodes: (M,) the episode of each row.
     """
@@ -179,7 +179,7 @@ def _figure(measure: str, score: Score) -> dict[str, Any]:
 
 
 def _angles(circle: np.ndarray) -> np.ndarray:
-    """Return the angles, (N, n) rad, of sines and cosines in turn, (N, 2 n)."""
+    """Return the angles, (N, n) rad, of alternating sines and cosines, (N, 2 n)."""
     return np.arctan2(circle[:, 0::2], circle[:, 1::2])
 
 

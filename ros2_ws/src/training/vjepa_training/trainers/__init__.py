@@ -1,1 +1,1 @@
-"""From datasets to weights."""
+"""Train encoders, policies, models and actors from datasets."""

@@ -1,7 +1,7 @@
-"""Cheap changes of clips in training: what cameras, lenses and rooms do to a picture, drawn anew for each clip.
+"""Augment clips in training by cheap changes, drawn for each clip, as other cameras, lenses and surroundings make them.
 
-Every draw is the same for all frames of a clip, but the noise, so that what moves is still what moves. Each clip gets
-each change with a probability of its own; one of ten is left as it is.
+All frames of a clip share every draw except the noise, so that only moving things move. Each clip gets each change with
+its own probability; one of ten stays unchanged.
 """
 
 from collections.abc import Callable
@@ -12,15 +12,15 @@ import numpy as np
 Change = Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
 
 UNCHANGED = 0.1
-"""Share of the clips that are left as they are."""
+"""Share of the clips that stay unchanged."""
 
 
 def augmented(clips: np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
-    """Return clips as another camera in another room would have seen them.
+    """Return clips as another camera in other surroundings would show them.
 
     Args:
         clips: (B, frames, side, side, 3) uint8.
-        seed: of all draws: a run's and a step's.
+        seed: seed of all draws: a run's and a step's.
 
     Returns:
         A new array of the same shape and type.
@@ -38,7 +38,7 @@ def augmented(clips: np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
 
 
 def turn(clip: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Shift by up to 5 % of the side, turn by up to 5 degrees, scale by up to 6 %; what comes in repeats the edge."""
+    """Shift by up to 5 % of the side, rotate by up to 5 degrees, scale by up to 6 %; new pixels repeat the edge."""
     side = clip.shape[1]
     matrix = cv2.getRotationMatrix2D((side / 2, side / 2), rng.uniform(-5, 5), rng.uniform(0.94, 1.06))
     matrix[:, 2] += rng.uniform(-0.05, 0.05, 2) * side
@@ -53,7 +53,7 @@ def recolour(clip: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> n
 
 
 def filter_at_random(clip: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random filter of each colour, blended with the original (after Xu et al., Random Convolutions, 2021)."""
+    """Blend each colour with a random filter of it (after Xu et al., Random Convolutions, 2021)."""
     kernels = rng.standard_normal((3, 3, 3)) / 3
     mix, share = rng.standard_normal((3, 3)), rng.uniform(0.2, 0.7)
     out = np.empty_like(clip)
@@ -68,14 +68,14 @@ def filter_at_random(clip: np.ndarray, other: np.ndarray, rng: np.random.Generat
 
 
 def overlay(clip: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Another clip's frame, faintly, as a reflection: up to 0.45 of it."""
+    """Blend a frame of another clip in, as a faint reflection with a share of up to 0.45."""
     share = rng.uniform(0, 0.45)
     other = cv2.flip(other, int(rng.integers(-1, 2)))
     return np.stack([cv2.addWeighted(frame, 1 - share, other, share, 0) for frame in clip])
 
 
 def cover(clip: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One to three patches of one colour each before the lens, of up to a fifth of the side."""
+    """Cover the picture with one to three patches of one colour each, of up to a fifth of the side."""
     clip, side = clip.copy(), clip.shape[1]
     for _ in range(rng.integers(1, 4)):
         height, width = rng.integers(1, 1 + side // 5, 2)
@@ -85,7 +85,7 @@ def cover(clip: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.n
 
 
 def blur(clip: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A Gaussian of 0.3 to 1.6 pixels at 64 pixels a side, less along one axis for half of the clips."""
+    """Blur by a Gaussian of 0.3 to 1.6 pixels at 64 pixels a side; for half of the clips, less along one axis."""
     sigma = rng.uniform(0.3, 1.6) * clip.shape[1] / 64
     across = sigma * rng.choice((1.0, rng.uniform(0.2, 1)))
     across, sigma = rng.permutation((across, sigma))
@@ -93,13 +93,13 @@ def blur(clip: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.nd
 
 
 def expose(clip: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Up to 1.3 stops more or less light, and a gamma of 0.65 to 1.5."""
+    """Change the light by up to 1.3 stops, and the gamma to 0.65 to 1.5."""
     levels = (np.arange(256) / 255) ** np.exp(rng.uniform(-0.43, 0.43)) * 2 ** rng.uniform(-1.3, 1.3)
     return cv2.LUT(_sheet(clip), (255 * np.clip(levels, 0, 1)).astype(np.uint8)).reshape(clip.shape)
 
 
 def add_noise(clip: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Noise of the sensor, new in each frame, of a spread of up to 25 levels."""
+    """Add noise of the sensor, new in each frame, with a spread of up to 25 levels."""
     cv2.setRNGSeed(int(rng.integers(2**31)))
     noise = np.empty(_sheet(clip).shape, np.int16)
     cv2.randn(noise, np.zeros(1), np.array([rng.uniform(0, 25)]))
@@ -107,7 +107,7 @@ def add_noise(clip: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> 
 
 
 def compress(clip: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """JPEG of quality 12 to 70."""
+    """Compress as JPEG of quality 12 to 70."""
     quality = (cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(12, 71)))
     coded = [cv2.imencode(".jpg", frame, quality)[1] for frame in clip]
     return np.stack([np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)) for data in coded])

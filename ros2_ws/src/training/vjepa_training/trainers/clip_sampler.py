@@ -1,4 +1,4 @@
-"""Batches of clips from datasets that kept their frames, for the training of an encoder."""
+"""Draw batches of clips from datasets with frames, for the training of an encoder."""
 
 from collections.abc import Sequence
 
@@ -15,13 +15,13 @@ from vjepa_training.trainers.encoder_objectives import FUTURE_STEPS, Clips
 
 
 class ClipSampler:
-    """Draws batches of clips from the frames of datasets, in place on disk; rows are numbered through all of them."""
+    """Draw batches of clips from the frames of datasets, in place on disk; rows are numbered through all datasets."""
 
     def __init__(self, datasets: Sequence[Dataset], checkpoint: Checkpoint, clip_frames: int, device: str):
-        """Take the frames of `datasets`, which must be of the size that the encoder takes.
+        """Open the frames of `datasets`, which must have the encoder's image size.
 
         Raises:
-            VjepaError: frames of another size, or a column that is needed is missing.
+            VjepaError: the frames have another size, or a needed column is missing.
         """
         self._sources = [_Source(dataset, checkpoint, clip_frames) for dataset in datasets]
         self._starts = np.cumsum([0, *(len(dataset) for dataset in datasets)])
@@ -32,13 +32,13 @@ class ClipSampler:
         self._std = (torch.tensor(preprocessing.std) / preprocessing.rescale_factor).view(3, 1, 1).to(device)
 
     def split_rows(self, held_out: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows from which a clip may be drawn: those to train on, and those of the episodes held out.
+        """Return the rows from which a clip may be drawn: for training, and for validation.
 
         Args:
-            held_out: numbers of these episodes in each dataset.
+            held_out: numbers of the validation episodes in each dataset.
 
         Raises:
-            VjepaError: a dataset has too few.
+            VjepaError: a dataset has too few rows.
         """
         parts = [source.split_rows(episodes) for source, episodes in zip(self._sources, held_out, strict=True)]
         train, validation = (
@@ -48,7 +48,7 @@ class ClipSampler:
         return train, validation
 
     def clips(self, rows: np.ndarray, augment: tuple[int, ...] | None = None) -> Clips:
-        """Return the clips that end at `rows`, which are sorted; `augment` is the seed of changes to what is seen."""
+        """Return the clips that end at the sorted `rows`; `augment` is the seed of changes to the visible frames."""
         number = np.searchsorted(self._starts, rows, side="right") - 1
         most = max(self.joints)
         seen: list[np.ndarray] = []
@@ -85,7 +85,7 @@ class ClipSampler:
 
 
 class _Source:
-    """One dataset's frames, actions and joint readings."""
+    """The frames, actions and joint readings of one dataset."""
 
     def __init__(self, dataset: Dataset, checkpoint: Checkpoint, clip_frames: int):
         self._dataset, self._images = dataset, dataset[IMAGE]
@@ -106,7 +106,7 @@ class _Source:
             self._starts[start:stop] = start
 
     def split_rows(self, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """As `ClipSampler.split_rows`."""
+        """Return rows as `ClipSampler.split_rows` does."""
         # A row is drawn if the rows behind it that the objective needs are steps of one episode without a gap.
         dataset = self._dataset
         whole = np.asarray(dataset["has_next"]) & known_rows(dataset, ACTION)
@@ -121,7 +121,7 @@ class _Source:
         return train, validation
 
     def frames(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the clips that end at `rows`, and beside each the plain frames of its end and of what follows."""
+        """Return the clips that end at `rows`, and the plain frames at and behind the end of each."""
         clips = np.maximum(rows[:, None] + self._back, self._starts[rows][:, None])
         shown = np.maximum(rows[:, None] + np.arange(1 - FUTURE_STEPS, 1 + FUTURE_STEPS), self._starts[rows][:, None])
         return self._images[clips], self._plain[shown]

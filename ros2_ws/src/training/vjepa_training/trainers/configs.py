@@ -1,4 +1,4 @@
-"""What each trainer is given: settings, with their bounds. No torch: the command line makes its options from these."""
+"""The settings of each trainer, with their bounds. No torch: the command line makes its options from them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,7 +11,7 @@ from vjepa_interfaces.parameters import Range, check_choices, check_ranges
 
 MAX_SEED = 2**31 - 1
 MAX_SAC_SEED = 6000
-"""`train_sac` makes the seeds of its episodes from its own, which therefore is small."""
+"""Largest seed of `train_sac`, which computes the seeds of its episodes from it."""
 
 AtLeastOne = Annotated[int, Range(low=1)]
 Count = Annotated[int, Range(low=0)]
@@ -28,14 +28,14 @@ OnStep = Callable[[int, int, dict[str, float]], None]
 
 @dataclass(frozen=True)
 class Job:
-    """Where a training leaves what it makes, and who is told of it.
+    """The outputs of a training, and its progress callback.
 
     Attributes:
         out: folder of the bundle, written at the end.
-        work: folder of the checkpoint, of TensorBoard's events and of what is computed once; a run found there goes on.
-        command: that the model card names.
-        on_step: called now and then with the steps done, those there are, and the latest figures; where a run goes on,
-            at first without figures.
+        work: folder of the checkpoint, TensorBoard's events and cached data; a run found there is continued.
+        command: the command that the model card names.
+        on_step: called from time to time with the steps done, all steps, and the latest figures; without figures when a
+            run is continued.
     """
 
     out: Path | str
@@ -46,12 +46,12 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What every training has.
+    """Settings of every training.
 
     Attributes:
-        learning_rate: at its highest; it falls to 0 along a cosine.
-        seed: of weights, of the episodes held out and of all that is drawn.
-        device: where it trains: cpu, cuda or cuda:N.
+        learning_rate: the highest; it falls to 0 along a cosine.
+        seed: seed of weights, of the held-out episodes and of all draws.
+        device: device of the training: cpu, cuda or cuda:N.
     """
 
     learning_rate: Positive = 1e-3
@@ -59,14 +59,14 @@ class Training:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        """Refuse values that no training can have, with a VjepaError."""
+        """Refuse impossible values with a VjepaError."""
         check_choices(self)
         check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValidatedTraining(Training):
-    """What a training has that some episodes are held out from.
+    """Settings of a training with held-out episodes.
 
     Attributes:
         validation_share: share of the episodes that are kept for validation.
@@ -75,7 +75,7 @@ class ValidatedTraining(Training):
     validation_share: Share = 0.1
 
     def __post_init__(self) -> None:
-        """Refuse values that no training can have, with a VjepaError."""
+        """Refuse impossible values with a VjepaError."""
         super().__post_init__()
         if not 0 < self.validation_share < 1:
             raise VjepaError(f"validation_share is {self.validation_share}; expected above 0 and below 1")
@@ -83,7 +83,7 @@ class ValidatedTraining(Training):
 
 @dataclass(frozen=True, kw_only=True)
 class SteppedTraining(ValidatedTraining):
-    """What a training has whose steps `training_run.fit` takes.
+    """Settings of a training by `training_run.fit`.
 
     Attributes:
         checkpoint_every: steps between two checkpoints.
@@ -94,24 +94,23 @@ class SteppedTraining(ValidatedTraining):
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderTraining(SteppedTraining):
-    """How an encoder is trained.
+    """Settings of the training of an encoder.
 
     Attributes:
-        encoder: bundle or checkpoint whose architecture and preprocessing it gets.
-        model: fields of transformers' `VJEPA2Config` that it has otherwise.
-        finetune: begin with that one's weights too, instead of random ones. `model` may then have longer tubelets, and
-            nothing else: their embedding begins as the mean of the shorter ones', as Carreira and Zisserman (Quo Vadis,
-            Action Recognition?, 2017) inflate pictures to videos.
-        augment: change light, colours, sharpness and more of each clip that it sees anew, see `augment`; what it
-            predicts never is changed.
+        encoder: bundle or checkpoint with the architecture and the preprocessing.
+        model: fields of transformers' `VJEPA2Config` that differ from it.
+        finetune: begin with its weights too, instead of random ones. `model` may then only lengthen the tubelets. Their
+            embedding begins as the mean of the shorter ones' (inflation: Carreira and Zisserman, Quo Vadis, Action
+            Recognition?, 2017).
+        augment: change light, colours, sharpness and more of each clip, see `augment`; the targets never change.
         objective: what it learns to predict, see `encoder_objectives`.
         steps: optimiser steps.
         batch_size: clips a step.
-        learning_rate: at its highest, after the warm-up; it falls to 0 along a cosine.
+        learning_rate: the highest, after the warm-up; it falls to 0 along a cosine.
         warmup_steps: steps over which the learning rate rises.
         weight_decay: AdamW's.
         grid: cells along a side of the latents that the objective reads.
-        dtype: in which type the encoder computes; weights stay float32.
+        dtype: type in which the encoder computes; weights stay float32.
         compile: compile the encoder by torch.compile: minutes to start, then faster.
     """
 
@@ -131,7 +130,7 @@ class EncoderTraining(SteppedTraining):
     checkpoint_every: AtLeastOne = 200
 
     def __post_init__(self) -> None:
-        """Refuse values that no training can have, with a VjepaError."""
+        """Refuse impossible values with a VjepaError."""
         super().__post_init__()
         if self.finetune and (others := self.model.keys() - {"tubelet_size"}):
             raise VjepaError(f"weights fit one model alone; leave out {', '.join(sorted(others))}, or finetune")
@@ -142,31 +141,31 @@ AUTO, EXPERT, RECORDED = "auto", "expert", "recorded"
 
 @dataclass(frozen=True, kw_only=True)
 class BcTraining(ValidatedTraining):
-    """How a policy is cloned.
+    """Settings of behaviour cloning.
 
     Attributes:
-        labels: what to learn: what the scripted expert would do, or what was recorded, which are the commands or where
-            there are none the efforts; auto: recorded where the dataset is of no simulated task.
-        rows: of the latent that are read: all, or the mean row alone.
+        labels: the scripted expert's actions, or recorded ones (commands, else efforts); auto: recorded unless the
+            dataset is of a simulated task.
+        rows: rows of the latent that are read: all, or the mean row alone.
         joint_state: read joint positions and velocities too, not latents alone.
         hidden: widths of the two hidden layers.
-        bottleneck: width of the narrow layer for the latent; 0 for none, which is the old architecture.
-        epochs: at most; training stops early where validation has not improved for `patience` of them.
+        bottleneck: width of the narrow layer for the latent; 0 for none, as in the baseline settings.
+        epochs: largest number of epochs; training stops early after `patience` epochs without a better validation.
         patience: epochs without a better validation before training stops.
         batch_size: frames a step.
         weight_decay: AdamW's.
-        noise: standard deviation of noise on the normalised latent, against learning targets by heart.
+        noise: standard deviation of noise on the normalised latent, against memorising targets.
         dagger: rounds of DAgger.
         dagger_episodes: episodes of each round.
         dagger_steps: control steps of each of those.
-        batch_lanes: episodes rolled out side by side.
-        task: whose expert is cloned, and of DAgger's episodes.
+        batch_lanes: episodes that are rolled out at the same time.
+        task: task of the cloned expert and of DAgger's episodes.
         effort_limit: torque of an action of 1 in those, N·m; 0 for the task's own.
         rate_hz: control steps a second of simulated time in those; 0 for the task's own.
-        image_size: of their frames, width and height in pixels.
-        render: how their frames are rendered.
-        look: of their frames.
-        seed: of weights and batches; DAgger's episodes have seeds of their own behind it.
+        image_size: width and height of their frames, pixels.
+        render: rendering of their frames.
+        look: look of their frames.
+        seed: seed of weights and batches; DAgger's episodes have seeds of their own behind it.
     """
 
     labels: Literal["auto", "expert", "recorded"] = "auto"
@@ -191,7 +190,7 @@ class BcTraining(ValidatedTraining):
     look: str = SimConfig.look
 
     def __post_init__(self) -> None:
-        """Refuse values that no training can have, with a VjepaError."""
+        """Refuse impossible values with a VjepaError."""
         super().__post_init__()
         if self.labels == RECORDED and self.dagger:
             raise VjepaError("DAgger asks the expert, and recorded labels have none; expected dagger 0")
@@ -207,23 +206,23 @@ OLD_BC = BcTraining(
     weight_decay=0.0,
     noise=0.0,
 )
-"""The settings of earlier work on this design: mean-pooled latents alone, no regularisation, 100 epochs."""
+"""The baseline settings, of earlier work on this design: mean-pooled latents alone, no regularisation, 100 epochs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DynamicsTraining(SteppedTraining):
-    """How a dynamics model is trained.
+    """Settings of the training of a dynamics model.
 
     Attributes:
         preset: the network's settings, one of `vjepa_planner.models.dynamics.PRESETS`.
         members: size of the ensemble; 0 for the preset's.
         action_repeat: control steps that a prediction spans; 0 for the preset's.
         history: states that a prediction starts from; 0 for the preset's.
-        rows: of the latent that are read: all, or the mean row alone.
-        components: values that a latent is projected on; 0 takes the latent as it is.
-        conditioning: how that projection is fitted, see `fit_conditioning`.
+        rows: rows of the latent that are read: all, or the mean row alone.
+        components: values that a latent is projected on; 0 keeps the latent unchanged.
+        conditioning: method that fits that projection, see `fit_conditioning`.
         joint_state: make joint positions and velocities part of a state.
-        horizon: predictions in a row that the loss runs over.
+        horizon: consecutive predictions in the loss.
         epochs: passes over the training rows.
         batch_size: rows a step, of each member.
         weight_decay: AdamW's.
@@ -246,17 +245,17 @@ class DynamicsTraining(SteppedTraining):
 
 
 OLD_DYNAMICS = DynamicsTraining(rows="mean", components=0, joint_state=False, horizon=1, epochs=100, weight_decay=0.01)
-"""What earlier work on this design had otherwise, with the presets of its networks: mean-pooled latents as they are."""
+"""The baseline settings, of earlier work on this design, for the presets of its networks: mean-pooled latents as is."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RewardTraining(SteppedTraining):
-    """How the heads are trained.
+    """Settings of the training of the heads.
 
     Attributes:
         hidden: width of the two hidden layers of each head.
-        distance: train a distance head, which needs a target to be distant from.
-        noise: standard deviation of noise on the states, since planners ask about predicted ones.
+        distance: train a distance head, which needs a dataset with a target.
+        noise: standard deviation of noise on the states, since planners query predicted states.
         epochs: passes over the training rows.
         batch_size: rows a step.
         weight_decay: AdamW's.
@@ -275,23 +274,23 @@ REWARD, DISTANCE, HYBRID = "reward", "goal-distance", "hybrid"
 
 @dataclass(frozen=True, kw_only=True)
 class DreamerTraining(SteppedTraining):
-    """How an actor is trained in imagination.
+    """Settings of the training of an actor in imagination.
 
     Attributes:
         objective: `reward`: predicted reward, less `distance_weight` times the predicted distance from fingertip to
-            target; `goal-distance`: the negative distance of the state from the mean of the best ones, normalised;
-            `hybrid`: 10 x reward - 0.1 x that distance + 0.5 x the mean size of the action.
-        horizon: predictions in a dream.
-        dreams: at once, in a step.
-        steps: of the optimiser.
-        discount: of a control step.
-        lambda_: how much a lambda-return trusts what was imagined rather than the critic.
+            target. `goal-distance`: normalised negative distance of the state from the mean of the best. `hybrid`: 10 x
+            reward - 0.1 x that distance + 0.5 x the mean size of the action.
+        horizon: predictions in an imagined rollout.
+        dreams: imagined rollouts in a step.
+        steps: optimiser steps.
+        discount: discount of a control step.
+        lambda_: how much a lambda-return trusts imagined rewards rather than the critic.
         entropy: weight of the actions' entropy.
-        bins: of the critic's two-hot values; 0 for plain numbers.
-        distance_weight: cost of a metre between fingertip and target, as the planner `cem` has it.
+        bins: bins of the critic's two-hot values; 0 for plain numbers.
+        distance_weight: cost of a metre between fingertip and target, as in the planner `cem`.
         disagreement_weight: cost of the ensemble's standard deviation, in units of the usual change.
-        cloning_steps: first steps that only clone the policy, where one is given.
-        cloning_weight: how much staying near the policy counts, in TD3+BC's units: the return counts for 2.5.
+        cloning_steps: first steps that only clone the policy, if one is given.
+        cloning_weight: weight of staying near the policy, in TD3+BC's units, where the return has 2.5.
     """
 
     objective: Literal["reward", "goal-distance", "hybrid"] = "reward"
@@ -327,14 +326,14 @@ DREAMER_PRESETS = {
     "dreamer-old": _OLD_DREAMER,
     "dreamer-hybrid": replace(_OLD_DREAMER, objective="hybrid"),
 }
-"""Settings by name; the last two as earlier work had them, which ended in a return of 0."""
+"""Settings by name; the last two are baseline settings, of earlier work, which ended in a return of 0."""
 
 
 def dreamer_preset(name: str) -> DreamerTraining:
     """Return the settings `name` of `DREAMER_PRESETS`.
 
     Raises:
-        VjepaError: there are none of that name; those there are, are named.
+        VjepaError: there is no such name; the message lists the valid ones.
     """
     if name not in DREAMER_PRESETS:
         raise unknown_name("preset", name, DREAMER_PRESETS)
@@ -343,23 +342,23 @@ def dreamer_preset(name: str) -> DreamerTraining:
 
 @dataclass(frozen=True, kw_only=True)
 class SacTraining(Training):
-    """How an actor is trained by trial and error.
+    """Settings of the training of an actor by interaction with the simulator.
 
     Attributes:
-        steps: control steps in all environments together; the last step of all of them may go beyond.
-        episode_steps: control steps of an episode. Short ones begin often, and a target is learned wherever one was.
-        envs: environments side by side.
-        action_repeat: control steps that an action is held in training: so noise gets the arm somewhere, and fewer
-            clips are encoded. One that an episode's end cuts short counts whole. What is learned acts at every step.
-        random_steps: first control steps, whose actions are drawn uniformly and which nothing is learned between.
+        steps: control steps in all environments together; the last step of all of them may exceed it.
+        episode_steps: control steps of an episode. Short episodes start often, and each start has a target to learn.
+        envs: number of environments.
+        action_repeat: control steps that an action is held in training, so that noise moves the arm far and fewer clips
+            are encoded. An action that an episode's end shortens counts fully. The trained actor acts at every step.
+        random_steps: first control steps, with uniformly random actions and without gradient steps.
         updates: gradient steps an action.
-        batch_size: transitions a gradient step, drawn from all there were.
+        batch_size: transitions a gradient step, drawn from all so far.
         hidden: width of the two hidden layers of actor and critics.
-        discount: of a control step.
-        temperature: weight of the actions' entropy at first; it is learned.
-        learning_rate: of actor, critics and temperature.
+        discount: discount of a control step.
+        temperature: first weight of the actions' entropy; it is learned.
+        learning_rate: learning rate of actor, critics and temperature.
         checkpoint_every: control steps between two checkpoints.
-        seed: of weights, draws and episodes, whose seeds are made from it.
+        seed: seed of weights, draws and episodes, whose seeds are computed from it.
     """
 
     steps: AtLeastOne = 100_000
@@ -377,7 +376,7 @@ class SacTraining(Training):
     seed: Annotated[int, Range(low=0, high=MAX_SAC_SEED)] = 0
 
     def __post_init__(self) -> None:
-        """Refuse values that no training can have, with a VjepaError."""
+        """Refuse impossible values with a VjepaError."""
         super().__post_init__()
         if not self.updates * self.envs >= 1:
             raise VjepaError(

@@ -1,8 +1,7 @@
-"""What a small V-JEPA 2 encoder may be trained on: objectives in embedding space, from video and joint readings.
+"""Define the training objectives of a small V-JEPA 2 encoder, in embedding space, from video and joint readings.
 
-None sees target, fingertip or reward. `JointEmbedding` works on simulator video of arms that always look alike,
-`CanonicalView` on video whose looks vary. `MaskedPrediction` is V-JEPA's recipe, for those who have real video and a
-GPU.
+No objective reads target, fingertip or reward. `JointEmbedding` works on simulator video of arms with a constant look,
+`CanonicalView` on video with many looks. `MaskedPrediction` is V-JEPA's recipe, for real video and a GPU.
 """
 
 import copy
@@ -21,24 +20,24 @@ TARGET_SIZE = 64
 TARGET_WIDTH = 256
 PREDICTOR_WIDTH = 512
 CELLS, ROBOT_WIDTH = 16, 256
-"""Cells along a side of the canonical view, and the width of the network for what the joint readings explain of it."""
+"""Cells along a side of the canonical view, and the width of the network that predicts it from the joint readings."""
 LEAST_ENERGY = 0.1
-"""Squared difference of a cell's colour, preprocessed, at which it is as likely an object as noise."""
+"""Squared difference of a cell's colour, preprocessed, at which the cell is an object or noise with equal chance."""
 FUTURE_STEPS = 2
 """Control steps that are predicted: one tubelet."""
 
 
 @dataclass(frozen=True)
 class Clips:
-    """A batch of B clips, with what the robot recorded beside them.
+    """A batch of B clips, with the robot's recordings.
 
     Attributes:
         video: (B, frames, 3, side, side) float32, preprocessed.
-        present: (B, FUTURE_STEPS, 3, side, side) float32, what the clip's last frames show, rendered plainly where the
-            data has that.
+        present: (B, FUTURE_STEPS, 3, side, side) float32, the clip's last frames, plainly rendered if the data has
+            plain frames.
         future: (B, FUTURE_STEPS, 3, side, side) float32, the same of the frames behind the clip.
-        source: (B,) the number of the dataset that each is of.
-        actions: (B, FUTURE_STEPS, n) in [-1, 1], those applied from the clip's last frame on.
+        source: (B,) number of each clip's dataset.
+        actions: (B, FUTURE_STEPS, n) in [-1, 1], applied from the clip's last frame on.
         joint_position: (B, n) rad, at the clip's last frame; 0 for joints that its arm does not have.
         joint_velocity: (B, n) rad/s, likewise.
     """
@@ -53,17 +52,17 @@ class Clips:
 
 
 class JointReadings(nn.Module):
-    """A linear head that reads the robot's own joint readings off a latent, with the statistics to standardise them."""
+    """A linear head that reads the robot's joint readings from a latent, with the statistics to standardise them."""
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, size: int, joints: Sequence[int]) -> None:
-        """Make the head.
+        """Create the head.
 
         Args:
             size: numbers in a latent.
-            joints: of each dataset's robot.
+            joints: number of joints of each dataset's robot.
         """
         super().__init__()
         self.sources, most = len(joints), max(joints)
@@ -85,7 +84,7 @@ class JointReadings(nn.Module):
         return (_readings(clips) - self.mean[clips.source]) / self.std[clips.source]
 
     def forward(self, latents: Tensor, clips: Clips) -> Tensor:
-        """Return the mean squared error of the readings that are read off `latents`, (B, size)."""
+        """Return the mean squared error of the readings predicted from `latents`, (B, size)."""
         read = _of_source(self.head(latents).float(), clips.source, self.sources)
         return functional.mse_loss(read, self.standardised(clips))
 
@@ -93,21 +92,21 @@ class JointReadings(nn.Module):
 class JointEmbedding(nn.Module):
     """Action-conditioned prediction in the embedding space of a fixed random network, and the robot's joint readings.
 
-    From the latent's rows, as planners get them, three heads predict:
+    From the latent's rows, in the form that planners receive, three heads predict:
 
-    - `present`: the embeddings of the last tubelet's patches, each from its own cell, so that a cell says what it
+    - `present`: the embeddings of the last tubelet's patches, each from its own cell, so that a cell contains what it
       shows and where;
-    - `future`: those of the next tubelet, from all rows and the actions between, so that the latent holds motion;
+    - `future`: those of the next tubelet, from all rows and the actions between, so that the latent contains motion;
     - `joints`: sine and cosine of the joint angles and the joint velocities, linearly, for each dataset's arm.
 
-    Where the data has plain frames beside those that are seen, it is theirs whose embeddings are predicted: a latent
-    then holds what the arm does, not what the light, the camera or the background do (James et al., Sim-to-Real via
-    Sim-to-Sim: Randomized-to-Canonical Adaptation Networks, 2019).
+    If the data has plain frames beside the visible ones, the heads predict the embeddings of the plain frames. A latent
+    then contains the state of the arm, not the light, the camera or the background. This follows James et al.,
+    Sim-to-Real via Sim-to-Sim: Randomized-to-Canonical Adaptation Networks, 2019.
 
     Targets of a fixed random network cannot collapse (Burda et al., Exploration by Random Network Distillation, 2019;
-    Chiu et al., BEST-RQ, 2022), where a trained teacher does on a scene that is mostly background. Each feature is
-    standardised at its patch, by dataset, so what moves counts and what stands still does not. Action-conditioned
-    prediction of embeddings is V-JEPA 2-AC's (Assran et al., 2025).
+    Chiu et al., BEST-RQ, 2022). A trained teacher does collapse on a scene that is mostly background. Each feature is
+    standardised at its patch, by dataset, so moving things count and still things do not. Action-conditioned prediction
+    of embeddings is from V-JEPA 2-AC (Assran et al., 2025).
     """
 
     first: Tensor
@@ -116,14 +115,14 @@ class JointEmbedding(nn.Module):
     target_std: Tensor
 
     def __init__(self, model: Any, grid: int, joints: Sequence[int], seed: int, joint_weight: float = 8.0) -> None:
-        """Make the heads for an encoder.
+        """Create the heads for an encoder.
 
         Args:
             model: its `VJEPA2Config`.
             grid: cells along a side of its latents' grid, a divisor of the patches along a side.
-            joints: of each dataset's robot.
-            seed: of the fixed target network.
-            joint_weight: of the joint readings' mean squared error against the two predictions'.
+            joints: number of joints of each dataset's robot.
+            seed: seed of the fixed target network.
+            joint_weight: weight of the joint readings' mean squared error relative to the two predictions'.
         """
         super().__init__()
         self.side = model.crop_size // model.patch_size
@@ -150,7 +149,7 @@ class JointEmbedding(nn.Module):
 
     @torch.no_grad()
     def fit_statistics(self, batches: Sequence[Clips]) -> None:
-        """Set the statistics that targets and readings are standardised with, from some batches of the data."""
+        """Set the statistics that standardise targets and readings, from some batches of the data."""
         self.joints.fit_statistics(batches)
         targets = torch.cat([self._embedded(batch.future) for batch in batches])
         source = torch.cat([batch.source for batch in batches])
@@ -202,34 +201,35 @@ class JointEmbedding(nn.Module):
 
 
 class CanonicalView(nn.Module):
-    """What a scene shows under a nominal look, and the robot's joint readings, whatever look the clip has.
+    """Prediction of a scene under a nominal look, and of the robot's joint readings, whatever look the clip has.
 
-    Three linear heads read off the latent, as a planner's first layer does:
+    Three linear heads read the latent, as a planner's first layer does:
 
-    - `joints`: the robot's joint readings, as `JointEmbedding`;
-    - `appearance`: the last frame, rendered plainly and averaged to a few cells, less what the readings explain of it;
-    - `where` and `centre`: in which cells that remainder lies, as a distribution, and its mean.
+    - `joints`: the robot's joint readings, as in `JointEmbedding`;
+    - `appearance`: the last frame, plainly rendered and averaged to a few cells, minus its prediction from the
+      readings;
+    - `where` and `centre`: the cells of that remainder, as a distribution, and its mean.
 
     A small network, the robot's model of its own appearance, is trained beside the encoder from readings to plain
-    frames. Its output is what the readings explain; the remainder shows the objects beside the robot. Such an object
-    covers few cells, and a squared error over all of them has almost no gradient until the latent knows where the
-    object is. A distribution over cells and its mean have a gradient from anywhere.
+    frames. The remainder of its prediction shows the objects beside the robot. Such an object covers few cells, and a
+    squared error over all cells has almost no gradient until the latent contains the object's place. A distribution
+    over cells and its mean have a gradient from anywhere.
 
     Plain frames of the same states as targets are from James et al., Sim-to-Real via Sim-to-Sim:
-    Randomized-to-Canonical Adaptation Networks, 2019; the centre of a map of cells from Levine et al., End-to-End
-    Training of Deep Visuomotor Policies, 2016. Without plain frames in the data the targets are the frames themselves.
+    Randomized-to-Canonical Adaptation Networks, 2019. The centre of a map of cells is from Levine et al., End-to-End
+    Training of Deep Visuomotor Policies, 2016. Without plain frames in the data, the targets are the frames themselves.
     """
 
     cells: Tensor
     scale: Tensor
 
     def __init__(self, model: Any, grid: int, joints: Sequence[int]) -> None:
-        """Make the heads for an encoder.
+        """Create the heads for an encoder.
 
         Args:
             model: its `VJEPA2Config`; the side of its pictures is a multiple of `CELLS`.
             grid: cells along a side of its latents' grid.
-            joints: of each dataset's robot.
+            joints: number of joints of each dataset's robot.
         """
         super().__init__()
         self.side, self.grid, self.sources = model.crop_size // model.patch_size, grid, len(joints)
@@ -280,23 +280,23 @@ class CanonicalView(nn.Module):
         return loss, {name: value.detach() for name, value in (parts | {"robot": robot_loss, "rows": rows}).items()}
 
     def after_step(self, encoder: Any, progress: float) -> None:
-        """Do nothing: no teacher follows."""
+        """Do nothing: there is no teacher."""
 
 
 def _cells(clips: Clips) -> Tensor:
-    """Return the last frame rendered plainly, averaged to cells: (B, 3, CELLS, CELLS)."""
+    """Return the plainly rendered last frame, averaged to cells: (B, 3, CELLS, CELLS)."""
     frame = clips.present[:, -1]
     return functional.avg_pool2d(frame, frame.shape[-1] // CELLS)
 
 
 def _salience(remainder: Tensor) -> tuple[Tensor, Tensor]:
-    """Return how what is there beside the robot is spread over the cells, and how sure it is that something is.
+    """Return the distribution over the cells of objects beside the robot, and the certainty that there is an object.
 
     Args:
         remainder: (B, 3, CELLS, CELLS), preprocessed.
 
     Returns:
-        Shares of the cells, (B, CELLS²), and weights from 0 to 1, (B,): small where all remainders are.
+        Shares of the cells, (B, CELLS²), and weights from 0 to 1, (B,), which are small if all remainders are.
     """
     energy = remainder.square().sum(1).flatten(1)
     most = energy.max(1).values
@@ -305,7 +305,7 @@ def _salience(remainder: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _of_source(outputs: Tensor, source: Tensor, sources: int) -> Tensor:
-    """Return each row's outputs for its own dataset, (B, n), of a head's outputs for all of them, (B, sources x n)."""
+    """Return each row's outputs for its own dataset, (B, n), of a head's outputs for all datasets, (B, sources x n)."""
     return outputs.unflatten(1, (sources, -1))[torch.arange(len(outputs), device=outputs.device), source]
 
 
@@ -317,24 +317,25 @@ def _readings(clips: Clips) -> Tensor:
 class MaskedPrediction(nn.Module):
     """V-JEPA's own recipe: predict the embeddings of masked patches by a teacher that follows the encoder slowly.
 
-    The encoder sees the patches outside a few blocks that span all tubelets; transformers' `VJEPA2Predictor` predicts
-    the teacher's normalised outputs inside them, L1 (Bardes et al., Revisiting Feature Prediction for Learning Visual
-    Representations from Video, 2024). On a scene that is mostly background it collapses within some hundred steps:
-    watch the effective rank.
+    The encoder sees the patches outside a few blocks that span all tubelets. Inside the blocks, transformers'
+    `VJEPA2Predictor` predicts the teacher's normalised outputs, with an L1 loss. On a scene that is mostly background
+    it collapses within some hundred steps: watch the effective rank.
+
+    Source: Bardes et al., Revisiting Feature Prediction for Learning Visual Representations from Video, 2024.
     """
 
     def __init__(
         self, model: Any, grid: int, encoder: Any, seed: int, masked_share: float = 0.75, momentum: float = 0.998
     ) -> None:
-        """Make the teacher, a copy of `encoder`, and the predictor.
+        """Create the teacher, a copy of `encoder`, and the predictor.
 
         Args:
             model: its `VJEPA2Config`; the predictor's sizes are its `pred_*` fields.
             grid: cells along a side of its latents' grid.
             encoder: transformers' `VJEPA2Encoder`.
-            seed: of the masks.
-            masked_share: of the patches that are hidden.
-            momentum: of the teacher at the start; it rises to 1.
+            seed: seed of the masks.
+            masked_share: share of the patches that are hidden.
+            momentum: the teacher's momentum at the start; it rises to 1.
         """
         from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2Predictor
 
@@ -347,11 +348,11 @@ class MaskedPrediction(nn.Module):
         self._masks = torch.Generator().manual_seed(seed)
 
     def get_extra_state(self) -> Tensor:
-        """Return where the drawing of masks stands, so that a run that goes on draws what it would have drawn."""
+        """Return the state of the mask generator, so that a continued run draws the same masks."""
         return self._masks.get_state()
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Go on drawing masks from there."""
+        """Restore the state of the mask generator."""
         self._masks.set_state(state.cpu())
 
     def fit_statistics(self, batches: Sequence[Clips]) -> None:
@@ -378,20 +379,20 @@ class MaskedPrediction(nn.Module):
 
     @torch.no_grad()
     def after_step(self, encoder: Any, progress: float) -> None:
-        """Let the teacher follow; `progress` runs from 0 to 1 over the training."""
+        """Move the teacher towards the encoder; `progress` runs from 0 to 1 over the training."""
         weight = 1 - (1 - self.momentum) * (1 - progress)
         for slow, fast in zip(self.teacher.parameters(), encoder.parameters(), strict=True):
             slow.lerp_(fast, 1 - weight)
 
     def _draw(self) -> tuple[Tensor, Tensor]:
-        """Return the numbers of the tokens seen and hidden, (1, N) each: one mask a batch, through all tubelets."""
+        """Return the numbers of the visible and the hidden tokens, (1, N) each: one mask a batch for all tubelets."""
         hidden = torch.zeros(self.side, self.side, dtype=torch.bool)
         wanted = int(self.masked_share * self.side**2)
         while int(hidden.sum()) < wanted:
             size = torch.randint(2, max(3, self.side // 2 + 1), (2,), generator=self._masks)
             top, left = (int(torch.randint(0, self.side - int(s) + 1, (1,), generator=self._masks)) for s in size)
             hidden[top : top + int(size[0]), left : left + int(size[1])] = True
-        hidden.view(-1)[0] = False  # Something is always seen.
+        hidden.view(-1)[0] = False  # At least one token is always visible.
         mask = hidden.flatten().repeat(self.depth)
         return (~mask).nonzero().view(1, -1), mask.nonzero().view(1, -1)
 

@@ -1,7 +1,7 @@
-"""Fitting the conditioning of latents: by what varies most in them, or by what can be read off them.
+"""Fit the state projection of latents: to their largest variance, or to the places of arm and target.
 
-Principal components keep what varies most, and need hundreds of directions before the target's place is among them; a
-projection learned together with a small network that reads off it where arm and target are needs a few dozen.
+Principal components keep the largest variance, and need hundreds of directions to contain the target's place. A
+projection that is trained with a small network behind it, which predicts arm and target, needs a few dozen.
 """
 
 import hashlib
@@ -25,33 +25,33 @@ from vjepa_training.trainers.optimiser import adamw, set_cosine_rate
 
 METHODS = ("probe", "pca")
 FITTED_ROWS = 50_000
-"""Rows that statistics and principal components are fitted to, at most."""
+"""Largest number of rows for statistics and principal components."""
 
 PROBE_EPOCHS, PROBE_BATCH, PROBE_HIDDEN = 10, 512, 256
 PROBE_NOISE = 0.1
-"""Standard deviation of noise on the normalised latent, against learning targets by heart."""
+"""Standard deviation of noise on the normalised latent, against memorising targets."""
 
 METRE_UNIT = 0.1
-"""Metres of one unit of a place that is read off."""
+"""Metres of one unit of a predicted place."""
 
 
 def fit_conditioning(
     dataset: Dataset, config: ConditioningConfig, method: str, episodes: np.ndarray, seed: int, work: Path | str
 ) -> Conditioning:
-    """Return a conditioning whose states are centred and have variance 1 and no correlation over the latent's part.
+    """Return a state projection whose states are centred, uncorrelated and of variance 1 over the latent's part.
 
     Args:
-        dataset: with latents.
-        config: what a state is to be; of `size` 0 nothing is fitted but the scale of velocities.
-        method: `pca`: the first principal components (Hotelling 1933); `probe`: a linear layer trained with a small
-            network behind it that reads off joint angles and velocities and, where the dataset knows them, fingertip,
-            target and the way between them.
+        dataset: a dataset with latents.
+        config: sizes and parts of a state; with `size` 0 only the scale of velocities is fitted.
+        method: `pca`: the first principal components (Hotelling 1933); `probe`: a linear layer, trained with a small
+            network behind it. The network predicts joint angles and velocities and, if the dataset knows them,
+            fingertip, target and the way between them.
         episodes: numbers of the episodes to fit to.
-        seed: of the rows drawn from them, and of the network.
-        work: folder in which a fitted conditioning is kept for the next time.
+        seed: seed of the rows drawn from them, and of the network.
+        work: folder in which the result is kept for later calls.
 
     Raises:
-        VjepaError: an unknown method.
+        VjepaError: the method is unknown.
     """
     if method not in METHODS:
         raise VjepaError(f"conditioning is '{method}'; expected {' or '.join(METHODS)}")
@@ -88,11 +88,11 @@ def _reader(dataset: Dataset, config: ConditioningConfig) -> Read:
 
 
 def _whiten(model: Conditioning, read: Read, rows: np.ndarray, origin: Tensor, layer: Tensor | None) -> None:
-    """Set projection, mean and way back: of the principal components of the latent, or of `layer`'s outputs."""
+    """Set projection, mean and inverse from the principal components of the latent, or of `layer`'s outputs."""
     size = model.config.size
 
     def blocks() -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield what the projection is made of, and the latents, both about `origin`."""
+        """Yield the inputs of the projection, and the latents, both about `origin`."""
         for part in in_blocks(rows):
             centred = (read(part) - origin).double()
             yield centred if layer is None else centred @ layer.double(), centred
@@ -109,7 +109,7 @@ def _whiten(model: Conditioning, read: Read, rows: np.ndarray, origin: Tensor, l
 def _probe_layer(
     dataset: Dataset, read: Read, rows: np.ndarray, sample: Tensor, config: ConditioningConfig, seed: int
 ) -> Tensor:
-    """Return a linear layer (latent_size, size) through which arm and target can be read off."""
+    """Return a linear layer (latent_size, size) whose outputs suffice to predict arm and target."""
     labels = _labels(dataset)
     mean, std = sample.mean(0), sample.std(0).clamp(min=1e-3)
     with torch.random.fork_rng(devices=[]):
@@ -141,7 +141,7 @@ def _probe_layer(
 
 
 def _labels(dataset: Dataset) -> np.ndarray:
-    """Return what is to be read off each row, (N, 2 n + n + 6), about 1 in size; NaN where it is not known."""
+    """Return the labels of each row, (N, 2 n + n + 6), about 1 in size; NaN if unknown."""
     columns: Mapping[str, np.ndarray] = {
         name: np.asarray(dataset[name])
         for name in ("observation.joint_position", "observation.joint_velocity", "target", "fingertip")

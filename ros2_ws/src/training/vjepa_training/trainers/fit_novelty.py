@@ -1,4 +1,4 @@
-"""Fitting what the latents of a training were like, see `vjepa_planner.models.novelty`."""
+"""Fit the model of a training's latents that measures novelty, see `vjepa_planner.models.novelty`."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -13,26 +13,26 @@ from vjepa_training.trainers.moments import in_blocks, means_and_covariance
 
 COMPONENTS = 128
 FITTED_ROWS = 50_000
-"""Latents that mean and components are fitted to, at most."""
+"""Largest number of latents for mean and components."""
 HELD_OUT_SHARE = 0.1
-"""Of the episodes: the limit is set by latents of these, which mean and components know nothing of."""
+"""Share of the episodes whose latents set the limit; mean and components are not fitted to them."""
 COMMON_SHARE = 0.999
-"""Of the latents that are held out: so many are nearer than the limit."""
+"""Share of the held-out latents within the limit."""
 
 
 def fit_novelty(
     read: Callable[[np.ndarray], np.ndarray], rows: Sequence[int], episode: np.ndarray, seed: int
 ) -> Novelty:
-    """Return what latents are like.
+    """Return a model of the latents, which measures novelty.
 
     Args:
-        read: from numbers of latents, (B,) in rising order, to these, (B, rows, dimension).
-        rows: of a latent that are looked at.
+        read: function from numbers of latents, (B,) in rising order, to the latents, (B, rows, dimension).
+        rows: rows of a latent that are used.
         episode: (T,) number of the episode of each latent.
-        seed: of the episodes held out, and of the draw where there are more latents than are needed.
+        seed: seed of the held-out episodes, and of the draw if there are more latents than needed.
 
     Raises:
-        VjepaError: fewer than two episodes.
+        VjepaError: there are fewer than two episodes.
     """
     parts = split_episodes(episode, HELD_OUT_SHARE, seed)
     fitted, held_out = (_drawn(np.flatnonzero(np.isin(episode, part)), seed) for part in parts)
@@ -45,7 +45,7 @@ def fit_novelty(
     novelty = Novelty(
         tuple(rows),
         origin + mean.numpy().reshape(origin.shape).astype(np.float32),
-        directions[:kept].astype(np.float16).astype(np.float32),  # As its file has them.
+        directions[:kept].astype(np.float16).astype(np.float32),  # The precision of its file.
         variances[:kept].astype(np.float32),
         rest=float(variances[kept:].mean()),
         limit=1.0,
@@ -55,7 +55,7 @@ def fit_novelty(
 
 
 def fit_to_dataset(dataset: Dataset, rows: Sequence[int], seed: int) -> Novelty:
-    """Return what the latents of a dataset are like, see `fit_novelty`.
+    """Return a model of the latents of a dataset, see `fit_novelty`.
 
     Raises:
         VjepaError: it has no latents, or fewer than two episodes.

@@ -1,4 +1,4 @@
-"""Means and covariances of rows that come in blocks, so that memory does not grow with their number."""
+"""Compute means and covariances of rows that come in blocks, so that memory does not grow with their number."""
 
 from collections.abc import Iterable
 
@@ -17,8 +17,8 @@ def in_blocks(rows: np.ndarray) -> list[np.ndarray]:
 def means_and_covariance(blocks: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
     """Return the means of two vectors and the covariance of the first with the second, over all rows.
 
-    Products are computed as precisely as the blocks are and added up in float64; rows should be given about an origin
-    near their mean, since squares of small numbers lose fewer digits.
+    Products have the precision of the blocks, and their sums are float64. Give rows about an origin near their mean:
+    squares of small numbers lose fewer digits.
 
     Args:
         blocks: rows of both vectors, (B, p) and (B, q); at least one.

@@ -13,7 +13,7 @@ def adamw(
     weight_decay: float,
     betas: tuple[float, float] = (0.9, 0.999),
 ) -> torch.optim.AdamW:
-    """Return AdamW that decays matrices, and neither biases nor the gains of norms."""
+    """Return AdamW that decays matrices, but neither biases nor the gains of norms."""
     parameters = list(parameters)
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},

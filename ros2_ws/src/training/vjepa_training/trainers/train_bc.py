@@ -1,9 +1,9 @@
-"""Behaviour cloning: a policy from latents to the actions of an expert or of demonstrations, `vjepa train bc`.
+"""Clone behaviour: a policy from latents to the actions of an expert or of demonstrations, `vjepa train bc`.
 
-The policy reads latents, and joint states where it may. Labels are of two kinds. Of a simulated task the scripted
-expert labels every frame of a dataset, whatever was done there, from the joint state and the target that the dataset
-kept; rounds of DAgger roll the policy out and let the expert label where it went (Ross, Gordon and Bagnell, A Reduction
-of Imitation Learning, 2011). Of a real arm, which has no such expert, the labels are what was recorded.
+The policy reads latents and, if set, joint states. Labels are of two kinds. For a simulated task, the scripted expert
+labels every frame of a dataset from its joint state and target, whatever was done there. Rounds of DAgger then roll the
+policy out, and the expert labels the visited states (Ross, Gordon and Bagnell, A Reduction of Imitation Learning,
+2011). For a real arm, which has no such expert, the labels are the recorded actions.
 """
 
 import hashlib
@@ -41,12 +41,12 @@ from vjepa_training.trainers.optimiser import adamw, set_cosine_rate
 from vjepa_training.trainers.training_run import TrainingRun, provenance
 
 SCALE_QUANTILE, LEAST_SCALE = 0.999, 1e-3
-"""Of the recorded actions of a joint, the size that its normalisation takes for its largest; a still joint has none."""
+"""Quantile of a joint's recorded actions that its normalisation takes as their size, and the least such size."""
 COMMAND = "command"
 ROLLOUTS, POLICY = "rollouts", "policy"
 """The stages of a round, each of which is kept."""
 CLIPPED_SHARE = 0.01
-"""Recorded actions beyond the effort limit, as a share: more is a limit that is not the arm's."""
+"""Largest share of recorded actions beyond the effort limit; a larger share means a limit of another arm."""
 
 
 @dataclass
@@ -58,8 +58,8 @@ class Frames:
         position: (T, n) rad.
         velocity: (T, n) rad/s.
         labels: (T, n) the actions to learn, in [-1, 1].
-        episode: (T,) number of the episode each is of.
-        source: `expert`, or the column of the dataset that the labels come from.
+        episode: (T,) number of the episode of each frame.
+        source: `expert`, or the dataset's column of the labels.
     """
 
     latents: np.ndarray
@@ -73,7 +73,7 @@ class Frames:
         return len(self.labels)
 
     def joined(self, other: "Frames") -> "Frames":
-        """Return both, the episodes of `other` numbered on."""
+        """Return both, with the episodes of `other` numbered behind these."""
         offset = int(self.episode.max()) + 1 - int(other.episode.min())
         return Frames(
             np.concatenate((self.latents, other.latents)),
@@ -86,14 +86,14 @@ class Frames:
 
 @dataclass
 class Outcome:
-    """What a training gave.
+    """The result of a training.
 
     Attributes:
         policy: the best by validation, in evaluation mode.
-        curve: an entry an epoch: `round`, `epoch`, `train` and `validation`, mean squared errors.
-        frames: frames trained on in the last round, validation included.
-        variance: of the labels, which a policy that always acts the same reaches.
-        novelty: what the latents of these frames were like.
+        curve: an entry for each epoch: `round`, `epoch`, `train` and `validation`, mean squared errors.
+        frames: number of frames in the last round, with validation.
+        variance: variance of the labels, the error of a policy with a constant action.
+        novelty: model of the latents of these frames.
     """
 
     policy: Policy
@@ -110,13 +110,13 @@ def labelled_frames(
 
     Args:
         dataset: with latents; for the expert's labels with targets, for recorded ones with commands or efforts.
-        training: whose rows are kept.
-        max_frames: at most so many, drawn without replacement; 0 for all.
-        episodes: numbers of the episodes that are used; None for all.
+        training: settings, with the rows to keep.
+        max_frames: largest number of frames, drawn without replacement; 0 for all.
+        episodes: numbers of the episodes to use; None for all.
 
     Raises:
-        VjepaError: no latents, no expert that knows the task, frames without a target, which it cannot label, or
-            nothing recorded that could be a label; DAgger with recorded labels.
+        VjepaError: there are no latents, no expert knows the task, frames lack the target that an expert needs, or
+            nothing was recorded for a label. DAgger with recorded labels is refused too.
     """
     latents = dataset[LATENT]
     require_columns(dataset, (VELOCITY,), "train bc")
@@ -154,14 +154,14 @@ def labelled_frames(
 
 
 def recorded_column(dataset: Dataset) -> str:
-    """Return which column of a dataset has what was done: `command`, or `action`, the efforts of the joint states.
+    """Return the column of a dataset with the actions: `command`, or `action`, the efforts of the joint states.
 
     Raises:
-        VjepaError: neither is known in any row.
+        VjepaError: no row knows either.
     """
     unusable = unusable_columns(dataset)
     usable = [name for name in (COMMAND, ACTION) if name not in unusable]
-    if usable:  # The command where as many steps have one: a few commands must not outweigh all efforts.
+    if usable:  # The command, if as many steps have one: a few commands must not outweigh all efforts.
         has_next = np.asarray(dataset["has_next"])
         return max(usable, key=lambda name: int((known_rows(dataset, name) & has_next).sum()))
     raise VjepaError(
@@ -171,7 +171,7 @@ def recorded_column(dataset: Dataset) -> str:
 
 
 def _recorded_actions(dataset: Dataset, column: str, index: np.ndarray) -> np.ndarray:
-    """Return what was done in the rows `index`, (T, n) in [-1, 1]; refuse a limit that much of it is beyond."""
+    """Return the recorded actions of the rows `index`, (T, n) in [-1, 1]; refuse a limit that many of them exceed."""
     actions = dataset[column][index] / dataset.info.effort_limit
     beyond = float((np.abs(actions) > 1).any(axis=1).mean())
     if beyond > CLIPPED_SHARE:
@@ -185,17 +185,17 @@ def _recorded_actions(dataset: Dataset, column: str, index: np.ndarray) -> np.nd
 def chosen_episodes(
     dataset: Dataset, numbers: Collection[int] = (), mark: str = "", least_return: float | None = None
 ) -> list[int]:
-    """Return the numbers of the episodes of a dataset that meet every condition given.
+    """Return the numbers of the episodes of a dataset that meet every given condition.
 
     Args:
         dataset: with the provenance of its bags in `sources`.
-        numbers: of the episodes; empty for all.
-        mark: `KEY=VALUE` that the metadata of an episode's bag must hold (`ros2 bag record --custom-data KEY=VALUE`).
-        least_return: sum of an episode's rewards, at least.
+        numbers: allowed numbers of episodes; empty for all.
+        mark: `KEY=VALUE` in the metadata of an episode's bag (`ros2 bag record --custom-data KEY=VALUE`).
+        least_return: smallest sum of an episode's rewards.
 
     Raises:
-        VjepaError: no episode meets them, a mark that is not of that form, a return that is not finite, or rewards that
-            are not known.
+        VjepaError: no episode meets them, the mark has another form, the return is not finite, or the rewards are
+            unknown.
     """
     count = len(dataset.episodes)
     kept = set(range(count))
@@ -242,18 +242,18 @@ def expert_actions(
     arm: EffortLimits | None = None,
     control_period_s: float | None = None,
 ) -> np.ndarray:
-    """Return what the task's expert would do, (T, n) in [-1, 1], in each of T situations.
+    """Return the actions of the task's expert, (T, n) in [-1, 1], in each of T situations.
 
     Args:
         position: (T, n) rad.
         velocity: (T, n) rad/s.
         target: (T, 3) m.
-        task: whose expert.
-        arm: whose situations; None where that is not known.
+        task: task of the expert.
+        arm: arm of the situations; None if unknown.
         control_period_s: seconds that an action lasts; None for the task's own.
 
     Raises:
-        VjepaError: no scripted expert knows the task, or the arm is another one than the expert's.
+        VjepaError: no scripted expert knows the task, or its arm differs from `arm`.
     """
     name = expert_of(
         task, f"there is nothing to clone; train an actor by reward instead: vjepa train sac --task {task}"
@@ -276,17 +276,17 @@ def train_bc(
     work: Path | None = None,
     on_resume: Callable[[int, str], None] | None = None,
 ) -> Outcome:
-    """Clone the expert on `frames`, then on what DAgger adds.
+    """Clone the labels of `frames`, then also those of DAgger's rollouts.
 
     Args:
-        frames: the first round's.
-        training: how.
-        encoder: of the frames' latents; needed for DAgger.
+        frames: frames of the first round.
+        training: settings of the training.
+        encoder: encoder of the frames' latents; needed for DAgger.
         on_epoch: called with each entry of the curve.
         on_round: called after each round's rollouts with its number and the returns of its episodes.
-        work: folder in which each round's rollouts and policy are kept; a training found there goes on behind the last.
-        on_resume: called where a training goes on, before its first stage that is not kept, with the round and the
-            stage: `rollouts`, `policy`, or nothing where every stage is kept.
+        work: folder in which each round's rollouts and policy are kept; a training found there is continued.
+        on_resume: called when a training is continued, before its first missing stage, with the round and the stage.
+            The stage is `rollouts`, `policy`, or empty if none is missing.
 
     Raises:
         VjepaError: DAgger without an encoder, no episodes to validate on, or a training of other settings in `work`.
@@ -305,7 +305,7 @@ def train_bc(
         on_resume = None
 
     def kept(number: int, stage: str, make: Callable[[], Any]) -> Any:
-        """Return what the run keeps of a round's stage or, where it keeps nothing, what `make` returns."""
+        """Return the kept result of a round's stage or, if there is none, the result of `make`."""
 
         def made() -> Any:
             tell_resumed(number, stage)
@@ -336,7 +336,7 @@ def train_bc(
 
 
 def encoder_of(dataset: Dataset, name: str, device: str) -> Encoder:
-    """Load the encoder `name`, which must be the one that the latents of `dataset` come from.
+    """Load the encoder `name`, which must be the encoder of the latents of `dataset`.
 
     Raises:
         VjepaError: it is another one, or cannot be loaded.
@@ -356,15 +356,15 @@ def write_policy(
     command: str,
     source: str = EXPERT,
 ) -> dict[str, Any]:
-    """Write the bundle of a cloned policy with a card that says how it was made; return what that says.
+    """Write the bundle of a cloned policy with a card of its training; return the content of that card.
 
     Args:
-        folder: of the bundle.
-        outcome: of the training.
-        training: how it was trained.
-        dataset: what it was trained on.
-        command: that did it.
-        source: of the labels, see `Frames`.
+        folder: folder of the bundle.
+        outcome: result of the training.
+        training: settings of the training.
+        dataset: dataset of the training.
+        command: command of the training.
+        source: source of the labels, see `Frames`.
     """
     best = min(outcome.curve, key=lambda entry: (-entry["round"], entry["validation"]))
     facts = {
@@ -402,7 +402,7 @@ def _fit(
     start: Policy | None,
     on_epoch: Callable[[dict[str, float]], None] | None,
 ) -> tuple[dict[str, Tensor], list[dict[str, float]], float]:
-    """Train one round, from `start` where there is one; return what validates best, the curve, and the variance."""
+    """Train one round, from `start` if given; return the best weights by validation, the curve, and the variance."""
     torch.manual_seed(training.seed + number)
     _, held_out = split_episodes(frames.episode, training.validation_share, training.seed)
     is_held_out = np.isin(frames.episode, held_out)
@@ -429,7 +429,7 @@ def _fit(
                 size = policy.config.latent_size
                 noise = torch.randn_like(inputs[:, :size]) * training.noise
                 inputs[:, :size] += noise * policy.input_std[:size]
-            loss = functional.mse_loss(policy(inputs) / scale, labels / scale)  # Each joint counts alike.
+            loss = functional.mse_loss(policy(inputs) / scale, labels / scale)  # Each joint has the same weight.
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
@@ -464,7 +464,7 @@ def _policy_config(frames: Frames, training: BcTraining) -> PolicyConfig:
 
 
 def _action_scale(labels: np.ndarray) -> tuple[float, ...]:
-    """Return the largest action of each joint: what hardly moves is learned as well as what moves much."""
+    """Return the largest action of each joint, so that small actions are learned as well as large ones."""
     scale = np.quantile(np.abs(labels), SCALE_QUANTILE, axis=0)
     return tuple(float(value) for value in np.clip(scale, LEAST_SCALE, 1.0))
 
@@ -495,7 +495,7 @@ def _error(policy: Policy, frames: Frames, index: np.ndarray, training: BcTraini
 def _dagger_frames(
     policy: Policy, training: BcTraining, encoder: Encoder, number: int
 ) -> tuple[list[Tensor], list[float]]:
-    """Roll the policy out; return the fields of `Frames` of what it saw, and the returns of the episodes."""
+    """Roll the policy out; return the fields of `Frames` of the visited states, and the returns of the episodes."""
     seen: list[tuple[int, Any, np.ndarray]] = []
     rows = slice(0, 1) if training.rows == "mean" else slice(None)
     sim = SimConfig(
@@ -536,5 +536,5 @@ def _dagger_frames(
 
 
 def dagger_seed(training: BcTraining, number: int) -> int:
-    """Return the seed of the first episode of a round: far from those that evaluations use."""
+    """Return the seed of the first episode of a round: far from the seeds of evaluations."""
     return 1_000_000_000 + training.seed * 1_000_000 + number * 10_000

@@ -1,9 +1,10 @@
-"""An actor trained in imagination: `vjepa train dreamer`.
+"""Train an actor in imagination: `vjepa train dreamer`.
 
-From real states the actor is imagined onwards by a frozen ensemble of dynamics; it climbs the gradient of the
-lambda-return through model and heads, a critic saying what follows beyond the horizon (Hafner et al., Dreamer, 2020).
-What keeps it where the model knows what it says: few steps, a price on the ensemble's disagreement (Yu et al., MOPO,
-2020), and a term that keeps its actions near a cloned policy's (Fujimoto and Gu, TD3+BC, 2021), from which it starts.
+From real states, a frozen ensemble of dynamics imagines the actor's rollouts. The actor climbs the gradient of the
+lambda-return through model and heads, and a critic values states beyond the horizon (Hafner et al., Dreamer, 2020).
+Three means keep the rollouts where the model is reliable. They are short. The ensemble's disagreement has a cost (Yu et
+al., MOPO, 2020). A term keeps the actions near those of a cloned policy, from which the actor starts (Fujimoto and Gu,
+TD3+BC, 2021).
 """
 
 import hashlib
@@ -39,11 +40,11 @@ from vjepa_training.trainers.optimiser import adamw
 from vjepa_training.trainers.training_run import Trainer, drawn, figures_table, fit, identity_of, provenance
 
 BEST_STATES = 500
-"""States of the highest reward whose mean is the goal of earlier work."""
+"""Number of states with the highest reward whose mean is the goal in the baseline settings."""
 
 VALIDATION_DREAMS = 512
 TARGET_RATE = 0.02
-"""Share of the way that the slow critic goes to the critic in each step."""
+"""Share of the distance to the critic that the slow critic moves in each step."""
 
 
 def train_dreamer(
@@ -55,19 +56,19 @@ def train_dreamer(
     policy: Path | str = "",
     start: Path | str = "",
 ) -> dict[str, Any]:
-    """Train an actor, write its bundle and return what its configuration says of it.
+    """Train an actor, write its bundle and return the content of its configuration.
 
     Args:
-        dataset: with latents, whose states dreams begin in.
-        dynamics: bundle of the dynamics model to dream in.
+        dataset: with latents; imagined rollouts begin in its states.
+        dynamics: bundle of the dynamics model that imagines.
         reward: bundle of the heads on its states; empty for the objective `goal-distance`.
-        training: how.
-        job: where the bundle and the run's files go, and who is told.
+        training: settings of the training.
+        job: the outputs of the training, and its progress callback.
         policy: bundle of the policy to start from and stay near; empty for none.
         start: bundle of an actor to start from instead, in the same states; empty for none.
 
     Raises:
-        VjepaError: data without latents, bundles that do not belong together, or a checkpoint of another run.
+        VjepaError: data without latents, bundles that do not match, or a checkpoint of another run.
     """
     model, bundle = load_dynamics_for(dataset, dynamics)
     heads = _heads(reward, bundle, training)
@@ -101,7 +102,7 @@ def train_dreamer(
 
 
 class _DreamerTrainer(Trainer):
-    """An actor, its critic, and the real states that dreams begin in."""
+    """An actor, its critic, and the real states in which imagined rollouts begin."""
 
     def __init__(
         self,
@@ -123,13 +124,13 @@ class _DreamerTrainer(Trainer):
         self.parts = {"actor": actor, "critic": self._critic, "slow": self._slow, "optimiser": self.optimiser}
 
     def loss(self, step: int) -> Tensor:
-        """Return the critic's loss less what the actor's dreams are worth, and what it strays from the policy."""
+        """Return the critic's loss, minus the value of imagined rollouts, plus the distance to the policy."""
         training = self._training
         _follow(self._slow, self._critic)
         states, wanted = self._drawn(self._rows, training.dreams, (training.seed, 9, step))
         cloned = torch.zeros(()) if wanted is None else (self._actor(states[:, -1]) - wanted).square().mean()
         is_cloning = wanted is not None and step < training.cloning_steps
-        with torch.set_grad_enabled(not is_cloning):  # The critic learns meanwhile what the policy is worth.
+        with torch.set_grad_enabled(not is_cloning):  # The critic learns the value of the policy meanwhile.
             imagined = self._dream.returns(self._actor, self._slow, states)
         criticised = self._critic.loss(imagined.states.detach(), imagined.returns.detach())
         if is_cloning:
@@ -141,7 +142,7 @@ class _DreamerTrainer(Trainer):
         return criticised + training.cloning_weight * cloned - scale * value
 
     def validate(self) -> dict[str, float]:
-        """Return figures of dreams from states kept for validation; `loss` is the mean reward, negative."""
+        """Return figures of imagined rollouts from validation states; `loss` is the negative mean reward."""
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             states, wanted = self._drawn(self._held_out, VALIDATION_DREAMS, (self._training.seed, 11))
@@ -158,7 +159,7 @@ class _DreamerTrainer(Trainer):
         return figures
 
     def _drawn(self, among: np.ndarray, count: int, key: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
-        """Return states to dream from, (count, history, S), and what the policy would do there, if there is one."""
+        """Return states to imagine from, (count, history, S), and the policy's actions there, if there is a policy."""
         chosen, device = drawn(among, count, key), self._training.device
         before = chosen[:, None] + np.arange(1 - self._dream.model.config.history, 1)
         states = torch.from_numpy(np.asarray(self._data.states[before], np.float32)).to(device)
@@ -167,7 +168,7 @@ class _DreamerTrainer(Trainer):
 
 @dataclass(frozen=True)
 class _Imagined:
-    """What dreams gave: states before each action (B, H, S), rewards and lambda-returns (B, H), and means."""
+    """Imagined rollouts: states before each action (B, H, S), rewards and lambda-returns (B, H), and means."""
 
     states: Tensor
     rewards: Tensor
@@ -178,7 +179,7 @@ class _Imagined:
 
 @dataclass(frozen=True)
 class _Dream:
-    """Imagination: the model, what a state is worth in it, and how far it goes."""
+    """Imagination: the model, the value of a state in it, and the horizon."""
 
     model: Dynamics
     heads: RewardModel | None
@@ -186,7 +187,7 @@ class _Dream:
     training: DreamerTraining
 
     def returns(self, actor: Actor, critic: TwinCritic, states: Tensor) -> _Imagined:
-        """Imagine the actor on from states (B, history, S), each dream by one member of the ensemble."""
+        """Imagine the actor's rollouts from states (B, history, S), each by one member of the ensemble."""
         training, config = self.training, self.model.config
         member = torch.arange(len(states), device=states.device) % config.members
         before, rewards, densities, spreads = [], [], [], []
@@ -218,7 +219,7 @@ class _Dream:
         )
 
     def _reward(self, before: Tensor, actions: Tensor, after: Tensor) -> Tensor:
-        """Return what a prediction is worth, (B,): of states (B, S) and actions (B, action_repeat, n)."""
+        """Return the reward of a prediction, (B,), from states (B, S) and actions (B, action_repeat, n)."""
         training = self.training
         far = None
         if self.goal is not None:
@@ -239,7 +240,7 @@ class _Dream:
 
 @torch.no_grad()
 def _follow(slow: TwinCritic, critic: TwinCritic) -> None:
-    """Move the slow critic a little of the way to the critic."""
+    """Move the slow critic a little towards the critic."""
     for theirs, mine in zip(slow.parameters(), critic.parameters(), strict=True):
         theirs.lerp_(mine, TARGET_RATE)
 
@@ -258,7 +259,7 @@ def _heads(reward: Path | str, dynamics: Bundle, training: DreamerTraining) -> R
 
 
 def _goal(data: Transitions, rows: np.ndarray, training: DreamerTraining) -> tuple[Tensor, Tensor] | None:
-    """Return the mean of the best states and the mean distance from it, for the objectives of earlier work."""
+    """Return the mean of the best states and the mean distance from it, for the objectives of the baseline settings."""
     if training.objective == REWARD:
         return None
     order = np.random.default_rng((training.seed, 12)).permutation(rows)
@@ -270,7 +271,7 @@ def _goal(data: Transitions, rows: np.ndarray, training: DreamerTraining) -> tup
 
 
 def _labels(dataset: Dataset, policy: Path | str, work: Path | str) -> np.ndarray:
-    """Return what the policy would do in each row, (N, n) float32; kept in the folder `work` for the next time."""
+    """Return the policy's actions in each row, (N, n) float32; kept in the folder `work` for later calls."""
     bundle = read_bundle(policy, POLICY)
     bundle.check_encoder(dataset.info.encoder_fingerprint, dataset.info.encoder_name)
     bundle.check_arm(dataset.info.arm)

@@ -1,9 +1,8 @@
-"""Dynamics models: `vjepa train dynamics`.
+"""Train dynamics models: `vjepa train dynamics`.
 
-The loss is the smooth L1 error of the predicted states, over H predictions in a row, each from the one before; each
-member of an ensemble draws rows of its own. Validation is by episode, and open loop: what the model says 1 to 20
-control steps ahead against what happened, in states and, through a linear probe, in metres, with "nothing changes"
-beside it.
+The loss is the smooth L1 error of H consecutive predicted states, each predicted from the one before. Each member of an
+ensemble draws its own rows. Validation is by episode and open loop. It compares predictions 1 to 20 control steps ahead
+with the real states and, through a linear probe, in metres. A prediction of no change stands beside them.
 """
 
 import math
@@ -33,24 +32,24 @@ from vjepa_training.trainers.optimiser import adamw
 from vjepa_training.trainers.training_run import Trainer, drawn, fit, identity_of, provenance
 
 OPEN_LOOP_STEPS = 20
-"""Control steps ahead of which the open-loop error is measured, at most; fewer where episodes are shorter."""
+"""Largest number of control steps ahead in the open-loop error; fewer if episodes are shorter."""
 
 VALIDATION_ROWS, VALIDATION_BATCH = 4096, 512
 STATISTICS_ROWS = 20_000
 
 
 def train_dynamics(dataset: Dataset, training: DynamicsTraining, job: Job, start: Path | str = "") -> dict[str, Any]:
-    """Train a dynamics model, write its bundle and return what its configuration says of it.
+    """Train a dynamics model, write its bundle and return the content of its configuration.
 
     Args:
-        dataset: with latents.
-        training: how.
-        job: where the bundle and the run's files go, and who is told.
-        start: bundle of a model of the same sizes to go on from, in its own states; empty for none.
+        dataset: a dataset with latents.
+        training: settings of the training.
+        job: the outputs of the training, and its progress callback.
+        start: bundle of a model of the same sizes to continue from, in its own states; empty for none.
 
     Raises:
-        VjepaError: data without latents or of too short episodes, a `start` of other sizes, or a checkpoint of another
-            run.
+        VjepaError: data without latents or with too short episodes, a `start` of other sizes, or a checkpoint of
+            another run.
     """
     if dataset.info.latent_shape is None:
         raise VjepaError(f"{dataset.folder} has no latents; encode it first: vjepa dataset encode")
@@ -100,7 +99,7 @@ def train_dynamics(dataset: Dataset, training: DynamicsTraining, job: Job, start
 
 
 class _DynamicsTrainer(Trainer):
-    """A model, the rows that it is trained on, and those kept for validation."""
+    """A model, the rows for its training, and the rows for validation."""
 
     def __init__(
         self, model: Dynamics, data: Transitions, rows: np.ndarray, held_out: np.ndarray, training: DynamicsTraining
@@ -117,7 +116,7 @@ class _DynamicsTrainer(Trainer):
         return dynamics_loss(self._model, self._data, rows, self._training)
 
     def validate(self) -> dict[str, float]:
-        """Return the loss on the rows kept for validation, or some thousands of them, averaged over the ensemble."""
+        """Return the loss on the validation rows, or on some thousands of them, averaged over the ensemble."""
         rows = np.sort(np.random.default_rng(1).permutation(self._held_out)[:VALIDATION_ROWS])
         self._model.eval()
         total = 0.0
@@ -142,19 +141,20 @@ def dynamics_loss(model: Dynamics, data: Transitions, rows: np.ndarray, training
 def open_loop(
     model: Dynamics, data: Transitions, fit: np.ndarray, held: np.ndarray, steps: int = OPEN_LOOP_STEPS
 ) -> list[dict[str, float]]:
-    """Return how far the model's predictions are off, and how far "nothing changes" would be, by steps ahead.
+    """Return the errors of the model's predictions and of a prediction of no change, by steps ahead.
 
     Args:
         model: in evaluation mode, on the CPU.
         data: the rows.
-        fit: episodes that the probe from states to the fingertip's way to the target, m, is fitted on.
+        fit: episodes for the probe from states to the way from fingertip to target, m.
         held: episodes to predict in.
-        steps: control steps ahead, at most.
+        steps: largest number of control steps ahead.
 
     Returns:
-        An entry for each prediction ahead: `steps`, `state` and `no_change_state` (root mean square over components,
-        in units of the states' standard deviation), `metres` and `no_change_metres` (root mean square distance between
-        the way read off the prediction and the one read off what happened).
+        An entry for each prediction ahead. `steps` is its number of control steps. `state` and `no_change_state` are
+            root mean squares over components, in units of the states' standard deviation. `metres` and
+            `no_change_metres` are root mean square distances between the probe's ways in the predicted and in the real
+            state.
     """
     config = model.config
     longest = int(data.left[np.isin(data.episode, held)].max())
@@ -183,7 +183,7 @@ def open_loop(
 
 
 def _go_on_from(start: Path | str, model: Dynamics, dataset: Dataset) -> str:
-    """Give `model` the weights and the conditioning of the bundle `start`, and return the hash of its weights."""
+    """Copy weights and state projection of the bundle `start` into `model`, and return the hash of the weights."""
     found, bundle = load_dynamics_for(dataset, start)
     if found.config != model.config or found.conditioning.config != model.conditioning.config:
         raise VjepaError(f"{start} is a model of other sizes or states than this training's; give the same settings")
@@ -216,7 +216,7 @@ def _delta_scale(data: Transitions, rows: np.ndarray, repeat: int) -> Tensor:
 
 
 def _offset_probe(data: Transitions, episodes: np.ndarray) -> Any:
-    """Return a linear probe from states to the way from fingertip to target, m; None where no row knows it."""
+    """Return a linear probe from states to the way from fingertip to target, m; None if no row knows it."""
     rows = np.flatnonzero(np.isin(data.episode, episodes) & np.isfinite(data.offsets).all(1) & (data.left >= 0))
     rows = np.sort(np.random.default_rng(3).permutation(rows)[:STATISTICS_ROWS])
     if len(rows) < 100:

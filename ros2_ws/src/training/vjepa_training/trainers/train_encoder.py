@@ -1,7 +1,7 @@
-"""Training a small V-JEPA 2 encoder on a dataset that kept its frames: `vjepa train encoder`.
+"""Train a small V-JEPA 2 encoder on a dataset with frames: `vjepa train encoder`.
 
-Everything is drawn from the seed and the number of the step, so a run that was killed and goes on from its checkpoint
-gives what it would have given, and two runs on one machine and thread count are equal.
+Everything is drawn from the seed and the number of the step. So a killed run that continues from its checkpoint gives
+the same result, and two runs on one machine and thread count are equal.
 """
 
 import types
@@ -44,9 +44,9 @@ def train_encoder(datasets: Sequence[Dataset], training: EncoderTraining, job: J
     """Train an encoder and write its bundle; return the bundle's folder.
 
     Args:
-        datasets: which kept their frames.
-        training: how.
-        job: where the bundle and the run's files go, and who is told.
+        datasets: datasets with frames.
+        training: settings of the training.
+        job: the outputs of the training, and its progress callback.
 
     Raises:
         CollapseError: the latents collapsed.
@@ -69,7 +69,7 @@ def train_encoder(datasets: Sequence[Dataset], training: EncoderTraining, job: J
 
 
 class _EncoderTrainer(Trainer):
-    """An encoder, the objective by which it learns, and the clips of the datasets."""
+    """An encoder, its training objective, and the clips of the datasets."""
 
     largest_gradient = 1.0
     log_every = 20
@@ -92,7 +92,7 @@ class _EncoderTrainer(Trainer):
         self._forward = torch.compile(self._objective) if training.compile else self._objective
 
     def loss(self, step: int) -> Tensor:
-        """As `Trainer.loss`."""
+        """Return the loss, as `Trainer.loss`."""
         change = (self._training.seed, step) if self._training.augment else None
         clips = self._clips(self._rows, step, change)
         loss: Tensor
@@ -101,7 +101,7 @@ class _EncoderTrainer(Trainer):
         return loss
 
     def after_step(self, progress: float) -> None:
-        """Let a teacher follow the encoder."""
+        """Move a teacher towards the encoder."""
         self._objective.after_step(self._encoder, progress)
 
     def measured(self, step: int) -> dict[str, float]:
@@ -117,7 +117,7 @@ class _EncoderTrainer(Trainer):
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Return the means of the loss, its parts and the rank over some batches of the episodes held out."""
+        """Return the means of the loss, its parts and the rank over some batches of the held-out episodes."""
         sums: dict[str, float] = {}
         self._encoder.eval()
         for i in range(VALIDATION_BATCHES):
@@ -129,7 +129,7 @@ class _EncoderTrainer(Trainer):
         return sums
 
     def after_checkpoint(self, step: int, figures: dict[str, float]) -> None:
-        """Write the bundle of the encoder as it is."""
+        """Write the bundle of the encoder in its present state."""
         self._bundle.write(self._encoder, self._objective, step, figures)
 
     def _clips(self, rows: np.ndarray, step: int, change: tuple[int, ...] | None = None) -> Clips:
@@ -143,13 +143,13 @@ class _EncoderTrainer(Trainer):
 
 
 def _figures(measured: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return what an objective measured as numbers, and in place of its latents, `rows`, their effective rank."""
+    """Return an objective's measures as numbers, with the effective rank in place of its latents, `rows`."""
     parts = {name: float(value) for name, value in measured.items() if name != "rows"}
     return {**parts, "rank": effective_rank(measured["rows"])}
 
 
 def effective_rank(latents: Tensor) -> float:
-    """Return the effective rank of the cells of `latents`, (B, rows, D), each cell centred over the batch.
+    """Return the effective rank of the cells of `latents`, (B, rows, D), with each cell centred over the batch.
 
     It is the exponential of the entropy of the singular values' shares (Roy and Vetterli, The effective rank, 2007).
     """
@@ -160,7 +160,7 @@ def effective_rank(latents: Tensor) -> float:
 
 
 def _checkpoint(training: EncoderTraining) -> Checkpoint:
-    """Return the checkpoint whose architecture the encoder gets, with the fields that it has otherwise."""
+    """Return the checkpoint with the encoder's architecture, with the changed fields of the settings."""
     checkpoint = find_checkpoint(training.encoder)
     model = {**checkpoint.model, **training.model}
     preprocessing = checkpoint.preprocessing
@@ -170,7 +170,7 @@ def _checkpoint(training: EncoderTraining) -> Checkpoint:
 
 
 def _start(checkpoint: Checkpoint) -> str:
-    """Return what tells the weights that a finetuning begins with from others, wherever their files are."""
+    """Return a text that identifies the weights at the start of a finetuning, wherever their files are."""
     return " ".join([f"seed {checkpoint.init_seed}", *(file_sha256(path) for path in checkpoint.weights)])
 
 
@@ -181,7 +181,8 @@ def _encoder(checkpoint: Checkpoint, training: EncoderTraining) -> Any:
         module.load_state_dict(_weights_to_start_from(training, checkpoint))
     else:
         module.to_empty(device=training.device)
-        # Wider than V-JEPA 2's own 0.02, which a network this narrow learns slowly from: the signal keeps its size.
+        # These weights are larger than V-JEPA 2's own 0.02, from which so narrow a network learns slowly. The signal
+        # keeps its size.
         for name, parameter in module.named_parameters():
             if parameter.ndim > 1:
                 nn.init.xavier_uniform_(parameter.data.view(parameter.shape[0], -1))
@@ -211,21 +212,21 @@ def _weights_to_start_from(training: EncoderTraining, checkpoint: Checkpoint) ->
 
 
 def _speed_up(module: Any) -> None:
-    """Replace two steps by matrix products of the same result, several times as fast backwards on a CPU."""
+    """Replace two steps by matrix products of the same result, whose backward pass is much faster on a CPU."""
     size = module.config.hidden_size // module.config.num_attention_heads
     turn = torch.zeros(size, size)
     even = torch.arange(0, size, 2)
     turn[even + 1, even], turn[even, even + 1] = -1.0, 1.0
 
     def embed(self: Any, video: Tensor) -> Tensor:
-        """Patches as rows, instead of a convolution: (B, 3, frames, side, side) to (B, N, D)."""
+        """Embed patches as rows, instead of a convolution: (B, 3, frames, side, side) to (B, N, D)."""
         t, p = self.tubelet_size, self.patch_size
         split = video.unflatten(2, (-1, t)).unflatten(4, (-1, p)).unflatten(6, (-1, p))
         patches = split.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)
         return functional.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
 
     def rotate(x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
-        """Queries or keys turned by a matrix of signs, instead of taking them apart and putting them together."""
+        """Rotate queries or keys by a matrix of signs, instead of splitting and joining them."""
         cosines, sines = (table.to(x.dtype) for table in tables)
         return x * cosines + (x @ turn.to(x)) * sines
 
@@ -245,7 +246,7 @@ def _objective(training: EncoderTraining, encoder: Any, joints: Sequence[int]) -
 
 @dataclass(frozen=True)
 class _Bundle:
-    """Writes the bundle of an encoder in training."""
+    """Write the bundle of an encoder in training."""
 
     out: Path
     checkpoint: Checkpoint

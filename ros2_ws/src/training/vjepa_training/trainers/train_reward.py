@@ -1,7 +1,7 @@
-"""Reward and distance heads on the states of a dynamics model: `vjepa train reward`.
+"""Train reward and distance heads on the states of a dynamics model: `vjepa train reward`.
 
-Labels are the simulator's: the reward of each step and, for the distance head, where fingertip and target were. Only
-training sees them; the heads read states.
+Labels are from the simulator: the reward of each step and, for the distance head, the places of fingertip and target.
+Only training uses them; the heads read states.
 """
 
 import math
@@ -30,14 +30,14 @@ VALIDATION_BATCH = 4096
 def train_reward(
     dataset: Dataset, dynamics: Path | str, training: RewardTraining, job: Job, start: Path | str = ""
 ) -> dict[str, Any]:
-    """Train the heads, write their bundle and return what its configuration says of them.
+    """Train the heads, write their bundle and return the content of its configuration.
 
     Args:
-        dataset: with latents and rewards, of the encoder that the dynamics model was trained on.
+        dataset: with latents and rewards, of the dynamics model's encoder.
         dynamics: bundle of the dynamics model whose states the heads read.
-        training: how.
-        job: where the bundle and the run's files go, and who is told.
-        start: bundle of heads of the same sizes to go on from; empty for none.
+        training: settings of the training.
+        job: the outputs of the training, and its progress callback.
+        start: bundle of heads of the same sizes to continue from; empty for none.
 
     Raises:
         VjepaError: data without latents, rewards or, for a distance head, targets; or a checkpoint of another run.
@@ -95,7 +95,7 @@ def train_reward(
 
 
 class _RewardTrainer(Trainer):
-    """Heads, the rows that they are trained on, and those kept for validation."""
+    """Heads, the rows for their training, and the rows for validation."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class _RewardTrainer(Trainer):
         return torch.stack([error.mean() for error in self._errors(rows, self._training.noise).values()]).sum()
 
     def validate(self) -> dict[str, float]:
-        """Return `loss`, `reward_mse`, what always giving the mean reward would have, and the distance's error, m."""
+        """Return `loss`, `reward_mse`, the error of always predicting the mean reward, and the distance's error, m."""
         rows = self._held_out
         sums: dict[str, float] = {}
         self._model.eval()
@@ -139,7 +139,7 @@ class _RewardTrainer(Trainer):
         return self._data.rewards[rows[:, None] + self._steps].mean(1)
 
     def _errors(self, rows: np.ndarray, noise: float = 0.0) -> dict[str, Tensor]:
-        """Return the squared errors, (B,), of each head; the distance's in its own unit, added over x and y."""
+        """Return the squared errors, (B,), of each head; the distance's in its own unit, summed over x and y."""
         data, training = self._data, self._training
         arrays = (
             data.states[rows],

@@ -1,8 +1,8 @@
-"""Soft actor-critic in the simulator, on the states of a world model: `vjepa train sac`.
+"""Train by soft actor-critic in the simulator, on the states of a world model: `vjepa train sac`.
 
-The yardstick without a model: what reward alone teaches, by trying (Haarnoja et al., Soft Actor-Critic, 2018, with the
-learned temperature of their Soft Actor-Critic Algorithms and Applications, 2018). The algorithm is that of
-Stable-Baselines3. Encoder and conditioning stay frozen, so the actor reads what a dreamer's reads, and is its bundle.
+The result is the reference without a model: what reward alone teaches (Haarnoja et al., Soft Actor-Critic, 2018). The
+temperature is learned, as in their Soft Actor-Critic Algorithms and Applications, 2018. The algorithm is from
+Stable-Baselines3. Encoder and state projection stay frozen, so the actor has a dreamer's inputs and bundle.
 """
 
 import math
@@ -31,7 +31,7 @@ from vjepa_training.trainers.configs import Job, OnStep, SacTraining
 from vjepa_training.trainers.training_run import Stateful, TrainingRun, require_finite
 
 RECENT_EPISODES = 100
-"""Episodes whose mean return is reported."""
+"""Number of episodes whose mean return is reported."""
 
 SHOWN = ("return", "ent_coef", "critic_loss")
 """Figures beside the progress bar; TensorBoard has all of them."""
@@ -40,17 +40,17 @@ SHOWN = ("return", "ent_coef", "critic_loss")
 def train_sac(
     encoder: Encoder, sim: SimConfig, dynamics: Path | str, training: SacTraining, job: Job
 ) -> dict[str, Any]:
-    """Train an actor, write its bundle and return what its configuration says of it.
+    """Train an actor, write its bundle and return the content of its configuration.
 
-    A run that was killed goes on from its checkpoint, networks, optimisers and transitions alike, but not to the bit:
-    the episodes that ran are lost, and what is drawn at random is drawn anew.
+    A killed run continues from its checkpoint with its networks, optimisers and transitions, but not to the bit. The
+    episodes that ran are lost, and random draws differ.
 
     Args:
-        encoder: whose latents the states are made of.
-        sim: the simulation; its seed and the length of its episodes are the training's.
-        dynamics: bundle of the dynamics model whose conditioning makes them; nothing is predicted with it.
-        training: how.
-        job: where the bundle and the run's files go, and who is told.
+        encoder: encoder of the latents in the states.
+        sim: the simulation; the training sets its seed and the length of its episodes.
+        dynamics: bundle of the dynamics model whose state projection is used; it predicts nothing here.
+        training: settings of the training.
+        job: the outputs of the training, and its progress callback.
 
     Raises:
         VjepaError: dynamics of another encoder or arm, or a checkpoint of another run.
@@ -101,15 +101,15 @@ def train_sac(
 
 
 def sac_seed(training: SacTraining) -> int:
-    """Return the seed of the first episode: far from those of evaluations, and of DAgger's rounds."""
+    """Return the seed of the first episode: far from the seeds of evaluations and of DAgger's rounds."""
     return 1_500_000_000 + training.seed * 100_000
 
 
 def exported(sac: SAC, conditioning: nn.Module) -> Actor:
-    """Return what `sac` learned as an `Actor` with `conditioning`, on the CPU.
+    """Return the trained actor of `sac` as an `Actor` with `conditioning`, on the CPU.
 
-    It has the same layers and so the same mode. Its spread is not that of training, which limits it otherwise, but the
-    middle of what an `Actor` can have, in every state: the bundle promises the mode alone.
+    It has the same layers and so the same mode. Its spread differs from training, which has other limits: it is the
+    middle of an `Actor`'s range, in every state. The bundle promises the mode alone.
     """
     theirs, n = sac.actor, sac.action_space.shape[0]  # type: ignore[index]
     first = theirs.latent_pi[0]
@@ -131,14 +131,14 @@ def _soft_actor_critic(environments: SideBySide, training: SacTraining) -> SAC:
         "MlpPolicy",
         environments,
         learning_rate=training.learning_rate,
-        buffer_size=training.steps // training.action_repeat + 3 * training.envs,  # More than there will be.
+        buffer_size=training.steps // training.action_repeat + 3 * training.envs,  # More than all transitions.
         learning_starts=training.random_steps // training.action_repeat,
         batch_size=training.batch_size,
         gamma=training.discount**training.action_repeat,
         ent_coef=f"auto_{training.temperature}",
         train_freq=1,  # Of all environments at once.
         gradient_steps=round(training.updates * training.envs),
-        policy_kwargs={"net_arch": [training.hidden] * 2, "activation_fn": nn.ELU},  # As `Actor` has them.
+        policy_kwargs={"net_arch": [training.hidden] * 2, "activation_fn": nn.ELU},  # The layers of `Actor`.
         seed=training.seed,
         device=training.device,
     )
@@ -165,7 +165,7 @@ class _Networks:
 
 @dataclass(frozen=True)
 class _Replay:
-    """The transitions so far. They all fit in: none is ever written over."""
+    """The transitions so far. All of them fit in, so none is ever overwritten."""
 
     sac: SAC
     arrays = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
@@ -186,7 +186,7 @@ class _Replay:
 
 
 class _Progress(BaseCallback):
-    """Follows a training: keeps the returns of its episodes, reports, and saves checkpoints."""
+    """Follow a training: keep the returns of its episodes, report, and save checkpoints."""
 
     def __init__(
         self,
@@ -213,13 +213,13 @@ class _Progress(BaseCallback):
 
     @property
     def _steps(self) -> int:
-        """Control steps done."""
+        """Return the number of control steps done."""
         return self.model.num_timesteps * self._training.action_repeat
 
     def _on_training_start(self) -> None:
         self._saved = self._steps
 
-    def _on_rollout_start(self) -> None:  # Between two actions, when all transitions are stored and learned from.
+    def _on_rollout_start(self) -> None:  # Between two actions, all transitions are stored and learned from.
         if self._steps >= self._saved + self._training.checkpoint_every:
             self.save()
 

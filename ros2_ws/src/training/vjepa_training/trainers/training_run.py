@@ -1,4 +1,4 @@
-"""What every trainer needs to be killed at any moment and go on: a checkpoint, and TensorBoard's events beside it."""
+"""Make trainers safe to kill: write a checkpoint and TensorBoard's events, and continue from them."""
 
 import contextlib
 import hashlib
@@ -25,25 +25,25 @@ from vjepa_training.trainers.optimiser import set_cosine_rate
 
 CHECKPOINT_FILE = "checkpoint.pt"
 LARGEST_GRADIENT = 10.0
-"""Norm that gradients are scaled down to where they are larger."""
+"""Largest norm of gradients; larger ones are scaled down to it."""
 
 
 class Stateful(Protocol):
-    """A network or an optimiser, as torch has them."""
+    """A network or an optimiser of torch."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that changes in training."""
+        """Return the whole state that changes in training."""
         ...
 
     def load_state_dict(self, state: Any, /) -> Any:
-        """Take it back."""
+        """Restore this state."""
         ...
 
 
 class TrainingRun:
-    """A training that goes on where the files in its folder left it.
+    """A training that continues from the files in its folder.
 
-    For the same result as without a kill, whatever a step draws at random has to come from its own number.
+    For the same result as without a kill, the random draws of a step must depend only on its number.
 
     Attributes:
         work: the folder.
@@ -51,13 +51,13 @@ class TrainingRun:
     """
 
     def __init__(self, work: Path | str, identity: Mapping[str, Any], parts: Mapping[str, Stateful], device: str):
-        """Take the training of `parts` in the folder `work`.
+        """Prepare the training of `parts` in the folder `work`.
 
         Args:
-            work: folder of the checkpoint and the events; made if need be.
-            identity: settings and data, as JSON has them; a run goes on only with the same.
-            parts: all that changes in training, by name.
-            device: where they are.
+            work: folder of the checkpoint and the events, created if missing.
+            identity: settings and data, in JSON's types; a run continues only with the same.
+            parts: everything that changes in training, by name.
+            device: device of the parts.
         """
         self.work, self._parts, self._device = Path(work), parts, device
         self._identity = json.dumps(identity, sort_keys=True)
@@ -65,10 +65,10 @@ class TrainingRun:
         self.work.mkdir(parents=True, exist_ok=True)
 
     def resume(self) -> tuple[int, dict[str, Any]]:
-        """Load the checkpoint, if there is one; return the steps done and what `save` was given beside.
+        """Load the checkpoint, if there is one; return the steps done and the value of `save`'s `beside`.
 
         Raises:
-            VjepaError: it is damaged, or of a run with other settings or data; which, is named.
+            VjepaError: it is damaged, or of a run with other settings or data, which the message names.
         """
         path = self.work / CHECKPOINT_FILE
         if not path.exists():
@@ -79,16 +79,16 @@ class TrainingRun:
             return int(state["step"]), json.loads(state["beside"])
 
     def save(self, step: int, beside: Mapping[str, Any] | None = None) -> None:
-        """Write the checkpoint of `step`, whole or not at all, with what JSON can hold of `beside`."""
+        """Write the checkpoint of `step`, whole or not at all, with `beside` in JSON's types."""
         state = {"step": step, "beside": json.dumps(beside or {})}
         self._write(CHECKPOINT_FILE, state | {name: part.state_dict() for name, part in self._parts.items()})
 
     def kept(self, name: str, make: Callable[[], Any]) -> Any:
-        """Return what the folder has of a stage or, where it has nothing, what `make` returns, and keep that.
+        """Return the kept result of a stage or, if there is none, return and keep the result of `make`.
 
         Args:
-            name: of the stage: a part of the training that is kept as a whole and not made again.
-            make: makes it of tensors, numbers and texts in lists, tuples and dictionaries.
+            name: name of the stage: a part of the training that is kept as a whole and not made again.
+            make: returns tensors, numbers and texts in lists, tuples and dictionaries.
 
         Raises:
             VjepaError: as `resume`.
@@ -103,7 +103,7 @@ class TrainingRun:
 
     @contextlib.contextmanager
     def events(self, step: int) -> Iterator[Any]:
-        """Yield TensorBoard's writer; what a killed run wrote behind `step` is struck out."""
+        """Yield TensorBoard's writer; events of a killed run behind `step` are removed."""
         from torch.utils.tensorboard import SummaryWriter
 
         with SummaryWriter(str(self.work / "events"), purge_step=step or None) as writer:
@@ -111,7 +111,7 @@ class TrainingRun:
 
     @contextlib.contextmanager
     def _opened(self, path: Path) -> Iterator[dict[str, Any]]:
-        """Yield what the file `path` has of this run; an error while it is read means that it is damaged."""
+        """Yield the content of the file `path` of this run; an error during reading means that it is damaged."""
         try:
             state = torch.load(path, map_location=self._device, weights_only=True)
             found, expected = json.loads(state["identity"]), json.loads(self._identity)
@@ -124,7 +124,7 @@ class TrainingRun:
             yield state
         except VjepaError:
             raise
-        except Exception as error:  # torch raises many kinds
+        except Exception as error:  # torch raises many types
             what = f"{type(error).__name__}: {error}".splitlines()[0]
             raise VjepaError(f"{path} is damaged ({what}); remove it, and training begins anew") from error
 
@@ -135,13 +135,13 @@ class TrainingRun:
 
 
 class Trainer(ABC):
-    """What `fit` trains: networks, their loss at each step, and figures on what was kept for validation.
+    """The object that `fit` trains: networks, their loss at each step, and figures of the validation data.
 
     Attributes:
-        optimiser: of the parameters that are trained.
-        parts: all that changes in training, by name; the optimiser among it.
-        warmup_steps: over which the learning rate rises.
-        largest_gradient: norm that gradients are scaled down to where they are larger.
+        optimiser: optimiser of the trained parameters.
+        parts: everything that changes in training, by name, with the optimiser.
+        warmup_steps: steps over which the learning rate rises.
+        largest_gradient: largest norm of gradients; larger ones are scaled down to it.
         log_every: steps between two reports.
     """
 
@@ -153,21 +153,21 @@ class Trainer(ABC):
 
     @abstractmethod
     def loss(self, step: int) -> Tensor:
-        """Return the loss of the step of a number; what it draws with torch is the same for the same number."""
+        """Return the loss of a step; the number of the step determines its random draws."""
 
     @abstractmethod
     def validate(self) -> dict[str, float]:
-        """Return figures on what was kept for validation, the one named `loss` among them."""
+        """Return figures of the validation data, with one named `loss`."""
 
     def measured(self, step: int) -> dict[str, float]:
-        """Return figures of the last step, beside its loss; `step` are done."""
+        """Return figures of the last step, beside its loss; `step` is the number of steps done."""
         return {}
 
     def after_step(self, progress: float) -> None:  # noqa: B027 (optional to write)
-        """Do what follows a step of the optimiser; `progress` runs from 0 to 1 over the training."""
+        """Act after a step of the optimiser; `progress` runs from 0 to 1 over the training."""
 
     def after_checkpoint(self, step: int, figures: dict[str, float]) -> None:  # noqa: B027 (optional to write)
-        """Do what follows the checkpoint of a step, whose validation gave `figures`."""
+        """Act after the checkpoint of a step, with the `figures` of its validation."""
 
 
 def figures_table(figures: Mapping[str, float]) -> str:
@@ -179,17 +179,17 @@ def figures_table(figures: Mapping[str, float]) -> str:
 def fit(
     trainer: Trainer, training: SteppedTraining, steps: int, job: Job, identity: Mapping[str, Any]
 ) -> dict[str, list[list[float]]]:
-    """Take the steps that a run has left, and return the learning curve: `train` and `validation`, (step, loss) each.
+    """Run the remaining steps, and return the learning curve: `train` and `validation`, (step, loss) each.
 
     Args:
-        trainer: what is trained.
-        training: how.
-        steps: in all.
-        job: whose folder and `on_step`.
-        identity: what, beside `training`, must be the same for a run to go on, as JSON has it.
+        trainer: the object to train.
+        training: settings of the training.
+        steps: number of all steps.
+        job: the job, with its folder and its `on_step`.
+        identity: values in JSON's types that, beside `training`, must be the same for a run to continue.
 
     Raises:
-        VjepaError: a figure is not a number any more, or the checkpoint is of another run.
+        VjepaError: a figure is no longer a number, or the checkpoint is of another run.
     """
     run = TrainingRun(job.work, {**asdict(training), **identity}, trainer.parts, training.device)
     parameters = [parameter for group in trainer.optimiser.param_groups for parameter in group["params"]]
@@ -231,17 +231,17 @@ def fit(
 
 
 def drawn(rows: np.ndarray, shape: int | tuple[int, ...], key: tuple[int, ...]) -> np.ndarray:
-    """Return some of `rows`, of the given shape, drawn with replacement by the random numbers that `key` seeds."""
+    """Return some of `rows`, of the given shape, drawn with replacement by the random numbers of the seed `key`."""
     return rows[np.random.default_rng(key).integers(len(rows), size=shape)]
 
 
 def identity_of(dataset: Dataset) -> list[Any]:
-    """Return what tells a dataset from another one in a training's identity: its rows, and how they came about."""
+    """Return the part of a training's identity that identifies a dataset: its rows and their origin."""
     return [len(dataset), hashlib.sha256(repr(dataset.info.sources).encode()).hexdigest()]
 
 
 def provenance(dataset: Dataset, training: Training, command: str) -> dict[str, Any]:
-    """Return what the configuration of a bundle has of its training: data, settings and command."""
+    """Return the training's part of a bundle's configuration: data, settings and command."""
     return {
         "encoder": dataset.info.encoder_name,
         "arm": arm_record(dataset.info.arm),
@@ -253,10 +253,10 @@ def provenance(dataset: Dataset, training: Training, command: str) -> dict[str, 
 
 
 def require_finite(figures: Mapping[str, float], step: int) -> None:
-    """Stop a training whose figures are not numbers any more.
+    """Stop a training whose figures are no longer numbers.
 
     Raises:
-        VjepaError: which, at which step.
+        VjepaError: a figure is not a number; the message names the figure and the step.
     """
     wrong = [name for name, value in figures.items() if not math.isfinite(value)]
     if wrong:

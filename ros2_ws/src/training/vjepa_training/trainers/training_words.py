@@ -1,10 +1,10 @@
-"""What figures of a training mean, in words."""
+"""Describe figures of a training in words."""
 
 from collections.abc import Mapping, Sequence
 
 
 def against_constant(error: float, constant: float) -> str:
-    """Return how a mean squared error compares with what always giving the same answer would reach."""
+    """Return a comparison of a mean squared error with the error of a constant answer."""
     if not error < constant:
         return f"worse than a constant: {error:.4f} against {constant:.4f}"
     return f"{error:.4f}, {100 * (1 - error / constant):.0f} % below a constant's {constant:.4f}"
@@ -14,9 +14,9 @@ def end_of_round(entries: Sequence[Mapping[str, float]], epochs: int, patience: 
     """Return how a round of epochs ended.
 
     Args:
-        entries: of the curve, of this round; with `validation`.
-        epochs: the most that it might have had.
-        patience: epochs without a better validation after which it ends.
+        entries: entries of this round in the curve, with `validation`.
+        epochs: largest number of epochs.
+        patience: epochs without a better validation that end the round.
     """
     best = min(entry["validation"] for entry in entries)
     if len(entries) < epochs:
@@ -25,7 +25,7 @@ def end_of_round(entries: Sequence[Mapping[str, float]], epochs: int, patience: 
 
 
 def open_loop_line(entry: Mapping[str, float]) -> str:
-    """Return the error of a model so many steps ahead, beside that of assuming that nothing changes."""
+    """Return the error of a model some steps ahead, beside the error of a prediction of no change."""
     units = (("state", "standard deviations"), ("metres", "m"))
     parts = [
         f"{entry[key]:.3g} {unit} ({entry[f'no_change_{key}']:.3g} if nothing changed)"
