@@ -26,7 +26,12 @@ PAGES = ("README.md", "CHANGELOG.md", "examples/README.md", "docs/*.md", "docs/d
 GENERATED = ("docs/results.md", "docs/performance.md")
 """Pages that commands write from the JSON files of results/."""
 
-SOURCES = ("vjepa_interfaces/vjepa_interfaces", "vjepa_perception/vjepa_perception")
+SOURCES = (
+    "training/vjepa_training",
+    "vjepa_bags/vjepa_bags",
+    "vjepa_interfaces/vjepa_interfaces",
+    "vjepa_perception/vjepa_perception",
+)
 """Folders of ros2_ws/src whose docstrings are checked."""
 
 LONGEST = 25
@@ -49,10 +54,11 @@ BREAK = re.compile(
     r"\n\s*\n"  # Paragraphs.
     r"|\n(?=\s*(?:[-*>#|]|\d+\.) ?)"  # Items, headings, rows of a table.
     r"|\|"  # Cells.
-    r"|\n(?=\s+[\w*]+(?: \([^)\n]*\))?: )"  # Entries of a docstring's section.
+    r"|\n(?=\s+[\w*§]+(?: \([^)\n]*\))?: )"  # Entries of a docstring's section.
     r"|[.!?][\"')*]*(?=\s+[^\sa-z])"
 )
 CODE = "§"
+ENTRY = re.compile(r"^(\s+)([\w*]+)(?=(?: \([^)\n]*\))?: )", re.MULTILINE)
 WORD = re.compile(rf"[^\W_][^\s{CODE}]*|{CODE}(?:\n?{CODE})*")
 
 
@@ -97,13 +103,14 @@ def prose_of_page(text: str) -> str:
 
 
 def prose_of_source(text: str) -> str:
-    """Return a module's source with everything blanked except its docstrings, those of values too."""
+    """Return a module's source with everything blanked except its docstrings; names of a section's entries are code."""
     kept = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             kept |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     lines = [line if number in kept else "" for number, line in enumerate(text.splitlines(), start=1)]
-    return prose_of_page("\n".join(lines).replace('"""', "   "))
+    text = prose_of_page("\n".join(lines).replace('"""', "   "))
+    return ENTRY.sub(lambda match: match[1] + CODE * len(match[2]), text)
 
 
 def unreleased(text: str) -> str:
