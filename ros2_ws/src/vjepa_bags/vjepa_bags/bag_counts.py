@@ -7,7 +7,15 @@ CDR = ("", "cdr")
 
 
 def compare(topic: str, found: int, stated: int, where: str, faults: Counter[str]) -> None:
-    """Count the difference between the messages found on a topic and the number that `where` states."""
+    """Count the difference between the messages found on a topic and the number that `where` states.
+
+    Args:
+        topic: name of the topic.
+        found: number of messages found.
+        stated: number that `where` states.
+        where: source of that number, for the message.
+        faults: counter of faults, in words; increased.
+    """
     if found < stated:
         faults[f"fewer messages on {topic} than {where} states ({found}, {stated} stated)"] += stated - found
     elif found > stated:

@@ -27,12 +27,9 @@ REWARD = "reward"
 SETTLE_NS = 1_000_000_000
 """Nanoseconds, by the bag's clock, by which a message of a frame may arrive later than the frame."""
 LATER_FRAMES = 2
-"""Frames that must also have arrived after a frame: with a slow encoder in lockstep a command takes longer than a
-second.
-"""
+"""Frames that must also arrive after a frame: with a slow encoder in lockstep a command takes more than a second."""
 HELD_PICTURE_BYTES = 512 * 2**20
-"""Largest number of bytes of waiting frames: twenty uncompressed 4K frames. Beyond it the oldest frame stops waiting.
-"""
+"""Largest number of bytes of waiting frames: twenty uncompressed 4K frames. Beyond it the oldest stops waiting."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +178,7 @@ class FrameJoiner:
         )
 
     def _hold(self, name: str, stamp_ns: int, arrived_ns: int, message: Any) -> None:
-        """Hold a message under its stamp, or count the reason why it has none."""
+        """Hold a message under its stamp, or count the reason if it cannot be held."""
         try:
             if name == JOINT_STATES:
                 self._hold_joint_state(stamp_ns, arrived_ns, message)

@@ -40,7 +40,11 @@ class RecorderNode(ManagedNode):
         self._last_audit = ""
 
     def setup(self) -> None:
-        """Offer the service, and open the bag if `record` is set."""
+        """Offer the service, and open the bag if `record` is set.
+
+        Raises:
+            VjepaError: an entry of `provenance` is not `KEY=VALUE`, or the bag cannot be created.
+        """
         pairs = [entry.partition("=") for entry in self.parameters.provenance]
         if wrong := [key for key, found, _ in pairs if not (key and found)]:
             raise VjepaError(f"provenance has '{wrong[0]}'; expected KEY=VALUE")

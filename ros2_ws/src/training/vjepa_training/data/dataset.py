@@ -325,6 +325,9 @@ def write_pieces(folder: Path | str, info: DatasetInfo, pieces: Iterable[tuple[i
     """Write consecutive `pieces` of episodes, each with its episode's number, into the new dataset `folder`.
 
     Memory holds the pieces of one file (`ROWS_A_FILE` rows or `BYTES_A_FILE` bytes) and the last piece.
+
+    Raises:
+        DatasetError: there are no pieces.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -35,14 +35,19 @@ PROTOCOLS = {
     "full": Protocol("full", 1000, None),
     "old": Protocol("old", 100, None),
 }
-"""`short` is the earlier work's protocol for policies, `full` that of the literature. `old` is the earlier work's
-protocol for planners, which reported only returns and distances to the goal latent. Its success is here, as in `full`,
-the target at the end.
+"""`short` is the earlier work's protocol for policies, `full` that of the literature.
+
+`old` is the earlier work's protocol for planners, which reported only returns and distances to the goal latent. Success
+in it is here, as in `full`, the target at the end.
 """
 
 
 def protocol_named(name: str) -> Protocol:
-    """Return the protocol `name`; refuse an unknown name with a list of the valid ones."""
+    """Return the protocol `name`.
+
+    Raises:
+        VjepaError: there is no such protocol; the message lists the valid ones.
+    """
     if name not in PROTOCOLS:
         raise unknown_name("protocol", name, PROTOCOLS)
     return PROTOCOLS[name]

@@ -40,7 +40,7 @@ from vjepa_training.probes.probe_targets import (
 from vjepa_training.progress import Progress
 
 STRIDE = 3
-"""One of so many frames with a full clip is probed: neighbours have nearly the same content."""
+"""Of the frames with a full clip, every third is probed: neighbours have nearly the same content."""
 
 TEST_SHARE = 0.2
 """Share of the episodes that test the probes."""

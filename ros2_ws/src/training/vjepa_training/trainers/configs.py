@@ -11,7 +11,7 @@ from vjepa_interfaces.parameters import Range, check_choices, check_ranges
 
 MAX_SEED = 2**31 - 1
 MAX_SAC_SEED = 6000
-"""Largest seed of `train_sac`, which computes the seeds of its episodes from it."""
+"""Largest seed of `train_sac`: small, because the seeds of its episodes are computed from it."""
 
 AtLeastOne = Annotated[int, Range(low=1)]
 Count = Annotated[int, Range(low=0)]
@@ -34,8 +34,8 @@ class Job:
         out: folder of the bundle, written at the end.
         work: folder of the checkpoint, TensorBoard's events and cached data; a run found there is continued.
         command: the command that the model card names.
-        on_step: called from time to time with the steps done, all steps, and the latest figures; without figures when a
-            run is continued.
+        on_step: called from time to time with the steps done, all steps, and the latest figures; the first call of a
+            continued run has no figures.
     """
 
     out: Path | str
@@ -157,14 +157,14 @@ class BcTraining(ValidatedTraining):
         noise: standard deviation of noise on the normalised latent, against memorising targets.
         dagger: rounds of DAgger.
         dagger_episodes: episodes of each round.
-        dagger_steps: control steps of each of those.
+        dagger_steps: control steps of each of these episodes.
         batch_lanes: episodes that are rolled out at the same time.
         task: task of the cloned expert and of DAgger's episodes.
-        effort_limit: torque of an action of 1 in those, N·m; 0 for the task's own.
-        rate_hz: control steps a second of simulated time in those; 0 for the task's own.
-        image_size: width and height of their frames, pixels.
-        render: rendering of their frames.
-        look: look of their frames.
+        effort_limit: torque of an action of 1 in DAgger's episodes, N·m; 0 for the task's own.
+        rate_hz: control steps a second of simulated time in DAgger's episodes; 0 for the task's own.
+        image_size: width and height of DAgger's frames, pixels.
+        render: rendering of DAgger's frames.
+        look: look of DAgger's frames.
         seed: seed of weights and batches; DAgger's episodes have seeds of their own behind it.
     """
 
@@ -245,7 +245,7 @@ class DynamicsTraining(SteppedTraining):
 
 
 OLD_DYNAMICS = DynamicsTraining(rows="mean", components=0, joint_state=False, horizon=1, epochs=100, weight_decay=0.01)
-"""The baseline settings, of earlier work on this design, for the presets of its networks: mean-pooled latents as is."""
+"""The baseline settings, of earlier work on this design, for its networks' presets: unchanged mean-pooled latents."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -346,7 +346,7 @@ class SacTraining(Training):
 
     Attributes:
         steps: control steps in all environments together; the last step of all of them may exceed it.
-        episode_steps: control steps of an episode. Short episodes start often, and each start has a target to learn.
+        episode_steps: control steps of an episode. Short episodes begin often, so training meets many targets.
         envs: number of environments.
         action_repeat: control steps that an action is held in training, so that noise moves the arm far and fewer clips
             are encoded. An action that an episode's end shortens counts fully. The trained actor acts at every step.

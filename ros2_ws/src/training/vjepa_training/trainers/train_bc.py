@@ -356,7 +356,7 @@ def write_policy(
     command: str,
     source: str = EXPERT,
 ) -> dict[str, Any]:
-    """Write the bundle of a cloned policy with a card of its training; return the content of that card.
+    """Write the bundle of a cloned policy with a card; return the recorded facts of the training.
 
     Args:
         folder: folder of the bundle.

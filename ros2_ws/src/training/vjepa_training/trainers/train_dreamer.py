@@ -56,7 +56,7 @@ def train_dreamer(
     policy: Path | str = "",
     start: Path | str = "",
 ) -> dict[str, Any]:
-    """Train an actor, write its bundle and return the content of its configuration.
+    """Train an actor, write its bundle and return the recorded facts of the training.
 
     Args:
         dataset: with latents; imagined rollouts begin in its states.

@@ -39,7 +39,7 @@ STATISTICS_ROWS = 20_000
 
 
 def train_dynamics(dataset: Dataset, training: DynamicsTraining, job: Job, start: Path | str = "") -> dict[str, Any]:
-    """Train a dynamics model, write its bundle and return the content of its configuration.
+    """Train a dynamics model, write its bundle and return the recorded facts of the training.
 
     Args:
         dataset: a dataset with latents.

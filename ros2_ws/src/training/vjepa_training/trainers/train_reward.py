@@ -30,7 +30,7 @@ VALIDATION_BATCH = 4096
 def train_reward(
     dataset: Dataset, dynamics: Path | str, training: RewardTraining, job: Job, start: Path | str = ""
 ) -> dict[str, Any]:
-    """Train the heads, write their bundle and return the content of its configuration.
+    """Train the heads, write their bundle and return the recorded facts of the training.
 
     Args:
         dataset: with latents and rewards, of the dynamics model's encoder.

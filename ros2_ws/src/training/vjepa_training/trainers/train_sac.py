@@ -40,7 +40,7 @@ SHOWN = ("return", "ent_coef", "critic_loss")
 def train_sac(
     encoder: Encoder, sim: SimConfig, dynamics: Path | str, training: SacTraining, job: Job
 ) -> dict[str, Any]:
-    """Train an actor, write its bundle and return the content of its configuration.
+    """Train an actor, write its bundle and return the recorded facts of the training.
 
     A killed run continues from its checkpoint with its networks, optimisers and transitions, but not to the bit. The
     episodes that ran are lost, and random draws differ.
