@@ -34,7 +34,8 @@ def evaluate(
     An interruption after the end of the first episode returns the scores so far, fewer than `episodes`.
 
     Args:
-        parameters: of every node, by node name, flat, as `vjepa_bringup.graph.merged_parameters` returns them.
+        parameters: parameters of every node, by node name, flat, as `vjepa_bringup.graph.merged_parameters` returns
+            them.
         protocol: length of an episode.
         episodes: number of episodes; episode i uses `seed + i`.
         seed: see `episodes`.
@@ -76,7 +77,7 @@ def refuse_misfits(parameters: Mapping[str, Mapping[str, Any]], bundles: Iterabl
     """Refuse an impossible simulation or encoder, and bundles that were trained on another encoder.
 
     Args:
-        parameters: of every node, by node name, flat.
+        parameters: parameters of every node, by node name, flat.
         bundles: bundles that the planner reads.
 
     Raises:

@@ -114,7 +114,7 @@ def _approach(distances: list[list[float]]) -> dict[str, Any]:
 
 
 def _meaning(episodes: list[Episode]) -> dict[str, Any]:
-    """Return the distance in metres for nearness to the goal latent; empty without a goal or a target."""
+    """Return target distances, m, and their correlation with goal distances; empty without a goal or a target."""
     ways = [(episode.goal_distances, episode.distances) for episode in episodes]
     if not ways or any(len(to_goal) != len(metres) or not metres for to_goal, metres in ways):
         return {}

@@ -34,7 +34,7 @@ class Job:
         out: folder of the bundle, written at the end.
         work: folder of the checkpoint, TensorBoard's events and cached data; a run found there is continued.
         command: the command that the model card names.
-        on_step: called from time to time with the steps done, all steps, and the latest figures; the first call of a
+        on_step: called from time to time with the steps done, all steps, and the latest figures. The first call of a
             continued run has no figures.
     """
 
