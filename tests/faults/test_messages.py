@@ -266,8 +266,13 @@ def test_a_refusal_that_is_over_before_the_next_diagnostics_is_said(start_stack,
     stack.wait_for(lambda: len(stack.monitor.encoder_info) > 0, "the encoder")
     own = stack.monitor.encoder_info
     plans = stack.tap(topics.PLAN)
-    rogue.publish(String(data=json.dumps({**own, "fingerprint": "0123456789abcdef"})))
-    stack.wait_for(lambda: any("refused" in plan.data for plan in plans.messages), "a refusal")
+    other = String(data=json.dumps({**own, "fingerprint": "0123456789abcdef"}))
+
+    def is_refused() -> bool:
+        rogue.publish(other)  # Again and again: the planner may match later than the monitor.
+        return any("refused" in plan.data for plan in plans.messages)
+
+    stack.wait_for(is_refused, "a refusal")
     rogue.publish(String(data=json.dumps(own)))
     wait_said(stack, "vjepa_planner", "0123456789abcdef")
     wait_said(stack, "vjepa_planner", "planning")
