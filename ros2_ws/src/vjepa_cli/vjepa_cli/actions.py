@@ -1,4 +1,4 @@
-"""The actions of the command line by name, and an action with its options: from a config, or what was parsed."""
+"""The actions of the command line by name, and `Command`: an action with its options."""
 
 import importlib
 import shlex
@@ -26,7 +26,7 @@ class Command:
 
     @classmethod
     def of(cls, arguments: Any) -> "Command":
-        """Return the command that has these options: the module of their dataclass has its action too."""
+        """Return the command of these options; the module of their dataclass also contains its action, in `ACTIONS`."""
         actions: dict[str, Action] = sys.modules[type(arguments).__module__].__dict__["ACTIONS"]
         return cls(next(kind for kind, action in actions.items() if action.config_class is type(arguments)), arguments)
 
@@ -42,21 +42,21 @@ class Command:
 
     @property
     def line(self) -> str:
-        """The command line that asks for it, such as `vjepa train bc --data DS --out BUNDLE`."""
+        """The command line of this command, such as `vjepa train bc --data DS --out BUNDLE`."""
         return shlex.join(["vjepa", *self.kind.split(), *words_of(action_of(self.kind), self.config)])
 
     @property
     def record(self) -> dict[str, Any]:
-        """What a result keeps of it: `kind` and `config`, see `command_of`, and `command` for people to read."""
+        """The entries of a result: `kind` and `config` for `command_of`, and `command` for people to read."""
         return {"kind": self.kind, "config": self.config, "command": self.line}
 
     def run(self) -> int:
-        """Run it and return its exit status."""
+        """Run the action and return its exit status."""
         return self.function(self.arguments)
 
 
 def actions_of(command: str) -> dict[str, Action]:
-    """Return the actions of one of `COMMANDS`, by name. Only its module is imported."""
+    """Return the actions of a `command` of `COMMANDS`, by name. Only the module of this command is imported."""
     module = importlib.import_module(f"vjepa_cli.commands.{COMMANDS[command][0]}")
     return {name: action for name, action in module.ACTIONS.items() if name.split()[0] == command}
 
@@ -65,7 +65,7 @@ def action_of(kind: str) -> Action:
     """Return the action of a name, such as `train bc`.
 
     Raises:
-        VjepaError: there is none of that name; the valid ones are listed.
+        VjepaError: no action has this name; the message lists the valid names.
     """
     command = kind.partition(" ")[0]
     if command not in COMMANDS:
@@ -77,13 +77,13 @@ def action_of(kind: str) -> Action:
 
 
 def command_of(kind: str, config: Mapping[str, Any]) -> Command:
-    """Return the command that a kind and a config state.
+    """Return the command of an action and a config.
 
     Args:
         kind: name of an action.
-        config: its options by field, a list for a tuple; those that are left out keep their defaults.
+        config: options of the action by field, with a list for a tuple; missing options keep their defaults.
 
     Raises:
-        VjepaError: an unknown kind or option, a value that an option cannot have, or none where one is required.
+        VjepaError: the kind or an option is unknown, an option cannot have its value, or a required option is missing.
     """
     return Command(kind, read_config(action_of(kind), config, kind))

@@ -1,4 +1,4 @@
-"""Texts of the command line that stand for other values; each function refuses one with a ValueError."""
+"""Parsers of words of the command line. Each function raises a ValueError for a word that it refuses."""
 
 import math
 
@@ -7,7 +7,7 @@ MAX_NUMBER = 10_000_000
 
 
 def numbers(text: str) -> tuple[int, ...]:
-    """Return whole numbers of at least 0 from a list of them and of ranges, such as 0-9,12."""
+    """Return the whole numbers, at least 0, of a list of numbers and ranges such as 0-9,12; sorted, each once."""
     found: set[int] = set()
     for part in text.split(","):
         first, is_range, last = part.partition("-")
@@ -45,7 +45,7 @@ def setting(text: str) -> tuple[str, int | float]:
 
 
 def names(text: str) -> tuple[str, ...]:
-    """Return the names in a list with commas between them."""
+    """Return the names of a comma-separated list; each name may occur once."""
     found = tuple(name.strip() for name in text.split(","))
     if not all(found) or len(set(found)) != len(found):
         raise ValueError(f"'{text}' is no list of names such as shoulder,wrist, each once")
@@ -55,7 +55,7 @@ def names(text: str) -> tuple[str, ...]:
 def namespace(text: str) -> str:
     """Return a ROS namespace, or '' for none."""
     name = text.strip("/")
-    if not name:  # As by default, also where there is no ROS.
+    if not name:  # The default, which must work without ROS too.
         return ""
     from rclpy.exceptions import InvalidNamespaceException
     from rclpy.validate_namespace import validate_namespace

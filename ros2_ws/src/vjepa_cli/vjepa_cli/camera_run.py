@@ -1,4 +1,4 @@
-"""`vjepa run --camera`: the stack on a camera's frames. There is no simulation, hence no episode and no score."""
+"""`vjepa run --camera`: the stack on a camera's frames. There is no simulation, thus no episode and no score."""
 
 import math
 import shlex
@@ -20,18 +20,18 @@ from vjepa_interfaces.managed_node import ERROR
 from vjepa_training.fields import Field, fitted
 
 LAST_FIGURES_S = 2.0
-"""How long, after a file has ended, the nodes' last diagnostics are waited for."""
+"""The wait for the nodes' last diagnostics after a file has ended."""
 
 
 @dataclass(frozen=True)
 class CameraRun:
-    """What a run on a camera gave.
+    """The result of a run on a camera.
 
     Attributes:
         nodes: the last diagnostics of every node.
-        rate_hz: of the camera's frames, while they came.
+        rate_hz: rate of the camera's frames before the end.
         drivers: the planners that drove, in order.
-        restarts: how often nodes died and were started again, by name, for those that were.
+        restarts: number of restarts by node, for nodes that died and were started again.
     """
 
     nodes: Mapping[str, Any]
@@ -48,9 +48,15 @@ def run_camera(
 ) -> CameraRun:
     """Run the stack on a camera until its file ends, until Ctrl-C, or for some seconds of frames.
 
+    Args:
+        options: options of the stack.
+        seconds: end after this time, counted from the first frame.
+        domain: ROS domain; None for a free one.
+        on_progress: is called with the monitor after each poll.
+
     Raises:
-        VjepaError: a node refused its parameters, did not come up, or ended for good.
-        KeyboardInterrupt: interrupted before the first frame.
+        VjepaError: a node refused its parameters, did not start, or ended for good.
+        KeyboardInterrupt: the run was interrupted before the first frame.
     """
     with (
         running_graph(options, domain, {"planner": options.planner or ""}) as (supervisor, held),
@@ -107,7 +113,7 @@ _FIGURES = (
 
 
 def camera_report(options: StackOptions, run: CameraRun) -> str:
-    """Return what came of a run, as a table."""
+    """Return a table of the results of a run."""
 
     def figure(node: str, key: str, digits: int = 0) -> str:
         value = number_in(run.nodes, node, key)
@@ -152,7 +158,7 @@ def has_no_plan(run: CameraRun) -> bool:
 
 
 def refuse_no_plan(run: CameraRun) -> None:
-    """Raise a VjepaError where not one frame led to a plan; the planner's node has logged why."""
+    """Raise a VjepaError if no frame led to a plan; the planner's node has logged the reason."""
     if has_no_plan(run):
         raise VjepaError(
             f"{' then '.join(run.drivers)} made no plan of any frame; a camera alone has no joint states and no "

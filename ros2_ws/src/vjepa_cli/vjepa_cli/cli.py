@@ -19,16 +19,16 @@ GROUP_OF = {
     "tensorboard": "train",
     "rerun": "view",
 }
-"""Modules that a run does without, each with the group of packages that brings it. `./vjepa` installs the group of a
-command by itself; only a command that was started in another way can miss one."""
+"""The group of packages that contains each optional module. `./vjepa` installs the group of a command by itself; only a
+command that was started in another way can lack a module."""
 
 
 def parse(words: Sequence[str]) -> "Command":
-    """Return what the words of a command line ask for. Only the module of that command is imported.
+    """Return the command that the words of a command line name. Only the module of this command is imported.
 
     Raises:
-        SystemExit: help was asked for, or the words cannot be taken; which, and why, has been printed.
-        VjepaError: the values of options do not go together.
+        SystemExit: help was requested, or a word was refused; the help or the reason has been printed.
+        VjepaError: the values of options cannot be combined.
     """
     helps = {name: text for name, (_, text) in COMMANDS.items()}
     kind = _chosen(PROG, "COMMAND", helps, words, "A camera frame becomes a V-JEPA 2 latent becomes a torque.")
@@ -44,7 +44,7 @@ def parse(words: Sequence[str]) -> "Command":
 
 
 def _chosen(prog: str, metavar: str, helps: Mapping[str, str], words: Sequence[str], description: str = "") -> str:
-    """Return the first of `words`, which must be a name of `helps`; print help, or refuse it, as argparse does."""
+    """Return the first of `words`, a name in `helps`; print help or refuse another word, as argparse does."""
     parser = argparse.ArgumentParser(prog=prog, description=description)
     names = parser.add_subparsers(title=f"{metavar.lower()}s", required=True, metavar=metavar, dest="name")
     for name, text in helps.items():
@@ -60,9 +60,9 @@ def _summary(config_class: type) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command; exit status 0 only when it did all it was asked for.
+    """Run one command and exit, with status 0 only if the command did all that was asked.
 
-    Everything is imported in here, so that Ctrl-C during the first second ends in a word and not in a traceback.
+    All imports are in here, so that Ctrl-C during the first second ends in a message and not in a traceback.
     """
     try:
         from vjepa_interfaces.errors import VjepaError

@@ -1,10 +1,10 @@
-"""The options of a command, made by tyro from a frozen dataclass: an option a field, or an argument where `Positional`.
+"""The options of a command, which tyro makes from a frozen dataclass: a field is an option, or a `Positional` argument.
 
-A config states options by field, as an experiment's stage and a result have them: `read_config` reads one, `stated`
-returns that of an instance, and `words_of` the words of the same command line.
+A config contains options by field, as in an experiment's stage and in a result. `read_config` reads a config, `stated`
+returns the config of an instance, and `words_of` returns the words of the same command line.
 
-The help of an option stands under `Attributes` of the dataclass' docstring; its bounds, choices and default are those
-of the field. What cannot be taken is refused with one line on standard error and exit status 2.
+The help of an option is its entry under `Attributes` in the dataclass' docstring. Its bounds, choices and default are
+those of the field. A refused word leads to one line on standard error and exit status 2.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 
 import tyro
-from tyro import _errors as refusals  # Its only way to a refusal of one line; the pin of tyro holds this interface too.
+from tyro import _errors as refusals  # tyro has no public way to a refusal of one line; its pin fixes this one.
 from tyro.conf import DisallowNone, Positional, Suppress, UseAppendAction, arg
 from tyro.constructors import (
     ConstructorRegistry,
@@ -34,20 +34,20 @@ T = TypeVar("T")
 
 LogLevel = Literal["debug", "info", "warn", "error", "fatal"]
 USAGE = 2
-"""Exit status of a command whose words cannot be taken."""
+"""Exit status of a command with a refused word."""
 _REGISTRY = ConstructorRegistry()
 _ARG: Any = type(arg())
 
 
 @dataclasses.dataclass(frozen=True)
 class Action:
-    """What a command does.
+    """The function of a command, and the defaults of its options.
 
     Attributes:
-        function: takes an instance of the dataclass of its options, by which its parameter is annotated, and returns
-            the exit status.
-        preset: field of the option that sets the defaults of others; empty for none.
-        settings: returns the dataclass whose values are these defaults, for a value of that option.
+        function: takes an instance of the options' dataclass, which annotates its parameter, and returns the exit
+            status.
+        preset: field of the option that sets the defaults of other options; empty for none.
+        settings: returns, for a value of that option, the dataclass instance with these defaults.
     """
 
     function: Callable[[Any], int]
@@ -61,17 +61,17 @@ class Action:
 
     @property
     def options(self) -> list[str]:
-        """The names of the options, as fields of their dataclass."""
+        """Names of the options, which are fields of the dataclass."""
         return [name for name, hint in _hints(self.config_class).items() if Suppress not in typing.get_args(hint)]
 
     def defaults(self, chosen: Any) -> dict[str, Any]:
-        """Return by field the defaults that the value `chosen` of the option `preset` sets; none where it is unset."""
+        """Return the defaults, by field, for the value `chosen` of the option `preset`; empty if it is unset."""
         return dict(vars(self.settings(chosen))) if self.settings and chosen else {}
 
     def defaults_by(self, words: Sequence[str]) -> Any:
-        """Return the options with the defaults that the words of a command line choose; None for those of the class.
+        """Return the options with the defaults that the words of a command line choose; None for the class' defaults.
 
-        What must be stated is `tyro.MISSING` in them.
+        A required option has the value `tyro.MISSING`.
         """
         if not self.preset:
             return None
@@ -83,28 +83,27 @@ class Action:
 
 
 def option(*, name: str | None = None, metavar: str | None = None, default: str | None = None) -> object:
-    """Return what stands in an `Annotated` type to change how an option looks.
+    """Return an annotation for an `Annotated` type that changes the name or the help of an option.
 
     Args:
-        name: of the option, where it is not that of the field.
-        metavar: what stands for its value in the help.
-        default: what holds where the option is not given, in words, for a field whose default does not tell it; empty
-            for nothing.
+        name: name of the option, if it differs from the field.
+        metavar: placeholder of the value in the help.
+        default: default in words, for a field whose own default does not show it; empty for none.
     """
     hint = default and f"(default: {default})"
     return arg(name=name, metavar=metavar, help_behavior_hint=hint)
 
 
 UNSET = option(default="the parameters'")
-"""Of an option that leaves a choice to the parameter files where it is not given, as one of None does by itself."""
+"""Annotation of an option whose default the parameter files set; an option with the default None gets it by itself."""
 
 
 def parsed_by(parse: Callable[[str], Any], metavar: str, many: bool = False) -> PrimitiveConstructorSpec[Any]:
-    """Return what stands in an `Annotated` type to have a word read by a function, or each of many for a tuple.
+    """Return an annotation for an `Annotated` type that has a function parse one word, or each word of a tuple.
 
     Args:
-        parse: reads a word, or refuses it with a ValueError.
-        metavar: what stands for the words in the help.
+        parse: returns the value of a word, or raises a ValueError.
+        metavar: placeholder of the words in the help.
         many: whether the option takes any number of words.
     """
     return PrimitiveConstructorSpec(
@@ -117,18 +116,17 @@ def parsed_by(parse: Callable[[str], Any], metavar: str, many: bool = False) -> 
 
 
 def read(config_class: type[T], words: Sequence[str], prog: str, default: T | None = None) -> T:
-    """Return the instance of `config_class` that the words of a command line state.
+    """Return the instance of `config_class` that the words of a command line describe.
 
     Args:
         config_class: a dataclass.
-        words: options and arguments, behind the names of the command.
+        words: options and arguments, after the names of the command.
         prog: names of the command, for its help and its refusals.
-        default: whose values hold where the words state none, instead of the defaults of the class; `tyro.MISSING`
-            in it is for what must be stated.
+        default: instance whose values replace the defaults of the class; `tyro.MISSING` in it marks a required option.
 
     Raises:
-        SystemExit: `--help` was asked for, or the words cannot be taken.
-        VjepaError: the values do not go together.
+        SystemExit: help was requested, or a word was refused.
+        VjepaError: the values cannot be combined.
     """
 
     def refuse(event: refusals.ParseErrorEvent) -> None:
@@ -149,16 +147,16 @@ def read(config_class: type[T], words: Sequence[str], prog: str, default: T | No
 
 
 def read_config(action: Action, config: Mapping[str, Any], of: str) -> Any:
-    """Return the options of an action that a config states.
+    """Return the options of an action from a config.
 
     Args:
-        action: whose options are read.
+        action: the action whose options are read.
         config: values by field; a list stands for a tuple.
-        of: whose config it is, for messages.
+        of: the owner of the config, for messages.
 
     Raises:
-        ParameterError: a name of no option, a value that the option cannot have, or none where one is required.
-        VjepaError: the values do not go together.
+        ParameterError: an option is unknown, cannot have its value, or is required and missing.
+        VjepaError: the values cannot be combined.
     """
     valid = action.options
     for name in config:
@@ -170,7 +168,7 @@ def read_config(action: Action, config: Mapping[str, Any], of: str) -> Any:
 
 
 def stated(action: Action, options: Any) -> dict[str, Any]:
-    """Return the config of an action's options: by field, in plain values, those that are not at their defaults."""
+    """Return the config of an action's options: plain values by field, without options at their defaults."""
     defaults = action.defaults(getattr(options, action.preset, None))
     return {
         field.name: _plain(value)
@@ -180,7 +178,7 @@ def stated(action: Action, options: Any) -> dict[str, Any]:
 
 
 def words_of(action: Action, config: Mapping[str, Any]) -> list[str]:
-    """Return the words of the command line that states a config, arguments before options."""
+    """Return the words of the command line of a config, arguments before options."""
     hints = _hints(action.config_class)
     arguments: list[str] = []
     options: list[str] = []
@@ -200,7 +198,7 @@ def words_of(action: Action, config: Mapping[str, Any]) -> list[str]:
 
 
 def _texts(value: Any, extras: Sequence[Any]) -> list[str]:
-    """Return the words that stand for a value: one, or one for each of many."""
+    """Return the words of a value: one word, or one for each item of a list."""
     if not isinstance(value, list | tuple):
         return [str(value)]
     as_one = any(isinstance(extra, PrimitiveConstructorSpec) and extra.nargs == 1 for extra in extras)
@@ -208,14 +206,14 @@ def _texts(value: Any, extras: Sequence[Any]) -> list[str]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON and YAML have it."""
+    """Return a value in the types of JSON and YAML."""
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
 
 
 def value_of(option_name: str, words: Sequence[str]) -> str | None:
-    """Return the value of an option in the words of a command line; None where it is not among them."""
+    """Return the value of an option in the words of a command line; None if the option is missing."""
     found = None
     for word, following in zip(words, [*words[1:], ""], strict=False):
         if word == option_name:
@@ -231,7 +229,7 @@ def _refuse(prog: str, text: str) -> NoReturn:
 
 
 def _text(event: refusals.ParseErrorEvent) -> str:
-    """Return why words were refused, in a line; empty for a kind of refusal that tyro explains itself."""
+    """Return the reason of a refusal in one line; empty for a kind of refusal that tyro explains itself."""
     match event:
         case refusals.MissingArgs():
             names = ", ".join(each.arg.display_name() for each in event.missing_arguments)
@@ -260,14 +258,14 @@ def _expected(nargs: object) -> str:
 
 @_REGISTRY.struct_rule
 def _fields(info: StructTypeInfo) -> StructConstructorSpec | None:
-    """Read a dataclass field by field, with the help that its docstring and those of its bases have.
+    """Read a dataclass field by field, with the help from its docstring and the docstrings of its bases.
 
-    tyro does the same with two libraries, for docstrings and for checks of defaults, that take longer than all else.
+    tyro's own rule uses two libraries, for docstrings and for checks of defaults, which take longer than all else.
     """
     if not dataclasses.is_dataclass(info.type):
         return None
     helps, hints = descriptions(info.type), _hints(info.type)
-    given = info.default if isinstance(info.default, info.type) else None  # Else it is a sentinel of tyro.
+    given = info.default if isinstance(info.default, info.type) else None  # Otherwise it is a sentinel of tyro.
     fields = [
         StructFieldSpec(field.name, _type(hints[field.name], field), _default(field, given), helps.get(field.name))
         for field in dataclasses.fields(info.type)
@@ -276,7 +274,7 @@ def _fields(info: StructTypeInfo) -> StructConstructorSpec | None:
 
 
 def _hints(config_class: type) -> dict[str, Any]:
-    """Return the types of a dataclass' fields, with what is annotated, by field."""
+    """Return the types of a dataclass' fields with their annotations, by field."""
     hints = typing.get_type_hints(config_class, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(config_class)}
 
@@ -286,7 +284,7 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
 
 
 def _default(field: dataclasses.Field[Any], instance: Any) -> Any:
-    """Return the default of a field: that of `instance`, where there is one, else of the class."""
+    """Return the default of a field: its value in `instance` if there is one, else the default of the class."""
     if instance is not None:
         return getattr(instance, field.name)
     if field.default_factory is not dataclasses.MISSING:
@@ -295,13 +293,13 @@ def _default(field: dataclasses.Field[Any], instance: Any) -> Any:
 
 
 def _type(hint: Any, field: dataclasses.Field[Any]) -> Any:
-    """Return the type of a field for tyro: by default, an option whose default is None is left to the parameters."""
+    """Return the type of a field for tyro; an option with the default None and no annotation gets `UNSET`."""
     is_stated = any(isinstance(extra, _ARG) for extra in typing.get_args(hint)[1:])
     return _none_first(hint if is_stated or field.default is not None else typing.Annotated[hint, UNSET])
 
 
 def _none_first(hint: Any) -> Any:
-    """Return a type with None as the first of its choices, since tyro takes long to see that None is not the others."""
+    """Return a type with None as its first choice, because tyro takes long to see that None is not another choice."""
     if typing.get_origin(hint) is typing.Annotated:
         inner, *extras = typing.get_args(hint)
         return typing.Annotated[(_none_first(inner), *extras)]
@@ -312,7 +310,7 @@ def _none_first(hint: Any) -> Any:
 
 @_REGISTRY.primitive_rule
 def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """Read an option that may be left out as its type without None is read: no word stands for None."""
+    """Read an option that may be None as its type without None: no word means None."""
     choices = [each for each in typing.get_args(info.type) if each is not types.NoneType]
     if info.type_origin not in (typing.Union, types.UnionType) or len(choices) != 1:
         return None
@@ -328,7 +326,7 @@ def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
 
 @_REGISTRY.primitive_rule
 def _number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """Read a number, and refuse what is none in words."""
+    """Read a number, and refuse other words with a plain message."""
     if info.type not in (int, float):
         return None
     kind = info.type

@@ -1,4 +1,4 @@
-"""What `vjepa run` shows on a terminal while the arm moves: a few lines that fit its width."""
+"""The lines that `vjepa run` shows on a terminal while the arm moves, fitted to its width."""
 
 import math
 import textwrap
@@ -17,14 +17,14 @@ LEVELS = "▁▂▃▄▅▆▇█"
 
 
 class Dashboard:
-    """The lines of a run that goes on. It keeps the fingertip's last distances, one an update, for a small curve."""
+    """The lines that describe a run. It keeps the fingertip's last distances, one for each update, for a curve."""
 
     def __init__(self, wanted: int, episode_steps: int, start_up: StartUp):
-        """Begin.
+        """Prepare the lines of a run.
 
         Args:
-            wanted: episodes in all; 0 where the run goes on until it is ended.
-            episode_steps: control steps of each.
+            wanted: number of episodes; 0 if the run goes on until it is ended.
+            episode_steps: control steps of an episode.
             start_up: the stages before the first step.
         """
         self._start_up = start_up
@@ -38,14 +38,14 @@ class Dashboard:
         """Return the lines that describe the run now.
 
         Args:
-            keeper: of the scores.
-            driver: the planner that drives; empty where none does yet.
-            nodes: their latest diagnostics.
-            elapsed_s: since the command began, s.
-            width: columns that a line may have. Fields that do not fit are left out; a message goes on in a line below.
+            keeper: scores of the episodes.
+            driver: the planner that drives; empty if none drives yet.
+            nodes: latest diagnostics by node.
+            elapsed_s: time since the command began, s.
+            width: columns of a line. Fields that do not fit are left out; a message continues in the line below.
         """
         if not keeper.episodes:
-            # The stack manager's warning that not all is active yet is what the stages tell.
+            # The stages already show why the stack manager warns that not every node is active.
             others = {name: node for name, node in nodes.items() if name != "stack_manager" or node[0] == ERROR}
             return [*self._start_up.lines(elapsed_s, width), *troubles(others, width)]
         if len(keeper.episodes) != self._episode:
@@ -60,7 +60,7 @@ class Dashboard:
         return [*lines, fitted(_loop(driver, nodes), width), *troubles(nodes, width)]
 
     def _progress(self, keeper: ScoreKeeper, elapsed_s: float) -> list[Field]:
-        """Return how far the run is, as fields."""
+        """Return the progress of the run, as fields."""
         now, returns = keeper.episodes[-1], [episode.episode_return for episode in keeper.finished]
         return [
             Field(f"episode {self._numbered(len(keeper.episodes))}"),
@@ -72,7 +72,7 @@ class Dashboard:
         ]
 
     def ended(self, keeper: ScoreKeeper, nodes: Diagnostics, elapsed_s: float) -> list[str]:
-        """Return a line for each stage of the start and each episode that has ended since this was called last."""
+        """Return a line for each stage of the start and each episode that has ended since the last call."""
         stages = self._start_up.update(nodes, elapsed_s)
         episodes = list(enumerate(keeper.finished, 1))[self._noted :]
         self._noted += len(episodes)
@@ -86,20 +86,20 @@ class Dashboard:
 
 
 def troubles(nodes: Diagnostics, width: int) -> list[str]:
-    """Return what nodes warn of."""
+    """Return the warnings and errors of nodes, wrapped to `width` columns."""
     warnings = [f"  {name}: {message}" for name, (level, message, _) in sorted(nodes.items()) if level != OK]
     return [line for warning in warnings for line in wrapped(warning, width)]
 
 
 def driver_field(driver: str, nodes: Diagnostics) -> Field:
-    """Return who drives, and for whom where that is a fallback."""
+    """Return the planner that drives and, if it is a fallback, the chosen planner."""
     chosen = nodes.get("vjepa_planner", (OK, "", {}))[2].get("planner", driver)
     instead = f" for {chosen}" if driver and chosen != driver else ""
     return Field(f"{driver or 'nobody'} drives{instead}")
 
 
 def _loop(driver: str, nodes: Diagnostics) -> list[Field]:
-    """Return who drives and how the loop does, as fields; figures that no node has published yet are left out."""
+    """Return the driver and the figures of the loop as fields; figures that no node has published yet are left out."""
     found = [driver_field(driver, nodes)]
     for rank, (node, key, form) in enumerate(_FIGURES, 1):
         if math.isfinite(value := number_in(nodes, node, key)):
@@ -115,7 +115,7 @@ _FIGURES = (
     ("vjepa_perception", "encode_p50_ms", "encoder {:.1f} ms"),
     ("vjepa_planner", "plan_p50_ms", "plan {:.1f} ms"),
 )
-"""Of the loop, the most important first: node, key of its diagnostics, and how it is shown."""
+"""Figures of the loop, the most important first: node, key in its diagnostics, and format."""
 
 
 def wrapped(text: str, width: int) -> list[str]:
@@ -125,7 +125,7 @@ def wrapped(text: str, width: int) -> list[str]:
 
 
 def curve(values: Sequence[float]) -> str:
-    """Return values as a curve of one line, from 0 to the largest of them."""
+    """Return values as a curve of one line, from 0 to the largest value."""
     highest = max(values, default=0.0)
     if not highest > 0:
         return LEVELS[0] * len(values)

@@ -1,4 +1,4 @@
-"""`vjepa eval` with several looks: each is measured in turn on the same seeds, and all of them go into one table."""
+"""`vjepa eval` with several looks: measure each look in turn on the same seeds, and print all results in one table."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,13 +20,13 @@ def measure_looks(
     """Measure each look, print the table, write all results as JSON, and return the exit status.
 
     Args:
-        names: of the looks.
-        measures: a function for each, which returns its result.
-        file: of the JSON; None for none.
-        command: that measures them, for the JSON.
+        names: names of the looks.
+        measures: a function for each look, which returns its result.
+        file: path of the JSON; None for none.
+        command: the command that measures the looks, for the JSON.
 
     Raises:
-        KeyboardInterrupt: it was interrupted; what had ended by then is printed and written.
+        KeyboardInterrupt: the command was interrupted; the results until then are printed and written.
     """
     started, results = time.monotonic(), dict[str, Result]()
     interrupted = False
@@ -57,11 +57,11 @@ def measure_looks(
 
 
 def looks_table(results: Mapping[str, Result]) -> str:
-    """Return the results of one planner by look as text: mean return, what it is less the first's, success, novelty.
+    """Return a table of one planner's results by look: mean return, its difference to the first look, success, novelty.
 
-    Intervals are 95 % bootstrap intervals; those of the difference resample pairs of episodes of the same seed. Where
-    the planner knows how novel its latents are, two columns say which share is beyond its limit, and how well their
-    novelty tells them from the first look's, as area under the ROC curve.
+    Intervals are 95 % bootstrap intervals; those of the difference resample pairs of episodes with the same seed. If
+    the planner measures the novelty of latents, there are two more columns. One is the share of latents beyond its
+    limit. The other is the area under the ROC curve for telling these latents from the first look's by novelty.
     """
     first_name, first = next(iter(results.items()))
     lines: list[tuple[str, ...]] = [("look", "mean return (95 % interval)", f"less {first_name}, paired", "success")]
@@ -84,7 +84,7 @@ def looks_table(results: Mapping[str, Result]) -> str:
 
 
 def less(first: Mapping[str, Any], result: Mapping[str, Any]) -> str:
-    """Return the mean return less that of `first` with its interval; nothing where episodes are not the same."""
+    """Return the mean return minus that of `first`, with its interval; empty if the episodes differ."""
     if any(first.get(name) != result.get(name) for name in SAME):
         return ""
     comparison = compare(first, result)
@@ -92,7 +92,7 @@ def less(first: Mapping[str, Any], result: Mapping[str, Any]) -> str:
 
 
 def told_apart(first: Mapping[str, Any], result: Mapping[str, Any]) -> str:
-    """Return how well novelty tells latents from those of `first`, as AUROC; nothing where it is not known."""
+    """Return the AUROC of telling latents from those of `first` by novelty; empty if novelty is unknown."""
     if "novelty_quantiles" not in first or "novelty_quantiles" not in result:
         return ""
     return f"{auroc(first['novelty_quantiles'], result['novelty_quantiles']):.3f}"

@@ -1,4 +1,4 @@
-"""Files of results: that they can be written is known before a long run, and they are written whole or not at all."""
+"""Files of results: a long run first checks that it can write them, and each is written whole or not at all."""
 
 import json
 import math
@@ -11,10 +11,10 @@ from vjepa_interfaces.files import write_atomically
 
 
 def require_writable(path: str) -> None:
-    """Make the folder of a result to come.
+    """Make the folder of a future result, and check that the result can be written.
 
     Raises:
-        VjepaError: nothing can be written to `path`; better known before hours of episodes than after.
+        VjepaError: nothing can be written to `path`. This check prevents the failure after hours of episodes.
     """
     target = Path(path)
     try:
@@ -27,7 +27,7 @@ def require_writable(path: str) -> None:
 
 
 def write_result(path: str, result: dict[str, Any]) -> None:
-    """Write a result whole or not at all; values that are not finite, which JSON lacks, become null."""
+    """Write a result whole or not at all; numbers that are not finite, which JSON lacks, become null."""
     write_atomically(path, json.dumps(_without_nan(result), indent=1, allow_nan=False) + "\n")
 
 

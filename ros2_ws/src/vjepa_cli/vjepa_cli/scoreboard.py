@@ -1,4 +1,4 @@
-"""Results as people and programs read them: the scoreboard and the JSON."""
+"""The two forms of a result: a scoreboard for people, and JSON for programs."""
 
 import math
 import shlex
@@ -11,9 +11,9 @@ from vjepa_training.evaluation.appearance import in_words
 
 PERIOD_TOLERANCE = 0.01
 MANY_DROPPED = 0.02
-"""Of the frames: what fewer of them cost cannot be told from the score."""
+"""Share of dropped frames; the cost of fewer cannot be seen in the score."""
 OTHER_WORLDS = ("task", "encoder", "params_file", "camera")
-"""Options with which the planners that ship need not work."""
+"""Options with which the shipped planners may not work."""
 OF_BOTH = ("policy", "encoder", "device", "dtype", "task", "params_file")
 """Options of `eval` that state what is evaluated, and that `run` has too."""
 
@@ -29,7 +29,7 @@ def result_json(
     command: Command,
     **more: Any,
 ) -> dict[str, Any]:
-    """Return a result in the form every `--json` file has."""
+    """Return a result in the form of every `--json` file; `more` are further entries."""
     return {
         "planner": planner,
         "encoder": encoder.get("model", ""),
@@ -101,25 +101,25 @@ def scoreboard(result: dict[str, Any]) -> str:
 
 
 def with_interval(value: float, interval: Sequence[float], sign: str = "") -> str:
-    """Return a value and its interval as text, with signs where `sign` is +."""
+    """Return a value and its interval as text; each number has its sign if `sign` is +."""
     low, high = interval
     return f"{value:{sign}.1f} ({low:{sign}.1f} to {high:{sign}.1f})"
 
 
 def table(rows: Sequence[tuple[str, str]]) -> str:
-    """Return rows of a name and a text, with the texts below each other."""
+    """Return rows of a name and a text as a table with aligned texts."""
     return f"\n{text_table(rows, indent='  ')}\n"
 
 
 def _with_bundles(planner: str, result: dict[str, Any]) -> str:
-    """Return the name of a planner, with those of the bundles that the chosen one has."""
+    """Return the name of a planner and, for the chosen planner, the names of its bundles."""
     bundles = result.get("bundles", {}).values() if planner == result["planner"] else ()
     since = " (loaded during the run)" if result.get("options_changed") else ""
     return f"{planner} with {', '.join(bundles)}{since}" if bundles else planner
 
 
 def next_command(result: dict[str, Any]) -> str:
-    """Return a command to try after a result, and behind it as a comment what it is for."""
+    """Return a command to try after a result, with its purpose as a comment."""
     kind, config, loop = result["kind"], result["config"], result.get("loop", {})
     hurried = loop.get("fallback_commands", 0) > 0 or loop.get("dropped_frames", 0) > MANY_DROPPED * loop.get(
         "frames", 0
@@ -138,7 +138,7 @@ def next_command(result: dict[str, Any]) -> str:
 
 
 def _as_run(result: dict[str, Any]) -> str:
-    """Return the run of one episode in the world of an evaluation: what it was of, without how it was measured."""
+    """Return the command that runs one episode of an evaluation, without the options of the measurement."""
     kept = {name: value for name, value in result["config"].items() if name in OF_BOTH}
     return f"./{command_of('run', {**kept, 'planner': result['planner'], 'episodes': 1}).line}"
 
@@ -148,15 +148,15 @@ def _number(value: float, digits: int = 1) -> str:
 
 
 def _dropped(dropped: float, frames: float) -> str:
-    """Return how many frames got no command, and what that means."""
+    """Return the number of frames without a command, and the effect if there are many."""
     counts = f"{_number(dropped, 0)} of {_number(frames, 0)}"
-    if not dropped > MANY_DROPPED * frames:  # NaN where it is not known.
+    if not dropped > MANY_DROPPED * frames:  # NaN if unknown.
         return counts
     return f"{counts}: torque held on meanwhile; --lockstep avoids it"
 
 
 def _novel_share(result: dict[str, Any]) -> float:
-    """Return which share of the latents was beyond the limit of the planner's training; NaN where it is not known."""
+    """Return the share of latents beyond the limit of the planner's training; NaN if unknown."""
     loop = result.get("loop", {})
     novel, frames = loop.get("novel_latents", math.nan), loop.get("answered_frames", math.nan)
     return float(result.get("novel_share", novel / frames if frames else math.nan))

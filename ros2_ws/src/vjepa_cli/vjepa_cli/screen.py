@@ -1,4 +1,4 @@
-"""The foot of a terminal: a block of lines that is drawn anew in its place, with all other output above it."""
+"""A block of lines at the foot of a terminal, which is redrawn in place below all other output."""
 
 import contextlib
 import os
@@ -18,22 +18,22 @@ from vjepa_training.progress import terminal
 
 STDERR = 2
 LAST_LINES_S = 1.0
-"""How long, after the block is gone, output of processes that still run is waited for."""
+"""The wait, after the block is gone, for output of processes that still run."""
 PLAIN_WIDTH = 80
 
 
 class Screen:
     """A block of lines at the foot of standard error's terminal; a context.
 
-    While it lasts, what this process and its children write to standard error, be it from Python or from a C library,
-    appears above the block. Where standard error is no terminal, there is no block, but for the lines of `note`.
+    While it lasts, output of this process and its children to standard error, also from C libraries, appears above the
+    block. If standard error is no terminal, there is no block, and only `note` writes lines.
     """
 
     def __init__(self, console: Console | None = None):
-        """Prepare.
+        """Prepare the block.
 
         Args:
-            console: to draw on, with standard error left alone; by default standard error's own.
+            console: terminal to draw on, while standard error stays unchanged; None for standard error's own terminal.
         """
         self._own = terminal() if console is None else None
         self._console = console or self._own
@@ -44,7 +44,7 @@ class Screen:
 
     @property
     def width(self) -> int:
-        """Columns that a line of the block may have."""
+        """Columns of a line of the block."""
         return self._console.width if self._console else PLAIN_WIDTH
 
     def __enter__(self) -> Self:
@@ -70,21 +70,21 @@ class Screen:
                 self._live.update(Text("\n".join(lines)), refresh=True)
 
     def note(self, line: str) -> None:
-        """Write a plain line where there is no block to tell it."""
+        """Write a plain line if there is no block."""
         if not self._console:
             print(line, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
 def _errors_above(console: Console) -> Iterator[None]:
-    """Have all that is written to file descriptor 2 printed by `console`, whose file is another descriptor."""
+    """Have `console`, whose file is another descriptor, print all output to file descriptor 2."""
     kept = os.dup(STDERR)
     reading, writing = os.pipe()
     os.dup2(writing, STDERR)
     os.close(writing)
     relay = threading.Thread(target=_relay, args=(reading, console), daemon=True)
     relay.start()
-    # A node writes into a pipe now, and would leave its colours out.
+    # A node now writes into a pipe, for which it would omit its colours.
     colours = {} if console.no_color else {"RCUTILS_COLORIZED_OUTPUT": "1"}
     try:
         with environment_of(colours):
@@ -97,7 +97,7 @@ def _errors_above(console: Console) -> Iterator[None]:
 
 
 def _relay(reading: int, console: Console) -> None:
-    """Print every line that comes out of a pipe until all of its writers have closed it."""
+    """Print every line from a pipe until all of its writers have closed it."""
     with open(reading, encoding="utf-8", errors="replace") as lines, contextlib.suppress(ValueError, OSError):
         for line in lines:
             console.print(Text.from_ansi(line.rstrip("\n")), soft_wrap=True)

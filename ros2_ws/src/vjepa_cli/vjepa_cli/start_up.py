@@ -1,4 +1,4 @@
-"""The start of a stack in words: what each node does until it is ready, and how long that took."""
+"""The start of a stack as text: the task of each node until it is ready, and the time that it took."""
 
 import textwrap
 from collections.abc import Callable, Iterable
@@ -9,11 +9,11 @@ from vjepa_bringup.graph import NodeSpec
 from vjepa_bringup.monitor import Diagnostics
 
 READY = ("inactive", "active")
-"""Lifecycle states of a node that has loaded all that it needs."""
+"""Lifecycle states of a node that has loaded everything."""
 
 
 def _others(parameters: dict[str, Any]) -> str:
-    """Return how many planners are loaded beside the one that drives."""
+    """Return the number of planners that are loaded beside the driving one, as text."""
     others = {*parameters.get("planners", ()), *parameters.get("fallbacks", ())} - {parameters["planner"]}
     return f" and {len(others)} more" if others else ""
 
@@ -28,13 +28,13 @@ _WORDS: dict[str, Callable[[dict[str, Any]], str]] = {
 
 
 class StartUp:
-    """The stages of a start, one a lifecycle node; they go on at the same time."""
+    """The stages of a start, one for each lifecycle node; they run at the same time."""
 
     def __init__(self, nodes: Iterable[NodeSpec]):
-        """Begin.
+        """Prepare the stages.
 
         Args:
-            nodes: of the graph that starts.
+            nodes: nodes of the graph that starts.
         """
         self._words = {
             node.name: _WORDS[node.name](node.parameters) if node.name in _WORDS else f"starting {node.name}"
@@ -44,14 +44,14 @@ class StartUp:
         self._ready_s: dict[str, float] = {}
 
     def update(self, diagnostics: Diagnostics, elapsed_s: float) -> list[str]:
-        """Take what nodes publish now and return a line for each stage that has ended since the last call."""
+        """Read the latest diagnostics and return a line for each stage that has ended since the last call."""
         states = diagnostics.get("stack_manager", (b"", "", {}))[2]
         ready = [name for name in self._words if name not in self._ready_s and states.get(name) in READY]
         self._ready_s |= dict.fromkeys(ready, elapsed_s)
         return [self._line(name, elapsed_s) for name in ready]
 
     def lines(self, elapsed_s: float, width: int) -> list[str]:
-        """Return a line for each stage, and one for what comes when all have ended; of `width` columns at most."""
+        """Return a line for each stage and, after all have ended, for the first frame; of at most `width` columns."""
         lines = [self._line(name, elapsed_s) for name in self._words]
         if len(self._ready_s) == len(self._words):
             lines.append(f"waiting for the first frame … {elapsed_s - max(self._ready_s.values()):.1f} s")
