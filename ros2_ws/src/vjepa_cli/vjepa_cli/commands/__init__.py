@@ -1,4 +1,4 @@
-"""The commands, a file each."""
+"""The commands, one file for each."""
 
 COMMANDS = {
     "tour": ("tour", "a first look in a minute or two: run, swap, record, draw"),
@@ -26,4 +26,4 @@ COMMANDS = {
     "report": ("report", "write the page of all results from the JSON files of experiments"),
     "docs": ("docs", "write the tables of the pages that follow from the code"),
 }
-"""By name: the module whose `ACTIONS` have the command, and what it is for."""
+"""The commands by name: the module whose `ACTIONS` contain the command, and its purpose."""

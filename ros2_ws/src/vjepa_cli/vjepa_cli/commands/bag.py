@@ -1,4 +1,4 @@
-"""`vjepa bag repair`: a whole bag of one that was cut short."""
+"""`vjepa bag repair`: make a whole bag from a bag that was cut short."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from vjepa_cli.command_line import Action, option
 
 @dataclass(frozen=True, kw_only=True)
 class RepairCommand:
-    """Copy what can be read of a damaged bag into a whole one.
+    """Copy the readable messages of a damaged bag into a whole bag.
 
     Attributes:
         bag: a rosbag2 folder of MCAP files, or one such file; it is only read.
@@ -23,7 +23,7 @@ class RepairCommand:
 
 
 def repair_command(arguments: RepairCommand) -> int:
-    """`vjepa bag repair`: exit status 0 when the new bag was read back whole."""
+    """Run `vjepa bag repair`; return exit status 0 if the new bag was read back whole."""
     from vjepa_bags.bag_repair import repair_bag
 
     bag = arguments.bag.expanduser()

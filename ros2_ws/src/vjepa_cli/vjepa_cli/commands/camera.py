@@ -1,4 +1,4 @@
-"""`vjepa camera check`: what a camera gives, and what the encoder sees of it."""
+"""`vjepa camera check`: show the size and the rate of a camera, and the encoder's view of its frames."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,12 +11,12 @@ from vjepa_interfaces.parameters import Range
 
 @dataclass(frozen=True, kw_only=True)
 class ViewOptions:
-    """What is cut out of a camera's picture, and how it is turned.
+    """The crop, the rotation and the mirroring of a camera's picture.
 
     Attributes:
         crop: part of the camera's picture that is used, in pixels.
-        rotate: turn it clockwise: 0, 90, 180 or 270.
-        flip: mirror it: horizontal, vertical or both.
+        rotate: turn the picture clockwise: 0, 90, 180 or 270.
+        flip: mirror the picture: horizontal, vertical or both.
     """
 
     crop: Annotated[tuple[int, int, int, int] | None, option(metavar="X Y WIDTH HEIGHT", default="")] = None
@@ -31,7 +31,7 @@ class CheckCommand(ViewOptions):
     Attributes:
         source: a device such as /dev/video0, a video file, an rtsp:// address, env:NAME or @PATH.
         encoder: bundle, checkpoint folder or hub id.
-        fps: frames a second to ask for; 0 for the source's own.
+        fps: requested frames a second; 0 for the source's own rate.
         out: write a picture: the raw frame, and what the encoder sees.
     """
 
@@ -42,7 +42,7 @@ class CheckCommand(ViewOptions):
 
 
 def camera_check(arguments: CheckCommand) -> int:
-    """`vjepa camera check`."""
+    """Run `vjepa camera check`."""
     from vjepa_bringup.graph import default_parameters
     from vjepa_interfaces.bundle import find_bundle
     from vjepa_perception.camera_check import View, check_camera, preview

@@ -1,4 +1,4 @@
-"""`vjepa dataset` and `vjepa collect`: bags or simulated episodes in, datasets out."""
+"""`vjepa dataset` and `vjepa collect`: make datasets from bags or simulated episodes, and work with datasets."""
 
 import json
 import os
@@ -24,10 +24,10 @@ Folder = Annotated[str, option(metavar="DS")]
 
 @dataclass(frozen=True, kw_only=True)
 class OfDataset:
-    """What a command on one dataset takes.
+    """The option of a command on one dataset.
 
     Attributes:
-        dataset: its folder.
+        dataset: folder of the dataset.
     """
 
     dataset: Positional[Folder]
@@ -35,7 +35,7 @@ class OfDataset:
 
 @dataclass(frozen=True, kw_only=True)
 class NewDataset:
-    """What a command that makes a dataset takes.
+    """The option of a command that makes a dataset.
 
     Attributes:
         out: folder of the new dataset.
@@ -46,13 +46,13 @@ class NewDataset:
 
 @dataclass(frozen=True, kw_only=True)
 class WithEncoder:
-    """The encoder of a command that encodes.
+    """The options of a command that encodes frames.
 
     Attributes:
         encoder: bundle, checkpoint folder or hub id.
         device: auto, cpu or cuda.
-        threads: of the encoder; 0 for torch's choice.
-        params_file: YAML of ROS parameters over the defaults.
+        threads: threads of the encoder; 0 for torch's choice.
+        params_file: YAML of ROS parameters that override the defaults.
     """
 
     encoder: str | None = None
@@ -63,18 +63,18 @@ class WithEncoder:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildCommand(BuildConfig, WithEncoder, NewDataset):
-    """Make a dataset from rosbag2 bags, MCAP or sqlite3, whoever recorded them.
+    """Make a dataset from rosbag2 bags, MCAP or sqlite3, of any recorder.
 
     Attributes:
         bags: rosbag2 folders, or single .mcap or .db3 files.
         task: dm_control task.
-        effort_limit: torque of an action of 1.
-        control_period_s: seconds from one control step to the next.
+        effort_limit: effort of an action of 1, N·m.
+        control_period_s: seconds between two control steps.
         joint_names: joints of the arm.
-        topics: YAML of topics with other names: ours: theirs.
-        namespace: of the stack that was recorded.
-        reward_topic: of a reward: std_msgs Float64 or Float32, or x of a geometry_msgs Vector3Stamped.
-        latents: keep an encoder's latents; without them frames are kept, to encode later.
+        topics: YAML of topics with other names in the bags, as OURS: THEIRS.
+        namespace: ROS namespace of the recorded stack.
+        reward_topic: topic of a reward: std_msgs Float64 or Float32, or x of a geometry_msgs Vector3Stamped.
+        latents: keep an encoder's latents; otherwise keep frames, to encode later.
     """
 
     bags: Annotated[Positional[tuple[str, ...]], option(metavar="BAG [BAG ...]", default="")] = ()
@@ -102,10 +102,10 @@ class BuildCommand(BuildConfig, WithEncoder, NewDataset):
 
 @dataclass(frozen=True, kw_only=True)
 class InfoCommand(OfDataset):
-    """Show what a dataset holds and what made it.
+    """Show the contents and the origin of a dataset.
 
     Attributes:
-        json: as JSON.
+        json: print JSON.
     """
 
     json: bool = False
@@ -113,15 +113,15 @@ class InfoCommand(OfDataset):
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyCommand(OfDataset):
-    """Check whether the files of a dataset are those that were written."""
+    """Check that the files of a dataset are unchanged since they were written."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MergeCommand(NewDataset):
-    """Make one of several datasets of the same rows.
+    """Merge several datasets with the same kind of rows into one.
 
     Attributes:
-        datasets: their folders.
+        datasets: folders of the datasets.
     """
 
     datasets: Annotated[Positional[tuple[str, ...]], option(metavar="DS [DS ...]", default="")] = ()
@@ -129,10 +129,10 @@ class MergeCommand(NewDataset):
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeCommand(WithEncoder, NewDataset, OfDataset):
-    """Encode a dataset that kept its frames anew, with another encoder.
+    """Encode the frames of a dataset again, with another encoder.
 
     Attributes:
-        frames: keep the frames there too.
+        frames: keep the frames in the new dataset too.
     """
 
     frames: bool = False
@@ -140,7 +140,7 @@ class EncodeCommand(WithEncoder, NewDataset, OfDataset):
 
 @dataclass(frozen=True, kw_only=True)
 class RewardCommand(WithEncoder, NewDataset, OfDataset):
-    """Make a dataset with a reward of how near to a goal picture each step leads.
+    """Make a dataset whose reward measures how near each step leads to a goal picture.
 
     Attributes:
         goal: PNG or JPEG of the goal.
@@ -168,7 +168,7 @@ class PushCommand(PushConfig, OfDataset):
 
     Attributes:
         repo: OWNER/NAME, or OWNER/NAME@BRANCH for another branch than the main one.
-        dry_run: write what would be uploaded into this new folder instead.
+        dry_run: write the files of the upload into this new folder instead.
     """
 
     repo: Annotated[Positional[str], option(metavar="OWNER/NAME")]
@@ -178,21 +178,21 @@ class PushCommand(PushConfig, OfDataset):
 
 @dataclass(frozen=True, kw_only=True)
 class CollectCommand(CollectOptions, WithEncoder, NewDataset):
-    """Make a dataset of simulated episodes, without ROS in the way.
+    """Make a dataset of simulated episodes, without ROS.
 
     Attributes:
-        latents: keep an encoder's latents; without them frames are kept, to encode later.
-        episodes: how many.
-        episode_steps: control steps of each.
-        workers: processes.
-        ray_address: simulate on the Ray cluster there instead.
+        latents: keep an encoder's latents; otherwise keep frames, to encode later.
+        episodes: number of episodes.
+        episode_steps: control steps of an episode.
+        workers: number of processes.
+        ray_address: simulate on the Ray cluster at this address instead.
         task: dm_control task, such as reacher-easy.
         seed: episode i uses seed + i.
-        randomize_camera: drawn anew each episode.
-        randomize_appearance: drawn anew each episode.
-        randomize_target_size: drawn anew each episode.
-        render: dm_control, exact or plain.
-        look: what the camera sees, such as camera:hard.
+        randomize_camera: draw the camera anew for each episode.
+        randomize_appearance: draw the appearance anew for each episode.
+        randomize_target_size: draw the size of the target anew for each episode.
+        render: rendering: dm_control, exact or plain.
+        look: look of the camera's frames, such as camera:hard.
     """
 
     episodes: Annotated[int, Range(low=1)] = 100
@@ -209,7 +209,7 @@ class CollectCommand(CollectOptions, WithEncoder, NewDataset):
 
 
 def build_command(arguments: BuildCommand) -> int:
-    """`vjepa dataset build`: exit status 0 when there is a dataset, whatever had to be left out."""
+    """Run `vjepa dataset build`; return exit status 0 if there is a dataset, even if parts were left out."""
     from vjepa_bags.bag_reader import Bag, topic_names
     from vjepa_training.data.build import build_dataset
     from vjepa_training.progress import Progress
@@ -243,7 +243,7 @@ def build_command(arguments: BuildCommand) -> int:
 
 
 def info_command(arguments: InfoCommand) -> int:
-    """`vjepa dataset info`."""
+    """Run `vjepa dataset info`."""
     from vjepa_training.data.dataset import Dataset
     from vjepa_training.data.usable_columns import unknown_rows, unusable_columns
 
@@ -284,7 +284,7 @@ def info_command(arguments: InfoCommand) -> int:
 
 
 def merge_command(arguments: MergeCommand) -> int:
-    """`vjepa dataset merge`."""
+    """Run `vjepa dataset merge`."""
     from vjepa_training.data.dataset import Dataset
     from vjepa_training.data.dataset_tools import merge_datasets
 
@@ -295,7 +295,7 @@ def merge_command(arguments: MergeCommand) -> int:
 
 
 def encode_command(arguments: EncodeCommand) -> int:
-    """`vjepa dataset encode`."""
+    """Run `vjepa dataset encode`."""
     from vjepa_training.data.dataset import Dataset, claim_parts
     from vjepa_training.data.dataset_tools import encode_dataset
     from vjepa_training.progress import Progress
@@ -311,7 +311,7 @@ def encode_command(arguments: EncodeCommand) -> int:
 
 
 def reward_command(arguments: RewardCommand) -> int:
-    """`vjepa dataset reward`."""
+    """Run `vjepa dataset reward`."""
     from vjepa_training.data.dataset import Dataset
     from vjepa_training.data.dataset_tools import reward_by_goal
     from vjepa_training.evaluation.goals import read_picture, still_latent
@@ -325,7 +325,7 @@ def reward_command(arguments: RewardCommand) -> int:
 
 
 def export_command(arguments: ExportCommand) -> int:
-    """`vjepa dataset export`."""
+    """Run `vjepa dataset export`."""
     from vjepa_training.data.dataset import Dataset
     from vjepa_training.data.lerobot_export import export_lerobot
     from vjepa_training.progress import Progress
@@ -337,7 +337,7 @@ def export_command(arguments: ExportCommand) -> int:
 
 
 def verify_command(arguments: VerifyCommand) -> int:
-    """`vjepa dataset verify`."""
+    """Run `vjepa dataset verify`."""
     from vjepa_training.data.dataset import Dataset
 
     dataset = Dataset(arguments.dataset)
@@ -347,7 +347,7 @@ def verify_command(arguments: VerifyCommand) -> int:
 
 
 def push_command(arguments: PushCommand) -> int:
-    """`vjepa dataset push`."""
+    """Run `vjepa dataset push`."""
     from vjepa_training.data.dataset import Dataset
     from vjepa_training.data.hub import push_dataset, write_hub_files
 
@@ -362,7 +362,7 @@ def push_command(arguments: PushCommand) -> int:
 
 
 def collect_command(arguments: CollectCommand) -> int:
-    """`vjepa collect`."""
+    """Run `vjepa collect`."""
     from sim_bridge.sim_parameters import sim_config
     from vjepa_bringup.graph import StackOptions, merged_parameters
     from vjepa_planner.registry import options_of
@@ -427,7 +427,7 @@ ACTIONS = {
 
 
 def _encoder_config(arguments: WithEncoder, threads: int) -> Any:
-    """Return the configuration of the encoder that was asked for: what a live node would have, but for the threads."""
+    """Return the configuration of the chosen encoder, as of a live node except for the number of threads."""
     from vjepa_bringup.graph import StackOptions, merged_parameters
     from vjepa_perception.perception_parameters import encoder_config
 
@@ -453,7 +453,7 @@ def _line(dataset: Any) -> str:
 
 
 def _bag_table(reports: Sequence[Any]) -> str:
-    """Return what became of each bag: frames, rows, episodes, and below what was wrong, with its count."""
+    """Return a table of the frames, rows and episodes of each bag; below each are its faults, with their counts."""
     lines: list[Sequence[str]] = [("frames", "rows", "episodes", "bag")]
     for report in reports:
         lines.append((str(report.frames), str(report.rows), str(report.episodes), str(report.bag)))

@@ -1,6 +1,6 @@
-"""`vjepa docs`: write the tables of the pages that follow from the code, or check that they are written.
+"""`vjepa docs`: write the tables of pages that are made from the code, or check that they are up to date.
 
-On a page such a table stands between `<!-- vjepa docs: NAME -->` and `<!-- end -->`; its name says what it is of.
+On a page such a table is between `<!-- vjepa docs: NAME -->` and `<!-- end -->`; NAME identifies its content.
 """
 
 import functools
@@ -40,7 +40,7 @@ PARAMETERS: dict[str, type] = {
     "arm_stand_in": ArmStandInParameters,
     "stack_manager": ManagerParameters,
 }
-"""The parameters of every node."""
+"""The class of parameters of each node."""
 ROS_TYPES = {bool: "bool", int: "int", float: "double", str: "string"}
 
 _PART = re.compile(r"(?<=<!-- vjepa docs: )([\w .-]+) -->\n(?:(?!<!--).)*(?=<!-- end -->)", re.DOTALL)
@@ -49,17 +49,17 @@ _PIN = re.compile(r"(?P<package>[\w.-]+(?:\[\w+])?)==(?P<version>[\w.]+)(?: ; [^
 
 @dataclass(frozen=True, kw_only=True)
 class DocsCommand:
-    """Write the tables of the pages that follow from the code.
+    """Write the tables of pages that are made from the code.
 
     Attributes:
-        check: write nothing, and fail where something would be written.
+        check: write nothing, and fail if a table differs from the code.
     """
 
     check: bool = False
 
 
 def docs_command(arguments: DocsCommand) -> int:
-    """`vjepa docs`."""
+    """Run `vjepa docs`."""
     pages = {Path(page): _text(Path(page)) for page in PAGES}
     written = {page: _PART.sub(lambda part: f"{part[1]} -->\n{_table(part[1])}", text) for page, text in pages.items()}
     _refuse_missing("".join(written.values()))
@@ -83,7 +83,7 @@ def _table(name: str) -> str:
     """Return the table of a name, with a newline at its end.
 
     Raises:
-        VjepaError: there is none of this name, or a pin has no reason.
+        VjepaError: no table has this name, or a pin has no reason.
     """
     match name.split():
         case ["parameters", node] if node in PARAMETERS:
@@ -113,7 +113,7 @@ def _tables() -> list[str]:
 
 
 def _refuse_missing(text: str) -> None:
-    """Refuse pages that lack a table; one of packages may be of several files."""
+    """Refuse pages that lack a table; one table of packages may be of several files."""
     found = [part[1].split() for part in _PART.finditer(text)]
     there = {" ".join((kind, each)) if each else kind for kind, *of in found for each in of or [""]}
     if missing := [name for name in _tables() if name not in there]:
@@ -124,7 +124,7 @@ def _refuse_missing(text: str) -> None:
 
 @functools.cache
 def _own_options() -> dict[str, list[str]]:
-    """Return the options of each planner of the project that has any, by planner, but for those of one it builds on."""
+    """Return the options of each of the project's planners, by planner, without options that it inherits unchanged."""
     own = [name for name in available() if load_class(name).__module__.startswith("vjepa_planner.")]
     configs = {name: load_class(name).Config for name in own}
     options = {}
@@ -144,13 +144,13 @@ def parameter_table(node: str) -> str:
 def options_table(
     head: str, config_class: type, names: Iterable[str], defaults: Mapping[str, Any] = MappingProxyType({})
 ) -> str:
-    """Return the table of fields of a dataclass.
+    """Return the table of the fields of a dataclass.
 
     Args:
-        head: what a field is called.
+        head: heading of the column of fields.
         config_class: the dataclass.
-        names: of the fields.
-        defaults: by name, where they are not those of the dataclass.
+        names: names of the fields.
+        defaults: defaults by name that differ from those of the dataclass.
     """
     hints, about, live = typing.get_type_hints(config_class), descriptions(config_class), live_names(config_class)
     defaults = {field.name: field.default for field in fields(config_class)} | dict(defaults)
@@ -163,10 +163,10 @@ def options_table(
 
 
 def package_table(files: Sequence[str]) -> str:
-    """Return the table of the packages that files of `requirements/` pin; one in several files stands there once.
+    """Return the table of the packages that files of `requirements/` pin; each package is listed once.
 
     Raises:
-        VjepaError: a pin has no reason behind it in any of the files.
+        VjepaError: a pin has no reason in any of the files.
     """
     versions: dict[str, list[str]] = {}
     reasons: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""`vjepa goal set`: gives a running stack a goal, from a picture or from what it sees now."""
+"""`vjepa goal set`: give a running stack a goal, from a picture or from its camera's current view."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +30,12 @@ _WHICH = create_mutex_group(required=True)
 
 @dataclass(frozen=True, kw_only=True)
 class GoalCommand(OfStack):
-    """Seek the latent of a picture, or of what the stack sees now.
+    """Give a running stack a goal: the latent of a picture, or of its camera's current view.
 
     Attributes:
         image: a picture of the goal as the stack's camera would show it.
-        live: what the stack sees now.
-        encoder: of the picture: bundle, folder or hub id.
+        live: take the camera's current view as the goal.
+        encoder: encoder of the picture: bundle, folder or hub id.
     """
 
     image: Annotated[str | None, option(metavar="FILE", default=""), _WHICH] = None
@@ -44,7 +44,7 @@ class GoalCommand(OfStack):
 
 
 def goal_set(arguments: GoalCommand) -> int:
-    """`vjepa goal set`: the exit status says whether the planner has taken the goal."""
+    """Run `vjepa goal set`; return exit status 0 once the planner has taken the goal."""
     if arguments.live and arguments.encoder:
         raise VjepaError("--encoder is for --image; what the stack sees now is encoded already")
     picture = None
@@ -75,7 +75,7 @@ def _live(monitor: Monitor) -> tuple[np.ndarray, str]:
 
 
 def _encoded(monitor: Monitor, picture: np.ndarray, encoder: str | None) -> tuple[np.ndarray, str]:
-    """Return the latent of a picture by the stack's encoder, or another one, and the fingerprint of that."""
+    """Return the latent of a picture by `encoder`, or else by the stack's encoder, and the encoder's fingerprint."""
     request = GetParameters.Request(names=list(ENCODER_PARAMETERS))
     response = monitor.call(GetParameters, "vjepa_perception/get_parameters", request)
     if response is None or len(response.values) != len(ENCODER_PARAMETERS):
@@ -89,7 +89,7 @@ def _encoded(monitor: Monitor, picture: np.ndarray, encoder: str | None) -> tupl
 
 
 def _give(monitor: Monitor, latent: np.ndarray, fingerprint: str) -> dict[str, str]:
-    """Publish a goal, and return what the planner then says of itself.
+    """Publish a goal, and return the values of the planner's diagnostics after it.
 
     Raises:
         VjepaError: the planner refuses the goal, with its reason, or does not answer.
@@ -107,7 +107,7 @@ def _give(monitor: Monitor, latent: np.ndarray, fingerprint: str) -> dict[str, s
     def answered() -> bool:
         return said("goal") == str(stamp_ns) or said("refused_goal").startswith(refused)
 
-    for _ in range(ATTEMPTS):  # What is sent before the planner has met the publisher does not arrive.
+    for _ in range(ATTEMPTS):  # A goal that is sent before the planner knows the publisher is lost.
         publisher.publish(message)
         if monitor.wait_until(answered, ATTEMPT_S):
             break

@@ -37,7 +37,7 @@ NO_ANSWER = "vjepa_planner does not answer; start a stack with ./vjepa run, or s
 
 @dataclass(frozen=True, kw_only=True)
 class OfStack:
-    """Which running stack is meant; see `joined_stack`.
+    """The options that choose a running stack; see `joined_stack`.
 
     Attributes:
         domain: ROS domain of the stack.
@@ -50,7 +50,7 @@ class OfStack:
 
 @dataclass(frozen=True, kw_only=True)
 class ListCommand(OfStack):
-    """List the planners installed, and in a running stack those that are ready."""
+    """List the ready planners of a running stack, or else the installed planners."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +58,8 @@ class SetCommand(OfStack):
     """Swap the planner that drives.
 
     Attributes:
-        name: of the planner.
-        params_file: with its options in there: it is loaded anew with them, and then swapped in.
+        name: name of the planner.
+        params_file: YAML with options of the planner, which is loaded with them before the swap.
     """
 
     name: Annotated[Positional[str], option(metavar="NAME")]
@@ -74,9 +74,9 @@ class RecordCommand(OfStack):
     """Record a running stack into a rosbag2 bag, until Ctrl-C or for a while.
 
     Attributes:
-        seconds: stop after so many seconds.
-        episodes: stop after so many whole episodes.
-        json: write which bag it was, and how many whole episodes are in it.
+        seconds: stop after this many seconds.
+        episodes: stop after this many whole episodes.
+        json: write the path of the bag, and its number of whole episodes.
     """
 
     seconds: Annotated[float | None, parsed_by(types.seconds, "S"), option(default=""), _LENGTH] = None
@@ -86,13 +86,13 @@ class RecordCommand(OfStack):
 
 @dataclass(frozen=True, kw_only=True)
 class StatusCommand(OfStack):
-    """Show what a running stack says of itself."""
+    """Show the diagnostics of a running stack."""
 
 
 def _find_stack(arguments: OfStack) -> RunningStack:
-    """Return what is known of the stack meant, the one given, else the only one running.
+    """Return the stack in the given domain, or else the only running stack.
 
-    A domain in which no stack of this user runs is joined as the user's shell says, else on this host alone.
+    In a domain without a stack of this user, discovery follows the user's shell, or else stays on this host.
     """
     stacks = running_stacks()
     if arguments.domain is not None:
@@ -110,7 +110,11 @@ def _find_stack(arguments: OfStack) -> RunningStack:
 
 @contextlib.contextmanager
 def joined_stack(arguments: OfStack, keeper: ScoreKeeper | None = None) -> Iterator[Monitor]:
-    """Listen to the stack that the options name, else the only one running, while the context lasts."""
+    """Listen to the stack that the options name, or else to the only running stack, while the context lasts.
+
+    Raises:
+        VjepaError: the options name no domain, and no stack or several stacks run.
+    """
     stack = _find_stack(arguments)
     with (
         interruptible() as interrupts,
@@ -122,7 +126,7 @@ def joined_stack(arguments: OfStack, keeper: ScoreKeeper | None = None) -> Itera
 
 
 def planner_list(arguments: ListCommand) -> int:
-    """`vjepa planner list`."""
+    """Run `vjepa planner list`."""
     if arguments.domain is None and not running_stacks():
         from vjepa_planner.registry import available
 
@@ -144,13 +148,13 @@ def planner_list(arguments: ListCommand) -> int:
 
 
 def planner_set(arguments: SetCommand) -> int:
-    """`vjepa planner set NAME`: the exit status says whether the swap was accepted."""
+    """Run `vjepa planner set NAME`; return exit status 0 if the swap was accepted."""
     options = _options_of(arguments.name, arguments.params_file) if arguments.params_file else {}
     with joined_stack(arguments) as monitor:
         changed = _changed(monitor, options)
         if changed:
             set_parameters(monitor, changed)
-            monitor.diagnostics.pop("vjepa_planner", None)  # What was said before says nothing of these.
+            monitor.diagnostics.pop("vjepa_planner", None)  # Diagnostics from before do not describe these.
             print(f"loading {arguments.name} with {', '.join(changed)}", flush=True)
             monitor.wait_until(lambda: _has_loaded(monitor, arguments.name), LOADING_TIMEOUT_S)
         set_parameters(monitor, {"planner": arguments.name})
@@ -159,7 +163,7 @@ def planner_set(arguments: SetCommand) -> int:
 
 
 def _options_of(planner: str, params_file: str) -> dict[str, Any]:
-    """Return the options of `planner` in a parameter file by parameter; of bundles, where they are for any folder."""
+    """Return the options of `planner` in a parameter file, by parameter; paths of bundles are absolute."""
     parameters = read_parameter_file(Path(params_file)).get("vjepa_planner", {})
     found = {name: value for name, value in parameters.items() if name.startswith(f"{planner}.")}
     if not found:
@@ -170,7 +174,7 @@ def _options_of(planner: str, params_file: str) -> dict[str, Any]:
 
 
 def _anywhere(value: Any) -> Any:
-    """Return the path of a bundle so that a stack finds it that was started in another folder; else `value` itself."""
+    """Return the absolute path of a bundle, because a stack may run in another folder; or another `value` as it is."""
     if not isinstance(value, str):
         return value
     found = Path(find_bundle(value)).expanduser()
@@ -178,7 +182,7 @@ def _anywhere(value: Any) -> Any:
 
 
 def _changed(monitor: Monitor, options: dict[str, Any]) -> dict[str, Any]:
-    """Return those options that the planner of a running stack has otherwise."""
+    """Return the options that have other values in the planner of a running stack."""
     if not options:
         return {}
     request = GetParameters.Request(names=list(options))
@@ -187,12 +191,12 @@ def _changed(monitor: Monitor, options: dict[str, Any]) -> dict[str, Any]:
         raise VjepaError(NO_ANSWER)
     present = [_anywhere(parameter_value_to_python(value)) for value in response.values]
     if len(present) != len(options):
-        return options  # Of one that the stack was not started with; setting it says so.
+        return options  # The stack lacks one of them; the error of setting it states this.
     return {name: new for (name, new), old in zip(options.items(), present, strict=True) if old != new}
 
 
 def _has_loaded(monitor: Monitor, planner: str) -> bool:
-    """Say whether new options of `planner` have been tried, or never will be: setting it says what came of it."""
+    """Return whether new options of `planner` were tried or never will be; setting the planner reports their result."""
     values = monitor.diagnostics.get("vjepa_planner", ("", "", {}))[2]
     if "ready" in values and planner not in values["ready"].split(", "):
         return True
@@ -200,7 +204,11 @@ def _has_loaded(monitor: Monitor, planner: str) -> bool:
 
 
 def set_parameters(monitor: Monitor, values: dict[str, Any]) -> None:
-    """Set parameters of the planner of a running stack all at once, or raise a VjepaError with why it refuses them."""
+    """Set parameters of a running stack's planner, all or none.
+
+    Raises:
+        VjepaError: the planner does not answer, or refuses them with this reason.
+    """
     parameters = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
     request = SetParametersAtomically.Request(parameters=parameters)
     response = monitor.call(SetParametersAtomically, "vjepa_planner/set_parameters_atomically", request)
@@ -211,10 +219,10 @@ def set_parameters(monitor: Monitor, values: dict[str, Any]) -> None:
 
 
 def record_command(arguments: RecordCommand) -> int:
-    """`vjepa record`: start the stack's recorder, and stop it at the end, whatever ends it."""
+    """Run `vjepa record`: start the stack's recorder, and stop it at the end or after any error."""
     if arguments.json:
         require_writable(arguments.json)
-    keeper = ScoreKeeper(default_parameters()["sim_bridge"]["task"])  # Whatever the task is: episodes are counted.
+    keeper = ScoreKeeper(default_parameters()["sim_bridge"]["task"])  # Any task will do: episodes are only counted.
     with joined_stack(arguments, keeper) as monitor:
         interrupted = False
         said = _record(monitor, True)
@@ -241,10 +249,10 @@ def record_command(arguments: RecordCommand) -> int:
 
 
 def _spin_until_finished(monitor: Monitor, keeper: ScoreKeeper, count: int) -> None:
-    """Listen until `count` episodes have begun and ended, those before the recording included.
+    """Listen until `count` episodes have begun and ended, including those before the recording.
 
     Raises:
-        VjepaError: the simulation stands still.
+        VjepaError: no step of an episode comes for `STANDSTILL_S`.
     """
     steps, moved_s = -1, time.monotonic()
     while len(keeper.episodes) < count or not keeper.episodes[count - 1].done:
@@ -266,8 +274,8 @@ def _record(monitor: Monitor, on: bool) -> str:
 
 
 def status_command(arguments: StatusCommand) -> int:
-    """`vjepa status`: exit status 0 when every node is active and none reports an error."""
-    expected = len(CONSUMERS) + 2  # With the source of frames and the stack manager.
+    """Run `vjepa status`; return exit status 0 if every node is active and none reports an error."""
+    expected = len(CONSUMERS) + 2  # Plus the source of frames and the stack manager.
     with joined_stack(arguments) as monitor:
         monitor.wait_until(lambda: len(monitor.diagnostics) >= expected, DIAGNOSTICS_TIMEOUT_S)
         if not monitor.diagnostics:

@@ -1,4 +1,4 @@
-"""`vjepa improve`: record with the planner, train it further, and keep what evaluation says is better, by rounds."""
+"""`vjepa improve`: in rounds, record with a planner, train it further, evaluate it, and keep the better one."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,28 +16,28 @@ from vjepa_interfaces.parameters import Range, as_base
 from vjepa_interfaces.tables import text_table
 
 RECORDING = {"episode_steps": 50, "epsilon": 0.1, "hold": 4}
-"""How episodes are recorded in process, where nothing else is asked for."""
+"""Defaults of recording in process."""
 BundleOfDreamer = Annotated[str, option(metavar="BUNDLE", default="found out")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImproveCommand(RoundSettings):
-    """Improve a planner in online rounds: record, train warm, evaluate, keep what is better.
+    """Improve a planner in online rounds: record, train warm, evaluate, keep the better one.
 
     Attributes:
         planner: cem, mppi, shooting or dreamer.
-        rounds: in all, those done included.
-        out: folder of the rounds, to go on with or to begin.
+        rounds: number of rounds, including finished ones.
+        out: folder of the rounds, new or to continue.
         params_file: YAML of ROS parameters: the planner's bundles, the encoder.
-        dynamics: that dreamer's actor was trained with, where this cannot be found out.
-        reward: that dreamer's actor was trained with, where this cannot be found out.
-        policy: that dreamer's actor was trained with, where this cannot be found out.
-        episode_steps: control steps of each of them, in process.
-        epsilon: share of random actions there, in process.
-        hold: control steps that such an action is held.
-        domain: with --through stack: its ROS domain, if several run here.
-        device: where it trains: cpu, cuda or cuda:N.
-        json: write the rounds as JSON, once all are taken.
+        dynamics: dynamics model with which dreamer's actor was trained, if this cannot be found out.
+        reward: heads with which dreamer's actor was trained, if this cannot be found out.
+        policy: policy with which dreamer's actor was trained, if this cannot be found out.
+        episode_steps: control steps of each recorded episode, in process.
+        epsilon: share of random actions in recorded episodes, in process.
+        hold: control steps for which a random action is held.
+        domain: with --through stack: ROS domain of the stack, if several run here.
+        device: device of the training: cpu, cuda or cuda:N.
+        json: write the rounds as JSON after the last one.
     """
 
     data: Annotated[str, option(metavar="DS")]
@@ -57,7 +57,7 @@ class ImproveCommand(RoundSettings):
 
 
 def improve_command(arguments: ImproveCommand) -> int:
-    """`vjepa improve`: exit status 0 when all rounds were taken, whether or not one was better."""
+    """Run `vjepa improve`; return exit status 0 if all rounds were taken, even if none was better."""
     from vjepa_cli.experiments.rounds import Rounds
     from vjepa_cli.experiments.warm_start import warm_start
 
@@ -98,7 +98,7 @@ ACTIONS = {"improve": Action(improve_command)}
 
 
 def _recording(arguments: ImproveCommand) -> dict[str, Any]:
-    """Return how episodes are recorded in process; None for each of it in the graph, where it is not to be chosen."""
+    """Return the settings of recording in process; all are None in the graph, which allows no choice of them."""
     given = {name: getattr(arguments, name) for name in RECORDING if getattr(arguments, name) is not None}
     if arguments.through != "process":
         if given:
@@ -109,7 +109,7 @@ def _recording(arguments: ImproveCommand) -> dict[str, Any]:
 
 
 def said(entry: dict[str, Any]) -> str:
-    """Return what became of a round, in a line."""
+    """Return the result of a round in a line."""
     return (
         f"# round {entry['round']}: mean return {entry['candidate_mean_return']:.1f} after "
         f"{entry['incumbent_mean_return']:.1f}, {'swapped in' if entry['accepted'] else 'the old one is kept'}"
@@ -117,7 +117,7 @@ def said(entry: dict[str, Any]) -> str:
 
 
 def table(entries: list[dict[str, Any]]) -> str:
-    """Return the rounds, a line each: data, returns with their intervals, and what was decided."""
+    """Return a table of the rounds: data, returns with their intervals, and the decision."""
     lines: list[Sequence[str]] = [("round", "rows", "before", "after", "difference", "decision")]
     for entry in entries:
         means = [entry["incumbent_mean_return"], entry["candidate_mean_return"], entry["difference"]]

@@ -1,4 +1,4 @@
-"""`vjepa looks`: a picture of what the looks look like."""
+"""`vjepa looks`: draw a picture of the looks."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -12,14 +12,14 @@ from vjepa_interfaces.parameters import Range
 
 @dataclass(frozen=True, kw_only=True)
 class LooksCommand:
-    """Draw what the simulation's camera sees under each look.
+    """Draw the frames of the simulation's camera under each look.
 
     Attributes:
-        png: the picture: looks by level.
+        png: file of the picture: looks by level.
         tasks: dm_control tasks.
-        render: what looks are drawn on: dm_control, exact or plain.
-        backgrounds: pictures and videos for other backgrounds.
-        seed: of the episode that is shown.
+        render: rendering under the looks: dm_control, exact or plain.
+        backgrounds: folder of pictures and videos for other backgrounds.
+        seed: seed of the episode in the picture.
         size: pixels along a frame's side.
     """
 
@@ -32,7 +32,7 @@ class LooksCommand:
 
 
 def looks_command(arguments: LooksCommand) -> int:
-    """`vjepa looks`."""
+    """Run `vjepa looks`."""
     if not arguments.png.endswith(".png"):
         raise VjepaError(f"{arguments.png} is no name of a picture; expected one that ends in .png")
     require_writable(arguments.png)

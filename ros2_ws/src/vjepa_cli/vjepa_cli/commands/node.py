@@ -1,4 +1,4 @@
-"""`vjepa node`: one node of the stack in the place of this process, for containers, which run one process each."""
+"""`vjepa node`: replace this process by one node of the stack, for containers, which run one process each."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ class NodeCommand:
     """Become one node of the stack, for a container that runs it alone.
 
     Attributes:
-        node: such as sim_bridge or stack_manager; or arm_stand_in, to rehearse without a real arm.
+        node: name of a node, such as sim_bridge or stack_manager; arm_stand_in rehearses without a real arm.
         options: launch arguments, the same for each node of one stack.
     """
 
@@ -28,23 +28,23 @@ class NodeCommand:
 
 
 def become_node(arguments: NodeCommand) -> int:
-    """`vjepa node`: does not return, since the node takes over this process and its signals.
+    """Run `vjepa node`; it does not return, because the node takes over this process and its signals.
 
     Raises:
-        VjepaError: no such node or launch argument, or a node that is not installed.
+        VjepaError: the node or a launch argument is unknown, or the node is not installed.
     """
     options = parse_options(arguments.options)
     stand_in = arm_stand_in(options)
-    # It needs no planner, which `build_graph` asks for beside a camera.
+    # The stand-in needs no planner, which `build_graph` requires beside a camera.
     nodes = {node.name: node for node in ([] if arguments.node == STAND_IN else build_graph(options))}
     nodes[STAND_IN] = stand_in
     if arguments.node not in nodes:
         raise unknown_name("node", arguments.node, nodes)
     node = nodes[arguments.node]
-    file = os.memfd_create(node.name, 0)  # Outlives this program and ends with the node's: no file is left behind.
+    file = os.memfd_create(node.name, 0)  # Ends with the node's program and leaves no file behind.
     os.write(file, parameters_as_yaml(node).encode())
     command = command_of(node, f"/dev/fd/{file}", options.namespace, options.log_level)
-    # A Ctrl-C is kept for the node, which unblocks it once it can end.
+    # A Ctrl-C stays pending for the node, which unblocks it once it can end.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         os.execve(command[0], command, {**os.environ, **environment(options), **node.environment})

@@ -1,4 +1,4 @@
-"""`vjepa probe`: what can be read off an encoder's latents, as a table, JSON and a picture."""
+"""`vjepa probe`: measure the contents of an encoder's latents, as a table, JSON and a picture."""
 
 import dataclasses
 import sys
@@ -21,7 +21,7 @@ from vjepa_training.probes.configs import ProbeConfig
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeCommand(ProbeConfig):
-    """Measure what an encoder's latents hold, by linear and attentive probes.
+    """Measure the contents of an encoder's latents, by linear and attentive probes.
 
     Attributes:
         encoder: bundle, checkpoint folder or hub id.
@@ -45,7 +45,7 @@ class ProbeCommand(ProbeConfig):
 
 
 def probe_command(arguments: ProbeCommand) -> int:
-    """`vjepa probe`."""
+    """Run `vjepa probe`."""
     of_simulation = ("task", "episodes", "seed", "episode_steps", "randomize", "render", "look", "workers")
     if arguments.data and any(getattr(arguments, name) != getattr(ProbeCommand, name) for name in of_simulation):
         raise VjepaError(
@@ -94,7 +94,7 @@ def table(result: dict[str, Any], intervals: bool) -> str:
     """Return the figures as a Markdown table: a row for each figure of a target, a column for each probe.
 
     Args:
-        result: as `--json` writes it.
+        result: the result, as `--json` writes it.
         intervals: whether each figure is followed by its 95 % interval.
     """
     probes = list(dict.fromkeys(map(_probe, result["scores"])))
@@ -110,7 +110,7 @@ def table(result: dict[str, Any], intervals: bool) -> str:
 
 
 def notes(result: dict[str, Any]) -> list[str]:
-    """Return what the table was made of, a line each."""
+    """Return the encoder, the data and the omissions of a table, a line each."""
     data, frames = result["data"], result["frames"]
     look = data.get("look", NOMINAL)
     shown = "randomised" if data.get("randomized") else "as they are" if look == NOMINAL else look
@@ -151,7 +151,7 @@ def page(result: dict[str, Any]) -> str:
 
 
 def draw(path: str, result: dict[str, Any], predictions: dict[str, Any]) -> None:
-    """Write a picture: the encoder's fingertip and target as read off against the truth, and all probes as bars."""
+    """Write a picture: predicted fingertip and target against the truth, and the scores of all probes as bars."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

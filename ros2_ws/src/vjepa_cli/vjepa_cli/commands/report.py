@@ -17,8 +17,8 @@ class ReportCommand:
     """Write the page of all results from the JSON files of experiments.
 
     Attributes:
-        results: folder of these files.
-        out: the page.
+        results: folder of the JSON files.
+        out: file of the page.
     """
 
     results: Annotated[Path, option(metavar="DIR")] = RESULTS
@@ -26,7 +26,7 @@ class ReportCommand:
 
 
 def report_command(arguments: ReportCommand) -> int:
-    """`vjepa report`."""
+    """Run `vjepa report`."""
     page = arguments.out
     require_writable(str(page))
     experiments = read_experiments()

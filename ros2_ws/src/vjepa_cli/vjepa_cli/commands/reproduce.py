@@ -1,4 +1,4 @@
-"""`vjepa reproduce`: every experiment by name, from its data to its results, going on wherever it was ended."""
+"""`vjepa reproduce`: run experiments by name, from data to results; an interrupted one continues where it ended."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,9 +27,9 @@ class ReproduceCommand:
         encoder: bundle, checkpoint folder or hub id.
         device: auto, cpu or cuda.
         results: folder of the results.
-        experiments: folder of experiments of your own, each a NAME.yaml.
-        list: show the experiments, and what of them is done.
-        dry_run: print the commands that are left, and run none.
+        experiments: folder of your own experiments, each a NAME.yaml.
+        list: list the experiments and their progress.
+        dry_run: print the remaining commands, and run none.
     """
 
     names: Annotated[Positional[tuple[str, ...]], option(metavar="[NAME ...]", default="")] = ()
@@ -42,7 +42,7 @@ class ReproduceCommand:
 
 
 def reproduce_command(arguments: ReproduceCommand) -> int:
-    """`vjepa reproduce`: exit status 0 when all that was asked for is there."""
+    """Run `vjepa reproduce`; return exit status 0 if no stage failed."""
     experiments = read_experiments(Path(arguments.experiments) if arguments.experiments else None)
     for name in arguments.names:
         if name != ALL and name not in experiments:
@@ -73,7 +73,7 @@ ACTIONS = {"reproduce": Action(reproduce_command)}
 
 
 def listing(experiments: Mapping[str, Experiment], workspace: Workspace) -> str:
-    """Return the experiments, a line each: name, how far it is, and what it is."""
+    """Return a table of the experiments: name, progress and description."""
     lines = []
     for experiment in experiments.values():
         stages, missing = len(experiment.stages), len(workspace.missing(experiment))
@@ -83,7 +83,7 @@ def listing(experiments: Mapping[str, Experiment], workspace: Workspace) -> str:
 
 
 def dry(experiment: Experiment, stage: Stage, workspace: Workspace) -> str:
-    """Return the command line of a stage and, above it, the parameter file that it would be given."""
+    """Return the command line of a stage and, above it, the contents of its parameter file."""
     command, file, lines = workspace.command(experiment, stage), workspace.params_file(experiment, stage), []
     if command.config.get("params_file") == str(file):
         content = yaml.safe_dump(workspace.parameters(stage), default_flow_style=True, width=9999).strip()
@@ -95,8 +95,8 @@ def run(experiment: Experiment, stage: Stage, workspace: Workspace) -> None:
     """Run the command of a stage.
 
     Raises:
-        VjepaError: it failed, or made something else than the stage states.
-        KeyboardInterrupt: it was interrupted.
+        VjepaError: the command failed, or did not make the outputs of the stage.
+        KeyboardInterrupt: the command was interrupted.
     """
     command, file = workspace.command(experiment, stage), workspace.params_file(experiment, stage)
     if command.config.get("params_file") == str(file):
@@ -105,7 +105,7 @@ def run(experiment: Experiment, stage: Stage, workspace: Workspace) -> None:
 
 
 def _device(name: str) -> str:
-    """Return the device that trainers, too, know by its name."""
+    """Return the name of a device that trainers know too; `auto` becomes `cuda` if available, else `cpu`."""
     if name != "auto":
         return name
     import torch

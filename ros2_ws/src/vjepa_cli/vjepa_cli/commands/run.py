@@ -1,4 +1,4 @@
-"""`vjepa run` and `vjepa eval`: episodes through the ROS graph or in one process, and their scores."""
+"""`vjepa run` and `vjepa eval`: run episodes through the ROS graph or in one process, and score them."""
 
 import contextlib
 import math
@@ -51,17 +51,17 @@ OF_THE_SIMULATION = (
     "backgrounds",
 )
 OF_A_CAMERA = ("crop", "rotate", "flip", "seconds")
-"""Options of `run` that only go with a simulation, and those that only go with a camera."""
+"""Options of `run` that need a simulation, and options that need a camera."""
 LOOK = "NAME[:LEVEL[:moving]]"
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OfEpisodes(DriveOptions):
-    """What `run` and `eval` both take. None leaves a choice to the parameter files.
+    """The options of both `run` and `eval`. None leaves a choice to the parameter files.
 
     Attributes:
-        episodes: how many.
+        episodes: number of episodes.
         protocol: control steps of an episode: short 200, full 1000, old 100.
         json: write the result as JSON.
         domain: ROS domain.
@@ -82,12 +82,12 @@ class OfEpisodes(DriveOptions):
 
     @property
     def episode_count(self) -> int:
-        """How many episodes to run."""
+        """The number of episodes to run."""
         return self.episodes or self.default_episodes
 
     @property
     def chosen_protocol(self) -> Protocol:
-        """How long an episode is, and what success in it means."""
+        """The length of an episode, and the meaning of success in it."""
         return protocol_named(self.protocol or DEFAULT_PROTOCOL)
 
 
@@ -96,14 +96,14 @@ class RunCommand(ViewOptions, OfEpisodes):
     """Run the full loop for a few episodes, ending in a scoreboard.
 
     Attributes:
-        lockstep: one simulation step per answered frame, not real time.
+        lockstep: take one simulation step for each answered frame, not in real time.
         robot_state_publisher: start ROS's node with the reacher's URDF too, for RViz.
-        look: what the camera sees, such as camera:hard, or how frames are rendered: nominal, exact or plain; drawn
-            anew each episode.
+        look: look of the frames, such as camera:hard, or their rendering: nominal, exact or plain; looks are drawn anew
+            each episode.
         record: record a rosbag2 bag into this folder.
-        camera: a camera in the simulation's place, without episodes and without a score: a device such as
-            /dev/video0, a video file, an rtsp:// address, env:NAME or @PATH.
-        seconds: of a camera: end after so many.
+        camera: camera in the simulation's place, without episodes and score. It is a device such as /dev/video0, a
+            video file, an rtsp:// address, env:NAME or @PATH.
+        seconds: with a camera: end after this many seconds.
     """
 
     default_episodes: ClassVar[int] = 5
@@ -121,12 +121,12 @@ class EvalCommand(OfEpisodes):
     """Evaluate a planner over many episodes in lockstep.
 
     Attributes:
-        looks: what the camera sees, such as camera:hard, or how frames are rendered: nominal, exact or plain; several
-            are measured in turn, into a table.
-        through: the ROS graph, or one process.
-        batch_size: episodes side by side, with --through process.
-        goal: with --through process, for planners that seek a goal latent: that of a frame which the expert reached in
-            an environment of its own, with the same target or another; distances to it are in the result.
+        looks: looks of the frames, such as camera:hard, or renderings: nominal, exact or plain. Several are measured in
+            turn, into a table.
+        through: run in the ROS graph, or in one process.
+        batch_size: episodes at a time, with --through process.
+        goal: with --through process: goal latent for planners that seek one, of a frame that the expert reached in its
+            own environment. Its target is the same or another; the result contains distances to the goal.
     """
 
     default_episodes: ClassVar[int] = 20
@@ -138,12 +138,12 @@ class EvalCommand(OfEpisodes):
 
 
 def _options(arguments: RunCommand | EvalCommand) -> StackOptions:
-    """Return the options of the stack that `run` and `eval` state."""
+    """Return the options of the stack for `run` or `eval`."""
     return StackOptions(**vars(as_base(DriveOptions, arguments)), episodes=arguments.episode_count)
 
 
 def run_command(arguments: RunCommand) -> int:
-    """`vjepa run`."""
+    """Run `vjepa run`."""
     if arguments.camera == "":
         raise VjepaError("--camera is empty; expected a device such as /dev/video0, a video file or an rtsp:// address")
     refused = OF_THE_SIMULATION if arguments.camera else OF_A_CAMERA
@@ -164,7 +164,7 @@ def run_command(arguments: RunCommand) -> int:
 
 
 def eval_command(arguments: EvalCommand) -> int:
-    """`vjepa eval`."""
+    """Run `vjepa eval`."""
     if arguments.through == "process":
         options, measure = _options(arguments), _in_process
     else:
@@ -200,9 +200,9 @@ def _with_look(options: StackOptions, appearance: Appearance) -> StackOptions:
 def _checked_parameters(
     arguments: RunCommand | EvalCommand, options: StackOptions, ros: bool = True
 ) -> dict[str, dict[str, Any]]:
-    """Return the parameters of every node, having refused what no episode could come of.
+    """Return the parameters of every node, after refusing those with which no episode can run.
 
-    With `ros`, that includes what only loading the encoder shows; in one process it is loaded anyway.
+    With `ros`, this includes faults that only loading the encoder shows; one process loads it anyway.
     """
     if arguments.json:
         require_writable(arguments.json)
@@ -222,7 +222,7 @@ def _checked_parameters(
         read_bundle(bundle, kind)
     if options.source == "sim":
         _refuse_other_arm(parameters, bundles)
-    # Loading takes a second or two, so a run of what ships, which fits, does without.
+    # Loading takes a second or two, and shipped models fit, so a run of them alone skips this check.
     if ros and any((options.encoder, options.policy, options.params_file, options.device)):
         from vjepa_training.evaluation.evaluate import refuse_misfits
 
@@ -246,7 +246,7 @@ def _refuse_other_arm(parameters: dict[str, dict[str, Any]], bundles: dict[str, 
 
 
 def _bundles(planner: dict[str, Any]) -> dict[str, str]:
-    """Return the bundles that the chosen planner reads, each with its kind: what the configuration's own are."""
+    """Return the bundles of the chosen planner, each with the kind of the shipped bundle for the same option."""
     defaults = options_of(planner["planner"], default_parameters()["vjepa_planner"])
     kinds = {name: read_bundle(value).config["kind"] for name, value in defaults.items() if value in shipped_bundles()}
     options = options_of(planner["planner"], planner)
@@ -255,7 +255,7 @@ def _bundles(planner: dict[str, Any]) -> dict[str, str]:
 
 def _through_ros(arguments: RunCommand | EvalCommand, options: StackOptions) -> dict[str, Any]:
     """Run the episodes through the ROS graph and return the result."""
-    from vjepa_bringup.run_graph import run_graph  # These need rclpy, which an evaluation in one process does without.
+    from vjepa_bringup.run_graph import run_graph  # These need rclpy, but one process must do without.
     from vjepa_cli.dashboard import Dashboard
     from vjepa_cli.start_up import StartUp
 
@@ -304,7 +304,7 @@ def _through_ros(arguments: RunCommand | EvalCommand, options: StackOptions) -> 
 
 
 def _on_camera(arguments: RunCommand, options: StackOptions, source: str) -> int:
-    """Run the stack on a camera. What is wrong with the source or the view is refused before any process starts."""
+    """Run the stack on a camera. Faults of the source or the view are refused before any process starts."""
     from vjepa_cli.camera_run import camera_lines, camera_report, refuse_no_plan, run_camera
     from vjepa_cli.start_up import StartUp
 
@@ -376,7 +376,7 @@ def _in_process(arguments: EvalCommand, options: StackOptions) -> dict[str, Any]
 
 
 def _policy(parameters: dict[str, dict[str, Any]], planner: str) -> dict[str, Any]:
-    """Return which options and which trained policy `planner` drove with, so that a result says what it is of."""
+    """Return the options and the trained policy of `planner`, so that a result states what it measured."""
     shipped = str(share("models"))
     options = {
         name: Path(value).name if str(value).startswith(shipped) else value
@@ -396,11 +396,11 @@ def _policy(parameters: dict[str, dict[str, Any]], planner: str) -> dict[str, An
 
 
 def _periods(parameters: dict[str, dict[str, Any]], planner: str) -> dict[str, Any]:
-    """Return the control period of the arm, and the one that the planner's bundles were trained at where they tell."""
+    """Return the control period of the arm, and the period at which the planner's bundles were trained, if known."""
     trained = []
     for value in options_of(planner, parameters["vjepa_planner"]).values():
         for kind in ARM_KINDS if isinstance(value, str) and value else ():
-            with contextlib.suppress(VjepaError):  # It names no bundle, or one of another kind.
+            with contextlib.suppress(VjepaError):  # The option names no bundle, or one of another kind.
                 trained.append(read_bundle(value, kind).control_period_s)
     return {
         "control_period_s": parameters["vjepa_planner"]["control_period_s"],

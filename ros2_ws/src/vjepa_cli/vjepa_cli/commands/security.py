@@ -16,14 +16,14 @@ Nodes = Annotated[tuple[str, ...], parsed_by(types.node_name, "NODE [NODE ...]",
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyCommand(Outside):
-    """Print what each node of a stack may publish, hear, offer and ask for.
+    """Print what each node of a stack may publish, subscribe to, serve and call.
 
     Attributes:
-        options: launch arguments, those of the stack.
-        camera_driver: names of the nodes of a camera driver of yours.
+        options: launch arguments of the stack.
+        camera_driver: names of the nodes of your camera driver.
         arm_controller: names of the nodes of the arm's controller.
         button: names of the nodes of the dead-man's switch.
-        rehearsal: with arm_stand_in in the place of the arm and of its camera.
+        rehearsal: arm_stand_in replaces the arm and its camera.
     """
 
     options: Annotated[Positional[tuple[str, ...]], option(metavar="[NAME:=VALUE ...]", default="")] = ()
@@ -33,7 +33,7 @@ class PolicyCommand(Outside):
 
 
 def print_policy(arguments: PolicyCommand) -> int:
-    """`vjepa security policy`."""
+    """Run `vjepa security policy`."""
     print(policy(parse_options(arguments.options), as_base(Outside, arguments)), end="")
     return 0
 

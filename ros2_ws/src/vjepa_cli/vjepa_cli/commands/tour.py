@@ -1,4 +1,4 @@
-"""`vjepa tour`: a first look in a minute or two. It runs, swaps, records and draws, and says what it does."""
+"""`vjepa tour`: a first look in a minute or two. It runs, swaps, records and draws, and explains each step."""
 
 import contextlib
 import textwrap
@@ -57,9 +57,9 @@ class TourCommand:
     """Take a first look in a minute or two: run, swap, record, draw.
 
     Attributes:
-        out: folder of bag and picture.
+        out: folder of the bag and the picture.
         domain: ROS domain.
-        log_level: of the nodes.
+        log_level: log level of the nodes.
     """
 
     out: Path = Path("tour")
@@ -68,7 +68,7 @@ class TourCommand:
 
 
 def tour_command(arguments: TourCommand) -> int:
-    """`vjepa tour`."""
+    """Run `vjepa tour`."""
     options = StackOptions(
         planner=STAGES[0][0],
         episodes=0,
@@ -79,10 +79,10 @@ def tour_command(arguments: TourCommand) -> int:
     )
     keeper = ScoreKeeper(merged_parameters(options)["sim_bridge"]["task"])
     with contextlib.ExitStack() as stack:
-        said(1, STAGES[0][1])  # Before the wait for the start.
+        said(1, STAGES[0][1])  # Printed before the wait for the start.
         supervisor, domain = stack.enter_context(running_graph(options, arguments.domain, {"planner": "of the tour"}))
         monitor = stack.enter_context(Monitor(domain, keeper=keeper))
-        # A planner is swapped in the middle of an episode, so that there are more episodes than planners.
+        # A planner is swapped in the middle of an episode, so there are more episodes than planners.
         dashboard = Dashboard(0, EPISODE_STEPS, StartUp(build_graph(options)))
         for number, (planner, words) in enumerate(STAGES, 1):
             if number > 1:
@@ -106,7 +106,7 @@ def said(number: int, words: str) -> None:
 
 
 def _follow_an_episode(supervisor: Supervisor, monitor: Monitor, keeper: ScoreKeeper, dashboard: Dashboard) -> None:
-    """Watch until an episode has ended that the planner which is chosen now drove from its first step on."""
+    """Watch until the end of an episode that the current planner drove from its first step on."""
     started, begun = time.monotonic(), len(keeper.episodes)
     with Screen() as screen:
         for _ in watch(supervisor, monitor, keeper):
@@ -119,7 +119,7 @@ def _follow_an_episode(supervisor: Supervisor, monitor: Monitor, keeper: ScoreKe
 
 
 def _draw(bag: Path, picture: Path) -> None:
-    """Print what is in a bag, and draw it."""
+    """Print the contents of a bag, and draw it."""
     from vjepa_bags.bag_reader import messages_of
 
     counts: Counter[str] = Counter()

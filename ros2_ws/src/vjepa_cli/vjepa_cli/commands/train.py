@@ -1,4 +1,4 @@
-"""`vjepa train`: datasets in, bundles out."""
+"""`vjepa train`: train bundles, on datasets or in the simulator."""
 
 import dataclasses
 import math
@@ -40,11 +40,11 @@ ModelField = Annotated[tuple[str, int | float], parsed_by(types.setting, "FIELD=
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Where a training leaves what it makes.
+    """The folders that a training writes.
 
     Attributes:
         out: folder of the bundle.
-        work: folder of checkpoint and events.
+        work: folder of the checkpoint and the events.
     """
 
     out: Bundle
@@ -52,13 +52,13 @@ class Outcome:
 
     @property
     def work_folder(self) -> Path:
-        """Folder of checkpoint and events."""
+        """Folder of the checkpoint and the events."""
         return Path(self.work or self.out.rstrip("/") + ".training")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutcomeWithFacts(Outcome):
-    """The same, of a training that has figures to keep.
+    """The outputs of a training that reports figures too.
 
     Attributes:
         json: write the learning curve and the settings.
@@ -73,8 +73,8 @@ class OnLatents(OutcomeWithFacts):
 
     Attributes:
         data: dataset with latents.
-        start: a trained one of the same sizes to go on from.
-        picture: draw the learning curve and, of dynamics, open loop.
+        start: trained bundle of the same sizes to continue from.
+        picture: draw the learning curve and, for dynamics, the error in open loop.
     """
 
     data: Annotated[str, option(metavar="DS")]
@@ -84,11 +84,11 @@ class OnLatents(OutcomeWithFacts):
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderCommand(EncoderTraining, Outcome):
-    """Train a small V-JEPA 2 encoder on a dataset that kept its frames.
+    """Train a small V-JEPA 2 encoder on datasets with frames.
 
     Attributes:
         data: datasets with frames (see: vjepa collect --frames).
-        model_fields: a field of its model that is another, such as tubelet_size=4.
+        model_fields: changed field of its model, such as tubelet_size=4.
     """
 
     data: Annotated[tuple[str, ...], option(metavar="DS [DS ...]")]
@@ -99,15 +99,15 @@ class EncoderCommand(EncoderTraining, Outcome):
 
 @dataclass(frozen=True, kw_only=True)
 class BcCommand(BcTraining, OutcomeWithFacts):
-    """Clone a policy from the expert, or from what was recorded, on a dataset with latents.
+    """Clone a policy from the expert or from recorded actions, on a dataset with latents.
 
     Attributes:
         data: dataset with latents.
-        old: the old architecture and settings, on the mean row alone.
-        episodes: use these episodes alone.
+        old: use the baseline architecture and settings, on the mean row alone.
+        episodes: use these episodes only.
         mark: use episodes of bags with this custom data.
         min_return: use episodes with at least this sum of rewards.
-        max_frames: at most so many of the dataset's frames; 0 for all.
+        max_frames: use at most this many frames of the dataset; 0 for all.
         encoder: encoder of the dataset's latents; needed for --dagger.
     """
 
@@ -128,10 +128,10 @@ class BcCommand(BcTraining, OutcomeWithFacts):
 
 @dataclass(frozen=True, kw_only=True)
 class DynamicsCommand(DynamicsTraining, OnLatents):
-    """Train a model of what actions do, on a dataset with latents.
+    """Train a dynamics model on a dataset with latents.
 
     Attributes:
-        old: as earlier work did otherwise, on the mean row as it is.
+        old: use the baseline settings, on the mean row as it is.
     """
 
     old: bool = False
@@ -142,7 +142,7 @@ class RewardCommand(RewardTraining, OnLatents):
     """Train reward and distance heads on the states of a dynamics model.
 
     Attributes:
-        dynamics: the dynamics model.
+        dynamics: bundle of the dynamics model.
     """
 
     dynamics: Bundle
@@ -150,13 +150,13 @@ class RewardCommand(RewardTraining, OnLatents):
 
 @dataclass(frozen=True, kw_only=True)
 class DreamerCommand(DreamerTraining, OnLatents):
-    """Train an actor in what a dynamics model imagines.
+    """Train an actor on imagined rollouts of a dynamics model.
 
     Attributes:
-        dynamics: the dynamics model to dream in.
-        reward: heads on its states.
+        dynamics: dynamics model of the imagined rollouts.
+        reward: heads on the states of the dynamics model.
         policy: policy to start from and to stay near.
-        preset: dreamer, or dreamer-old and dreamer-hybrid of earlier work, which set the other defaults.
+        preset: set of defaults: dreamer, or dreamer-old or dreamer-hybrid of earlier work.
     """
 
     dynamics: Bundle
@@ -171,10 +171,10 @@ class SacCommand(SacTraining, OutcomeWithFacts):
     """Train an actor by soft actor-critic in the simulator, with no data and no model.
 
     Attributes:
-        dynamics: the dynamics model whose states it reads.
-        encoder: whose latents those are made of.
+        dynamics: dynamics model whose states the actor reads.
+        encoder: encoder whose latents the states are made of.
         task: dm_control task, such as reacher-easy.
-        params_file: YAML of ROS parameters over the defaults.
+        params_file: YAML of ROS parameters that override the defaults.
     """
 
     dynamics: Bundle
@@ -185,14 +185,14 @@ class SacCommand(SacTraining, OutcomeWithFacts):
 
 @dataclass(frozen=True, kw_only=True)
 class NoveltyCommand:
-    """Fit what the latents of a training are like, for bundles that do not know it.
+    """Fit the novelty of a training's latents, for bundles that lack it.
 
-    Each training but that of an encoder does so by itself; a bundle knows then a latent that is like none of these.
+    Every training except an encoder's does this by itself. A bundle then recognises a latent unlike all of these.
 
     Attributes:
-        data: dataset with latents like those that the bundles were trained on.
+        data: dataset with latents like the training data of the bundles.
         bundles: folders of the bundles.
-        seed: of the draw where there are more latents than are needed.
+        seed: seed of the draw if there are more latents than needed.
     """
 
     data: Annotated[str, option(metavar="DS")]
@@ -201,7 +201,7 @@ class NoveltyCommand:
 
 
 def encoder_command(arguments: EncoderCommand) -> int:
-    """`vjepa train encoder`."""
+    """Run `vjepa train encoder`."""
     from vjepa_interfaces.bundle import find_bundle
     from vjepa_training.data.dataset import Dataset
     from vjepa_training.trainers.train_encoder import train_encoder
@@ -226,7 +226,7 @@ def encoder_command(arguments: EncoderCommand) -> int:
 
 
 def bc_command(arguments: BcCommand) -> int:
-    """`vjepa train bc`."""
+    """Run `vjepa train bc`."""
     from sim_bridge.tasks import arm_of
     from vjepa_bringup.graph import versions
     from vjepa_interfaces.bundle import find_bundle
@@ -266,7 +266,7 @@ def bc_command(arguments: BcCommand) -> int:
 
 
 def dynamics_command(arguments: DynamicsCommand) -> int:
-    """`vjepa train dynamics`."""
+    """Run `vjepa train dynamics`."""
     from vjepa_interfaces.bundle import find_bundle
     from vjepa_training.data.dataset import Dataset
     from vjepa_training.trainers.train_dynamics import train_dynamics
@@ -280,7 +280,7 @@ def dynamics_command(arguments: DynamicsCommand) -> int:
 
 
 def reward_command(arguments: RewardCommand) -> int:
-    """`vjepa train reward`."""
+    """Run `vjepa train reward`."""
     from sim_bridge.tasks import is_about_reaching
     from vjepa_interfaces.bundle import find_bundle
     from vjepa_training.data.dataset import Dataset
@@ -299,7 +299,7 @@ def reward_command(arguments: RewardCommand) -> int:
 
 
 def dreamer_command(arguments: DreamerCommand) -> int:
-    """`vjepa train dreamer`."""
+    """Run `vjepa train dreamer`."""
     from vjepa_interfaces.bundle import find_bundle
     from vjepa_training.data.dataset import Dataset
     from vjepa_training.trainers.train_dreamer import train_dreamer
@@ -314,7 +314,7 @@ def dreamer_command(arguments: DreamerCommand) -> int:
 
 
 def sac_command(arguments: SacCommand) -> int:
-    """`vjepa train sac`."""
+    """Run `vjepa train sac`."""
     from sim_bridge.sim_parameters import sim_config
     from vjepa_bringup.graph import StackOptions, merged_parameters
     from vjepa_interfaces.bundle import find_bundle
@@ -337,7 +337,7 @@ def sac_command(arguments: SacCommand) -> int:
 
 
 def novelty_command(arguments: NoveltyCommand) -> int:
-    """`vjepa train novelty`."""
+    """Run `vjepa train novelty`."""
     from vjepa_interfaces.bundle import read_bundle
     from vjepa_planner.models.novelty import save_novelty
     from vjepa_training.data.dataset import Dataset
@@ -368,7 +368,7 @@ ACTIONS = {
 
 
 def _trained(arguments: OutcomeWithFacts, train: Callable[[Job], dict[str, Any]], picture: str | None = None) -> int:
-    """Run `train` with a progress bar, and write what it returns where it is asked for."""
+    """Run `train` with a progress bar; write its facts as JSON and as a picture if requested."""
     from vjepa_bringup.graph import versions
 
     if arguments.json:
@@ -393,7 +393,7 @@ def _trained(arguments: OutcomeWithFacts, train: Callable[[Job], dict[str, Any]]
 
 
 def _show(bar: Progress, step: int, steps: int, figures: dict[str, float], digits: int) -> None:
-    """Move a progress bar to `step`, with figures behind it; those of a validation get a line of their own."""
+    """Move a progress bar to `step`, with figures beside it; figures of a validation get a line of their own."""
     if not figures:
         print(f"going on from step {step} of {steps}", flush=True)
     text = "  ".join(f"{name} {value:.{digits}g}" for name, value in figures.items())
@@ -404,7 +404,7 @@ def _show(bar: Progress, step: int, steps: int, figures: dict[str, float], digit
 
 
 class _Rounds:
-    """The progress of a cloning in rounds of epochs: a bar for each round, and a line when it has ended."""
+    """The progress of cloning in rounds of epochs: a bar during each round, and a line after it."""
 
     def __init__(self, epochs: int, patience: int, last_round: int = 0):
         self._epochs, self._patience, self._last_round = epochs, patience, last_round
@@ -418,7 +418,7 @@ class _Rounds:
         self._end(completed=kind is None)
 
     def on_epoch(self, entry: dict[str, float]) -> None:
-        """Take an entry of the curve."""
+        """Show an entry of the curve."""
         if self._bar is None:
             self._bar = Progress(f"round {entry['round']:.0f}: training", "epochs", self._epochs).start()
         self._entries.append(entry)
@@ -432,12 +432,12 @@ class _Rounds:
         return len(errors) - 1 - errors.index(min(errors))
 
     def on_round(self, number: int, returns: list[float]) -> None:
-        """Take the returns of a round's rollouts."""
+        """Print the mean return of a round's rollouts."""
         mean = sum(returns) / len(returns)
         print(f"round {number}: {len(returns)} episodes rolled out, mean return {mean:.1f}", flush=True)
 
     def on_resume(self, number: int, step: str) -> None:
-        """Take the first step, of round `number`, that is not kept from a training that was ended."""
+        """Print where an interrupted training continues: at a `step` of round `number`, or nowhere."""
         words = {"rollouts": "rolling out", "policy": "training"}
         if step in words:
             print(f"going on from round {number} of {self._last_round}: {words[step]}", flush=True)
@@ -447,7 +447,7 @@ class _Rounds:
     def _end(self, completed: bool = True) -> None:
         if self._bar is None:
             return
-        self._bar.stop(completed=False)  # The line below tells more.
+        self._bar.stop(completed=False)  # The line below is more detailed.
         if completed:
             number = self._entries[0]["round"]
             print(f"round {number:.0f}: {end_of_round(self._entries, self._epochs, self._patience)}", flush=True)

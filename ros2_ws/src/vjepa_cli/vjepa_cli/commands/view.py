@@ -1,4 +1,4 @@
-"""`vjepa view`: a running stack or a bag in the rerun viewer, as a file for it, as an animation or as a picture."""
+"""`vjepa view`: show a running stack or a bag in the rerun viewer, or write it as a file, animation or picture."""
 
 import importlib
 import math
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from vjepa_cli.views.view import View
 
 INSTALL = "./vjepa --with view --setup-only"
-"""The command that brings the viewer, which only `vjepa view` needs."""
+"""The command that installs the viewer, which only `vjepa view` needs."""
 SUBSCRIPTION_DEPTH = 1000
-"""Messages held while the viewer stalls."""
+"""Messages that are kept while the viewer stalls."""
 HOST = "127.0.0.1"
 
 
@@ -48,7 +48,7 @@ class ViewCommand(OfStack):
         save: write a file for the viewer instead of opening it.
         gif: write a bag as a short animation, without rerun.
         png: write a bag as one picture, without rerun.
-        seconds: of a running stack: stop after so many.
+        seconds: with a running stack: stop after this many seconds.
     """
 
     bag: Annotated[Positional[Path | None], option(metavar="[BAG]", default="the stack that runs here")] = None
@@ -59,7 +59,7 @@ class ViewCommand(OfStack):
 
 
 def view_command(arguments: ViewCommand) -> int:
-    """`vjepa view`."""
+    """Run `vjepa view`."""
     for kind in ("gif", "png"):
         if getattr(arguments, kind) and arguments.bag is None:
             raise VjepaError(f"--{kind} is made of a bag; record one with: vjepa record")
@@ -98,10 +98,10 @@ def _require_rerun() -> None:
 
 @contextmanager
 def _recording(file: str | None) -> Iterator[tuple[Any, Callable[[], bool]]]:
-    """Give a recording that goes into a file or into a viewer, and what says whether that viewer was closed.
+    """Yield a recording into a file or a viewer, and a function that returns whether that viewer was closed.
 
     Raises:
-        VjepaError: no viewer can be opened, or it was gone before it had everything.
+        VjepaError: no viewer can be opened, or the viewer closed before it had everything.
     """
     import rerun
 
@@ -120,7 +120,7 @@ def _recording(file: str | None) -> Iterator[tuple[Any, Callable[[], bool]]]:
         yield recording, closed
         if not closed():
             recording.flush()
-    except RuntimeError as error:  # Of all that is done here only rerun's flush raises one.
+    except RuntimeError as error:  # Only rerun's flush raises this error here.
         raise VjepaError(f"the viewer did not take everything ({error}); write a file with --save") from error
     finally:
         recording.disconnect()
@@ -147,7 +147,7 @@ def _open_viewer() -> tuple[subprocess.Popen[Any], str]:
 def _follow(
     monitor: Monitor, view: "View", shown: Iterable[topics.Topic], closed: Callable[[], bool], seconds: float
 ) -> None:
-    """Show what a running stack publishes, until Ctrl-C, until the viewer is closed, or for a while."""
+    """Show the messages of a running stack until Ctrl-C, until the viewer is closed, or for some seconds."""
     for topic in shown:
         depth = topic.depth if topic.latched else SUBSCRIPTION_DEPTH
         matched = MatchedSubscription(monitor.node, topic, partial(view.show, topic), depth)
@@ -158,10 +158,10 @@ def _follow(
 
 
 def _messages(bag: Path, namespace: str | None, wanted: Iterable[topics.Topic]) -> Iterator[tuple[topics.Topic, Any]]:
-    """Open a bag and return its messages in the order of arrival; its faults are told at the end.
+    """Open a bag and return its messages in the order of arrival; its faults are printed at the end.
 
     Raises:
-        VjepaError: there is no bag, or in the end: it has none of the topics.
+        VjepaError: there is no bag; or, raised at the end, it has none of the topics.
     """
     from vjepa_bags.bag_reader import messages_of
 
