@@ -29,6 +29,7 @@ GENERATED = ("docs/results.md", "docs/performance.md")
 SOURCES = (
     "training/vjepa_training",
     "vjepa_bags/vjepa_bags",
+    "vjepa_cli/vjepa_cli",
     "vjepa_interfaces/vjepa_interfaces",
     "vjepa_perception/vjepa_perception",
 )

@@ -1,7 +1,7 @@
-"""The experiments by name: `training/experiments/NAME.yaml`, their stages, and what of them is done.
+"""The experiments by name: `training/experiments/NAME.yaml`, their stages, and their progress.
 
-A stage is an action of the command line with a config. Text in a config may have names in braces, which a `Workspace`
-fills in for an encoder.
+A stage is an action of the command line with a config. Text in a config may contain names in braces, which a
+`Workspace` replaces for an encoder.
 """
 
 import re
@@ -24,10 +24,10 @@ from vjepa_interfaces.yaml_file import read_yaml
 WORK, RESULTS = Path("reproductions"), Path("results")
 RESULT = "{results}/"
 MAKES = ("out", "json")
-"""Options of actions that name what they make: a dataset or a bundle, and a result."""
+"""Options of actions that name their outputs: a dataset or a bundle, and a result."""
 
 NAMES = ("data", "models", "policy", "results")
-"""Names that may stand in braces in the text of a config; see `Workspace.filled`."""
+"""Names that may be in braces in the text of a config; see `Workspace.filled`."""
 
 _BRACES = re.compile(r"\{(\w*)\}")
 
@@ -48,27 +48,27 @@ class Stage:
 
     @property
     def makes(self) -> list[str]:
-        """Paths of what it makes."""
+        """Paths of the outputs."""
         return [path for name in MAKES if isinstance(path := self.config.get(name), str)]
 
     @property
     def results(self) -> list[str]:
-        """Those of `makes` that are results."""
+        """Paths of the outputs that are results."""
         return [path for path in self.makes if path.startswith(RESULT)]
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment.
+    """An experiment: its stages, and its texts for the page of results.
 
     Attributes:
-        name: of its file.
-        what: it is, in a line.
-        old: what earlier work got.
+        name: name of its file, without the suffix.
+        what: description in a line.
+        old: result of earlier work.
         stages: its commands, in order.
         needs: experiments whose stages come first.
-        only_by_name: whether `all` leaves it out, for what takes very long.
-        why: its result came out as it did, for the page of results.
+        only_by_name: whether `all` leaves it out, because it takes too long.
+        why: reason for its result, for the page of results.
     """
 
     name: str
@@ -87,14 +87,14 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where the experiments of one encoder are made, and with which settings.
+    """The folders and settings of one encoder's experiments.
 
     Attributes:
         encoder: bundle, folder or hub id.
-        device: where encoder, planners and trainers run, as torch names it.
+        device: torch's name of the device of encoder, planners and trainers.
         work: folder of datasets, trained bundles and parameter files.
         results: folder of results.
-        settings: of `training/config/encoders.yaml` for this encoder: `image_size`, `batch` and `policy`.
+        settings: settings for this encoder in `training/config/encoders.yaml`: `image_size`, `batch` and `policy`.
     """
 
     encoder: str
@@ -104,7 +104,7 @@ class Workspace:
     settings: Mapping[str, Any]
 
     def filled(self, value: Any) -> Any:
-        """Return a value of a config, in whose text the names in braces are filled in."""
+        """Return a value of a config, with the names in braces in its text replaced."""
         if isinstance(value, list):
             return [self.filled(item) for item in value]
         if not isinstance(value, str):
@@ -119,7 +119,7 @@ class Workspace:
         return _BRACES.sub(lambda found: names[found[1]], value)
 
     def made_by(self, stage: Stage) -> list[Path]:
-        """Return the paths of what a stage makes."""
+        """Return the paths of a stage's outputs."""
         return [Path(self.filled(path)) for path in stage.makes]
 
     def command(self, experiment: Experiment, stage: Stage) -> Command:
@@ -136,33 +136,33 @@ class Workspace:
         return command_of(stage.kind, taken | config)
 
     def params_file(self, experiment: Experiment, stage: Stage) -> Path:
-        """Return where the parameter file of a stage lies."""
+        """Return the path of a stage's parameter file."""
         return self.work / "params" / f"{experiment.name}-{experiment.stages.index(stage) + 1}.yaml"
 
     def parameters(self, stage: Stage) -> dict[str, Any]:
-        """Return what the parameter file of a stage holds."""
+        """Return the contents of a stage's parameter file."""
         planner = {name: self.filled(value) for name, value in stage.params.items()}
         planner = {"device": self.device, **planner} if planner else {}
         nodes = {"sim_bridge": {"image_size": self.settings["image_size"]}, "vjepa_planner": planner}
         return {node: {"ros__parameters": parameters} for node, parameters in nodes.items() if parameters}
 
     def missing(self, experiment: Experiment) -> list[Stage]:
-        """Return those stages of an experiment of which not all is there that they make."""
+        """Return the stages of an experiment of which an output is missing."""
         return [stage for stage in experiment.stages if not all(map(is_whole, self.made_by(stage)))]
 
     def is_done(self, experiment: Experiment) -> bool:
-        """Return whether all results of an experiment are there or, of one without results, all that it makes."""
+        """Return whether all results of an experiment exist or, without any results, all its outputs."""
         if not experiment.results:
             return not self.missing(experiment)
         return all(is_whole(Path(self.filled(path))) for path in experiment.results)
 
 
 def workspace_of(encoder: str | None, device: str, results: str | None = None) -> Workspace:
-    """Return the workspace of an encoder; None for the stack's, whose results lie in `results` itself.
+    """Return the workspace of an encoder. The results of the stack's own encoder are in `results` itself.
 
     Args:
-        encoder: bundle, folder or hub id.
-        device: as torch names it.
+        encoder: bundle, folder or hub id; None for the stack's own.
+        device: torch's name of the device.
         results: folder of results, instead of the encoder's own.
     """
     default = default_parameters()["vjepa_perception"]["encoder"]
@@ -176,8 +176,8 @@ def read_experiments(folder: Path | None = None) -> dict[str, Experiment]:
     """Return the experiments by name, from the YAML files of `folder`, or the project's own.
 
     Raises:
-        VjepaError: no file in the folder, a file that is no experiment, a stage whose kind or config is none of the
-            command line, or an experiment that needs one that there is not; file, stage and field are named.
+        VjepaError: `folder` has no file; a file is no experiment; the command line has no such kind or config; or a
+            needed experiment is missing. The message names file, stage and field.
     """
     folder = folder or Path(get_package_share_directory("vjepa_training"), "experiments")
     if not any(folder.glob("*.yaml")):
@@ -196,15 +196,15 @@ def read_experiments(folder: Path | None = None) -> dict[str, Experiment]:
 def to_do(
     experiments: Mapping[str, Experiment], wanted: Iterable[str], workspace: Workspace
 ) -> list[tuple[Experiment, Stage]]:
-    """Return the stages that are left of the `wanted` experiments and of what they need, in the order to run them.
+    """Return the remaining stages of the `wanted` experiments and of those that they need, in the order to run them.
 
-    What an experiment needs is left alone where the experiment is done, or has all that it makes. What several
-    experiments make is made once.
+    If an experiment is done or has all its outputs, the experiments that it needs are left alone. An output that
+    several experiments share is made once.
     """
     wanted = set(wanted)
     ordered = _in_order(experiments, wanted)
     asked = {name for name in wanted if not workspace.is_done(experiments[name])}
-    for name in reversed(ordered):  # An experiment comes behind what it needs, so here before.
+    for name in reversed(ordered):  # In reverse, an experiment comes before those that it needs.
         if name in asked and workspace.missing(experiments[name]):
             asked |= set(experiments[name].needs)
     left: dict[tuple[Path, ...], tuple[Experiment, Stage]] = {}
@@ -215,7 +215,7 @@ def to_do(
 
 
 def _in_order(experiments: Mapping[str, Experiment], wanted: Iterable[str]) -> list[str]:
-    """Return `wanted` and all they need by name, each behind what it needs."""
+    """Return the names of `wanted` and of all that they need, each after those that it needs."""
     ordered: list[str] = []
 
     def visit(name: str, way: tuple[str, ...]) -> None:
@@ -240,7 +240,7 @@ def _experiment(path: Path) -> Experiment:
 
 
 def _stage(content: Any, where: str) -> Stage:
-    """Return a stage, whose config is checked: names in braces stand in text alone, and are text to the options."""
+    """Return a stage with a checked config. Only text may contain names in braces, which the options accept as text."""
     try:
         stage = read_parameters(Stage, _mapping(content), "field")
         command_of(stage.kind, _mapping(stage.config))

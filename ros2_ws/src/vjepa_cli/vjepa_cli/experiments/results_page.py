@@ -1,4 +1,4 @@
-"""The page of all results: what every experiment gave, from the JSON files of its results alone."""
+"""The page of all results of experiments, made from the JSON files of these results alone."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -26,25 +26,25 @@ CLONED = "bc-grid"
 """The experiment of the policy that planners are compared with."""
 
 TEMPLATE = Path(__file__).with_name("results_page.md")
-"""The page, with names of its tables and pictures behind dollar signs."""
+"""The template of the page, in which dollar signs precede the names of tables and pictures."""
 
 PICTURES = {
     "returns": "Mean returns with their intervals",
     "imagined": "Imagined distances against those that happened",
     "open-loop": "Error in open loop by steps ahead",
 }
-"""What each picture shows, by its name."""
+"""Captions of the pictures by name."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """One JSON file of an experiment, whether or not it is there.
+    """One JSON file of an experiment, which may be missing.
 
     Attributes:
-        experiment: that it is of.
-        stage: that makes it.
-        path: of the file.
-        content: of the file; None where it was not measured.
+        experiment: experiment of the result.
+        stage: stage that makes the result.
+        path: path of the file.
+        content: content of the file; None if it was not measured.
     """
 
     experiment: Experiment
@@ -54,26 +54,26 @@ class Result:
 
     @property
     def kind(self) -> str:
-        """What made it: `eval`, `goal` (with a goal latent), `looks` (by look), `train dynamics`, `probe`, ..."""
+        """The kind of result: `eval`, `goal` (with a goal latent), `looks` (by look), `train dynamics`, `probe`, ..."""
         if self.stage.kind == "eval":
             return next((name for name in ("goal", "looks") if name in self.stage.config), "eval")
         return self.stage.kind
 
     @property
     def task(self) -> str:
-        """The dm_control task that it is of."""
+        """The dm_control task of the result."""
         return (self.content or {}).get("task") or self.option("task") or TASK
 
     def option(self, name: str) -> str:
-        """Return what the stage's config has for an option, such as `protocol`."""
+        """Return the value of an option in the stage's config, such as `protocol`; empty if it is unset."""
         return str(self.stage.config.get(name, ""))
 
 
 def read_results(experiments: Mapping[str, Experiment], folder: Path) -> list[Result]:
-    """Return the results of all experiments; behind one that is there those measured otherwise, in `ITS_NAME-*.json`.
+    """Return the results of all experiments; after an existing one come its variants, the files `ITS_NAME-*.json`.
 
     Raises:
-        VjepaError: a file that is not JSON.
+        VjepaError: a file is not JSON.
     """
     claimed = {path.removeprefix(RESULT) for experiment in experiments.values() for path in experiment.results}
     found = []
@@ -89,7 +89,7 @@ def read_results(experiments: Mapping[str, Experiment], folder: Path) -> list[Re
 
 
 def references() -> list[dict[str, Any]]:
-    """Return the published results: `agent`, `observation`, `returns` in words, and the `last` of these."""
+    """Return the published results: `agent`, `observation`, `returns` as text, and the `last` of these."""
     path = Path(get_package_share_directory("vjepa_training"), "config", "references.yaml")
     return read_yaml(path, "page of results", aliases=True)
 
@@ -100,11 +100,11 @@ def render(
     """Return the page.
 
     Args:
-        experiments: all of them.
-        results: theirs.
-        page: where it will lie, which links are relative to.
-        pictures: file names, beside the page, by what they show: `returns`, `imagined` and `open-loop`, as far as there
-            are any.
+        experiments: all experiments by name.
+        results: results of the experiments.
+        page: path of the page, to which links are relative.
+        pictures: names of files beside the page by picture, as far as they exist: `returns`, `imagined` and
+            `open-loop`.
     """
 
     def link(result: Result) -> str:
@@ -208,13 +208,13 @@ def _other_tasks(results: Sequence[Result], link: Callable[[Result], str]) -> st
 
 
 def _calm(found: dict[str, Any]) -> str:
-    """Return how much the action changes at rest; nothing where it was not measured, or there was no rest."""
+    """Return the change of the action at rest; empty if it was not measured, or there was no rest."""
     change = found.get("action_change_at_rest")
     return "" if change is None else f"{change:.3f}"
 
 
 def _beyond(cloned: Sequence[dict[str, Any]], found: dict[str, Any]) -> str:
-    """Return the result less the one among `cloned` that is of the same episodes; nothing where none is."""
+    """Return the difference to the result among `cloned` with the same episodes; empty if there is none."""
     for other in cloned:
         if all(other.get(name) == found.get(name) for name in SAME):
             comparison = compare(other, found)
@@ -262,7 +262,7 @@ def _goals(results: Sequence[Result], link: Callable[[Result], str]) -> str:
 
 
 def _looks(results: Sequence[Result], link: Callable[[Result], str]) -> str:
-    """Return the table of looks by planner, a column for each result, and below it of which episodes each is."""
+    """Return the table of looks, with a column for each planner's result, and below it the episodes of each result."""
     columns = [(result, result.content["looks"]) for result in results if result.content]
     looks = dict.fromkeys(look for _, by_look in columns for look in by_look)
     lines: list[Sequence[str]] = [("look", *(f"`{result.experiment.name}`" for result, _ in columns))]
@@ -282,7 +282,7 @@ def _looks(results: Sequence[Result], link: Callable[[Result], str]) -> str:
 
 
 def _by_look(by_look: Mapping[str, Mapping[str, Any]], look: str) -> str:
-    """Return a look's mean return, what it is less the first look's, and AUROC; nothing where it was not measured."""
+    """Return a look's mean return, its difference to the first look, and its AUROC; empty if it was not measured."""
     if look not in by_look:
         return ""
     found, first = by_look[look], next(iter(by_look.values()))
@@ -292,7 +292,7 @@ def _by_look(by_look: Mapping[str, Mapping[str, Any]], look: str) -> str:
 
 
 def _meaning(found: dict[str, Any]) -> tuple[str, str]:
-    """Return the fingertip's distances to the target, and how they go with those to the goal latent."""
+    """Return the fingertip's distances to the target, and their correlation with the distances to the goal latent."""
     if "target_distance" not in found:
         return "", ""
     ways = [found["target_distance"][name] for name in ("start", "end")]
@@ -301,7 +301,7 @@ def _meaning(found: dict[str, Any]) -> tuple[str, str]:
 
 
 def _reasons(results: Sequence[Result]) -> str:
-    """Return why the measured ones among `results` came out as they did, as far as these state it."""
+    """Return the reasons for the measured results, as far as their experiments state one."""
     measured = [result.experiment for result in results if result.content]
     whys = {experiment.name: experiment.why for experiment in measured if experiment.why}
     return "".join(f"- `{name}`: {why}\n" for name, why in whys.items())
@@ -403,7 +403,7 @@ def _how(found: Mapping[str, Any]) -> str:
 
 
 def _ahead(found: Mapping[str, Any], unit: str) -> str:
-    """Return the first and the last error in open loop, each with that of saying that nothing changes."""
+    """Return the first and the last error in open loop, each with the error of predicting no change."""
     ahead = [entry for entry in found["open_loop"] if unit in entry]
     shown = [ahead[0], ahead[-1]] if len(ahead) > 1 else ahead
     return "; ".join(f"{e['steps']}: {e[unit]:.3g} ({e[f'no_change_{unit}']:.3g})" for e in shown)

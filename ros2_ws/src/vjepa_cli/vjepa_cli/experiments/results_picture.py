@@ -1,4 +1,4 @@
-"""Pictures of all results: returns with intervals, errors of dynamics, and what was imagined against what happened."""
+"""Pictures of all results: returns with intervals, errors of dynamics, and imagined against true distances."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,13 +10,13 @@ from vjepa_cli.experiments.results_page import TASK, Result, references
 
 DPI = 80
 TICKS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 1.0)
-"""Of the greatest return."""
+"""Ticks of the axis, as shares of the greatest return."""
 
 
 def draw_returns(path: Path, results: Sequence[Result]) -> bool:
-    """Write a picture of the mean returns of evaluations, a part for each protocol; return whether there are any.
+    """Write a picture of mean returns, a plot for each protocol; return whether there are any.
 
-    Those of other tasks are left out.
+    Evaluations of other tasks are left out.
     """
     shown = [result for result in results if result.kind == "eval" and result.task == TASK]
     found = [(result.path.stem, result.content) for result in shown if result.content]
@@ -48,7 +48,7 @@ def draw_returns(path: Path, results: Sequence[Result]) -> bool:
 
 
 def _widen_towards(plot: Any, most: float) -> None:
-    """Draw what is near to `most` farther apart: the distance to it, and a hundredth, in logarithms."""
+    """Stretch the axis towards `most`: positions are logarithms of the distance to it, plus a hundredth."""
 
     def to_axis(values: np.ndarray) -> np.ndarray:
         return -np.log(np.maximum(1.01 - np.asarray(values) / most, 1e-6))
@@ -61,7 +61,7 @@ def _widen_towards(plot: Any, most: float) -> None:
 
 
 def draw_open_loop(path: Path, results: Sequence[Result]) -> bool:
-    """Write a picture of the error of dynamics in open loop against no change; return whether there are any."""
+    """Write a picture of errors in open loop of dynamics and of no change; return whether there are any."""
     models: list[tuple[str, Sequence[Mapping[str, Any]]]] = [
         (result.path.stem, result.content["open_loop"])
         for result in results
@@ -90,7 +90,7 @@ def draw_open_loop(path: Path, results: Sequence[Result]) -> bool:
 
 
 def draw_imagined(path: Path, results: Sequence[Result]) -> bool:
-    """Write a picture of what planners imagined against what happened, a row for each; return whether there are any."""
+    """Write a picture of imagined against true distances, a row for each result; return whether there are any."""
     found = [(result.path.stem, result.content) for result in results if result.content]
     shown = [(name, content["seed"], content["imagined"]) for name, content in found if "imagined" in content]
     if not shown:
@@ -132,7 +132,7 @@ def _draw_example(plot: Any, example: Mapping[str, Any]) -> None:
 
 
 def blank_figure(width: float, height: float) -> Any:
-    """Return an empty matplotlib figure of a width and a height in inches, which needs no screen."""
+    """Return an empty matplotlib figure of a width and a height in inches. It needs no screen."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""How online rounds are made. No torch and no pyarrow: the command line makes its options from this."""
+"""The settings of online rounds. This module has no torch and no pyarrow, because a command line is made from it."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -7,32 +7,32 @@ from vjepa_interfaces.parameters import Range, check_choices, check_ranges
 
 PROCESS, ROS, STACK = "process", "ros", "stack"
 ROUND_SEEDS = 1_000_000
-"""Seeds from one round's first to the next one's; evaluation has the ones before the first round's."""
+"""Distance between the first seeds of two rounds; evaluation has the seeds before the first round."""
 EVALUATION_SEED = 1_500_000_000
-"""Far from the seeds of the project's datasets and results, so that choosing by it says nothing about those."""
+"""First seed of evaluation. It is far from the seeds of datasets and results, so a choice by it does not bias these."""
 
 AtLeastOne = Annotated[int, Range(low=1)]
 
 
 @dataclass(frozen=True)
 class RoundSettings:
-    """How rounds are made: the same in all rounds of a folder.
+    """The settings of rounds, which are the same in all rounds of a folder.
 
     Attributes:
-        data: dataset that the planner was trained on, which stays as it is.
-        through: record and evaluate in one process; or in the ROS graph in lockstep, where recorded episodes are the
-            protocol's, with no random actions; or record the stack that runs, evaluate in process, and swap in what is
-            better while it runs.
-        protocol: of evaluation and, through `ros`, of recorded episodes.
-        seed: of evaluation; round k records from it + k million.
-        episodes: recorded in a round.
-        episode_steps: control steps of each of them, in process; None elsewhere: the graph decides.
-        epsilon: share of random actions in them, in process; None elsewhere: there are none.
-        hold: control steps that such an action is held; None likewise.
-        eval_episodes: episodes of each evaluation.
-        epochs: of dynamics and heads in a round.
-        steps: of an actor in a round.
-        learning_rate: of all of them, at its highest.
+        data: dataset that the planner was trained on, which stays unchanged.
+        through: record and evaluate in one process, or in the ROS graph in lockstep. In the graph, recorded episodes
+            are the protocol's, without random actions. Or record the running stack, evaluate in process, and swap in a
+            better planner while it runs.
+        protocol: protocol of evaluation and, through `ros`, of recorded episodes.
+        seed: first seed of evaluation; round k records from it + k million.
+        episodes: number of recorded episodes in a round.
+        episode_steps: control steps of each recorded episode, in process; None elsewhere, where the graph decides.
+        epsilon: share of random actions in recorded episodes, in process; None elsewhere, where there are none.
+        hold: control steps for which a random action is held, in process; None elsewhere.
+        eval_episodes: number of episodes of each evaluation.
+        epochs: epochs of dynamics and heads in a round.
+        steps: training steps of an actor in a round.
+        learning_rate: highest learning rate of all trainings.
     """
 
     data: str

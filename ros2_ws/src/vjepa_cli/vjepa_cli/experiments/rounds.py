@@ -1,6 +1,7 @@
-"""Online rounds of one planner, in a folder: the commands of a round, what becomes of it, and what is kept.
+"""Online rounds of one planner in a folder: the commands of a round, its result, and the files that are kept.
 
-`rounds.json` is the truth: settings, and an entry for every round that is done. `current.yaml` follows from it.
+`rounds.json` is the source of truth: settings, and an entry for every round that is done. `current.yaml` follows from
+it.
 """
 
 import json
@@ -30,7 +31,7 @@ from vjepa_training.trainers.training_run import identity_of
 
 @dataclass(frozen=True)
 class RoundStage:
-    """A command of a round, and what it makes."""
+    """A command of a round, and the path of its output."""
 
     command: Command
     makes: Path
@@ -41,11 +42,11 @@ class Rounds:
     """The rounds of a folder.
 
     Attributes:
-        folder: of the rounds, made if need be.
-        start: what they start from.
-        settings: how they are made.
-        device: where it trains, as trainers name it.
-        stack: the config that names the running stack, through `stack`; empty for the one that runs here.
+        folder: folder of the rounds, made if it is missing.
+        start: the planner that the rounds start from.
+        settings: settings of the rounds.
+        device: device of trainings, as trainers name it.
+        stack: config that names the running stack, through `stack`; empty for the one that runs here.
         done: an entry of `rounds.json` for each round that is done.
     """
 
@@ -67,10 +68,10 @@ class Rounds:
         return max((entry["round"] for entry in self.done if entry["accepted"]), default=0)
 
     def open(self) -> None:
-        """Take the folder: begin, or go on with what is done.
+        """Open the folder: begin the rounds, or continue after those that are done.
 
         Raises:
-            VjepaError: it was begun with other settings, bundles or data; or there can be no rounds of these.
+            VjepaError: the folder was begun with other settings, bundles or data, or these allow no rounds.
         """
         dataset = Dataset(self.settings.data)
         require_held_out(dataset.info.sources, self.settings.seed, self.settings.eval_episodes)
@@ -102,21 +103,21 @@ class Rounds:
         self._keep()
 
     def content(self) -> dict[str, Any]:
-        """Return what `rounds.json` holds: `settings`, and `rounds`, an entry for each that is done."""
+        """Return the contents of `rounds.json`: `settings`, and `rounds` with an entry for each round that is done."""
         return {"settings": self._settings, "rounds": self.done}
 
     def evaluate_start(self) -> None:
-        """Evaluate what the rounds start from, unless that is done."""
+        """Evaluate the planner that the rounds start from, unless that is done."""
         stage = self._evaluation(self.current, self._evaluated(0))
         if not is_whole(stage.makes):
             run_stage(stage.command, [stage.makes], "the evaluation of the start", "vjepa improve")
 
     def take(self, number: int) -> dict[str, Any]:
-        """Take the round `number`, but for what of it is done, and return its entry in `rounds.json`.
+        """Run the stages of the round `number` that are not done, and return its entry in `rounds.json`.
 
         Raises:
-            VjepaError: a command of it failed.
-            KeyboardInterrupt: it was interrupted.
+            VjepaError: a command of the round failed.
+            KeyboardInterrupt: the round was interrupted.
         """
         began, folder, commands = time.monotonic(), self.round_folder(number), []
         for stage in self._stages(number):
@@ -145,12 +146,12 @@ class Rounds:
         }
         self.done.append(entry)
         self._keep()
-        for states in folder.glob("*.training/*.npy"):  # The data in the trainers' own form, as large as it may be.
+        for states in folder.glob("*.training/*.npy"):  # Copies of the data in the trainers' own form, as large.
             states.unlink()
         return entry
 
     def swap_in(self) -> None:
-        """Through `stack`: have it driven by the planner that was accepted last, swapped in while it runs."""
+        """Through `stack`: swap the planner that was accepted last into the running stack."""
         if self.settings.through == STACK:
             swap = {"name": self.start.planner, "params_file": str(self.current), **self.stack}
             run_stage(command_of("planner set", swap), [], "the swap", "vjepa improve")
@@ -160,7 +161,7 @@ class Rounds:
         return self.folder / f"round-{number}"
 
     def _stages(self, number: int) -> Iterator[RoundStage]:
-        """Yield the commands of a round in order, each once the one before has made what it makes."""
+        """Yield the commands of a round in order; each needs the outputs of the commands before it."""
         folder, settings = self.round_folder(number), self.settings
         folder.mkdir(exist_ok=True)
         recorded, data = folder / "recorded", folder / "data"
@@ -194,7 +195,7 @@ class Rounds:
             found = _read(result)
             recorded, namespace = [found["bag"]], found["namespace"]
         else:
-            if not is_whole(result) and bags.exists():  # Of a run that was killed, whose episodes are run anew.
+            if not is_whole(result) and bags.exists():  # Left by a killed run, whose episodes are run again.
                 shutil.rmtree(bags)
             running = {"planner": planner, "protocol": settings.protocol, "lockstep": True, **episodes}
             yield RoundStage(command_of("run", {**running, "record": str(bags), "json": str(result)}), result)
@@ -203,7 +204,7 @@ class Rounds:
         yield RoundStage(command_of("dataset build", {"bags": recorded, "namespace": namespace, **kept}), out)
 
     def _training(self, kind: str, start: str, data: Path, candidate: Mapping[str, str]) -> Command:
-        """Return the command that trains a bundle further, as its first training was but for what rounds set."""
+        """Return the command of a bundle's further training: its first config with the settings of rounds."""
         settings = self.settings
         config = training_config(kind, self.start.bundles[kind])
         config |= {"data": str(data), "start": start, "out": candidate[kind], "device": self.device}
@@ -230,21 +231,21 @@ class Rounds:
         return RoundStage(command_of("eval", config), out)
 
     def _bundles(self, number: int) -> dict[str, str]:
-        """Return the bundles of a round's candidate by kind, in the order of training; of the start for 0."""
+        """Return the bundles of a round's candidate by kind, in the order of training; 0 is the start."""
         if number == 0:
             return dict(self.start.bundles)
         return {kind: str(self.round_folder(number) / kind) for kind in self.start.bundles}
 
     def _evaluated(self, number: int) -> Path:
-        """Return the result of a round's candidate; of the start for 0."""
+        """Return the path of the result of a round's candidate; 0 is the start."""
         return self.round_folder(number) / "candidate.json" if number else self.folder / "start.json"
 
     def _seed(self, number: int) -> int | None:
-        """Return the seed of a round's first episode; None where a running stack has seeds of its own."""
+        """Return the seed of a round's first episode; None if a running stack has its own seeds."""
         return None if self.settings.through == STACK else self.settings.seed + number * ROUND_SEEDS
 
     def _keep(self) -> None:
-        """Write what is done, and the parameter file of the planner that was accepted last."""
+        """Write `rounds.json`, and the parameter file of the planner that was accepted last."""
         write_result(str(self.folder / "rounds.json"), self.content())
         _write_parameters(self.current, self.start.parameter_file(self._bundles(self.incumbent)))
 

@@ -1,6 +1,6 @@
-"""Stages of long commands: commands of `vjepa` that each make something, run one behind the other in this process.
+"""Stages of long commands: commands of `vjepa` that each make an output, run one after another in this process.
 
-Whoever runs stages leaves out those whose results are whole, so that what was killed goes on with the same command.
+Callers leave out stages with whole outputs, so a killed command continues when it is run again.
 """
 
 import contextlib
@@ -14,10 +14,10 @@ from vjepa_interfaces.json_text import read_json
 
 
 def is_whole(path: Path) -> bool:
-    """Return whether a dataset, a bundle or a JSON result is there: each is written so that it is whole once it is.
+    """Return whether a dataset, a bundle or a JSON result exists; each appears only when it is whole.
 
-    A folder of online rounds is there from its beginning; a result of theirs says that they are done. A result of an
-    evaluation that was interrupted is not whole.
+    A folder of online rounds exists from its beginning; a result of the rounds shows that they are done. A result of an
+    interrupted evaluation is not whole.
     """
     if path.suffix != ".json":
         return any((path / file).is_file() for file in ("info.json", "config.json", "rounds.json"))
@@ -28,16 +28,16 @@ def is_whole(path: Path) -> bool:
 
 
 def run_stage(command: Command, makes: Sequence[Path], of: str, again: str) -> None:
-    """Run a command, and see that it makes what it should.
+    """Run a command, and check that it makes its outputs.
 
     Args:
-        command: of the stage.
-        makes: paths that are whole at its end.
-        of: what it is a stage of, for messages.
-        again: the command that goes on from here, for messages.
+        command: command of the stage.
+        makes: paths of outputs that are whole at its end.
+        of: the owner of the stage, for messages.
+        again: the command that continues from here, for messages.
 
     Raises:
-        VjepaError: it failed, or made something else.
+        VjepaError: the command failed, or an output is missing.
         KeyboardInterrupt: this process was interrupted.
     """
     print(command.line, flush=True)
@@ -56,7 +56,7 @@ def run_stage(command: Command, makes: Sequence[Path], of: str, again: str) -> N
 
 @contextlib.contextmanager
 def _own_threads() -> Iterator[None]:
-    """Keep torch's number of threads as it is: a stage that loads an encoder sets it for the whole process."""
+    """Restore torch's number of threads: a stage that loads an encoder sets it for the whole process."""
     import torch
 
     threads = torch.get_num_threads()

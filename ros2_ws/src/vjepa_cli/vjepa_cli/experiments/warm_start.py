@@ -1,4 +1,4 @@
-"""What a planner was trained as: its bundles, and the config of `vjepa train` with which their training goes on."""
+"""The bundles of a planner, and the config of `vjepa train` with which their training continues."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from vjepa_interfaces.errors import VjepaError
 SEARCHES = ("cem", "mppi", "shooting")
 DREAMER = "dreamer"
 DYNAMICS, REWARD, ACTOR, POLICY = "dynamics", "reward", "actor", "policy"
-"""Kinds of bundles, as their config.json has them."""
+"""Kinds of bundles, as in their config.json."""
 
 TRAINED_BY = {DYNAMICS: "train dynamics", REWARD: "train reward", ACTOR: "train dreamer"}
 """The action that trains a bundle, by kind."""
@@ -21,15 +21,15 @@ TRAINED_BY = {DYNAMICS: "train dynamics", REWARD: "train reward", ACTOR: "train 
 
 @dataclass(frozen=True)
 class WarmStart:
-    """What a planner acts with, and its training goes on from.
+    """The bundles with which a planner acts, and from which its training continues.
 
     Attributes:
-        planner: its name.
-        bundles: folders of the bundles that are trained, by kind, in the order of training: `dynamics`, `reward`
-            and, of `dreamer`, `actor`.
-        named_by: which of them are options of the planner: the parameter of `vjepa_planner`, by kind.
+        planner: name of the planner.
+        bundles: folders of the trained bundles by kind, in the order of training: `dynamics`, `reward` and, for
+            `dreamer`, `actor`.
+        named_by: parameters of `vjepa_planner` that name these bundles, by kind; only for bundles that are options.
         policy: the policy that an actor stays near; empty for none.
-        parameters: of the user's parameter file, by node, flat.
+        parameters: parameters of the user's file, by node, flat.
     """
 
     planner: str
@@ -39,24 +39,25 @@ class WarmStart:
     parameters: Mapping[str, Mapping[str, Any]]
 
     def parameter_file(self, bundles: Mapping[str, str]) -> dict[str, Any]:
-        """Return what a parameter file holds with which the planner drives, on other `bundles` of the same kinds."""
+        """Return the contents of a parameter file for this planner on other `bundles` of the same kinds."""
         changed = {"planner": self.planner} | {name: bundles[kind] for kind, name in self.named_by.items()}
         nodes = {name: dict(values) for name, values in self.parameters.items() if name != "vjepa_planner"}
-        # The last of a file's entries counts most, also where one of them means every node.
+        # The last entry of a file has precedence, also over an entry for every node.
         nodes["vjepa_planner"] = {**self.parameters.get("vjepa_planner", {}), **changed}
         return {name: {"ros__parameters": values} for name, values in nodes.items()}
 
 
 def warm_start(planner: str, params_file: str, given: Mapping[str, str]) -> WarmStart:
-    """Find what `planner` acts with.
+    """Return the bundles and the parameters with which `planner` acts.
 
     Args:
         planner: `cem`, `mppi`, `shooting` or `dreamer`.
         params_file: parameters over the stack's own, or empty.
-        given: bundles named otherwise, by kind; for `dreamer`, of whose training its options say nothing.
+        given: bundles by kind for `dreamer`, whose options do not name the bundles of its training.
 
     Raises:
-        VjepaError: another planner, or a bundle that is not named, not there, or not of the others; what to do is said.
+        VjepaError: the planner is another one; or a bundle is not named, is missing, or does not fit the others. The
+            message states a remedy.
     """
     parameters = read_parameter_file(Path(params_file)) if params_file else {}
     options = merged_parameters(StackOptions(params_file=params_file))["vjepa_planner"]
@@ -75,10 +76,10 @@ def warm_start(planner: str, params_file: str, given: Mapping[str, str]) -> Warm
 
 
 def training_config(kind: str, bundle: str) -> dict[str, Any]:
-    """Return the config of `vjepa train` that makes the same network as `bundle` has, on the same objective.
+    """Return the config of `vjepa train` that makes the network of `bundle`, with the same objective.
 
     Raises:
-        VjepaError: its config.json does not state how it was trained.
+        VjepaError: config.json of the bundle does not state its training.
     """
     training = read_bundle(find_bundle(bundle), kind).config.get("training")
     if not isinstance(training, dict):
@@ -91,7 +92,7 @@ def weights_of(kind: str, bundle: str) -> str:
     """Return the hash of the weights of `bundle`.
 
     Raises:
-        VjepaError: no such bundle, or one of another kind.
+        VjepaError: the bundle is missing, cannot be read, or is of another kind.
     """
     found = read_bundle(find_bundle(bundle), kind)
     try:
@@ -137,9 +138,9 @@ def _of_dreamer(options: Mapping[str, Any], given: Mapping[str, str]) -> tuple[d
 
 
 def _trained_with(actor: Bundle, kind: str) -> str:
-    """Return the bundle of `kind` that `actor` was trained with: where it was, or the one that ships; '' for neither.
+    """Return the bundle of `kind` that `actor` was trained with: its old path, or a shipped one; '' for neither.
 
-    A bundle that has other weights by now is another one.
+    A bundle whose weights have changed does not count.
     """
     known = actor.config.get("trained_with")
     paths = [str(known.get(kind, ""))] if isinstance(known, dict) else []

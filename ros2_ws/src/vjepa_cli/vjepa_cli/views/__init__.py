@@ -1,1 +1,1 @@
-"""What commands draw: the viewer, animations, pictures."""
+"""Views that commands draw: the viewer, animations and pictures."""

@@ -1,4 +1,4 @@
-"""A short animation of a run: what the camera sees, who drives, and beside it the latent."""
+"""A short animation of a run: the camera's frames, the planner that drives, and the latent."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ from vjepa_interfaces.stamps import begins_episode, to_nanoseconds
 
 ANIMATED = (topics.IMAGE, topics.LATENT, topics.ACTIVE_PLANNER)
 EVERY = 4
-"""One frame of so many is in the animation."""
+"""Frames for each frame of the animation."""
 TRAIL = 12
-"""Points of the projection that are seen at once."""
+"""Points of the projection that are visible at once."""
 DPI = 100
 
 
@@ -27,11 +27,11 @@ class Shot:
     """One picture of the animation.
 
     Attributes:
-        stamp_ns: of the frame, nanoseconds.
+        stamp_ns: stamp of the frame, nanoseconds.
         driver: the planner that drives.
         image: (height, width, 3) uint8.
         latent: (rows, dimension) grey levels.
-        trail: (n, 2) the latent's mean row in the projection, and where it was in the shots before.
+        trail: (n, 2) projected mean rows of the latents of recent shots, this one last.
     """
 
     stamp_ns: int
@@ -42,11 +42,11 @@ class Shot:
 
 
 def animate(messages: Iterable[tuple[topics.Topic, Any]], path: str) -> int:
-    """Write every fourth frame that has a latent as an animation at the speed of the stamps; return how many it has.
+    """Write every fourth frame with a latent as an animation at the speed of the stamps; return their number.
 
     Args:
-        messages: topic, of those in `ANIMATED`, and message, in the order of arrival.
-        path: the file; its ending says the format: `.gif`, or `.png` for an animated PNG.
+        messages: pairs of a topic in `ANIMATED` and a message, in the order of arrival.
+        path: the file; its suffix selects the format: `.gif`, or `.png` for an animated PNG.
 
     Raises:
         VjepaError: too few frames have a latent.
@@ -76,7 +76,7 @@ def _drawn(shots: list[Shot]) -> Iterator[Any]:
 
 
 def _with_one_palette(pictures: list[Any]) -> list[Any]:
-    """Give all pictures the same 256 colours: what does not move then costs nothing, and the file is half as large."""
+    """Give all pictures the same 256 colours: parts at rest then cost nothing, and the file is half as large."""
     from PIL import Image
 
     some = pictures[:: max(1, len(pictures) // 8)]
@@ -118,7 +118,7 @@ def _figure(shots: list[Shot]) -> Any:
     camera = axes["camera"].imshow(shots[0].image, interpolation="nearest")
     latent = axes["latent"].imshow(shots[0].latent, cmap="gray", vmin=0, vmax=255, aspect="auto", interpolation="none")
     points = np.concatenate([shot.trail[-1:] for shot in shots])
-    axes["projection"].plot(*points.T, linestyle="none")  # So that no axis moves.
+    axes["projection"].plot(*points.T, linestyle="none")  # Fixes the limits of the axes.
     (line,) = axes["projection"].plot([], [], color="tab:blue", linewidth=1, alpha=0.5)
     (head,) = axes["projection"].plot([], [], color="tab:blue", marker="o", markersize=4)
 

@@ -1,4 +1,4 @@
-"""A picture of the looks: the same state of a task under each, at each level."""
+"""A picture of the looks: the same state of a task under each look, at each level."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,21 +13,21 @@ from vjepa_training.evaluation.appearance import Appearance
 
 SHOWN = (*EFFECTS, ALL)
 STEPS = 15
-"""Control steps of random efforts before a frame, so that a late one shows another state."""
+"""Control steps of random efforts before a frame, so that the look `latency` shows another state."""
 
 _MARGIN, _LINE = 96, 18
-"""Pixels left of the frames, and of a line of text above them."""
+"""Pixels of the margin left of the frames, and of a line of text above them."""
 
 
 def look_frame(appearance: Appearance, **sim: Any) -> np.ndarray:
-    """Return a frame of the first episode under a look, (height, width, 3) uint8: of the same state for each look.
+    """Return a frame of the first episode under a look, (height, width, 3) uint8, with the same state for each look.
 
     Args:
         appearance: the look and the rendering.
         sim: other fields of `SimConfig`.
 
     Raises:
-        VjepaError: a value that no simulation can have.
+        VjepaError: the simulation refuses a value.
     """
     with SimEnv(SimConfig(**sim, look=appearance.look, render=appearance.render)) as env:
         rng = np.random.default_rng(0)
@@ -45,15 +45,15 @@ def draw_looks(
     """Return the picture, (height, width, 3) uint8: a row for the renderings and for each look, tasks side by side.
 
     Args:
-        tasks: as dm_control names them, each with three columns: the renderings, and below them the levels.
-        side: pixels along a frame.
-        seed: of the episode whose state is shown.
-        render: what looks are drawn on; None for `dm_control`.
+        tasks: names of dm_control tasks, each with three columns: the renderings, and below them the levels.
+        side: side of a frame, pixels.
+        seed: seed of the episode in the picture.
+        render: rendering under the looks; None for `dm_control`.
         backgrounds: folder of backgrounds; none draws them.
-        looks: by name.
+        looks: names of looks.
 
     Raises:
-        VjepaError: no such task or rendering, or a folder without backgrounds.
+        VjepaError: a task or a rendering is unknown, or the folder has no backgrounds.
     """
     rows = [(NOMINAL, RENDERINGS), *((look, tuple(f"{look}:{level}" for level in SCALES)) for look in looks)]
     columns = len(SCALES) * len(tasks)

@@ -1,4 +1,4 @@
-"""A picture of a recorded run: what the camera saw, and below it distance, reward and torque over time."""
+"""A picture of a recorded run: the camera's frames, and below them distance, reward and torque over time."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -24,19 +24,19 @@ DRAWN = (
 FRAMES = 8
 """Frames of the camera in the picture."""
 MOST_FRAMES = 8 * FRAMES
-"""Frames that are held while a bag is read; of a longer one every second, then every fourth, and so on."""
+"""Frames that are kept while a bag is read; of a longer bag every second one, then every fourth, and so on."""
 DPI = 120
 
 
 @dataclass
 class Run:
-    """What a picture is drawn of, by stamp in nanoseconds.
+    """The contents of a picture, by stamp in nanoseconds.
 
     Attributes:
         frames: (stamp, picture), evenly spread over the run.
-        rewards: of the steps.
-        points: by topic: where target and fingertip were, (3,) metres.
-        efforts: by joint: (stamp, N·m).
+        rewards: rewards of the steps.
+        points: positions of target and fingertip by topic, (3,) metres.
+        efforts: (stamp, N·m) by joint.
         begins: stamps at which an episode began.
         drivers: (stamp, name of the planner that drove from there on).
     """
@@ -53,8 +53,8 @@ def draw_run(messages: Iterable[tuple[topics.Topic, Any]], path: str) -> None:
     """Write the picture of a run.
 
     Args:
-        messages: topic, of those in `DRAWN`, and message, in the order of arrival.
-        path: the file; its ending names the format, such as `.png`.
+        messages: pairs of a topic in `DRAWN` and a message, in the order of arrival.
+        path: the file; its suffix selects the format, such as `.png`.
 
     Raises:
         VjepaError: the run has no frame of the camera.
@@ -67,7 +67,7 @@ def draw_run(messages: Iterable[tuple[topics.Topic, Any]], path: str) -> None:
 
 
 def _read(messages: Iterable[tuple[topics.Topic, Any]]) -> Run:
-    """Return what the messages hold. A message that has no stamp counts as of the newest one before it."""
+    """Return the contents of the messages. A message without a stamp gets the newest stamp before it."""
     run = Run()
     count, stride, newest_ns = 0, 1, 0
     for topic, message in messages:
@@ -76,7 +76,7 @@ def _read(messages: Iterable[tuple[topics.Topic, Any]]) -> Run:
             continue
         stamp_ns = to_nanoseconds(message.header.stamp)
         if topic == topics.JOINT_COMMAND:
-            if stamp_ns:  # The zeros of a planner that is taken down have none.
+            if stamp_ns:  # The last zeros of a planner that is taken down have no stamp.
                 for name, effort in zip(message.name, message.effort, strict=False):
                     run.efforts[name].append((stamp_ns, effort))
             continue
@@ -140,7 +140,7 @@ def _broken(points: list[tuple[int, float]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _plots(run: Run) -> dict[str, dict[str, list[tuple[int, float]]]]:
-    """Return what is plotted, by the label of its axis: lines by name, each of (stamp, value)."""
+    """Return the plots by the label of their axis: lines by name, each of (stamp, value)."""
     targets, fingertips = run.points[topics.TARGET], run.points[topics.FINGERTIP]
     both = targets.keys() & fingertips.keys()
     distances = [(ns, 100 * float(np.linalg.norm(targets[ns] - fingertips[ns]))) for ns in both]

@@ -1,14 +1,14 @@
-"""The picture of a training: its learning curve and, of a dynamics model, its error in open loop."""
+"""The picture of a training: its learning curve and, for a dynamics model, its error in open loop."""
 
 from typing import Any
 
 
 def draw_training(path: str, facts: dict[str, Any]) -> None:
-    """Write a picture of what a trainer returned.
+    """Write a picture of a trainer's facts.
 
     Args:
-        path: ending in a format that matplotlib knows, such as `.png`.
-        facts: with `curve` and, where there is one, `open_loop`.
+        path: the file; its suffix is a format of matplotlib, such as `.png`.
+        facts: facts of the training: `curve` and, if there is one, `open_loop`.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,6 +1,6 @@
-"""What a run looks like in rerun: each message of the stack as an entity, at the message's stamp.
+"""A run in rerun: each message of the stack is an entity at the message's stamp.
 
-The messages of a running stack and those of a bag take this one way, so both show the same.
+Messages of a running stack and of a bag take the same path, so both look the same.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,16 +20,16 @@ from vjepa_interfaces.stamps import to_nanoseconds
 
 TIMELINE = "stamp"
 TRAIL_S = 2.0
-"""How long a point of the projection stays to be seen."""
+"""Time for which a point of the projection stays visible."""
 POINT_RADIUS_M = 0.006
 RED, BLUE = (220, 60, 40), (40, 110, 220)
 
 
 class View:
-    """Draws the stack's messages into a rerun recording; `SHOWN` says which, and as what.
+    """Draws the stack's messages into a rerun recording; `SHOWN` defines the drawing of each topic.
 
-    A message without a stamp, such as the name of the planner, gets that of the newest message before it; what comes
-    before any stamp waits for the first.
+    A message without a stamp, such as the name of the planner, gets the newest stamp before it. Messages before the
+    first stamp wait for it.
     """
 
     def __init__(self, recording: rr.RecordingStream):
@@ -42,9 +42,9 @@ class View:
         recording.send_blueprint(_layout())
 
     def show(self, topic: topics.Topic, message: Any) -> None:
-        """Draw a message, of rclpy's class or rosbags', of one of the topics in `SHOWN`.
+        """Draw a message of a topic in `SHOWN`, in the class of rclpy or of rosbags.
 
-        One that cannot be read becomes a line in the log.
+        A message that cannot be read becomes a line in the log.
         """
         try:
             self._stamp_ns = _stamp_of(topic, message) or self._stamp_ns
@@ -73,12 +73,12 @@ class View:
         self.log(entity, rr.Points3D([[point.x, point.y, point.z]], colors=color, radii=POINT_RADIUS_M))
 
     def draw_series(self, entity: str, names: Sequence[str], values: Sequence[float]) -> None:
-        """Draw one value of each joint; an arm leaves out what it does not measure."""
+        """Draw one value of each joint; an arm may omit values that it does not measure."""
         for name, value in zip(names, values, strict=False):
             self.log(f"{entity}/{name}", rr.Scalars(value))
 
     def draw_joints(self, message: Any) -> None:
-        """Draw positions, and the torque applied during the step that led here."""
+        """Draw positions, and the torque that was applied during the step before them."""
         self.draw_series("position", message.name, message.position)
         self.draw_series("torque/applied", message.name, message.effort)
 
@@ -89,7 +89,7 @@ class View:
         self.log("projection", rr.Points2D([self._projection.point(latent)], colors=BLUE))
 
     def draw_plan(self, message: Any) -> None:
-        """Draw what the planner says of its plan, and a line of the log where the reason of a fallback is new."""
+        """Draw the figures of a plan, and write a line into the log for a new reason of a fallback."""
         plan = _plan_of(message)
         for name in ("cost", "disagreement", "novelty", "planning_time_s"):
             if plan.get(name) is not None:
@@ -115,18 +115,18 @@ SHOWN: dict[topics.Topic, Callable[[View, Any], None]] = {
     topics.PLAN: View.draw_plan,
     topics.ACTIVE_PLANNER: lambda view, m: view.say(f"planner '{m.data}' drives"),
 }
-"""What is drawn of which topic."""
+"""The function that draws the messages of each topic."""
 
 
 def _stamp_of(topic: topics.Topic, message: Any) -> int:
-    """Return the stamp of a message in nanoseconds, 0 where it has none."""
+    """Return the stamp of a message in nanoseconds; 0 if it has none."""
     if topic == topics.PLAN:
         return _plan_of(message)["stamp"]
     return to_nanoseconds(message.header.stamp) if hasattr(message, "header") else 0
 
 
 def _plan_of(message: Any) -> dict[str, Any]:
-    """Return what a message of `~/plan` says; the planner node's `_publish_plan` says what is in it."""
+    """Return the content of a message of `~/plan`, which the planner node's `_publish_plan` defines."""
     try:
         plan = parse_json(message.data)
         return {"stamp": int(plan["stamp"]), **plan}
@@ -135,14 +135,14 @@ def _plan_of(message: Any) -> dict[str, Any]:
 
 
 def _layout() -> rrb.Blueprint:
-    """Return what is where in the viewer."""
+    """Return the layout of the viewer."""
     trail = rr.VisibleTimeRange(
         TIMELINE,
         start=rr.TimeRangeBoundary.cursor_relative(seconds=-TRAIL_S),
         end=rr.TimeRangeBoundary.cursor_relative(),
     )
     above = rrb.EyeControls3D(position=(0.0, -0.001, 0.6), look_target=(0.0, 0.0, 0.0), eye_up=(0.0, 1.0, 0.0))
-    legend = rrb.PlotLegend(rrb.Corner2D.RightBottom)  # A run's first steps, at the left, are those with most to see.
+    legend = rrb.PlotLegend(rrb.Corner2D.RightBottom)  # The first steps of a run, at the left, show the most.
     return rrb.Blueprint(
         rrb.Horizontal(
             rrb.Vertical(
