@@ -1,1 +1,1 @@
-"""What `make bench` runs: each measurement against its aim, into results/*.json and docs/performance.md."""
+"""The benchmarks of `make bench`: each compares its figures with aims, for results/*.json and docs/performance.md."""

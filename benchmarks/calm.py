@@ -1,4 +1,4 @@
-"""The scripted expert's hands in the target: how much its torque changes, also where commands land late."""
+"""The changes of the scripted expert's torque in the target, also if commands land late."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +27,7 @@ def measure(episodes: int, protocol: str, seed: int) -> dict[str, Any]:
 
 
 def drive(task: str, late: int, seeds: Sequence[int], steps: int) -> dict[str, Any]:
-    """Return returns and action changes at rest, an entry an episode, where commands land `late` control steps late."""
+    """Return returns and action changes at rest, one for each episode, if commands land `late` control steps late."""
     changes, returns = [], []
     with SimEnv(SimConfig(task=task, episode_steps=steps)) as env:
         planner = load_planner("expert", {}, PlannerContext.of(env.limits, env.control_period_s))
@@ -39,7 +39,7 @@ def drive(task: str, late: int, seeds: Sequence[int], steps: int) -> dict[str, A
 
 
 def _episode(env: SimEnv, planner: Planner, seed: int, late: int) -> tuple[list[float], list[np.ndarray]]:
-    """Return the rewards of an episode and the actions that were applied; zeros until the first has landed."""
+    """Return the rewards of an episode and the applied actions, which are zeros until the first command has landed."""
     planner.reset(seed)
     step = env.reset(seed)
     nothing = np.zeros((1, 1), np.float32)
@@ -56,7 +56,7 @@ def _episode(env: SimEnv, planner: Planner, seed: int, late: int) -> tuple[list[
 
 
 def figures(runs: Sequence[dict[str, Any]], steps: int) -> list[Figure]:
-    """Return the figures of the runs, each of episodes of so many `steps`."""
+    """Return the figures of the runs, whose episodes have `steps` steps."""
     found = []
     for run in runs:
         sample = f"{len(run['returns'])} episodes of {steps} steps"

@@ -1,4 +1,4 @@
-"""Collection, datasets from bags and training, each beside what it cannot do without: rendering, encoder, network."""
+"""Collection, datasets from bags and training, each beside its floor: rendering, encoder or network alone."""
 
 import tempfile
 import time
@@ -35,13 +35,13 @@ TRAINED_STEPS = 400
 
 
 def measure(turns: int, episodes: int, transitions: int, seed: int) -> dict[str, Any]:
-    """Measure every stage so many times on one core and return the record.
+    """Measure every stage on one core, `turns` times, and return the record.
 
     Args:
         turns: times that a stage and its floor are measured, one after the other.
-        episodes: of 25 steps that are collected a turn, and short ones that a bag has.
-        transitions: ten times those of the dataset that is trained on.
-        seed: of the first episode.
+        episodes: collected episodes of 25 steps in a turn, and short episodes of a bag.
+        transitions: ten times the transitions of the training's dataset.
+        seed: seed of the first episode.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -66,7 +66,7 @@ FLOORS = {
 
 
 def figures(runs: Sequence[dict[str, Any]]) -> list[Figure]:
-    """Return the time of each stage over that of its floor."""
+    """Return the ratio of each stage's time to its floor's time."""
     found = []
     for what, floor in FLOORS.items():
         ratios = [run["stage_ms"] / run["floor_ms"] for run in runs if run["what"] == what]
@@ -86,7 +86,7 @@ def figures(runs: Sequence[dict[str, Any]]) -> list[Figure]:
 
 
 def collection(turns: int, episodes: int, seed: int, encoder: Encoder | None) -> list[dict[str, float]]:
-    """Return, for each turn, the time of a frame in a collected dataset and of its floor, ms."""
+    """Return, for each turn, the time of a frame in a collected dataset and in its floor, ms."""
     config = CollectConfig(sim=SimConfig(seed=seed, episode_steps=EPISODE_STEPS), policy="random")
     config = replace(config, latents=encoder is not None, frames=encoder is None)
     collector = Collector(config, encoder)
@@ -102,11 +102,11 @@ def collection(turns: int, episodes: int, seed: int, encoder: Encoder | None) ->
             bare = _bare_collection(collector, episodes, encoder)
             pairs.append({"stage_ms": 1e3 * collected / frames, "floor_ms": 1e3 * bare / frames})
     collector.close()
-    return pairs[1:]  # The first one warms up.
+    return pairs[1:]  # The first turn warms up.
 
 
 def _bare_collection(collector: Collector, episodes: int, encoder: Encoder | None) -> float:
-    """Return the seconds that the same frames take with nothing kept."""
+    """Return the time of the same frames without a dataset, s."""
     env, spent = collector._stepper.env, 0.0
     rng = np.random.default_rng(0)
     for number in range(episodes):
@@ -127,7 +127,7 @@ def _bare_collection(collector: Collector, episodes: int, encoder: Encoder | Non
 
 
 def from_bag(turns: int, episodes: int, seed: int, encoder: Encoder) -> list[dict[str, float]]:
-    """Return, for each turn, the time of a frame of a bag on its way into a dataset, and the encoder's part, ms."""
+    """Return, for each turn, the time of a frame from a bag to a dataset, and the encoder's part of it, ms."""
     pairs = []
     with tempfile.TemporaryDirectory(prefix="vjepa-bench-") as folder:
         arguments = ("--planner", "expert-p", "--episodes", str(episodes), "--seed", str(seed))
@@ -147,7 +147,7 @@ def from_bag(turns: int, episodes: int, seed: int, encoder: Encoder) -> list[dic
 
 
 def training(turns: int, transitions: int, seed: int) -> list[dict[str, float]]:
-    """Return, for each turn, the time of a training step of `vjepa train dynamics` and of the network's alone, ms."""
+    """Return, for each turn, the time of a training step of `vjepa train dynamics` and of the network alone, ms."""
     pairs = []
     with tempfile.TemporaryDirectory(prefix="vjepa-bench-") as folder:
         write_synthetic(Path(folder) / "data", transitions, seed)
@@ -167,7 +167,7 @@ def training(turns: int, transitions: int, seed: int) -> list[dict[str, float]]:
 
 
 def _bare_step_s(dataset: Dataset, settings: DynamicsTraining, work: Path) -> float:
-    """Return the seconds of a step forwards, backwards and of the optimiser, on one batch that lies in memory."""
+    """Return the time of a step forwards, backwards and of the optimiser, on one batch in memory, s."""
     config = preset(settings.preset)
     assert dataset.info.latent_shape is not None
     rows, dim = dataset.info.latent_shape

@@ -35,12 +35,12 @@ VIT_L = {
     "num_hidden_layers": 24,
     "mlp_ratio": 4.0,
 }
-"""The shape of facebook/vjepa2-vitl-fpc64-256; its weights' values do not change how long it takes."""
+"""The shape of facebook/vjepa2-vitl-fpc64-256; its time does not depend on the values of its weights."""
 
 NARROW = torch.bfloat16
 OWN, SLIDING = "this engine", "this engine, window sliding by a frame"
 INT8 = "int8"
-"""A type of products alone: what is between them is float32."""
+"""A type of products alone: the values between them are float32."""
 COSINE_AIM, RELATIVE_AIM = 0.999, 1e-4
 SPEED_UP_AIM = 2.0
 SHARE_AIM, LATENCY_AIM_MS = 0.55, 3.0
@@ -48,14 +48,14 @@ SHARE_AIM, LATENCY_AIM_MS = 0.55, 3.0
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured.
+    """The settings of a measurement.
 
     Attributes:
         folder: bundle of the encoder.
         device: `cpu` or `cuda`.
-        batches: clips at a time.
-        dtypes: of the weights.
-        compile: whether transformers' module is measured compiled, too.
+        batches: numbers of clips in a call.
+        dtypes: types of the weights.
+        compile: whether transformers' module is measured compiled too.
     """
 
     folder: str
@@ -69,9 +69,9 @@ def measure(rounds: int, seed: int, compiled: bool = True) -> dict[str, Any]:
     """Measure the small encoder on the processor and return the record.
 
     Args:
-        rounds: in which contenders take turns.
-        seed: of the frames.
-        compiled: measure transformers' module compiled as well; otherwise smaller batches, as a trial.
+        rounds: number of rounds in which contenders take turns.
+        seed: seed of the frames.
+        compiled: measure transformers' module compiled too; otherwise use smaller batches, as a trial.
     """
     setting = Setting(SMALL, "cpu", (1, 32) if compiled else (1, 4), (torch.float32, NARROW), compiled)
     runs, rates, accuracy = _measured(setting, rounds, seed)
@@ -88,7 +88,7 @@ def measure(rounds: int, seed: int, compiled: bool = True) -> dict[str, Any]:
 
 @contextmanager
 def vit_l(seed: int) -> Iterator[str]:
-    """Give the folder of a bundle of a ViT-L with random weights, for as long as the context lasts."""
+    """Yield the folder of a bundle of a ViT-L with random weights, which lasts as long as the context."""
     with tempfile.TemporaryDirectory(prefix="vjepa-bench-") as folder:
         content = {"kind": "encoder", "architecture": "vjepa2", "model": VIT_L, "init_seed": seed}
         content |= {"preprocessing": {"resize": 292, "crop": 256}, "clip_frames": CLIP_FRAMES}
@@ -97,10 +97,10 @@ def vit_l(seed: int) -> Iterator[str]:
 
 
 def measure_gpu(rounds: int, seed: int) -> dict[str, Any]:
-    """Measure a ViT-L of random weights on the GPU and return the record.
+    """Measure a ViT-L with random weights on the GPU and return the record.
 
     Raises:
-        VjepaError: there is none.
+        VjepaError: there is no GPU.
     """
     if not torch.cuda.is_available():
         raise VjepaError(f"torch {torch.__version__} finds no GPU; expected one for the benchmark encoder-gpu")
@@ -119,7 +119,7 @@ def measure_gpu(rounds: int, seed: int) -> dict[str, Any]:
 
 
 def speed_ups(runs: list[dict[str, Any]]) -> list[Figure]:
-    """Return how much faster than transformers in float32 this engine is, in its fastest type, for each batch."""
+    """Return the ratio of transformers' time in float32 to this engine's, by type and batch."""
     figures = []
     for batch in sorted({run["batch"] for run in runs}):
         timed = {(run["what"], run["dtype"]): run["rounds_ms"] for run in runs if run["batch"] == batch}
@@ -142,7 +142,7 @@ def speed_ups(runs: list[dict[str, Any]]) -> list[Figure]:
 
 
 def int8_beside(runs: list[dict[str, Any]], accuracy: dict[str, float]) -> dict[str, Any]:
-    """Return how long products of 8-bit integers take over bfloat16 for one clip, and the least cosine of a token."""
+    """Return the ratio of the time of 8-bit products to bfloat16 for one clip, and the least cosine of a token."""
     timed = {run["dtype"]: run["rounds_ms"] for run in runs if (run["what"], run["batch"]) == (OWN, 1)}
     value, interval = ratio(timed[INT8], timed["bfloat16"])
     return {"over_bfloat16": value, "interval_95": interval, "cosine": accuracy["int8_cosine"]}
@@ -166,7 +166,7 @@ def gpu_figures(runs: list[dict[str, Any]], card: str) -> list[Figure]:
 
 
 def equalities(accuracy: dict[str, float]) -> list[Figure]:
-    """Return how near this engine's tokens are to transformers' in float32, on frames of the simulator."""
+    """Return the differences of this engine's tokens from transformers' in float32, on frames of the simulator."""
     sample = "tokens of clips of the simulated arm"
     figures = [Figure("least cosine of a token in bfloat16", accuracy["cosine"], "", sample, COSINE_AIM, at_least=True)]
     if "relative" in accuracy:
@@ -177,7 +177,7 @@ def equalities(accuracy: dict[str, float]) -> list[Figure]:
 
 
 def clip_flop(model: Any) -> float:
-    """Return the floating-point operations of a clip's matrix products; `model` is a configuration of transformers'."""
+    """Return the floating-point operations of a clip's matrix products; `model` is a configuration of transformers."""
     width, hidden = model.hidden_size, model.hidden_size * model.mlp_ratio
     tokens = CLIP_FRAMES // model.tubelet_size * (model.crop_size // model.patch_size) ** 2
     values = 3 * model.tubelet_size * model.patch_size**2
@@ -220,7 +220,7 @@ def _measured(setting: Setting, rounds: int, seed: int) -> tuple[list[dict[str, 
 def _contenders(
     setting: Setting, dtype: torch.dtype, batch: int, frames: list[Tensor]
 ) -> dict[str, Callable[[], object]]:
-    """Return what is timed, by name: each call makes the tokens of `batch` clips."""
+    """Return the timed calls by name; each makes the tokens of `batch` clips."""
     video = torch.stack([torch.stack(clip) for clip in _clips(frames, batch)]).to(dtype)
     modules = {
         "transformers, eager": _module(setting, dtype, "eager"),
@@ -241,13 +241,13 @@ def _clips(frames: list[Tensor], batch: int) -> list[list[Tensor]]:
 
 
 def _fresh(engine: Engine, frames: list[Tensor], batch: int) -> Callable[[], Tensor]:
-    """Return a call that makes the tokens of `batch` clips whose frames the engine has not seen."""
+    """Return a call that makes the tokens of `batch` clips with frames that are new to the engine."""
     clips = _clips(frames, batch)
     return lambda: finish(engine([[frame.view_as(frame) for frame in clip] for clip in clips]))
 
 
 def _windows(frames: list[Tensor], batch: int) -> Iterator[list[list[Tensor]]]:
-    """Yield the clips of `batch` windows over films of their own, sliding by a frame, for ever."""
+    """Yield the clips of `batch` windows without end; each window slides over its own film by a frame."""
     films = [[frame.view_as(frame) for frame in frames] for _ in range(batch)]
     for start in itertools.count():
         yield [[film[(start + i) % len(film)] for i in range(CLIP_FRAMES)] for film in films]
@@ -268,7 +268,7 @@ def _engine(setting: Setting, dtype: torch.dtype) -> Engine:
 
 
 def _frames(setting: Setting, count: int, seed: int) -> list[Tensor]:
-    """Return frames of the arm moving at random, as the encoder takes them."""
+    """Return frames of a randomly moving arm, preprocessed for the encoder."""
     encoder = load_encoder(EncoderConfig(setting.folder, device=setting.device, clip_frames=CLIP_FRAMES))
     side = encoder.info()["image_size"]
     env = SimEnv(SimConfig(seed=seed, image_size=(side, side), episode_steps=count))
@@ -285,7 +285,7 @@ def _frames(setting: Setting, count: int, seed: int) -> list[Tensor]:
 
 
 def _accuracy(setting: Setting, frames: list[Tensor]) -> dict[str, float]:
-    """Return how near the engine's tokens are to those of transformers in float32."""
+    """Return the differences of the engine's tokens from transformers' tokens in float32."""
     clips = [frames[start : start + CLIP_FRAMES] for start in range(0, len(frames) - CLIP_FRAMES, 4)]
     exact = _module(setting, torch.float32)
     expected = torch.cat([exact(torch.stack(clip)[None]).last_hidden_state for clip in clips])

@@ -1,4 +1,4 @@
-"""rclpy's executors beside each other, in the bare ping of three nodes: round trip, and time on processors."""
+"""rclpy's executors in the bare ping of three nodes: round trip, and time on processors."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,14 +8,14 @@ from benchmarks.ping import measure_ping
 
 NAMES = {"single": "SingleThreadedExecutor", "multi": "MultiThreadedExecutor", "events": "EventsExecutor"}
 OWN = "events"
-"""What the stack's nodes spin in, see `managed_node.run`."""
+"""The executor of the stack's nodes, see `managed_node.run`."""
 
 RATE_HZ = 25.0
-"""At 50 Hz the multi-threaded one does not keep up on two cores: it leaves pings unanswered."""
+"""At 50 Hz the multi-threaded executor leaves pings unanswered on two cores."""
 
 
 def measure(rounds: int, pings: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Measure every executor in turns and return the record; `say` is told how it goes."""
+    """Measure every executor in turns and return the record; `say` is called with lines of progress."""
     runs = []
     for _ in range(rounds):
         for executor, name in NAMES.items():
@@ -25,7 +25,7 @@ def measure(rounds: int, pings: int, say: Callable[[str], None]) -> dict[str, An
 
 
 def figures(runs: list[dict[str, Any]]) -> list[Figure]:
-    """Return what rclpy's default executor takes over what the events executor takes, which the nodes spin in."""
+    """Return the ratio of the costs of rclpy's default executor to those of the nodes' events executor."""
     own, usual = ([run for run in runs if run["what"] == NAMES[executor]] for executor in (OWN, "single"))
     found = []
     for what, key in (("median round trip", "p50_ms"), ("time on processors", "cpu_ms")):

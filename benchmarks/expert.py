@@ -1,4 +1,4 @@
-"""The scripted expert through ROS in lockstep: does the loop carry a good planner without loss?"""
+"""The scripted expert through ROS in lockstep: it checks that the loop carries a good planner without loss."""
 
 import shlex
 from typing import Any
@@ -12,7 +12,7 @@ SECONDS_PER_EPISODE = 120
 
 
 def measure(episodes: int, protocol: str, seed: int) -> dict[str, Any]:
-    """Evaluate `expert` for `episodes` episodes of `protocol` and return the record."""
+    """Evaluate `expert` for some `episodes` of a `protocol` and return the record."""
     arguments = ["eval", "--planner", "expert", "--encoder", "encoder-small", "--through", "ros"]
     arguments += ["--protocol", protocol, "--episodes", str(episodes), "--seed", str(seed)]
     result = vjepa(*arguments, timeout_s=120 + SECONDS_PER_EPISODE * episodes)

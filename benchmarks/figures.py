@@ -1,4 +1,4 @@
-"""A measured figure beside its aim, the record that holds it, and the arithmetic both need."""
+"""A measured figure with its aim, the record that contains it, and the arithmetic of both."""
 
 import datetime
 import os
@@ -23,14 +23,15 @@ class Figure:
     """One measured figure.
 
     Attributes:
-        what: what it is, in words.
+        what: description in words.
         value: the measured value.
-        unit: its unit; empty for a plain number, `%` for a share (0 to 1), `exponent` for the b of a growth x^b.
-        sample: what it was measured on.
-        aim: the bound it is held against.
+        unit: unit of the value; empty for a plain number, `%` for a share (0 to 1), `exponent` for the b of a growth
+            x^b.
+        sample: description of the sample.
+        aim: bound for the value.
         at_least: whether the aim is a lower bound; otherwise it is an upper one.
-        interval_95: 95 % interval, where there is a sample to take one of.
-        interval_of: how the interval was taken.
+        interval_95: 95 % interval, if the sample allows one.
+        interval_of: method of the interval.
     """
 
     what: str
@@ -44,18 +45,18 @@ class Figure:
 
     @property
     def met(self) -> bool:
-        """Whether the value itself, not its interval, meets the aim; never where it is NaN."""
+        """Whether the value itself, not its interval, meets the aim; False for NaN."""
         return self.value >= self.aim if self.at_least else self.value <= self.aim
 
 
 def record(name: str, figures: Sequence[Figure], command: str, seeds: Sequence[int], **more: Any) -> dict[str, Any]:
-    """Return what is written of the benchmark `name`: figures, and all that a repetition needs.
+    """Return the record of the benchmark `name`: figures, and everything that a repetition needs.
 
     Args:
-        name: of the benchmark.
-        figures: what it measured.
-        command: the command that measures it again.
-        seeds: those used.
+        name: name of the benchmark.
+        figures: measured figures.
+        command: the command that measures them again.
+        seeds: seeds of the measurement.
         more: further values, such as the figures of every run.
     """
     return {
@@ -84,7 +85,7 @@ def read_records(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def machine() -> dict[str, Any]:
-    """Return what the figures depend on: processor, cores there are and cores this process may use, memory."""
+    """Return the machine that the figures depend on: processor, existing cores, cores for this process, memory."""
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
@@ -100,7 +101,7 @@ def _cpu_model() -> str:
 
 
 def command_of(name: str, **options: Any) -> str:
-    """Return the command line that measures the benchmark `name` with `options`, typed in the root of the checkout."""
+    """Return the command line, for the root of the checkout, that measures the benchmark `name` with `options`."""
     words = ["--only", name, "--cores", str(len(os.sched_getaffinity(0)))]
     for option, value in options.items():
         words += [f"--{option.replace('_', '-')}", str(value)]

@@ -1,4 +1,4 @@
-"""What stops a guard, and how soon torque is zero at the arm's side: every fault by name, on the live process."""
+"""Faults that stop a guard, and the time until torque is zero at the arm's side, on the live process."""
 
 import contextlib
 import itertools
@@ -26,14 +26,14 @@ TICK_S = 1.0 / GuardParameters.rate_hz
 COMMAND_S, ENABLE_S = GuardParameters.command_timeout_s, GuardParameters.enable_timeout_s
 COMMAND_PERIOD_S = 0.02
 DISCOVERY_S = 1.0
-"""How long the middleware may take to let a guard know of a new publisher."""
+"""The longest time in which the middleware reports a new publisher to a guard."""
 CALL_S = 0.5
-"""How long a client may take to find a service of the guard, and the guard to do what it asks for."""
+"""The longest time in which a client finds a service of the guard and the guard fulfils its request."""
 HOGS = 40
 STALL_S = 1.0
 HOUR_S = 3600.0
 STAYS_S = 0.4
-"""Torque must stay zero for so long after a fault's end, the switch held: longer than every timeout."""
+"""Torque must stay zero for this time after a fault's end, the switch held: longer than every timeout."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,16 @@ class Fault:
     """A fault on the live process.
 
     Attributes:
-        what: in words, for the page.
-        inflict: does it to a rig that drives, and returns the steady time of the fault, s.
-        within_s: torque at the arm's side must be zero so soon after it, and stay so while the switch is held.
-        states: what diagnostics must state.
-        parameters: of the guard, where they are others than the rig's.
-        mend: ends the fault, where the commander's going on as before does not.
-        lets_go: the fault is the switch's release, and not one after which it is still held.
-        real_time: the guard may ask for a real-time priority, as the processes must that it is measured by.
-        kills: the guard's process ends without a word; the middleware takes 20 s to forget it.
+        what: description for the page.
+        inflict: inflicts the fault on a rig that drives, and returns the steady time of the fault, s.
+        within_s: bound on the time until torque is zero at the arm's side, where it stays zero while the switch is
+            held.
+        states: words that diagnostics must contain.
+        parameters: parameters of the guard that differ from the rig's.
+        mend: ends the fault, if further commands alone do not end it.
+        lets_go: whether the fault is the switch's release; otherwise the switch is still held after it.
+        real_time: whether the guard may ask for a real-time priority, as the measuring processes must.
+        kills: whether the guard's process ends without a message; the middleware takes 20 s to forget it.
     """
 
     what: str
@@ -64,7 +65,7 @@ class Fault:
 
     @property
     def rig(self) -> dict[str, Any]:
-        """What the rig is started with."""
+        """The parameters of the rig."""
         return {"real_time": self.real_time, **(self.parameters or {})}
 
 
@@ -75,7 +76,7 @@ def let_go(rig: Rig) -> float:
 
 @contextlib.contextmanager
 def hogs() -> Iterator[None]:
-    """Keep every core busy with processes that do nothing but compute."""
+    """Keep every core busy with processes that only compute."""
     started = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(HOGS)]
     try:
         yield
@@ -86,7 +87,7 @@ def hogs() -> Iterator[None]:
 
 
 def let_go_on_busy_cores(rig: Rig) -> float:
-    """Release the switch while 40 processes compute; the commander's and the hand's processes go before them."""
+    """Release the switch while 40 processes compute; the processes of commander and hand have a higher priority."""
     rig.commander.send(rate_hz=50.0, values=TORQUE, real_time=True)
     rig.hand.send(rate_hz=20.0, values=(1,), real_time=True)
     with hogs():
@@ -99,7 +100,7 @@ def let_go_on_busy_cores(rig: Rig) -> float:
 
 
 def let_go_while(topic: topics.Topic, **mode: Any) -> Callable[[Rig], float]:
-    """Return a fault: somebody sends on a topic, and the switch is released meanwhile."""
+    """Return a fault: an endpoint sends on a topic, and the switch is released meanwhile."""
 
     def inflict(rig: Rig) -> float:
         talker = rig.commander if topic == topics.JOINT_COMMAND else rig.joints
@@ -111,12 +112,12 @@ def let_go_while(topic: topics.Topic, **mode: Any) -> Callable[[Rig], float]:
 
 
 def sends(name: str, **mode: Any) -> Callable[[Rig], float]:
-    """Return a fault: the commander or the hand sends by another mode."""
+    """Return a fault: the commander or the hand sends in another mode."""
     return lambda rig: getattr(rig, name).send(**mode)
 
 
 def stopped(name: str) -> Callable[[Rig], float]:
-    """Return a fault: the process of the commander or the hand is stopped, as a debugger would."""
+    """Return a fault: the process of the commander or the hand is stopped, as by a debugger."""
 
     def inflict(rig: Rig) -> float:
         os.kill(getattr(rig, name).process.pid, signal.SIGSTOP)
@@ -126,12 +127,12 @@ def stopped(name: str) -> Callable[[Rig], float]:
 
 
 def goes_on(name: str) -> Callable[[Rig], None]:
-    """Return what lets such a process go on."""
+    """Return a function that continues the stopped process."""
     return lambda rig: os.kill(getattr(rig, name).process.pid, signal.SIGCONT)
 
 
 def rivals(topic: topics.Topic, **mode: Any) -> Callable[[Rig], float]:
-    """Return a fault: one more publisher of a topic comes and sends."""
+    """Return a fault: another publisher of a topic appears and sends."""
 
     def inflict(rig: Rig) -> float:
         rig.another = rig.rival(topic)
@@ -141,19 +142,19 @@ def rivals(topic: topics.Topic, **mode: Any) -> Callable[[Rig], float]:
 
 
 def rival_goes(rig: Rig) -> None:
-    """End the rival in good order, so that the middleware knows at once."""
+    """End the rival in good order, so that the middleware notices it at once."""
     rig.another.process.stdin.close()
     rig.another.process.wait()
 
 
 def another_guard(rig: Rig) -> float:
-    """A second publisher of torques to the arm, which sends zeros so that what the arm feels is the guard's."""
+    """Start a second publisher of torques to the arm, whose zeros leave the arm with the guard's torque alone."""
     rig.another = rig.rival(topics.EFFORT_ARRAY)
     return rig.another.send(rate_hz=50.0, values=ZERO)
 
 
 def stalls(rig: Rig) -> float:
-    """Stop the guard's process for a second, as a computer that sleeps does; the fault is its going on."""
+    """Stop the guard's process for a second, as on a sleeping computer; the fault begins when it continues."""
     rig.guard.send_signal(signal.SIGSTOP)
     time.sleep(STALL_S)
     went_on = time.monotonic()
@@ -162,7 +163,7 @@ def stalls(rig: Rig) -> float:
 
 
 def deactivated(rig: Rig) -> float:
-    """Deactivate the guard and activate it again, the switch held."""
+    """Deactivate the guard and activate it again, while the switch is held."""
     asked = time.monotonic()
     rig.transition(Transition.TRANSITION_DEACTIVATE)
     rig.transition(Transition.TRANSITION_ACTIVATE)
@@ -170,9 +171,9 @@ def deactivated(rig: Rig) -> float:
 
 
 def ended(number: signal.Signals) -> Callable[[Rig], float]:
-    """Return a fault: a signal that ends the guard, which is then started again.
+    """Return a fault: a signal ends the guard, which is then started again.
 
-    One that was killed sends nothing more, not even zero: what stops an arm then is the arm's own timeout.
+    A killed guard sends nothing more, not even zero; the arm's own timeout must stop the arm.
     """
 
     def inflict(rig: Rig) -> float:
@@ -199,14 +200,14 @@ def end_dry_run(rig: Rig) -> None:
 
 
 def damps(rig: Rig, **mode: Any) -> float:
-    """Let commands fall silent while joint states come; torque against the velocity must not outlive `damp_s`."""
+    """End the commands while joint states come; torque against the velocity must not last longer than `damp_s`."""
     rig.joints.send(rate_hz=100.0, **mode)
     return rig.commander.send(rate_hz=-1.0)
 
 
 DAMP = {"on_timeout": "damp", "damping": [0.01, 0.01], "damp_s": 0.5}
 SILENCE_S = COMMAND_S + COMMAND_PERIOD_S + 2 * TICK_S
-"""From the last sane command, which may be a period old when the fault begins, to the tick that follows the timeout."""
+"""Time from the last sane command, which may be a period old at the fault, to the tick that follows the timeout."""
 
 LET_GO = (
     Fault("the switch is let go", let_go, AT_ONCE_S, "the switch is released", lets_go=True),
@@ -223,7 +224,7 @@ LET_GO = tuple(replace(fault, lets_go=True) for fault in LET_GO)
 NORMAL = tuple(
     replace(fault, what=f"{fault.what}, without a real-time priority", real_time=False) for fault in LET_GO[:-1]
 )
-"""With other processes on both cores a guard of normal priority waits for its turn, 40 ms and more."""
+"""If other processes use both cores, a guard of normal priority waits 40 ms and more for its turn."""
 
 FAULTS = (
     *LET_GO,
@@ -302,14 +303,15 @@ FAULTS = (
     Fault("SIGTERM of the guard, which is started again", ended(signal.SIGTERM), 0.1),
     Fault("SIGKILL of the guard, from its being started again", ended(signal.SIGKILL), 2 * TICK_S, kills=True),
 )
-"""Every fault, in the order of the page; those with `parameters` of their own have a guard of their own."""
+"""Every fault, in the order of the page; faults with other `parameters` have another guard."""
 
 
 def inflicted(fault: Fault, rig: Rig) -> float:
-    """Bring a rig to drive, inflict a fault and mend it; return the time to zero torque at the arm's side, s.
+    """Make a rig drive, inflict a fault and mend it; return the time to zero torque at the arm's side, s.
 
     Raises:
-        VjepaError: torque did not become zero, came back by itself, or the fault before left a guard that cannot drive.
+        VjepaError: torque did not become zero or came back by itself, or the previous fault left a guard that cannot
+            drive.
     """
     rig.driving()
     elapsed_s = rig.zero_after(fault.inflict(rig))
@@ -324,7 +326,7 @@ def inflicted(fault: Fault, rig: Rig) -> float:
 
 
 def measure(runs: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Inflict every fault so many times, and return the record."""
+    """Inflict every fault `runs` times, and return the record; `say` is called with lines of progress."""
     times: dict[str, list[float]] = {fault.what: [] for fault in FAULTS}
     with tempfile.TemporaryDirectory(prefix="vjepa-bench-") as folder:
         for started, faults in itertools.groupby(FAULTS, lambda fault: fault.rig):
@@ -337,7 +339,7 @@ def measure(runs: int, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def figures(times: Mapping[str, Sequence[float]]) -> list[Figure]:
-    """Return the figures of the times by fault, s: the longest, and the median in the sample."""
+    """Return the figures of the times by fault, s: the longest, with the median in the sample."""
     aims = {fault.what: fault.within_s for fault in FAULTS}
     return [
         Figure(

@@ -1,4 +1,4 @@
-"""A guard in a process of its own; commander, hand, joint states and the arm's side around it, each in one too."""
+"""A guard, and around it commander, hand, joint states and the arm's side, each in its own process."""
 
 import contextlib
 import functools
@@ -32,12 +32,12 @@ TORQUE, ZERO = (0.02, -0.01), (0.0, 0.0)
 TIMEOUT_S = 30.0
 END_TIMEOUT_S = 3.0
 SETTLE_S = 0.5
-"""Torque must be zero for so long, the switch held all the while, before zero counts."""
+"""Torque must be zero for this time, while the switch is held, before zero counts."""
 PARAMETERS = {"slew_rates": [5.0, 5.0], "dry_run": False}
 
 
 def end(process: subprocess.Popen, number: signal.Signals) -> None:
-    """End a process by a signal, and kill it where that does not."""
+    """End a process by a signal, and kill it if it does not end."""
     process.send_signal(number)
     try:
         process.wait(END_TIMEOUT_S)
@@ -47,7 +47,7 @@ def end(process: subprocess.Popen, number: signal.Signals) -> None:
 
 
 class Endpoint:
-    """A talker's process; `send` gives it a mode and returns when the first message of it went out."""
+    """A talker's process; `send` sets its mode and returns the time of the first message in this mode."""
 
     def __init__(self, topic: str, variables: dict[str, str]):
         command = [sys.executable, "-P", "-m", "benchmarks.guard_talker", topic]
@@ -57,32 +57,32 @@ class Endpoint:
         self.process = subprocess.Popen(command, env=variables, cwd=ROOT, **pipes)  # type: ignore[call-overload]
 
     def send(self, **mode: Any) -> float:
-        """Send by this `Mode` from now on; return the steady time of its first message, s."""
+        """Send in this `Mode` from now on; return the steady time of its first message, s."""
         self.process.stdin.write(json.dumps(asdict(Mode(**mode))) + "\n")
         self.process.stdin.flush()
         return float(self.process.stdout.readline())
 
     def end(self) -> None:
-        """End the process, also one that is stopped: in good order, since one that is killed leaves shared memory."""
+        """End the process in good order, even a stopped one, because a killed process leaves shared memory."""
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
         end(self.process, signal.SIGCONT)
 
 
 class Rig:
-    """A guard that drives: `driving` brings it there, and `zero_after` measures what a fault does.
+    """A guard that drives: `driving` makes it drive, and `zero_after` measures the effect of a fault.
 
     Attributes:
-        outputs: every torque that has reached the arm's side: steady time, s, and values, N·m.
+        outputs: every torque at the arm's side: steady time, s, and values, N·m.
         commander: sends 50 commands a second.
-        hand: says 20 times a second whether the switch is held.
-        another: the endpoint of a rival, where a fault has brought one.
+        hand: reports 20 times a second whether the switch is held.
+        another: endpoint of a rival, if a fault has started one.
         guard: the guard's process.
-        monitor: of the guard's domain: diagnostics and services.
+        monitor: monitor of the guard's domain: diagnostics and services.
     """
 
     def __init__(self, folder: Path, real_time: bool = True, **parameters: Any):
-        """Write what is needed into `folder`; without `real_time` the guard may not ask for a real-time priority."""
+        """Prepare a rig with its files in `folder`; `real_time` lets the guard ask for a real-time priority."""
         self._prefix = [] if real_time or os.geteuid() else ["setpriv", "--bounding-set=-sys_nice"]
         self._parameters = {**PARAMETERS, **parameters}
         self._folder = folder
@@ -124,34 +124,34 @@ class Rig:
 
     @functools.cached_property
     def joints(self) -> Endpoint:
-        """What sends joint states, where no arm does."""
+        """The endpoint that sends joint states in place of an arm."""
         return self._endpoint(topics.JOINT_STATES.name)
 
     def rival(self, topic: topics.Topic) -> Endpoint:
-        """Return one more publisher of a topic, which sends nothing yet."""
+        """Return another publisher of a topic, which sends nothing yet."""
         return self._endpoint(topic.name)
 
     # The guard.
 
     def start_guard(self) -> None:
-        """Start the guard's process, and bring it up."""
+        """Start the guard's process, configure it and activate it."""
         file = self._folder / "guard.yaml"
         file.write_text(json.dumps({"effort_guard": {"ros__parameters": self._parameters}}))
         program = "from vjepa_interfaces.effort_guard_node import main; main()"
         arguments = ["--ros-args", "--params-file", str(file), "--log-level", "error"]
         self.guard = subprocess.Popen([*self._prefix, sys.executable, "-P", "-c", program, *arguments])
         self._exits.callback(end, self.guard, signal.SIGTERM)
-        # Until the middleware has found the new process, requests go to one that was killed before, and are lost.
+        # Until the middleware has found the new process, requests go to a killed one and are lost.
         self.monitor.diagnostics.clear()
         self.wait(lambda: "effort_guard" in self.monitor.diagnostics, "the guard's process to start")
         self.transition(Transition.TRANSITION_CONFIGURE)
         self.transition(Transition.TRANSITION_ACTIVATE)
 
     def transition(self, transition: int) -> None:
-        """Have the guard make a transition.
+        """Request a transition of the guard.
 
         Raises:
-            VjepaError: it did not.
+            VjepaError: the guard did not make it.
         """
         request = ChangeState.Request(transition=Transition(id=transition))
         response = self.monitor.call(ChangeState, "effort_guard/change_state", request, TIMEOUT_S)
@@ -159,7 +159,7 @@ class Rig:
             raise VjepaError(f"the guard made no transition {transition}: {self.diagnostics()}")
 
     def set_parameters(self, atomically: bool = True, **values: Any) -> list[bool]:
-        """Ask for parameters in one request, and return for each, or for all, whether it was taken."""
+        """Request parameters of the guard; return whether all (`atomically`) or each of them were accepted."""
         parameters = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
         if atomically:
             request = SetParametersAtomically.Request(parameters=parameters)
@@ -184,28 +184,28 @@ class Rig:
         return message, values
 
     def wait_for_message(self, words: str) -> None:
-        """Wait until diagnostics name something.
+        """Wait until the message of the diagnostics contains some words.
 
         Raises:
-            VjepaError: they do not.
+            VjepaError: it does not in time.
         """
         self.monitor.diagnostics.clear()
         if not self.monitor.wait_until(lambda: words in self.diagnostics()[0], TIMEOUT_S):
             raise VjepaError(f"the guard's diagnostics do not state '{words}' but '{self.diagnostics()[0]}'")
 
-    # What is measured.
+    # Measurements.
 
     def wait(self, condition: Callable[[], bool], what: str, timeout_s: float = TIMEOUT_S) -> None:
         """Wait until a condition holds.
 
         Raises:
-            VjepaError: it did not in time.
+            VjepaError: the condition did not hold in time.
         """
         if not self.monitor.wait_until(condition, timeout_s):
             raise VjepaError(f"{what}: not within {timeout_s:g} s; diagnostics: {self.diagnostics()}")
 
     def driving(self) -> None:
-        """Have the commander command and the hand press, and wait for the torque at the arm."""
+        """Send commands, press the switch, and wait for the torque at the arm."""
         self.commander.send(rate_hz=50.0, values=TORQUE)
         began = time.monotonic()
         while True:
@@ -225,10 +225,10 @@ class Rig:
         return any(at > after_s and values == effort for at, values in reversed(self.outputs[-200:]))
 
     def zero_after(self, fault_s: float, timeout_s: float = TIMEOUT_S) -> float:
-        """Return how long after a fault torque at the arm's side was zero and stayed so for `SETTLE_S`, s.
+        """Return the time from a fault until torque at the arm's side was zero and stayed so for `SETTLE_S`, s.
 
         Raises:
-            VjepaError: it did not become zero.
+            VjepaError: torque did not become zero.
         """
 
         def first_zero() -> float:
@@ -241,10 +241,10 @@ class Rig:
         return first_zero() - fault_s
 
     def never_moves(self, seconds: float) -> None:
-        """Watch the arm's side for a while.
+        """Check for some seconds that the arm's side gets zero torque.
 
         Raises:
-            VjepaError: a torque that was not zero came, or nothing at all.
+            VjepaError: another torque came, or none at all.
         """
         began = time.monotonic()
         self.monitor.spin(seconds)

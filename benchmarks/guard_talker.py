@@ -1,8 +1,8 @@
-"""One endpoint beside a guard, in a process of its own: it sends what lines of JSON on its input ask for, or listens.
+"""One endpoint beside a guard, in its own process: it sends messages as requested by lines of JSON, or listens.
 
 `python -m benchmarks.guard_talker TOPIC` publishes; each line of its input is a `Mode`, as JSON. It answers a line with
-the steady time (CLOCK_MONOTONIC) at which the first message of that mode went out. `python -m benchmarks.guard_talker
-listen` prints the steady time and values of every torque that reaches the arm. Both end with their input.
+the steady time (CLOCK_MONOTONIC) of the first message in that mode. `python -m benchmarks.guard_talker listen` prints
+the steady time and values of every torque that reaches the arm. Both end with their input.
 """
 
 import contextlib
@@ -33,14 +33,14 @@ PRIORITY = 60
 
 @dataclass(frozen=True)
 class Mode:
-    """What a talker sends.
+    """The content and rate of a talker's messages.
 
     Attributes:
-        rate_hz: messages a second; 0 sends as fast as it can, and a negative one sends nothing.
-        stamp: `now`, `zero`, `frozen` (that of the first message of this mode), or `shifted` by `shift_s`.
-        shift_s: seconds added to the time that stamps tell.
+        rate_hz: messages a second; 0 sends without a pause, and a negative rate sends nothing.
+        stamp: `now`, `zero`, `frozen` (the stamp of the first message in this mode), or `shifted` by `shift_s`.
+        shift_s: seconds added to the time of stamps.
         values: torques, velocities, or the buttons of the switch.
-        real_time: ask for a real-time priority: what measures must not wait for what it measures.
+        real_time: ask for a real-time priority: a measuring process must not wait for the measured one.
     """
 
     rate_hz: float = -1.0
@@ -66,7 +66,7 @@ def message_of(topic: topics.Topic, mode: Mode, began_ns: int) -> Any:
 
 
 class Talker:
-    """Publishes by the newest mode until its input ends."""
+    """Publishes in the newest mode until its input ends."""
 
     def __init__(self, name: str):
         self._topic = TOPICS[name]
@@ -129,13 +129,13 @@ def listen() -> None:
 
 
 def ask_for_real_time() -> None:
-    """Ask for a real-time priority, where this user may."""
+    """Ask for a real-time priority, if this user may have one."""
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
 
 
 def main() -> None:
-    """Talk or listen, as the first argument has it."""
+    """Publish or listen, depending on the first argument."""
     if sys.argv[1] == LISTEN:
         ask_for_real_time()
     rclpy.init()

@@ -1,4 +1,4 @@
-"""How long camera frames of several sizes travel, with the stack's Fast DDS profile and without."""
+"""The travel time of camera frames of several sizes, with and without the stack's Fast DDS profile."""
 
 import itertools
 from collections.abc import Callable
@@ -15,7 +15,7 @@ OWN, PLAIN = "the stack's profile", "Fast DDS's own"
 
 
 def measure(rounds: int, pings: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Measure every size with both profiles in turns and return the record; `say` is told how it goes."""
+    """Measure every size with both profiles in turns and return the record; `say` is called with lines of progress."""
     runs = []
     shapes = SHAPES if rounds > 1 else SHAPES[:2]
     profiles = {OWN: environment(StackOptions()), PLAIN: dict.fromkeys(PROFILES)}
@@ -30,7 +30,7 @@ def measure(rounds: int, pings: int, say: Callable[[str], None]) -> dict[str, An
 
 
 def figures(runs: list[dict[str, Any]]) -> list[Figure]:
-    """Return the time a byte takes in each size over that in the size below it, with the stack's profile."""
+    """Return the ratio of the time per byte in each size to that in the next smaller size, with the stack's profile."""
     by_size: dict[int, list[dict[str, Any]]] = {}
     for run in runs:
         if run["profile"] == OWN:

@@ -1,7 +1,7 @@
-"""What the experiments take with the large V-JEPA 2: frames, disk and hours of the encoder's work, for each stage.
+"""The cost of the experiments with the large V-JEPA 2, by stage: frames, disk and hours of the encoder's work.
 
-Computed from one measured rate: a clip of the encoder's shape with random weights on this machine, and the products
-that it takes. What a trainer does with the latents afterwards is the same work as with the small encoder.
+The cost is computed from one measured rate: a clip of the encoder's shape with random weights on this machine, and its
+products. Trainers do the same work with its latents as with those of the small encoder.
 """
 
 import tempfile
@@ -22,14 +22,14 @@ from vjepa_training.probes.probe_suite import ProbeConfig
 
 ENCODER = "facebook/vjepa2-vitl-fpc64-256"
 GPU_TFLOPS = 100.0
-"""Products a second that hours on a GPU are computed with. Not measured: hours on another one go by its own rate."""
+"""Products a second in the computed hours on a GPU. The rate is not measured: another GPU needs its own rate."""
 AIM_HOURS = 24.0
-"""For all of them on such a GPU."""
+"""The aim for all experiments on such a GPU."""
 FLOAT16_BYTES = 2
 
 
 def measure(rounds: int, seed: int) -> dict[str, Any]:
-    """Time a clip on all cores and return the record with a row for each stage of each experiment that `all` has."""
+    """Time a clip on all cores and return the record with a row for each stage of each experiment in `all`."""
     with vit_l(seed) as folder:
         setting = Setting(folder, "cpu", (1,), (torch.float32,), False)
         model = _module(setting, torch.float32).config
@@ -51,15 +51,15 @@ def measure(rounds: int, seed: int) -> dict[str, Any]:
 
 
 def hours(frames: int, tflop: float, clip_s: float) -> dict[str, float]:
-    """Return how long so many clips take, on this machine and on the GPU, hours."""
+    """Return the hours of `frames` clips on this machine and on the GPU."""
     return {"here_hours": frames * clip_s / 3600, "gpu_hours": frames * tflop / GPU_TFLOPS / 3600}
 
 
 def stages(width: int) -> Iterator[dict[str, Any]]:
-    """Yield each stage of each experiment that needs the encoder: what it makes, frames that it encodes, GB on disk.
+    """Yield each stage that needs the encoder, of each experiment: its description, encoded frames, and GB on disk.
 
     Args:
-        width: of the encoder's tokens; latents have the rows of the stack's default grid.
+        width: width of the encoder's tokens; latents have the rows of the stack's default grid.
     """
     experiments = read_experiments()
     wanted = [name for name, experiment in experiments.items() if not experiment.only_by_name]
@@ -77,14 +77,14 @@ def stages(width: int) -> Iterator[dict[str, Any]]:
 
 
 def encoded(command: Command) -> int:
-    """Return how many frames a command encodes, each once; 0 for one that reads latents of a dataset."""
+    """Return the number of frames that a command encodes; 0 for a command that reads latents of a dataset."""
     kind, given = command.kind, command.arguments
     if kind == "eval":
         frames = given.episodes * (protocol_named(given.protocol or DEFAULT_PROTOCOL).episode_steps + 1)
         return int(frames) * max(1, len(given.looks))
     if kind == "probe":
         frames = (given.episodes or ProbeConfig.episodes) * (1 + (given.episode_steps or ProbeConfig.episode_steps))
-        return 2 * int(frames)  # By the encoder, and by an untrained one of its shape.
+        return 2 * int(frames)  # Encoded by the encoder, and by an untrained one of its shape.
     if kind == "collect":
         return int(given.episodes) * (given.episode_steps + 1)
     if getattr(given, "dagger", None):

@@ -1,4 +1,4 @@
-"""What a trainer holds in memory as its dataset grows to a million transitions, of synthetic latents."""
+"""The memory of a trainer as its dataset grows to a million transitions of synthetic latents."""
 
 import contextlib
 import subprocess
@@ -28,17 +28,17 @@ SMALL_ROWS = DatasetInfo(
     task="reacher-easy",
     sources=(),
 )
-"""Rows with latents of the small encoder."""
+"""The columns of rows with latents of the small encoder."""
 
 EPISODE_ROWS = 26
 EPISODES_MADE = 64
-"""Different episodes; more are those again, scaled."""
+"""The first episodes differ; further episodes are the same ones, scaled."""
 
 EVERY_S = 0.1
 
 
 def measure(transitions: int, seed: int) -> dict[str, Any]:
-    """Train dynamics for one epoch on a tenth of `transitions` and on all, and return the record of the peaks."""
+    """Train dynamics for one epoch on a tenth of `transitions` and on all, and return the record of the peak memory."""
     runs = []
     for count in (transitions // 10, transitions):
         with tempfile.TemporaryDirectory(prefix="vjepa-bench-") as folder:
@@ -69,7 +69,7 @@ def figures(runs: list[dict[str, Any]]) -> list[Figure]:
 
 
 def write_synthetic(folder: Path, transitions: int, seed: int) -> None:
-    """Write a dataset of at least so many transitions with latents of the small encoder's shape, drawn at random."""
+    """Write a dataset of at least `transitions` with random latents of the small encoder's shape."""
     encoder = {"model": "synthetic", "fingerprint": "0" * 16, "shape": [17, 128], "untrained": True}
     info = replace(SMALL_ROWS, encoder=encoder, sources=({"made": "at random", "seed": seed},))
     rng = np.random.default_rng(seed)
@@ -83,7 +83,7 @@ def write_synthetic(folder: Path, transitions: int, seed: int) -> None:
 
 
 def _episode(rng: np.random.Generator, info: DatasetInfo) -> dict[str, np.ndarray]:
-    """Return rows with the columns of `info`, numbers at random but for those that say where the episode ends."""
+    """Return rows with the columns of `info`: random numbers, except for columns that mark the episode's end."""
     rows = {
         name: rng.standard_normal((EPISODE_ROWS, *shape)).astype(kind)
         for name, (kind, shape) in info.columns().items()
@@ -96,12 +96,12 @@ def _episode(rng: np.random.Generator, info: DatasetInfo) -> dict[str, np.ndarra
 
 
 def peak_private_gib(command: list[str], said: Path) -> float:
-    """Run `command` and return the most memory that it and the processes it starts had of their own.
+    """Run `command` and return the largest private memory of it and the processes that it starts, GiB.
 
-    That is what the system cannot drop, as it can mapped files. What the command prints goes into the file `said`.
+    The system cannot drop private memory, unlike mapped files. The output of the command goes into the file `said`.
 
     Raises:
-        VjepaError: it failed; what it said is quoted.
+        VjepaError: the command failed; the message quotes its output.
     """
     peak = 0
     with said.open("w") as output:
@@ -119,7 +119,7 @@ def peak_private_gib(command: list[str], said: Path) -> float:
 
 
 def family(pid: int) -> list[int]:
-    """Return a process and all that it and they have started, as far as they run."""
+    """Return a process and all its descendants, as far as they run."""
     found = [pid]
     for one in found:
         with contextlib.suppress(OSError):
@@ -129,7 +129,7 @@ def family(pid: int) -> list[int]:
 
 
 def private_bytes(pid: int) -> int:
-    """Return the memory of a process's own, which the system cannot drop; 0 of one that has ended."""
+    """Return the private memory of a process, which the system cannot drop; 0 if the process has ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:

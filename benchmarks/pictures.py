@@ -1,4 +1,4 @@
-"""Pictures of docs/performance.md: every figure over its aim, and how costs grow."""
+"""Pictures of docs/performance.md: every figure over its aim, and the growth of costs."""
 
 import math
 import statistics
@@ -9,17 +9,17 @@ from typing import Any
 from vjepa_cli.experiments.results_picture import DPI, blank_figure
 
 LEAST, MOST = 0.01, 20.0
-"""Ends of the axis of ratios; what is beyond is drawn at its end."""
+"""Ends of the axis of ratios; a ratio beyond an end is drawn at that end."""
 
 COLUMNS = 3
 MET, MISSED = "tab:green", "tab:red"
 
 
 def ratios(figures: Sequence[dict[str, Any]]) -> list[tuple[str, float, float, float, bool, bool]]:
-    """Return of each figure that was measured: what, measured over aim, both ends of its interval, at_least, met."""
+    """Return, for each measured figure: what, measured over aim, both ends of its interval, at_least, met."""
     found = []
     for figure in figures:
-        if not figure["aim"]:  # Nothing is a multiple of it.
+        if not figure["aim"]:  # No value is a multiple of zero.
             continue
         low, high = figure["interval_95"] or (figure["value"], figure["value"])
         ends = [min(max(value / figure["aim"], LEAST), MOST) for value in (figure["value"], low, high)]
@@ -53,7 +53,7 @@ def draw_ratios(path: Path, figures: Sequence[dict[str, Any]]) -> None:
 
 
 def draw_sweeps(path: Path, sweeps: Sequence[dict[str, Any]]) -> None:
-    """Write a picture of sweeps, as `Sweep.content` gives them, a part for each panel."""
+    """Write a picture of sweeps, given as by `Sweep.content`, with a plot for each panel."""
     panels = list(dict.fromkeys(sweep["panel"] for sweep in sweeps))
     rows = math.ceil(len(panels) / COLUMNS)
     picture = blank_figure(4.8 * COLUMNS, 3.6 * rows)

@@ -1,9 +1,9 @@
 """The bare ping: three plain rclpy nodes in three processes that relay messages of the stack's types and sizes.
 
-`source` sends an rgb8 image, of 64 x 64 at 50 Hz, `latent` answers it with a 32FC1 image of 17 x 128, `command` answers
-that with a joint state of two efforts, and `source` takes the time from image to command on its steady clock. Messages
-are made once and only stamped anew; the nodes have the default executor, unless told otherwise, and the stack's
-qualities of service.
+`source` sends an rgb8 image, of 64 x 64 at 50 Hz. `latent` answers it with a 32FC1 image of 17 x 128, and `command`
+answers this with a joint state of two efforts. `source` measures the time from image to command on its steady clock.
+Each message is made once, and only its stamp changes. The nodes have the stack's qualities of service and, by default,
+rclpy's default executor.
 """
 
 import argparse
@@ -39,36 +39,36 @@ RATE_HZ = 50.0
 IMAGE_SHAPE = (64, 64, 3)
 LATENT_SHAPE = (17, 128)
 WARM_UP = 50
-"""First round trips left out: discovery and first allocations."""
+"""The first round trips, which do not count because of discovery and first allocations."""
 START_TIMEOUT_S = 60.0
 END_S = 5.0
 RELAYS = ("latent", "command")
 EXECUTORS = {"single": SingleThreadedExecutor, "multi": MultiThreadedExecutor, "events": EventsExecutor}
 USUAL = ""
-"""rclpy's own `spin`, and `spin_once` in the source."""
+"""rclpy's own `spin`, or `spin_once` in the source."""
 
 
 class CpuClock:
-    """The time that this process spends on processors from the end of the warm-up to the latest message."""
+    """The time of this process on processors from the end of the warm-up to the latest message."""
 
     def __init__(self):
         self._count, self._began_s, self._last_s = 0, 0.0, 0.0
 
     def tick(self) -> None:
-        """Note a message."""
+        """Count a message."""
         self._count += 1
         self._last_s = time.process_time()
         if self._count == WARM_UP:
             self._began_s = self._last_s
 
     def per_message_ms(self) -> float:
-        """Return milliseconds a message behind the warm-up; NaN where there was none."""
+        """Return the time for each message after the warm-up, ms; NaN if there was none."""
         count = self._count - WARM_UP
         return 1e3 * (self._last_s - self._began_s) / count if count > 0 else math.nan
 
 
 class Relay(Node):
-    """Answers every message of one topic with a ready message on another, under the same stamp."""
+    """Answers every message of one topic with a fixed message on another, under the same stamp."""
 
     def __init__(self, heard: topics.Topic, answer: Image | JointState, answered: topics.Topic):
         super().__init__("ping_relay")
@@ -84,7 +84,7 @@ class Relay(Node):
 
 
 class Source(Node):
-    """Sends images at a rate and times the commands that answer them: `round_trips_s`, by stamp."""
+    """Sends images at a rate and measures the time to the commands that answer them: `round_trips_s`, by stamp."""
 
     def __init__(self, image_shape: tuple[int, ...], rate_hz: float):
         super().__init__("ping_source")
@@ -112,7 +112,7 @@ class Source(Node):
 
 
 def spin(node: Node, executor: str, condition: Callable[[], bool]) -> None:
-    """Spin `node` in one of `EXECUTORS`, as the stack's nodes do, until `condition()` holds or the process is ended."""
+    """Spin `node` in one of `EXECUTORS`, as the stack's nodes do, until `condition()` is true or the process ends."""
     spinning = EXECUTORS[executor]()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.getsignal(number))  # As `managed_node.run` does, for the events executor.
@@ -122,7 +122,7 @@ def spin(node: Node, executor: str, condition: Callable[[], bool]) -> None:
 
 
 def relay(role: str, executor: str) -> CpuClock:
-    """Be one of the two relays until the process is told to stop; return its time on processors."""
+    """Run one of the two relays until the process is told to stop; return its time on processors."""
     if role == "latent":
         latent = Image()
         fill_latent(latent, np.zeros(LATENT_SHAPE, np.float32))
@@ -141,10 +141,10 @@ def relay(role: str, executor: str) -> CpuClock:
 
 
 def send(count: int, image_shape: tuple[int, ...], rate_hz: float, executor: str = USUAL) -> Source:
-    """Be the source until `count` round trips beyond the warm-up are made, and return it.
+    """Run the source for `count` round trips after the warm-up, and return it.
 
     Raises:
-        VjepaError: they took far longer than their rate allows.
+        VjepaError: the round trips took far longer than their rate allows.
     """
     node = Source(image_shape, rate_hz)
     wanted = WARM_UP + count
@@ -169,22 +169,22 @@ def measure_ping(
     variables: Mapping[str, str | None] = MappingProxyType({}),
     executor: str = USUAL,
 ) -> dict[str, Any]:
-    """Run the three processes in a ROS domain of their own and return the round trips they made.
+    """Run the three processes in their own ROS domain and return figures of their round trips.
 
     Args:
-        count: round trips that count.
+        count: number of round trips that count.
         image_shape: height, width and channels of the images.
-        rate_hz: at which they are sent.
-        variables: of the processes' environment, beyond the domain and that it is of this host alone; None takes one
-            away.
-        executor: of all three nodes, one of `EXECUTORS`; `USUAL` for what rclpy takes by itself.
+        rate_hz: rate of the images.
+        variables: changes to the processes' environment, besides the domain and its limit to this host; None removes a
+            variable.
+        executor: executor of all three nodes, one of `EXECUTORS`; `USUAL` for rclpy's default.
 
     Returns:
-        `p50_ms` and `p99_ms` of `count` round trips, how many stamps among them stayed `unanswered`, and `cpu_ms`: a
-        process's time on processors a message that it gets, the answer or the next image included, on average.
+        `p50_ms` and `p99_ms` of `count` round trips, the number of `unanswered` stamps among them, and `cpu_ms`. This
+        is a process's mean time on processors for each message, including its answer or the next image.
 
     Raises:
-        VjepaError: a process failed; the message has what it printed.
+        VjepaError: a process failed; the message contains its output.
     """
     with hold_domain(None, {"planner": "(bare ping)"}) as domain:
         local = {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
@@ -209,7 +209,7 @@ def measure_ping(
 
 
 def _end(process: subprocess.Popen) -> str:
-    """Return what a relay that was told to stop had to say: no time on processors, where it did not stop."""
+    """Return the output of a stopped relay; if it did not stop in time, its time on processors is NaN."""
     try:
         said, _ = process.communicate(timeout=END_S)
     except subprocess.TimeoutExpired:
@@ -219,7 +219,7 @@ def _end(process: subprocess.Popen) -> str:
 
 
 def summarise(round_trips_s: dict[int, float]) -> dict[str, Any]:
-    """Return the percentiles of round trips by stamp, leaving out the first `WARM_UP`."""
+    """Return the percentiles of round trips by stamp, without the first `WARM_UP`."""
     stamps = sorted(round_trips_s)[WARM_UP:]
     p50, p99 = np.percentile([round_trips_s[stamp] * 1e3 for stamp in stamps], [50, 99])
     return {
@@ -231,7 +231,7 @@ def summarise(round_trips_s: dict[int, float]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Be one of the three processes."""
+    """Run one of the three processes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("role", choices=("source", *RELAYS))
     parser.add_argument("--count", type=int, default=1000, help="round trips beyond the warm-up (default %(default)s)")

@@ -1,4 +1,4 @@
-"""A plan of the default searches beside the same searches written plainly, and beside a published one."""
+"""A plan of the default searches beside the same searches by plain modules, and beside a published search."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,17 +30,17 @@ PUBLISHED = f"MPPI of {published.DISTRIBUTION}, the same network"
 
 
 class PlainWorld(World):
-    """The world as its modules have it: what is alike for all samples is computed for each."""
+    """The world by its plain modules, which compute for each sample even the parts that all samples share."""
 
     def imagine(self, history: Tensor, actions: Tensor) -> Tensor:
-        """As `World.imagine`."""
+        """Do the same as `World.imagine`."""
         members, batch = self.dynamics.config.members, actions.shape[1]
         held = actions[:, :, :, None].expand(-1, -1, -1, self.dynamics.config.action_repeat, -1)
         following = self.dynamics.unroll(history.expand(1, batch, -1, -1), held)
         return torch.cat([history[-1].expand(1, members, batch, -1), following.movedim(2, 0)])
 
     def costs(self, states: Tensor, actions: Tensor, distance_weight: float) -> Tensor:
-        """As `World.costs`."""
+        """Do the same as `World.costs`."""
         assert self.heads is not None
         costs = []
         for step in range(actions.shape[2]):
@@ -50,7 +50,7 @@ class PlainWorld(World):
         return torch.stack(costs).mean(0)
 
     def proposal(self, history: Tensor, tensors: list[Tensor], horizon: int) -> Tensor:
-        """As `World.proposal`."""
+        """Do the same as `World.proposal`."""
         assert self.policy is not None
         actions = [self.policy(self.policy.inputs(*tensors))]
         while len(actions) < horizon:
@@ -61,9 +61,9 @@ class PlainWorld(World):
 
 
 def measure(rounds: int, seed: int) -> dict[str, Any]:
-    """Measure plans of both on one core and return the record."""
+    """Measure the plans of all searches on one core and return the record."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # As the planner's node has it.
+    torch.set_num_threads(1)  # As in the planner's node.
     try:
         planners = {OWN: planner(), PLAIN: planner(plain=True)}
         planners |= {MPPI: planner(MPPI), SINGLE: single(planner(MPPI))}
@@ -101,7 +101,7 @@ def measure(rounds: int, seed: int) -> dict[str, Any]:
 
 
 def figures(timed: dict[str, list[float]]) -> list[Figure]:
-    """Return the time of a plan, and how many times as long the plain search and the published one take."""
+    """Return the time of a plan, and the ratios of the plain and the published search's times to it."""
     sample = f"{len(timed[OWN])} rounds in turns, one core, no deadline"
     found = [Figure("a plan of `cem`", 1e3 * float(np.median(timed[OWN])), "ms", sample, PLAN_AIM_MS)]
     for what, slow, own, aim in (
@@ -116,11 +116,11 @@ def figures(timed: dict[str, list[float]]) -> list[Figure]:
 
 
 def planner(name: str = OWN, plain: bool = False) -> CemPlanner:
-    """Return the stack's default planner `name`, `cem` or one that inherits of it, on one core.
+    """Return the stack's default planner `name`, `cem` or a subclass of it, on one core.
 
     Args:
-        name: of the planner.
-        plain: whether it imagines by the modules as they were trained.
+        name: name of the planner.
+        plain: whether it imagines by the plain modules of the training.
     """
     options = options_of(name, default_parameters()["vjepa_planner"])
     bundles = {option: find_bundle(value) for option, value in options.items() if isinstance(value, str)}
@@ -133,7 +133,7 @@ def planner(name: str = OWN, plain: bool = False) -> CemPlanner:
 
 
 def single(made: CemPlanner) -> CemPlanner:
-    """Return the planner `made` with the first network of its ensemble alone, so that nothing is left to be judged."""
+    """Return the planner `made` with only the first network of its ensemble, which leaves nothing to judge."""
     world = made._world
     model = Dynamics(replace(world.dynamics.config, members=1), world.dynamics.conditioning.config)
     wanted = model.state_dict()
@@ -147,7 +147,7 @@ def single(made: CemPlanner) -> CemPlanner:
 
 
 def observations(latent_shape: tuple[int, int], seed: int) -> list[Observation]:
-    """Return observations of noise, to plan in turn in."""
+    """Return observations of noise for planning in turn."""
     rng = np.random.default_rng(seed)
     return [
         Observation(

@@ -22,9 +22,9 @@ DISTRIBUTION = "pytorch_mppi"
 
 
 def pytorch_mppi() -> ModuleType | None:
-    """Return the package where it is installed, in the environment or in `FOLDER`, else None."""
+    """Return the package from the environment or from `FOLDER`; None if it is not installed."""
     if FOLDER.is_dir() and str(FOLDER) not in sys.path:
-        sys.path.append(str(FOLDER))  # Behind all others: the environment's own packages come first.
+        sys.path.append(str(FOLDER))  # At the end, so that the environment's own packages come first.
     try:
         return importlib.import_module(DISTRIBUTION)
     except ImportError:
@@ -32,19 +32,20 @@ def pytorch_mppi() -> ModuleType | None:
 
 
 def version() -> str:
-    """Return the version of the package that is installed."""
+    """Return the version of the installed package."""
     return metadata.version(DISTRIBUTION)
 
 
 def search(package: ModuleType, world: World, config: MppiConfig) -> Callable[[Observation], Tensor]:
-    """Return what plans an action (n,) with the published MPPI, with samples, horizon and iterations of `config`.
+    """Return a function that plans an action (n,) by the published MPPI, with the sizes of `config`.
 
-    It calls the modules as they were trained, a step of all samples at a time, as its own examples do.
+    The sizes are samples, horizon and iterations. The function calls the modules of the training, one step of all
+    samples at a time, as the package's own examples do.
 
     Args:
         package: `pytorch_mppi`.
         world: with a single network as its dynamics.
-        config: of our `mppi`.
+        config: config of this project's `mppi`.
     """
     assert world.heads is not None
     heads, repeat = world.heads, world.dynamics.config.action_repeat

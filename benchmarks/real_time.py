@@ -1,4 +1,4 @@
-"""Real time at 50 Hz with the small encoder in the loop: do commands keep up with the arm?"""
+"""Real time at 50 Hz with the small encoder in the loop: it measures whether commands keep up with the arm."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ LATENCY_AIM_MS = 8.0
 
 
 def measure(runs: int, episodes: int, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run the loop `runs` times for `episodes` short episodes each and return the record, with every run in it."""
+    """Run the loop `runs` times for `episodes` short episodes each and return the record, which contains every run."""
     loops = []
     for run in range(runs):
         loop = real_time_run(episodes, seed + run * episodes)["loop"]
@@ -32,7 +32,7 @@ def describe(loop: dict[str, float]) -> str:
 
 
 def figures(loops: list[dict[str, float]]) -> list[Figure]:
-    """Return the figures of all runs' `loops`, each the `loop` of `vjepa run --json`."""
+    """Return the figures of the `loops` of all runs, each from `vjepa run --json`."""
     stale = [loop["stale_steps"] / loop["steps"] for loop in loops]
     beyond_encoder = [loop["latency_p50_ms"] - loop["encode_p50_ms"] for loop in loops]
     steps = sum(loop["steps"] for loop in loops)

@@ -1,4 +1,4 @@
-"""How long the arm stands still when a node is killed: from SIGKILL until torque is applied again."""
+"""The time for which the arm stands still when a node is killed: from SIGKILL until torque is applied again."""
 
 import os
 import signal
@@ -21,16 +21,16 @@ NODES = ("vjepa_planner", "vjepa_perception", "sim_bridge")
 AIM_S = 5.0
 TIMEOUT_S = 120.0
 SETTLE_S = 3.0
-"""Between two kills; longer than the discovery that a start has to wait for."""
+"""The time between two kills, which is longer than the discovery that a start waits for."""
 
 WATCHDOG_S = 0.5
-"""After a kill torque may still be applied for so long: it does not count."""
+"""Torque may still be applied for this time after a kill; it does not count."""
 
 
 def measure(runs: int, seed: int) -> dict[str, Any]:
-    """Kill each node of the loop so many times in real time, with the stack's defaults, and return the record."""
+    """Kill each node of the loop `runs` times in real time, with the stack's defaults, and return the record."""
     times: dict[str, list[float]] = {name: [] for name in NODES}
-    for first in range(0, runs, MAX_RESTARTS):  # A node that died more often is given up.
+    for first in range(0, runs, MAX_RESTARTS):  # A node that dies more often is not restarted.
         for name, found in stood_still(min(MAX_RESTARTS, runs - first), seed).items():
             times[name] += found
     listed = [{"what": name, "still_s": still_s} for name, found in times.items() for still_s in found]
@@ -52,10 +52,10 @@ def figures(times: Mapping[str, Sequence[float]]) -> list[Figure]:
 
 
 def stood_still(kills: int, seed: int) -> dict[str, list[float]]:
-    """Run the stack, kill each node of the loop so many times, and return by node how long the arm stood still, s.
+    """Run the stack, kill each node of the loop `kills` times, and return the times by node without torque, s.
 
     Raises:
-        VjepaError: it did not start, or not go on.
+        VjepaError: the stack did not start, or did not continue after a kill.
     """
     moved: list[float] = []
 
@@ -70,7 +70,7 @@ def stood_still(kills: int, seed: int) -> dict[str, list[float]]:
         monitor.node.create_subscription(JointState, topic.name, note, qos_profile(topic))
 
         def watch(condition, timeout_s: float) -> bool:
-            """Listen, and have what died started again, until the condition holds."""
+            """Listen and restart nodes that died, until the condition holds."""
             return monitor.wait_until(lambda: supervisor.poll() or condition(), timeout_s)
 
         for name in [name for name in NODES for _ in range(kills)]:

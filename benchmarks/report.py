@@ -1,6 +1,6 @@
-"""Writes docs/performance.md and its pictures from results/benchmark-*.json.
+"""Write docs/performance.md and its pictures from results/benchmark-*.json.
 
-By itself: `./vjepa --exec python -m benchmarks.report`.
+To run it alone: `./vjepa --exec python -m benchmarks.report`.
 """
 
 import math
@@ -19,7 +19,7 @@ from vjepa_interfaces.files import write_atomically
 from vjepa_interfaces.tables import markdown_table
 
 BEGINS, ENDS = "<!-- of results/benchmark-{}.json -->", "<!-- end -->"
-"""Around the figures of one benchmark in docs/reliability.md."""
+"""Marks around the figures of one benchmark in docs/reliability.md."""
 
 HEAD = """\
 # Performance
@@ -30,7 +30,7 @@ far it may be off.
 """
 
 RATIOS_PICTURE, SWEEPS_PICTURE = "performance-ratios.png", "performance-scale.png"
-"""Beside the document."""
+"""Names of the pictures beside the document."""
 
 RATIOS = """\
 ![Every measured value over its aim](performance-ratios.png)
@@ -137,7 +137,7 @@ PING_COLUMNS = (
 )
 
 WORTH_RATIO = 0.9
-"""Of the time in bfloat16: what a narrower type would have to be below."""
+"""A narrower type must take less than this share of the time in bfloat16."""
 
 NOT_MEASURED = {
     "encoder-gpu": "ViT-L on a GPU (latency of a clip at most 3 ms, share of the rate of products at least 55 %): not "
@@ -240,7 +240,7 @@ and arm.""",
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """Return the figures of all records in `folder`, each with the `command` that measures it."""
+    """Return the figures of all records in `folder`, each with the `command` that measures it again."""
     records = read_records(folder).values()
     return [{**figure, "command": content["command"]} for content in records for figure in content["figures"]]
 
@@ -257,7 +257,7 @@ def table(figures: Sequence[dict[str, Any]]) -> str:
 
 
 def render(folder: Path) -> str:
-    """Return the document of the records in `folder`."""
+    """Return the document from the records in `folder`."""
     parts = [HEAD, table(rows(folder)) + "\n"]
     records = read_records(folder)
     parts += [RATIOS] if records else []
@@ -270,7 +270,7 @@ def render(folder: Path) -> str:
 
 
 def write(folder: Path, document: Path) -> None:
-    """Write the document of the records in `folder`, and its pictures beside it."""
+    """Write the document from the records in `folder`, and its pictures beside it."""
     write_atomically(document, render(folder))
     figures, sweeps = rows(folder), _sweeps(read_records(folder))
     if figures:
@@ -280,7 +280,7 @@ def write(folder: Path, document: Path) -> None:
 
 
 def _sweeps(records: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the sweeps of all records, with those of whole epochs that the record `memory` holds, if there are any."""
+    """Return the sweeps of all records and, if there are any, those of whole epochs in the record `memory`."""
     found = [sweep for content in records.values() for sweep in content.get("sweeps", [])]
     if found and "memory" in records:
         runs, x = records["memory"]["runs"], "transitions"
@@ -293,7 +293,7 @@ def _sweeps(records: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def with_figures(text: str, records: dict[str, dict[str, Any]]) -> str:
-    """Return `text`, docs/reliability.md, with the figures of its benchmarks' `records` between their marks."""
+    """Return `text`, the page docs/reliability.md, with the figures from `records` between their marks."""
     for name, figures_of in (("soak", _soak), ("guard", _guard)):
         begins = BEGINS.format(name)
         before, _, rest = text.partition(begins)
@@ -350,7 +350,7 @@ def _section(content: dict[str, Any]) -> str:
 
 
 def _int8(found: dict[str, Any]) -> str:
-    """Return what the record `encoder` has of products of 8-bit integers, in words."""
+    """Return the text about products of 8-bit integers in the record `encoder`."""
     low, high = found["interval_95"]
     worth = high < WORTH_RATIO and found["cosine"] >= COSINE_AIM
     return (
@@ -361,7 +361,7 @@ def _int8(found: dict[str, Any]) -> str:
 
 
 def _billion(data: dict[str, Any]) -> str:
-    """Return what 10^9 frames would take on a Ray cluster, reckoned from the record `data`."""
+    """Return the estimated cost of 10^9 frames on a Ray cluster, from the record `data`."""
 
     def usual(what: str) -> float:
         return statistics.median(run["stage_ms"] for run in data["runs"] if run["what"] == what)

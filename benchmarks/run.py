@@ -1,6 +1,6 @@
 """Measure the stack against its aims: `make bench`, or `./vjepa --exec python -m benchmarks.run --help`.
 
-`make bench-check` measures the ratios again and fails where one is worse than the committed one by more than noise.
+`make bench-check` measures the ratios again and fails if one is worse than the committed one by more than noise.
 """
 
 import argparse
@@ -69,33 +69,33 @@ BENCHMARKS = (
     "scale-loop",
 )
 BY_NAME_ONLY = ("soak", "guard", "set-up", "large-encoder")
-"""Benchmarks that run only by name: they take very long (`make soak`), or download (`set-up`), or load the machine,
-or need much memory."""
+"""Benchmarks that run only by name: they take long (`make soak`), download (`set-up`), load the machine, or need much
+memory."""
 
 CHECKED = ("encoder", "planning", "images", "executors", "scale")
 NOISE = 1.25
-"""A ratio that is worse than the committed one by more than this factor is a regression; an exponent, by more than the
-tolerance of its aim."""
+"""A ratio that is worse than the committed one by more than this factor is a regression. The limit for an exponent is
+the tolerance of its aim."""
 
 QUIET_LOAD = 0.5
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured.
+    """The amounts of each measurement.
 
     Attributes:
         expert_episodes: episodes of the expert in lockstep.
-        expert_protocol: `full` or `short`; of the calm hands too.
-        calm_episodes: episodes of the expert alone, by task and delay.
+        expert_protocol: `full` or `short`; for `calm` too.
+        calm_episodes: episodes of the expert alone, for each task and delay.
         runs: runs of the loop in real time, of a stage of data, or of a start.
         turns: rounds in which contenders take turns.
-        rounds: runs of the stack between pings, and in which the commands of a sweep are run.
-        run_episodes: short episodes in each of those runs.
+        rounds: runs of the stack between pings, and rounds of a sweep's commands.
+        run_episodes: short episodes in each run.
         pings: round trips in a ping run.
-        transitions: in the larger dataset that a trainer is given.
-        minutes: that the loop runs for in a soak.
-        seed: of the first episode of every benchmark.
+        transitions: transitions of a trainer's larger dataset.
+        minutes: duration of a soak.
+        seed: seed of the first episode of every benchmark.
     """
 
     expert_episodes: int = 20
@@ -153,14 +153,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def sizes_of(arguments: argparse.Namespace) -> Sizes:
-    """Return the sizes that the command line asks for."""
+    """Return the sizes of the command line."""
     base = QUICK if arguments.quick else Sizes()
     asked = {name: getattr(arguments, name, None) for name in vars(base)}
     return Sizes(**{**vars(base), **{name: value for name, value in asked.items() if value is not None}})
 
 
 def measurements(sizes: Sizes, say: Callable[[str], None]) -> dict[str, Callable[[], dict[str, Any]]]:
-    """Return what measures each benchmark, by name."""
+    """Return the function that measures each benchmark, by name."""
     return {
         "encoder": lambda: encoder.measure(sizes.turns, sizes.seed, compiled=sizes.turns > 1),
         "encoder-gpu": lambda: encoder.measure_gpu(sizes.turns, sizes.seed),
@@ -188,13 +188,13 @@ def measurements(sizes: Sizes, say: Callable[[str], None]) -> dict[str, Callable
 
 
 def use_cores(count: int) -> None:
-    """Keep this process and its children on the first `count` of the cores it may use."""
+    """Restrict this process and its children to the first `count` of its allowed cores."""
     allowed = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, allowed[:count])
 
 
 def names_of(arguments: argparse.Namespace) -> tuple[str, ...]:
-    """Return the benchmarks that the command line asks for: all but those by name only and, without a GPU, its own."""
+    """Return the requested benchmarks: by default all but those by name only and, without a GPU, `encoder-gpu`."""
     if arguments.only is not None:
         return (arguments.only,)
     if arguments.check:
@@ -206,7 +206,7 @@ def names_of(arguments: argparse.Namespace) -> tuple[str, ...]:
 def regressions(committed: dict[str, dict[str, Any]], measured: dict[str, dict[str, Any]]) -> list[str]:
     """Return a line for each ratio or exponent in the records `measured` that is worse than the `committed` one.
 
-    Worse is what is so beyond noise.
+    A difference within the noise does not count.
     """
     known = {figure["what"]: figure for content in committed.values() for figure in content["figures"]}
     lines = []
@@ -221,7 +221,7 @@ def regressions(committed: dict[str, dict[str, Any]], measured: dict[str, dict[s
 
 
 def destinations(arguments: argparse.Namespace) -> tuple[Path, Path]:
-    """Return the folder for the records and the file for the document; a quick run never touches the committed ones."""
+    """Return the folder for the records and the file for the document; a quick run never changes the committed ones."""
     if arguments.quick or arguments.check:
         results = arguments.results or Path(tempfile.mkdtemp(prefix="vjepa-bench-"))
         return results, arguments.document or results / "performance.md"
@@ -229,7 +229,7 @@ def destinations(arguments: argparse.Namespace) -> tuple[Path, Path]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benchmarks asked for, write their records and the document; 0 when all could be measured."""
+    """Run the requested benchmarks, write their records and the document; return 0 if all could be measured."""
     arguments = build_parser().parse_args(argv)
     sizes = sizes_of(arguments)
     results, document = destinations(arguments)

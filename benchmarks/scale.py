@@ -1,6 +1,6 @@
-"""How the time and the memory of encoder and planner grow: with tokens, widths, samples, horizon.
+"""The growth of encoder and planner in time and memory: with tokens, widths, samples, horizon.
 
-Networks have random weights, whose values do not change how long they take.
+Networks have random weights, because the time does not depend on their values.
 """
 
 import tempfile
@@ -27,7 +27,7 @@ from vjepa_planner.models.reward import RewardConfig, RewardModel, save_reward
 from vjepa_planner.planners.cem import CemConfig, CemPlanner
 
 SIDES = (48, 64, 96, 128, 192)
-"""Of frames, pixels, in patches of 8."""
+"""Sides of frames, pixels, in patches of 8."""
 
 ENCODER_WIDTHS = (64, 128, 256, 512)
 HEAD_WIDTH = 64
@@ -36,11 +36,11 @@ USUAL = CemConfig(samples=64, horizon=4, proposals=0)
 SAMPLES = (64, 128, 256, 512, 1024)
 HORIZONS = (4, 8, 16, 32)
 DTYPE = torch.float32
-"""What `auto` takes on a processor."""
+"""The type of `auto` on a processor."""
 
 
 def measure(rounds: int, seed: int) -> dict[str, Any]:
-    """Measure every sweep of encoder and planner in turns, on all cores but for the plans, and return the record."""
+    """Measure every sweep of encoder and planner in turns, plans on one core and others on all; return the record."""
     least = rounds == 1
     sides, widths = (SIDES[:2], ENCODER_WIDTHS[:2]) if least else (SIDES, ENCODER_WIDTHS)
     sweeps = [*encoder_sweeps(rounds, seed, sides, widths)]
@@ -52,7 +52,7 @@ def measure(rounds: int, seed: int) -> dict[str, Any]:
 
 @torch.inference_mode()
 def encoder_sweeps(rounds: int, seed: int, sides: tuple[int, ...], widths: tuple[int, ...]) -> list[Sweep]:
-    """Return time and memory of a clip of new frames, by tokens and by the encoder's width."""
+    """Return the time and the memory of a clip of new frames, by tokens and by the encoder's width."""
     small = find_checkpoint(SMALL)
     usual = empty_module(small).config
     side, width = usual.crop_size, usual.hidden_size
@@ -105,7 +105,7 @@ def encoder_sweeps(rounds: int, seed: int, sides: tuple[int, ...], widths: tuple
 
 @contextmanager
 def _encoder_bundle(side: int, width: int, seed: int) -> Iterator[Setting]:
-    """Yield the small encoder with another image size or width, of random weights."""
+    """Yield the small encoder with another image size or width and random weights."""
     model = empty_module(find_checkpoint(SMALL)).config.to_dict()
     names = ("patch_size", "tubelet_size", "num_hidden_layers", "mlp_ratio", "frames_per_clip")
     shape = {name: model[name] for name in names}
@@ -120,9 +120,9 @@ def _encoder_bundle(side: int, width: int, seed: int) -> Iterator[Setting]:
 def planner_sweeps(
     rounds: int, seed: int, widths: tuple[int, ...], samples: tuple[int, ...], horizons: tuple[int, ...]
 ) -> list[Sweep]:
-    """Return the time of a plan of `cem` on one core, by width of a latent taken as it is, by samples, by horizon."""
+    """Return the time of a plan of `cem` on one core, by width of an unchanged latent, by samples, by horizon."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # As the planner's node has it.
+    torch.set_num_threads(1)  # As in the planner's node.
     try:
         calls: dict[tuple[str, int], Callable[[], object]] = {}
         for width in widths:
@@ -154,7 +154,7 @@ def planner_sweeps(
 
 
 def planning(config: CemConfig, width: int, seed: int) -> Callable[[], object]:
-    """Return what makes a plan of `cem`, in a world of random weights whose states are latents of `width` values."""
+    """Return a function that plans with `cem`, in a random world whose states are latents of `width` values."""
     torch.manual_seed(seed)
     conditioning = ConditioningConfig(latent_dim=width, latent_rows=(0,), joint_state=True)
     with tempfile.TemporaryDirectory(prefix="vjepa-bench-") as folder:
@@ -174,7 +174,7 @@ def planning(config: CemConfig, width: int, seed: int) -> Callable[[], object]:
 
 
 def _world(folder: Path, conditioning: ConditioningConfig) -> Mapping[str, str]:
-    """Write dynamics and heads of the usual sizes and return the options of `cem` that name them."""
+    """Write dynamics and heads of the usual sizes, and return the options of `cem` for them."""
     dynamics = Dynamics(preset("dynamics-ensemble"), conditioning)
     facts = {"encoder_fingerprint": "0" * 16}
     bundle = save_dynamics(folder / "dynamics", dynamics, facts["encoder_fingerprint"], "# Random\n")

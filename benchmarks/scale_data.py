@@ -1,4 +1,4 @@
-"""How time and memory of `vjepa collect` grow, with episodes and with worker processes."""
+"""The growth of `vjepa collect` in time and memory, with episodes and with worker processes."""
 
 import re
 import sys
@@ -20,13 +20,13 @@ MIB = 1024.0
 def measure(rounds: int, episodes: int, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
     """Measure time and memory by episodes, and rate and memory by workers, and return the record.
 
-    From every time that of a run of as many episodes as there are workers is taken off: it is mostly the start.
+    The time of a run with one episode for each worker, which is mostly the start, is subtracted from every time.
 
     Args:
-        rounds: in which every size is measured once.
-        episodes: four times as many are collected at most.
-        seed: of the first episode.
-        say: told how it goes.
+        rounds: rounds in which every size is measured once.
+        episodes: a quarter of the largest number of episodes.
+        seed: seed of the first episode.
+        say: is called with lines of progress.
     """
     counts = [float(episodes * share) for share in (SHARES if rounds > 1 else SHARES[:2])]
     times_s: dict[float, list[float]] = {count: [] for count in counts}
@@ -80,7 +80,7 @@ def measure(rounds: int, episodes: int, seed: int, say: Callable[[str], None]) -
 
 
 def collected(episodes: int, workers: int, seed: int) -> tuple[float, float]:
-    """Return the seconds that `vjepa collect` said it took, and the most memory of its processes' own, MiB."""
+    """Return the time that `vjepa collect` reports, s, and the largest private memory of its processes, MiB."""
     with tempfile.TemporaryDirectory(prefix="vjepa-bench-") as folder:
         command = [sys.executable, "-P", "-m", "vjepa_cli.cli", "collect", "--out", f"{folder}/data"]
         command += ["--episodes", str(episodes), "--episode-steps", str(EPISODE_STEPS), "--workers", str(workers)]

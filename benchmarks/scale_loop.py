@@ -1,4 +1,4 @@
-"""Whether the memory of the loop's nodes, and of the recorder, stays what it is while episodes go on."""
+"""The growth of memory of the loop's nodes, and of the recorder, over many episodes."""
 
 import tempfile
 from collections.abc import Callable
@@ -18,23 +18,23 @@ from vjepa_interfaces.managed_node import qos_profile
 
 EPISODE_STEPS = 200
 SHARES = (0.125, 0.25, 0.5, 0.95)
-"""Of all control steps, behind which memory is read."""
+"""Memory is read after these shares of all control steps."""
 
 STEP_S = 0.5
-"""A control step takes no longer than this, or something is wrong."""
+"""The longest time of a control step in a healthy run."""
 
 START_S = 120.0
 RECORDER = "episode_recorder"
 
 
 def measure(rounds: int, episodes: int, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run the stack in lockstep while it records, for short episodes, and return the record.
+    """Run the stack in lockstep for short episodes with the recorder, and return the record.
 
     Args:
         rounds: runs of the stack.
-        episodes: of each run.
-        seed: of the first episode.
-        say: told how it goes.
+        episodes: episodes of each run.
+        seed: seed of the first episode.
+        say: is called with lines of progress.
     """
     runs = []
     for turn in range(rounds):
@@ -55,7 +55,7 @@ def measure(rounds: int, episodes: int, seed: int, say: Callable[[str], None]) -
 
 
 def sweeps_of(runs: list[dict[str, list[float]]], steps: list[float]) -> list[Sweep]:
-    """Return the memory of the recorder and of all other nodes, by steps; `runs` have it by node, MiB."""
+    """Return the memory of the recorder and of all other nodes, by steps; `runs` contain it by node, MiB."""
     recorder: dict[float, list[float]] = {step: [] for step in steps}
     loop: dict[float, list[float]] = {step: [] for step in steps}
     for run in runs:
@@ -71,10 +71,10 @@ def sweeps_of(runs: list[dict[str, list[float]]], steps: list[float]) -> list[Sw
 
 
 def memory_by_node(episodes: int, seed: int) -> dict[str, list[float]]:
-    """Return the memory of each node's own, MiB, behind each of `SHARES` of a run of short episodes.
+    """Return the private memory of each node, MiB, after each of `SHARES` of a run of short episodes.
 
     Raises:
-        VjepaError: it did not come up, stood still, or a node died.
+        VjepaError: the stack did not start or stood still, or a node died.
     """
     heard = 0
 

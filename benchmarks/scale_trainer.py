@@ -1,4 +1,4 @@
-"""How a trainer grows with the transitions of its dataset, to a million of synthetic latents."""
+"""The growth of a trainer with the transitions of its dataset, up to a million of synthetic latents."""
 
 import argparse
 import contextlib
@@ -15,20 +15,20 @@ from benchmarks.memory import peak_private_gib, write_synthetic
 from benchmarks.sweeps import FLAT, LINEAR, Sweep
 
 PARTS = (10, 3, 1)
-"""The datasets are of so many parts of the largest one's transitions."""
+"""Divisors of the transitions: each dataset has the largest one's transitions over one of these."""
 
 TRAINED_STEPS = 200
 MIB = 1024.0
 
 
 def measure(rounds: int, transitions: int, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Train for some steps on datasets of up to so many transitions, and return the record.
+    """Train for some steps on datasets of up to `transitions`, and return the record.
 
     Args:
-        rounds: in which the trainer starts anew.
-        transitions: of the largest dataset.
-        seed: of the latents.
-        say: told how it goes.
+        rounds: rounds in which the trainer starts again.
+        transitions: transitions of the largest dataset.
+        seed: seed of the latents.
+        say: is called with lines of progress.
     """
     prepared: dict[float, list[float]] = {}
     steps: dict[float, list[float]] = {}
@@ -64,7 +64,7 @@ class _EnoughError(Exception):
 
 
 def train(data: str, work: str) -> dict[str, float]:
-    """Train dynamics for some steps; return the seconds until the first one and the usual time of one, ms."""
+    """Train dynamics for some steps; return the time until the first step, s, and the usual time of a step, ms."""
     import torch
 
     from vjepa_training.data.dataset import Dataset
@@ -92,7 +92,7 @@ def train(data: str, work: str) -> dict[str, float]:
 
 
 def main() -> None:
-    """Be the trainer: print what it took, as JSON."""
+    """Run the trainer, and print its times as JSON."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("data")
     parser.add_argument("work")

@@ -1,4 +1,4 @@
-"""How long the first `make run` takes on a fresh clone: the set-up, and then the start until the arm moves."""
+"""The time of the first `make run` on a fresh clone: the set-up, and then the start until the arm moves."""
 
 import os
 import subprocess
@@ -13,11 +13,11 @@ from benchmarks.start_up import first_torque_s as start
 from vjepa_interfaces.errors import VjepaError
 
 AIM_S = 100.0
-"""From nothing to a moving arm, where what is downloaded is on this machine already."""
+"""The aim from nothing to a moving arm, if all downloads are already on this machine."""
 
 
 def measure(runs: int, seed: int) -> dict[str, Any]:
-    """Set up fresh clones, the first with nothing downloaded yet, and start each; return the record."""
+    """Set up fresh clones, the first without any downloads, and start each; return the record."""
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder) / "cache"
         whole = [first_start(Path(folder) / f"clone-{i}", cache, seed + i) for i in range(runs + 1)]
@@ -40,12 +40,12 @@ def measure(runs: int, seed: int) -> dict[str, Any]:
 
 
 def first_start(clone: Path, cache: Path, seed: int) -> tuple[float, float]:
-    """Return the seconds of the set-up in a fresh clone, and those from the start there to the first torque command.
+    """Return the time of the set-up in a fresh clone, and that from the start there to the first torque command, s.
 
     Args:
-        clone: the folder to make.
-        cache: uv's, and pip's, which the clones share.
-        seed: of the episode.
+        clone: path of the new clone.
+        cache: folder of the caches of uv and pip, which the clones share.
+        seed: seed of the episode.
 
     Raises:
         VjepaError: the set-up failed.
@@ -63,7 +63,7 @@ def first_start(clone: Path, cache: Path, seed: int) -> tuple[float, float]:
 
 
 def clean_environment() -> dict[str, str]:
-    """Return the variables of a shell that has entered no environment of ours."""
+    """Return the variables of a shell outside any environment of this project."""
     ours = {"PYTHONPATH", "LD_LIBRARY_PATH", "AMENT_PREFIX_PATH", "VIRTUAL_ENV", "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
     kept = {name: value for name, value in os.environ.items() if name not in ours and not name.startswith("VJEPA_")}
     inside = os.environ.get("VIRTUAL_ENV", "/nowhere")

@@ -1,4 +1,4 @@
-"""The full loop for half an hour in real time, recorder included: does anything grow, or a watchdog bite?"""
+"""The full loop for half an hour in real time, with the recorder: it measures growth and counts timeouts."""
 
 import tempfile
 import threading
@@ -20,20 +20,20 @@ EPISODE_STEPS = 1000
 EVERY_S = 10.0
 START_TIMEOUT_S = 120.0
 SETTLED = 0.2
-"""Share of the time until what is measured counts: caches fill and the recorder's buffers reach their size."""
+"""Share of the time that does not count, in which caches fill and the recorder's buffers reach their size."""
 
 GROWTH_AIM_MIB = 1.0
 COUNTED = ("steps", "timeout_steps", "stale_steps", "frames", "answered_frames", "refused_commands")
 
 Sample = Mapping[str, float]
-"""Of a process: `minutes` since the loop began, `memory_mib` of its own, `files` that are open, and `threads`."""
+"""State of a process: `minutes` since the loop began, private `memory_mib`, open `files`, and `threads`."""
 
 
 def measure(minutes: float, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run the loop for so many minutes with its defaults, record all of it, and return the record.
+    """Run the loop for some `minutes` with its defaults, record all of it, and return the record.
 
     Raises:
-        VjepaError: it did not come up, or a node died.
+        VjepaError: the loop did not start, or a node died.
     """
     with tempfile.TemporaryDirectory(prefix="vjepa-bench-") as folder:
         samples, progress = watched(minutes, seed, folder, say)
@@ -45,7 +45,7 @@ def measure(minutes: float, seed: int, say: Callable[[str], None]) -> dict[str, 
 
 
 class Heartbeat:
-    """A thread that only sleeps: how late it wakes is how long the machine has given a process no time."""
+    """A thread that only sleeps: its delay in waking shows how long the machine ran no process."""
 
     BEAT_S = 0.005
 
@@ -61,7 +61,7 @@ class Heartbeat:
             self._longest_s, last = max(self._longest_s, now - last - self.BEAT_S), now
 
     def take(self) -> float:
-        """Return by how much it woke too late at most since it was last asked, s."""
+        """Return the longest delay of waking since the last call, s."""
         longest_s, self._longest_s = self._longest_s, 0.0
         return longest_s
 
@@ -69,9 +69,10 @@ class Heartbeat:
 def watched(
     minutes: float, seed: int, bags: str, say: Callable[[str], None]
 ) -> tuple[dict[str, list[Sample]], list[Sample]]:
-    """Run the loop and return the samples of every node's process by its name, and the simulation's counts with time.
+    """Run the loop; return the samples of each node's process by name, and the simulation's counts over time.
 
-    Beside the counts stands the `late_s` of a `Heartbeat`: it tells a machine that stood still from a fault.
+    Each entry of the counts has the `late_s` of a `Heartbeat`, which distinguishes a machine that stood still from a
+    fault.
     """
     options = StackOptions(seed=seed, episode_steps=EPISODE_STEPS, record=True, bag_dir=bags)
     samples: dict[str, list[Sample]] = {}
@@ -93,7 +94,7 @@ def watched(
 
 
 def sample(pid: int, minutes: float) -> Sample:
-    """Return what a process has now."""
+    """Return the state of a process now."""
     folder = Path(f"/proc/{pid}")
     return {
         "minutes": minutes,
@@ -104,9 +105,9 @@ def sample(pid: int, minutes: float) -> Sample:
 
 
 def summary(name: str, samples: Sequence[Sample]) -> dict[str, Any]:
-    """Return what became of a process, once it had settled.
+    """Return the figures of a process after it had settled.
 
-    Growth is that of the line of least squares through its memory, from the first of those samples to the last.
+    Growth is that of the least-squares line through its memory, from the first of these samples to the last.
     """
     settled = samples[int(SETTLED * len(samples)) :]
     times, memory = (np.array([each[key] for each in settled]) for key in ("minutes", "memory_mib"))

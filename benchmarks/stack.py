@@ -1,4 +1,4 @@
-"""The `vjepa` command as the benchmarks call it."""
+"""The `vjepa` command, as benchmarks call it."""
 
 import subprocess
 import tempfile
@@ -12,10 +12,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def vjepa(*arguments: str, timeout_s: float) -> dict[str, Any]:
-    """Run `./vjepa ARGUMENTS --json FILE` and return what it wrote.
+    """Run `./vjepa ARGUMENTS --json FILE` and return the contents of the file.
 
     Raises:
-        VjepaError: it failed, or took longer than `timeout_s`.
+        VjepaError: the command failed, or took longer than `timeout_s`.
     """
     with tempfile.TemporaryDirectory(prefix="vjepa-bench-") as folder:
         file = Path(folder) / "result.json"
@@ -30,7 +30,7 @@ def vjepa(*arguments: str, timeout_s: float) -> dict[str, Any]:
 
 
 def real_time_run(episodes: int, seed: int) -> dict[str, Any]:
-    """Run the loop in real time, small encoder and scripted expert, for short episodes and return the result."""
+    """Run the loop in real time for short episodes, with small encoder and scripted expert, and return the result."""
     arguments = ["run", "--planner", "expert", "--encoder", "encoder-small"]
     arguments += ["--protocol", "short", "--episodes", str(episodes), "--seed", str(seed)]
     return vjepa(*arguments, timeout_s=120 + 30 * episodes)

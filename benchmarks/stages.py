@@ -1,8 +1,8 @@
-"""Where the time from frame to torque goes, by the middleware's own source and reception times of every message.
+"""The parts of the time from frame to torque, by the middleware's own source and reception times of every message.
 
 An observer beside the stack notes, by stamp, when the middleware took each message from its publisher and when it gave
-it to the observer. Those times are of one clock, as all processes are on one machine. The way of a message to the
-observer stands for its way to the node that it is meant for.
+it to the observer. All processes are on one machine, so these times are of one clock. The travel time of a message to
+the observer stands for that to the node that needs it.
 """
 
 import itertools
@@ -49,10 +49,10 @@ STAGES = {
 }
 
 TASK_HZ = 50.0
-"""Control steps a second of simulated time, at which the policy was trained: the rates are playback speeds."""
+"""Control steps a second of simulated time, as in the policy's training; the rates are playback speeds."""
 
 Times = Mapping[str, Mapping[int, tuple[float, float]]]
-"""By message and stamp: when it was sent and when it was heard, ms."""
+"""By message and stamp: the times of sending and of hearing, ms."""
 
 
 def measure(turns: int, episodes: int, seed: int) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def measure(turns: int, episodes: int, seed: int) -> dict[str, Any]:
         except VjepaError:
             if not runs:
                 raise
-            break  # Episodes whose frames are lost have no score, which `vjepa run` refuses.
+            break  # Episodes with lost frames have no score, and `vjepa run` refuses them.
         answered = answered_share(times)
         runs += [{"rate_hz": rate_hz, "answered": answered, **stage} for stage in stages(times)]
         if answered < LEAST_ANSWERED:
@@ -79,13 +79,13 @@ def measure(turns: int, episodes: int, seed: int) -> dict[str, Any]:
 
 
 def observed(episodes: int, seed: int, rate_hz: float) -> Times:
-    """Run the stack for short episodes at a rate and return when its messages were sent and heard.
+    """Run the stack for short episodes at a rate; return the times when its messages were sent and heard.
 
     Raises:
-        VjepaError: it failed.
+        VjepaError: the run failed.
     """
     with hold_domain(None, {"planner": "(stages)"}) as domain:
-        pass  # It was free just now; `vjepa run` takes it.
+        pass  # The domain was free just now; `vjepa run` takes it.
     times: dict[str, dict[int, tuple[float, float]]] = {name: {} for name in HEARD}
     with tempfile.TemporaryDirectory(prefix="vjepa-bench-") as folder:
         parameters = Path(folder) / "rate.yaml"
@@ -124,7 +124,7 @@ def observed(episodes: int, seed: int, rate_hz: float) -> Times:
 
 
 def answered_share(times: Times) -> float:
-    """Return the share of the frames, behind the warm-up, that a command answers."""
+    """Return the share of the frames after the warm-up that a command answers."""
     stamps = sorted(times["frame"])[WARM_UP:]
     return sum(stamp in times["command"] for stamp in stamps) / max(1, len(stamps))
 
@@ -140,7 +140,7 @@ def stages(times: Times) -> list[dict[str, Any]]:
     between: dict[int, list[float]] = defaultdict(list)
     for before, after in itertools.pairwise(stamps):
         between[after - before].append(times["frame"][after][0] - times["frame"][before][0])
-    usual = max(between.values(), key=len, default=[])  # Of a control step; a reset advances the stamps by more.
+    usual = max(between.values(), key=len, default=[])  # The gaps of a control step; a reset advances stamps by more.
     middle = statistics.median(usual) if usual else 0.0
     found.append(
         _percentiles(

@@ -1,4 +1,4 @@
-"""How long `vjepa run` takes from its start to the first torque command, with everything installed."""
+"""The time of `vjepa run` from its start to the first torque command, with everything installed."""
 
 import subprocess
 import time
@@ -22,11 +22,11 @@ AIM_S = 6.0
 TIMEOUT_S = 120.0
 END_S = 30.0
 JOIN_S = 1.5
-"""When the listener comes in: in a domain where others are already, `vjepa run` looks 1.5 s for another stack first."""
+"""The listener starts after this time, because `vjepa run` first looks 1.5 s for another stack in a used domain."""
 
 
 def measure(runs: int, seed: int) -> dict[str, Any]:
-    """Start the stack so many times with its defaults and return the record."""
+    """Start the stack `runs` times with its defaults and return the record."""
     times = [first_torque_s(seed + i) for i in range(runs)]
     mean, interval = mean_with_interval(times)
     figure = Figure(
@@ -43,18 +43,18 @@ def measure(runs: int, seed: int) -> dict[str, Any]:
 
 
 def first_torque_s(seed: int, script: Path = ROOT / "vjepa", variables: Mapping[str, str] | None = None) -> float:
-    """Return the seconds from the start of `vjepa run` to the first torque command on its topic.
+    """Return the time from the start of `vjepa run` to the first torque command on its topic, s.
 
     Args:
-        seed: of the episode.
-        script: the `./vjepa` to start.
-        variables: its environment, to which the stack's own is added (default: that of this process).
+        seed: seed of the episode.
+        script: path of `./vjepa`.
+        variables: environment of the script, to which the stack's own is added; None for that of this process.
 
     Raises:
-        VjepaError: none came, or the command failed.
+        VjepaError: no torque command came, or the command failed.
     """
     with hold_domain(None, {"planner": "(start-up)"}) as domain:
-        pass  # It was free just now; `vjepa run` takes it.
+        pass  # The domain was free just now; `vjepa run` takes it.
     heard: list[float] = []
     command = [str(script), "run", "--episodes", "1", "--seed", str(seed), "--domain", str(domain)]
     surroundings = None if variables is None else {**variables, **environment(StackOptions())}

@@ -1,4 +1,4 @@
-"""How a cost grows with what it is paid for: sweeps, the exponent fitted to each, and the exponent that is expected."""
+"""The growth of costs: sweeps over sizes, the exponent fitted to each sweep, and the expected exponent."""
 
 import json
 import tempfile
@@ -14,7 +14,7 @@ from benchmarks.figures import Figure, mean_with_interval
 
 FLAT, LINEAR = 0.0, 1.0
 TOLERANCE = 0.1
-"""In the exponent: what grows a hundredfold where it should be flat costs 1.6 times as much, and not more."""
+"""Of the exponent: a flat cost may then become at most 1.6 times as large at a hundredfold size."""
 
 UNIT = "exponent"
 
@@ -24,14 +24,14 @@ class Sweep:
     """A cost measured at several sizes.
 
     Attributes:
-        what: the cost and by what it grows, in words; unique among all sweeps.
-        panel: of the picture; sweeps of one panel share its axes.
-        x: what the sizes are, with their unit.
-        y: what the cost is, with its unit.
-        expected: exponent of the growth: `FLAT`, `LINEAR`, or that of the arithmetic.
-        points: by size, the cost in each round, above 0.
+        what: description of the cost and of its size; unique among all sweeps.
+        panel: panel of the picture; sweeps of one panel share its axes.
+        x: description of the sizes, with their unit.
+        y: description of the cost, with its unit.
+        expected: exponent of the growth: `FLAT`, `LINEAR`, or the exponent of the arithmetic.
+        points: cost in each round, above 0, by size.
         gain: whether `y` is not a cost but a gain, which should grow no slower than expected.
-        sample: what was measured, in words.
+        sample: description of the sample.
     """
 
     what: str
@@ -44,20 +44,20 @@ class Sweep:
     sample: str = ""
 
     def content(self) -> dict[str, Any]:
-        """Return the sweep as JSON has it, its fit included."""
+        """Return the sweep with its fit, in the types of JSON."""
         points = [{"x": x, "values": values} for x, values in self.points.items()]
         mean, interval = self.exponent()
         return {**asdict(self), "points": points, "exponent": mean, "interval_95": interval}
 
     def exponent(self) -> tuple[float, tuple[float, float] | None]:
-        """Return the mean of the rounds' exponents and, of several rounds, its 95 % bootstrap interval."""
+        """Return the mean of the rounds' exponents and, for several rounds, its 95 % bootstrap interval."""
         rounds = zip(*self.points.values(), strict=True)
         found = [exponent(list(self.points), costs) for costs in rounds]
         mean, interval = mean_with_interval(found)
         return mean, interval if len(found) > 1 else None
 
     def figure(self) -> Figure:
-        """Return the exponent beside the one that is expected."""
+        """Return the exponent with the expected one as its aim."""
         value, interval = self.exponent()
         sizes = list(self.points)
         rounds = len(next(iter(self.points.values())))
@@ -81,7 +81,7 @@ def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
 
 
 def peak_tensors_mib(call: Callable[[], object]) -> float:
-    """Return the most memory, MiB, that torch had allocated at a time during `call`, beyond what there was before."""
+    """Return the largest memory, MiB, that torch had allocated during `call`, beyond the memory before it."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         call()
     with tempfile.TemporaryDirectory(prefix="vjepa-bench-") as folder:

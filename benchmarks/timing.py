@@ -1,4 +1,4 @@
-"""Timing of contenders that take turns, so that what else the machine does meets all of them alike."""
+"""Timing of contenders in turns, so that other work of the machine affects all of them alike."""
 
 import statistics
 import time
@@ -12,7 +12,7 @@ from benchmarks.figures import mean_with_interval
 WARM_UP_CALLS = 3
 LEAST_CALLS = 3
 ROUND_S = 0.3
-"""Time that a contender has in a round, for as many calls as fit in."""
+"""Time for the calls of a contender in a round."""
 
 
 Name = TypeVar("Name", bound=Hashable)
@@ -36,7 +36,7 @@ def ratio(slow: Sequence[float], fast: Sequence[float]) -> tuple[float, tuple[fl
 
 
 def product_rate(dtype: torch.dtype, device: str = "cpu", side: int = 1024) -> float:
-    """Return the rate of large matrix products, FLOP/s: the best of several, as a floor for other times needs it."""
+    """Return the rate of large matrix products, FLOP/s: the best of several, because it is a floor for other times."""
     if device == "cuda":
         side *= 8
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
@@ -45,7 +45,7 @@ def product_rate(dtype: torch.dtype, device: str = "cpu", side: int = 1024) -> f
 
 
 def finish(result: torch.Tensor) -> torch.Tensor:
-    """Return `result` when it has been computed: a GPU computes while Python goes on."""
+    """Return `result` once it is computed, because a GPU computes while Python continues."""
     if result.device.type == "cuda":
         torch.cuda.synchronize()
     return result

@@ -1,9 +1,9 @@
-"""What the stack adds to the way image -> latent -> command, against bare rclpy nodes relaying the same messages.
+"""The stack's overhead from image to latent to command, against bare rclpy nodes that relay the same messages.
 
-Both are measured in turns, ping, stack, ping, stack, ..., ping, so that they share the machine's moods, and both on the
-steady clock of the process that sends the image and receives the command. The stack's part is what its encoder and
-its planner do not account for: the median from image to command, less the median encode time, less the median plan
-time. The median of a sum is not the sum of the medians; the difference is small as long as each of the three is narrow.
+Both are measured in turns, ping, stack, ping, stack, ..., ping, so that changes of the machine affect both. Both use
+the steady clock of the process that sends the image and receives the command. The stack's overhead is the median from
+image to command, minus the median encode time, minus the median plan time. The median of a sum is not the sum of the
+medians, but their difference is small while each of the three is narrow.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,11 +20,11 @@ def measure(rounds: int, episodes: int, pings: int, seed: int, say: Callable[[st
     """Measure ping and stack in turns and return the record.
 
     Args:
-        rounds: runs of the stack; there is one ping run more.
+        rounds: runs of the stack; there is one more run of the ping.
         episodes: short episodes in a run of the stack.
         pings: round trips in a ping run.
-        seed: of the first episode.
-        say: told how it goes.
+        seed: seed of the first episode.
+        say: is called with lines of progress.
     """
     ping_runs, loops = [measure_ping(pings)], []
     say(f"ping: {ping_runs[-1]['p50_ms']:.2f} ms")
@@ -44,12 +44,12 @@ def measure(rounds: int, episodes: int, pings: int, seed: int, say: Callable[[st
 
 
 def transport_ms(loop: dict[str, float]) -> float:
-    """Return the median time from image to command that neither encoder nor planner accounts for, milliseconds."""
+    """Return the median time from image to command without the medians of encoder and planner, milliseconds."""
     return loop["response_p50_ms"] - loop["encode_p50_ms"] - loop["plan_p50_ms"]
 
 
 def ratios(ping_runs: Sequence[dict[str, float]], loops: Sequence[dict[str, float]]) -> list[float]:
-    """Return, for each run of the stack, its transport over the mean of the pings just before and just after it."""
+    """Return, for each run of the stack, the ratio of its transport to the mean of the pings before and after it."""
     medians = [ping["p50_ms"] for ping in ping_runs]
     return [
         transport_ms(loop) / ((before + after) / 2)
