@@ -35,6 +35,9 @@ SOURCES = (
 )
 """Folders of ros2_ws/src whose docstrings are checked."""
 
+SCRIPTS = ("benchmarks", "examples")
+"""Folders of scripts whose docstrings are checked."""
+
 LONGEST = 25
 GLOSSARY = {
     "doors": "dependency rule",
@@ -55,11 +58,13 @@ BREAK = re.compile(
     r"\n\s*\n"  # Paragraphs.
     r"|\n(?=\s*(?:[-*>#|]|\d+\.) ?)"  # Items, headings, rows of a table.
     r"|\|"  # Cells.
-    r"|\n(?=\s+[\w*§]+(?: \([^)\n]*\))?: )"  # Entries of a docstring's section.
+    r"|\n(?=\s+[\w*]+(?: \([^)\n]*\))?: )"  # Entries of a docstring's section.
     r"|[.!?][\"')*]*(?=\s+[^\sa-z])"
 )
+ENTRY = re.compile(r"^( +\*{0,2})(\w+)(?=(?: \([^)\n]*\))?: )", re.MULTILINE)
+"""The name of an entry in a docstring's section, which is code."""
+
 CODE = "§"
-ENTRY = re.compile(r"^(\s+)([\w*]+)(?=(?: \([^)\n]*\))?: )", re.MULTILINE)
 WORD = re.compile(rf"[^\W_][^\s{CODE}]*|{CODE}(?:\n?{CODE})*")
 
 
@@ -110,8 +115,8 @@ def prose_of_source(text: str) -> str:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             kept |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     lines = [line if number in kept else "" for number, line in enumerate(text.splitlines(), start=1)]
-    text = prose_of_page("\n".join(lines).replace('"""', "   "))
-    return ENTRY.sub(lambda match: match[1] + CODE * len(match[2]), text)
+    docstrings = "\n".join(lines).replace('"""', "   ")
+    return prose_of_page(ENTRY.sub(lambda match: match[1] + "x" * len(match[2]), docstrings))
 
 
 def unreleased(text: str) -> str:
@@ -125,8 +130,8 @@ def prose(root: Path) -> Iterator[tuple[Path, str]]:
         for path in sorted(root.glob(pattern)):
             if str(path.relative_to(root)) not in GENERATED:
                 yield path, prose_of_page(unreleased(path.read_text()))
-    for folder in SOURCES:
-        for path in sorted((root / "ros2_ws/src" / folder).rglob("*.py")):
+    for folder in (*(f"ros2_ws/src/{package}" for package in SOURCES), *SCRIPTS):
+        for path in sorted((root / folder).rglob("*.py")):
             yield path, prose_of_source(path.read_text())
 
 

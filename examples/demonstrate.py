@@ -1,8 +1,8 @@
-"""Fifty demonstrations of an arm, as bags that another recorder might have written: see docs/demonstrations.md.
+"""Record fifty demonstrations of an arm, in bags as another recorder writes them: see docs/demonstrations.md.
 
-The arm is the stand-in for a real one, and what drives it is no planner of this project but a controller of its own:
-resolved-rate control of the fingertip (Whitney 1969) with damping in the joints, at 100 Hz, that knows where the
-target is, as a demonstrator sees it. The camera gives 30 frames a second. Each demonstration is one bag.
+The arm is the stand-in for a real one. Its controller is no planner of this project, but resolved-rate control of the
+fingertip (Whitney 1969) with damping in the joints, at 100 Hz. It knows where the target is, as a demonstrator sees it.
+The camera gives 30 frames a second. Each demonstration is one bag.
 
     ./vjepa --exec python examples/demonstrate.py --out bags --episodes 50
 """
@@ -31,20 +31,20 @@ TIME, HEADER, IMAGE, JOINT_STATE = (
 RATE_HZ, CAMERA_HZ, SECONDS = 100, 30, 4.0
 LINKS = 0.12, 0.12
 LIMIT = 0.05
-"""N·m, of each joint."""
+"""Torque limit of each joint, N·m."""
 NEAR = 0.06
-"""m, of the fingertip to the target's middle: the target's radius and the finger's."""
+"""Distance of the fingertip to the target's middle, m: the radii of target and finger."""
 START_NS = 1_760_000_000 * 10**9
 
 
 def fingertip(q: np.ndarray) -> np.ndarray:
-    """Return where the fingertip is, (2,) m, at joint angles (2,) rad."""
+    """Return the place of the fingertip, (2,) m, at joint angles (2,) rad."""
     angles = q[0], q[0] + q[1]
     return sum(length * np.array([np.cos(a), np.sin(a)]) for length, a in zip(LINKS, angles, strict=True))
 
 
 def jacobian(q: np.ndarray) -> np.ndarray:
-    """Return how the fingertip moves with the joints, (2, 2) m/rad."""
+    """Return the derivative of the fingertip's place by the joint angles, (2, 2) m/rad."""
     a, b = q[0], q[0] + q[1]
     far = LINKS[1] * np.array([-np.sin(b), np.cos(b)])
     return np.stack([LINKS[0] * np.array([-np.sin(a), np.cos(a)]) + far, far], axis=1)
@@ -76,9 +76,9 @@ def record(
     number: int,
     seconds: float,
 ) -> float:
-    """Let a controller drive the arm, record it as demonstration `number`, and return how far it ended away, m.
+    """Let a controller drive the arm, record demonstration `number`, and return the final distance `away`, m.
 
-    The bag's mark is `outcome=success` where that is less than `near`, as a demonstrator would state it.
+    The bag's mark is `outcome=success` if that distance is less than `near`, as a demonstrator would state it.
     """
     joints = list(arm.limits.joint_names)
     start_ns = START_NS + number * 60 * 10**9
@@ -90,7 +90,7 @@ def record(
             arm.command(effort)
             reading = arm.advance()
             now = start_ns + step * 10**9 // RATE_HZ
-            # An arm's driver names its joints in an order of its own, and has one that is not the arm's.
+            # A driver has its own order of joints, and a joint that is not the arm's.
             message = JOINT_STATE(
                 header(now),
                 ["gripper", *reversed(joints)],
@@ -125,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for number in range(count):
         pose = np.array([random.uniform(-np.pi, np.pi), random.uniform(-2.0, 2.0)])
         reading = arm.advance()
-        for _ in range(400):  # Between two demonstrations somebody moves the arm elsewhere.
+        for _ in range(400):  # Between two demonstrations a person moves the arm elsewhere.
             arm.command(to_pose(pose, reading.position, reading.velocity))
             reading = arm.advance()
         away = record(

@@ -1,9 +1,9 @@
-"""Drive the simulated arm from Python, without ROS: a Gymnasium environment that shows the encoder's latents.
+"""Drive the simulated arm from Python, without ROS, in a Gymnasium environment with the encoder's latents.
 
     ./vjepa --with train --exec python examples/drive_arm.py --episodes 2
 
-The policy that ships acts on what the camera shows; its score is printed beside that of random actions. Any library for
-reinforcement learning takes the same environment.
+The shipped policy acts on the camera's frames; its score is printed beside the score of random actions. Any library for
+reinforcement learning can use the same environment.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
     env = ReacherLatents(SimConfig(episode_steps=given.steps), encoder)
     context = PlannerContext.of(env.arm, env.control_period_s)
     policy = load_planner("bc", {"bundle": str(MODELS / "bc-small")}, context)
-    # A policy understands the latents of its own encoder alone.
+    # A policy only understands the latents of its own encoder.
     policy.check_encoder(encoder.fingerprint, encoder.name)
     env.action_space.seed(given.seed)
 

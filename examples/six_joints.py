@@ -1,9 +1,9 @@
-"""Demonstrations of an arm of six joints, as bags, and its model: see docs/another-arm.md.
+"""Record demonstrations of an arm of six joints, as bags, and write its model: see docs/another-arm.md.
 
-The arm is the Jaco of dm_control with a torque motor on each joint, as the stand-in for a real arm takes it. It holds
-itself against gravity, as arms in torque mode do, so the efforts are those that move it. What drives it knows where the
-target is: resolved-rate control (Whitney 1969) of the hand, by damped least squares (Wampler 1986), and of the pose in
-what is left (Liégeois 1977). Keyframes of the model are poses to begin in, each a seed of the stand-in; demonstration i
+The arm is the Jaco of dm_control with a torque motor on each joint, as the stand-in for a real arm requires. It holds
+itself against gravity, as arms in torque mode do, so the efforts only move it. The controller knows where the target
+is. It is resolved-rate control of the hand (Whitney 1969) by damped least squares (Wampler 1986), and of the pose in
+the null space (Liégeois 1977). Keyframes of the model are first poses, each a seed of the stand-in; demonstration i
 begins in number i.
 
     ./vjepa --exec python examples/six_joints.py --out jaco --episodes 50
@@ -21,14 +21,14 @@ from sim_bridge.gl import choose_gl_backend
 
 JOINTS = [f"joint_{number}" for number in range(1, 7)]
 LIMITS = np.array([30.5, 30.5, 30.5, 6.8, 6.8, 6.8])
-"""N·m, the peak torques of the arm's large and small actuators."""
+"""Peak torques of the arm's large and small actuators, N·m."""
 SPEEDS, DAMPING = np.array([0.6, 0.6, 0.6, 0.8, 0.8, 0.8]), np.array([40.0, 40.0, 40.0, 20.0, 20.0, 20.0])
-"""rad/s, the largest that is asked for, and N·m·s/rad."""
+"""Largest requested speeds, rad/s, and damping, N·m·s/rad."""
 HOME = np.radians([275.1, 167.5, 57.2, 241.0, 82.7, 75.1])
 SPREAD = 0.4
-"""rad, of a pose around HOME."""
+"""Spread of a pose around HOME, rad."""
 TARGET, NEAR = (0.2, -0.5, 0.1), 0.05
-"""m: the target's middle, and how near the hand has reached it: the target's radius is 4 cm, the hand's 1.5 cm."""
+"""Middle of the target, and distance of a hand that has reached it, m. The radii are 4 cm and, of the hand, 1.5 cm."""
 POSES, SECONDS = 200, 5.0
 
 
@@ -59,12 +59,12 @@ def write_model(folder: Path) -> Path:
 
 
 def distance(arm: ArmStandIn) -> float:
-    """Return how far the hand is from the target's middle, m."""
+    """Return the distance from the hand to the target's middle, m."""
     return float(np.linalg.norm(arm.place("site", "hand") - arm.place("geom", "target")))
 
 
 class Demonstrator:
-    """A controller with a model of the arm of its own."""
+    """A controller with its own model of the arm."""
 
     def __init__(self, file: Path):
         import mujoco
@@ -73,13 +73,13 @@ class Demonstrator:
         self._data = mujoco.MjData(self._model)
 
     def hand(self, q: np.ndarray) -> np.ndarray:
-        """Return where the hand is, (3,) m, at joint angles (6,) rad."""
+        """Return the place of the hand, (3,) m, at joint angles (6,) rad."""
         self._data.qpos[:] = q
         self._mujoco.mj_fwdPosition(self._model, self._data)
         return self._data.site("hand").xpos.copy()
 
     def pose(self, random: np.random.Generator) -> np.ndarray:
-        """Return joint angles (6,) rad, around HOME, in which nothing touches and the hand is above the table."""
+        """Return joint angles (6,) rad, around HOME, without contacts and with the hand above the table."""
         while True:
             q = HOME + random.uniform(-SPREAD, SPREAD, len(JOINTS))
             if self.hand(q)[2] > 0.15 and not self._data.ncon:
@@ -91,7 +91,7 @@ class Demonstrator:
         j = np.zeros((3, len(JOINTS)))
         self._mujoco.mj_jacSite(self._model, self._data, j, None, self._model.site("hand").id)
         inverse = j.T @ np.linalg.inv(j @ j.T + 0.003 * np.eye(3))
-        # Three of six joints' ways do not move the hand: they lead home, so that the arm comes to one pose from all.
+        # Three of six degrees of freedom do not move the hand. They lead home, so the arm always ends in one pose.
         wanted = 3.0 * inverse @ away + (np.eye(6) - inverse @ j) @ (HOME - reading.position)
         wanted *= min(1.0, 1.0 / np.max(np.abs(wanted) / SPEEDS))
         return np.clip(DAMPING * (wanted - reading.velocity), -LIMITS, LIMITS)

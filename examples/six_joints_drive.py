@@ -1,7 +1,7 @@
-"""How near a policy brings the arm of six joints to its target, from poses that no demonstration began in.
+"""Measure how near a policy brings the arm of six joints to its target, from poses without a demonstration.
 
 Everything runs in this process, and simulated time waits for the policy, so the result does not depend on the machine.
-Beside the policies stand an arm that nobody drives and the demonstrator itself, from the same poses.
+An arm without a driver and the demonstrator itself start from the same poses, for comparison.
 
     ./vjepa --exec python examples/six_joints_drive.py --model jaco/model/arm.xml --policy mine/jaco --json driven.json
 """
@@ -31,7 +31,7 @@ Control = Callable[[JointReading, ArmStandIn], np.ndarray]
 
 
 class Driver:
-    """A policy with its encoder: looks at each frame, and holds the torques of the last."""
+    """A policy with its encoder: acts on each frame, and holds the torques until the next frame."""
 
     def __init__(self, bundle: str, encoder: str):
         self._policy = load_planner("bc", {"bundle": bundle}, PlannerContext(len(JOINTS), 1 / CAMERA_HZ))
@@ -40,7 +40,7 @@ class Driver:
         self._limit = read_bundle(bundle, "policy").config["arm"]["effort_limit"]
 
     def begin(self) -> Control:
-        """Forget what was seen, and return the controller of an episode."""
+        """Forget earlier frames, and return the controller of an episode."""
         clip, frames, steps, effort = ClipBuffer(self._encoder.clip_frames), 0, 0, np.zeros(len(JOINTS))
         self._policy.reset(0)
 
@@ -58,7 +58,7 @@ class Driver:
 
 
 def drive(arm: ArmStandIn, control: Control, pose: int, seconds: float) -> float:
-    """Drive the arm from a pose, and return how far the hand is from the target at the end, m."""
+    """Drive the arm from a pose, and return the final distance of the hand to the target, m."""
     arm.begin(pose)
     effort = np.zeros(len(JOINTS))
     for _ in range(round(seconds * RATE_HZ)):
@@ -68,7 +68,7 @@ def drive(arm: ArmStandIn, control: Control, pose: int, seconds: float) -> float
 
 
 def summary(away: list[float]) -> dict:
-    """Return what stands in the results of one way to drive."""
+    """Return the results of one driver."""
     near = int(sum(each < NEAR for each in away))
     return {
         "share_near": near / len(away),
@@ -79,7 +79,7 @@ def summary(away: list[float]) -> dict:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Drive from every pose in each way, and write what came of it."""
+    """Drive from every pose with each driver, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", type=Path, required=True, help="arm.xml that six_joints.py has written")
     parser.add_argument("--policy", nargs="+", default=[], help="bundles of policies")

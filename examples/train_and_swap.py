@@ -1,10 +1,10 @@
-"""Train a policy, and swap it into a stack that is running: the arm goes on moving while it changes.
+"""Train a policy, and swap it into a running stack: the arm moves on during the swap.
 
     ./vjepa run --planner expert --episodes 100 &
     ./vjepa --with train --exec python examples/train_and_swap.py --out mine/swapped
 
-Prints each command of `./vjepa` that it runs. So little data makes a policy that reaches only some targets;
-docs/tutorial.md trains one that reaches all.
+The script prints each command of `./vjepa` that it runs. A policy from so little data reaches only some targets;
+docs/tutorial.md trains a policy that reaches all.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def vjepa(*words: object) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Check that a stack is up, collect, train, swap."""
+    """Check that a stack runs, collect data, train a policy, and swap it in."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="new folder of the dataset and the policy")
     parser.add_argument("--episodes", type=int, default=300, help="to collect (default 300)")
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
     vjepa("status", *stack)
     vjepa("collect", "--out", data, "--encoder", ENCODER, *size, *mix)
     vjepa("train", "bc", "--data", data, "--encoder", ENCODER, "--epochs", given.epochs, "--out", policy)
-    # The planner `bc` is loaded anew with this bundle beside the one that drives, and takes over in one control step.
+    # `bc` is loaded again with this bundle, beside the planner that drives, and takes over in one control step.
     parameters.write_text(f"vjepa_planner: {{ros__parameters: {{bc.bundle: '{policy.resolve()}'}}}}\n")
     vjepa("planner", "set", "bc", "--params-file", parameters, *stack)
 

@@ -2,8 +2,8 @@
 
     ./vjepa --exec python examples/write_planner.py --shoulder 1.0 --wrist 0.5
 
-tries it on the bare simulation. `examples/pyproject.toml` registers it as `hold`, so that the stack finds it once that
-is installed; `examples/README.md` has the commands. What a planner may do: `vjepa_planner/contract.py`.
+This command tries the planner on the bare simulation. `examples/pyproject.toml` registers it as `hold`, so the stack
+finds it after the installation in `examples/README.md`. The rules for planners are in `vjepa_planner/contract.py`.
 """
 
 import argparse
@@ -26,7 +26,7 @@ class HoldConfig:
 
 
 class HoldPlanner(Planner):
-    """Holds an arm of two joints in the pose that its options give."""
+    """Holds an arm of two joints in the pose of its options."""
 
     Config = HoldConfig
     needs = frozenset({JOINT_STATE})
@@ -37,7 +37,7 @@ class HoldPlanner(Planner):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Hold a pose on the bare simulation for some steps, and print how near the joints are."""
+    """Hold a pose on the bare simulation for some steps, and print the final joint angles."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for option in ("shoulder", "wrist"):
         parser.add_argument(f"--{option}", type=float, default=0.5, help="rad (default 0.5)")
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     context = PlannerContext.of(env.limits, env.control_period_s)
     planner = HoldPlanner(HoldConfig(given.shoulder, given.wrist), context)
     planner.reset(seed=0)
-    step, unseen = env.reset(0), np.zeros((1, 1), np.float32)  # It reads no latent, so none is made.
+    step, unseen = env.reset(0), np.zeros((1, 1), np.float32)  # The planner reads no latent.
     for _ in range(given.steps):
         plan = planner.plan(Observation(step.stamp_ns, unseen, step.joint_position, step.joint_velocity))
         step = env.step(env.limits.effort_of(plan.action))
