@@ -81,6 +81,11 @@ def test_the_entries_of_a_docstring_are_sentences_of_their_own(tmp_path):
     assert found(tmp_path, SOURCE, source) == []
 
 
+def test_the_names_of_entries_are_code(tmp_path):
+    source = '"""Return it.\n\nArgs:\n    say: it reports.\n    other: it says.\n"""\n'
+    assert [line for line, _ in found(tmp_path, SOURCE, source)] == [5]
+
+
 def test_what_was_released_is_not_checked(tmp_path):
     page = "# Changelog\n\n## [Unreleased]\n\n- A command.\n\n## [0.1.0] - 2026-01-01\n\n- A command that says more.\n"
     assert found(tmp_path, "CHANGELOG.md", page) == []
