@@ -1,4 +1,4 @@
-"""Arms of MuJoCo models: that of a task, or of a file in MJCF that somebody has of an arm of their own."""
+"""Arms of MuJoCo models: the arm of a task, or the arm of a user's MJCF file."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ class ArmModel:
     """An arm to simulate.
 
     Attributes:
-        physics: dm_control's.
-        motors: of the model.
-        camera_id: number of the camera that frames come from.
-        begin: puts the arm into the pose of a seed.
+        physics: the model's physics, of dm_control.
+        motors: the model's motors.
+        camera_id: number of the camera that renders frames.
+        begin: moves the arm to the pose of a seed.
     """
 
     physics: Any
@@ -31,16 +31,16 @@ class ArmModel:
 
 
 def load_arm(path: str, camera: str) -> ArmModel:
-    """Return the arm of a file in MJCF.
+    """Return the arm of an MJCF file.
 
-    A seed chooses among the poses that the file has as keyframes; without any, the arm begins in its own.
+    A seed chooses one of the file's keyframes. Without keyframes, the arm begins in the pose of the model.
 
     Args:
-        path: of the file; empty for the reacher, whose pose and target are drawn from the seed.
-        camera: name of one of the model's cameras; empty for the first, of the reacher the one it is watched by.
+        path: path of the file; empty for the reacher, whose pose and target are drawn from the seed.
+        camera: name of one of the model's cameras; empty for the first camera, or for the camera of the reacher's task.
 
     Raises:
-        VjepaError: MuJoCo cannot read the file, its actuators are no plain motors, or it has no such camera.
+        VjepaError: MuJoCo cannot read the file, an actuator is not a plain motor, or the camera does not exist.
     """
     if path:
         physics = _physics_of(Path(path).expanduser())
@@ -66,7 +66,7 @@ def _physics_of(path: Path) -> Any:
     """Return dm_control's physics of the model in a file."""
     if not path.is_file():
         raise VjepaError(f"model is '{path}', and there is no such file; give the path of an MJCF file")
-    choose_gl_backend()  # Before the first import of dm_control, which fixes the backend.
+    choose_gl_backend()  # The first import of dm_control fixes the backend.
     import mujoco
     from dm_control.mujoco import Physics
 
@@ -77,7 +77,7 @@ def _physics_of(path: Path) -> Any:
 
 
 def _keyframes(physics: Any) -> Callable[[int], None]:
-    """Return what puts a model into the keyframe that a seed chooses."""
+    """Return a function that moves a model to the keyframe that a seed chooses."""
 
     def begin(seed: int) -> None:
         count = physics.model.nkey
@@ -87,7 +87,7 @@ def _keyframes(physics: Any) -> Callable[[int], None]:
 
 
 def _camera_id(model: Any, name: str, whose: str) -> int:
-    """Return the number of the camera called `name`, or of the first where the name is empty."""
+    """Return the number of the camera `name`, or of the first camera if the name is empty."""
     names = [model.id2name(number, "camera") for number in range(model.ncam)]
     if not names:
         raise VjepaError(f"model {whose} has no camera; add a <camera name= pos= xyaxes=/> that sees arm and target")

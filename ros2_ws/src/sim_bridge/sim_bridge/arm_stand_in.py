@@ -1,4 +1,4 @@
-"""A stand-in for a real arm, without ROS: it moves on at a rate of its own, whatever is commanded or not."""
+"""A stand-in for a real arm, without ROS. It moves at its own rate, with or without commands."""
 
 import math
 import time
@@ -24,13 +24,12 @@ class ArmStandInParameters:
 
     Attributes:
         model: path of an MJCF file with plain motors and a camera; empty for the reacher.
-        camera: of the model; empty for its first.
-        seed: of the pose that the arm begins in, and of where the reacher's target lies; of a model it chooses one of
-            the keyframes, from the first again after the last.
+        camera: a camera of the model; empty for its first.
+        seed: seed of the reacher's first pose and target; for a model, number of its keyframe, modulo their count.
         rate_hz: joint states a second, each after a step of the physics.
         camera_rate_hz: frames a second.
         image_size: width and height of a frame, pixels.
-        command_timeout_s: without a command for longer, the motors are off: the timeout that an arm must have itself.
+        command_timeout_s: the motors are off after this many seconds without a command, as in a real arm.
     """
 
     model: str = ""
@@ -42,13 +41,23 @@ class ArmStandInParameters:
     command_timeout_s: Annotated[float, Range(above=0.0)] = 0.1
 
     def __post_init__(self) -> None:
-        """Refuse numbers out of their range, with a ParameterError."""
+        """Check the range of each number.
+
+        Raises:
+            ParameterError: a number is out of its range.
+        """
         check_ranges(self)
 
 
 @dataclass(frozen=True)
 class JointReading:
-    """What an arm's encoders say: position (n,) rad, velocity (n,) rad/s, and the effort (n,) N·m that led there."""
+    """A reading of an arm's encoders.
+
+    Attributes:
+        position: (n,) rad.
+        velocity: (n,) rad/s.
+        effort: (n,) N·m, applied before the reading.
+    """
 
     position: np.ndarray
     velocity: np.ndarray
@@ -56,21 +65,21 @@ class JointReading:
 
 
 class ArmStandIn:
-    """An arm in MuJoCo with motors that obey the last command until it is too old. It has no episodes.
+    """An arm in MuJoCo whose motors apply the last command until it is too old. It has no episodes.
 
     Attributes:
-        limits: the joints, and the largest effort of the strongest motor.
+        limits: the joints, and the largest effort of the strongest motor, N·m.
     """
 
     def __init__(self, parameters: ArmStandInParameters, clock: Callable[[], float] = time.monotonic):
-        """Compile the model and take the first pose.
+        """Compile the model and move the arm to its first pose.
 
         Args:
-            parameters: see there.
-            clock: seconds of a steady clock.
+            parameters: the model, its camera and the rates.
+            clock: returns the seconds of a steady clock.
 
         Raises:
-            VjepaError: a model or a camera that is none, as `load_arm`, or no OpenGL backend on this machine.
+            VjepaError: `load_arm` refuses the model or the camera, or this machine has no OpenGL backend.
         """
         width, height = parameters.image_size
         self._name = parameters.model or "the reacher"
@@ -86,24 +95,24 @@ class ArmStandIn:
         self._physics.model.opt.timestep = period_s / self._substeps
 
     def begin(self, seed: int) -> None:
-        """Put the arm into the pose of a seed, at rest and without a command, as a hand does."""
+        """Move the arm to the pose of a seed, at rest and without a command."""
         self._arm.begin(seed)
         self._command, self._commanded_s = np.zeros(len(self.limits.joint_names)), -math.inf
 
     def command(self, effort: ArrayLike) -> None:
-        """Obey efforts (n,) in N·m from the next step on, clamped to what the motors can.
+        """Apply efforts (n,) in N·m from the next step on, clamped to the limits of the motors.
 
         Raises:
-            CommandRefusedError: they are not finite or not n; what was commanded before stays.
+            CommandRefusedError: the efforts are not finite or not of size n; the last command remains.
         """
         self._command, _ = self.limits.checked(None, effort)
         self._commanded_s = self._clock()
 
     def advance(self) -> JointReading:
-        """Let 1 / `rate_hz` seconds pass, in steps no longer than the model's own.
+        """Simulate 1 / `rate_hz` seconds, in steps no longer than the model's own, and return the joint reading.
 
         Raises:
-            VjepaError: the physics has become unstable.
+            VjepaError: the physics became unstable.
         """
         from dm_control.rl.control import PhysicsError
 
@@ -120,14 +129,18 @@ class ArmStandIn:
         return JointReading(self._motors.position(), self._motors.velocity(), applied)
 
     def render(self) -> np.ndarray:
-        """Return the camera's view of the present state, as `CameraView.render` does."""
+        """Return a frame of the present state, as `CameraView.render` does."""
         return self._view.render()
 
     def place(self, kind: str, name: str) -> np.ndarray:
-        """Return where a geom, site or body (`kind`) of the model is, (3,) m: what no topic tells, but a tape measure.
+        """Return the world position (3,) in m of a geom, site or body of the model. No topic contains it.
+
+        Args:
+            kind: `geom`, `site` or `body`.
+            name: name of the geom, site or body.
 
         Raises:
-            VjepaError: the model has none of that name.
+            VjepaError: the model has no `kind` of that name.
         """
         model = self._physics.model
         count = {"geom": model.ngeom, "site": model.nsite, "body": model.nbody}[kind]
@@ -137,7 +150,7 @@ class ArmStandIn:
         return Place(kind, name).position(self._physics)
 
     def close(self) -> None:
-        """Free the renderer and the physics; harmless when called again. The arm is of no use afterwards."""
+        """Free the renderer and the physics. A second call does nothing; no other method works afterwards."""
         self._view.close()
         self._physics.free()
 

@@ -1,7 +1,7 @@
-"""A stand-in for a real arm's side of the topics: to rehearse docs/real-arm.md without an arm.
+"""A node with the topics of a real arm, to rehearse docs/real-arm.md without an arm.
 
-As there, nothing is in step: joint states come at a rate and with stamps of their own, frames at another, both of the
-wall clock, and efforts arrive whenever they do. It is no part of the stack, so no stack manager brings it up.
+As with a real arm, nothing is synchronous. Joint states and frames have rates and stamps of their own, by the wall
+clock, and efforts arrive at any time. The node is not part of the stack, so no stack manager starts it.
 """
 
 import sys
@@ -23,7 +23,7 @@ from vjepa_interfaces.ros_parameters import AllOrNone, declare_read_only, unknow
 
 
 class ArmStandInNode(Node):
-    """`arm_stand_in`: one `ArmStandIn` behind an effort controller's topic, joint states and a camera."""
+    """The node `arm_stand_in`: an `ArmStandIn` with an effort controller's topic, joint states and a camera."""
 
     def __init__(self) -> None:
         super().__init__("arm_stand_in", start_parameter_services=False)
@@ -67,7 +67,7 @@ class ArmStandInNode(Node):
 
 
 def main() -> None:
-    """Run `arm_stand_in` until it is told to stop."""
+    """Run `arm_stand_in` until a signal stops it."""
     rclpy.init()
     try:
         rclpy.spin(ArmStandInNode())
@@ -76,5 +76,5 @@ def main() -> None:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except rclpy_implementation.RCLError:
-        if rclpy.ok():  # Otherwise it was told to stop in the middle of a callback, which can publish no more.
+        if rclpy.ok():  # Otherwise a signal stopped the node during a callback, which can no longer publish.
             raise

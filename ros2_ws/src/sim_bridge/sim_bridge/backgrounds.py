@@ -1,6 +1,6 @@
-"""Pictures to put behind the arm: those of a folder, or drawn ones that depend on their number alone.
+"""Pictures behind the arm, from a folder or drawn. A drawn picture depends on its number alone.
 
-cv2 is imported where a picture is made: it takes long to import, and most runs have no such picture.
+Functions import cv2 themselves, because its import takes long and most runs show no such picture.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ import numpy as np
 from vjepa_interfaces.errors import VjepaError
 
 SIDE = 256
-"""Pixels along a side."""
+"""Side of a picture, pixels."""
 MOST_FRAMES = 100
-"""Frames that are read of a video."""
+"""The largest number of frames that are read from a video."""
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".webm")
 
@@ -25,14 +25,15 @@ _STREAM = 6
 class Pictures:
     """Videos by number, each a list of (SIDE, SIDE, 3) uint8 pictures.
 
-    A folder's are its entries by name: folders of pictures, as DAVIS has them, video files, or single pictures.
+    The videos of a folder are its entries, sorted by name. An entry is a folder of pictures, as in DAVIS, a video file
+    or a single picture.
     """
 
     def __init__(self, folder: str = ""):
-        """Look into `folder`; none means drawn ones.
+        """List the videos of `folder`. If it is empty, videos are drawn.
 
         Raises:
-            VjepaError: the folder has no pictures and no videos.
+            VjepaError: the folder contains no pictures and no videos.
         """
         self._entries: list[Path] = []
         if folder:
@@ -48,7 +49,7 @@ class Pictures:
                 )
 
     def video(self, number: int) -> Sequence[np.ndarray]:
-        """Return the video `number`, of a folder's modulo how many it has."""
+        """Return the video `number`, modulo the number of the folder's videos."""
         return _read(self._entries[number % len(self._entries)]) if self._entries else drawn_video(number)
 
 
@@ -82,7 +83,13 @@ class DrawnVideo(Sequence[np.ndarray]):
     """A window that wanders over a picture."""
 
     def __init__(self, canvas: np.ndarray, offset: np.ndarray, velocity: np.ndarray):
-        """Take a picture, (SIDE, SIDE, 3) uint8, and where the window is and what it moves by a step, (2,) pixels."""
+        """Set up the window.
+
+        Args:
+            canvas: the picture, (SIDE, SIDE, 3) uint8.
+            offset: the window's first position, (2,) pixels.
+            velocity: the window's move in each step, (2,) pixels.
+        """
         self._canvas, self._offset, self._velocity = canvas, offset, velocity
 
     def __len__(self) -> int:
@@ -94,7 +101,7 @@ class DrawnVideo(Sequence[np.ndarray]):
 
 @lru_cache(maxsize=64)
 def drawn_video(number: int) -> DrawnVideo:
-    """Draw a video: layers of clouds, stripes, tiles and shapes in random colours, over which a window wanders."""
+    """Draw a video: a window wanders over layers of clouds, stripes, tiles and shapes in random colours."""
     rng = np.random.default_rng((number, _STREAM))
     canvas = _clouds(rng)
     for _ in range(rng.integers(0, 3)):
@@ -110,7 +117,7 @@ def _colours(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def _clouds(rng: np.random.Generator) -> np.ndarray:
-    """Smooth noise of several sizes between two or three colours."""
+    """Draw smooth noise of several sizes, in mixtures of three colours."""
     import cv2
 
     total = np.zeros((SIDE, SIDE), np.float32)
@@ -134,7 +141,7 @@ def _stripes(rng: np.random.Generator) -> np.ndarray:
 
 
 def _cells(rng: np.random.Generator) -> np.ndarray:
-    """Each point in the colour of the nearest of some seeds."""
+    """Draw random seeds, and each point in the colour of its nearest seed."""
     count = int(rng.integers(4, 40))
     seeds = rng.uniform(0, SIDE, (count, 2)).astype(np.float32)
     rows, columns = np.mgrid[:SIDE, :SIDE].astype(np.float32)

@@ -1,4 +1,4 @@
-"""What a camera of a MuJoCo model sees, as frames."""
+"""Frames from a camera of a MuJoCo model."""
 
 import atexit
 import os
@@ -15,17 +15,17 @@ OPENGL = "OpenGL"
 
 
 DM_CONTROL, EXACT, PLAIN = RENDERINGS = ("dm_control", "exact", "plain")
-"""How frames are rendered: nearly as dm_control does, exactly as it does, or without shadows."""
+"""Three renderings: nearly as dm_control renders, exactly as it renders, or without shadows."""
 
 SHADOW_SIZE = 256
-"""Pixels along a side of the shadow map; dm_control's has 2048, which costs four times the frame."""
+"""Side of the shadow map, pixels. With dm_control's 2048, a frame costs four times as much."""
 
 
 def refuse_unknown_rendering(name: object) -> None:
-    """Refuse what is not one of `RENDERINGS`.
+    """Refuse a name that is not in `RENDERINGS`.
 
     Raises:
-        VjepaError: naming it, and those there are.
+        VjepaError: there is no such rendering; the message lists all renderings.
     """
     if name not in RENDERINGS:
         raise unknown_name("render", str(name), RENDERINGS)
@@ -34,21 +34,21 @@ def refuse_unknown_rendering(name: object) -> None:
 class CameraView:
     """One camera of a model.
 
-    `exact` is dm_control's own `physics.render`, pixel for pixel. `dm_control` differs from it by two grey levels on
-    average and costs a third: a small shadow map, no reflections. `plain` has no shadows either, which costs half of
-    that again; MuJoCo then drops the light's share too, so it is some 25 levels darker.
+    `exact` is dm_control's own `physics.render`, pixel for pixel. `dm_control` has a small shadow map and no
+    reflections: it differs from `exact` by two grey levels on average and costs a third. `plain` has no shadows either
+    and costs half of `dm_control`. MuJoCo then drops the light's share too, so frames are some 25 levels darker.
 
     Attributes:
-        renderer: MuJoCo's own; None until the first frame, and with `exact`.
+        renderer: MuJoCo's renderer; None until the first frame, and with `exact`.
     """
 
     def __init__(self, physics: Any, camera_id: int, size: tuple[int, int], rendering: str = DM_CONTROL):
-        """Keep what to render; nothing is started yet.
+        """Store the settings. The first `render` starts the renderer.
 
         Args:
             physics: dm_control's physics of the model.
             camera_id: number of the camera.
-            size: frames' width and height, pixels.
+            size: width and height of a frame, pixels.
             rendering: one of `RENDERINGS`.
 
         Raises:
@@ -62,14 +62,14 @@ class CameraView:
         self._stale: set[int] = set()
 
     def render(self) -> np.ndarray:
-        """Return the view of the present state: (height, width, 3) uint8 RGB, contiguous, a new array.
+        """Return a frame of the present state: (height, width, 3) uint8 RGB, contiguous, a new array.
 
-        The OpenGL context belongs to the thread of the first call: call this and `close` from that thread alone. The
-        first call takes some 0.2 s to start the renderer.
+        The OpenGL context belongs to the thread of the first call. Call `render` and `close` from that thread alone.
+        The first call takes some 0.2 s to start the renderer.
 
         Raises:
             ForkedError: this process was forked after its parent had rendered.
-            VjepaError: called from another thread, rendering is disabled by `MUJOCO_GL`, or its backend does not work.
+            VjepaError: another thread called it, `MUJOCO_GL` disables rendering, or its backend does not work.
         """
         refuse_fork(OPENGL)
         if self._thread is None:
@@ -85,13 +85,13 @@ class CameraView:
         return self.renderer.render()
 
     def set_flags(self, shadows: bool | None, reflections: bool | None) -> None:
-        """Render with these or without from now on, except with `exact`; None is as the rendering has it."""
+        """Switch shadows and reflections on or off, except with `exact`. None stands for the rendering's own choice."""
         self._flags = shadows, reflections
         if self.renderer is not None:
             self._apply_flags()
 
     def upload(self, texture: int) -> None:
-        """Have the texture of that number read anew from the model before the next frame."""
+        """Upload the texture of that number from the model before the next frame."""
         self._stale.add(texture)
 
     def _upload_stale(self) -> None:
@@ -120,7 +120,7 @@ class CameraView:
         flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = bool(reflections)
 
     def close(self) -> None:
-        """Free the renderer; harmless when called again."""
+        """Free the renderer. A second call does nothing."""
         if self.renderer is not None:
             self.renderer.close()
             self.renderer = None
@@ -136,13 +136,13 @@ class CameraView:
         model = self._physics.model.ptr
         model.vis.global_.offwidth, model.vis.global_.offheight = width, height
         if self._rendering == DM_CONTROL:
-            model.vis.quality.shadowsize = SHADOW_SIZE  # Read when the context is made.
+            model.vis.quality.shadowsize = SHADOW_SIZE  # The new context reads it.
         try:
             if self._rendering == EXACT:
                 self._physics.render(height, width, self._camera_id)
                 return
             renderer = mujoco.Renderer(model, height=height, width=width)
-        except Exception as error:  # mujoco's, PyOpenGL's and the language's own, by backend.
+        except Exception as error:  # Each backend raises errors of its own: of mujoco, of PyOpenGL or of Python.
             backend = os.environ.get("MUJOCO_GL", "")
             raise VjepaError(
                 f"MuJoCo's renderer of {width} x {height} pixels does not start with MUJOCO_GL='{backend}': "
@@ -159,6 +159,6 @@ _renderers: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def _close_renderers() -> None:
-    """Close the renderers still open when Python exits, before mujoco.egl's own exit handler ends EGL under them."""
+    """Close open renderers when Python exits, before the exit handler of mujoco.egl ends EGL."""
     for renderer in list(_renderers):
         renderer.close()

@@ -1,4 +1,4 @@
-"""The simulated arm with no ROS in it: a dm_control task as joint efforts in, stamped steps and camera frames out."""
+"""The simulated arm without ROS: a dm_control task that takes joint efforts and returns stamped steps and frames."""
 
 import math
 from dataclasses import dataclass
@@ -25,13 +25,13 @@ class SimStep:
 
     Attributes:
         stamp_ns: simulated time, nanoseconds.
-        episode: counts from 0.
-        reward: of the transition that led here, 0 at FIRST.
-        discount: 1, but 0 where the task itself ended the episode.
+        episode: number of the episode, from 0.
+        reward: reward of the transition to this step; 0 at FIRST.
+        discount: 1, or 0 if the task itself ended the episode.
         step_type: FIRST, MID or LAST.
         joint_position: (n,) rad, in the order of the environment's joint names.
         joint_velocity: (n,) rad/s.
-        joint_effort: (n,) N·m, applied during the step that led here; zeros at FIRST.
+        joint_effort: (n,) N·m, applied during the transition to this step; zeros at FIRST.
         target: (3,) m, world frame.
         fingertip: (3,) m, world frame.
     """
@@ -49,13 +49,13 @@ class SimStep:
 
 
 class SimEnv:
-    """A dm_control task, with its own physics, rewards and initial states, bit for bit.
+    """A dm_control task with unchanged physics, rewards and initial states, bit for bit.
 
     Episode i starts as `suite.load(domain, task, task_kwargs={"random": seed + i}).reset()` does.
 
     Attributes:
-        config: as given.
-        limits: the joints and the largest effort of a command.
+        config: the given configuration.
+        limits: the joints and the largest effort of a command, N·m.
         control_period_ns: simulated time of one step, nanoseconds.
     """
 
@@ -63,7 +63,7 @@ class SimEnv:
         """Compile the task's model.
 
         Raises:
-            VjepaError: no such task, an effort limit out of range, or no OpenGL backend on this machine.
+            VjepaError: the task does not exist, the effort limit is out of range, or there is no OpenGL backend.
         """
         self.config = config
         self._task = task_named(config.task)
@@ -87,11 +87,11 @@ class SimEnv:
         self._stamp_ns = 0
 
     def _set_rate(self, rate_hz: float) -> None:
-        """Have a control step be 1 / `rate_hz` seconds, in steps of physics that are no longer than the task's own."""
+        """Set the control step to 1 / `rate_hz` seconds, in steps of physics no longer than the task's own."""
         period_s = 1.0 / rate_hz
         steps = max(1, math.ceil(period_s / self._physics.timestep() - 1e-6))
         self._physics.model.opt.timestep = period_s / steps
-        self._env._n_sub_steps = steps  # dm_control takes it of a task's own loader alone.
+        self._env._n_sub_steps = steps  # Only the loader of a task gives dm_control this number.
 
     @property
     def control_period_s(self) -> float:
@@ -100,22 +100,22 @@ class SimEnv:
 
     @property
     def focal_length_px(self) -> float:
-        """The camera's focal length in this episode, pixels, the same along both axes (square pixels)."""
+        """The camera's focal length in this episode, pixels, equal along both axes."""
         field_of_view = math.radians(self._physics.model.cam_fovy[self._camera_id])
         return self.config.image_size[1] / 2 / math.tan(field_of_view / 2)
 
     @property
     def target_size(self) -> float:
-        """The target's radius in this episode, m; NaN for a task that is not about reaching one."""
+        """The target's radius in this episode, m; NaN for a task without a target to reach."""
         if self._task.target_radius is None:
             return math.nan
         return float(self._physics.model.geom_size[self._target_geom(), 0])
 
     def reset(self, episode: int | None = None) -> SimStep:
-        """Begin an episode, whether or not the last one is over, and return its FIRST step.
+        """Begin an episode, even during another one, and return its FIRST step.
 
         Args:
-            episode: which one, from 0; None for the one after the last. Stamps advance all the same.
+            episode: number of the episode, from 0; None for the next one. Stamps advance in any case.
         """
         self._stamp_ns = FIRST_STAMP_NS if self._episode < 0 else self._stamp_ns + RESET_ADVANCE_NS
         self._episode = self._episode + 1 if episode is None else episode
@@ -130,13 +130,13 @@ class SimEnv:
         return self._step(0.0, 1.0, FIRST, np.zeros(len(self.limits.joint_names)))
 
     def step(self, effort: np.ndarray) -> SimStep:
-        """Apply efforts for one control period and return the step they lead to.
+        """Apply efforts for one control period and return the next step.
 
         Args:
-            effort: (n,) N·m, as `limits.effort_of` or `limits.checked` returned it; clamped to what each motor can.
+            effort: (n,) N·m, from `limits.effort_of` or `limits.checked`; clamped to the limit of each motor.
 
         Raises:
-            VjepaError: there is no episode to step; `reset` begins one.
+            VjepaError: no episode has begun, or the last one is over; `reset` begins one.
         """
         if self._steps_left == 0:
             raise VjepaError(
@@ -149,7 +149,7 @@ class SimEnv:
         self._stamp_ns += self.control_period_ns
         self._steps_left -= 1
         self._looks.advance()
-        if self._steps_left == 0:  # As dm_control does at its time limit: over, but the future still counts.
+        if self._steps_left == 0:  # As at dm_control's time limit, the discount remains 1.
             return self._step(timestep.reward, 1.0, LAST, applied)
         if timestep.last():
             self._steps_left = 0
@@ -157,20 +157,20 @@ class SimEnv:
         return self._step(timestep.reward, timestep.discount, MID, applied)
 
     def render(self) -> np.ndarray:
-        """Return the camera's view of the present state: (height, width, 3) uint8 RGB, contiguous, a new array.
+        """Return a frame of the present state: (height, width, 3) uint8 RGB, contiguous, a new array.
 
-        The OpenGL context belongs to the thread of the first call: call this and `close` from that thread alone. The
-        first call takes some 0.2 s to start the renderer; it may come before the first `reset`.
+        The OpenGL context belongs to the thread of the first call. Call `render` and `close` from that thread alone.
+        The first call takes some 0.2 s to start the renderer; it may come before the first `reset`.
 
         Raises:
             ForkedError: this process was forked after its parent had rendered.
-            VjepaError: called from another thread, rendering is disabled by `MUJOCO_GL`, or its backend does not work.
+            VjepaError: another thread called it, `MUJOCO_GL` disables rendering, or its backend does not work.
         """
         self._looks.apply()
         return self._looks.on_frame(self._view.render())
 
     def close(self) -> None:
-        """Free the renderer and the physics; harmless when called again. The environment is of no use afterwards."""
+        """Free the renderer and the physics. A second call does nothing; no other method works afterwards."""
         self._view.close()
         self._physics.free()
 

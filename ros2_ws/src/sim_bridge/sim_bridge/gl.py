@@ -1,7 +1,7 @@
-"""Which OpenGL backend MuJoCo renders with: EGL where it works, else OSMesa. No display is needed for either.
+"""The choice of MuJoCo's OpenGL backend: EGL if it works, else OSMesa. Neither needs a display.
 
-MuJoCo, dm_control and PyOpenGL each read `MUJOCO_GL` and `PYOPENGL_PLATFORM` once, when first imported. So the choice
-is made before, with ctypes alone, and by doing what `mujoco.egl` will do: enumerate EGL's devices and initialise one.
+MuJoCo, dm_control and PyOpenGL each read `MUJOCO_GL` and `PYOPENGL_PLATFORM` once, at their first import. So the choice
+comes before these imports and uses ctypes alone. Like `mujoco.egl`, it enumerates EGL's devices and initialises one.
 """
 
 import ctypes
@@ -15,19 +15,19 @@ from vjepa_interfaces.errors import VjepaError, unknown_name
 
 EGL_PACKAGES = "libegl1 libgl1 libgl1-mesa-dri"
 OSMESA_PACKAGES = "libosmesa6"
-"""Debian 12's and Ubuntu 24.04's packages of each backend, with Mesa's software driver."""
+"""Packages of Debian 12 and Ubuntu 24.04 for each backend, with Mesa's software driver."""
 
 UNCHECKED_BACKENDS = ("disable", "disabled", "off", "false", "0")
-"""Backends that are never chosen but may be asked for: without any rendering."""
+"""Values of `MUJOCO_GL` that disable rendering; used only on request."""
 DISPLAY_BACKEND = "glfw"
-"""The backend that is never chosen but may be asked for on a machine with a display."""
+"""The backend for a machine with a display; used only on request."""
 
 _PLATFORM_DEVICE_EXT = 0x313F
 _MAX_DEVICES = 10
 
 
 class GLSettingError(VjepaError):
-    """An environment variable asks for a backend, device or display that is not there; no package would bring it."""
+    """An environment variable names a backend, device or display that does not exist. No package provides it."""
 
 
 LoadLibrary = Callable[[str], ctypes.CDLL]
@@ -36,20 +36,18 @@ LoadLibrary = Callable[[str], ctypes.CDLL]
 def choose_gl_backend(load_library: LoadLibrary = ctypes.CDLL) -> str:
     """Choose an OpenGL backend and set `MUJOCO_GL` and `PYOPENGL_PLATFORM` accordingly.
 
-    Call it before anything imports mujoco, dm_control or OpenGL; calling it again is harmless. It takes some
-    20 milliseconds, nearly all of it the graphics driver's start, which the renderer then need not repeat.
+    Call it before the first import of mujoco, dm_control or OpenGL; further calls are harmless. It takes some
+    20 milliseconds, mostly to start the graphics driver, which the renderer need not start again.
 
     Args:
         load_library: opens a shared library by name, or raises OSError.
 
     Returns:
-        The value of `MUJOCO_GL`: that of the environment where it is set, else `egl` or `osmesa`.
+        The value of `MUJOCO_GL`: the user's value if it is set, else `egl` or `osmesa`.
 
     Raises:
-        GLSettingError: `MUJOCO_GL` asks for a backend that does not exist or for a display that is not there, or
-            `MUJOCO_EGL_DEVICE_ID` for a device that is not there.
-        VjepaError: no backend works, the one asked for in `MUJOCO_GL` does not, or mujoco was imported before a
-            backend was chosen.
+        GLSettingError: the backend or display of `MUJOCO_GL`, or the device of `MUJOCO_EGL_DEVICE_ID`, does not exist.
+        VjepaError: no backend works, the backend of `MUJOCO_GL` does not work, or mujoco was imported too early.
     """
     asked = os.environ.get("MUJOCO_GL", "").lower().strip()
     if "mujoco" in sys.modules:
@@ -84,9 +82,9 @@ def choose_gl_backend(load_library: LoadLibrary = ctypes.CDLL) -> str:
 
 
 def _check_egl(load_library: LoadLibrary) -> None:
-    """Raise OSError where `mujoco.egl` could not initialise any EGL device."""
+    """Raise OSError if `mujoco.egl` cannot initialise any EGL device."""
     egl = load_library("libEGL.so.1")
-    # Desktop OpenGL's entry points: PyOpenGL looks for either, and without them fails far from the cause.
+    # PyOpenGL needs one of these libraries, the entry points of desktop OpenGL, and its own error hides the cause.
     _load_any(load_library, "libOpenGL.so.0", "libGL.so.1")
     egl.eglGetProcAddress.restype = ctypes.c_void_p
     query_devices = egl.eglGetProcAddress(b"eglQueryDevicesEXT")
@@ -112,7 +110,7 @@ def _check_egl(load_library: LoadLibrary) -> None:
 
 
 def _allowed_devices(devices: list[Any]) -> list[Any]:
-    """Return the EGL devices that mujoco will try, all or the one in `MUJOCO_EGL_DEVICE_ID`."""
+    """Return the EGL devices that mujoco will try: the device of `MUJOCO_EGL_DEVICE_ID`, or all."""
     selected = os.environ.get("MUJOCO_EGL_DEVICE_ID")
     if selected is None:
         return devices
@@ -125,14 +123,14 @@ def _allowed_devices(devices: list[Any]) -> list[Any]:
 
 
 def _check_display() -> None:
-    """Raise GLSettingError where GLFW can open no window."""
+    """Raise GLSettingError if GLFW cannot open a window."""
     shown = next((name for name in ("WAYLAND_DISPLAY", "DISPLAY") if os.environ.get(name)), None)
     reason = "neither DISPLAY nor WAYLAND_DISPLAY is set"
     if shown:
         reason = f"the display of {shown}={os.environ[shown]} cannot be opened"
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # What GLFW has to report is the reason above.
+                warnings.simplefilter("ignore")  # GLFW's warning repeats the reason above.
                 import glfw
 
                 if glfw.init():
@@ -146,12 +144,12 @@ def _check_display() -> None:
 
 
 def _check_osmesa(load_library: LoadLibrary) -> None:
-    """Raise OSError where OSMesa's library is missing."""
+    """Raise OSError if OSMesa's library is missing."""
     _load_any(load_library, "libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so")
 
 
 def _load_any(load_library: LoadLibrary, *names: str) -> None:
-    """Load the first of `names` that loads; OSError where none does."""
+    """Load the first of `names` that exists, or raise OSError."""
     for name in names:
         try:
             load_library(name)

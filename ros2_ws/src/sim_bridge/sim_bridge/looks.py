@@ -1,9 +1,9 @@
-"""How the simulation looks to its camera: the benchmark's distractions, each by a name, a level and a seed.
+"""Visual distractions of the simulation, each with a name, a level and a seed.
 
-`colour`, `camera` and `background` are those of the Distracting Control Suite, on its own scales (Stone et al., The
-Distracting Control Suite, 2021); the others are what real cameras and rooms do. `random` draws scenes for training
-encoders, `varied` scenes and cameras for training policies. None of them touches the physics, the reward or a start: an
-episode's states are those of its seed, whatever it looks like. Draws come from random streams of their own.
+`colour`, `camera` and `background` come from the Distracting Control Suite (Stone et al., 2021), on its own scales. The
+others are effects of real cameras and surroundings. `random` draws scenes to train encoders; `varied` draws scenes and
+effects of the camera to train policies. No look changes the physics, the reward or the first state: an episode's states
+depend on its seed alone. Draws use random streams of their own.
 """
 
 import zlib
@@ -17,9 +17,9 @@ from sim_bridge.scene import Scene, orbit_pose
 from vjepa_interfaces.errors import VjepaError, unknown_name
 
 SCALES = {"easy": 0.1, "medium": 0.2, "hard": 0.3}
-"""Of the Distracting Control Suite; 1 is as far as it goes."""
+"""Scales of the Distracting Control Suite; 1 is its largest."""
 VIDEOS = {"easy": 4, "medium": 8, "hard": 60}
-"""Backgrounds that a level draws from, as there."""
+"""Number of backgrounds at each level, as in the Distracting Control Suite."""
 NOMINAL, ALL = "nominal", "all"
 MOVING = "moving"
 
@@ -27,39 +27,39 @@ _STREAM = 5
 
 
 class Effect:
-    """One thing that makes frames look otherwise; this one does nothing.
+    """The base class of effects on frames. It changes nothing itself.
 
     Attributes:
-        scale: how much, from 0 to 1.
-        videos: backgrounds to draw from.
-        moving: whether it changes during an episode.
+        scale: strength, from 0 to 1.
+        videos: number of backgrounds to draw from.
+        moving: whether the effect changes during an episode.
     """
 
     def __init__(self, scale: float, videos: int, moving: bool):
         self.scale, self.videos, self.moving = scale, videos, moving
 
     def begin(self, scene: Scene, rng: np.random.Generator) -> None:
-        """Draw an episode's look; `scene` is nominal and at the episode's first state."""
+        """Draw an episode's look. `scene` is nominal and in the episode's first state."""
 
     def advance(self, rng: np.random.Generator) -> None:
-        """Go on by a control step."""
+        """Advance by one control step."""
 
     def apply(self, scene: Scene) -> None:
         """Change `scene` before a frame is rendered."""
 
     def on_frame(self, frame: np.ndarray, step: int, rng: np.random.Generator) -> np.ndarray:
-        """Return the frame as the camera would deliver it: (height, width, 3) uint8.
+        """Return the frame with the effect: (height, width, 3) uint8.
 
         Args:
-            frame: as rendered; not changed.
+            frame: the rendered frame, which is not changed.
             step: control steps since the episode's first.
-            rng: the same for the same episode and step.
+            rng: a generator that depends on the episode and the step alone.
         """
         return frame
 
 
 class Colour(Effect):
-    """Every material's red, green and blue, moved by at most the scale; a random walk of 0.03 of it a step."""
+    """Changes red, green and blue of every material by at most the scale; a random walk moves 0.03 of it a step."""
 
     def begin(self, scene: Scene, rng: np.random.Generator) -> None:
         nominal = scene.nominal["mat_rgba"][:, :3]
@@ -75,9 +75,10 @@ class Colour(Effect):
 
 
 class Camera(Effect):
-    """The camera on a sphere around what it looks at, up to a quarter turn a side and as far rolled, nearer or farther.
+    """Moves the camera on a sphere around the point that it looks at, and changes its distance.
 
-    It walks at random with a bounded velocity where it moves.
+    At scale 1 it turns by up to a quarter turn to each side, and rolls as far. A moving camera walks at random with a
+    bounded velocity.
     """
 
     def begin(self, scene: Scene, rng: np.random.Generator) -> None:
@@ -107,9 +108,9 @@ class Camera(Effect):
         self._place = place
 
     def _reached(self, place: np.ndarray) -> np.ndarray:
-        """Return where the camera is for a place that may lie beyond its limits.
+        """Return a place within the camera's limits.
 
-        A negative polar angle is a positive one on the other side, where an azimuth has its limits too.
+        A negative polar angle becomes a positive one on the other side, where the azimuth has limits too.
         """
         return np.clip(np.append(_spherical(_cartesian(place[:3])), place[3]), self._low, self._high)
 
@@ -119,7 +120,7 @@ class Camera(Effect):
 
 
 class Background(Effect):
-    """Another sky, and a floor through which it is seen."""
+    """Replaces the sky, and makes the floor transparent."""
 
     def __init__(self, scale: float, videos: int, moving: bool, pictures: Pictures | None = None):
         super().__init__(scale, videos, moving)
@@ -145,7 +146,7 @@ class Background(Effect):
 
 
 class Light(Effect):
-    """The lamp moved, brighter or darker and tinted; at scale 0.3 by a third of a metre, 60 % and 30 %."""
+    """Moves, brightens or darkens, and tints the lamp: at scale 0.3 by a third of a metre, 60 % and 30 %."""
 
     def begin(self, scene: Scene, rng: np.random.Generator) -> None:
         self._strength = 1 + 2 * self.scale * rng.uniform(-1, 1)
@@ -162,7 +163,7 @@ class Light(Effect):
 
 
 class Exposure(Effect):
-    """A gain of up to 4 x scale stops and a gamma, as of a camera that measures the light anew."""
+    """Applies a gain of up to 4 x scale stops and a gamma, as automatic exposure does."""
 
     def begin(self, scene: Scene, rng: np.random.Generator) -> None:
         self._stops = 4 * self.scale * rng.uniform(-1, 1)
@@ -176,7 +177,7 @@ class Exposure(Effect):
 
 
 class Noise(Effect):
-    """Noise of the sensor, new in each frame: a part that grows with the root of the light, and one that does not."""
+    """Adds sensor noise, new in each frame: a part that grows with the root of the light, and a constant part."""
 
     def on_frame(self, frame: np.ndarray, step: int, rng: np.random.Generator) -> np.ndarray:
         light = frame.astype(np.float32)
@@ -185,7 +186,7 @@ class Noise(Effect):
 
 
 class Blur(Effect):
-    """Out of focus, and smeared along a direction: 5 x scale, and up to 10 x scale, in 64ths of the frame."""
+    """Blurs by up to 5 x scale and smears along a direction by up to 10 x scale, in 64ths of the frame."""
 
     def begin(self, scene: Scene, rng: np.random.Generator) -> None:
         self._angle, self._length = rng.uniform(0, np.pi), rng.uniform(0, 10 * self.scale)
@@ -203,7 +204,7 @@ class Blur(Effect):
 
 
 class Jpeg(Effect):
-    """Compressed and decompressed: quality 60, 35 and 15 at the three levels."""
+    """Compresses and decompresses the frame: quality 60, 35 and 15 at the three levels."""
 
     def on_frame(self, frame: np.ndarray, step: int, rng: np.random.Generator) -> np.ndarray:
         import cv2
@@ -214,7 +215,7 @@ class Jpeg(Effect):
 
 
 class Occlusion(Effect):
-    """One to three patches of one colour each before the lens, each of up to 0.6 x scale of the frame's sides."""
+    """Covers parts of the frame with one to three patches of one colour, up to 0.6 x scale of its sides each."""
 
     def begin(self, scene: Scene, rng: np.random.Generator) -> None:
         count = 1 + round(self.scale * 10) // 2 if self.scale else 0
@@ -237,7 +238,7 @@ class Occlusion(Effect):
 
 
 class Latency(Effect):
-    """Frames that show what was 10 x scale control steps ago, under the stamp of now."""
+    """Returns the frame of 10 x scale control steps ago, under the present stamp."""
 
     def begin(self, scene: Scene, rng: np.random.Generator) -> None:
         self._frames: dict[int, np.ndarray] = {}
@@ -249,16 +250,17 @@ class Latency(Effect):
 
 
 class RandomScene(Effect):
-    """For training: any of the scene's distractions, each as far as a little beyond `hard`, and the nominal scene too.
+    """Random scenes for training: any distractions of the scene, up to a little beyond `hard`, or the nominal scene.
 
-    Three of ten episodes have shadows off or reflections on, one of five a floor of another texture.
+    In other than nominal episodes, shadows are off and reflections are on in three of ten each. In one of five, the
+    floor has another texture.
     """
 
     FARTHEST: ClassVar = 0.35
     NOMINAL_SHARE: ClassVar = 0.1
 
     def __init__(self, scale: float, videos: int, moving: bool):
-        super().__init__(scale, videos, True)  # Each part knows for itself.
+        super().__init__(scale, videos, True)  # Each part has its own `moving`.
 
     def begin(self, scene: Scene, rng: np.random.Generator) -> None:
         self._parts: list[Effect] = []
@@ -286,10 +288,10 @@ class RandomScene(Effect):
 
 
 class Varied(RandomScene):
-    """For training policies: nominal in three episodes of ten, else a random scene and a camera's effects.
+    """Random scenes for training policies: nominal in three episodes of ten, else with effects of the camera too.
 
-    An encoder is trained on random scenes, and its clips are augmented as they are drawn. Latents cannot be augmented,
-    so a policy's data contains the camera's effects.
+    The training of an encoder augments its clips. Latents cannot be augmented, so a policy's data must contain the
+    effects of the camera.
     """
 
     NOMINAL_SHARE: ClassVar = 0.3
@@ -327,7 +329,7 @@ _OF_ALL = ("background", "camera", "colour")
 FOR_TRAINING: dict[str, type[Effect]] = {"random": RandomScene, "varied": Varied}
 NAMES = (NOMINAL, *EFFECTS, ALL, *FOR_TRAINING)
 WITH_BACKGROUNDS = ("background", ALL)
-"""Looks that show the pictures of a folder, where there is one."""
+"""Looks that show the pictures of a folder, if one is given."""
 
 
 @dataclass(frozen=True)
@@ -337,7 +339,7 @@ class Look:
     Attributes:
         name: one of `NAMES`; `all` is colour, camera and background at once.
         level: one of `SCALES`.
-        moving: whether it changes during an episode.
+        moving: whether the look changes during an episode.
     """
 
     name: str = NOMINAL
@@ -345,14 +347,14 @@ class Look:
     moving: bool = False
 
     def __str__(self) -> str:
-        """Return the look as `of` reads it, with its level."""
+        """Return the look with its level, in the form that `of` reads."""
         if self.name == NOMINAL:
             return NOMINAL
         return ":".join([self.name, self.level, *([MOVING] if self.moving else [])])
 
     @classmethod
     def of(cls, text: str) -> "Look":
-        """Return the look that is written as `NAME`, `NAME:LEVEL` or `NAME:LEVEL:moving`.
+        """Return the look of a text `NAME`, `NAME:LEVEL` or `NAME:LEVEL:moving`.
 
         Raises:
             VjepaError: there is no such look or level.
@@ -369,7 +371,7 @@ class Look:
         return cls(name, level, moving)
 
     def effects(self, pictures: Pictures | None = None) -> list[Effect]:
-        """Return the effects of the look; backgrounds are `pictures`, or procedural ones."""
+        """Return the effects of the look. Backgrounds come from `pictures`, or are drawn."""
         if self.name == NOMINAL:
             return []
         given = SCALES[self.level], VIDEOS[self.level], self.moving
@@ -380,7 +382,7 @@ class Look:
 
 
 class Looks:
-    """Gives the episodes of one environment a look."""
+    """Applies a look to the episodes of one environment."""
 
     def __init__(self, look: Look, scene: Scene, pictures: Pictures | None = None):
         self._scene, self._effects = scene, look.effects(pictures)
@@ -388,7 +390,7 @@ class Looks:
         self._rngs: list[np.random.Generator] = []
 
     def begin(self, seed: int) -> None:
-        """Draw the look of the episode of `seed`, whose first state the physics is at."""
+        """Draw the look of an episode by its `seed`. The physics must be in the episode's first state."""
         if not self._effects:
             return
         self._scene.restore()
@@ -398,7 +400,7 @@ class Looks:
             effect.begin(self._scene, rng)
 
     def advance(self) -> None:
-        """Go on by a control step."""
+        """Advance by one control step."""
         self._step += 1
         for effect, rng in zip(self._effects, self._rngs, strict=True):
             if effect.moving:
@@ -411,7 +413,7 @@ class Looks:
                 effect.apply(self._scene)
 
     def on_frame(self, frame: np.ndarray) -> np.ndarray:
-        """Return the frame as the camera would deliver it."""
+        """Return the frame with all effects: (height, width, 3) uint8."""
         if self._rngs:
             for effect in self._effects:
                 rng = np.random.default_rng((self._seed, _STREAM, _number(effect), 1 + self._step))

@@ -1,4 +1,4 @@
-"""The motors of a MuJoCo model: how arms are read and driven."""
+"""The motors of a MuJoCo model, which measure and drive an arm."""
 
 from typing import Any
 
@@ -8,22 +8,22 @@ from vjepa_interfaces.errors import VjepaError
 
 
 class Motors:
-    """The motors of a model, n of them in the actuators' order: what they read and what efforts they apply.
+    """The n motors of a model, in the order of its actuators: their readings and their efforts.
 
-    A motor on a joint goes by the joint's name and reads its position and velocity. One on another transmission, such
-    as point_mass's tendons, goes by its own name and reads the transmission's length and velocity over the gear.
-    A motor's effort is its control times its gear: N·m on hinges, N on slides.
+    A motor on a joint has the joint's name, and reads its position and velocity. A motor on another transmission, such
+    as point_mass's tendons, has its own name. It reads the transmission's length and velocity, divided by the gear. A
+    motor's effort is its control times its gear: N·m on hinges, N on slides.
 
     Attributes:
-        names: one per motor.
-        limits: (n,) the largest effort of each, N·m.
+        names: one name per motor.
+        limits: (n,) the largest effort of each motor, N·m.
     """
 
     def __init__(self, physics: Any) -> None:
         """Read the motors of `physics`.
 
         Raises:
-            VjepaError: an actuator is not a plain motor of limited control, has no name, or shares a joint.
+            VjepaError: an actuator is not a plain motor with limited control, has no name, or shares a joint.
         """
         import mujoco
 
@@ -42,7 +42,7 @@ class Motors:
         self._qpos, self._qvel = model.jnt_qposadr[joint], model.jnt_dofadr[joint]
 
     def _refuse_others(self, model: Any, joint: np.ndarray) -> None:
-        """Refuse a model that has actuators but plain motors with names of their own, of which each moves a joint."""
+        """Raise VjepaError unless the model has actuators, and each is a plain motor with a unique name."""
         advice = "a plain motor: <motor joint= gear= ctrlrange=/>, with a control range"
         if not model.nu:
             raise VjepaError(f"it has no actuators; give each joint of the arm {advice}")
@@ -64,13 +64,13 @@ class Motors:
         return np.where(self._on_joint, self._data.qvel[self._qvel], self._data.actuator_velocity / self._gear)
 
     def to_control(self, effort: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the controls that apply `effort` as far as the motors can, and the effort that they then apply.
+        """Return the controls for an `effort`, and the effort that the motors apply.
 
         Args:
             effort: (n,) N·m.
 
         Returns:
-            Controls (n,) within the model's range, and efforts (n,) in N·m: those given, but for motors beyond reach.
+            Controls (n,) within the model's range, and applied efforts (n,) in N·m, which the limits may reduce.
         """
         asked = effort / self._gear
         control = np.clip(asked, self._low, self._high)
@@ -78,10 +78,10 @@ class Motors:
 
 
 def _objection(model: Any, i: int) -> str:
-    """Return why actuator `i` is no plain motor of limited control, or nothing."""
+    """Return why actuator `i` is not a plain motor with limited control; empty if it is one."""
     import mujoco
 
-    # Numpy's whole numbers equal no member of MuJoCo's enumerations, so both are made Python's.
+    # A numpy integer equals no member of MuJoCo's enumerations, so both become Python integers.
     plain = int(model.actuator_biastype[i]) == int(mujoco.mjtBias.mjBIAS_NONE)
     stiffness, damping = model.actuator_biasprm[i, 1:3]
     if not plain and stiffness:
@@ -109,7 +109,7 @@ def _objection(model: Any, i: int) -> str:
 def _control_range(
     model: Any, on_joint: np.ndarray, joint: np.ndarray, gear: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the least and the largest control (n,) of each motor that its own limits and its joint's let through."""
+    """Return the smallest and the largest control (n,) that the limits of each motor and its joint allow."""
     low, high = np.full(model.nu, -np.inf), np.full(model.nu, np.inf)
     of_joint = np.sort(model.jnt_actfrcrange[joint] / gear[:, None], axis=1)
     for limited, bounds in (

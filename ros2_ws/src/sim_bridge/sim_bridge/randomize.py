@@ -1,7 +1,7 @@
-"""Changing how episodes look, and nothing else: the camera's pose and lens, colours and lights.
+"""Random appearance of episodes: the camera's pose and lens, colours, lights and the target's size.
 
-Draws come from random streams of their own, so dm_control's initial states stay what they are without them. The model's
-texture images are not redrawn (they live on the graphics card); their materials are tinted instead.
+Draws use random streams of their own, so dm_control's initial states do not change. The images of textures are on the
+graphics card and remain; the draws tint their materials instead.
 """
 
 from typing import Any
@@ -11,15 +11,15 @@ import numpy as np
 CAMERA_SHIFT_M = 0.02
 CAMERA_TILT_RAD = np.deg2rad(3.0)
 FIELD_OF_VIEW_DEG = 2.0
-"""Largest change of the camera's position along each axis, of its orientation, and of its vertical field of view."""
+"""Largest changes of the camera's position along each axis, its orientation and its vertical field of view."""
 
 TINT = 0.35
 LIGHT = 0.3
 LIGHT_SHIFT_M = 0.2
-"""Largest relative change of colours and of light, and largest move of a light along each axis."""
+"""Largest relative changes of colours and of light, and largest move of a light along each axis."""
 
 TARGET_SCALE = (0.6, 1.4)
-"""Least and largest radius of a target, relative to the task's own."""
+"""Smallest and largest radius of a target, relative to the task's own."""
 
 _CAMERA_STREAM, _APPEARANCE_STREAM, _TARGET_STREAM = 1, 2, 4
 
@@ -27,15 +27,14 @@ _CAMERA_STREAM, _APPEARANCE_STREAM, _TARGET_STREAM = 1, 2, 4
 class Randomizer:
     """Draws the camera and the appearance of episodes in one compiled model.
 
-    Every draw starts from the model as it was when the randomizer was made, so draws do not add up and an episode's
-    looks depend on its seed alone.
+    Every draw starts from the nominal model, so draws do not add up and an episode's look depends on its seed alone.
     """
 
     def __init__(self, model: Any, camera_id: int, camera: bool, appearance: bool) -> None:
-        """Take the `mujoco.MjModel` as it is now for nominal.
+        """Store the present state of the model as nominal.
 
         Args:
-            model: changed in place by `draw`.
+            model: the `mujoco.MjModel`, which `draw` changes in place.
             camera_id: the camera that `draw` moves.
             camera: whether to draw the camera.
             appearance: whether to draw the appearance.
@@ -47,7 +46,7 @@ class Randomizer:
         self._nominal = [array.copy() for array in self._arrays()]
 
     def draw(self, seed: int) -> None:
-        """Draw the looks of the episode of `seed`; takes effect at the physics' next forward pass."""
+        """Draw the look of an episode by its `seed`. It takes effect at the next forward pass of the physics."""
         for array, nominal in zip(self._arrays(), self._nominal, strict=True):
             array[:] = nominal
         if self._camera:
@@ -56,7 +55,7 @@ class Randomizer:
             randomize_appearance(self._model, np.random.default_rng((seed, _APPEARANCE_STREAM)))
 
     def _arrays(self) -> list[np.ndarray]:
-        """Views of all that the draws change."""
+        """Return views of all arrays that the draws change."""
         model = self._model
         headlight = model.vis.headlight
         return [
@@ -66,7 +65,7 @@ class Randomizer:
 
 
 def randomize_camera(model: Any, camera_id: int, rng: np.random.Generator) -> None:
-    """Move and turn a camera of `model` a little and change its vertical field of view, uniformly within the limits."""
+    """Change position, orientation and vertical field of view of a camera, uniformly within the limits."""
     import mujoco
 
     model.cam_pos[camera_id] += rng.uniform(-CAMERA_SHIFT_M, CAMERA_SHIFT_M, 3)
@@ -80,7 +79,7 @@ def randomize_camera(model: Any, camera_id: int, rng: np.random.Generator) -> No
 
 
 def randomize_appearance(model: Any, rng: np.random.Generator) -> None:
-    """Tint all materials of `model`, never their opacity, and change its lights' brightness and positions."""
+    """Tint all materials of `model`, but not their opacity, and change brightness and positions of its lights."""
     model.mat_rgba[:, :3] = np.clip(model.mat_rgba[:, :3] * rng.uniform(1 - TINT, 1 + TINT, (model.nmat, 3)), 0, 1)
     model.light_diffuse[:] *= rng.uniform(1 - LIGHT, 1 + LIGHT, (model.nlight, 1))
     model.light_pos[:] += rng.uniform(-LIGHT_SHIFT_M, LIGHT_SHIFT_M, (model.nlight, 3))
@@ -90,6 +89,6 @@ def randomize_appearance(model: Any, rng: np.random.Generator) -> None:
 
 
 def randomize_target_size(model: Any, geom_id: int, seed: int) -> None:
-    """Scale the radius of the geom `geom_id` of `model`, which the task has just set, uniformly within the limits."""
+    """Scale the radius of a target uniformly within `TARGET_SCALE`, after the task has set it."""
     rng = np.random.default_rng((seed, _TARGET_STREAM))
     model.geom_size[geom_id, 0] *= rng.uniform(*TARGET_SCALE)

@@ -1,4 +1,4 @@
-"""The simulation's topics: what of a step goes where, and who publishes `/clock`."""
+"""The publishers of the simulation's topics and of `/clock`."""
 
 import time
 from typing import TYPE_CHECKING, Any
@@ -15,15 +15,15 @@ from vjepa_interfaces.messages import Timestep, fill_timestep
 from vjepa_interfaces.ros_subscriptions import qos_profile
 from vjepa_interfaces.stamps import set_stamp
 
-if TYPE_CHECKING:  # Importing the physics waits for the choice of an OpenGL backend.
+if TYPE_CHECKING:  # The choice of an OpenGL backend must come before the import of the physics.
     from sim_bridge.env import SimEnv, SimStep
 
 
 class ClockPublisher:
-    """`/clock`, of which a ROS domain has one: published unless another node does already.
+    """The publisher of `/clock`. A ROS domain has one clock, so it publishes only if no other node does.
 
     Attributes:
-        rival: name of the other node that publishes it; empty where there is none.
+        rival: name of the other node that publishes `/clock`; empty for none.
     """
 
     def __init__(self, node: ManagedNode):
@@ -32,22 +32,22 @@ class ClockPublisher:
         self.rival = ""
 
     def take(self) -> None:
-        """Publish from now on, unless another node does."""
+        """Begin to publish, unless another node does."""
         self.rival = self._other()
         if not self.rival:
             self._publisher = self._node.create_publisher(Clock, topics.CLOCK.name, qos_profile(topics.CLOCK))
 
     def leave(self) -> None:
-        """Publish no more, whoever else does."""
+        """Stop publishing."""
         self.rival = ""
         if self._publisher is not None:
             self._node.destroy_publisher(self._publisher)
             self._publisher = None
 
     def keep_one(self) -> None:
-        """Take the clock over where its owner has gone.
+        """Begin to publish if the other node has ended.
 
-        Where two simulations took it at the same time, leave it to the one whose name comes first.
+        If two simulations began at the same time, the node whose name comes first keeps the clock.
         """
         if self._publisher is None:
             if self.rival:
@@ -63,28 +63,28 @@ class ClockPublisher:
             self.rival = other
 
     def publish(self, stamp_ns: int) -> None:
-        """Publish simulated time, nanoseconds, where that is for this node to do."""
+        """Publish simulated time, nanoseconds, if this node has the clock."""
         if self._publisher is not None:
             clock = Clock()
             set_stamp(clock.clock, stamp_ns)
             self._publisher.publish(clock)
 
     def _other(self) -> str:
-        """Return the name of another node that publishes `/clock`, or nothing."""
+        """Return the name of another node that publishes `/clock`; empty for none."""
         infos = self._node.get_publishers_info_by_topic(topics.CLOCK.name)
         names = {f"{info.node_namespace.rstrip('/')}/{info.node_name}" for info in infos}
         return min(names - {self._node.get_fully_qualified_name()}, default="")
 
 
 class StepPublisher:
-    """Publishes the steps of an environment: camera, joints and ground truth, all under the step's stamp.
+    """Publishes the steps of an environment: camera, joints and ground truth, all with the step's stamp.
 
     Attributes:
-        clock: the simulated time.
+        clock: the publisher of simulated time.
     """
 
     def __init__(self, node: ManagedNode, env: "SimEnv"):
-        """Make the publishers of `node`."""
+        """Create the publishers of `node`."""
         self._node, self._env = node, env
         self._image = node.publisher(topics.IMAGE)
         self._camera_info = node.publisher(topics.CAMERA_INFO)
@@ -98,17 +98,17 @@ class StepPublisher:
 
     @property
     def has_camera_subscriber(self) -> bool:
-        """Whether anybody receives frames."""
+        """Whether frames have a subscriber."""
         return self._image.get_subscription_count() >= 1
 
     @property
     def has_unmatched(self) -> bool:
-        """Whether the graph counts a subscription that has not matched, and so would miss a message."""
+        """Whether the graph counts a subscription that has not matched, which would miss a message."""
         return any(p.get_subscription_count() < self._node.count_subscribers(p.topic_name) for p in self._publishers)
 
     def publish(self, step: "SimStep", frame: np.ndarray) -> float:
-        """Publish a step and its frame (height, width, 3), and return when the frame was sent, steady seconds."""
-        # What a planner joins to the latent, then the image; the rest arrives while that is being encoded.
+        """Publish a step and its frame (height, width, 3) uint8, and return the steady time of the frame in seconds."""
+        # A planner joins these to the latent, so they precede the image. The rest arrives during the encoding.
         self._joint_states.publish(self._joint_state(step))
         self._publish_point(self._target, step.target, step.stamp_ns)
         image = Image()

@@ -1,4 +1,4 @@
-"""What a look may change of a compiled MuJoCo model, and the way back to how it was."""
+"""The parts of a compiled MuJoCo model that a look may change, and their restoration."""
 
 from typing import Any
 
@@ -7,36 +7,36 @@ import numpy as np
 from sim_bridge.camera_view import CameraView
 
 SKY_SIDE = 256
-"""Pixels along a side of a sky that a picture replaces: more than a frame of it can show, and quick to upload."""
+"""Side of a picture that replaces the sky, pixels: more than a frame can show, and quick to upload."""
 
 _FLOOR_ALPHA = {"reacher": 0.0, "point_mass": 0.0, "walker": 1.0, "cheetah": 1.0}
-"""How much of the floor is left before another sky, by domain, as in the Distracting Control Suite; elsewhere 0.3."""
+"""Opacity of the floor before another sky, by domain, as in the Distracting Control Suite; otherwise 0.3."""
 
 _ARRAYS = ("mat_rgba", "light_diffuse", "tex_width", "tex_height")
 
 
 class Scene:
-    """A model as a look sees it.
+    """A model whose appearance a look changes.
 
     Attributes:
         model: dm_control's model.
         data: dm_control's data.
-        camera_id: number of the camera that looks.
-        is_upright: whether the camera looks at the arm from the side rather than from above.
-        nominal: arrays of the model as they were, by name.
+        camera_id: number of the camera.
+        is_upright: whether the camera looks at the arm from the side and not from above.
+        nominal: unchanged arrays of the model, by name.
     """
 
     def __init__(self, physics: Any, domain: str, view: CameraView, camera_id: int, is_upright: bool):
-        """Take the model as it is now for nominal."""
+        """Store the present state of the model as nominal."""
         self.model, self.data, self.camera_id, self.is_upright = physics.model, physics.data, camera_id, is_upright
         self._view, self._floor_alpha = view, _FLOOR_ALPHA.get(domain, 0.3)
         self.nominal = {name: getattr(self.model, name).copy() for name in _ARRAYS}
         self._headlight = {part: getattr(self.model.vis.headlight, part).copy() for part in ("ambient", "diffuse")}
-        self._textures: dict[int, np.ndarray] = {}  # Pixels of those that were replaced.
+        self._textures: dict[int, np.ndarray] = {}  # Original pixels of replaced textures.
         self._shown: dict[int, int] = {}
 
     def restore(self) -> None:
-        """Make the model what it was."""
+        """Restore the nominal model."""
         for name, array in self.nominal.items():
             getattr(self.model, name)[:] = array
         for part, value in self._headlight.items():
@@ -50,32 +50,32 @@ class Scene:
         self._view.set_flags(None, None)
 
     def set_flags(self, shadows: bool, reflections: bool) -> None:
-        """Render with shadows and reflections or without, until `restore`."""
+        """Switch shadows and reflections on or off, until `restore`."""
         self._view.set_flags(shadows, reflections)
 
     def look_at(self) -> np.ndarray:
-        """Return the point that the camera looks at: as far away as the arm's centre of mass, (3,) m."""
+        """Return the point (3,) in m on the line of sight that is as far away as the arm's centre of mass."""
         position = self.data.cam_xpos[self.camera_id]
         distance = np.linalg.norm(position - self.data.subtree_com[1])
         return position - distance * self.data.cam_xmat[self.camera_id].reshape(3, 3)[:, 2]
 
     def place_camera(self, position: np.ndarray, pose: np.ndarray) -> None:
-        """Put the camera at `position`, (3,) m, with the axes that are the columns of `pose`, (3, 3)."""
+        """Move the camera to `position`, (3,) m, with the columns of `pose`, (3, 3), as its axes."""
         self.data.cam_xpos[self.camera_id] = position
         self.data.cam_xmat[self.camera_id] = pose.ravel()
 
     def light(self, shift: np.ndarray, factor: np.ndarray) -> None:
-        """Move all lamps by `shift`, (3,) m, and multiply their light, and the camera's own, by `factor`, (3,)."""
+        """Move all lamps by `shift`, (3,) m, and multiply their light and the headlight by `factor`, (3,)."""
         position = self.data.xpos[self.model.light_bodyid] + self.model.light_pos + shift
         self.data.light_xpos[:] = position
-        toward = self.model.light_dir - shift  # A lamp that is far away turns instead of moving.
+        toward = self.model.light_dir - shift  # A distant lamp turns instead of moving.
         self.data.light_xdir[:] = toward / np.linalg.norm(toward, axis=1, keepdims=True)
         self.model.light_diffuse[:] = np.clip(self.nominal["light_diffuse"] * factor, 0, 1)
         self.model.vis.headlight.ambient[:] = np.clip(self._headlight["ambient"] * factor, 0, 1)
         self.model.vis.headlight.diffuse[:] = np.clip(self._headlight["diffuse"] * factor, 0, 1)
 
     def set_sky(self, picture: np.ndarray) -> None:
-        """Show `picture`, (height, width, 3) uint8, on each side of the sky, and the floor as the suite does."""
+        """Show `picture`, (height, width, 3) uint8, on each side of the sky, and set the floor's opacity."""
         self.model.mat_rgba[self.model.name2id("grid", "material"), 3] = self._floor_alpha
         sky = self.model.name2id("skybox", "texture")
         if self._shown.get(sky) == id(picture):
@@ -112,9 +112,9 @@ def orbit_pose(direction: np.ndarray, roll: float, upright: bool) -> np.ndarray:
 
     Args:
         direction: (3,), of any length.
-        roll: about the line of sight, rad.
-        upright: whether its sides are level, so that what stands upright does so in the frame; otherwise it is the
-            camera that looks straight down, turned the shortest way.
+        roll: angle about the line of sight, rad.
+        upright: whether the frame's sides are level, so that an upright object is upright in the frame. Otherwise the
+            pose is the shortest turn of a camera that looks straight down.
     """
     z = -direction / np.linalg.norm(direction)
     if upright:

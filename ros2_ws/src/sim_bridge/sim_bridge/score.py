@@ -1,4 +1,4 @@
-"""Scores: from the steps of a task's episodes to returns, distances and actions."""
+"""Scores of episodes: returns, distances and actions."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,21 +10,25 @@ from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.messages import FIRST, LAST
 
 MATCHED_STEPS = 1000
-"""Steps whose efforts are waited for, and efforts whose steps are: topics arrive in any order."""
+"""The largest number of steps without efforts, or efforts without a step, that are kept: topics arrive in any order."""
 
 
 @dataclass
 class Episode:
-    """One episode as it goes: its rewards so far, and whether its ends lie in the target.
+    """The score of one episode so far.
 
     Attributes:
-        goal_distances: of each frame's latent to the goal latent, where there is one.
-        distances: in one process, from fingertip to target at each frame, m in the plane.
+        episode_return: sum of the rewards.
+        steps: number of control steps.
+        started_in_target: whether the fingertip was in the target at the first step; None without a target to reach.
+        in_target_at_end: the same at the last step; None before it.
+        done: whether the episode reached its last step.
+        goal_distances: distance of each frame's latent from the goal latent, if there is a goal.
+        distances: in one process, distance from fingertip to target at each frame, m in the plane.
         imagined: in one process, the planner's `Imagined` at each frame that it planned from, or None.
-        novelty: in one process, how far each latent that was planned from is from those of the planner's training, or
-            None where the planner does not know.
-        rewards: of each step.
-        actions: (n,) in [-1, 1], applied in each step; None where it is not known.
+        novelty: in one process, the novelty of each latent that was planned from, or None if it is unknown.
+        rewards: reward of each step.
+        actions: action of each step, (n,) in [-1, 1]; None if it is unknown.
     """
 
     episode_return: float = 0.0
@@ -42,17 +46,17 @@ class Episode:
 
 @dataclass
 class ScoreKeeper:
-    """Scores episodes from stamped steps given in order; a stamp given again is ignored.
+    """Scores episodes from stamped steps in order. It ignores repeated stamps.
 
-    A FIRST step from before the last one is that of a simulation started again, which begins with its first episode:
-    what was scored before is then forgotten.
+    A FIRST step with a stamp before the last one comes from a simulation that started again, with its first episode.
+    The earlier scores are then cleared.
 
     Attributes:
-        task: dm_control task, which tells how near counts as in the target.
-        effort_limit: N·m of an action of 1; 0 for the task's own.
-        episodes: those begun so far.
-        distance_m: from the task's fingertip to its target point at the last step, in the plane; NaN before the first.
-        joint_names: of the efforts that `apply` takes, in their order.
+        task: dm_control task, which has the target's radius.
+        effort_limit: effort of an action of 1, N·m; 0 for the task's own.
+        episodes: all episodes that have begun.
+        distance_m: distance from fingertip to target at the last step, m in the plane; NaN before the first.
+        joint_names: joints of the efforts that `apply` takes, in their order.
     """
 
     task: str
@@ -71,9 +75,14 @@ class ScoreKeeper:
         self._awaited: dict[int, tuple[Episode, int]] = {}
 
     def add(self, stamp_ns: int, reward: float, step_type: int, target: np.ndarray, fingertip: np.ndarray) -> None:
-        """Take one step: `reward` of the transition that led here; `target` and `fingertip` are (3,) in metres.
+        """Add one step. Steps before the first FIRST belong to no episode and are ignored.
 
-        Steps before the first FIRST belong to no episode and are ignored.
+        Args:
+            stamp_ns: stamp of the step, nanoseconds.
+            reward: reward of the transition to this step.
+            step_type: FIRST, MID or LAST.
+            target: (3,) m.
+            fingertip: (3,) m.
         """
         if step_type == FIRST and stamp_ns < self._last_ns:
             for forgotten in (self.episodes, self._efforts, self._awaited):
@@ -99,7 +108,7 @@ class ScoreKeeper:
             episode.done = True
 
     def apply(self, stamp_ns: int, effort: np.ndarray) -> None:
-        """Take the efforts (n,) in N·m that were applied in the step which led to a stamp, before or after `add`."""
+        """Add the efforts (n,) in N·m that were applied in the transition to a stamp, before or after `add`."""
         self._efforts[stamp_ns] = effort
         self._match(stamp_ns)
         for waiting in (self._efforts, self._awaited):
@@ -107,7 +116,7 @@ class ScoreKeeper:
                 waiting.pop(next(iter(waiting)))
 
     def _match(self, stamp_ns: int) -> None:
-        """Give the step of a stamp its action, once both are there."""
+        """Set the action of a step when both its step and its efforts have arrived."""
         if stamp_ns in self._efforts and stamp_ns in self._awaited:
             episode, step = self._awaited.pop(stamp_ns)
             episode.actions[step] = self._limits.to_action(self._efforts.pop(stamp_ns))

@@ -1,7 +1,7 @@
-"""The simulated arm as a ROS node: camera, joints, clock and ground truth out, torque commands in.
+"""The ROS node of the simulated arm. It publishes camera, joints, clock and ground truth, and takes torque commands.
 
-Two clocks: in real time a steady timer steps the simulation whatever the planner does; in lockstep the command that
-answers the latest frame steps it. See docs/interface.md.
+In real time, a steady timer steps the simulation, independently of the planner. In lockstep, the command that answers
+the latest frame steps it. See docs/interface.md.
 """
 
 import time
@@ -23,18 +23,18 @@ from vjepa_interfaces.stamps import to_nanoseconds
 ENDPOINT_POLL_S = 0.02
 MATCH_PATIENCE_S = 3.0
 DISCOVERY_S = 3.5
-"""Until then the node may not know of everybody: Fast DDS repeats what is lost of discovery after 3 s."""
+"""The longest time of discovery, seconds: Fast DDS repeats lost messages of discovery after 3 s."""
 
 
 class SimNode(ManagedNode):
-    """`sim_bridge`: one `SimEnv` in a loop, its publishers, and the endpoints of those who command it."""
+    """The node `sim_bridge`: a `SimEnv` in a loop, its publishers and the endpoints of its commands."""
 
     Parameters = SimParameters
 
     def __init__(self) -> None:
         super().__init__("sim_bridge")
         self._discovered_s = time.monotonic() + DISCOVERY_S
-        self._env: Any = None  # A SimEnv, whose import waits for the choice of an OpenGL backend.
+        self._env: Any = None  # A SimEnv; the choice of an OpenGL backend must come before its import.
         self._publisher: StepPublisher | None = None
         self._offered: tuple[Any, ...] = ()
         self._loop: StepLoop | None = None
@@ -42,7 +42,7 @@ class SimNode(ManagedNode):
         self._timer: Any = None
 
     def setup(self) -> None:
-        """Build the environment and its renderer, and all endpoints."""
+        """Create the environment, its renderer and all endpoints."""
         from sim_bridge.gl import choose_gl_backend
 
         self._gl_backend = choose_gl_backend()
@@ -61,7 +61,7 @@ class SimNode(ManagedNode):
         )
 
     def start(self) -> None:
-        """Begin the first episode once every endpoint has matched."""
+        """Begin the first episode when every endpoint has matched."""
         assert self._publisher is not None
         loop = LockstepLoop if self.parameters.lockstep else RealTimeLoop
         self._loop = loop(self._env, self.parameters, self._publisher.publish, self.publish_diagnostics)
@@ -69,7 +69,7 @@ class SimNode(ManagedNode):
         self._waiting = self.create_timer(ENDPOINT_POLL_S, self._begin_when_matched, clock=STEADY)
 
     def stop(self) -> None:
-        """Stand still."""
+        """Stop the simulation and leave `/clock`."""
         for timer in (self._waiting, self._timer):
             if timer is not None:
                 self.destroy_timer(timer)
@@ -87,11 +87,11 @@ class SimNode(ManagedNode):
         self._offered = ()
 
     def _begin_when_matched(self) -> None:
-        """Wait until nobody would miss the first frame: DDS drops what is sent before endpoints have matched.
+        """Begin when no subscriber would miss the first frame: DDS drops messages before endpoints have matched.
 
-        Whom the node does not know of yet it cannot wait for, so discovery must have had its time. The graph still
-        counts the subscriptions of a process that was killed until its lease ends, and they never match: so once the
-        loop can close, the rest is waited for only for a while.
+        The node cannot wait for unknown subscribers, so it waits for discovery first. The graph counts subscriptions of
+        a killed process until its lease ends, and they never match. So when a camera subscriber and a command publisher
+        exist, the node waits `MATCH_PATIENCE_S` for the others.
         """
         assert self._publisher is not None
         assert self._loop is not None
@@ -113,7 +113,7 @@ class SimNode(ManagedNode):
 
     @property
     def _running(self) -> StepLoop | None:
-        """The loop once it runs: its node is active, and its first episode has begun."""
+        """The loop if the node is active and its first episode has begun, else None."""
         has_begun = self.active and self._loop is not None and self._loop.step is not None
         return self._loop if has_begun else None
 
@@ -121,7 +121,7 @@ class SimNode(ManagedNode):
         self._take_command(message.name, message.effort, to_nanoseconds(message.header.stamp))
 
     def _on_effort_array(self, message: Float64MultiArray) -> None:
-        """Take efforts without a stamp as an answer to the latest frame."""
+        """Apply efforts without a stamp as an answer to the latest frame."""
         step = self._loop.step if self._loop is not None else None
         self._take_command(None, message.data, step.stamp_ns if step is not None else 0)
 
@@ -148,7 +148,7 @@ class SimNode(ManagedNode):
         return response
 
     def _on_set_paused(self, request: Any, response: SetBool.Response) -> SetBool.Response:
-        """Hold the simulation still, or let it go on."""
+        """Pause or continue the simulation."""
         response.success = self.active
         if not self.active:
             response.message = "sim_bridge is not active"
@@ -161,7 +161,7 @@ class SimNode(ManagedNode):
     # Diagnostics.
 
     def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
-        """Return how the loop does: rates, latencies, and what was refused, clamped, stale or never answered."""
+        """Return level, message and values for diagnostics, such as the rates, latencies and counts of the loop."""
         values: dict[str, Any] = {"gl_backend": self._gl_backend}
         if self._loop is None or self._publisher is None:
             return OK, "configured", values
@@ -192,5 +192,5 @@ class SimNode(ManagedNode):
 
 
 def main() -> None:
-    """Run `sim_bridge` until it is told to stop."""
+    """Run `sim_bridge` until a signal stops it."""
     run(SimNode)

@@ -1,4 +1,4 @@
-"""What to simulate, and the parameters of the node that does: without ROS, and without the physics."""
+"""The configuration of the simulation and the parameters of its node, without ROS and without the physics."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,20 +17,19 @@ COMMAND_INPUTS = ("joint_command", "effort_array")
 
 @dataclass(frozen=True)
 class SimConfig:
-    """What to simulate.
+    """The configuration of a simulation.
 
     Attributes:
         task: dm_control task, such as `reacher-easy`.
-        seed: of the first episode; episode i starts from seed + i.
+        seed: seed of the first episode; episode i starts from seed + i.
         image_size: width and height of the camera image, pixels.
         episode_steps: control steps until an episode's last step.
-        effort_limit: largest absolute torque of a command, N·m; 0 takes that of the task's strongest motor (0.05 for
-            the reacher).
-        rate_hz: control steps a second of simulated time, 1 to 1000: the physics follows; 0 takes the task's own (50
-            for the reacher).
+        effort_limit: largest absolute torque of a command, N·m; 0 for the task's strongest motor (0.05 for the
+            reacher).
+        rate_hz: control steps per second of simulated time, 1 to 1000; 0 for the task's own (50 for the reacher).
         render: `dm_control`, `exact` or `plain`: nearly as dm_control renders, exactly so, or without shadows.
-        look: what the camera sees otherwise than it is: a name, a level and whether it moves, `camera:hard:moving`.
-        backgrounds: folder of pictures and videos for looks with another background; none draws them.
+        look: visual distraction: a name, a level and whether it moves, such as `camera:hard:moving`.
+        backgrounds: folder of pictures and videos for looks with another background; empty to draw them.
         randomize_camera: draw the camera's pose and field of view anew each episode.
         randomize_appearance: draw colours and lights anew each episode.
         randomize_target_size: draw the target's radius anew each episode; the reward follows it.
@@ -50,7 +49,11 @@ class SimConfig:
     randomize_target_size: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse values that no simulation can have, with a VjepaError."""
+        """Check the values.
+
+        Raises:
+            VjepaError: a simulation cannot have one of the values.
+        """
         if not (self.rate_hz == 0 or MIN_RATE_HZ <= self.rate_hz <= MAX_RATE_HZ):
             raise VjepaError(
                 f"rate_hz is {self.rate_hz}; expected {MIN_RATE_HZ:g} to {MAX_RATE_HZ:g}, or 0 for the task's own"
@@ -65,13 +68,12 @@ class SimParameters(SimConfig):
     """Parameters of `sim_bridge`.
 
     Attributes:
-        episodes: episodes to run, after which the arm stays at its last frame; 0 runs on.
+        episodes: episodes to run, after which the arm stays at its last frame; 0 for no end.
         lockstep: step only for the command that answers the latest frame.
-        lockstep_retry_s: an unanswered frame is sent again after this many seconds.
-        playback_speed: seconds of simulated time that pass in one second of real time, where the loop keeps up; not in
-            lockstep.
+        lockstep_retry_s: seconds after which an unanswered frame is published again.
+        playback_speed: seconds of simulated time per second of real time, if the loop keeps up; not in lockstep.
         command_input: `joint_command` or `effort_array`; the latter not in lockstep.
-        command_timeout_s: in real time, silence longer than this means zero torque.
+        command_timeout_s: in real time, seconds without a command after which torque is zero.
         publish_clock: publish `/clock`, unless another node does already.
     """
 
@@ -84,7 +86,11 @@ class SimParameters(SimConfig):
     publish_clock: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse values that no simulation can have, and an input that cannot drive it, with a VjepaError."""
+        """Check the values.
+
+        Raises:
+            VjepaError: a simulation cannot have one of the values, or the input cannot drive it.
+        """
         super().__post_init__()
         if self.command_input not in COMMAND_INPUTS:
             raise unknown_name("command_input", self.command_input, COMMAND_INPUTS)
@@ -95,13 +101,13 @@ class SimParameters(SimConfig):
 
 
 def sim_config(parameters: Mapping[str, Any], **changes: Any) -> SimConfig:
-    """Return what the node `sim_bridge` would simulate.
+    """Return the configuration of the simulation in the node `sim_bridge`.
 
     Args:
-        parameters: of the node by name, flat, as parameter files have them.
-        changes: fields of `SimConfig` that are to have another value.
+        parameters: the node's parameters by name, flat, as in parameter files.
+        changes: other values for fields of `SimConfig`.
 
     Raises:
-        VjepaError: an unknown parameter, one of a wrong type, or a value that no simulation can have.
+        VjepaError: a parameter is unknown or of a wrong type, or a simulation cannot have its value.
     """
     return as_base(SimConfig, read_node_parameters(SimParameters, parameters, "sim_bridge"), **changes)

@@ -1,7 +1,7 @@
-"""How commands step a simulated arm, under either of two clocks, without ROS.
+"""Loops that step a simulated arm by commands, in real time or in lockstep, without ROS.
 
-In real time a timer steps the simulation whatever is commanded; in lockstep the command that answers the latest frame
-steps it. A loop publishes each step by a function that it is given.
+In real time, a timer steps the simulation with or without commands. In lockstep, the command that answers the latest
+frame steps it. A loop calls a given function to publish each step.
 """
 
 import math
@@ -17,11 +17,11 @@ from vjepa_interfaces.effort import CommandRefusedError
 from vjepa_interfaces.messages import LAST
 from vjepa_interfaces.statistics import Counts, Durations, RateMeter
 
-if TYPE_CHECKING:  # Importing the physics waits for the choice of an OpenGL backend.
+if TYPE_CHECKING:  # The choice of an OpenGL backend must come before the import of the physics.
     from sim_bridge.env import SimEnv, SimStep
 
 REFUSAL_SHOWN_S = 2.0
-"""How long diagnostics, which come once a second, show why a command was refused."""
+"""Seconds for which diagnostics, published once a second, show why a command was refused."""
 COUNTED = (
     "episodes",
     "frames",
@@ -37,17 +37,17 @@ COUNTED = (
 )
 
 Publish = Callable[["SimStep", np.ndarray], float]
-"""Publishes a step and its frame (height, width, 3), and returns when the frame was sent, steady seconds."""
+"""Publishes a step and its frame (height, width, 3), and returns the steady time of the frame in seconds."""
 
 
 class StepLoop(ABC):
-    """Episodes of an environment that is stepped by commands.
+    """Runs episodes of an environment, which commands step.
 
     Attributes:
-        step: the present one; None before the first episode.
-        is_paused: whether the simulation is held still.
-        is_finished: whether all episodes asked for are over.
-        counts: of the events in `COUNTED`.
+        step: the present step; None before the first episode.
+        is_paused: whether the simulation is paused.
+        is_finished: whether all requested episodes are over.
+        counts: counts of the events in `COUNTED`.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class StepLoop(ABC):
         on_end: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ):
-        """Wait for `begin`.
+        """Store the arguments; `begin` starts the loop.
 
         Args:
             env: the simulation.
             parameters: episodes and timeouts.
             publish: called with each step.
-            on_end: called when an episode has ended, and when the last one has.
-            clock: seconds of a steady clock.
+            on_end: called at the end of each episode, and at the end of all.
+            clock: returns the seconds of a steady clock.
         """
         self.step: SimStep | None = None
         self.is_paused = self.is_finished = False
@@ -85,18 +85,18 @@ class StepLoop(ABC):
 
     @abstractmethod
     def tick(self) -> None:
-        """Do what is due without a command."""
+        """Do the periodic work, which needs no command."""
 
     @abstractmethod
     def _take(self, effort: np.ndarray, stamp_ns: int, now_s: float) -> None:
-        """Act on a command that may be applied."""
+        """Act on a command that passed the checks."""
 
     @abstractmethod
     def _silence(self, silence_s: float) -> str:
-        """Return what is wrong where no command has come for so long, or nothing."""
+        """Return a text for diagnostics if the time without a command is too long, else an empty text."""
 
     def begin(self) -> None:
-        """Begin: the silence of whoever commands counts from now."""
+        """Begin to measure the time without a command."""
         self._heard_s = self._clock()
 
     def restart(self) -> None:
@@ -105,19 +105,19 @@ class StepLoop(ABC):
         self._begin_episode()
 
     def set_paused(self, is_paused: bool) -> None:
-        """Hold the simulation still, or let it go on."""
+        """Pause or continue the simulation."""
         self.is_paused = is_paused
 
     def command(self, names: Sequence[str] | None, efforts: Sequence[float], stamp_ns: int) -> None:
-        """Take a command, once the first episode has begun.
+        """Check a command and act on it. The first episode must have begun.
 
         Args:
-            names: joints, in any order; None for those of the environment, in its order.
+            names: joint names, in any order; None for the environment's joints, in its order.
             efforts: N·m, one per joint.
-            stamp_ns: stamp of the frame that it answers, nanoseconds; 0 of no frame, then without torque.
+            stamp_ns: stamp of the frame that the command answers, nanoseconds; 0 for no frame and zero torque.
 
         Raises:
-            CommandRefusedError: it makes no sense; the simulation has not moved.
+            CommandRefusedError: the command is not valid; the simulation did not move.
         """
         now_s = self._clock()
         self.counts["commands"] += 1
@@ -138,7 +138,7 @@ class StepLoop(ABC):
         self._take(effort, stamp_ns, now_s)
 
     def trouble(self) -> str:
-        """Return what is wrong: commands that fail to come, or were refused just now; empty where nothing is."""
+        """Return a text about missing or just refused commands; empty if there is no trouble."""
         if self.is_paused or self.is_finished:
             return ""
         now_s = self._clock()
@@ -168,12 +168,12 @@ class StepLoop(ABC):
             self._begin_episode()
 
     def _apply(self, effort: np.ndarray) -> None:
-        """Make one step of the environment."""
+        """Step the environment once."""
         self.counts["steps"] += 1
         self._show(lambda: self._env.step(effort))
 
     def _show(self, advance: "Callable[[], SimStep]") -> None:
-        """Advance the environment and publish what it became; the frame-to-torque time starts here."""
+        """Advance the environment and publish the new step. The frame-to-torque time starts here."""
         shown_s = self._clock()
         self.step = advance()
         self._frame = self._env.render()
@@ -190,17 +190,17 @@ class StepLoop(ABC):
 
 
 class RealTimeLoop(StepLoop):
-    """A step each control period, by the newest command, which holds until a newer one or until it is too old."""
+    """Steps once each control period with the newest command, until that is too old."""
 
     _applied_ns = 0
 
     @property
     def tick_period_s(self) -> float:
-        """A control period of real time."""
+        """A control period of real time, seconds."""
         return self._env.control_period_s / self._parameters.playback_speed
 
     def tick(self) -> None:
-        """Make one control step."""
+        """Make one control step, or begin the next episode."""
         if self.is_paused or self.is_finished:
             return
         if self.step is None:
@@ -211,7 +211,7 @@ class RealTimeLoop(StepLoop):
             self._apply(self._due_effort(self.step.stamp_ns))
 
     def _due_effort(self, frame_ns: int) -> np.ndarray:
-        """Return the efforts (n,) of the command that holds at a frame; zeros where it is too old."""
+        """Return the efforts (n,) in N·m of the newest command; zeros if it is too old."""
         effort, stamp_ns, arrived_s = self._command
         if stamp_ns > self._applied_ns:
             self._applied_ns = stamp_ns
@@ -225,7 +225,7 @@ class RealTimeLoop(StepLoop):
         return effort
 
     def _begin_episode(self) -> None:
-        # No torque until the episode's first command; the silence counts from the last one of the episode before.
+        # Torque is zero until the episode's first command. The silence counts from the last command before the episode.
         self._command = np.zeros(len(self._env.limits.joint_names)), 0, self._heard_s
         super()._begin_episode()
         assert self.step is not None
@@ -233,7 +233,7 @@ class RealTimeLoop(StepLoop):
 
     def _take(self, effort: np.ndarray, stamp_ns: int, now_s: float) -> None:
         assert self.step is not None
-        if stamp_ns == 0:  # A deactivated planner's zeros: they hold until a newer command, and never count as fresh.
+        if stamp_ns == 0:  # Zeros of a deactivated planner hold until a newer command, and never count as fresh.
             self._command = effort, 0, now_s
         elif max(self._command[1], self._episode_ns) <= stamp_ns <= self.step.stamp_ns:
             self._command = effort, stamp_ns, now_s
@@ -248,14 +248,14 @@ class RealTimeLoop(StepLoop):
 
 
 class LockstepLoop(StepLoop):
-    """A step for each command that answers the latest frame; an unanswered frame is sent again."""
+    """Steps once for each command that answers the latest frame, and publishes an unanswered frame again."""
 
     _answered_ns = 0
     _pending: np.ndarray | None = None
 
     @property
     def tick_period_s(self) -> float:
-        """How often it is looked whether the latest frame is due to be sent again."""
+        """Seconds between two checks whether the latest frame must be published again."""
         return self._parameters.lockstep_retry_s / 4
 
     def begin(self) -> None:
@@ -264,19 +264,19 @@ class LockstepLoop(StepLoop):
         self._begin_episode()
 
     def restart(self) -> None:
-        """Begin the next episode at once, and forget an answer that the pause held back."""
+        """Begin the next episode at once, and discard an answer from the pause."""
         self._pending = None
         super().restart()
 
     def set_paused(self, is_paused: bool) -> None:
-        """Hold the simulation still, or let it go on with the answer that came meanwhile."""
+        """Pause the simulation, or continue it with the answer that arrived during the pause."""
         super().set_paused(is_paused)
         if not is_paused and self._pending is not None:
             effort, self._pending = self._pending, None
             self._answer(effort)
 
     def tick(self) -> None:
-        """Send an unanswered frame again, same stamp: a lost message or a restarted node never ends the run."""
+        """Publish an unanswered frame again with the same stamp: a lost message or a new node must not end the run."""
         silence_s = self._clock() - self._sent_s
         if not self.is_paused and not self.is_finished and silence_s >= self._parameters.lockstep_retry_s:
             self.counts["resent_frames"] += 1

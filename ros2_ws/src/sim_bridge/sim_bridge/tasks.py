@@ -1,6 +1,6 @@
-"""The dm_control tasks that may be simulated, by one name each.
+"""The dm_control tasks that can be simulated, by name.
 
-Another task is one more row of `TASKS`: any dm_control suite task whose actuators are plain motors.
+A further entry of `TASKS` adds a task: any task of dm_control's suite whose actuators are plain motors.
 """
 
 from dataclasses import dataclass
@@ -32,14 +32,14 @@ class SimTask:
     Attributes:
         domain: dm_control's domain name.
         task: dm_control's task name within the domain.
-        camera: the model's camera that frames come from.
+        camera: the model's camera that renders frames.
         fingertip: the point of the arm that acts on the world.
-        target: the point it is meant to act on.
-        joint_names: of its motors, in the actuators' order, as `Motors` names them.
-        effort_limit: of its strongest motor, N·m.
+        target: the point that it should act on.
+        joint_names: names of its motors, in the actuators' order, as in `Motors`.
+        effort_limit: effort of its strongest motor, N·m.
         control_period_s: seconds from one control step to the next.
-        target_radius: the reward is full where fingertip and target are at most this far apart in the plane, m; None
-            for a task that is not about reaching.
+        target_radius: largest distance in the plane, m, from fingertip to target with full reward; None for a task
+            that is not about reaching.
         plane: numbers of the two world axes in which the arm moves.
     """
 
@@ -63,7 +63,7 @@ class SimTask:
         Raises:
             VjepaError: MuJoCo has no OpenGL backend to render with.
         """
-        choose_gl_backend()  # Before the first import of dm_control, which fixes the backend.
+        choose_gl_backend()  # The first import of dm_control fixes the backend.
         from dm_control import suite
 
         return suite.load(self.domain, self.task, task_kwargs={"random": seed, "time_limit": float("inf")})
@@ -83,7 +83,7 @@ _REACHER: dict[str, Any] = {
 TASKS = {
     "reacher-easy": SimTask("reacher", "easy", **_REACHER, target_radius=0.05 + _FINGER_RADIUS),
     "reacher-hard": SimTask("reacher", "hard", **_REACHER, target_radius=0.015 + _FINGER_RADIUS),
-    # The spinner's free end is what the finger must strike; the task has no target of its own.
+    # The finger must strike the spinner's free end; the task has no target of its own.
     "finger-spin": SimTask(
         "finger",
         "spin",
@@ -123,10 +123,10 @@ TASKS = {
 
 
 def task_named(name: str) -> SimTask:
-    """Return the task called `name`.
+    """Return the task `name`.
 
     Raises:
-        VjepaError: there is none; the message lists those there are.
+        VjepaError: there is no such task; the message lists all tasks.
     """
     if name not in TASKS:
         raise unknown_name("task", name, TASKS)
@@ -134,14 +134,14 @@ def task_named(name: str) -> SimTask:
 
 
 EXPERTS = {"reacher": ("expert", "expert-p"), "point_mass": ("expert-xy",)}
-"""The scripted planners that are shown the target and know the arm, the best first, by dm_control's domain."""
+"""Scripted planners, which know the target and the arm, by dm_control's domain, the best first."""
 
 
 def arm_of(task: str) -> dict[str, Any]:
-    """Return what a planner must know of the arm of a simulated `task`, as parameters of its node.
+    """Return the arm of a simulated `task` as parameters of the planner's node.
 
     Raises:
-        VjepaError: there is no such task; the message lists those there are.
+        VjepaError: there is no such task; the message lists all tasks.
     """
     arm = task_named(task)
     return {
@@ -152,32 +152,32 @@ def arm_of(task: str) -> dict[str, Any]:
 
 
 def task_domain(task: str) -> str:
-    """Return dm_control's domain of `task`, such as `reacher`: tasks of one domain have the same arm.
+    """Return dm_control's domain of `task`, such as `reacher`. Tasks of one domain have the same arm.
 
     Raises:
-        VjepaError: there is no such task; the message lists those there are.
+        VjepaError: there is no such task; the message lists all tasks.
     """
     return task_named(task).domain
 
 
 def experts_of(task: str) -> tuple[str, ...]:
-    """Return the scripted planners that know how to do `task`, the best first; empty where there is none.
+    """Return the scripted planners for `task`, the best first; empty for none.
 
     Raises:
-        VjepaError: there is no such task; the message lists those there are.
+        VjepaError: there is no such task; the message lists all tasks.
     """
     return EXPERTS.get(task_domain(task), ())
 
 
 def expert_of(task: str, otherwise: str) -> str:
-    """Return the best scripted planner that knows how to do `task`.
+    """Return the best scripted planner for `task`.
 
     Args:
-        task: of dm_control.
-        otherwise: what it means that there is none, for the message.
+        task: a task of dm_control.
+        otherwise: the consequence of a missing planner, for the message.
 
     Raises:
-        VjepaError: there is none, or no such task.
+        VjepaError: there is no such planner, or no such task.
     """
     experts = experts_of(task)
     if not experts:
@@ -186,20 +186,20 @@ def expert_of(task: str, otherwise: str) -> str:
 
 
 def is_about_reaching(task: str) -> bool:
-    """Return whether the reward of `task` is for the fingertip in a target; true where the task is not known."""
+    """Return whether the reward of `task` is for the fingertip in a target; true for an unknown task."""
     return task not in TASKS or TASKS[task].target_radius is not None
 
 
 def plane_of(task: str) -> list[int]:
-    """Return the numbers of the two world axes in which the arm of `task` moves; x and y where it is not known."""
+    """Return the numbers of the two world axes in which the arm of `task` moves; x and y for an unknown task."""
     return list(TASKS[task].plane) if task in TASKS else [0, 1]
 
 
 def refuse_other_arm(planner: str, task: str) -> None:
-    """Refuse a scripted planner that knows another arm than that of a simulated `task`.
+    """Refuse a scripted planner that is for another arm than the arm of a simulated `task`.
 
     Raises:
-        VjepaError: naming the scripted planners that know it, or that there is none; or there is no such task.
+        VjepaError: the planner is for another arm (the message lists the scripted planners), or there is no such task.
     """
     known = experts_of(task)
     if planner in {name for names in EXPERTS.values() for name in names} - set(known):
