@@ -1,1 +1,1 @@
-"""Latents to torques: planner contract, registry, planners and their node."""
+"""From latents to torques: contract and registry of planners, the planners and their node."""

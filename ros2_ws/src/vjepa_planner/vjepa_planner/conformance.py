@@ -1,6 +1,6 @@
-"""The tests that every planner must pass, as a mixin for pytest. For test code only: it imports pytest.
+"""The tests that every planner must pass, as a mixin for pytest. Only tests may import it, because it imports pytest.
 
-A planner of yours gets them all in five lines::
+Five lines apply all tests to a planner::
 
     from vjepa_planner.conformance import PlannerConformance, load_for_test
 
@@ -9,7 +9,7 @@ A planner of yours gets them all in five lines::
             return load_for_test("my-planner", gain=2.0)
 """
 
-# ruff: noqa: D102 (the names of the tests say what they test)
+# ruff: noqa: D102 (the names of the tests state what they test)
 
 import dataclasses
 import math
@@ -42,12 +42,12 @@ def load_for_test(name: str, **options: Any) -> Planner:
 
 
 class PlannerConformance:
-    """Mixin of tests for a planner. Subclasses write `make_planner`, and may override the attributes.
+    """A mixin of tests for a planner. Subclasses implement `make_planner`, and may override the attributes.
 
     Attributes:
-        latent_shape: (rows, dimension) of the latents to try.
-        deadline_s: the tight deadline to try, seconds.
-        slack_s: how far beyond it a plan may come, seconds.
+        latent_shape: (rows, dimension) of the test's latents.
+        deadline_s: the test's deadline, seconds.
+        slack_s: longest delay of a plan after the deadline, seconds.
     """
 
     latent_shape: tuple[int, int] = (17, 1024)
@@ -59,9 +59,9 @@ class PlannerConformance:
         raise NotImplementedError("write make_planner in your test class")
 
     def observations(self, planner: Planner, count: int = 5, start_ns: int = 1_000_000_000) -> list[Observation]:
-        """Return `count` consecutive random observations, the same on every call, with all that `planner` needs.
+        """Return `count` consecutive random observations, equal in every call, with all inputs that `planner` needs.
 
-        Their arrays are read-only, as those made from messages are.
+        Their arrays are read-only, like arrays from messages.
         """
         generator = np.random.default_rng(7)
         joints = planner.context.action_size
@@ -165,7 +165,7 @@ class PlannerConformance:
             plan = planner.plan(observation, self.deadline_s)
             elapsed.append(time.perf_counter() - start)
             assert np.all(np.abs(plan.action) <= 1.0)
-        # The least of several, as a loaded machine can hold up any one call.
+        # The shortest of several, because a busy machine may delay any single call.
         assert min(elapsed) <= self.deadline_s + self.slack_s
 
     @pytest.mark.parametrize("value", [math.nan, math.inf])

@@ -1,8 +1,8 @@
-"""What a planner is: observations in, plans out, and what never passes between them.
+"""The contract of planners: they take observations and return plans, and unsafe values of either are refused.
 
-A planner subclasses `Planner`, gives its options in a frozen dataclass `Config`, and writes `_begin` and `_act`. The
-base class does what every planner must do alike: it refuses to plan before a reset, and it refuses an observation
-that no arm should be moved by. `conformance.PlannerConformance` tests the whole contract.
+A planner subclasses `Planner`, declares its options as a frozen dataclass `Config`, and implements `_begin` and `_act`.
+The base class does the common part: it refuses to plan before a reset or from an unsafe observation.
+`conformance.PlannerConformance` tests the whole contract.
 """
 
 import math
@@ -20,11 +20,11 @@ from vjepa_planner.models.novelty import Novelty
 
 JOINT_STATE, TARGET, GOAL = "joint_state", "target", "goal"
 INPUTS = frozenset({JOINT_STATE, TARGET, GOAL})
-"""What a planner may name in `needs`, beside the latent, which every observation has."""
+"""The inputs that a planner may name in `needs`. Every observation has a latent too."""
 
 
 class ObservationRefusedError(VjepaError):
-    """An observation that must not be planned from: not finite, of a wrong shape, or without a needed input."""
+    """An observation that no plan may use: not finite, of a wrong shape, or without a needed input."""
 
 
 class PlanRefusedError(VjepaError):
@@ -33,10 +33,10 @@ class PlanRefusedError(VjepaError):
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """What a planner may know at one frame. Arrays may be read-only views; a planner never writes into them.
+    """The inputs of a planner at one frame. Arrays may be read-only views; a planner never writes into them.
 
     Attributes:
-        stamp_ns: stamp of the frame that caused the latent, nanoseconds.
+        stamp_ns: stamp of the latent's frame, nanoseconds.
         latent: (rows, dimension) float32: the mean of all tokens, then the grid of the last tubelet.
         joint_position: (n,) rad, or None.
         joint_velocity: (n,) rad/s, or None.
@@ -54,11 +54,11 @@ class Observation:
 
 @dataclass(frozen=True, eq=False)
 class Imagined:
-    """What a planner expects of the actions it chose.
+    """The imagined rollout of a plan.
 
     Attributes:
-        distance: (1 + predictions,) float64, from fingertip to target, m: in the present state as the planner sees it,
-            then after each of its predictions.
+        distance: (1 + predictions,) float64, distance from fingertip to target, m: in the present state, then after
+            each prediction.
         steps: control steps that one prediction spans.
     """
 
@@ -68,16 +68,16 @@ class Imagined:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What a planner decided. The caller measures how long that took.
+    """The result of planning. The caller measures the planning time.
 
     Attributes:
         action: (n,) float64 in [-1, 1], one per joint.
-        cost: predicted cost of the plan in the planner's own units, or None where it predicts none.
-        iterations: rounds of search made; 0 for a planner that does not search.
-        disagreement: spread among the members of an ensemble, or None where there is none.
-        imagined: what the planner expects to come of its plan, or None where it does not say.
-        novelty: how far the latent is from those of the planner's training, see `models.novelty`: above 1 it is unlike
-            nearly all of them; None where that is not known.
+        cost: predicted cost of the plan in the planner's own units, or None.
+        iterations: completed rounds of search; 0 for a planner that does not search.
+        disagreement: spread among the members of an ensemble, or None without an ensemble.
+        imagined: the imagined rollout of the plan, or None.
+        novelty: distance of the latent from the latents of the planner's training, see `models.novelty`. Above 1 the
+            latent is unlike nearly all of them; None if the distance is unknown.
 
     Raises:
         PlanRefusedError: the action is not a finite float64 vector in [-1, 1].
@@ -100,13 +100,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class PlannerContext:
-    """What an arm and its stack tell a planner.
+    """The arm and the stack that a planner works for.
 
     Attributes:
         action_size: number of joints, n.
         control_period_s: seconds from one action to the next.
-        device: where to compute, as torch names it; planners without torch ignore it.
-        arm: its joints, and the torque of an action of 1; None where that is not known.
+        device: torch's name of the device; planners without torch ignore it.
+        arm: joints and the torque of an action of 1, N·m; None if they are unknown.
     """
 
     action_size: int
@@ -132,18 +132,18 @@ class NoOptions:
 
 
 class Planner(ABC):
-    """Latents to actions. Not for use from several threads at once.
+    """Maps latents to actions. One thread at a time may use a planner.
 
-    The constructor loads what is to be loaded and warms up, so it may be slow; `plan` is then at full speed.
+    The constructor loads files and warms up, so it may be slow; `plan` is then at full speed.
 
     Attributes:
         Config: frozen dataclass of the options; its defaults are the documented settings.
-        needs: which of `INPUTS` an observation must hold.
-        encoder_fingerprint: fingerprint of the encoder whose latents are expected; None where none are read.
-        trained_period_s: seconds from one frame to the next in its training; None where that is not known.
-        novelty: what the latents of its training were like; None where that is not known.
-        config: the options this planner was made with.
-        context: the arm and stack it was made for.
+        needs: the `INPUTS` that an observation must have.
+        encoder_fingerprint: fingerprint of the encoder that made the latents; None for a planner that reads none.
+        trained_period_s: seconds from one frame to the next in the training; None if unknown.
+        novelty: distribution of the training's latents; None if unknown.
+        config: the options of this planner.
+        context: the arm and the stack of this planner.
     """
 
     Config: ClassVar[type] = NoOptions
@@ -158,16 +158,16 @@ class Planner(ABC):
         self._begun = False
 
     def check_encoder(self, fingerprint: str, name: str = "") -> None:
-        """Refuse latents of another encoder than the one this planner was trained on.
+        """Refuse latents of another encoder than the encoder of this planner's training.
 
-        A planner made from a bundle overrides this with `Bundle.check_encoder`, which names the bundle as well.
+        A planner from a bundle overrides this method with `Bundle.check_encoder`, which names the bundle too.
 
         Args:
-            fingerprint: of the encoder that the latents come from.
-            name: of that encoder, for the message.
+            fingerprint: fingerprint of the encoder that made the latents.
+            name: name of that encoder, for the message.
 
         Raises:
-            VjepaError: the planner reads latents and the fingerprints differ; both are named.
+            VjepaError: the planner reads latents and the fingerprints differ; the message contains both.
         """
         if self.encoder_fingerprint not in (None, fingerprint):
             raise VjepaError(
@@ -176,22 +176,20 @@ class Planner(ABC):
             )
 
     def reset(self, seed: int) -> None:
-        """Begin an episode: forget all that was planned before and draw all randomness anew from `seed` (>= 0)."""
+        """Begin an episode: clear the state and seed all random draws with `seed` (>= 0)."""
         self._begin(seed)
         self._begun = True
 
     def plan(self, observation: Observation, deadline_s: float | None = None) -> Plan:
-        """Return the plan for one frame.
-
-        A refused observation leaves the planner as it was.
+        """Return the plan for one frame. A refused observation does not change the planner.
 
         Args:
-            observation: what is known at the frame.
-            deadline_s: seconds of the steady clock this call may take, or None for no deadline. A planner that
-                searches returns the best it has by then.
+            observation: the inputs at the frame.
+            deadline_s: seconds of the steady clock that this call may take, or None for no deadline. A planner that
+                searches returns its best plan by then.
 
         Raises:
-            ObservationRefusedError: the observation is not one to plan from.
+            ObservationRefusedError: no plan may use the observation.
             VjepaError: `reset` was never called.
         """
         if not self._begun:
@@ -201,16 +199,16 @@ class Planner(ABC):
         return plan if self.novelty is None else replace(plan, novelty=float(self.novelty.of(observation.latent)))
 
     def _begin(self, seed: int) -> None:  # noqa: B027 (optional to write)
-        """Forget the last episode. A planner that keeps no state and draws nothing at random need not write this."""
+        """Clear the state of the last episode. A planner without state and random draws need not implement it."""
 
     @abstractmethod
     def _act(self, observation: Observation, deadline_s: float | None) -> Plan:
-        """Plan from an observation that has passed the checks: the planner's own algorithm."""
+        """Plan from an observation that has passed the checks, with the planner's own algorithm."""
 
     def _check(self, observation: Observation) -> None:
-        """Refuse an observation with a wrong or non-finite latent, or without what the planner `needs`.
+        """Refuse an observation with a wrong or non-finite latent, or without an input that the planner `needs`.
 
-        Inputs the planner does not need are not looked at.
+        Other inputs are not checked.
         """
         joints = (self.context.action_size,)
         _check_latent("latent", observation.latent)
@@ -228,7 +226,7 @@ class Planner(ABC):
 
 
 def require_joints(planner: str, expected: int, context: PlannerContext) -> None:
-    """Refuse an arm whose number of joints is not the one `planner` was made for.
+    """Refuse an arm with another number of joints than `planner` expects.
 
     Raises:
         VjepaError: `context.action_size` is not `expected`.
@@ -241,7 +239,7 @@ def require_joints(planner: str, expected: int, context: PlannerContext) -> None
 
 
 def require_arm(planner: str, joint_names: tuple[str, ...], context: PlannerContext) -> None:
-    """Refuse an arm that does not have the joints which `planner` was made for; one that is not known passes.
+    """Refuse an arm with other joints than `planner` expects. An unknown arm passes.
 
     Raises:
         VjepaError: the joints of `context.arm` have other names.
@@ -257,7 +255,7 @@ def require_in_range(owner: str, values: Mapping[str, float], low: float, high: 
     """Refuse options that are not finite numbers in [`low`, `high`].
 
     Raises:
-        VjepaError: names `owner`, the option, its value and the range.
+        VjepaError: an option is out of range; the message contains `owner`, the option, its value and the range.
     """
     for name, value in values.items():
         if not low <= value <= high:

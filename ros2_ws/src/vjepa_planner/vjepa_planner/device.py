@@ -9,7 +9,7 @@ def usable_device(name: str) -> torch.device:
     """Return the torch device `name`.
 
     Raises:
-        VjepaError: torch cannot use it here.
+        VjepaError: torch cannot use the device on this machine.
     """
     try:
         device = torch.device(name)

@@ -1,9 +1,9 @@
-"""Who drives: the chosen planner, or, where it cannot, the next in a list, until the chosen one is tried again.
+"""The choice of the planner that drives: the chosen one, or a fallback from a list while the chosen one fails.
 
-A planner fails by raising, by a plan whose ensemble disagrees or whose latent is novel beyond a limit, or by missing
-its deadline. Of all but the last no action comes, so the next planner plans from the same observation at once; a late
-plan is still the newest there is, so it is sent, and the next planner drives from the next latent on. All is counted in
-latents, never in seconds, so that lockstep gives the same on any machine.
+A planner fails if it raises, exceeds the limit of disagreement or novelty, or misses its deadline. After an exception
+or an exceeded limit there is no action, so the next planner plans from the same observation at once. A late plan is
+still the newest, so it is sent, and the next planner drives from the next latent on. All counts are in latents and not
+in seconds, so that lockstep gives equal results on any machine.
 """
 
 import time
@@ -25,16 +25,16 @@ from vjepa_planner.registry import described
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """What came of one latent.
+    """The result for one latent.
 
     Attributes:
-        planner: who made the plan; where nobody could, the chosen planner.
-        plan: what it decided; a zero action where nobody could.
+        planner: name of the planner that made the plan, or of the chosen planner if all failed.
+        plan: the plan; a zero action if all failed.
         effort: (n,) N·m, the torque of the plan.
-        planning_time_s: how long that planner took.
-        fallback: why the plan is not the chosen planner's; empty where it is.
-        refused: why no planner could plan; empty where one did.
-        tracebacks: of planners that raised what they never should.
+        planning_time_s: planning time of that planner, seconds.
+        fallback: why a fallback made the plan; empty for the chosen planner.
+        refused: why all planners failed; empty if one did not.
+        tracebacks: tracebacks of planners that raised another exception than VjepaError.
     """
 
     planner: str
@@ -46,7 +46,7 @@ class Decision:
     tracebacks: tuple[str, ...] = ()
 
     def record(self, stamp_ns: int) -> dict[str, Any]:
-        """Return what is published of it on `~/plan`, for a latent stamped `stamp_ns` (nanoseconds)."""
+        """Return the content of the message on `~/plan` for a latent with stamp `stamp_ns`, nanoseconds."""
         fields: dict[str, Any] = {
             "stamp": stamp_ns,
             "planner": self.planner,
@@ -64,12 +64,12 @@ class Decision:
 
 @dataclass
 class Fallback:
-    """The state of a supervisor in which another planner drives than the chosen one.
+    """The state of a supervisor in which a fallback drives.
 
     Attributes:
-        planner: its name.
-        reasons: why the chosen planner gave way, and each fallback before this one.
-        latents_left: how many more latents it plans before the chosen planner is tried again.
+        planner: name of the fallback.
+        reasons: why the chosen planner failed, and each fallback before this one.
+        latents_left: number of latents until the chosen planner drives again.
     """
 
     planner: str
@@ -78,28 +78,22 @@ class Fallback:
 
 
 class PlannerSupervisor:
-    """A state machine over the loaded planners, of two states: the chosen planner drives, or a fallback does.
+    """A state machine over the loaded planners with two states: the chosen planner drives, or a fallback drives.
 
-    ===============  =========================================================  ===========================
-    in the state     when                                                       the state becomes
-    ===============  =========================================================  ===========================
-    chosen drives    it fails, and another planner of `order` does not          fallback, of that planner
-    fallback drives  it fails, and another planner of `order` does not          fallback, of that planner
-    fallback drives  it has planned the latents for which the chosen one is     chosen
-                     sidelined
-    either           every planner failed; an episode begins; a planner is      chosen
-                     chosen
-    ===============  =========================================================  ===========================
+    - From the chosen planner to a fallback: the chosen one fails, and a planner after it in `order` does not.
+    - From a fallback to another: the fallback fails, and a planner after it in `order` does not.
+    - From a fallback to the chosen planner: the fallback has planned all latents for which the chosen one is sidelined.
+    - From any planner to the chosen one: every planner failed, an episode begins, or a planner is chosen.
 
-    The chosen planner is sidelined for one latent at its first failure and for twice as many at each further one, up to
-    `fallback_steps`; after as many plans in time its next failure counts as the first. A planner is reset before it
-    plans unless it planned the latent before. Where every planner failed, torque is zero.
+    A first failure sidelines the chosen planner for one latent. Each further failure doubles the number, up to
+    `fallback_steps`. After `fallback_steps` plans in time, the next failure counts as the first. A planner is reset
+    before it plans, unless it planned the last latent. If every planner failed, torque is zero.
 
     Attributes:
-        chosen: the planner that drives wherever it can.
-        counts: since `begin`: `fallbacks` (times that a planner gave way to the next), `fallback_commands` (plans that
-            were not the chosen planner's) and `missed_deadlines`.
-        last_fallback: who gave way last, why, and to whom; empty where nobody did.
+        chosen: the planner that drives unless it fails.
+        counts: counts since `begin`: `fallbacks` (changes to the next planner), `fallback_commands` (plans of
+            fallbacks) and `missed_deadlines`.
+        last_fallback: the last change: the reason and the new driver; empty for none.
     """
 
     _fallback: Fallback | None
@@ -113,13 +107,13 @@ class PlannerSupervisor:
         limits: EffortLimits,
         clock: Callable[[], float] = time.monotonic,
     ):
-        """Supervise planners.
+        """Begin with the chosen planner.
 
         Args:
-            planners: those that are loaded, by name; a fallback that is not among them never drives.
-            parameters: who is chosen, one of them, its fallbacks, and when it gives way to them.
-            limits: of the arm.
-            clock: seconds of a steady clock.
+            planners: the loaded planners, by name; a fallback that is not loaded never drives.
+            parameters: the chosen planner, its fallbacks and the limits.
+            limits: joints and effort limits of the arm.
+            clock: returns the seconds of a steady clock.
         """
         self._planners = planners
         self._parameters = parameters
@@ -129,41 +123,41 @@ class PlannerSupervisor:
         self.begin()
 
     def begin(self) -> None:
-        """Start anew with the chosen planner, nothing counted."""
+        """Begin again with the chosen planner and clear all counts."""
         self.counts = Counts()
         self.last_fallback = ""
         self.begin_episode(0)
 
     def begin_episode(self, seed: int) -> None:
-        """Have the chosen planner drive, and reset each planner with `seed` (>= 0) before its first plan."""
+        """Let the chosen planner drive, and reset each planner with `seed` (>= 0) before its first plan."""
         self._seed = seed
         self._up_to_date: set[str] = set()
         self._forgive()
 
     def choose(self, name: str) -> None:
-        """Have planner `name` drive from the next latent on; it is reset unless it was the chosen one before."""
+        """Let planner `name` drive from the next latent on; reset it unless it was chosen before."""
         if name != self.chosen:
             self.chosen = name
             self._up_to_date.discard(name)
         self._forgive()
 
     def renew(self, name: str) -> None:
-        """Note that planner `name` is another instance by now, which is reset before it plans its first latent."""
+        """Mark planner `name` as a new instance, to be reset before its first plan."""
         self._up_to_date.discard(name)
 
     @property
     def driver(self) -> str:
-        """The name of the planner that the next latent is planned by, unless it is the chosen one's turn again."""
+        """The name of the planner that drives now."""
         return self.chosen if self._fallback is None else self._fallback.planner
 
     @property
     def message(self) -> str:
-        """Why the chosen planner does not drive, and who does; empty where it drives."""
+        """Why a fallback drives, and its name; empty while the chosen planner drives."""
         return "" if self._fallback is None else f"{self._reason}: '{self.driver}' drives"
 
     @property
     def order(self) -> list[str]:
-        """The names of those that may plan the next latent, the chosen one first."""
+        """The names of the planners that may plan the next latent, the chosen one first."""
         loaded = [name for name in self._parameters.fallbacks if name in self._planners]
         return list(dict.fromkeys([self.chosen, *loaded]))
 
@@ -174,18 +168,18 @@ class PlannerSupervisor:
 
     @property
     def reads_latents(self) -> bool:
-        """Whether any of the planners in `order` must know whose latents it reads."""
+        """Whether any planner in `order` must know the encoder of the latents."""
         return any(self._planners[name].encoder_fingerprint is not None for name in self.order)
 
     def plan(
         self, observation: Observation, deadline_s: float | None, fingerprint: str | None, encoder: str = ""
     ) -> Decision:
-        """Return the plan of the first planner that has one, from the one that drives down the list.
+        """Return the plan of the first planner that does not fail, from the driver on in `order`.
 
         Args:
-            observation: what is known at the frame; a planner that does not need the target is not shown it.
+            observation: the inputs at the frame; only a planner that needs the target gets it.
             deadline_s: seconds that planning may take, or None for no deadline.
-            fingerprint: of the encoder of the latent; None where it is not known yet.
+            fingerprint: fingerprint of the latent's encoder; None while it is unknown.
             encoder: name of that encoder, for messages.
         """
         if self._fallback is not None and self._fallback.latents_left <= 0:
@@ -201,7 +195,7 @@ class PlannerSupervisor:
                 failures.append(f"planner '{name}': {error}" if len(order) > 1 else str(error))
             except KeyboardInterrupt:
                 raise
-            except BaseException as error:  # Whatever a third party's planner raises, sys.exit too, another can drive.
+            except BaseException as error:  # Even after sys.exit of a foreign planner, another planner can drive.
                 failures.append(f"planner '{name}' raised {described(error)}")
                 tracebacks.append(traceback.format_exc())
             else:
@@ -217,7 +211,7 @@ class PlannerSupervisor:
     def _attempt(
         self, name: str, observation: Observation, deadline_s: float | None, fingerprint: str | None, encoder: str
     ) -> tuple[Plan, np.ndarray, float]:
-        """Return plan, effort and planning time of one planner, or raise whatever it raises."""
+        """Return plan, effort (n,) in N·m and planning time in seconds of one planner. Its exceptions pass through."""
         planner = self._planners[name]
         if name not in self._up_to_date:
             planner.reset(self._seed)
@@ -243,8 +237,8 @@ class PlannerSupervisor:
             )
 
     def _note_plan(self, name: str, elapsed_s: float, deadline_s: float | None) -> None:
-        """Count a plan of `name`, which drives, and have the next planner drive where it was late."""
-        self._up_to_date = {name}  # The others have missed a latent, and with it what they remembered.
+        """Count a plan of the driver `name`, and let the next planner drive if the plan was late."""
+        self._up_to_date = {name}  # The others have missed this latent, so their state is old.
         if self._fallback is not None:
             self._fallback.latents_left -= 1
             self.counts["fallback_commands"] += 1
@@ -275,6 +269,6 @@ class PlannerSupervisor:
         self.counts["fallbacks"] += 1
 
     def _forgive(self) -> None:
-        """Enter the state in which the chosen planner drives, and let its next failure be its first."""
+        """Enter the state in which the chosen planner drives, and count its next failure as the first."""
         self._fallback = None
         self._sidelined, self._steady = 1, 0

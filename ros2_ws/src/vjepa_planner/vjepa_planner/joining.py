@@ -1,4 +1,4 @@
-"""Latents joined to what else planners read, by stamp: how a planner's node makes observations, without ROS."""
+"""Observations of a planner's node: latents joined with joint states and targets by stamp, without ROS."""
 
 from typing import Any
 
@@ -15,15 +15,15 @@ from vjepa_planner.planner_parameters import PlannerParameters
 
 
 class ObservationJoiner:
-    """The newest latent, and the joint states and targets that may be joined to it.
+    """Joins the newest latent with joint states and targets.
 
-    In lockstep the join is exact, and a latent waits for its inputs: so an evaluation is the same in whatever order
-    messages arrive. In real time the join is causal, and no latent waits.
+    In lockstep the join is exact, and a latent waits for its inputs. So an evaluation does not depend on the order of
+    messages. In real time the join is causal, and no latent waits.
 
     Attributes:
         joints: joint states by stamp.
         targets: targets by stamp, (3,) m each.
-        encoder: what the encoder published of itself, with `fingerprint` and `shape` at least; None before it did.
+        encoder: the encoder's message on `latent_info`, with `fingerprint` and `shape` at least; None before it.
         goal: the goal latent, (rows, dimension); None for none.
         goal_ns: stamp of the goal, nanoseconds.
     """
@@ -37,20 +37,20 @@ class ObservationJoiner:
         self.begin()
 
     def begin(self) -> None:
-        """Forget latent and goal, and nothing else: the first latent may be of a frame from before now."""
+        """Clear latent and goal only: the frame of the first latent may be older than this call."""
         self._waiting: tuple[int, np.ndarray] | None = None
         self.goal: np.ndarray | None = None
         self.goal_ns = 0
 
     def add_latent(self, stamp_ns: int, latent: np.ndarray) -> None:
-        """Take a `latent` (rows, dimension) in the place of one that still waits."""
+        """Store a `latent` (rows, dimension) float32. It replaces one that still waits."""
         self._waiting = stamp_ns, latent
 
     def set_encoder(self, text: str) -> None:
-        """Take in what the encoder publishes of itself on `latent_info`, and forget a goal of another encoder.
+        """Store the encoder's message on `latent_info`, and clear a goal of another encoder.
 
         Raises:
-            VjepaError: it is not a JSON object with `fingerprint` and `shape`.
+            VjepaError: the message is not a JSON object with `fingerprint` and `shape`.
         """
         try:
             encoder = parse_json(text)
@@ -62,23 +62,23 @@ class ObservationJoiner:
         self.encoder = encoder
 
     def set_goal(self, stamp_ns: int, message: Any) -> None:
-        """Take in a goal, a `sensor_msgs/Image` as `messages.goal_of` reads it; one that is refused changes nothing.
+        """Store a goal from a `sensor_msgs/Image`, as `messages.goal_of` reads it. A refused goal changes nothing.
 
         Raises:
-            VjepaError: it is no goal, or of another encoder, or the encoder is not known yet.
+            VjepaError: the message is not a goal or is from another encoder, or the encoder is still unknown.
         """
         if self.encoder is None:
             raise VjepaError(f"no message on {topics.LATENT_INFO.name} yet, so the goal's encoder is not checked")
         self.goal, self.goal_ns = goal_of(message, self.encoder), stamp_ns
 
     def take_observation(self, needs: frozenset[str], reads_latents: bool) -> Observation | None:
-        """Return the observation of the latent that waits, which then waits no longer; None where it has to wait.
+        """Return the observation of the waiting latent, and remove it; None without one, or if it must wait.
 
-        In real time what could not be joined is None in the observation.
+        In real time, missing inputs are None in the observation.
 
         Args:
             needs: the inputs that a latent waits for in lockstep.
-            reads_latents: whether it also waits for `encoder`.
+            reads_latents: whether the latent also waits for `encoder`.
         """
         if self._waiting is None:
             return None
@@ -96,7 +96,7 @@ class ObservationJoiner:
         return Observation(stamp_ns, latent, position, velocity, target, self.goal)
 
     def why_without_joints(self, observation: Observation) -> str:
-        """Return why no joint state was joined to an observation, in parentheses; empty where one was."""
+        """Return why an observation has no joint state, in parentheses; empty if it has one."""
         if observation.joint_position is not None:
             return ""
         why = self.joints.why_none(observation.stamp_ns, self._max_age_ns)

@@ -1,7 +1,7 @@
-"""Latents in, torque commands out: the active planner as a ROS node, swappable while running.
+"""The ROS node of the planners. It takes latents and publishes torque commands; planners can be swapped while it runs.
 
-A latent triggers a plan; joint states and, for the scripted experts, the target are joined to it by stamp. In lockstep
-the join is exact, so that an evaluation is reproducible whatever the order of arrival; in real time it is causal.
+A latent triggers a plan. The node joins joint states and, for scripted experts, the target to it by stamp. In lockstep
+the join is exact, so that an evaluation does not depend on the order of arrival. In real time it is causal.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ WATCHDOG_PERIOD_S = 0.05
 
 
 class PlannerNode(ManagedNode):
-    """`vjepa_planner`: the loaded planners, the one that drives, and the inputs waiting to be joined."""
+    """The node `vjepa_planner`: the loaded planners, their supervisor and the joiner of their inputs."""
 
     Parameters = PlannerParameters
 
@@ -47,19 +47,19 @@ class PlannerNode(ManagedNode):
         self._timer: Any = None
 
     def preload(self) -> None:
-        """Import the modules of the planners asked for."""
+        """Import the modules of the requested planners."""
         for name in (*self.get_parameter("planners").value, self.get_parameter("planner").value):
             with contextlib.suppress(VjepaError):
                 load_class(name)
 
     def setup(self) -> None:
-        """Load and warm every planner asked for, and make the endpoints."""
+        """Load and warm up every requested planner, and create the endpoints."""
         parameters = self.parameters
         self._limits = EffortLimits(parameters.joint_names, parameters.effort_limit)
         self._load_planners()
         self._supervisor = PlannerSupervisor(self._pool.loaded, parameters, self._limits)
         self._announced = parameters.planner
-        # It takes in messages from now on: the first latents after an activation are of frames from before it.
+        # It stores messages from now on: the first latents after an activation have frames from before it.
         self._inputs = ObservationJoiner(parameters)
         self._counts, self._failure = Counts(), Failure()
         self._command = self.publisher(topics.JOINT_COMMAND)
@@ -73,13 +73,13 @@ class PlannerNode(ManagedNode):
         self.subscribe(topics.LATENT, self._on_latent)
 
     def _load_planners(self) -> None:
-        """Load the planners asked for; only the chosen one must load."""
+        """Load the requested planners; only the chosen one must load."""
         parameters = self.parameters
         refuse_unknown_planners(vars(parameters))
         self._pool = PlannerPool()
         self._planner_context = PlannerContext.of(self._limits, parameters.control_period_s, parameters.device)
         for name in dict.fromkeys((*parameters.planners, parameters.planner)):
-            with contextlib.suppress(VjepaError):  # Why it cannot be imported is stated where it is loaded.
+            with contextlib.suppress(VjepaError):  # `load` below reports a failed import.
                 self.declare_options(name, load_class(name).Config)
             try:
                 self._pool.load(name, self.options(name), self._planner_context)
@@ -91,12 +91,12 @@ class PlannerNode(ManagedNode):
             if name not in self._pool.loaded:
                 reason = self._pool.unready.get(name, "it is not loaded; name it in 'planners' too")
                 self.get_logger().warning(f"fallback '{name}' is left out: {reason}")
-        torch = sys.modules.get("torch")  # Only where a planner brought it.
-        if torch and parameters.threads:  # Networks this small are slower by threads that wait for the encoder's.
+        torch = sys.modules.get("torch")  # None if no planner imported it.
+        if torch and parameters.threads:  # More threads slow small networks down, because they wait for the encoder's.
             torch.set_num_threads(parameters.threads)
 
     def start(self) -> None:
-        """Wait for the first latent."""
+        """Clear all counts and wait for the first latent."""
         self._counts = Counts()
         self._plan_time = Durations()
         self._rate = RateMeter()
@@ -112,24 +112,24 @@ class PlannerNode(ManagedNode):
         self._timer = self.create_timer(WATCHDOG_PERIOD_S, self._watch_latents, clock=STEADY)
 
     def stop(self) -> None:
-        """Send zero torque: stamp 0, so that it never steps a lockstep simulation."""
+        """Publish zero torque with stamp 0, so that it never steps a simulation in lockstep."""
         if self._timer is not None:
             self.destroy_timer(self._timer)
             self._timer = None
         self._send(np.zeros(len(self._limits.joint_names)), 0)
 
     def teardown(self) -> None:
-        """Forget the planners, so that their device memory is freed."""
+        """Drop the planners to free their device memory."""
         self._pool.close()
 
     # Swapping.
 
     def check_live_parameter(self, name: str, value: Any) -> None:
-        """Refuse a planner that is not ready, or that was trained on another encoder."""
+        """Refuse a planner that is not ready, or is for another encoder."""
         self._pool.check(value, self._inputs.encoder)
 
     def apply_live_parameter(self, name: str, value: Any) -> None:
-        """Have planner `value` drive from the next latent on, with its new options where it has some."""
+        """Let planner `value` drive from the next latent on, with its new options if it has some."""
         before = self._supervisor.chosen
         has_new_options = self._pool.renew(value)
         if has_new_options:
@@ -145,15 +145,15 @@ class PlannerNode(ManagedNode):
         self._counts["swaps"] += value != before or has_new_options
 
     def check_live_options(self, prefix: str, options: dict[str, Any]) -> None:
-        """Refuse options that the planner does not have, of another type or out of their range, or not a bundle."""
+        """Refuse options that are unknown, of another type, out of their range, or not a bundle."""
         self._pool.check_options(prefix, options)
 
     def apply_live_options(self, prefix: str, options: dict[str, Any]) -> None:
-        """Begin to load a planner anew with other options; it drives as it is until it is set again."""
+        """Begin to load a new instance of a planner with other options. `planner` must be set to swap it in."""
         self._pool.reload(prefix, options, self._planner_context)
 
     def _announce(self, name: str) -> None:
-        """Publish who drives, at once: a fallback may be shorter than the second between two diagnostics."""
+        """Publish the driver at once: a fallback may be shorter than the second between two diagnostics."""
         self._announced = name
         self._active_planner.publish(String(data=name))
         if self.active:
@@ -200,7 +200,7 @@ class PlannerNode(ManagedNode):
         self._plan_if_complete()
 
     def _on_goal(self, message: Image) -> None:
-        """Seek another goal from the next latent on; one that is refused leaves the goal as it is."""
+        """Set the goal from the next latent on. A refused goal changes nothing."""
         if not self.active:
             return
         stamp_ns = to_nanoseconds(message.header.stamp)
@@ -221,7 +221,7 @@ class PlannerNode(ManagedNode):
             return
         self._plan_if_complete()
 
-    # The tick: a latent with all it needs becomes a command.
+    # The tick: a latent with all its inputs becomes a command.
 
     def _plan_if_complete(self) -> None:
         if not self.active:
@@ -259,7 +259,7 @@ class PlannerNode(ManagedNode):
             self._announce(decision.planner)
 
     def _refuse(self, stamp_ns: int, reason: str) -> None:
-        """Answer a latent that no plan came of with zero torque, so that no stamp goes unanswered."""
+        """Answer a latent without a plan with zero torque, so that every stamp has an answer."""
         self._counts["refused_latents"] += 1
         self._failure.begin(reason)
         self.get_logger().error(f"latent refused: {reason}", throttle_duration_sec=1.0)
@@ -283,7 +283,7 @@ class PlannerNode(ManagedNode):
         self._plan.publish(String(data=json.dumps(record)))
 
     def _watch_latents(self) -> None:
-        """Send zero torque once when latents fall silent in real time."""
+        """Publish zero torque once after too long a time without a latent, in real time."""
         silence = time.monotonic() - self._latent_arrived_s
         if not self.parameters.lockstep and silence > self.parameters.latent_timeout_s:
             self._counts["latent_timeouts"] += 1
@@ -296,7 +296,7 @@ class PlannerNode(ManagedNode):
         return self._pool.loaded[self._supervisor.chosen]
 
     def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
-        """Return who drives, how long plans take, and what was refused."""
+        """Return level, message and values for diagnostics: the driver, planning times and counts of refusals."""
         supervisor, goal = self._supervisor, self._inputs.goal
         values: dict[str, Any] = {"planner": supervisor.chosen, "driving": supervisor.driver} | self._pool.status()
         if not self.active:
@@ -317,7 +317,7 @@ class PlannerNode(ManagedNode):
         return *self._level_and_message(), values
 
     def _level_and_message(self) -> tuple[bytes, str]:
-        """Return the level of diagnostics, and what is wrong."""
+        """Return the level and the message of diagnostics."""
         trained_s = self._chosen_planner.trained_period_s
         if failure := self._failure.say():
             return ERROR, failure
@@ -339,5 +339,5 @@ class PlannerNode(ManagedNode):
 
 
 def main() -> None:
-    """Run `vjepa_planner` until it is told to stop."""
+    """Run `vjepa_planner` until a signal stops it."""
     run(PlannerNode)

@@ -1,4 +1,4 @@
-"""The parameters of the node `vjepa_planner`: without ROS, and without torch."""
+"""The parameters of the node `vjepa_planner`, without ROS and without torch."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,28 +11,27 @@ class PlannerParameters:
     """Parameters of `vjepa_planner`.
 
     Attributes:
-        planners: names of the planners to load and warm up; options of one are the parameters `NAME.OPTION`. Where
-            these are set while the node runs, it is loaded anew, and setting `planner` to its name swaps the new one
-            in.
-        planner: the one that drives; setting it swaps.
-        fallbacks: names of planners that drive, in this order, when the chosen one cannot; with a camera none by
+        planners: names of the planners to load and warm up; their options are the parameters `NAME.OPTION`. A change of
+            options loads a new instance, and setting `planner` to its name swaps that in.
+        planner: name of the planner that drives; setting it swaps.
+        fallbacks: names of planners that drive, in this order, when the chosen one fails; with a camera none by
             default.
-        fallback_steps: latents for which they drive at most before the chosen one is tried again; as many that the
-            chosen one drives without failing make its next failure count as the first.
-        disagreement_limit: a plan whose ensemble disagrees by more is not sent; 0 for no limit.
-        novelty_limit: a plan whose latent is further from those of the planner's training is not sent, where 1 is as
-            far as one in a thousand of these; 0 for no limit.
+        fallback_steps: longest time in latents until the chosen planner is tried again. After as many latents without a
+            failure, its next failure counts as the first.
+        disagreement_limit: largest disagreement of the ensemble in a plan that is sent; 0 for no limit.
+        novelty_limit: largest novelty of a latent whose plan is sent; 0 for no limit. One in a thousand latents of the
+            training is above 1.
         seed: episode i resets the planner with seed + i.
         lockstep: join joint states and target by equal stamp, without a deadline.
         joint_names: joints of the arm, in the order of an action.
         effort_limit: torque of an action of 1, N·m.
         control_period_s: one control step, seconds; also the planner's deadline in real time.
-        latent_timeout_s: in real time, silence of latents longer than this means zero torque.
-        joint_state_max_age_s: in real time, the oldest joint state or target that may be joined to a latent.
-        derive_velocity: velocities are those between the last two positions of a joint, whatever its driver sends; as
+        latent_timeout_s: in real time, seconds without a latent after which torque is zero.
+        joint_state_max_age_s: in real time, largest age in seconds of a joint state or target that joins a latent.
+        derive_velocity: compute velocities from the last two positions of a joint and ignore its driver's; as in
             `dataset build --derive-velocity`.
-        device: where a planner's networks run.
-        threads: processor threads of a planner's networks; 0 leaves it to torch.
+        device: device of the planners' networks.
+        threads: processor threads of the planners' networks; 0 for torch's own choice.
     """
 
     planners: tuple[str, ...] = ("random", "expert-p", "expert")
@@ -53,5 +52,9 @@ class PlannerParameters:
     threads: Annotated[int, Range(low=0)] = 1
 
     def __post_init__(self) -> None:
-        """Refuse numbers out of their range, with a ParameterError."""
+        """Check the range of each number.
+
+        Raises:
+            ParameterError: a number is out of its range.
+        """
         check_ranges(self)

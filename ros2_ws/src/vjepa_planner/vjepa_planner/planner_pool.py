@@ -1,4 +1,4 @@
-"""The planners of a node: those that are loaded, and those that a thread loads anew with other options beside them."""
+"""The planners of a node: loaded instances, and new instances that a thread loads with other options."""
 
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,11 +14,11 @@ LOADING = "loading"
 
 
 class PlannerPool:
-    """Planners by name: those that may drive, those that could not be loaded, and new instances that are not in use.
+    """Planners by name: loaded planners, failed ones, and new instances that are not in use.
 
     Attributes:
-        loaded: those that may drive.
-        unready: why each of the others is not loaded.
+        loaded: the planners that may drive.
+        unready: why each failed planner did not load.
     """
 
     def __init__(self) -> None:
@@ -28,10 +28,10 @@ class PlannerPool:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reload")
 
     def load(self, name: str, options: Mapping[str, Any], context: PlannerContext) -> None:
-        """Load planner `name` with `options` for the arm in `context`; where that fails, `unready` has the reason too.
+        """Load planner `name` with `options` for the arm in `context`. A failure is stored in `unready` too.
 
         Raises:
-            VjepaError: as `load_planner`.
+            VjepaError: as in `load_planner`.
         """
         try:
             self.loaded[name] = load_planner(name, options, context)
@@ -40,15 +40,15 @@ class PlannerPool:
             raise
 
     def reload(self, name: str, options: Mapping[str, Any], context: PlannerContext) -> None:
-        """Begin to load a planner anew with other options, if it is loaded; it drives as it is until `renew`."""
+        """Begin to load a new instance of a loaded planner with other options. The old one drives until `renew`."""
         if name in self.loaded:
             self._renewed[name] = self._thread.submit(load_planner, name, dict(options), context)
 
     def renew(self, name: str) -> bool:
-        """Put the new instance of planner `name` in the place of the old one, and return whether there is one.
+        """Replace planner `name` by its new instance, and return whether there is one.
 
         Raises:
-            VjepaError: it is still loading, or did not load; so it is until it is loaded anew.
+            VjepaError: the new instance is still loading, or did not load. Only `reload` ends a failure.
         """
         renewed = self._new_instance(name)
         if renewed is None:
@@ -58,14 +58,14 @@ class PlannerPool:
         return True
 
     def check(self, name: str, encoder: Mapping[str, Any] | None) -> None:
-        """Refuse a planner that cannot drive: it is not loaded, still loading anew, or of another encoder.
+        """Refuse a planner that cannot drive: not loaded, its new instance still loading, or for another encoder.
 
         Args:
-            name: of the planner; where a new instance of it is loaded, that one is asked.
-            encoder: what the encoder published of itself; None where that is not known yet.
+            name: name of the planner; the check uses its new instance if there is one.
+            encoder: the encoder's message on `latent_info`; None while it is unknown.
 
         Raises:
-            VjepaError: it states why, and which planners there are.
+            VjepaError: the planner cannot drive; the message states why, and lists the planners.
         """
         renewed = self._new_instance(name)
         planner = self.loaded.get(name) if renewed is None else renewed
@@ -77,10 +77,10 @@ class PlannerPool:
                 planner.check_encoder(encoder["fingerprint"], str(encoder.get("model", "")))
 
     def check_options(self, name: str, options: Mapping[str, Any]) -> None:
-        """Refuse options of a loaded planner: unknown, of another type, out of their range, or another bundle's damage.
+        """Refuse options of a loaded planner that are unknown, of another type, out of range, or a damaged bundle.
 
         Raises:
-            VjepaError: naming the option, or the bundle.
+            VjepaError: an option is refused; the message names it or the bundle.
         """
         if name not in self.loaded:
             return
@@ -99,7 +99,7 @@ class PlannerPool:
         ]
 
     def status(self) -> dict[str, str]:
-        """Return the entries of diagnostics: who is ready, who is not and why, and what became of new options."""
+        """Return the entries of diagnostics: ready planners, failures with reasons, and the state of new options."""
         values = {"ready": ", ".join(sorted(self.loaded))}
         values |= {f"not ready: {name}": reason for name, reason in self.unready.items()}
         for name, renewed in self._renewed.items():
@@ -107,14 +107,14 @@ class PlannerPool:
         return values
 
     def close(self) -> None:
-        """Forget all planners, so that their device memory is freed; what is loading is left to end by itself."""
+        """Drop all planners to free their device memory. A planner that is loading ends by itself."""
         self._thread.shutdown(wait=False, cancel_futures=True)
         self._renewed.clear()
         self.loaded.clear()
         self.unready.clear()
 
     def _new_instance(self, name: str) -> Planner | None:
-        """Return the new instance of planner `name`, or None where none was asked for; raise as `renew`."""
+        """Return the new instance of planner `name`, or None if none was requested; raise as `renew` does."""
         renewed = self._renewed.get(name)
         if renewed is None:
             return None

@@ -1,8 +1,7 @@
-"""Finding planners by name: entry points of the group `vjepa_planner.planners`, in this package or anyone's.
+"""Planners by name: entry points of the group `vjepa_planner.planners`, in this package or any other.
 
-A third party's package adds a planner by declaring, in its own setup, the entry point
-`name = its.module:ItsPlanner`, where `ItsPlanner` subclasses `contract.Planner`. A planner's module is imported only
-when that planner is loaded.
+Another package adds a planner with the entry point `name = its.module:ItsPlanner` in its own setup. `ItsPlanner`
+subclasses `contract.Planner`. A planner's module is imported only when the planner is loaded.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,15 +17,15 @@ GROUP = "vjepa_planner.planners"
 
 
 def available() -> list[str]:
-    """Return the names of all planners installed, sorted. Nothing is imported to find them."""
+    """Return the names of all installed planners, sorted, without an import of their modules."""
     return sorted({point.name for point in _points()[0]})
 
 
 @contextmanager
 def failures_named(what: str) -> Iterator[None]:
-    """Raise whatever a third party's code raises as a VjepaError that begins with `what`: the others must go on.
+    """Turn any exception of foreign code into a VjepaError that begins with `what`, so that other planners continue.
 
-    That includes `sys.exit`, and exceptions that have no text. A VjepaError and an interruption by the user stay.
+    This includes `sys.exit` and exceptions without a text. A VjepaError or a KeyboardInterrupt passes unchanged.
     """
     try:
         yield
@@ -37,7 +36,7 @@ def failures_named(what: str) -> Iterator[None]:
 
 
 def described(error: BaseException) -> str:
-    """Return class and text of an exception, of whatever kind it is."""
+    """Return class and text of any exception, even if its text cannot be read."""
     try:
         text = str(error)
     except Exception:
@@ -46,16 +45,16 @@ def described(error: BaseException) -> str:
 
 
 def load_planner(name: str, options: Mapping[str, Any], context: PlannerContext) -> Planner:
-    """Return the planner `name`, made with `options` for the arm in `context`, loaded and warm.
+    """Return the planner `name` with `options` for the arm in `context`, loaded and warmed up.
 
     Args:
         name: one of `available()`.
-        options: values for fields of the planner's `Config`; the others keep their documented defaults.
-        context: what the arm and stack tell the planner.
+        options: values for fields of the planner's `Config`; other fields keep their documented defaults.
+        context: the arm and the stack.
 
     Raises:
-        VjepaError: no such planner or option, a value of a wrong type, a package that cannot be imported (it is
-            named), or whatever the planner itself refuses.
+        VjepaError: the planner or an option does not exist, a value is of a wrong type, a package cannot be imported,
+            or the planner itself refuses.
     """
     planner_class = load_class(name)
     what = f"planner '{name}' ({planner_class.__module__})"
@@ -68,7 +67,7 @@ def load_planner(name: str, options: Mapping[str, Any], context: PlannerContext)
 
 
 def load_class(name: str) -> type[Planner]:
-    """Return the class of the planner `name`, importing its module.
+    """Import the module of the planner `name`, and return the planner's class.
 
     Raises:
         VjepaError: as in `load_planner`.
@@ -97,10 +96,10 @@ def _owner(point: EntryPoint) -> str:
 
 
 def _points() -> tuple[list[EntryPoint], list[str]]:
-    """Return the entry points of planners, and which packages have entry points that cannot be read."""
+    """Return the entry points of planners, and a text for each package whose entry points cannot be read."""
     try:
         return list(entry_points(group=GROUP)), []
-    except Exception:  # One package's damaged file hides those of all the others.
+    except Exception:  # The damaged file of one package hides the entry points of all others.
         points: dict[tuple[str, str], EntryPoint] = {}
         unreadable = []
         for distribution in distributions():
@@ -115,7 +114,7 @@ def _points() -> tuple[list[EntryPoint], list[str]]:
 
 
 def _check_made(what: str, planner: Planner) -> None:
-    """Refuse an instance whose attributes are not those that the contract states."""
+    """Refuse an instance whose attributes break the contract."""
     unknown = [str(need) for need in planner.needs if need not in INPUTS]
     if unknown:
         raise VjepaError(f"{what} needs {', '.join(unknown)}; an observation has {', '.join(sorted(INPUTS))}")
@@ -126,10 +125,10 @@ def _check_made(what: str, planner: Planner) -> None:
 
 
 def refuse_unknown_planners(parameters: Mapping[str, Any]) -> None:
-    """Refuse, before anything is started, a planner that there is not, by the parameters of `vjepa_planner`, flat.
+    """Refuse unknown planners in the flat `parameters` of `vjepa_planner`, before anything is started.
 
     Raises:
-        VjepaError: naming it, and those there are.
+        VjepaError: a planner does not exist; the message lists all planners.
     """
     for name in (parameters["planner"], *parameters.get("planners", ()), *parameters.get("fallbacks", ())):
         if name not in available():
@@ -137,5 +136,5 @@ def refuse_unknown_planners(parameters: Mapping[str, Any]) -> None:
 
 
 def options_of(planner: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a planner among the `parameters` of `vjepa_planner`, flat, where they are `NAME.OPTION`."""
+    """Return the options of a planner, without its prefix `NAME.`, from the flat `parameters` of `vjepa_planner`."""
     return {name.partition(".")[2]: value for name, value in parameters.items() if name.startswith(f"{planner}.")}

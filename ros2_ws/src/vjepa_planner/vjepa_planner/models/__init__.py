@@ -1,1 +1,1 @@
-"""The networks that planners compute with and training trains."""
+"""The networks of planners, which training trains."""

@@ -1,9 +1,9 @@
 """Actor and critic on the states of a world model, and the actor's bundle.
 
-Both are two hidden layers of 256 with ELU, as earlier work on this design had them. The actor is a Gaussian squashed by
-tanh (Haarnoja et al., Soft Actor-Critic, 2018). The critic is a twin, the lesser of whose values counts (Fujimoto et
-al., TD3, 2018); each gives a number or, two-hot, weights of bins evenly spaced behind a symmetric logarithm (Hafner et
-al., DreamerV3, 2023). The bundle holds the actor with the conditioning whose states it reads, and no critic.
+Both have two hidden layers of 256 with ELU, as in earlier work on this design. The actor is a Gaussian squashed by
+tanh (Haarnoja et al., Soft Actor-Critic, 2018). The critic is a twin whose smaller value counts (Fujimoto et al., TD3,
+2018). Each network returns a number, or two-hot weights of evenly spaced bins after a symmetric logarithm (Hafner et
+al., DreamerV3, 2023). The bundle contains the actor with its state projection, and no critic.
 """
 
 import math
@@ -25,7 +25,7 @@ KIND = "actor"
 ARCHITECTURE = "actor-gaussian"
 LEAST_LOG_STD, LARGEST_LOG_STD = -5.0, 1.0
 LARGEST_VALUE = 200.0
-"""Values between this and its negative have bins of their own."""
+"""The bins cover the values between this and its negative."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class ActorConfig:
         action_size: number of joints, n.
 
     Raises:
-        VjepaError: a value is of a wrong type or out of range; it is named.
+        VjepaError: a value is of a wrong type or out of range; the message names it.
     """
 
     hidden: int = 256
@@ -49,7 +49,7 @@ class ActorConfig:
 
 
 class Actor(nn.Module):
-    """States to a distribution of actions in [-1, 1]^n."""
+    """Maps states to a distribution of actions in [-1, 1]^n."""
 
     def __init__(self, config: ActorConfig, conditioning: ConditioningConfig):
         super().__init__()
@@ -58,11 +58,11 @@ class Actor(nn.Module):
         self.layers = _layers(conditioning.state_size, config.hidden, 2 * config.action_size)
 
     def forward(self, state: Tensor) -> Tensor:
-        """Return the mode of the actions (..., n) in states (..., S)."""
+        """Return the modes (..., n) of the actions' distributions in states (..., S)."""
         return self.layers(state).chunk(2, dim=-1)[0].tanh()
 
     def sample(self, state: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Return actions (..., n) drawn in states (..., S), through which gradients flow, and their log density (...,).
+        """Draw actions (..., n), through which gradients flow, and return them with their log density (...,).
 
         Args:
             state: (..., S).
@@ -78,20 +78,20 @@ class Actor(nn.Module):
 
 
 class TwinCritic(nn.Module):
-    """States to values, by two networks."""
+    """Maps states to values, with two networks."""
 
     bins: Tensor
 
     def __init__(self, state_size: int, hidden: int = 256, bins: int = 0):
-        """Make both.
+        """Create both networks.
 
         Args:
             state_size: S.
             hidden: width of the two hidden layers.
-            bins: of the two-hot values; 0 for plain numbers.
+            bins: number of bins of two-hot values; 0 for plain numbers.
 
         Raises:
-            VjepaError: a single bin, between which and no other a value could lie.
+            VjepaError: `bins` is 1, but a value lies between two bins.
         """
         super().__init__()
         if bins == 1:
@@ -103,7 +103,7 @@ class TwinCritic(nn.Module):
         self._two_hot = bool(bins)
 
     def forward(self, state: Tensor) -> Tensor:
-        """Return both networks' values, (2, ...), of states (..., S)."""
+        """Return the values (2, ...) of both networks in states (..., S)."""
         out = torch.stack([network(state) for network in self.networks])
         return _symexp(out.softmax(-1) @ self.bins) if self._two_hot else out.squeeze(-1)
 
@@ -112,7 +112,7 @@ class TwinCritic(nn.Module):
 
         Args:
             state: (..., S).
-            value: (...,), what they should have said.
+            value: (...,), the wanted values.
         """
         if not self._two_hot:
             return (self(state) - value).square().mean()
@@ -130,7 +130,7 @@ def two_hot(value: Tensor, bins: Tensor) -> Tensor:
 def save_actor(
     path: Path | str, actor: Actor, encoder_fingerprint: str, card: str, provenance: Mapping[str, Any] | None = None
 ) -> Bundle:
-    """Write `actor` as a bundle into the folder `path`, as `save_policy` does a policy."""
+    """Write `actor` as a bundle into the folder `path`; arguments and errors are as in `save_policy`."""
     config = {
         "kind": KIND,
         "architecture": ARCHITECTURE,
@@ -146,7 +146,7 @@ def load_actor(path: Path | str, device: str | torch.device = "cpu") -> tuple[Ac
     """Return the actor in the bundle `path`, in evaluation mode, on `device`, and the bundle.
 
     Raises:
-        BundleError: no such bundle, a configuration out of range, or weights that do not fit it; what is named.
+        BundleError: the bundle does not exist, its configuration is out of range, or its weights do not fit.
     """
     bundle = read_bundle(path, KIND)
     bundle.require("encoder_fingerprint", str)

@@ -1,8 +1,8 @@
-"""Latent conditioning: from a latent and the joints to the state in which world models predict.
+"""State projection: from a latent and the joints to the state in which world models predict.
 
-Consecutive latents are nearly alike (a cosine of about 0.998), so what moves in them has to be brought out: they are
-centred, projected on a few dozen directions and whitened. Joint angles stand beside them as sine and cosine, joint
-velocities in units of their standard deviation. Earlier work on this design conditioned nothing: `size` 0.
+Consecutive latents are nearly alike (a cosine of about 0.998). To bring out their changes, the projection centres them,
+projects them on a few dozen directions and whitens them. The state also has the sine and cosine of joint angles, and
+joint velocities in units of their standard deviation. Earlier work on this design projected nothing: `size` 0.
 """
 
 from dataclasses import dataclass
@@ -16,17 +16,17 @@ from vjepa_planner.models.module_bundle import require_sizes
 
 @dataclass(frozen=True)
 class ConditioningConfig:
-    """What of an observation makes up a state.
+    """The parts of an observation that make up a state.
 
     Attributes:
         latent_dim: dimension of a latent row.
-        latent_rows: rows read, in order; row 0 is the mean of all tokens.
-        size: components the latent is projected on; 0 takes it as it is.
+        latent_rows: rows that the state reads, in order; row 0 is the mean of all tokens.
+        size: components of the projected latent; 0 for the latent itself.
         joint_state: whether joint positions (rad) and velocities (rad/s) are part of the state.
         joints: number of joints, n.
 
     Raises:
-        VjepaError: a value is of a wrong type or out of range; it is named.
+        VjepaError: a value is of a wrong type or out of range; the message names it.
     """
 
     latent_dim: int = 1024
@@ -52,22 +52,22 @@ class ConditioningConfig:
 
     @property
     def latent_size(self) -> int:
-        """Values of the latent rows that are read."""
+        """Number of values in the latent rows that the state reads."""
         return len(self.latent_rows) * self.latent_dim
 
     @property
     def latent_part(self) -> int:
-        """Values of a state that come of the latent; those of the joints follow."""
+        """Number of a state's values from the latent; the values of the joints follow them."""
         return self.size or self.latent_size
 
     @property
     def state_size(self) -> int:
-        """S, values of a state."""
+        """S, the number of values in a state."""
         return self.latent_part + (3 * self.joints if self.joint_state else 0)
 
 
 class Conditioning(nn.Module):
-    """Observations to states and, as far as the projection allows, back."""
+    """Maps observations to states and, within the projection, back."""
 
     mean: Tensor
     project: Tensor
@@ -91,11 +91,11 @@ class Conditioning(nn.Module):
 
         Args:
             latent: (..., rows, latent_dim), all rows of the topic.
-            joint_position: (..., n) rad; needed where `config.joint_state` is set, ignored where not.
+            joint_position: (..., n) rad; needed if `config.joint_state` is set, else ignored.
             joint_velocity: (..., n) rad/s; the same.
 
         Raises:
-            VjepaError: the latent is of another dimension, has too few rows, or the joint state is missing.
+            VjepaError: the latent has another dimension or too few rows, or the joint state is missing.
         """
         state = self.of_latent(latent)
         if not self.config.joint_state:
@@ -106,10 +106,10 @@ class Conditioning(nn.Module):
         return torch.cat([state, *(part.to(state) for part in joints)], dim=-1)
 
     def of_latent(self, latent: Tensor) -> Tensor:
-        """Return the part of a state (..., latent_part) that comes of the latent (..., rows, latent_dim).
+        """Return the state's values (..., latent_part) from the latent (..., rows, latent_dim).
 
         Raises:
-            VjepaError: the latent is of another dimension or has too few rows.
+            VjepaError: the latent has another dimension or too few rows.
         """
         config = self.config
         rows, dim = latent.shape[-2:]
@@ -124,7 +124,7 @@ class Conditioning(nn.Module):
     def invert(self, state: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Return the latent rows (..., len(latent_rows), latent_dim), joint positions and velocities of a state.
 
-        What the projection left out is at its mean; angles come back within pi.
+        Components outside the projection have their mean; angles are within [-pi, pi].
         """
         config = self.config
         latent = state[..., : config.latent_part]

@@ -1,8 +1,8 @@
-"""Dynamics models: state and actions to the next state, alone or as an ensemble, and their bundle.
+"""Dynamics models from state and actions to the next state, single or as an ensemble, and their bundle.
 
-`mlp` and `resblock` are the networks of earlier work on this design, as `PRESETS` has them; an ensemble is the same
-network several times with weights of its own each, computed together (Chua et al., Deep Reinforcement Learning in a
-Handful of Trials using Probabilistic Dynamics Models, 2018).
+`mlp` and `resblock` are the networks of earlier work on this design; `PRESETS` has their settings. An ensemble has
+several networks with weights of their own, which compute together. Source: Chua et al., Deep Reinforcement Learning in
+a Handful of Trials using Probabilistic Dynamics Models, 2018.
 """
 
 import math
@@ -23,9 +23,9 @@ from vjepa_planner.models.module_bundle import config_from, load_module, require
 KIND = "dynamics"
 MLP, RESBLOCK = "dynamics-mlp", "dynamics-resblock"
 MAX_LAYERS = 1000
-"""Each is a module of its own, which takes time to make before a bundle's weights are looked at."""
+"""The largest number of layers: each is a module, whose creation takes time before the check of a bundle's weights."""
 LEAST_VARIANCE = 1e-12
-"""Where members agree to the bit, a square root would have an infinite gradient."""
+"""The smallest variance: at 0, where members agree to the bit, a square root has an infinite gradient."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class DynamicsConfig:
         architecture: `dynamics-mlp` or `dynamics-resblock`.
         hidden: width of the hidden layers.
         layers: hidden layers of the MLP; residual blocks of the ResBlock.
-        dropout: share of hidden units left out in training, of the ResBlock's blocks and the MLP's layers.
+        dropout: share of dropped hidden units in training, in the ResBlock's blocks and the MLP's layers.
         residual: whether the network predicts the change of the state, not the next state itself.
         members: size of the ensemble.
-        history: states, the present one included, that a prediction starts from.
+        history: number of states that a prediction starts from, with the present one.
         action_repeat: control steps that one prediction spans; it takes the actions of all of them.
 
     Raises:
-        VjepaError: a value is of a wrong type or out of range; it is named.
+        VjepaError: a value is of a wrong type or out of range; the message names it.
     """
 
     architecture: str = MLP
@@ -74,7 +74,7 @@ PRESETS = {
     "dynamics-resblock": DynamicsConfig(RESBLOCK, hidden=1024, layers=4, dropout=0.1),
     "dynamics-ensemble": DynamicsConfig(hidden=256, layers=2, members=5, action_repeat=4),
 }
-"""Settings by name: the first three as earlier work had them, the last this project's own."""
+"""Settings by name: the first three come from earlier work, the last from this project."""
 
 
 class EnsembleLinear(nn.Module):
@@ -84,12 +84,12 @@ class EnsembleLinear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(members, inputs, outputs))
         self.bias = nn.Parameter(torch.empty(members, 1, outputs))
-        bound = 1 / math.sqrt(inputs)  # As nn.Linear begins.
+        bound = 1 / math.sqrt(inputs)  # The initial range of nn.Linear.
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the layers' outputs, each member's of its own inputs."""
+        """Return each member's outputs (members, B, outputs) for its own inputs (members, B, inputs)."""
         return torch.baddbmm(self.bias, x, self.weight)
 
 
@@ -107,7 +107,7 @@ class EnsembleNorm(nn.Module):
 
 
 class _ResBlock(nn.Module):
-    """Linear, LayerNorm, ReLU, Linear, LayerNorm, added to what came in."""
+    """Adds Linear, LayerNorm, ReLU, Linear, LayerNorm of the input to the input."""
 
     def __init__(self, members: int, width: int, dropout: float):
         super().__init__()
@@ -125,9 +125,9 @@ class _ResBlock(nn.Module):
 
 
 class Dynamics(nn.Module):
-    """Conditioning and the ensemble that predicts in its states.
+    """The state projection, and the ensemble that predicts in its states.
 
-    `delta_scale`, (S,), is the size of a predicted change in each component: 1 until it is set.
+    `delta_scale`, (S,), is the unit of a predicted change in each component: 1 until it is set.
     """
 
     delta_scale: Tensor
@@ -161,8 +161,8 @@ class Dynamics(nn.Module):
         """Return the next states (members, B, S).
 
         Args:
-            states: (members, B, history, S), the newest last; or (1, B, history, S) for all members alike.
-            actions: (members or 1, B, action_repeat, n) in [-1, 1], the first to be applied first.
+            states: (members, B, history, S), the newest last; or (1, B, history, S), equal for all members.
+            actions: (members or 1, B, action_repeat, n) in [-1, 1], in the order of their application.
         """
         members = self.config.members
         states = states.expand(members, -1, -1, -1)
@@ -171,7 +171,7 @@ class Dynamics(nn.Module):
         return states[..., -1, :] + out if self.config.residual else out
 
     def unroll(self, states: Tensor, actions: Tensor) -> Tensor:
-        """Return the states (members, B, H, S) that follow, each member on its own predictions.
+        """Return the next H states (members, B, H, S). Each member continues from its own predictions.
 
         Args:
             states: (members or 1, B, history, S).
@@ -189,19 +189,19 @@ class Dynamics(nn.Module):
         return torch.stack(found, dim=2)
 
     def spread(self, states: Tensor) -> Tensor:
-        """Return how much the members disagree, (...), about predictions (members, ..., S).
+        """Return the disagreement (...) of the members about predictions (members, ..., S).
 
-        Their standard deviation in units of the usual change, averaged over the components of a state.
+        It is their standard deviation in units of the usual change, averaged over the components of a state.
         """
         scaled = states / self.delta_scale
-        # Over the first dimension torch.std takes 20 times as long.
+        # torch.std over the first dimension takes 20 times as long.
         variance = (scaled - scaled.mean(dim=0)).square().sum(dim=0) / (len(states) - 1)
         return variance.clamp(min=LEAST_VARIANCE).sqrt().mean(dim=-1)
 
     def disagreement(self, state: Tensor, action: Tensor) -> float | None:
-        """Return how much the members disagree about the next state after `action`, (n,), in `state`, (S,).
+        """Return the disagreement of the members about the next state after `action`, (n,), in `state`, (S,).
 
-        None of a single network, and where a prediction starts from more than the present state.
+        It is None for a single network, or if a prediction needs earlier states.
         """
         if self.config.members == 1 or self.config.history > 1:
             return None
@@ -212,7 +212,7 @@ class Dynamics(nn.Module):
 def save_dynamics(
     path: Path | str, model: Dynamics, encoder_fingerprint: str, card: str, provenance: Mapping[str, Any] | None = None
 ) -> Bundle:
-    """Write `model` as a bundle into the folder `path`, as `save_policy` does a policy."""
+    """Write `model` as a bundle into the folder `path`; arguments and errors are as in `save_policy`."""
     config = {
         "kind": KIND,
         **asdict(model.config),
@@ -227,7 +227,7 @@ def load_dynamics(path: Path | str, device: str | torch.device = "cpu") -> tuple
     """Return the dynamics model in the bundle `path`, in evaluation mode, on `device`, and the bundle.
 
     Raises:
-        BundleError: no such bundle, a configuration out of range, or weights that do not fit it; what is named.
+        BundleError: the bundle does not exist, its configuration is out of range, or its weights do not fit.
     """
     bundle = read_bundle(path, KIND)
     bundle.require("encoder_fingerprint", str)
@@ -243,7 +243,7 @@ def preset(name: str, **changes: Any) -> DynamicsConfig:
     """Return the settings `name` of `PRESETS` with `changes`.
 
     Raises:
-        VjepaError: there are none of that name; those there are, are named.
+        VjepaError: there are no such settings; the message lists all names.
     """
     if name not in PRESETS:
         raise VjepaError(f"unknown dynamics '{name}'; valid are: {', '.join(sorted(PRESETS))}")

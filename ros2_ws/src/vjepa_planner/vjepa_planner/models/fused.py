@@ -1,9 +1,9 @@
-"""Forward passes of trained networks in as few operations as they take, equal to the modules' to rounding.
+"""Forward passes of trained networks in few operations, equal to the modules' to rounding.
 
-A search imagines thousands of small steps a plan, where an operation's own cost is as large as its arithmetic. So what
-is alike in all of them is multiplied out when the networks are loaded: an action held over a prediction takes one row
-of weights for each joint, the scale of a change is part of the last layer, and a cloned policy reads a state without
-the way back to the latent.
+A search imagines thousands of small steps for each plan, where the overhead of an operation is as large as its
+arithmetic. So the constructors multiply out the constant parts. An action that is held over a prediction takes one row
+of weights for each joint. The scale of a change is part of the last layer. A cloned policy reads a state directly, not
+the latent.
 """
 
 from typing import cast
@@ -19,7 +19,7 @@ from vjepa_planner.models.reward import RewardModel
 
 
 class FusedDynamics:
-    """What `Dynamics.unroll` gives of one state, for actions each held over a whole prediction."""
+    """Computes `Dynamics.unroll` from one state, for actions that are each held over a whole prediction."""
 
     def __init__(self, model: Dynamics):
         """Take the weights of `model`, in evaluation mode."""
@@ -40,7 +40,7 @@ class FusedDynamics:
         self._layers = [(norm.weight, norm.bias, *layer) for norm, *layer in zip(norms, weights, biases, strict=True)]
 
     def unroll(self, history: Tensor, actions: Tensor) -> Tensor:
-        """Return the states (H + 1, members, B, S): the present one, then those that follow.
+        """Return the states (H + 1, members, B, S): the present one, then the predictions.
 
         Args:
             history: (history, S), the present state last.
@@ -68,33 +68,33 @@ class FusedDynamics:
 
 
 class FusedHeads:
-    """What `RewardModel` gives, for actions each held over a whole prediction."""
+    """Computes `RewardModel`, for actions that are each held over a whole prediction."""
 
     def __init__(self, model: RewardModel, joints: int):
-        """Take the weights of `model`, in evaluation mode, for an arm of so many joints."""
+        """Take the weights of `model`, in evaluation mode, for an arm with this number of joints."""
         first, self._rest = cast(nn.Linear, model.reward_head[0]), model.reward_head[1:]
         size = model.config.state_size
         self._of_state = first.weight[:, :size].T.contiguous()
         self._of_action = first.weight[:, size:].unflatten(1, (-1, joints)).sum(1).T.contiguous()
         self._bias = first.bias
         self.distance = model.distance
-        """As `RewardModel.distance`."""
+        """The method `RewardModel.distance`."""
 
     def reward(self, state: Tensor, action: Tensor) -> Tensor:
-        """Return what `RewardModel.reward` does, (B,), of states (B, S) and actions (B, n)."""
+        """Return the rewards (B,) of states (B, S) and actions (B, n), as `RewardModel.reward` does."""
         x = torch.addmm(torch.addmm(self._bias, action, self._of_action), state, self._of_state)
         return self._rest(x).squeeze(-1).sigmoid()
 
 
 class FusedPolicy:
-    """What a cloned policy does in a state: `Policy` on the observation that `Conditioning.invert` gives, in one layer.
+    """Computes a cloned policy's action in a state: `Policy` after `Conditioning.invert`, fused into one layer.
 
-    A state is s = (c, sin, cos, v'), with the latent's components c (part,), angles as sine and cosine (n,) each, and
-    velocities v' = v / velocity_scale (n,). To the first layer of a `bc-bottleneck` policy,
+    A state is s = (c, sin, cos, v'). It has the latent's components c (part,), sines and cosines (n,) of the angles,
+    and velocities v' = v / velocity_scale (n,). The first layer of a `bc-bottleneck` policy computes
 
-        h = W_l z + W_a (sin, cos) + W_v (v - mean_v) / std_v + b,
+        h = W_l z + W_a (sin, cos) + W_v (v - mean_v) / std_v + b.
 
-    z are the bottleneck's values of the latent x, whose rows `invert` takes from c by a linear map, U transposed:
+    The bottleneck's values z come from the latent x, which `invert` computes from c with a linear map, U transposed:
 
         z = N ((x - mean_x) / std_x) + b_N,    x = U^T c + m.
 
@@ -103,9 +103,9 @@ class FusedPolicy:
         h = [W_l N' U^T,  W_a,  W_v velocity_scale / std_v] s
             + W_l (N' (m - mean_x) + b_N) - W_v mean_v / std_v + b.
 
-    Only sine and cosine, which a model predicts off the unit circle, are brought back to it first, as `invert` does by
-    way of the angle. Means and deviations are those of the policy's inputs; m and U are cut to the rows that the policy
-    reads. A policy without a bottleneck, or a state that holds the latent as it is, takes the way through `invert`.
+    A model predicts sine and cosine off the unit circle, so they are normalised first, as `invert` does through the
+    angle. Means and deviations belong to the policy's inputs; m and U contain only the rows that the policy reads. A
+    policy without a bottleneck, or a state with an unprojected latent, uses `invert`.
     """
 
     def __init__(self, policy: Policy, conditioning: Conditioning):
@@ -118,13 +118,11 @@ class FusedPolicy:
         size, rows, n = config.latent_size, list(config.latent_rows), config.action_size
 
         def read(latents: Tensor) -> Tensor:
-            """Return the rows that the policy reads, (..., size), of latents (..., all rows of a state)."""
+            """Return the rows (..., size) that the policy reads, from latents (..., all rows of a state)."""
             return latents.unflatten(-1, (-1, config.latent_dim))[..., rows, :].flatten(-2)
 
         narrow = policy.narrow.weight / policy.input_std[:size]  # N', (bottleneck, size)
-        mean = (
-            read(conditioning.mean) - policy.input_mean[:size]
-        ) @ narrow.T + policy.narrow.bias  # Of z where c is 0.
+        mean = (read(conditioning.mean) - policy.input_mean[:size]) @ narrow.T + policy.narrow.bias  # z for c = 0
         first, self._rest = cast(nn.Linear, policy.layers[0]), policy.layers[1:]
         of_latent, of_joints = first.weight.tensor_split([config.bottleneck], dim=1)  # W_l, and W_a beside W_v
         self._of_state = of_latent @ narrow @ read(conditioning.unproject).T  # (hidden, part)

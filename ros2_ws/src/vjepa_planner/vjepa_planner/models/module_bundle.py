@@ -1,4 +1,4 @@
-"""Networks as bundles: writing one, and reading one back without trusting a byte of it."""
+"""Networks as bundles: write a bundle, and read one with checks of every tensor."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,14 +25,14 @@ def save_module(
     """Write parameters and buffers of `module` with its configuration as a bundle into the folder `path`.
 
     Args:
-        path: made if need be.
-        module: whose `state_dict` is written.
-        config: entries of config.json that say what it is.
+        path: folder of the bundle, created if missing.
+        module: the module whose `state_dict` is written.
+        config: entries of config.json that describe the module.
         card: text of MODEL_CARD.md.
         provenance: further entries of config.json.
 
     Raises:
-        VjepaError: an entry of `provenance` has the name of one of `config`.
+        VjepaError: `provenance` and `config` have an entry of the same name.
     """
     provenance = provenance or {}
     if taken := sorted(config.keys() & provenance.keys()):
@@ -43,13 +43,12 @@ def save_module(
 
 
 def load_module(bundle: Bundle, make: Callable[[], _Module], device: str | torch.device) -> _Module:
-    """Return what `make` makes with the tensors of `bundle`, in evaluation mode, on `device`.
+    """Return a module from `make` with the tensors of `bundle`, in evaluation mode, on `device`.
 
-    Nothing is allocated before the tensors are known to be the module's own in name, shape and type.
+    Nothing is allocated before names, shapes and types of the tensors have been compared with the module's.
 
     Raises:
-        BundleError: no weights, others than the bundle was written with, or weights that are not those of `module` or
-            not finite; the tensor is named.
+        BundleError: the weights are missing, changed after writing, do not fit the module, or are not finite.
     """
     bundle.check_weights()
     with torch.device("meta"):
@@ -59,14 +58,18 @@ def load_module(bundle: Bundle, make: Callable[[], _Module], device: str | torch
 
 
 def require_sizes(name: str, values: Any, least: int) -> None:
-    """Refuse `values` that are not integers from `least` to `MAX_SIZE`, with a VjepaError that gives `name`."""
+    """Refuse `values` that are not integers from `least` to `MAX_SIZE`.
+
+    Raises:
+        VjepaError: a value is refused; the message contains `name`.
+    """
     for value in values:
         if type(value) is not int or not least <= value <= MAX_SIZE:
             raise VjepaError(f"'{name}' has {value!r}; expected integers from {least} to {MAX_SIZE}")
 
 
 def config_from(bundle: Bundle, config_class: Any, values: Mapping[str, Any]) -> Any:
-    """Return the `config_class` with those of `values` that it has fields for.
+    """Return a `config_class` with the `values` of its fields; other values are ignored.
 
     Raises:
         BundleError: a value is of a wrong type or out of range.
@@ -79,7 +82,7 @@ def config_from(bundle: Bundle, config_class: Any, values: Mapping[str, Any]) ->
 
 
 def _read_tensors(weights: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of the file `weights`, which must be those of `expected` in name, shape and float32."""
+    """Return the tensors of the file `weights`. Names and shapes must equal those of `expected`, and types float32."""
     if not weights.is_file():
         raise BundleError(f"{weights} is missing; a bundle has its weights there")
     try:
@@ -97,7 +100,7 @@ def _read_tensors(weights: Path, expected: Mapping[str, Tensor]) -> dict[str, Te
                         f"{weights}: tensor '{name}' is {header.get_dtype()} of shape {header.get_shape()}; the "
                         f"configuration asks for F32 of shape {list(tensor.shape)}"
                     )
-            # Cloned, as the file is mapped into memory and may be written again while the planner drives.
+            # The file is mapped into memory and may be written again while the planner drives, hence the copies.
             tensors = {name: file.get_tensor(name).clone() for name in expected}
     except (SafetensorError, OSError) as error:
         raise BundleError(f"{weights} is not a readable safetensors file: {error}") from error

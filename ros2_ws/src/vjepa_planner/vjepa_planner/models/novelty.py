@@ -1,9 +1,8 @@
-"""Novelty: how far a latent is from those that a bundle was trained on, so that a policy knows when it cannot see.
+"""Novelty: the distance of a latent from the latents of a bundle's training, so that a policy can detect a bad view.
 
-The latents of the training are described by a Gaussian whose variance is known along their principal components and
-taken to be one and the same in all other directions (Tipping and Bishop, Probabilistic Principal Component Analysis,
-1999); the distance is that of Mahalanobis. It is divided by a limit that hardly any latent of the training's own kind
-goes beyond, so that 1 means the same for every bundle.
+A Gaussian describes the training's latents. It has a variance for each principal component, and one variance for all
+other directions (Tipping and Bishop, Probabilistic Principal Component Analysis, 1999). The distance is Mahalanobis'.
+It is divided by a limit that hardly any latent of the training's kind exceeds, so 1 means the same for every bundle.
 """
 
 from dataclasses import dataclass
@@ -17,18 +16,18 @@ from vjepa_interfaces.bundle import Bundle, BundleError
 from vjepa_interfaces.files import write_atomically
 
 NOVELTY_FILE = "novelty.safetensors"
-"""Beside the weights of a bundle."""
+"""The file beside the weights of a bundle."""
 
 
 @dataclass(frozen=True, eq=False)
 class Novelty:
-    """What the latents of a training were like. All arrays are float32.
+    """The distribution of a training's latents. All arrays are float32.
 
     Attributes:
-        rows: of a latent that are looked at, in order.
-        mean: (len(rows), dimension), of the latents.
+        rows: rows of a latent that count, in order.
+        mean: (len(rows), dimension), mean of the latents.
         directions: (k, len(rows) * dimension), orthonormal: the principal components with the largest variances.
-        variances: (k,) of the latents along them, above 0.
+        variances: (k,) variances of the latents along `directions`, above 0.
         rest: variance along any other direction, above 0.
         limit: the distance that counts as 1, above 0.
     """
@@ -41,7 +40,7 @@ class Novelty:
     limit: float
 
     def of(self, latents: np.ndarray) -> np.ndarray:
-        """Return how far each latent is from those of the training: above 1 it is unlike nearly all of them.
+        """Return the novelty of each latent. Above 1, a latent is unlike nearly all latents of the training.
 
         Args:
             latents: (..., rows, dimension), all rows of the topic.
@@ -57,7 +56,7 @@ class Novelty:
 
 
 def save_novelty(folder: Path | str, novelty: Novelty, command: str) -> None:
-    """Write what the latents of a training were like into the folder of its bundle, with the command that found out."""
+    """Write `novelty` into the `folder` of a bundle, with the `command` that measured it."""
     names = ("mean", "directions", "variances", "rest", "limit")
     arrays = {name: np.ascontiguousarray(getattr(novelty, name), dtype=np.float32) for name in names}
     arrays["directions"] = arrays["directions"].astype(np.float16)  # They are most of the file.
@@ -65,9 +64,9 @@ def save_novelty(folder: Path | str, novelty: Novelty, command: str) -> None:
 
 
 def copy_novelty(bundle: Bundle, folder: Path | str) -> None:
-    """Give the bundle in `folder`, which reads the latents that `bundle` does, what `bundle` knows of these.
+    """Copy the novelty of `bundle` to a bundle in `folder` that reads the same latents.
 
-    Where `bundle` knows nothing, nothing is left in `folder` of what a bundle that was there before knew.
+    If `bundle` has none, an older file in `folder` is removed.
     """
     known, copy = bundle.path / NOVELTY_FILE, Path(folder) / NOVELTY_FILE
     if known.is_file():
@@ -77,15 +76,15 @@ def copy_novelty(bundle: Bundle, folder: Path | str) -> None:
 
 
 def load_novelty(bundle: Bundle, rows: tuple[int, ...], dimension: int) -> Novelty | None:
-    """Return what the latents of a bundle's training were like; None where the bundle does not say.
+    """Return the distribution of the latents in a bundle's training; None if the bundle has no such file.
 
     Args:
-        bundle: that may say so.
-        rows: of a latent that it reads.
-        dimension: of a row.
+        bundle: the bundle.
+        rows: rows of a latent that it reads.
+        dimension: dimension of a row.
 
     Raises:
-        BundleError: a file that is not readable, or not of such latents.
+        BundleError: the file is not readable, or is for other latents.
     """
     path = bundle.path / NOVELTY_FILE
     if not path.is_file():

@@ -1,9 +1,9 @@
 """The policy networks of behaviour cloning, `bc-mlp` and `bc-bottleneck`, and their bundle.
 
 `bc-mlp`: Linear(D, 256), LayerNorm, ReLU, Linear(256, 64), ReLU, Linear(64, n), Tanh, after normalisation of the input.
-D is the chosen latent rows laid end to end, with joint positions and velocities behind them where the policy reads
-those. `bc-bottleneck` is the same behind a narrow linear layer through which all of the latent must pass, so that it
-cannot learn its few hundred training targets by heart, with joint angles as sine and cosine beside it.
+The D inputs are the chosen latent rows and, if the policy reads them, joint positions and velocities. `bc-bottleneck`
+first passes the latent through a narrow linear layer, so that it cannot memorise its few hundred training targets. It
+reads joint angles as sine and cosine.
 """
 
 from collections.abc import Mapping
@@ -24,19 +24,19 @@ MLP, BOTTLENECK = "bc-mlp", "bc-bottleneck"
 
 @dataclass(frozen=True)
 class PolicyConfig:
-    """Sizes of a policy and what it reads.
+    """Sizes and inputs of a policy.
 
     Attributes:
         latent_dim: dimension of a latent row.
-        latent_rows: rows read, in order; row 0 is the mean of all tokens.
-        joint_state: whether joint positions (rad) and velocities (rad/s) are read too.
+        latent_rows: rows that the policy reads, in order; row 0 is the mean of all tokens.
+        joint_state: whether the policy also reads joint positions (rad) and velocities (rad/s).
         action_size: number of joints, n.
         hidden: widths of the two hidden layers.
-        bottleneck: width of the layer that the latent passes in `bc-bottleneck`; 0 for `bc-mlp`, which has none.
+        bottleneck: width of the narrow layer of `bc-bottleneck`; 0 for `bc-mlp`, which has none.
         action_scale: largest action of each joint, above 0 and at most 1; empty for 1.
 
     Raises:
-        VjepaError: a value is of a wrong type or out of range; it is named.
+        VjepaError: a value is of a wrong type or out of range; the message names it.
     """
 
     latent_dim: int = 1024
@@ -78,17 +78,17 @@ class PolicyConfig:
 
     @property
     def latent_size(self) -> int:
-        """Values of the latent rows that are read."""
+        """Number of values in the latent rows that the policy reads."""
         return len(self.latent_rows) * self.latent_dim
 
     @property
     def input_size(self) -> int:
-        """D, the length of the vector that `Policy.inputs` gives."""
+        """D, the length of the vector that `Policy.inputs` returns."""
         return self.latent_size + (2 * self.action_size if self.joint_state else 0)
 
 
 class Policy(nn.Module):
-    """Inputs to actions. New networks normalise by mean 0 and deviation 1 until `set_statistics` is called."""
+    """Maps inputs to actions. A new network normalises with mean 0 and deviation 1 until `set_statistics`."""
 
     input_mean: Tensor
     input_std: Tensor
@@ -119,15 +119,15 @@ class Policy(nn.Module):
     def inputs(
         self, latent: Tensor, joint_position: Tensor | None = None, joint_velocity: Tensor | None = None
     ) -> Tensor:
-        """Return the network's inputs (..., D), not yet normalised; training and planning both go through here.
+        """Return the network's inputs (..., D), before normalisation. Training and planning both call this method.
 
         Args:
             latent: (..., rows, latent_dim) float32, all rows of the topic.
-            joint_position: (..., n) rad; needed where `config.joint_state` is set, ignored where not.
+            joint_position: (..., n) rad; needed if `config.joint_state` is set, else ignored.
             joint_velocity: (..., n) rad/s; the same.
 
         Raises:
-            VjepaError: the latent is of another dimension, has too few rows, or the joint state is missing.
+            VjepaError: the latent has another dimension or too few rows, or the joint state is missing.
         """
         rows, dim = latent.shape[-2:]
         if dim != self.config.latent_dim or rows <= max(self.config.latent_rows):
@@ -143,7 +143,7 @@ class Policy(nn.Module):
         return torch.cat((chosen, joint_position.to(chosen), joint_velocity.to(chosen)), dim=-1)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return actions (..., n) in [-1, 1] for inputs (..., D) as `inputs` gives them."""
+        """Return actions (..., n) in [-1, 1] for inputs (..., D) from `inputs`."""
         normal = (inputs - self.input_mean) / self.input_std
         if not self.config.bottleneck:
             return self.layers(normal) * self.action_scale
@@ -156,7 +156,7 @@ class Policy(nn.Module):
 
     @torch.no_grad()
     def set_statistics(self, mean: Tensor, std: Tensor, least_std: float = 1e-3) -> None:
-        """Normalise inputs by `mean` and `std`, both (D,); deviations below `least_std` are raised to it."""
+        """Set the normalisation of inputs to `mean` and `std`, both (D,); smaller deviations become `least_std`."""
         self.input_mean.copy_(mean)
         self.input_std.copy_(std.clamp(min=least_std))
 
@@ -164,17 +164,17 @@ class Policy(nn.Module):
 def save_policy(
     path: Path | str, policy: Policy, encoder_fingerprint: str, card: str, provenance: Mapping[str, Any] | None = None
 ) -> Bundle:
-    """Write `policy` as a bundle into the folder `path`, made if need be, and return the bundle.
+    """Write `policy` as a bundle into the folder `path`, and return the bundle.
 
     Args:
-        path: folder of the bundle.
+        path: folder of the bundle, created if missing.
         policy: the network; its statistics are saved with its weights.
-        encoder_fingerprint: fingerprint of the encoder whose latents it was trained on.
+        encoder_fingerprint: fingerprint of the encoder that made the training's latents.
         card: text of MODEL_CARD.md.
-        provenance: further entries of config.json, such as the dataset and the command that made it.
+        provenance: further entries of config.json, such as the dataset and the command.
 
     Raises:
-        VjepaError: an entry of `provenance` has the name of one this function writes.
+        VjepaError: an entry of `provenance` has the name of an entry that this function writes.
     """
     config = asdict(policy.config) | {
         "kind": KIND,
@@ -187,11 +187,11 @@ def save_policy(
 def load_policy(bundle: Bundle, device: str | torch.device = "cpu") -> Policy:
     """Return the policy in `bundle`, in evaluation mode, on `device`.
 
-    Tensor shapes are compared with the configuration before anything is allocated.
+    It compares tensor shapes with the configuration before it allocates memory.
 
     Raises:
-        BundleError: another architecture, a configuration out of range, no weights, or weights that do not fit it or
-            are not finite; the entry or tensor is named.
+        BundleError: the architecture is another, the configuration is out of range, or the weights are missing, do not
+            fit or are not finite.
     """
     architecture = bundle.require("architecture", str)
     bundle.require("encoder_fingerprint", str)

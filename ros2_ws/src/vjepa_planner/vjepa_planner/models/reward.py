@@ -1,8 +1,8 @@
 """Reward and distance heads on the states of a dynamics model, and their bundle.
 
-The reward head reads a state and the actions taken there, as earlier work on this design had it: Linear, LayerNorm,
-ReLU, Linear, LayerNorm, ReLU, Linear, sigmoid. The distance head, which a planner needs where no reward is near, reads
-off the state alone the way from fingertip to target; its length is the distance.
+The reward head reads a state and its actions, as in earlier work on this design. Its layers are Linear, LayerNorm,
+ReLU, Linear, LayerNorm, ReLU, Linear, sigmoid. The distance head reads the state alone, and returns the offset from
+fingertip to target. The length of the offset is the distance, which a planner needs far from any reward.
 """
 
 from collections.abc import Mapping
@@ -27,13 +27,13 @@ class RewardConfig:
     """Sizes of the heads.
 
     Attributes:
-        state_size: S, values of a state.
-        action_values: values of the actions that the reward head reads: joints times action repeat.
+        state_size: S, number of values in a state.
+        action_values: number of action values that the reward head reads: joints times action repeat.
         hidden: width of the two hidden layers of each head.
         distance: whether there is a distance head.
 
     Raises:
-        VjepaError: a value is of a wrong type or out of range; it is named.
+        VjepaError: a value is of a wrong type or out of range; the message names it.
     """
 
     state_size: int = 1024
@@ -49,7 +49,7 @@ class RewardConfig:
 
 
 class RewardModel(nn.Module):
-    """The heads; inputs and outputs as `reward` and `offset` say."""
+    """The heads; `reward` and `offset` state their inputs and outputs."""
 
     def __init__(self, config: RewardConfig):
         super().__init__()
@@ -68,16 +68,16 @@ class RewardModel(nn.Module):
         return self.reward_head(torch.cat([state, actions.flatten(-2)], dim=-1)).squeeze(-1).sigmoid()
 
     def offset(self, state: Tensor) -> Tensor:
-        """Return the way from fingertip to target (..., 2), m."""
+        """Return the offset (..., 2) in m from fingertip to target in states (..., S)."""
         return self.distance_head(state) * OFFSET_UNIT
 
     def distance(self, state: Tensor) -> Tensor:
-        """Return the distance from fingertip to target (...,), m."""
+        """Return the distance (...,) in m from fingertip to target in states (..., S)."""
         return torch.linalg.vector_norm(self.offset(state), dim=-1)
 
 
 OFFSET_UNIT = 0.1
-"""Metres of one unit of the distance head's output."""
+"""Metres in one unit of the distance head's output."""
 
 
 def save_reward(
@@ -86,11 +86,11 @@ def save_reward(
     """Write `model` as a bundle into the folder `path`.
 
     Args:
-        path: made if need be.
+        path: folder of the bundle, created if missing.
         model: the heads.
-        conditioning: of the states they read.
-        facts: further entries of config.json; `encoder_fingerprint` and `dynamics_sha256`, of the weights of the
-            dynamics whose states the heads read, are needed.
+        conditioning: state projection of the states that the heads read.
+        facts: further entries of config.json. Two are needed: `encoder_fingerprint`, and `dynamics_sha256` of the
+            dynamics model's weights.
         card: text of MODEL_CARD.md.
     """
     config = {
@@ -106,7 +106,7 @@ def load_reward(path: Path | str, device: str | torch.device = "cpu") -> tuple[R
     """Return the heads in the bundle `path`, in evaluation mode, on `device`, and the bundle.
 
     Raises:
-        BundleError: no such bundle, a configuration out of range, or weights that do not fit it; what is named.
+        BundleError: the bundle does not exist, its configuration is out of range, or its weights do not fit.
     """
     bundle = read_bundle(path, KIND)
     for name in ("encoder_fingerprint", "dynamics_sha256"):

@@ -1,4 +1,4 @@
-"""`bc`: a policy cloned from an expert's actions, one forward pass a plan."""
+"""`bc`: a policy cloned from an expert's actions, with one forward pass per plan."""
 
 from dataclasses import dataclass
 
@@ -33,7 +33,7 @@ class BcConfig:
 
 
 class BcPlanner(Planner):
-    """Acts as its policy says: the action is the network's output, with no search and no state."""
+    """Returns the policy network's output as action, without search and without state."""
 
     Config = BcConfig
 
@@ -54,7 +54,7 @@ class BcPlanner(Planner):
         self._warm_up()
 
     def check_encoder(self, fingerprint: str, name: str = "") -> None:
-        """Refuse latents of another encoder than the policy's, as `Bundle.check_encoder` does."""
+        """Check that latents come from the policy's encoder, as `Bundle.check_encoder` does."""
         self._bundle.check_encoder(fingerprint, name)
 
     @torch.inference_mode()
@@ -62,7 +62,7 @@ class BcPlanner(Planner):
         arrays = [observation.latent]
         if self._policy.config.joint_state:
             arrays += [observation.joint_position, observation.joint_velocity]  # type: ignore[list-item]
-        # torch.tensor copies: an observation's arrays may be read-only, which torch.from_numpy warns of.
+        # torch.tensor copies. torch.from_numpy would warn of an observation's read-only arrays.
         tensors = [torch.tensor(array, dtype=torch.float32, device=self._device) for array in arrays]
         try:
             inputs = self._policy.inputs(*tensors)

@@ -1,9 +1,9 @@
 """`cem`: model-predictive control by the cross-entropy method, in the states of a learned dynamics model.
 
-Sequences of actions are drawn, imagined and ranked; the best of them make the next distribution to draw from
-(Rubinstein 1999; in learned models Chua et al. 2018, in latents of V-JEPA 2 Assran et al. 2025). Each sample is
-imagined by one member of the ensemble; the best of the last round are judged by all, who must not disagree. A cloned
-policy may propose (Hansen et al., TD-MPC, 2022). It answers by its deadline with the best so far.
+The search draws, imagines and ranks sequences of actions, and the best make the next distribution (Rubinstein 1999).
+Chua et al. 2018 used it in learned models, Assran et al. 2025 in latents of V-JEPA 2. One member of the ensemble
+imagines each sample; all members judge the best of the last round, with a cost of disagreement. A cloned policy may add
+trajectories (Hansen et al., TD-MPC, 2022). At its deadline the planner returns the best so far.
 """
 
 import time
@@ -43,21 +43,21 @@ class CemConfig:
     Attributes:
         dynamics: bundle of the dynamics model; required.
         reward: bundle of the reward and distance heads; required for the objective `reward`.
-        policy: bundle of a policy that proposes actions; empty for none.
-        objective: `reward`: reward and distance, averaged over the horizon; `goal`: distance of the last state to the
-            goal latent's, for which heads and policy are not read.
+        policy: bundle of a policy for policy-prior trajectories; empty for none.
+        objective: `reward` for reward and distance, averaged over the horizon. `goal` for the distance of the last
+            state to the goal latent's, without heads and policy.
         horizon: predictions ahead, each of the dynamics model's `action_repeat` control steps.
         samples: sequences drawn in each iteration.
-        elites: the best of them, which make the next distribution.
+        elites: number of best sequences, which make the next distribution.
         iterations: rounds of drawing and ranking.
-        proposals: sequences drawn around the policy's, in each iteration, in place of as many samples.
+        proposals: policy-prior trajectories in each iteration, in place of as many samples.
         proposal_std: standard deviation around the policy's actions.
-        initial_std: of the first distribution, around the last plan.
-        min_std: least standard deviation.
+        initial_std: standard deviation of the first distribution, around the last plan.
+        min_std: smallest standard deviation.
         distance_weight: cost of a metre between fingertip and target; a step's reward costs -1.
         disagreement_weight: cost of the ensemble's standard deviation, in the model's units of change.
-        imagine: whether each plan says what distance from fingertip to target it expects, which takes the objective
-            `reward`, a distance head and as long as `horizon` more predictions.
+        imagine: whether each plan contains the expected distances from fingertip to target. It needs the objective
+            `reward` and a distance head, and takes `horizon` more predictions.
     """
 
     dynamics: str = ""
@@ -77,7 +77,11 @@ class CemConfig:
     imagine: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse an objective that there is not, and more elites or proposals than there are samples."""
+        """Check the values.
+
+        Raises:
+            VjepaError: the objective is unknown, or elites or policy-prior trajectories are too many for the samples.
+        """
         if self.objective not in OBJECTIVES:
             raise VjepaError(f"objective is '{self.objective}'; expected {' or '.join(OBJECTIVES)}")
         require_in_range("a search", {"elites": self.elites}, 1, self.samples)
@@ -85,14 +89,14 @@ class CemConfig:
 
 
 class CemPlanner(Planner):
-    """The search. Subclasses draw or weigh otherwise: `_draw`, `_weights`."""
+    """Searches by the cross-entropy method. Subclasses override `_draw` or `_weights`."""
 
     Config = CemConfig
 
     def __init__(self, config: CemConfig, context: PlannerContext):
         super().__init__(config, context)
         name = type(self).__name__
-        # A goal may be anywhere; heads and policy know the target alone.
+        # Heads and policy know the target alone, and a goal may be anywhere.
         heads, policy = (config.reward, config.policy) if config.objective == "reward" else ("", "")
         self._world = load_world(config.dynamics, heads, policy, context, name)
         if config.objective == "reward" and self._world.heads is None:
@@ -141,7 +145,7 @@ class CemPlanner(Planner):
             std = _weighted_sum(weights, (actions[elite] - mean).square()).sqrt().clamp(min=config.min_std)
 
         disagreement = None
-        if world.dynamics.config.members > 1:  # All members judge the best, of which each member has imagined some.
+        if world.dynamics.config.members > 1:  # One member has imagined each of the best, so all judge them.
             best = cost.topk(min(2 * config.elites, config.samples), largest=False).indices  # (2 E,)
             actions = actions[best]  # (2 E, H, n)
             cost, spread = self._judged(history, actions, goal)  # (2 E,)
@@ -151,7 +155,7 @@ class CemPlanner(Planner):
             disagreement = float(spread[elite].mean())
 
         self._history = history
-        share = 1 / world.dynamics.config.action_repeat  # By the next frame so much of the first action has passed.
+        share = 1 / world.dynamics.config.action_repeat  # Until the next frame, this share of the first action passes.
         self._mean = mean + share * (torch.cat([mean[1:], mean[-1:]]) - mean)
         return Plan(
             action=mean[0].clamp(-1, 1).cpu().numpy().astype(np.float64),
@@ -162,10 +166,10 @@ class CemPlanner(Planner):
         )
 
     def _rounds(self, started_s: float, deadline_s: float | None) -> Iterator[None]:
-        """Yield for each round of the search: for the first one, and for others as long as there is time for them.
+        """Yield for each round of the search: for the first one, and for others while there is time.
 
         Args:
-            started_s: when planning began, steady seconds.
+            started_s: steady time of the beginning of planning, seconds.
             deadline_s: seconds that planning may take, or None for no deadline.
         """
         slowest_s = 0.0
@@ -179,7 +183,7 @@ class CemPlanner(Planner):
                 return
 
     def _draw(self, mean: Tensor, std: Tensor, proposed: Tensor | None) -> Tensor:
-        """Return sequences (samples, horizon, n): around `mean`, `mean` itself, and around the policy's."""
+        """Return sequences (samples, horizon, n): `mean`, samples around it, and policy-prior trajectories."""
         config = self.config
         around = 0 if proposed is None else config.proposals
         noise = torch.randn(config.samples, *mean.shape, generator=self._generator, device=mean.device)
@@ -191,11 +195,11 @@ class CemPlanner(Planner):
         return drawn.clamp(-1, 1)
 
     def _weights(self, cost: Tensor) -> Tensor:
-        """Return the weights (elites,) with which the elites make the next distribution, adding up to 1."""
+        """Return the weights (elites,) of the elites in the next distribution; their sum is 1."""
         return torch.full_like(cost, 1 / len(cost))
 
     def _costs(self, history: Tensor, actions: Tensor, goal: Tensor | None) -> Tensor:
-        """Return the cost (B,) of sequences (B, horizon, n), each imagined by one member of the ensemble in turn."""
+        """Return the costs (B,) of sequences (B, horizon, n). One member of the ensemble in turn imagines each."""
         members = self._world.dynamics.config.members
         missing = -len(actions) % members
         dealt = torch.cat([actions, actions[:missing]]).unflatten(0, (-1, members)).transpose(0, 1)
@@ -203,20 +207,20 @@ class CemPlanner(Planner):
         return costs.transpose(0, 1).flatten()[: len(actions)]
 
     def _judged(self, history: Tensor, actions: Tensor, goal: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return cost (B,), disagreement penalised, and disagreement (B,) of sequences imagined by all members."""
+        """Return costs (B,), disagreement included, and disagreements (B,). All members imagine each sequence."""
         costs, states = self._imagined(history, actions[None], goal)
         spread = self._world.dynamics.spread(states[1:].transpose(0, 1)).mean(dim=0)
         return costs.mean(0) + self.config.disagreement_weight * spread, spread
 
     def _imagined(self, history: Tensor, actions: Tensor, goal: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return costs (members, B) of actions (members or 1, B, horizon, n), and states as `World.imagine` does."""
+        """Return costs (members, B) and `World.imagine`'s states of actions (members or 1, B, horizon, n)."""
         states = self._world.imagine(history, actions)
         if goal is not None:
             return torch.linalg.vector_norm(states[-1, ..., : len(goal)] - goal, dim=-1), states
         return self._world.costs(states, actions, self.config.distance_weight), states
 
     def _expected(self, history: Tensor, mean: Tensor) -> Imagined:
-        """Return the distances that the members expect, averaged, of the sequence `mean` (horizon, n)."""
+        """Return the distances that the members expect on average for the sequence `mean` (horizon, n)."""
         heads = self._world.heads
         assert heads is not None
         distance = heads.distance(self._world.imagine(history, mean[None, None])[:, :, 0]).mean(1)
@@ -228,13 +232,13 @@ class CemPlanner(Planner):
         return self._world.proposal(history, tensors, self.config.horizon)
 
     def _remembered(self, state: Tensor) -> Tensor:
-        """Return the states (history, S) that a prediction starts from; an episode's first stands for those before."""
+        """Return the states (history, S) that a prediction starts from. An episode's first state fills the history."""
         if self._history is None:
             return state.expand(self._world.dynamics.config.history, -1)
         return torch.cat([self._history[1:], state[None]])
 
     def _goal(self, observation: Observation) -> Tensor:
-        """Return the goal latent's part of a state; of the joints there nothing is known, and so nothing asked."""
+        """Return the goal latent's part of a state, (latent_part,). A goal has no joint positions."""
         assert observation.goal is not None
         goal = torch.tensor(observation.goal, dtype=torch.float32, device=self._world.device)
         return self._world.dynamics.conditioning.of_latent(goal)

@@ -1,4 +1,4 @@
-"""`dreamer`: an actor trained in imagination, one forward pass a plan."""
+"""`dreamer`: an actor trained in imagined rollouts, with one forward pass per plan."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -30,8 +30,8 @@ class DreamerConfig:
 
     Attributes:
         bundle: folder of an actor's bundle; required.
-        dynamics: folder of the bundle of the ensemble it was trained in, which then says with each plan how much its
-            members disagree about what the action will do; empty for none.
+        dynamics: folder of the bundle of the ensemble that the actor was trained in; empty for none. Each plan then
+            contains the members' disagreement about the action's effect.
     """
 
     bundle: str = ""
@@ -39,7 +39,7 @@ class DreamerConfig:
 
 
 class DreamerPlanner(Planner):
-    """Acts by the mode of its actor, with no search and no state."""
+    """Returns the mode of its actor's distribution as action, without search and without state."""
 
     Config: ClassVar[type] = DreamerConfig
 
@@ -67,7 +67,7 @@ class DreamerPlanner(Planner):
         self._warm_up()
 
     def check_encoder(self, fingerprint: str, name: str = "") -> None:
-        """Refuse latents of another encoder than the actor's, as `Bundle.check_encoder` does."""
+        """Check that latents come from the actor's encoder, as `Bundle.check_encoder` does."""
         self._bundle.check_encoder(fingerprint, name)
 
     @torch.inference_mode()

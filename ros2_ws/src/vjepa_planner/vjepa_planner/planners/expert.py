@@ -1,4 +1,4 @@
-"""`expert`: analytic inverse kinematics and critically damped joints, near the physical limit of the task."""
+"""`expert`: analytic inverse kinematics and critically damped joints, near the task's physical limit."""
 
 import math
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ from vjepa_planner.planners.two_link import JOINT_NAMES, Pair, TwoLinkArm, scrip
 from vjepa_planner.planners.two_link_dynamics import TwoLinkDynamics
 
 REACHER_EFFORT = 0.05
-"""N·m of an action of 1 where the arm is not known: that of dm_control's reacher."""
+"""Effort of an action of 1 for an unknown arm, N·m: the value of dm_control's reacher."""
 
 LEAST_PERIODS = 3.5
-"""Shortest time constant in control periods: with it the arm is still well damped where commands land a period late."""
+"""Shortest time constant in control periods. It still damps the arm well if commands arrive one period late."""
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,17 @@ class ExpertConfig:
     """Options of `expert`; the defaults are for dm_control's reacher.
 
     Attributes:
-        time_constant_s: of the two equal poles of each joint; smaller is stiffer. At least 3.5 control periods are
-            taken.
+        time_constant_s: time constant of the two equal poles of each joint, at least 3.5 control periods; smaller is
+            stiffer.
         upper_length: shoulder to wrist, m.
         lower_length: wrist to fingertip, m.
         wrist_limit: largest absolute wrist angle, rad.
-        shoulder_inertia: of the whole arm about the shoulder with the wrist at a right angle, kg m².
-        wrist_inertia: of the lower link about the wrist, kg m².
+        shoulder_inertia: inertia of the whole arm about the shoulder with the wrist at a right angle, kg m².
+        wrist_inertia: inertia of the lower link about the wrist, kg m².
         coupling_inertia: mass of the lower link times `upper_length` times the distance from the wrist to the lower
             link's centre of mass, kg m².
         damping: friction of each joint, N·m per rad/s.
-        joint_names: of the arm that has all these, shoulder first; one with other joints is refused.
+        joint_names: joints of this arm, shoulder first; an arm with other joints is refused.
     """
 
     time_constant_s: Annotated[float, Range(low=1e-3, high=1e3)] = 0.07
@@ -59,13 +59,13 @@ class ExpertConfig:
 class ExpertPlanner(Planner):
     """Turns both joints towards the nearer of the two elbow poses that put the fingertip on the target.
 
-    Nearer is less motion: the sum over the joints of the absolute angle to turn, where the shoulder may turn either
-    way round and the wrist may not pass its limit. It keeps no state: an action depends on the observation alone.
+    The nearer pose has the smaller sum of absolute angles to turn. The shoulder may turn either way round, and the
+    wrist may not pass its limit. The planner has no state: an action depends on the observation alone.
 
-    The torque is that of a discrete double integrator with both poles at p = exp(-period / time constant), so that
-    the error dies away without overshoot, put through the arm's own dynamics (computed torque, as in Spong,
-    Hutchinson and Vidyasagar, Robot Modeling and Control, 2006, chapter 8). Far from the target it is beyond what the
-    motors can, and is clipped: full torque, braked in time.
+    The accelerations are those of a discrete double integrator with both poles at p = exp(-period / time constant), so
+    that the error decays without overshoot. The arm's dynamics turn them into torques (computed torque, Spong,
+    Hutchinson and Vidyasagar, Robot Modeling and Control, 2006, chapter 8). Far from the target, torques exceed the
+    motors' limits and are clipped: full torque, then braking in time.
     """
 
     Config = ExpertConfig
@@ -93,7 +93,7 @@ class ExpertPlanner(Planner):
         return Plan(np.clip(np.array(torques) / self._effort, -1.0, 1.0))
 
     def _errors(self, target: Pair, position: Pair) -> list[Pair]:
-        """Return the angles left to turn, rad, from `position` to each elbow pose that reaches `target`."""
+        """Return the angles in rad from `position` to each elbow pose that reaches `target`."""
         shoulder, wrist = position
         return [(wrapped(pose[0] - shoulder), pose[1] - wrist) for pose in self._arm.angles_to(*target)]
 

@@ -1,4 +1,4 @@
-"""`expert-p`: the proportional controller of the earlier work, kept for comparison with its flaw."""
+"""`expert-p`: the proportional controller of earlier work, kept with its flaw for comparison."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -31,10 +31,10 @@ class ExpertPConfig:
 
 
 class ExpertPPlanner(Planner):
-    """Applies the Cartesian way from fingertip to target, times a gain, to the joints as torque.
+    """Applies the Cartesian offset from fingertip to target, times a gain, to the joints as action.
 
-    x drives the shoulder and y the wrist, whatever way the links point: that mismatch is the point of keeping it, as
-    it was the expert whose data the earlier work learned from. For dm_control's reacher only.
+    The x offset drives the shoulder and y the wrist, whatever the links' directions. The mismatch is kept because
+    earlier work learned from this expert's data. It is for dm_control's reacher only.
     """
 
     Config = ExpertPConfig

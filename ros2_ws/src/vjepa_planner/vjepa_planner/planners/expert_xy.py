@@ -19,7 +19,7 @@ from vjepa_planner.contract import (
 from vjepa_planner.planners.two_link import scripted_inputs
 
 JOINT_NAMES = ("t1", "t2")
-"""Those of dm_control's point_mass, which are its motors': they read x and y."""
+"""The joints of dm_control's point_mass. They are its motors, which read x and y."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class ExpertXYConfig:
 
 
 class ExpertXYPlanner(Planner):
-    """Pushes the point along each axis towards the target, and against its velocity. It keeps no state."""
+    """Pushes the point along each axis towards the target, and against its velocity. The planner has no state."""
 
     Config = ExpertXYConfig
     needs = frozenset({JOINT_STATE, TARGET})

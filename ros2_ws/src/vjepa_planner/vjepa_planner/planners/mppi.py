@@ -1,4 +1,4 @@
-"""`mppi`: the search of `cem`, its elites weighed by the exponential of their cost instead of all alike."""
+"""`mppi`: the search of `cem` with weights of the elites that fall exponentially with their cost."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -12,11 +12,11 @@ from vjepa_planner.planners.cem import CemConfig, CemPlanner, Count
 
 @dataclass(frozen=True)
 class MppiConfig(CemConfig):
-    """Options of `mppi`: those of `cem`, and the temperature.
+    """Options of `mppi`: the options of `cem`, and the temperature.
 
     Attributes:
-        elites: the best of the samples; the rest weighs nothing.
-        temperature: difference in cost by which a weight falls to a share of 1/e.
+        elites: number of best sequences; all others have weight 0.
+        temperature: difference in cost at which a weight falls to 1/e.
     """
 
     elites: Count = 12

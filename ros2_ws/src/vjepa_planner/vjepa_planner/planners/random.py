@@ -1,4 +1,4 @@
-"""`random`: uniform actions, the floor of every comparison."""
+"""`random`: uniform actions, the lower bound of every comparison."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from vjepa_planner.contract import Observation, Plan, Planner
 
 
 class RandomPlanner(Planner):
-    """Draws every action uniformly from [-1, 1]^n, from a generator seeded by `reset`. Reads nothing."""
+    """Draws every action uniformly from [-1, 1]^n with a generator that `reset` seeds. It reads no inputs."""
 
     _generator: np.random.Generator
 

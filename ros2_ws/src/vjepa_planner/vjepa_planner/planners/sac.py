@@ -1,4 +1,4 @@
-"""`sac`: an actor trained by soft actor-critic in the simulator, one forward pass a plan."""
+"""`sac`: an actor trained by soft actor-critic in the simulator, with one forward pass per plan."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ class SacConfig:
 
 
 class SacPlanner(DreamerPlanner):
-    """Acts by the mode of its actor, as `dreamer` does; how the actor was trained is all that differs."""
+    """Returns the mode of its actor's distribution as action, like `dreamer`; only the actor's training differs."""
 
     Config = SacConfig
 

@@ -1,4 +1,4 @@
-"""`shooting`: random sequences of actions, imagined once; the best one's first action is taken."""
+"""`shooting`: random sequences of actions, imagined once; the plan is the first action of the best."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -12,13 +12,13 @@ from vjepa_planner.planners.cem import MOST, CemConfig, CemPlanner, Count
 
 @dataclass(frozen=True)
 class ShootingConfig(CemConfig):
-    """Options of `shooting`, as `CemConfig` has them; the distribution is uniform, and nothing is kept.
+    """Options of `shooting`: the options of `cem`. The distribution is uniform and does not change.
 
     Attributes:
         samples: sequences drawn.
-        elites: the best.
-        iterations: it draws once.
-        proposals: sequences drawn around the policy's; 0 for none.
+        elites: number of best sequences.
+        iterations: rounds of drawing.
+        proposals: policy-prior trajectories; 0 for none.
     """
 
     samples: Count = 1000

@@ -1,7 +1,7 @@
 """The geometry of a planar arm of two links, for the scripted experts.
 
-Shoulder angle 0 points the upper link along x; wrist angle 0 points the lower link along the upper; both turn counter
-clockwise. The arithmetic is Python's float64, so a result depends on nothing but the arguments.
+At shoulder angle 0 the upper link points along x. At wrist angle 0 the lower link points along the upper. Both turn
+counter clockwise. The arithmetic is Python's float64, so a result depends on the arguments alone.
 """
 
 import math
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from vjepa_planner.contract import Observation, require_in_range
 
 JOINT_NAMES = ("shoulder", "wrist")
-"""Those of dm_control's reacher."""
+"""The joints of dm_control's reacher."""
 
 Pair = tuple[float, float]
-"""Two numbers: of the joints (shoulder, wrist), or of a point (x, y)."""
+"""Two numbers: for the joints (shoulder, wrist), or a point (x, y)."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class TwoLinkArm:
         require_in_range("two-link arm", {"wrist_limit": self.wrist_limit}, 0.0, math.pi)
 
     def fingertip(self, shoulder: float, wrist: float) -> Pair:
-        """Return x and y of the fingertip, m, at joint angles in rad (forward kinematics)."""
+        """Return x and y of the fingertip in m at joint angles in rad (forward kinematics)."""
         return (
             self.upper_length * math.cos(shoulder) + self.lower_length * math.cos(shoulder + wrist),
             self.upper_length * math.sin(shoulder) + self.lower_length * math.sin(shoulder + wrist),
@@ -48,9 +48,8 @@ class TwoLinkArm:
     def angles_to(self, x: float, y: float) -> list[Pair]:
         """Return the two pairs (shoulder, wrist) in rad that put the fingertip at (x, y) in m, one for each elbow.
 
-        Law of cosines; the wrist is within its limit and the shoulder within [-pi, pi]. A point out of reach gives
-        the pairs that point the fingertip at it from as near as the links and the limit allow; the two are equal for
-        an outstretched arm.
+        It applies the law of cosines. The wrist is within its limit and the shoulder within [-pi, pi]. For a point out
+        of reach, the fingertip points at it from as near as possible. Both pairs are equal for an outstretched arm.
         """
         a, b = self.upper_length, self.lower_length
         cosine = (x * x + y * y - a * a - b * b) / (2.0 * a * b)
@@ -63,14 +62,14 @@ class TwoLinkArm:
 
 
 def wrapped(angle: float) -> float:
-    """Return the angle in [-pi, pi], rad, that points the same way as `angle`."""
+    """Return the angle in [-pi, pi] that equals `angle` up to full turns, both in rad."""
     return math.remainder(angle, 2.0 * math.pi)
 
 
 def scripted_inputs(observation: Observation) -> tuple[Pair, Pair, Pair]:
-    """Return joint positions (rad), joint velocities (rad/s) and the target's x and y (m), as Python's floats.
+    """Return joint positions (rad), joint velocities (rad/s) and the target's x and y (m) as Python floats.
 
-    For observations that a planner of two joints which needs joint state and target has accepted.
+    The observation must have passed the checks of a planner for two joints that needs joint state and target.
     """
     position, velocity, target = observation.joint_position, observation.joint_velocity, observation.target
     assert position is not None

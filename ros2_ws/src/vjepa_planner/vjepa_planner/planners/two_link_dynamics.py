@@ -1,6 +1,6 @@
-"""The dynamics of a planar arm of two links, for the scripted expert: which torques give which accelerations.
+"""The dynamics of a planar arm of two links, for the scripted expert: from accelerations to torques.
 
-Angles are those of `two_link`. Gravity plays no part: the arm moves in a horizontal plane.
+Angles are as in `two_link`. There is no gravity, because the arm moves in a horizontal plane.
 """
 
 import math
@@ -15,14 +15,14 @@ from vjepa_planner.planners.two_link import Pair
 class TwoLinkDynamics:
     """Inertia and friction of the arm. The defaults are dm_control's reacher (`suite/reacher.xml`).
 
-    The mass matrix at wrist angle w is [[s + 2 c cos w, l + c cos w], [l + c cos w, l]] with the three inertias below
+    The mass matrix at wrist angle w is `[[s + 2 c cos w, l + c cos w], [l + c cos w, l]]` with the inertias below
     (Spong, Hutchinson and Vidyasagar, Robot Modeling and Control, 2006, chapter 7).
 
     Attributes:
-        shoulder_inertia: s, of the whole arm about the shoulder with the wrist at a right angle, kg m².
-        wrist_inertia: l, of the lower link about the wrist, kg m².
-        coupling_inertia: c, mass of the lower link times length of the upper times distance from the wrist to the
-            lower link's centre of mass, kg m².
+        shoulder_inertia: s, inertia of the whole arm about the shoulder with the wrist at a right angle, kg m².
+        wrist_inertia: l, inertia of the lower link about the wrist, kg m².
+        coupling_inertia: c, mass of the lower link times length of the upper times distance from wrist to the lower
+            link's centre of mass, kg m².
         damping: friction of each joint, N·m per rad/s.
     """
 
@@ -44,15 +44,15 @@ class TwoLinkDynamics:
             )
 
     def torques(self, wrist: float, velocity: Pair, acceleration: Pair, period_s: float) -> Pair:
-        """Return the torques of both joints, N·m, that give an acceleration for one control period.
+        """Return the torques of both joints in N·m for an acceleration during one control period.
 
-        Friction is that of the velocity at the end of the period, as in a simulation that integrates it implicitly.
+        Friction uses the velocity at the end of the period, as in a simulation that integrates it implicitly.
 
         Args:
             wrist: wrist angle, rad.
-            velocity: of both joints, rad/s.
-            acceleration: of both joints, rad/s².
-            period_s: seconds that the torques last.
+            velocity: velocities of both joints, rad/s.
+            acceleration: accelerations of both joints, rad/s².
+            period_s: duration of the torques, seconds.
         """
         turning = self.coupling_inertia * math.cos(wrist)
         whirling = self.coupling_inertia * math.sin(wrist)

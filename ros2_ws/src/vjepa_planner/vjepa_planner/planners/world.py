@@ -1,4 +1,4 @@
-"""The world as planners imagine it: dynamics, reward and distance heads, and a cloned policy, loaded from bundles."""
+"""The models of a search, loaded from bundles: dynamics, reward and distance heads, and a cloned policy."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,14 +19,14 @@ from vjepa_planner.models.reward import RewardModel, load_reward
 
 @dataclass(frozen=True)
 class World:
-    """What a search needs to imagine what its actions do.
+    """The models that a search needs for imagined rollouts.
 
     Attributes:
-        bundle: of the dynamics model, whose encoder all parts share.
-        dynamics: the model of the states.
-        heads: reward and distance of states; None where a search has another objective.
-        policy: a policy that proposes actions; None for none.
-        device: where all of them are.
+        bundle: bundle of the dynamics model, whose encoder all parts share.
+        dynamics: the dynamics model.
+        heads: reward and distance heads; None for another objective.
+        policy: a policy for policy-prior trajectories; None for none.
+        device: device of all parts.
     """
 
     bundle: Bundle
@@ -42,14 +42,14 @@ class World:
         return policy or self.dynamics.conditioning.config.joint_state
 
     def tensors(self, observation: Observation) -> list[Tensor]:
-        """Return what `tensors_of` does, on the world's device."""
+        """Return the tensors of `tensors_of` on the world's device."""
         return tensors_of(observation, self.device)
 
     def state(self, tensors: list[Tensor]) -> Tensor:
-        """Return the state (S,) of what `tensors` returned.
+        """Return the state (S,) of the tensors from `tensors`.
 
         Raises:
-            ObservationRefusedError: the latent is not of the shape the model was trained on.
+            ObservationRefusedError: the latent's shape is not the shape of the model's training.
         """
         try:
             return self.dynamics.conditioning(*tensors)
@@ -71,7 +71,7 @@ class World:
         return FusedPolicy(self.policy, self.dynamics.conditioning)
 
     def imagine(self, history: Tensor, actions: Tensor) -> Tensor:
-        """Return the states (H + 1, members, B, S) of sequences of actions: the present one, then those that follow.
+        """Return the states (H + 1, members, B, S) of sequences of actions: the present one, then the predictions.
 
         Args:
             history: (history, S), the present state last.
@@ -80,12 +80,12 @@ class World:
         return self._dynamics.unroll(history, actions)
 
     def costs(self, states: Tensor, actions: Tensor, distance_weight: float) -> Tensor:
-        """Return what sequences cost a prediction, (members, B): minus the reward, and the distance times a weight.
+        """Return the mean cost per prediction of sequences, (members, B): minus reward, plus weighted distance.
 
         Args:
-            states: (H + 1, members, B, S), as `imagine` gives them.
-            actions: (members or 1, B, H, n), that led there.
-            distance_weight: cost of a metre; 0 where there is no distance head.
+            states: (H + 1, members, B, S), from `imagine`.
+            actions: (members or 1, B, H, n), the actions of these states.
+            distance_weight: cost of a metre; it has no effect without a distance head.
         """
         assert self.heads is not None
         horizon, members, batch, size = len(states) - 1, *states.shape[1:]
@@ -96,11 +96,11 @@ class World:
         return costs.view(horizon, members, batch).mean(0)
 
     def proposal(self, history: Tensor, tensors: list[Tensor], horizon: int) -> Tensor:
-        """Return the actions (horizon, n) of the policy, acting on the states that the model predicts of them.
+        """Return the policy's actions (horizon, n) in the states that the model predicts for them.
 
         Args:
             history: (history, S), the present state last.
-            tensors: the present observation, which the first action is of.
+            tensors: the present observation, the input of the first action.
             horizon: predictions ahead; the policy acts once in each.
         """
         assert self.policy is not None
@@ -113,24 +113,24 @@ class World:
 
 
 def tensors_of(observation: Observation, device: torch.device) -> list[Tensor]:
-    """Return latent, joint position and velocity, as far as there are any, as float32 on `device`."""
+    """Return latent and, if present, joint position and velocity as float32 tensors on `device`."""
     arrays = (observation.latent, observation.joint_position, observation.joint_velocity)
-    # torch.tensor copies: an observation's arrays may be read-only, which torch.from_numpy warns of.
+    # torch.tensor copies. torch.from_numpy would warn of an observation's read-only arrays.
     return [torch.tensor(array, dtype=torch.float32, device=device) for array in arrays if array is not None]
 
 
 def load_world(dynamics: str, reward: str, policy: str, context: PlannerContext, planner: str) -> World:
-    """Load the bundles of a world; all must be of one encoder, and the heads of the very dynamics model.
+    """Load the bundles of a world. All must have the same encoder, and the heads must be for this dynamics model.
 
     Args:
         dynamics: folder of the dynamics model's bundle; required.
         reward: folder of the heads' bundle, or empty.
         policy: folder of the policy's bundle, or empty.
-        context: the arm, and the device to load to.
+        context: the arm and the device.
         planner: name of the planner, for messages.
 
     Raises:
-        VjepaError: a bundle that is missing, damaged, of another encoder, of other dynamics or for another arm.
+        VjepaError: a bundle is missing, damaged, or for another encoder, other dynamics or another arm.
     """
     if not dynamics:
         raise VjepaError(
