@@ -1,1 +1,1 @@
-"""Launch files, parameter files, stack manager, recorder and the vjepa command line."""
+"""Launch files, parameter files, the graph, stack manager and process supervisor."""

@@ -1,4 +1,4 @@
-"""Who may reach a stack, as the environment variables that each of its nodes and each command that joins it needs."""
+"""Environment variables that decide who can reach a stack, for its nodes and for commands that join it."""
 
 import os
 from pathlib import Path
@@ -12,23 +12,23 @@ from vjepa_interfaces.shared_memory import PROFILES, profile_variables
 RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
 LOCAL = "localhost"
 DISCOVERIES = {LOCAL: "LOCALHOST", "subnet": "SUBNET", "system_default": "SYSTEM_DEFAULT"}
-"""The choices of the option `discovery`, each with the value of `RANGE` that it stands for."""
+"""The choices of the option `discovery`, each with its value of `RANGE`."""
 
 _SKIP_PROFILE_OF_FOLDER = {"SKIP_DEFAULT_XML_FILE": "1"}
-"""Fast DDS reads a file of profiles in the working folder as well, whoever put it there."""
+"""Keeps Fast DDS from reading a file of profiles in the working folder, which anybody may have put there."""
 _STRONGER = ("ROS_LOCALHOST_ONLY", "ROS_DISCOVERY_SERVER", "FASTDDS_ENVIRONMENT_FILE")
-"""Variables that open sockets of their own whatever the profile has: ROS's deprecated one, which it prefers to `RANGE`,
-and the two by which Fast DDS finds a discovery server."""
+"""Variables that open further sockets in spite of the profile. ROS prefers its deprecated variable to `RANGE`; with the
+two others, Fast DDS finds a discovery server."""
 
 
 def discovery_environment(discovery: str) -> dict[str, str]:
     """Return the environment variables for one of `DISCOVERIES`.
 
-    With `localhost` on Fast DDS every socket is bound to 127.0.0.1, by a profile. Without Fast DDS, or where the user
-    has a file of profiles, ROS alone is told who may discover the stack.
+    With `localhost` on Fast DDS, a profile binds every socket to 127.0.0.1. Without Fast DDS, or if the user has a file
+    of profiles, only ROS's `RANGE` limits discovery.
 
     Raises:
-        VjepaError: there is no such choice, or the profile is not installed.
+        VjepaError: the choice does not exist, or the profile is not installed.
     """
     if discovery not in DISCOVERIES:
         raise unknown_name("discovery", discovery, DISCOVERIES)
@@ -46,7 +46,7 @@ def discovery_environment(discovery: str) -> dict[str, str]:
 
 
 def discovery_of_shell() -> str:
-    """Return the choice that this process's environment makes, by `RANGE`; `localhost` where it makes none."""
+    """Return the choice that `RANGE` makes in this process's environment; `localhost` without one."""
     asked = os.environ.get(RANGE, "")
     return next((name for name, value in DISCOVERIES.items() if value == asked), LOCAL)
 
@@ -57,7 +57,7 @@ def _profile(discovery: str) -> Path:
 
 
 def _has_profiles() -> bool:
-    """Return whether the user has a file of profiles; one of the stack's own is inherited by what a stack starts."""
+    """Return whether the user has a file of profiles. A stack's child processes inherit its own, which do not count."""
     own = {_profile(discovery).resolve() for discovery in DISCOVERIES}
     files = [Path(value) for name in PROFILES if (value := os.environ.get(name))]
     return any(file.resolve() not in own for file in files)

@@ -1,6 +1,6 @@
-"""ROS domains: each stack takes one of its own and leaves a file that names it, so that other commands find the stack.
+"""ROS domains. Each stack takes a domain of its own and writes a file about it, so that other commands find the stack.
 
-A domain is held by an exclusive lock on its file; the lock ends with the process, however it ends.
+An exclusive lock on the file holds the domain. The lock ends with the process in every case.
 """
 
 import contextlib
@@ -23,9 +23,9 @@ from vjepa_interfaces.json_text import parse_json
 from vjepa_interfaces.parameters import read_parameters
 
 FIRST_DOMAIN, LAST_DOMAIN = 1, 101
-"""Those taken by themselves. Above 101 a domain's ports lie in Linux' ephemeral range."""
+"""The domains that are taken automatically. Above 101, a domain's ports are in Linux' ephemeral range."""
 MAX_DOMAIN = 232
-"""Above it a domain's ports would not be ports (DDSI-RTPS 9.6.1.1)."""
+"""The largest domain: above it, a domain's port numbers are not valid (DDSI-RTPS 9.6.1.1)."""
 PARTICIPANTS = 10
 LOCK_TIMEOUT_S = 1.0
 
@@ -37,14 +37,14 @@ _MAX_TEXT, _MAX_BYTES = 255, 4096
 
 @dataclass(frozen=True)
 class RunningStack:
-    """What a stack leaves in its file, and all that is taken from there.
+    """The content of a stack's file. Other fields are ignored.
 
     Attributes:
-        domain: its ROS domain.
-        pid: the process that holds the domain.
-        namespace: its ROS namespace.
-        planner: the planner asked for, or what runs in the stack's place.
-        discovery: the launch argument, by which commands find the stack's nodes.
+        domain: ROS domain of the stack.
+        pid: id of the process that holds the domain.
+        namespace: ROS namespace of the stack.
+        planner: the requested planner, or the name of another program in the stack's place.
+        discovery: launch argument with which commands find the stack's nodes.
     """
 
     domain: int
@@ -70,9 +70,9 @@ _FIELDS = {field.name for field in dataclasses.fields(RunningStack)}
 
 
 def in_use(domain: int) -> bool:
-    """Say whether one of the first participants of a domain listens for discovery (DDSI-RTPS 9.6.1.1).
+    """Return whether one of the first participants of a domain listens for discovery (DDSI-RTPS 9.6.1.1).
 
-    The first may have left while others are still there, such as the nodes of a `vjepa run` that was killed.
+    The first participant may have ended before the others, such as the nodes of a killed `vjepa run`.
     """
     for participant in range(PARTICIPANTS):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -84,7 +84,7 @@ def in_use(domain: int) -> bool:
 
 
 def lock(file: IO[str], patience_s: float) -> bool:
-    """Lock a stack's file, or return False; `running_stacks` may hold it for an instant, hence the patience."""
+    """Lock a stack's file and return True, or return False after `patience_s`: `running_stacks` may hold it briefly."""
     deadline = time.monotonic() + patience_s
     while True:
         try:
@@ -98,16 +98,16 @@ def lock(file: IO[str], patience_s: float) -> bool:
 
 @contextlib.contextmanager
 def hold_domain(domain: int | None, about: dict[str, Any], uid: int | None = None) -> Iterator[int]:
-    """Hold a ROS domain while the context lasts, and leave `about` to be read by `running_stacks`.
+    """Hold a ROS domain during the context, and write `about` for `running_stacks`.
 
     Args:
-        domain: the domain to take, which nodes of others may use as well; None takes one that nobody uses.
-        about: what the stack is: fields of `RunningStack`.
-        uid: user that the folder and files must belong to; None for the user who runs this.
+        domain: the domain to take, which other nodes may use too; None for a domain without nodes.
+        about: fields of `RunningStack`.
+        uid: owner of the folder and files; None for the user of this process.
 
     Raises:
-        VjepaError: there is no such domain, another stack of this user holds it, none is free, or the folder for its
-            file is not this user's alone.
+        VjepaError: the domain does not exist, another stack of this user holds it, no domain is free, or others can
+            enter the folder of its file.
     """
     if domain is not None and not 0 <= domain <= MAX_DOMAIN:
         raise VjepaError(f"ROS domain {domain} does not exist; expected 0 to {MAX_DOMAIN}")
@@ -124,7 +124,7 @@ def hold_domain(domain: int | None, about: dict[str, Any], uid: int | None = Non
 
 
 def _take(domain: int | None, held: contextlib.ExitStack, uid: int | None) -> tuple[int, IO[str]]:
-    """Return the domain and its locked file, which `held` closes."""
+    """Take a domain, and return it with its locked file, which `held` closes."""
     with own_folder(uid) as folder:
         for candidate in [domain] if domain is not None else range(FIRST_DOMAIN, LAST_DOMAIN + 1):
             file = folder.open(_file_name(candidate), create=True)
@@ -140,7 +140,7 @@ def _take(domain: int | None, held: contextlib.ExitStack, uid: int | None) -> tu
 
 
 def _is_held_elsewhere(domain: int, here: PrivateFolder, uid: int | None) -> bool:
-    """Return whether a stack of this user's without a session, or in another one, holds a domain."""
+    """Return whether a stack of this user without a session, or in another session, holds a domain."""
     for folder in own_folders(uid):
         if folder.path != here.path:
             with contextlib.suppress(FileNotFoundError), folder.open(_file_name(domain)) as file:
@@ -162,12 +162,12 @@ def _file_name(domain: int) -> str:
 
 
 def running_stacks(uid: int | None = None) -> list[RunningStack]:
-    """Return what each stack of this user that is running now has left of itself, by domain.
+    """Return the running stacks of this user, sorted by domain.
 
-    A file that is not what a stack writes is left out, with a line on standard error.
+    A damaged file is left out, with a line on standard error.
 
     Raises:
-        VjepaError: the folder of such files is not this user's alone.
+        VjepaError: others can enter the folder of the files.
     """
     stacks = []
     for folder in own_folders(uid):
@@ -180,7 +180,7 @@ def running_stacks(uid: int | None = None) -> list[RunningStack]:
 
 
 def _read(folder: PrivateFolder, name: str) -> list[RunningStack]:
-    """Return the stack whose file it is, if one is running and has written it."""
+    """Return the stack of a file, if it runs and has written the file, else an empty list."""
     with contextlib.suppress(FileNotFoundError), folder.open(name) as file:
         if not _is_locked(file) or not (text := file.read(_MAX_BYTES + 1)):
             return []

@@ -1,4 +1,4 @@
-"""Interruption: SIGINT, SIGTERM and SIGHUP become one KeyboardInterrupt, raised only where it does no harm."""
+"""Interruption: SIGINT, SIGTERM and SIGHUP become one KeyboardInterrupt, raised only where it is safe."""
 
 import contextlib
 import signal
@@ -10,13 +10,13 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupts:
-    """How often this process was interrupted since `interruptible` began, and where that may be felt.
+    """Counts interruptions since `interruptible` began, and raises the first one at a safe place.
 
-    A handler that raises anywhere can undo no clean-up safely: the exception may fall between two statements. So it
-    raises once at most, and only inside `let_in`; everything else runs to its end, and may look at `count`.
+    An exception from a handler may arrive between two statements of a clean-up. So the handler raises at most once, and
+    only inside `let_in`. All other code runs to its end, and may check `count`.
 
     Attributes:
-        count: interruptions so far.
+        count: number of interruptions so far.
     """
 
     def __init__(self) -> None:
@@ -25,10 +25,10 @@ class Interrupts:
 
     @contextlib.contextmanager
     def let_in(self) -> Iterator[None]:
-        """Let the first interruption raise KeyboardInterrupt in the context: at once, where it came before.
+        """Let the first interruption raise KeyboardInterrupt in the context, or at once if it came before.
 
         Raises:
-            KeyboardInterrupt: as said.
+            KeyboardInterrupt: the process was interrupted.
         """
         self._open = True
         try:
@@ -39,7 +39,7 @@ class Interrupts:
             self._open = False
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Take a signal, as Python calls its handlers."""
+        """Handle a signal. Python calls this method with the signal's number and the frame."""
         self.count += 1
         if self._open and self.count == 1:
             raise KeyboardInterrupt
@@ -47,10 +47,10 @@ class Interrupts:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Interrupts]:
-    """Take SIGINT, SIGTERM and SIGHUP while the context lasts; for the main thread.
+    """Handle SIGINT, SIGTERM and SIGHUP during the context. Only the main thread may call it.
 
-    SIGINT is taken even where a shell has a job in the background ignore it, or `kill -INT` would do nothing there;
-    SIGHUP is left ignored where it is, for that is what `nohup` asks for.
+    A shell lets background jobs ignore SIGINT. It is handled even then, so that `kill -INT` works. If SIGHUP is
+    ignored, it remains ignored, as `nohup` requires.
     """
     interrupts = Interrupts()
     under_nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
@@ -65,10 +65,10 @@ def interruptible() -> Iterator[Interrupts]:
 
 @contextlib.contextmanager
 def postponed() -> Iterator[None]:
-    """Call what handles these signals only when the context has ended, as long as that takes.
+    """Delay the handlers of these signals until the context has ended.
 
-    For calls into libraries that call Python back: an exception of a handler would come out of them as another one, or
-    not at all. Other threads than the main one never run a handler, and nothing is done there.
+    It is for libraries that call Python back: they may replace or lose an exception of a handler. Only the main thread
+    runs handlers, so the function does nothing in other threads.
     """
     arrived = []
     handlers = {}

@@ -11,9 +11,9 @@ class ManagerParameters:
     """Parameters of `stack_manager`.
 
     Attributes:
-        autostart: bring the nodes up at once; otherwise they are left to `~/startup` or to transitions by hand.
-        transition_timeout_s: longest time of one transition: one that takes longer has failed.
-        max_restarts: how often a node may have to be brought up again.
+        autostart: bring the nodes up at once; otherwise they wait for `~/startup` or transitions by hand.
+        transition_timeout_s: seconds after which a transition has failed.
+        max_restarts: most times that a node may be brought up again.
         managed_nodes: names of the lifecycle nodes, in their order of activation. The stack sets them.
     """
 

@@ -1,4 +1,4 @@
-"""What a command sees of a running stack: scores from the ground-truth topics, and every node's last diagnostics."""
+"""A command's view of a running stack: scores from the ground-truth topics, and every node's last diagnostics."""
 
 import contextlib
 import time
@@ -29,14 +29,14 @@ from vjepa_interfaces.rows import Rows
 from vjepa_interfaces.stamps import to_nanoseconds
 
 Diagnostics = Mapping[str, tuple[bytes, str, Mapping[str, str]]]
-"""By node: level, message and values, the latest."""
+"""The latest level, message and values by node."""
 
 SPIN_S = 0.1
-"""Longest wait for a message at a time: a signal is taken only between two waits."""
+"""Longest single wait for a message, seconds: signals are handled between two waits."""
 
 
 def number_in(diagnostics: Diagnostics, node: str, key: str, default: float = float("nan")) -> float:
-    """Return a number of a node's diagnostics; `default` where there is none."""
+    """Return a number from a node's diagnostics; `default` if it is missing."""
     try:
         return float(diagnostics[node][2][key])
     except (KeyError, ValueError):
@@ -44,18 +44,18 @@ def number_in(diagnostics: Diagnostics, node: str, key: str, default: float = fl
 
 
 def text_in(diagnostics: Diagnostics, node: str, key: str, default: str = "") -> str:
-    """Return a value of a node's diagnostics; `default` where there is none."""
+    """Return a value from a node's diagnostics; `default` if it is missing."""
     return diagnostics.get(node, (b"", "", {}))[2].get(key, default)
 
 
 class Monitor:
-    """A node of the command line's own, in a context of its own, that listens to one stack.
+    """A node of the command line that listens to one stack, in a context of its own.
 
     Attributes:
-        node: for further clients.
-        namespace: of the stack.
-        diagnostics: by node name: (level, message, values), the latest.
-        encoder_info: what the encoder says of itself, once it has.
+        node: the node, for further clients.
+        namespace: ROS namespace of the stack.
+        diagnostics: the latest (level, message, values) by node name.
+        encoder_info: the encoder's message on `latent_info`; empty before it.
         drivers: the planners that have driven, in order; the last one drives.
     """
 
@@ -65,7 +65,7 @@ class Monitor:
         Args:
             domain: ROS domain of the stack.
             namespace: ROS namespace of the stack.
-            keeper: gets every step that the sim publishes.
+            keeper: gets every step that the simulation publishes.
         """
         self.namespace = namespace
         self._context = Context()
@@ -94,7 +94,7 @@ class Monitor:
         self.node.create_subscription(topic.message_class, topic.name, callback, qos_profile(topic, depth))
 
     def _score(self, keeper: ScoreKeeper) -> None:
-        """Give the keeper what the sim publishes, in the order of stamps."""
+        """Pass the simulation's messages to the keeper, in the order of stamps."""
         rows = Rows(("timestep", "target", "fingertip"))
 
         def add(message: Any, name: str, value: Any) -> None:
@@ -119,7 +119,7 @@ class Monitor:
             self._rewards[self.drivers[-1]] += timestep.reward
 
     def by_planner(self) -> dict[str, dict[str, float]]:
-        """Return `steps` and mean `reward_a_step` of each planner that drove, by who drove when a step was seen."""
+        """Return `steps` and mean `reward_a_step` by planner. A step counts for the driver at its arrival."""
         return {
             name: {"steps": steps, "reward_a_step": self._rewards[name] / steps} for name, steps in self._steps.items()
         }
@@ -132,7 +132,7 @@ class Monitor:
                 self.diagnostics[name] = (status.level, status.message, values)
 
     def _on_latent_info(self, message: String) -> None:
-        with contextlib.suppress(ValueError):  # Anybody may publish there.
+        with contextlib.suppress(ValueError):  # Any process may publish there.
             self.encoder_info = parse_json(message.data)
 
     def _on_active_planner(self, message: String) -> None:
@@ -144,7 +144,7 @@ class Monitor:
         self.wait_until(lambda: False, seconds)
 
     def wait_until(self, condition: Callable[[], object], timeout_s: float) -> bool:
-        """Listen until `condition()` holds and return True, or False after `timeout_s`."""
+        """Listen until `condition()` is true and return True, or return False after `timeout_s`."""
         deadline = time.monotonic() + timeout_s
         while not condition():
             left = deadline - time.monotonic()
@@ -155,7 +155,7 @@ class Monitor:
         return True
 
     def call(self, service_type: type, name: str, request: Any, timeout_s: float = 5.0) -> Any:
-        """Call a service and return its response, or None where it is not there or does not answer in time."""
+        """Call a service and return its response, or None if it does not exist or does not answer in time."""
         client = self.node.create_client(service_type, name)
         try:
             if not self.wait_until(client.service_is_ready, timeout_s):
@@ -167,31 +167,31 @@ class Monitor:
             self.node.destroy_client(client)
 
     def is_active(self, timeout_s: float = 5.0) -> bool:
-        """Ask the stack manager whether every node is active."""
+        """Return whether every node is active, according to the stack manager."""
         response = self.call(Trigger, "stack_manager/is_active", Trigger.Request(), timeout_s)
         return response is not None and response.success
 
     def value(self, node: str, key: str, default: float = float("nan")) -> float:
-        """Return a number from a node's latest diagnostics."""
+        """Return a number from a node's latest diagnostics; `default` if it is missing."""
         return number_in(self.diagnostics, node, key, default)
 
     @property
     def sim_finished(self) -> bool:
-        """Whether the simulation says that it has run all its episodes."""
+        """Whether the simulation reports the end of all episodes."""
         return "sim_bridge" in self.diagnostics and self.diagnostics["sim_bridge"][1] == "finished"
 
     def errors(self) -> dict[str, str]:
-        """Return what nodes report as errors, by node."""
+        """Return the errors that nodes report, by node."""
         return {name: message for name, (level, message, _) in self.diagnostics.items() if level == ERROR}
 
     @property
     def chosen_planner(self) -> str:
-        """The planner that was chosen last, also while a fallback drives; empty where none is known yet."""
+        """The planner that was chosen last, even while a fallback drives; empty while it is unknown."""
         return text_in(self.diagnostics, "vjepa_planner", "planner", self.driver)
 
     @property
     def driver(self) -> str:
-        """The planner that drives; empty where none has yet."""
+        """The planner that drives; empty before the first."""
         return "".join(self.drivers[-1:])
 
     def close(self) -> None:

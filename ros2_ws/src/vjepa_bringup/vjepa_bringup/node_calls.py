@@ -1,6 +1,6 @@
-"""Calls to a lifecycle node whose request or answer may get lost: when to ask again, and when to give up, without ROS.
+"""Calls to a lifecycle node that repeat lost requests and give up after a timeout, without ROS.
 
-DDS loses a message while one end has not discovered the other, and a node may die and come back before it answers.
+DDS loses messages until both ends have discovered each other. A node may also die and start again before it answers.
 """
 
 from collections.abc import Callable
@@ -11,29 +11,29 @@ from vjepa_bringup.stack_goal import ACTIVE, INACTIVE, UNCONFIGURED
 
 STATE_TIMEOUT_S = 2.0
 STATE_RETRY_S = 0.2
-"""A state is asked for again after so long."""
+"""Seconds after which a request for the state is repeated."""
 
 CHECK_S = 0.5
-"""How often a node that is asked for a transition is asked whether it is in one: it answers when it is not."""
+"""Seconds between requests for the state during a transition. A node answers only if it is not in a transition."""
 
 SETTLED = (UNCONFIGURED, INACTIVE, ACTIVE)
 
 
 class Answer(Protocol):
-    """What `call_async` of a ROS client returns."""
+    """The future that `call_async` of a ROS client returns."""
 
     def done(self) -> bool:
-        """Return whether the answer has come."""
+        """Return whether the answer has arrived."""
 
     def result(self) -> Any:
         """Return the response."""
 
     def cancel(self) -> None:
-        """Wait for it no longer."""
+        """Stop waiting."""
 
 
 class Outcome(Enum):
-    """What became of a call."""
+    """The outcome of a call."""
 
     SUCCEEDED = "succeeded"
     REFUSED = "refused"
@@ -43,18 +43,18 @@ class Outcome(Enum):
 
 
 class StateCall:
-    """Asks a node for its state, again and again until an answer comes.
+    """Requests a node's state repeatedly until an answer arrives.
 
     Attributes:
-        state: the primary state that the node answered, once `poll` returned that it succeeded.
+        state: the node's primary state, after `poll` returned `SUCCEEDED`.
     """
 
     def __init__(self, ask: Callable[[], Answer], is_ready: Callable[[], bool], now_s: float):
-        """Ask for the first time.
+        """Send the first request.
 
         Args:
             ask: sends a `GetState` request.
-            is_ready: returns whether the node's service is there.
+            is_ready: returns whether the node's service exists.
             now_s: steady time, seconds.
         """
         self.state = 0
@@ -63,7 +63,7 @@ class StateCall:
         self._asked_s, self._deadline_s = now_s, now_s + STATE_TIMEOUT_S
 
     def poll(self, now_s: float) -> Outcome | None:
-        """Return what became of the call by `now_s`, or None while it waits; `GONE` where nobody answers."""
+        """Return the outcome of the call at `now_s`, or None while it waits; `GONE` after a timeout."""
         for answer in self._answers:
             if answer.done():
                 self.state = answer.result().current_state.id
@@ -82,10 +82,10 @@ class StateCall:
 
 
 class TransitionCall:
-    """Asks a node for a transition, and meanwhile for its state.
+    """Waits for a node's transition, and meanwhile requests its state.
 
     Attributes:
-        name: of the transition.
+        name: name of the transition.
     """
 
     def __init__(
@@ -97,15 +97,15 @@ class TransitionCall:
         now_s: float,
         timeout_s: float,
     ):
-        """Wait for the answer to a transition that was asked for.
+        """Begin to wait for the answer to a requested transition.
 
         Args:
-            name: of the transition.
-            answer: to the `ChangeState` request.
+            name: name of the transition.
+            answer: answer to the `ChangeState` request.
             ask_state: sends a `GetState` request.
-            is_ready: returns whether the node's service is there.
+            is_ready: returns whether the node's service exists.
             now_s: steady time, seconds.
-            timeout_s: how long the transition may take, seconds.
+            timeout_s: longest time of the transition, seconds.
         """
         self.name = name
         self._answer, self._ask_state, self._is_ready = answer, ask_state, is_ready
@@ -114,7 +114,7 @@ class TransitionCall:
         self._settled = 0
 
     def poll(self, now_s: float) -> Outcome | None:
-        """Return what became of the call by `now_s`, or None while it waits."""
+        """Return the outcome of the call at `now_s`, or None while it waits."""
         if self._answer.done():
             return Outcome.SUCCEEDED if self._answer.result().success else Outcome.REFUSED
         if not self._is_ready():
@@ -124,7 +124,7 @@ class TransitionCall:
         return Outcome.TOO_LATE if now_s >= self._deadline_s else None
 
     def _is_lost(self, now_s: float) -> bool:
-        """Ask a node that is long in a transition for its state; true once it answered twice that it is in none."""
+        """Request the node's state at intervals, and return whether it answered twice that it is in no transition."""
         if self._check is not None and self._check.done():
             is_settled = self._check.result().current_state.id in SETTLED
             self._check, self._settled = None, self._settled + 1 if is_settled else 0

@@ -1,6 +1,6 @@
-"""One stack in a ROS domain and namespace: a second one would drive the first one's nodes, and take them down.
+"""A single stack in a ROS domain and namespace: a second one would drive the nodes of the first and take them down.
 
-Stacks of one user on one machine hold a locked file; stacks of others are seen on the ROS graph.
+Each stack of a user holds a locked file on its machine. Stacks of others are visible on the ROS graph.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from vjepa_interfaces.json_text import parse_json
 
 MANAGER = "stack_manager"
 DISCOVERY_S = 1.5
-"""How long the graph is looked at: who is there answers a newcomer within a few tenths of a second."""
+"""Seconds of waiting for nodes on the graph: nodes answer a new participant within a few tenths of a second."""
 SPIN_S = 0.05
 _MAX_TEXT = 200
 
@@ -32,7 +32,7 @@ def shell_domain() -> int:
     """Return the ROS domain of this shell.
 
     Raises:
-        VjepaError: ROS_DOMAIN_ID is no number.
+        VjepaError: ROS_DOMAIN_ID is not a number.
     """
     text = os.environ.get("ROS_DOMAIN_ID", "") or "0"
     if not text.isdecimal():
@@ -42,16 +42,16 @@ def shell_domain() -> int:
 
 @contextlib.contextmanager
 def only_stack(domain: int, namespace: str, variables: dict[str, str], about: str = "") -> Iterator[None]:
-    """Hold the name of a stack while the context lasts.
+    """Hold the name of a stack during the context.
 
     Args:
-        domain: its ROS domain.
-        namespace: its ROS namespace.
-        variables: environment variables by which the stack's nodes find each other.
-        about: what the stack is, for the message that another one gets.
+        domain: ROS domain of the stack.
+        namespace: ROS namespace of the stack.
+        variables: environment variables with which the stack's nodes find each other.
+        about: description of the stack, for the error of a second one.
 
     Raises:
-        VjepaError: a stack of this name runs already; the message states which.
+        VjepaError: a stack of this name runs already; the message describes it.
     """
     name = namespace.strip("/")
     with own_folder() as folder, folder.open(f"stack-{domain}-{name.replace('/', '.')}.json", create=True) as file:
@@ -80,7 +80,7 @@ def _refusal(domain: int, name: str, found: str) -> str:
 
 
 def _described(text: str) -> str:
-    """Return what a stack has left of itself in its file, as a phrase."""
+    """Return a phrase about the stack that wrote the `text` of a file."""
     try:
         content = parse_json(text)
         about = "".join(filter(str.isprintable, str(content["about"])))
@@ -90,7 +90,7 @@ def _described(text: str) -> str:
 
 
 def _manager_on_graph(domain: int, namespace: str) -> str:
-    """Return the name of the stack manager of a namespace, or nothing."""
+    """Return the name of the stack manager in a namespace; empty for none."""
     context = Context()
     rclpy.init(context=context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
     try:

@@ -1,4 +1,4 @@
-"""The launch arguments as text: read by the launch file and by the command line alike."""
+"""Launch arguments as text, for the launch file and the command line."""
 
 import dataclasses
 import typing
@@ -14,10 +14,10 @@ TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 
 def parse_option(name: str, text: str) -> Any:
-    """Return the value of the option `name` of `StackOptions` written as `text`.
+    """Return the value that `text` gives the option `name` of `StackOptions`.
 
     Raises:
-        VjepaError: no such option, or a text that is not of its type.
+        VjepaError: the option does not exist, or the text is not of its type.
     """
     hints = typing.get_type_hints(StackOptions)
     if name not in hints:
@@ -40,10 +40,10 @@ def parse_option(name: str, text: str) -> Any:
 
 
 def parse_options(words: Iterable[str]) -> StackOptions:
-    """Return the options that launch arguments `NAME:=VALUE` state.
+    """Return the options of launch arguments `NAME:=VALUE`.
 
     Raises:
-        VjepaError: a word that is no launch argument, no such option, or a text that is not of its type.
+        VjepaError: a word is not a launch argument, an option does not exist, or a text is not of its type.
     """
     values = {}
     for word in words:
@@ -55,12 +55,12 @@ def parse_options(words: Iterable[str]) -> StackOptions:
 
 
 def option_default(name: str) -> str:
-    """Return the default of the option `name` as text; empty where the parameter files decide."""
+    """Return the default of the option `name` as text; empty if the parameter files decide."""
     return _text(getattr(StackOptions, name))
 
 
 def option_help(name: str) -> str:
-    """Return what the docstring of `StackOptions` says of the option `name`, and what holds where it is unset."""
+    """Return the help of the option `name` from the docstring of `StackOptions`, with its value when unset."""
     line = descriptions(StackOptions).get(name, "")
     nodes = [node for node, names in OPTION_PARAMETERS.items() if name in names]
     if not nodes:
@@ -77,5 +77,5 @@ def _text(value: Any) -> str:
 
 
 def replace(options: StackOptions, **changes: Any) -> StackOptions:
-    """Return `options` with `changes`; a change of None keeps what is there."""
+    """Return `options` with `changes`; a change of None keeps the value."""
     return dataclasses.replace(options, **{name: value for name, value in changes.items() if value is not None})

@@ -1,8 +1,8 @@
-"""Folders that are this user's alone, for the files by which commands find running stacks.
+"""Folders that only this user can enter, for files with which commands find running stacks.
 
-The temporary folder is everybody's: whoever is first there may make a folder under any name, with links in it. So a
-folder counts only if it is a real one, belongs to this user and is closed to others, and a file in it only if it is a
-regular one of this user's with a single name. Links are never followed.
+Anybody can create a folder of any name in the temporary folder, with links in it. So a folder must be a real one,
+belong to this user and be closed to others. A file in it must be a regular one of this user with a single name. Links
+are never followed.
 """
 
 import contextlib
@@ -18,28 +18,28 @@ from typing import IO
 from vjepa_interfaces.errors import VjepaError
 
 OTHERS = 0o077
-"""The permissions of anybody but the owner."""
+"""The permissions of all users but the owner."""
 SESSIONS = Path("/run/user")
-"""Where systemd has the runtime folder of each user that is logged in, for a shell whose variable does not name it."""
+"""Systemd's runtime folders of users that are logged in, for a shell without the variable."""
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # A FIFO must not make a command wait for ever.
+_FILE_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # A FIFO must not block a command.
 
 
 class PrivateFolder:
-    """An opened folder of this user's alone; what it opens is in this very folder, whatever becomes of its path.
+    """An opened folder that only this user can enter. It opens files in this folder even if its path changes.
 
     Attributes:
-        path: where it was found, for messages.
+        path: path of the folder, for messages.
     """
 
     def __init__(self, path: Path, uid: int, create: bool):
-        """Open the folder at `path`, and make it first where it is not there and `create` is true.
+        """Open the folder at `path`; create it if it is missing and `create` is true.
 
-        A folder of the user's that others may enter is closed to them, with a line on standard error.
+        If others can enter the user's folder, it is closed to them, with a line on standard error.
 
         Raises:
-            FileNotFoundError: there is none, and `create` is false.
-            VjepaError: it is not this user's, a link or no folder, or it cannot be made.
+            FileNotFoundError: the folder is missing, and `create` is false.
+            VjepaError: the path is a link, not a folder, or another user's, or it cannot be created.
         """
         self.path, self._uid = path, uid
         try:
@@ -79,11 +79,11 @@ class PrivateFolder:
         return sorted(os.listdir(self._descriptor))
 
     def open(self, name: str, create: bool = False) -> IO[str]:
-        """Open a file to read and write, and make it first where it is not there and `create` is true.
+        """Open a file to read and write; create it if it is missing and `create` is true.
 
         Raises:
-            FileNotFoundError: there is none, and `create` is false.
-            VjepaError: it is a link, no regular file, another user's, or it has a second name.
+            FileNotFoundError: the file is missing, and `create` is false.
+            VjepaError: the file is a link, not a regular file, or another user's, or it has a second name.
         """
         path = self.path / name
         try:
@@ -108,7 +108,7 @@ class PrivateFolder:
         raise VjepaError(f"{path} {fault}; remove it")
 
     def close(self) -> None:
-        """Let the folder go; files that were opened in it stay open."""
+        """Close the folder; files that were opened in it stay open."""
         os.close(self._descriptor)
 
     def __enter__(self) -> "PrivateFolder":
@@ -122,13 +122,13 @@ _ELSEWHERE = "have it removed, or name a folder of your own that is closed to ot
 
 
 def own_folder(uid: int | None = None) -> PrivateFolder:
-    """Return this user's folder, made where there is none: in the session's runtime folder, else in the temporary one.
+    """Return a user's folder, created if missing, in the session's runtime folder or else in the temporary folder.
 
     Args:
-        uid: whose; None for the user who runs this.
+        uid: the user; None for the user of this process.
 
     Raises:
-        VjepaError: there is none that is this user's alone; the message names it, its owner and what to do.
+        VjepaError: no folder is this user's alone; the message names the folder, its owner and a solution.
     """
     uid = os.getuid() if uid is None else uid
     *_, last = places = _places(uid)
@@ -142,12 +142,12 @@ def own_folder(uid: int | None = None) -> PrivateFolder:
 
 
 def own_folders(uid: int | None = None) -> Iterator[PrivateFolder]:
-    """Yield, opened, each folder that there is of those in which a stack of this user may have left its file.
+    """Yield each existing folder, opened, that may contain files of this user's stacks.
 
-    A stack that a service started has no session, and so its file is in another place than that of a user's shell.
+    A service has no session, so the file of its stack is in another folder than the file of a user's shell.
 
     Raises:
-        VjepaError: the only one that there could be is not this user's alone.
+        VjepaError: there is only one possible folder, and it is not this user's alone.
     """
     uid = os.getuid() if uid is None else uid
     places = _places(uid)
@@ -159,20 +159,20 @@ def own_folders(uid: int | None = None) -> Iterator[PrivateFolder]:
         except VjepaError:
             if len(places) == 1:
                 raise
-            continue  # Not where `own_folder` puts anything, or it has raised this there.
+            continue  # `own_folder` writes nothing there, or has raised this error.
         with folder:
             yield folder
 
 
 def _places(uid: int) -> list[Path]:
-    """Return where folders of a user may be, best first: in the session's runtime folder, then in the temporary one.
+    """Return possible folders of a user, best first: in the session's runtime folder, then in the temporary one.
 
     Raises:
-        VjepaError: there is no place at all.
+        VjepaError: there is no possible folder.
     """
     runtimes = [Path(name) for name in (os.environ.get("XDG_RUNTIME_DIR"), SESSIONS / str(uid)) if name]
     places = [runtime / "vjepa" for runtime in runtimes if _is_private(runtime, uid)][:1]
-    with contextlib.suppress(OSError):  # There may be no temporary folder that can be written.
+    with contextlib.suppress(OSError):  # No temporary folder may be writable.
         places.append(Path(tempfile.gettempdir()) / f"vjepa-{uid}")
     if not places:
         raise VjepaError(
@@ -182,7 +182,7 @@ def _places(uid: int) -> list[Path]:
 
 
 def _is_private(runtime: Path, uid: int) -> bool:
-    """Return whether a runtime folder is what its specification asks for; `su` leaves another user's behind."""
+    """Return whether a runtime folder fulfils its specification. After `su`, the variable names another user's."""
     try:
         found = runtime.stat()
     except OSError:
@@ -191,7 +191,7 @@ def _is_private(runtime: Path, uid: int) -> bool:
 
 
 def _fault(path: Path, uid: int, expected: str) -> str:
-    """Return why what is at a path, and could not be opened, is not what was expected; '' where that is unknown."""
+    """Return why a path could not be opened as the `expected` kind; empty if the reason is unknown."""
     try:
         found = path.lstat()
     except OSError:

@@ -1,4 +1,4 @@
-"""Running the graph for a number of episodes: processes up, scores in, processes down."""
+"""Runs of the graph for a number of episodes: start the processes, score the episodes, stop the processes."""
 
 import contextlib
 import time
@@ -26,28 +26,27 @@ LOCKSTEP_SILENCE_S = 60.0
 FINAL_FIGURES_S = 5.0
 OPTIONS_TIMEOUT_S = 0.5
 REFUSED_AT_START = 100
-"""Latents that the planner may refuse before its first plan: in real time some come before all that it waits for."""
+"""Latents that the planner may refuse before its first plan: in real time some arrive before their inputs."""
 
 CAUSE_TIMEOUT_S = 10.0
-"""How long after the stack manager's report that a node refused the node's own reason is waited for."""
+"""Seconds of waiting for a node's own error after the stack manager's report of it."""
 
 
 @dataclass(frozen=True)
 class GraphResult:
-    """What a run of the graph gave.
+    """The result of a run of the graph.
 
     Attributes:
-        episodes: the finished ones, in order.
-        encoder_info: what the encoder said of itself.
-        planner: the one chosen to drive, at the end.
-        planners: those that drove, in the order in which they first did: several, where one was swapped for another or
-            a fallback drove.
-        restarts: how often nodes died and were started again, by name, for those that were.
+        episodes: finished episodes, in order.
+        encoder_info: the encoder's message on `latent_info`.
+        planner: the chosen planner at the end.
+        planners: planners that drove, in order of their first time. There are several after a swap or a fallback.
+        restarts: number of restarts by node, without nodes that never restarted.
         loop: figures of the loop: latency percentiles (ms), achieved rate (Hz), counts of frames and commands.
-        by_planner: `steps` and `reward_a_step` of each planner that drove, by who drove when a step was seen.
-        interrupted: whether the run was ended before all episodes had.
-        bag: path of the bag that was recorded; empty without one.
-        options: of that planner, as they were at the end, by parameter name; empty where its node did not answer.
+        by_planner: `steps` and `reward_a_step` by planner. A step counts for the driver at its arrival.
+        interrupted: whether the run ended before all episodes.
+        bag: path of the recorded bag; empty without one.
+        options: options of the chosen planner at the end, by parameter name; empty if its node did not answer.
     """
 
     episodes: list[Episode]
@@ -64,10 +63,10 @@ class GraphResult:
 
 @contextlib.contextmanager
 def running_graph(options: StackOptions, domain: int | None, about: dict[str, Any]) -> Iterator[tuple[Supervisor, int]]:
-    """Run the stack's processes in a domain held for them while the context lasts.
+    """Hold a domain and run the stack's processes in it during the context.
 
     Raises:
-        KeyboardInterrupt: in the context, on the first SIGINT, SIGTERM or SIGHUP. The processes are then taken down in
+        KeyboardInterrupt: SIGINT, SIGTERM or SIGHUP arrived during the context. The processes are then taken down in
             order; one more signal ends them by force.
     """
     nodes = build_graph(options)
@@ -97,10 +96,10 @@ def run_graph(
     """Run the full loop for `options.episodes` episodes and return their scores.
 
     Raises:
-        VjepaError: the graph did not come up, stood still before the last episode ended, or had a planner that made
-            no plan of any latent; the message says which node said what.
-        KeyboardInterrupt: as in `running_graph`, before the first episode has ended. After it, the scores that there
-            are are returned, marked as interrupted.
+        VjepaError: the graph did not start, stopped before the end of the last episode, or had a planner without a
+            plan for any latent. The message contains the nodes' errors.
+        KeyboardInterrupt: as in `running_graph`, before the end of the first episode. Later, the scores so far are
+            returned, marked as interrupted.
     """
     wanted = options.episodes or 0
     options = replace(options, episode_steps=episode_steps)
@@ -132,7 +131,7 @@ def run_graph(
 
 
 def _options_now(monitor: Monitor, options: StackOptions) -> dict[str, Any]:
-    """Return the options of the chosen planner as its node has them: `vjepa planner set` may have changed them."""
+    """Return the options of the chosen planner from its node: `vjepa planner set` may have changed them."""
     known = merged_parameters(options)["vjepa_planner"]
     names = [name for name in known if name.startswith(f"{monitor.chosen_planner}.")]
     request = GetParameters.Request(names=names)
@@ -150,7 +149,7 @@ def _follow(
     wanted: int,
     on_progress: Callable[[ScoreKeeper, Monitor], None] | None,
 ) -> None:
-    """Watch the graph until so many episodes have ended."""
+    """Watch the graph until `wanted` episodes have ended."""
     for _ in watch(supervisor, monitor, keeper):
         if on_progress:
             on_progress(keeper, monitor)
@@ -161,7 +160,11 @@ def _follow(
 
 
 def watch(supervisor: Supervisor, monitor: Monitor, keeper: ScoreKeeper) -> Iterator[None]:
-    """Listen to the graph, and yield now and then for as long as it goes on; a VjepaError as `run_graph` where not."""
+    """Listen to the graph, and yield at short intervals while it runs.
+
+    Raises:
+        VjepaError: as in `run_graph`.
+    """
     moved_s, steps_seen = time.monotonic(), -1
     while True:
         monitor.spin(POLL_S)
@@ -174,7 +177,7 @@ def watch(supervisor: Supervisor, monitor: Monitor, keeper: ScoreKeeper) -> Iter
 
 
 def refuse_failures(supervisor: Supervisor, monitor: Monitor) -> None:
-    """Raise when a node has ended for good, or refused to come up."""
+    """Raise VjepaError if a node has ended and does not restart, or failed to start."""
     gone = supervisor.poll()
     if gone:
         raise VjepaError("; ".join(gone))
@@ -186,7 +189,7 @@ def refuse_failures(supervisor: Supervisor, monitor: Monitor) -> None:
 
 
 def _refuse_standstill(supervisor: Supervisor, monitor: Monitor, silence_s: float, steps: int) -> None:
-    """Raise when the graph cannot come up, or has stopped moving for good."""
+    """Raise VjepaError if the graph cannot start, or makes no step for too long."""
     refuse_failures(supervisor, monitor)
     if monitor.sim_finished and silence_s > FINAL_FIGURES_S:
         raise VjepaError("the simulation has ended, but not every episode was seen from its first step to its last")
@@ -197,7 +200,7 @@ def _refuse_standstill(supervisor: Supervisor, monitor: Monitor, silence_s: floa
 
 
 def _refuse_idle_planner(monitor: Monitor, allowed: int) -> None:
-    """Raise when the planner has answered more than `allowed` latents, every one of them with a refusal."""
+    """Raise VjepaError if the planner has answered more than `allowed` latents and refused all of them."""
     commands = monitor.value("vjepa_planner", "commands")
     if commands > allowed and monitor.value("vjepa_planner", "refused_latents") == commands:
         raise VjepaError(f"the planner made no plan of any latent: {monitor.diagnostics['vjepa_planner'][1]}")

@@ -1,7 +1,7 @@
-"""The SROS 2 policy of a stack, made from its options and from what each node does (`vjepa_interfaces.access`).
+"""The SROS 2 policy of a stack, from its options and from the access of each node (`vjepa_interfaces.access`).
 
-One enclave a process: `/vjepa/NODE`, or `/vjepa/NAMESPACE/NODE`. All names in it are absolute: namespace and remappings
-are applied. Format: version 0.2.0 of SROS 2's policy.xsd.
+Each process has an enclave: `/vjepa/NODE`, or `/vjepa/NAMESPACE/NODE`. All names in it are absolute, after namespace
+and remappings. The format is version 0.2.0 of SROS 2's policy.xsd.
 """
 
 from collections.abc import Iterator
@@ -16,18 +16,18 @@ from vjepa_interfaces.topics import Topic
 
 VERSION = "0.2.0"
 OPERATOR_NODES = ("vjepa_cli", "/_ros2cli_*")
-"""The node of `vjepa`, and those of the commands of `ros2`, each of which has a number at its end."""
+"""The node of `vjepa`, and the nodes of `ros2` commands, whose names end with a number."""
 
 
 @dataclass(frozen=True)
 class Outside:
-    """What is beside the stack. Names of nodes are seen from the stack's namespace; one with a leading `/` is absolute.
+    """The nodes outside the stack. Names are relative to the stack's namespace, or absolute with a leading `/`.
 
     Attributes:
-        camera_driver: nodes of a camera driver, where the frames come from no node of the stack.
-        arm_controller: nodes of the controller of a real arm, with `source:=camera`.
+        camera_driver: nodes of a camera driver, if no node of the stack publishes frames.
+        arm_controller: nodes of a real arm's controller, with `source:=camera`.
         button: node of the dead-man's switch, with `guard:=true`.
-        rehearsal: whether `arm_stand_in` is in the place of arm and camera driver.
+        rehearsal: whether `arm_stand_in` replaces arm and camera driver.
     """
 
     camera_driver: tuple[str, ...] = ("camera_driver",)
@@ -38,7 +38,7 @@ class Outside:
 
 @dataclass(frozen=True)
 class _Enclave:
-    """One process: the name of its enclave, the names of its nodes, and what each of them does."""
+    """One process: the name of its enclave, the names of its nodes and their access."""
 
     name: str
     nodes: tuple[str, ...]
@@ -46,7 +46,7 @@ class _Enclave:
 
 
 class _Names:
-    """Absolute names of a stack: what the namespace and the remappings of its options make of a relative one."""
+    """Absolute names in a stack, by the namespace and the remappings of its options."""
 
     def __init__(self, options: StackOptions):
         self._namespace = f"/{options.namespace.strip('/')}" if options.namespace.strip("/") else ""
@@ -62,11 +62,14 @@ class _Names:
 
 
 def policy(options: StackOptions, outside: Outside | None = None) -> str:
-    """Return the policy of the stack that `options` describe, as XML.
+    """Return the policy of the stack of `options` as XML.
+
+    Args:
+        options: the launch arguments.
+        outside: the nodes outside the stack; None for the defaults.
 
     Raises:
-        VjepaError: options that make no sense, as in `build_graph`; a node beside the stack whose name one of the stack
-            has.
+        VjepaError: `build_graph` refuses the options, or two nodes have the same name.
     """
     nodes = build_graph(options)
     enclaves = list(_enclaves(nodes, options, outside or Outside()))
@@ -80,7 +83,7 @@ def policy(options: StackOptions, outside: Outside | None = None) -> str:
         profiles = ElementTree.SubElement(entry, "profiles")
         for node in each.nodes:
             rules = _rules(node, each.access, names, offered)
-            if each.name == OPERATOR:  # Its nodes are not remapped, so they may have either name of a topic.
+            if each.name == OPERATOR:  # Its nodes are not remapped, so they may use both names of a topic.
                 rules["subscribe"] |= {names.of(topic.name) for topic in each.access.subscribes}
             _add_profile(profiles, names.of(node), rules)
     ElementTree.indent(root)
@@ -88,7 +91,7 @@ def policy(options: StackOptions, outside: Outside | None = None) -> str:
 
 
 def _enclaves(nodes: list[NodeSpec], options: StackOptions, outside: Outside) -> Iterator[_Enclave]:
-    """Yield the enclaves of the stack's own nodes, in the order of the graph, then those of what is beside it."""
+    """Yield the enclaves of the stack's own nodes, in the order of the graph, then of the nodes outside."""
     for node in nodes:
         yield _Enclave(node.name, (node.name,), access.NODES[node.name])
     parameters = {node.name: node.parameters for node in nodes}
@@ -106,7 +109,7 @@ def _enclaves(nodes: list[NodeSpec], options: StackOptions, outside: Outside) ->
 
 
 def _refuse_shared_names(enclaves: list[_Enclave], names: _Names) -> None:
-    """Raise where two enclaves have a node of one name: each could answer in the name of the other."""
+    """Raise VjepaError if two enclaves have nodes of the same name: each could answer in place of the other."""
     owners: dict[str, str] = {}
     for each in enclaves:
         for node in map(names.of, each.nodes):
@@ -116,7 +119,7 @@ def _refuse_shared_names(enclaves: list[_Enclave], names: _Names) -> None:
 
 
 def _rules(node: str, row: Access, names: _Names, offered: dict[str, tuple[str, ...]]) -> dict[str, set[str]]:
-    """Return what one node may publish, subscribe to, reply to and request, as absolute names."""
+    """Return the absolute names that one node may publish, subscribe to, reply to and request."""
     own = {f"{node}/{access.TRANSITION_EVENT}"} if row.managed else set()
     watched = [
         other for other, services in offered.items() if "change_state" in services and "change_state" in row.asks

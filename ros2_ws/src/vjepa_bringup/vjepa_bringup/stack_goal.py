@@ -1,7 +1,7 @@
-"""Which transitions bring a stack of lifecycle nodes nearer to what is wanted of it, without ROS.
+"""Transitions that bring a stack of lifecycle nodes to a goal, without ROS.
 
-Nodes stand in their order of activation: every consumer before the source of what it consumes. They go up in that
-order and down in reverse, so that no source is active without its consumers. After navigation2's lifecycle manager.
+Nodes are in their order of activation: every consumer before its source. They go up in this order and down in reverse,
+so that no source is active without its consumers. The design follows navigation2's lifecycle manager.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ UNCONFIGURED, INACTIVE, ACTIVE, FINALIZED = (
 
 
 class Goal(Enum):
-    """What is wanted of the nodes of a stack; `LEFT` leaves them to whoever drives them by hand."""
+    """The goal for the nodes of a stack; `LEFT` leaves them to an operator."""
 
     LEFT = "left"
     ACTIVE = "active"
@@ -28,13 +28,13 @@ class Goal(Enum):
 
 
 def transitions(states: Sequence[int], held: Sequence[bool], goal: Goal) -> dict[int, int]:
-    """Return which transition to ask of which node now, by the node's place.
+    """Return the transitions to request now, by the position of the node.
 
     Args:
-        states: each node's primary state, as in `lifecycle_msgs/State`; anything else for one that is in a transition
-            or not there.
-        held: whether an operator has changed a node's state by hand: then it is left as it is.
-        goal: what is wanted.
+        states: each node's primary state, as in `lifecycle_msgs/State`; another number for a node that is missing or in
+            a transition.
+        held: whether an operator has changed the node's state by hand; such a node gets no transition.
+        goal: the goal for all nodes.
     """
     steps: dict[int, int] = {}
     for i, state in enumerate(states):
@@ -59,7 +59,7 @@ def transitions(states: Sequence[int], held: Sequence[bool], goal: Goal) -> dict
 
 
 def is_reached(states: Sequence[int], goal: Goal) -> bool:
-    """Return whether every node is where `goal` wants it."""
+    """Return whether every node is in a state of `goal`."""
     allowed = {
         Goal.ACTIVE: {ACTIVE},
         Goal.PAUSED: {UNCONFIGURED, INACTIVE, FINALIZED},

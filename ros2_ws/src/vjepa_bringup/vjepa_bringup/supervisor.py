@@ -1,4 +1,4 @@
-"""Child processes of `vjepa run`: started from the graph, restarted within limits, and never left behind."""
+"""Child processes of `vjepa run`: started from the graph, restarted within limits, and always ended."""
 
 import contextlib
 import os
@@ -23,18 +23,18 @@ RESTART_DELAY_S = 0.1
 KILL_S = 2.0
 POLL_S = 0.1
 STDERR = 2
-"""Where nodes' output goes: standard output is the command's own, for a scoreboard or JSON."""
+"""The output of nodes: standard output belongs to the command, for a scoreboard or JSON."""
 
 _BUILD = "build the workspace with: ./vjepa --setup-only"
 
 
 def parameters_as_yaml(node: NodeSpec) -> str:
-    """Return the parameter file of a node, as ROS reads it."""
+    """Return the text of a node's ROS parameter file."""
     return yaml.safe_dump({"/**": {"ros__parameters": node.parameters}})
 
 
 def command_of(node: NodeSpec, parameter_file: str, namespace: str, log_level: str) -> list[str]:
-    """Return the words that start a node: the executable that the workspace installs, and its ROS arguments.
+    """Return the command that starts a node: its installed executable and its ROS arguments.
 
     Raises:
         VjepaError: the executable or its package is not installed.
@@ -56,7 +56,7 @@ def command_of(node: NodeSpec, parameter_file: str, namespace: str, log_level: s
 
 @dataclass
 class Child:
-    """One node's process, and how often it was started again."""
+    """One node's process, and the number of its restarts."""
 
     node: NodeSpec
     command: list[str]
@@ -70,16 +70,15 @@ class Child:
 class Supervisor:
     """Starts, watches and stops the processes of a graph.
 
-    Each child runs in a session of its own, so that Ctrl-C reaches only its parent, who takes the stack down in order;
-    the kernel ends a child whose parent died (`setpriv --pdeathsig`).
+    Each child runs in a session of its own, so that Ctrl-C reaches only the parent, which takes the stack down in
+    order. The kernel ends a child whose parent died (`setpriv --pdeathsig`).
 
     Attributes:
-        environment: variables added to this process's own.
+        environment: variables that are added to this process's own.
         namespace: ROS namespace of the nodes.
-        log_level: of the nodes.
-        manager_down_s: how long the stack manager has to end: whoever presses Ctrl-C gets the prompt back within three
-            seconds.
-        node_down_s: how long the others have to, after that.
+        log_level: log level of the nodes.
+        manager_down_s: seconds that the stack manager has to end; after Ctrl-C, a command ends within three seconds.
+        node_down_s: seconds that the other nodes have after it.
     """
 
     manager_down_s: ClassVar[float] = 1.5
@@ -107,7 +106,7 @@ class Supervisor:
         return ["setpriv", "--pdeathsig", "TERM", "--", *command_of(node, str(file), self.namespace, self.log_level)]
 
     def variables_of(self, node: NodeSpec) -> dict[str, str]:
-        """Return the environment variables that the process of a node is started with."""
+        """Return the environment variables of a node's process."""
         return {**os.environ, **self.environment, **node.environment}
 
     def _spawn(self, child: Child) -> None:
@@ -121,7 +120,7 @@ class Supervisor:
         )
 
     def poll(self) -> list[str]:
-        """Start again what died, within limits, and return why nodes that will not be started again are gone."""
+        """Restart dead processes, within limits, and return a text for each node that will not restart."""
         now = time.monotonic()
         for child in self.children:
             if child.failure or child.process is None or child.process.poll() is None:
@@ -144,24 +143,25 @@ class Supervisor:
         return {c.node.name: c.process.pid for c in self.children if c.process and c.process.poll() is None}
 
     def restarts(self) -> dict[str, int]:
-        """Return how often nodes were started again, by name, for those that were."""
+        """Return the number of restarts by node, without nodes that never restarted."""
         return {child.node.name: child.restarts for child in self.children if child.restarts}
 
     def stop(self, hurry: Callable[[], bool] = lambda: False) -> None:
-        """End every process: the stack manager first, which takes the nodes down in order, the rest, then by force.
+        """End every process: the stack manager first, which takes the nodes down in order, then the others.
 
-        Harmless when called again. Must not be cut short by an exception out of a signal handler: see `interrupts`.
+        Remaining processes are killed. A second call does nothing. No exception of a signal handler may interrupt this
+        method: see `interrupts`.
 
         Args:
-            hurry: what is still running once this is true is ended by force at once.
+            hurry: returns whether to kill all running processes at once.
         """
         managers = [child for child in self.children if not child.node.lifecycle]
         groups = [process.pid for process in _running(self.children)]
         for children, patience_s in ((managers, self.manager_down_s), (self.children, self.node_down_s)):
-            # Not SIGINT: a node that is still importing would end in a traceback.
+            # With SIGINT, a node would end in a traceback during its imports.
             _signal(children, signal.SIGTERM)
             _wait(children, patience_s, hurry)
-        for group in groups:  # Of those that have ended as well: what they started may not have.
+        for group in groups:  # A process that has ended may have children that run.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGKILL)
         _wait(self.children, KILL_S, lambda: False)
@@ -174,14 +174,14 @@ def _running(children: list[Child]) -> list[subprocess.Popen[Any]]:
 
 
 def _signal(children: list[Child], number: int) -> None:
-    """Send a signal to those that run."""
+    """Send a signal to the running children."""
     for process in _running(children):
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(number)
 
 
 def _wait(children: list[Child], patience_s: float, hurry: Callable[[], bool]) -> None:
-    """Wait until all of them have ended, for `patience_s` at most, or until `hurry` is true."""
+    """Wait until all children have ended, for at most `patience_s`, or until `hurry()` is true."""
     deadline = time.monotonic() + patience_s
     while (running := _running(children)) and not hurry() and (left := deadline - time.monotonic()) > 0:
         with contextlib.suppress(subprocess.TimeoutExpired):
