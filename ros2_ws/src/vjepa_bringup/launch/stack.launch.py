@@ -34,15 +34,15 @@ from vjepa_interfaces.errors import VjepaError, unknown_name
 
 PARAMETERS_REFUSED = 2
 END_WITH_LAUNCH = "setpriv --pdeathsig TERM --"
-"""`ros2 launch` itself leaves its nodes running when it is ended by anything but Ctrl-C."""
+"""A prefix that ends nodes with their parent: `ros2 launch` leaves them running unless Ctrl-C ends it."""
 KEEP_INTERRUPTS = "env --block-signal=INT"
-"""A Ctrl-C reaches a node once its imports are done; in the middle of them it would end in a traceback."""
+"""A prefix that delays Ctrl-C until a node's imports are done: during imports it would end in a traceback."""
 INTERRUPT_PATIENCE_S = 6
-"""Nodes end by themselves before (`managed_node.END_S` and `FREE_S`)."""
+"""Seconds from a signal to the next stronger one; nodes end before (`managed_node.END_S` and `FREE_S`)."""
 END_CHECKS, END_CHECK_S = 10, 0.2
-"""A launch that shuts down and has no process left for so many checks in a row, s apart, is ended."""
+"""The number of checks in a row without a child process that end a launch during shutdown, and their distance in s."""
 _held = contextlib.ExitStack()
-"""The names of the stacks that this process has started."""
+"""Holds the names of the stacks that this process has started."""
 
 
 def generate_launch_description():
@@ -65,7 +65,7 @@ def _start_nodes(context):
 
 
 def _watch_the_end(event, context):
-    """See to it that this process ends: launch may wait for ever for a node that Ctrl-C kept from being started."""
+    """Ensure that this process ends: after Ctrl-C, launch may wait without end for a node that never started."""
     threading.Thread(target=_end_without_children, args=(context,), daemon=True).start()
 
 
@@ -73,7 +73,7 @@ def _end_without_children(context):
     childless = 0
     while childless < END_CHECKS:
         time.sleep(END_CHECK_S)
-        if context.asyncio_loop is None:  # The launch has ended, and whoever ran it goes on.
+        if context.asyncio_loop is None:  # The launch has ended, and its caller continues.
             return
         childless = 0 if _has_children() else childless + 1
     os._exit(1)
@@ -84,15 +84,15 @@ def _has_children():
 
 
 def _refuse_second_stack(options, context):
-    """Raise where a stack of this name runs; otherwise hold the name until this process ends."""
+    """Raise VjepaError if a stack of this name runs, else hold the name until this process ends."""
     about = " ".join(("ros2 launch", *context.argv))
     _held.enter_context(only_stack(shell_domain(), options.namespace, environment(options), about))
 
 
 def _refuse_unknown_arguments(arguments):
-    """Raise on an argument that does not exist: launch itself would ignore it.
+    """Raise VjepaError for an argument that does not exist: launch itself would ignore it.
 
-    Another launch file that includes this one has arguments of its own, which are none of its business.
+    If another launch file includes this one, the arguments are that file's own and are not checked.
     """
     file = Path(__file__).absolute()
     named = [(package, Path(word).name) for package, word in pairwise(sys.argv)]
@@ -105,7 +105,7 @@ def _refuse_unknown_arguments(arguments):
 
 
 def _action(node: NodeSpec, options: StackOptions, configurations: dict[str, str]):
-    prefix = "" if node.package == STATE_PUBLISHER else KEEP_INTERRUPTS  # ROS's own node would unblock nothing.
+    prefix = "" if node.package == STATE_PUBLISHER else KEEP_INTERRUPTS  # ROS's own node never unblocks the signal.
     if "launch-prefix" in configurations and re.match(configurations.get("launch-prefix-filter", ""), node.executable):
         prefix = configurations["launch-prefix"]
     return (LifecycleNode if node.lifecycle else Node)(
@@ -129,14 +129,14 @@ def _action(node: NodeSpec, options: StackOptions, configurations: dict[str, str
 
 
 class _Exits:
-    """Counts how often a node ended, and takes the stack down where starting it again is of no use."""
+    """Counts the ends of a node, and takes the stack down if a restart cannot help."""
 
     def __init__(self, name: str):
         self._name = name
         self._count = 0
 
     def __call__(self, event, context):
-        """Raise where the node is given up: launch logs the message, ends every process and exits with status 1."""
+        """Raise VjepaError if the node is given up: launch logs it, ends every process and exits with status 1."""
         if context.is_shutdown:
             return
         self._count += 1

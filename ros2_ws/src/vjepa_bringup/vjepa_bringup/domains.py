@@ -43,7 +43,7 @@ class RunningStack:
         domain: ROS domain of the stack.
         pid: id of the process that holds the domain.
         namespace: ROS namespace of the stack.
-        planner: the requested planner, or the name of another program in the stack's place.
+        planner: the requested planner, or a label for another command in the stack's place.
         discovery: launch argument with which commands find the stack's nodes.
     """
 

@@ -1,6 +1,6 @@
-"""The graph, written once: which nodes run, from which executable, with which parameters.
+"""The graph of a stack: its nodes, their executables and their parameters.
 
-`launch/stack.launch.py` turns it into launch_ros actions and `vjepa run` into child processes.
+`launch/stack.launch.py` turns it into launch_ros actions, and `vjepa run` into child processes.
 """
 
 import contextlib
@@ -30,27 +30,27 @@ from vjepa_planner.registry import refuse_unknown_planners
 
 SOURCES = ("sim", "camera")
 VERSIONED = ("rclpy", "torch", "transformers", "mujoco", "dm_control", "stable-baselines3", "numpy", "vjepa_bringup")
-"""The distributions whose versions stand in results."""
+"""The distributions whose versions are in results."""
 
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 CONSUMERS = ("vjepa_perception", "vjepa_planner", "episode_recorder")
 LIFECYCLE_ORDER = (*CONSUMERS, "camera", "sim_bridge")
-"""Order of activation: every consumer before the source of what it consumes, of which a stack has one at most."""
+"""Order of activation: every consumer before its source. A stack has at most one source."""
 
 GUARD = "effort_guard"
-"""The last to be activated, where it is asked for, so that it is the first to be taken down: with zero torque."""
+"""The optional guard. It is activated last, so that it is taken down first, with zero torque."""
 
 ENCLAVES = "/vjepa"
-"""Above the SROS 2 enclaves of all nodes."""
+"""The prefix of all nodes' SROS 2 enclaves."""
 
 OPERATOR = "operator"
 """The enclave of the command line's own node."""
 
 STAND_IN = "arm_stand_in"
-"""The node in the place of a real arm. It is no part of the stack, but its parameters may stand in the same file."""
+"""The node in place of a real arm. It is not part of the stack, but the same file may contain its parameters."""
 
 STATE_PUBLISHER = "robot_state_publisher"
-"""ROS's own node and package: joint states to the transforms of the links that a URDF describes."""
+"""ROS's own node and package, which turns joint states into the transforms of a URDF's links."""
 
 OPTION_PARAMETERS = {
     "camera": ("crop", "rotate", "flip"),
@@ -60,39 +60,39 @@ OPTION_PARAMETERS = {
     "episode_recorder": ("record", "bag_dir"),
     "stack_manager": ("autostart",),
 }
-"""The launch arguments that are parameters of the same name, by node."""
+"""The launch arguments that set parameters of the same name, by node."""
 
 
 Parameters = dict[str, dict[str, Any]]
-"""Parameters by the name of their node, flat, by dotted name."""
+"""Flat parameters by node name, then by dotted parameter name."""
 
 POLICY = "bc.bundle"
 ARM_KINDS = ("policy", "actor", "dynamics")
-"""Kinds of bundles that state the arm they were trained for."""
+"""Kinds of bundles that contain the arm of their training."""
 CAMERA_SOURCE = "VJEPA_CAMERA_SOURCE"
-"""The environment variable in which the node `camera` gets an address that was given as a launch argument."""
+"""The environment variable that passes an address from a launch argument to the node `camera`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DriveOptions:
-    """What drives which arm, and how it sees. None leaves a choice to the parameter files.
+    """Options of planner, encoder and task. None leaves a choice to the parameter files.
 
     Attributes:
-        planner: the planner that drives (see: vjepa planner list); with a camera there is no default, since a real arm
-            may be behind it.
+        planner: the planner that drives (see: vjepa planner list). There is no default with a camera, because a real
+            arm may be connected.
         policy: bundle name or folder of the policy that the planner `bc` runs.
-        encoder: bundle name, folder or hub id, with `@REVISION` behind it where one is meant.
-        device: where the encoder runs, as torch names it; `auto` takes a GPU where there is one.
-        dtype: in which type the encoder computes: `auto` (float32 on a CPU, bfloat16 on a GPU), `float32`,
-            `bfloat16` or `float16`. On processors with bfloat16 instructions it is up to twice as fast.
+        encoder: bundle name, folder or hub id, with an optional `@REVISION`.
+        device: torch's name of the encoder's device; `auto` for a GPU if there is one.
+        dtype: number type of the encoder: `auto` (float32 on a CPU, bfloat16 on a GPU), `float32`, `bfloat16` or
+            `float16`. On processors with bfloat16 instructions, bfloat16 is up to twice as fast.
         task: dm_control task, such as reacher-easy.
         seed: episode i uses seed + i, in the simulation and in the planner.
-        render: how the simulation's frames are rendered: `dm_control`, `exact` or `plain`.
+        render: rendering of the simulation's frames: `dm_control`, `exact` or `plain`.
         backgrounds: folder of pictures and videos for looks with another background.
-        params_file: YAML of parameters over the defaults of `config/stack.yaml`, `NODE: {ros__parameters: {NAME:
-            VALUE}}`; `/**` means every node.
-        namespace: moves the whole stack.
-        log_level: of every node: debug, info, warn, error or fatal.
+        params_file: YAML file of parameters over the defaults of `config/stack.yaml`, `NODE: {ros__parameters: {NAME:
+            VALUE}}`; `/**` for every node.
+        namespace: ROS namespace of the whole stack.
+        log_level: log level of every node: debug, info, warn, error or fatal.
     """
 
     planner: str | None = None
@@ -114,28 +114,28 @@ class StackOptions(DriveOptions):
     """The launch arguments. None leaves a choice to the parameter files.
 
     Attributes:
-        source: `sim`, or `camera` where frames come from a camera.
+        source: source of the frames: `sim` or `camera`.
         camera: device, video file, rtsp:// address, env:NAME or @PATH that `camera` opens; empty with your own driver.
         crop: x, y, width and height in pixels of the camera's picture, such as `40,0,240,240`.
-        rotate: then turn it by so many degrees clockwise: 0, 90, 180 or 270.
-        flip: then mirror it: `horizontal`, `vertical` or `both`.
-        image_topic: topic of the frames, where it is not `camera/image_raw`; compressed ones are looked for at
-            `/compressed` under it.
-        joint_states_topic: topic of the joint states, where it is not `joint_states`.
-        command_topic: topic of the torque commands, where it is not `joint_command`.
-        guard: put `effort_guard` between the torque commands and the arm; it starts with a dry run. The simulated arm
-            is then driven through it, in real time.
-        robot_state_publisher: start ROS's node of this name with the URDF of the simulated reacher, for RViz; in an
-            installed ROS alone.
+        rotate: clockwise turn of the cropped picture in degrees: 0, 90, 180 or 270.
+        flip: mirroring of the turned picture: `horizontal`, `vertical` or `both`.
+        image_topic: topic of the frames, if it is not `camera/image_raw`; compressed frames are at `/compressed` under
+            it.
+        joint_states_topic: topic of the joint states, if it is not `joint_states`.
+        command_topic: topic of the torque commands, if it is not `joint_command`.
+        guard: put `effort_guard` between the torque commands and the arm; it starts with a dry run. The guard then
+            drives the simulated arm too, in real time.
+        robot_state_publisher: start ROS's node of this name with the URDF of the simulated reacher, for RViz; only in
+            an installed ROS.
         lockstep: one simulation step per answered frame, instead of real time.
         use_sim_time: follow `/clock`; unset: with the sim, not with a camera.
         discovery: who may see this stack: `localhost`, `subnet`, or `system_default` for the middleware's own setting.
         autostart: bring the nodes up to active at once.
         record: record a bag from the first frame on.
         bag_dir: folder for bags.
-        episodes: episodes to run, after which the arm stands still; 0 runs on.
+        episodes: episodes to run, after which the arm stands still; 0 for no end.
         episode_steps: control steps in an episode.
-        look: what the simulation's camera sees otherwise than it is, such as `camera:hard:moving`.
+        look: visual distraction of the simulation, such as `camera:hard:moving`.
     """
 
     source: str = "sim"
@@ -161,10 +161,16 @@ class StackOptions(DriveOptions):
 
 @dataclass(frozen=True)
 class NodeSpec:
-    """One node of the graph: what to start, under which name, with which parameters and remappings.
+    """One node of the graph.
 
     Attributes:
-        environment: variables of this node alone, for what other users and nodes must not read.
+        package: package of the executable.
+        executable: name of the executable.
+        name: name of the node.
+        parameters: flat parameters by dotted name.
+        remappings: new names of topics by name.
+        lifecycle: whether it is a lifecycle node.
+        environment: variables of this node alone, for secrets from other users and nodes.
     """
 
     package: str
@@ -180,7 +186,7 @@ def build_graph(options: StackOptions) -> list[NodeSpec]:
     """Return the nodes of the stack, lifecycle nodes in their order of activation, then the others.
 
     Raises:
-        VjepaError: an option or a parameter file that makes no sense; the message gives what is valid.
+        VjepaError: an option or a parameter file is not valid; the message states valid values.
     """
     if options.source not in SOURCES:
         raise unknown_name("source", shown(options.source), SOURCES)
@@ -207,7 +213,7 @@ def build_graph(options: StackOptions) -> list[NodeSpec]:
     }
     names = [name for name in LIFECYCLE_ORDER if sources.get(name, True)]
     names += [GUARD] if options.guard else []
-    # An empty list, such as no crop, has no type in ROS, whose launch refuses one: it is what a node has anyway.
+    # ROS's launch refuses an empty list, such as no crop, because it has no type. It is the node's default anyway.
     given = {name: {key: value for key, value in parameters[name].items() if value not in ([], ())} for name in names}
     nodes = [NodeSpec(*executables[name], name, clock | given[name] | asked, remappings) for name in names]
     nodes = [_without_address(node) if node.name == "camera" else node for node in nodes]
@@ -222,7 +228,7 @@ def build_graph(options: StackOptions) -> list[NodeSpec]:
 
 
 def _without_address(camera: NodeSpec) -> NodeSpec:
-    """Return the camera's node with its address in its environment: every node of a domain can read a parameter."""
+    """Return the camera's node with its address in its environment: every node of a domain can read parameters."""
     source = camera.parameters["source"]
     if is_reference(source) or shown(source) == source:
         return camera
@@ -231,7 +237,7 @@ def _without_address(camera: NodeSpec) -> NodeSpec:
 
 
 def _urdf(task: str, source: str) -> str:
-    """Return the URDF of the arm of a simulated `task`, for which `robot_state_publisher` must be installed."""
+    """Return the URDF of a simulated task's arm. Raise VjepaError if there is none, or no `robot_state_publisher`."""
     if source != "sim" or task_domain(task) != "reacher":
         arm = f"the arm of {task}" if source == "sim" else "the arm behind a camera"
         raise VjepaError(
@@ -249,15 +255,15 @@ def _urdf(task: str, source: str) -> str:
 
 
 def arm_stand_in(options: StackOptions) -> NodeSpec:
-    """Return the stand-in for a real arm, which is no part of the stack, on the topics that `options` name.
+    """Return the stand-in for a real arm, which is not part of the stack, with the topics of `options`.
 
     Raises:
-        VjepaError: a params_file that is not a parameter file.
+        VjepaError: `params_file` is not a parameter file.
     """
     file = read_parameter_file(Path(options.params_file)) if options.params_file else {}
     parameters: dict[str, Any] = {}
     for node, values in file.items():
-        if node != "**" and _nodes_meant(node, options.namespace, [STAND_IN]):  # What holds for all is of the stack.
+        if node != "**" and _nodes_meant(node, options.namespace, [STAND_IN]):  # `/**` means nodes of the stack.
             parameters |= values
     return NodeSpec("sim_bridge", STAND_IN, STAND_IN, parameters, _remappings(options), lifecycle=False)
 
@@ -276,33 +282,32 @@ def _remappings(options: StackOptions) -> dict[str, str]:
 
 
 def enclave(name: str, namespace: str = "") -> str:
-    """Return the SROS 2 enclave of the node `name` of a stack in `namespace`; without SROS 2 it is a mere label."""
+    """Return the SROS 2 enclave of the node `name` in `namespace`. Without SROS 2 it has no effect."""
     return "/".join(filter(None, (ENCLAVES, namespace.strip("/"), name)))
 
 
 def environment(options: StackOptions) -> dict[str, str]:
-    """Return the environment variables every node of the stack needs: who may reach it, and how frames travel.
+    """Return the environment variables of every node of the stack, for discovery and the transport of frames.
 
     Raises:
-        VjepaError: as `discovery_environment`.
+        VjepaError: as in `discovery_environment`.
     """
     return discovery_environment(options.discovery)
 
 
 def merged_parameters(options: StackOptions) -> Parameters:
-    """Return the parameters of every node, overlaid from five layers, of which a later one wins over those before it.
+    """Return the parameters of every node, merged from five layers. A later layer wins over the earlier ones.
 
-    1. derived: what follows from parameters of other nodes, such as the arm of the simulated task for the planner;
+    1. derived: values that follow from other nodes, such as the simulated task's arm for the planner;
     2. defaults: `config/stack.yaml`;
     3. file: the user's `params_file`;
-    4. arguments: the options that were given;
-    5. wiring: what the graph itself settles, such as who commands a guarded arm.
+    4. arguments: the given options;
+    5. wiring: values that the graph itself decides, such as the commands of a guarded arm.
 
-    Bundles are named by their folders in what is returned.
+    The result contains the folders of bundles in place of their names.
 
     Raises:
-        VjepaError: a file that is not a parameter file, or names no node of this stack; a camera, behind which there
-            may be a real arm, and no planner chosen to drive it.
+        VjepaError: a file is not a parameter file, or names an unknown node; or there is a camera without a planner.
     """
     defaults = _default_layer(options)
     file = _file_layer(options, defaults)
@@ -320,7 +325,7 @@ def merged_parameters(options: StackOptions) -> Parameters:
 
 
 def _overlaid(*layers: Parameters) -> Parameters:
-    """Return the parameters of all layers, the later ones winning."""
+    """Return the parameters of all layers; a later layer wins."""
     merged: Parameters = {}
     for layer in layers:
         for node, values in layer.items():
@@ -329,7 +334,7 @@ def _overlaid(*layers: Parameters) -> Parameters:
 
 
 def _default_layer(options: StackOptions) -> Parameters:
-    """Return the defaults; with a camera, behind which there may be a real arm, none of them chooses a planner."""
+    """Return the defaults. With a camera, there may be a real arm, so they choose no planner."""
     defaults = default_parameters()
     if options.source == "camera":
         for name in ("planner", "fallbacks"):
@@ -338,7 +343,7 @@ def _default_layer(options: StackOptions) -> Parameters:
 
 
 def _file_layer(options: StackOptions, known: Parameters) -> Parameters:
-    """Return the parameters in the user's file, for nodes that are `known`."""
+    """Return the parameters in the user's file, for the nodes in `known`."""
     layer: Parameters = {}
     file = read_parameter_file(Path(options.params_file)) if options.params_file else {}
     for key, values in file.items():
@@ -350,7 +355,7 @@ def _file_layer(options: StackOptions, known: Parameters) -> Parameters:
 
 
 def _argument_layer(options: StackOptions, below: Parameters) -> Parameters:
-    """Return the parameters that options were given for; a policy's planner is loaded beside those `below`."""
+    """Return the parameters of the given options. A policy's planner is added to the planners of `below`."""
     layer: Parameters = {}
     for node, names in OPTION_PARAMETERS.items():
         given = {name: value for name in names if (value := getattr(options, name)) is not None}
@@ -364,7 +369,7 @@ def _argument_layer(options: StackOptions, below: Parameters) -> Parameters:
 
 
 def _check_stated(stated: Parameters) -> None:
-    """Refuse parameters that do not say which planner drives, or name an encoder by what is no name."""
+    """Refuse parameters without a planner, or with an encoder that is not a text."""
     encoder = stated["vjepa_perception"].get("encoder", "")
     if not isinstance(encoder, str):
         raise VjepaError(f"parameter 'encoder' of vjepa_perception is {encoder!r}; expected the name of a bundle")
@@ -376,7 +381,7 @@ def _check_stated(stated: Parameters) -> None:
 
 
 def _derived_layer(options: StackOptions, stated: Parameters) -> Parameters:
-    """Return what nodes must know of each other, as far as it follows from what is `stated`."""
+    """Return the parameters of nodes that follow from the `stated` parameters of other nodes."""
     planner = stated["vjepa_planner"]
     layer: Parameters = {}
     if options.camera:
@@ -389,18 +394,18 @@ def _derived_layer(options: StackOptions, stated: Parameters) -> Parameters:
 
 
 def _wiring_layer(options: StackOptions) -> Parameters:
-    """Return what holds whatever is stated: the simulated arm behind a guard obeys the guard alone."""
+    """Return fixed parameters, which win over all others: a guarded simulated arm takes commands of the guard alone."""
     if options.guard and options.source == "sim":
         return {"sim_bridge": {"command_input": "effort_array"}, GUARD: {"simulated_arm": True}}
     return {}
 
 
 def _find_bundles(merged: Parameters) -> None:
-    """Put the folders of bundles in the place of their names."""
+    """Replace the names of bundles by their folders."""
     perception, planner = merged["vjepa_perception"], merged["vjepa_planner"]
     perception["encoder"] = find_bundle(perception.get("encoder", ""))
     for name, value in planner.items():
-        if "." in name and isinstance(value, str):  # An option of a planner, which may name a bundle.
+        if "." in name and isinstance(value, str):  # A planner's option, which may be the name of a bundle.
             planner[name] = find_bundle(value)
 
 
@@ -410,14 +415,14 @@ def default_parameters() -> Parameters:
 
 
 def _nodes_meant(key: str, namespace: str, nodes: Iterable[str]) -> list[str]:
-    """Return which of `nodes` a parameter file's `key` means: one's name, with or without its namespace, or `/**`."""
+    """Return the `nodes` of a parameter file's `key`: a name, with or without its namespace, or `/**` for all."""
     if key == "**":
         return list(nodes)
     return [name for name in nodes if key in (name, f"**/{name}", f"{namespace.strip('/')}/{name}")]
 
 
 def _arm_of(sim: dict[str, Any]) -> dict[str, Any]:
-    """Return what the planner must know of the simulated arm: what its task says, and what is set for the sim alone."""
+    """Return the planner's parameters of the simulated arm, from its task and the parameters of the simulation."""
     if not isinstance(sim["task"], str):
         raise VjepaError(f"parameter 'task' of sim_bridge is {sim['task']!r}; expected the name of a task")
     arm = arm_of(sim["task"]) | {name: sim[name] for name in ("seed", "lockstep") if name in sim}
@@ -429,10 +434,10 @@ def _arm_of(sim: dict[str, Any]) -> dict[str, Any]:
 
 
 def _guarded(planner: dict[str, Any]) -> dict[str, Any]:
-    """Return what the guard must know of the planner's arm; it takes a tenth of a second from none to all torque."""
+    """Return the guard's parameters of the planner's arm. Torque takes a tenth of a second from zero to its limit."""
     names, limit = planner["joint_names"], planner["effort_limit"]
     if not isinstance(names, list) or not _is_positive(limit):
-        return {}  # The planner's node says so.
+        return {}  # The planner's node refuses these values.
     joints = len(names)
     return {
         "joint_names": names,
@@ -443,7 +448,7 @@ def _guarded(planner: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_guarded_clock(merged: Parameters) -> None:
-    """Refuse a guard in lockstep, where the simulation waits for the stamp that the guard's efforts do not carry."""
+    """Refuse a guard in lockstep: the simulation waits for a stamp, which the guard's efforts do not have."""
     nodes = [name for name in ("sim_bridge", "vjepa_planner") if merged[name].get("lockstep")]
     if nodes:
         raise VjepaError(
@@ -453,12 +458,12 @@ def _check_guarded_clock(merged: Parameters) -> None:
 
 
 def _check_guard(guard: dict[str, Any], planner: dict[str, Any]) -> None:
-    """Refuse a guard that lets more torque pass than an action of 1 asks for: one of the two is mistaken."""
+    """Refuse a guard whose limit exceeds the torque of an action of 1: one of the two is wrong."""
     stated: Any = planner.get("effort_limit")
     most: Any = stated if stated is not None else _trained_limit(planner)
     limits = guard.get("effort_limits", ())
     if not _is_positive(most) or not isinstance(limits, list):
-        return  # The nodes refuse these.
+        return  # The nodes refuse these values.
     if any(_is_positive(limit) and limit > most for limit in limits):
         whose = "effort_limit of vjepa_planner" if stated is not None else "the effort limit of the planner's bundle"
         raise VjepaError(
@@ -468,23 +473,23 @@ def _check_guard(guard: dict[str, Any], planner: dict[str, Any]) -> None:
 
 
 def _trained_limit(planner: dict[str, Any]) -> Any:
-    """Return the effort limit of the arm that the chosen planner's bundles were made for; None where none states it."""
+    """Return the effort limit of the arm in the chosen planner's bundles; None if no bundle contains it."""
     options = [v for k, v in planner.items() if k.startswith(f"{planner['planner']}.") and isinstance(v, str)]
     for path, kind in itertools.product(options, ARM_KINDS):
-        # What is no bundle, or of no arm, is for the planner's node to refuse.
+        # The planner's node refuses options that are not bundles, or bundles without an arm.
         with contextlib.suppress(VjepaError, AttributeError, KeyError):
             return read_bundle(path, kind).config["arm"].get("effort_limit")
     return None
 
 
 def _expected_rate(planner: dict[str, Any]) -> dict[str, float]:
-    """Return the rate that a camera should have where a parameter file says the planner's control period."""
+    """Return the camera's expected rate, if a parameter file contains the planner's control period."""
     period_s: Any = planner.get("control_period_s")
     return {"expected_rate_hz": 1.0 / period_s} if _is_positive(period_s) else {}
 
 
 def _is_positive(value: Any) -> bool:
-    """Say whether a parameter is a number above 0; of what is no number, the node that it is for says so."""
+    """Return whether a parameter is a number above 0. Nodes refuse values that are not numbers."""
     return isinstance(value, int | float) and value > 0
 
 
@@ -504,13 +509,13 @@ def _provenance(merged: Parameters) -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that a result depends on, by distribution name."""
+    """Return the versions that results depend on, by distribution name."""
     found = {"python": platform.python_version()}
     for name in VERSIONED:
         for distribution in (
             f"ros-{distribution_of_ros()}-{name}",
             name,
-        ):  # A ROS wheel's own version is that of this name.
+        ):  # The name of a ROS wheel.
             with contextlib.suppress(metadata.PackageNotFoundError):
                 found[name] = metadata.version(distribution)
                 break
@@ -523,8 +528,8 @@ def read_parameter_file(path: Path) -> Parameters:
     """Return the parameters in a ROS parameter file, by node name.
 
     Raises:
-        VjepaError: no such file, not `NODE: {ros__parameters: {...}}` with nothing beside `ros__parameters`, or a node
-            or a parameter stands there twice, in whatever notation.
+        VjepaError: the file does not exist, has another form than `NODE: {ros__parameters: {...}}`, or contains a node
+            or a parameter twice, in any notation.
     """
     content = read_yaml(path, "parameter file")
     blocks = content if isinstance(content, dict) else {"": content}
@@ -551,10 +556,10 @@ def read_parameter_file(path: Path) -> Parameters:
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested parameters by dotted name, as ROS names them.
+    """Return nested parameters by ROS's dotted names.
 
     Raises:
-        VjepaError: a parameter stands there twice, nested and dotted.
+        VjepaError: a parameter exists twice, nested and dotted.
     """
     flat: dict[str, Any] = {}
     for name, value in values.items():
@@ -576,13 +581,13 @@ def option_names() -> list[str]:
 
 
 def refuse_unknown_names(parameters: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse, before anything is started, a task, look, rendering, background, planner, device or type there is not.
+    """Refuse unknown tasks, looks, renderings, backgrounds, planners, devices and types before anything is started.
 
     Args:
-        parameters: of every node, by node name, flat.
+        parameters: flat parameters by node name.
 
     Raises:
-        VjepaError: naming it, and the valid ones.
+        VjepaError: a name is unknown; the message contains it and the valid names.
     """
     sim = parameters["sim_bridge"]
     task_named(sim["task"])

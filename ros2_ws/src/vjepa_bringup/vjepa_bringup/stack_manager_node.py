@@ -1,9 +1,8 @@
-"""The stack manager: brings the lifecycle nodes up in order, keeps them up, and takes them down in reverse.
+"""The stack manager: it brings the lifecycle nodes up in order, keeps them up, and takes them down in reverse.
 
-Nodes are configured at the same time, since loading an encoder takes seconds, and activated in order: a node only when
-every node before it is active. A node that died and was started again shows up unconfigured and is brought up anew.
-A transition that an operator makes by hand is left as it is until `~/resume` or `~/startup`. After navigation2's
-lifecycle manager.
+Nodes are configured at the same time, because an encoder loads for seconds. A node is activated when every node before
+it is active. A node that died and started again is unconfigured, and is brought up again. A node that an operator has
+taken down by hand stays so until `~/resume` or `~/startup`. The design follows navigation2's lifecycle manager.
 """
 
 import time
@@ -44,9 +43,9 @@ from vjepa_interfaces.ros_subscriptions import qos_profile
 POLL_S = 0.1
 STATE_POLL_S = 0.5
 DOWN_S = 1.2
-"""How long the orderly way down may take in all; the nodes are ended by signals after that."""
+"""Longest time to take all nodes down in order, seconds; signals end the nodes after that."""
 ECHO_S = 5.0
-"""How long after a transition that the manager asked for a node's event of it may come."""
+"""Longest time from the manager's request for a transition to the node's event of it, seconds."""
 
 NAMES = {
     Transition.TRANSITION_CONFIGURE: "configure",
@@ -59,22 +58,25 @@ NAMES = {
 }
 DOWNWARD = {"cleanup", "deactivate", "shutdown"}
 BEGUN = {"deactivating": "deactivate", "cleaningup": "cleanup"}
-"""Transitions by the state that they begin with: rclpy's events have no other name. A shutdown is not among them, as a
-node that ends shuts itself down."""
+"""Transitions by their first state, because rclpy's events have no other name. Shutdown is missing, because a node that
+ends shuts itself down."""
 
 
 @dataclass
 class Managed:
-    """What the manager knows of one node, and the call it waits for.
+    """The manager's view of one node, and the call that it waits for.
 
     Attributes:
-        known: the last primary state that the node was seen in.
-        held: whether an operator has taken it down by hand.
-        asked_at: when the manager asked last for each transition, by its name, steady seconds.
-        echoes: events of transitions that the manager asked for itself and has not heard of yet, by name.
-        polled_s: when the manager asked it for anything last, steady seconds; 0 where its state is asked for next.
-        attempts: how often it was brought up again.
-        failure: why it was given up; empty where it was not.
+        name: name of the node.
+        state: the latest primary state; unknown while it may have changed.
+        known: the last primary state that the node reported.
+        held: whether an operator has taken the node down by hand.
+        asked_at: steady time of the last request for each transition, by its name, seconds.
+        echoes: number of expected events of the manager's own transitions, by name.
+        polled_s: steady time of the last request of any kind, seconds; 0 to request the state next.
+        call: the call that the manager waits for; None for none.
+        attempts: number of times that the node was brought up again.
+        failure: why the manager gave the node up; empty if it did not.
     """
 
     name: str
@@ -90,7 +92,7 @@ class Managed:
 
 
 class StackManagerNode(Node):
-    """`stack_manager`: one client pair a node, one timer that moves every node one transition on."""
+    """The node `stack_manager`: two clients for each node, and a timer that requests transitions."""
 
     def __init__(self) -> None:
         super().__init__("stack_manager", start_parameter_services=False, enable_logger_service=True)
@@ -108,7 +110,7 @@ class StackManagerNode(Node):
             DiagnosticArray, topics.DIAGNOSTICS.name, qos_profile(topics.DIAGNOSTICS)
         )
         self.create_service(Trigger, "~/is_active", self._on_is_active)
-        # Their answers wait for nodes, which the timer below must be able to drive meanwhile.
+        # The answers of these services wait for nodes, and meanwhile the timer below must drive the nodes.
         waiting = ReentrantCallbackGroup()
         for service, goal in (
             ("startup", Goal.ACTIVE),
@@ -131,11 +133,11 @@ class StackManagerNode(Node):
 
     @property
     def failures(self) -> list[str]:
-        """Why nodes that were given up are not active."""
+        """A text for each node that the manager gave up."""
         return [node.failure for node in self.nodes if node.failure]
 
     def _drive(self) -> None:
-        """Look after every node: finish its call, ask for its state, or move it one transition on."""
+        """Advance every node: finish its call, request its state, or request a transition."""
         now = time.monotonic()
         for node in self.nodes:
             self._finish_call(node, now)
@@ -150,13 +152,13 @@ class StackManagerNode(Node):
                 self._ask_state(node, now)
         self._answer_waiters()
 
-    # What operators do.
+    # Requests and transitions of operators.
 
     async def _on_goal(self, goal: Goal, request: Any, response: Trigger.Response) -> Trigger.Response:
-        """Bring every node to a goal, those held by hand too, and answer once it is reached or cannot be."""
+        """Bring every node to a goal, even those held by hand, and answer after success or failure."""
         for node in self.nodes:
             node.held, node.failure, node.attempts = False, "", 0
-            node.state = node.known = State.PRIMARY_STATE_UNKNOWN  # What was seen before may have been changed by hand.
+            node.state = node.known = State.PRIMARY_STATE_UNKNOWN  # An operator may have changed it.
         self._goal = goal
         future = Future(executor=self.executor)
         self._waiters.append((goal, future))
@@ -184,7 +186,7 @@ class StackManagerNode(Node):
         return [node.name for node in self.nodes if node.state == State.PRIMARY_STATE_FINALIZED]
 
     def _on_event(self, node: Managed, event: TransitionEvent) -> None:
-        """Notice a transition down that somebody else has asked a node for."""
+        """Detect a transition down that was requested by another client."""
         name = BEGUN.get(event.goal_state.label, "")
         if not name:
             return
@@ -194,7 +196,7 @@ class StackManagerNode(Node):
             self._hold(node, name)
 
     def _hold(self, node: Managed, what: str) -> None:
-        """Leave a node to the operator who has changed its state."""
+        """Leave a node in the state that an operator has chosen."""
         if not node.held:
             node.held = True
             self.get_logger().warning(f"{node.name}: {what} by hand; it is left so until stack_manager/resume")
@@ -205,7 +207,7 @@ class StackManagerNode(Node):
         return self._get[node.name].call_async(GetState.Request())
 
     def _send_change_state(self, node: Managed, transition: int) -> Answer:
-        """Send the request for a transition, whose event is then expected."""
+        """Send the request for a transition, and expect its event."""
         self._expect_echo(node, NAMES[transition])
         return self._change[node.name].call_async(ChangeState.Request(transition=Transition(id=transition)))
 
@@ -232,7 +234,7 @@ class StackManagerNode(Node):
         node.polled_s = now
 
     def _finish_call(self, node: Managed, now: float) -> None:
-        """Act on what became of the call to a node, once something did."""
+        """Act on the outcome of the call to a node, if there is one."""
         call = node.call
         if call is None or (outcome := call.poll(now)) is None:
             return
@@ -254,7 +256,7 @@ class StackManagerNode(Node):
     def _saw_state(self, node: Managed, state: int) -> None:
         before, node.state = node.known, state
         if state != before and state in SETTLED:
-            self.publish_diagnostics()  # At once: who waits for a start should not wait a second more.
+            self.publish_diagnostics()  # At once, so that a start does not take a second more.
         if state in (*SETTLED, State.PRIMARY_STATE_FINALIZED):
             node.known = state
         if state == State.PRIMARY_STATE_ACTIVE:
@@ -265,7 +267,7 @@ class StackManagerNode(Node):
         fell = before == State.PRIMARY_STATE_ACTIVE and state == State.PRIMARY_STATE_INACTIVE
         if fell and not node.held and time.monotonic() - asked_s >= ECHO_S:
             self._hold(node, "deactivate")
-            self._expect_echo(node, "deactivate")  # Its event is still on its way.
+            self._expect_echo(node, "deactivate")  # The event has not arrived yet.
         lost = state == State.PRIMARY_STATE_UNCONFIGURED and before == State.PRIMARY_STATE_ACTIVE
         if lost and not node.held and self._goal == Goal.ACTIVE:
             node.attempts += 1
@@ -286,7 +288,7 @@ class StackManagerNode(Node):
         return ", ".join(f"{n.name}: {_label(n.state)}{' (by hand)' if n.held else ''}" for n in self.nodes)
 
     def publish_diagnostics(self) -> None:
-        """Publish which nodes are in which state."""
+        """Publish the states of all nodes."""
         idle = [f"{n.name} ({_label(n.state)})" for n in self.nodes if n.state != State.PRIMARY_STATE_ACTIVE]
         held = [node.name for node in self.nodes if node.held]
         level, message = (WARN, f"not active: {', '.join(idle)}") if idle else (OK, "active")
@@ -302,7 +304,7 @@ class StackManagerNode(Node):
         self._diagnostics.publish(diagnostics_of(self, level, message, values))
 
     def take_down(self, executor: SingleThreadedExecutor) -> None:
-        """Deactivate, then clean up, every node in reverse order, for `DOWN_S` at most; pass over what is gone."""
+        """Deactivate all nodes in reverse order, then clean them up, for at most `DOWN_S`. Skip missing nodes."""
         deadline = time.monotonic() + DOWN_S
 
         def answer(call: Any) -> Any:
