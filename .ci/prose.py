@@ -27,11 +27,15 @@ GENERATED = ("docs/results.md", "docs/performance.md")
 """Pages that commands write from the JSON files of results/."""
 
 SOURCES = (
+    "sim_bridge/sim_bridge",
     "training/vjepa_training",
     "vjepa_bags/vjepa_bags",
+    "vjepa_bringup/launch",
+    "vjepa_bringup/vjepa_bringup",
     "vjepa_cli/vjepa_cli",
     "vjepa_interfaces/vjepa_interfaces",
     "vjepa_perception/vjepa_perception",
+    "vjepa_planner/vjepa_planner",
 )
 """Folders of ros2_ws/src whose docstrings are checked."""
 
