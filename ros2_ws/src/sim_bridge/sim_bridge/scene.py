@@ -27,7 +27,15 @@ class Scene:
     """
 
     def __init__(self, physics: Any, domain: str, view: CameraView, camera_id: int, is_upright: bool):
-        """Store the present state of the model as nominal."""
+        """Store the present state of the model as nominal.
+
+        Args:
+            physics: the model's physics, of dm_control.
+            domain: dm_control's domain of the task.
+            view: renders the frames, and uploads changed textures.
+            camera_id: number of the camera.
+            is_upright: whether the camera looks at the arm from the side and not from above.
+        """
         self.model, self.data, self.camera_id, self.is_upright = physics.model, physics.data, camera_id, is_upright
         self._view, self._floor_alpha = view, _FLOOR_ALPHA.get(domain, 0.3)
         self.nominal = {name: getattr(self.model, name).copy() for name in _ARRAYS}

@@ -155,7 +155,14 @@ class Monitor:
         return True
 
     def call(self, service_type: type, name: str, request: Any, timeout_s: float = 5.0) -> Any:
-        """Call a service and return its response, or None if it does not exist or does not answer in time."""
+        """Call a service and return its response, or None if it does not exist or does not answer in time.
+
+        Args:
+            service_type: class of the service.
+            name: name of the service, relative to the stack's namespace.
+            request: an instance of `service_type.Request`.
+            timeout_s: longest wait for the service, and then for its answer, seconds.
+        """
         client = self.node.create_client(service_type, name)
         try:
             if not self.wait_until(client.service_is_ready, timeout_s):

@@ -76,7 +76,7 @@ class StateCall:
         return None
 
     def close(self) -> None:
-        """Wait for no answer any longer: a client keeps those that never come."""
+        """Cancel all requests, because a client keeps unanswered ones."""
         for answer in self._answers:
             answer.cancel()
 
@@ -134,7 +134,7 @@ class TransitionCall:
         return self._settled == 2
 
     def close(self) -> None:
-        """Wait for no answer any longer: a client keeps those that never come."""
+        """Cancel all requests, because a client keeps unanswered ones."""
         self._answer.cancel()
         self._cancel_check()
 

@@ -63,9 +63,15 @@ class GraphResult:
 
 @contextlib.contextmanager
 def running_graph(options: StackOptions, domain: int | None, about: dict[str, Any]) -> Iterator[tuple[Supervisor, int]]:
-    """Hold a domain and run the stack's processes in it during the context.
+    """Hold a domain, run the stack's processes in it during the context, and yield their supervisor and the domain.
+
+    Args:
+        options: the launch arguments.
+        domain: ROS domain to hold; None for a free one.
+        about: further fields of `RunningStack`.
 
     Raises:
+        VjepaError: the options are not valid, the domain is held, or a stack of this name runs already.
         KeyboardInterrupt: SIGINT, SIGTERM or SIGHUP arrived during the context. The processes are then taken down in
             order; one more signal ends them by force.
     """
@@ -94,6 +100,13 @@ def run_graph(
     on_progress: Callable[[ScoreKeeper, Monitor], None] | None = None,
 ) -> GraphResult:
     """Run the full loop for `options.episodes` episodes and return their scores.
+
+    Args:
+        options: the launch arguments.
+        task: dm_control task, for the scores.
+        episode_steps: control steps in an episode.
+        domain: ROS domain to hold; None for a free one.
+        on_progress: called at short intervals during the run.
 
     Raises:
         VjepaError: the graph did not start, stopped before the end of the last episode, or had a planner without a

@@ -94,7 +94,11 @@ class Supervisor:
         self._folder = Path(tempfile.mkdtemp(prefix="vjepa-run-"))
 
     def start(self, nodes: list[NodeSpec]) -> None:
-        """Start a process for every node."""
+        """Start a process for every node.
+
+        Raises:
+            VjepaError: an executable or its package is not installed.
+        """
         for node in nodes:
             child = Child(node, self._command(node))
             self.children.append(child)

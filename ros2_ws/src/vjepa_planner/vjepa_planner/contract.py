@@ -153,6 +153,15 @@ class Planner(ABC):
     novelty: Novelty | None = None
 
     def __init__(self, config: Any, context: PlannerContext):
+        """Store the arguments. Subclasses load their files and warm up.
+
+        Args:
+            config: an instance of `Config`.
+            context: the arm and the stack.
+
+        Raises:
+            VjepaError: a subclass refuses an option, a file or the arm.
+        """
         self.config = config
         self.context = context
         self._begun = False
@@ -228,6 +237,11 @@ class Planner(ABC):
 def require_joints(planner: str, expected: int, context: PlannerContext) -> None:
     """Refuse an arm with another number of joints than `planner` expects.
 
+    Args:
+        planner: name of the planner, for the message.
+        expected: the planner's number of joints.
+        context: the arm.
+
     Raises:
         VjepaError: `context.action_size` is not `expected`.
     """
@@ -241,6 +255,11 @@ def require_joints(planner: str, expected: int, context: PlannerContext) -> None
 def require_arm(planner: str, joint_names: tuple[str, ...], context: PlannerContext) -> None:
     """Refuse an arm with other joints than `planner` expects. An unknown arm passes.
 
+    Args:
+        planner: name of the planner, for the message.
+        joint_names: the planner's joints, in the order of an action.
+        context: the arm.
+
     Raises:
         VjepaError: the joints of `context.arm` have other names.
     """
@@ -253,6 +272,12 @@ def require_arm(planner: str, joint_names: tuple[str, ...], context: PlannerCont
 
 def require_in_range(owner: str, values: Mapping[str, float], low: float, high: float) -> None:
     """Refuse options that are not finite numbers in [`low`, `high`].
+
+    Args:
+        owner: name of the configuration, for the message.
+        values: values by option name.
+        low: smallest value.
+        high: largest value.
 
     Raises:
         VjepaError: an option is out of range; the message contains `owner`, the option, its value and the range.

@@ -26,6 +26,9 @@ def failures_named(what: str) -> Iterator[None]:
     """Turn any exception of foreign code into a VjepaError that begins with `what`, so that other planners continue.
 
     This includes `sys.exit` and exceptions without a text. A VjepaError or a KeyboardInterrupt passes unchanged.
+
+    Raises:
+        VjepaError: the code in the context raised an exception.
     """
     try:
         yield

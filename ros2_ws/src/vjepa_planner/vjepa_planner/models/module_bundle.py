@@ -47,6 +47,11 @@ def load_module(bundle: Bundle, make: Callable[[], _Module], device: str | torch
 
     Nothing is allocated before names, shapes and types of the tensors have been compared with the module's.
 
+    Args:
+        bundle: the bundle with the weights.
+        make: creates the module; it is called on torch's meta device.
+        device: device of the result.
+
     Raises:
         BundleError: the weights are missing, changed after writing, do not fit the module, or are not finite.
     """
