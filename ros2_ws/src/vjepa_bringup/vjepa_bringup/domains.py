@@ -106,8 +106,8 @@ def hold_domain(domain: int | None, about: dict[str, Any], uid: int | None = Non
         uid: owner of the folder and files; None for the user of this process.
 
     Raises:
-        VjepaError: the domain does not exist, another stack of this user holds it, no domain is free, or others can
-            enter the folder of its file.
+        VjepaError: the domain does not exist or another stack of this user holds it, no domain is free, or
+            the file's folder is not private.
     """
     if domain is not None and not 0 <= domain <= MAX_DOMAIN:
         raise VjepaError(f"ROS domain {domain} does not exist; expected 0 to {MAX_DOMAIN}")
@@ -167,7 +167,7 @@ def running_stacks(uid: int | None = None) -> list[RunningStack]:
     A damaged file is left out, with a line on standard error.
 
     Raises:
-        VjepaError: others can enter the folder of the files.
+        VjepaError: the folder of the files is not this user's alone.
     """
     stacks = []
     for folder in own_folders(uid):

@@ -172,7 +172,7 @@ def _places(uid: int) -> list[Path]:
     """
     runtimes = [Path(name) for name in (os.environ.get("XDG_RUNTIME_DIR"), SESSIONS / str(uid)) if name]
     places = [runtime / "vjepa" for runtime in runtimes if _is_private(runtime, uid)][:1]
-    with contextlib.suppress(OSError):  # No temporary folder may be writable.
+    with contextlib.suppress(OSError):  # Perhaps no temporary folder is writable.
         places.append(Path(tempfile.gettempdir()) / f"vjepa-{uid}")
     if not places:
         raise VjepaError(
