@@ -32,8 +32,8 @@ class ExpertConfig:
     """Options of `expert`; the defaults are for dm_control's reacher.
 
     Attributes:
-        time_constant_s: time constant of the two equal poles of each joint, at least 3.5 control periods; smaller is
-            stiffer.
+        time_constant_s: time constant of the two equal poles of each joint; smaller is stiffer. A value below 3.5
+            control periods counts as 3.5.
         upper_length: shoulder to wrist, m.
         lower_length: wrist to fingertip, m.
         wrist_limit: largest absolute wrist angle, rad.
