@@ -56,8 +56,8 @@ def load_planner(name: str, options: Mapping[str, Any], context: PlannerContext)
         context: the arm and the stack.
 
     Raises:
-        VjepaError: the planner or an option does not exist, a value is of a wrong type, a package cannot be imported,
-            or the planner itself refuses.
+        VjepaError: the planner or an option does not exist, or a value is of a wrong type. Or a package cannot be
+            imported, or the planner itself refuses.
     """
     planner_class = load_class(name)
     what = f"planner '{name}' ({planner_class.__module__})"
