@@ -41,4 +41,4 @@ def test_a_step_has_its_changes_whoever_draws_them(clips):
     unchanged = [
         np.array_equal(a, b) for seed in range(20) for a, b in zip(augmented(clips, (0, seed)), clips, strict=True)
     ]
-    assert UNCHANGED / 2 < np.mean(unchanged) < 3 * UNCHANGED
+    assert UNCHANGED / 2 < np.mean(unchanged) < 1.5 * UNCHANGED

@@ -1,7 +1,7 @@
 """Augment clips in training by cheap changes, drawn for each clip, as other cameras, lenses and surroundings make them.
 
 All frames of a clip share every draw except the noise, so that only moving things move. Each clip gets each change with
-its own probability; one of ten stays unchanged.
+its own probability; three of ten stay unchanged.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import numpy as np
 
 Change = Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
 
-UNCHANGED = 0.1
+UNCHANGED = 0.3
 """Share of the clips that stay unchanged."""
 
 
@@ -68,8 +68,8 @@ def filter_at_random(clip: np.ndarray, other: np.ndarray, rng: np.random.Generat
 
 
 def overlay(clip: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Blend a frame of another clip in, as a faint reflection with a share of up to 0.45."""
-    share = rng.uniform(0, 0.45)
+    """Blend a frame of another clip in, as a faint reflection with a share of up to 0.25."""
+    share = rng.uniform(0, 0.25)
     other = cv2.flip(other, int(rng.integers(-1, 2)))
     return np.stack([cv2.addWeighted(frame, 1 - share, other, share, 0) for frame in clip])
 
