@@ -7,6 +7,7 @@ import pytest
 import rclpy
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.experimental import EventsExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -114,3 +115,26 @@ def test_a_value_that_no_policy_has_is_refused_with_its_name(graph):
     own = graph.node("own", **{RELIABILITY: "sometimes"})
     with pytest.raises(VjepaError, match=r"subscription.reliability.*sometimes.*expected a value of that policy"):
         MatchedSubscription(own, topics.JOINT_STATES, lambda _: None)
+
+
+@pytest.mark.parametrize("executor", [SingleThreadedExecutor, EventsExecutor])
+def test_nothing_is_delivered_behind_the_destruction_of_a_subscription(graph, executor):
+    """A node that is cleaned up in one callback has no parameters in the next."""
+    graph.executor = executor(context=graph.context)
+    heard = []
+
+    def hear(message: JointState) -> None:
+        heard.append(message)
+        subscription.destroy()
+
+    node = graph.node("planner")
+    subscription = MatchedSubscription(node, topics.JOINT_STATES, hear)
+    driver = node.create_publisher(JointState, "joint_states", QoSProfile(depth=10))
+    graph.spin_until(lambda: driver.get_subscription_count() == 1)
+    for _ in range(5):
+        driver.publish(JointState())
+    time.sleep(0.2)  # So that all wait.
+    graph.spin_until(lambda: heard)
+    for _ in range(10):
+        graph.executor.spin_once(0.05)
+    assert len(heard) == 1

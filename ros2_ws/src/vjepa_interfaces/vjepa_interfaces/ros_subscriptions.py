@@ -1,6 +1,7 @@
 """A subscription that adapts to the publishers' reliability, and names publishers whose messages cannot arrive."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -74,7 +75,14 @@ class MatchedSubscription:
             VjepaError: a parameter `qos_overrides...` of this subscription has a value that its policy cannot have.
         """
         self._node = node
-        self._topic, self._callback, self._options = topic, callback, options
+        self._topic, self._options = topic, options
+
+        @functools.wraps(callback)
+        def deliver(*arguments: Any) -> None:
+            if not self._is_destroyed:  # An executor may still hold a message.
+                callback(*arguments)
+
+        self._deliver = deliver
         self._profile = qos_profile(topic, depth)
         self.topic_name = node.resolve_topic_name(topic.name)
         with overrides_read(node):
@@ -83,8 +91,9 @@ class MatchedSubscription:
         self._follows = topic.sensor and override not in node._parameter_overrides
 
     def _subscribed(self, **more: Any) -> Subscription:
+        self._is_destroyed = False
         return self._node.create_subscription(
-            self._topic.message_class, self._topic.name, self._callback, self._profile, **self._options, **more
+            self._topic.message_class, self._topic.name, self._deliver, self._profile, **self._options, **more
         )
 
     def match(self) -> list[str]:
@@ -113,5 +122,6 @@ class MatchedSubscription:
         return f"{who} with {' and '.join(unlike) or reason}: nothing of it arrives"
 
     def destroy(self) -> None:
-        """Unsubscribe."""
+        """Unsubscribe; no message is delivered after it."""
+        self._is_destroyed = True
         self._node.destroy_subscription(self.subscription)
