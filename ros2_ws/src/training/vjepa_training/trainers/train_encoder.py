@@ -64,7 +64,8 @@ def train_encoder(datasets: Sequence[Dataset], training: EncoderTraining, job: J
         "held_out": [each.tolist() for each in held_out],
     }
     fit(trainer, training, training.steps, job, started_from)
-    trainer.after_checkpoint(training.steps, trainer.validate())
+    if not trainer.is_written:  # The run was finished already, perhaps with another folder for its bundle.
+        trainer.after_checkpoint(training.steps, trainer.validate())
     return bundle.out
 
 
@@ -73,6 +74,7 @@ class _EncoderTrainer(Trainer):
 
     largest_gradient = 1.0
     log_every = 20
+    is_written = False
     _measured: dict[str, Tensor]
 
     def __init__(
@@ -88,8 +90,11 @@ class _EncoderTrainer(Trainer):
         self.optimiser = adamw(trained, training.learning_rate, training.weight_decay, betas=(0.9, 0.98))
         self.warmup_steps = training.warmup_steps
         self.parts = {"encoder": self._encoder, "objective": self._objective, "optimiser": self.optimiser}
-        self._objective.fit_statistics([self._clips(self._rows, -1 - i) for i in range(STATISTICS_BATCHES)])
         self._forward = torch.compile(self._objective) if training.compile else self._objective
+
+    def begin(self) -> None:
+        """Set the objective's statistics, from some clips to train on."""
+        self._objective.fit_statistics([self._clips(self._rows, -1 - i) for i in range(STATISTICS_BATCHES)])
 
     def loss(self, step: int) -> Tensor:
         """Return the loss, as `Trainer.loss`."""
@@ -131,6 +136,7 @@ class _EncoderTrainer(Trainer):
     def after_checkpoint(self, step: int, figures: dict[str, float]) -> None:
         """Write the bundle of the encoder in its present state."""
         self._bundle.write(self._encoder, self._objective, step, figures)
+        self.is_written = True
 
     def _clips(self, rows: np.ndarray, step: int, change: tuple[int, ...] | None = None) -> Clips:
         """Return a step's clips, drawn from those that end at `rows`; statistics and validation have negative steps."""

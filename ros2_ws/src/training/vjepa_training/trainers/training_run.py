@@ -159,6 +159,9 @@ class Trainer(ABC):
     def validate(self) -> dict[str, float]:
         """Return figures of the validation data, with one named `loss`."""
 
+    def begin(self) -> None:  # noqa: B027 (optional to write)
+        """Prepare a training that begins; one that continues has this state from its checkpoint."""
+
     def measured(self, step: int) -> dict[str, float]:
         """Return figures of the last step, beside its loss; `step` is the number of steps done."""
         return {}
@@ -194,6 +197,8 @@ def fit(
     run = TrainingRun(job.work, {**asdict(training), **identity}, trainer.parts, training.device)
     parameters = [parameter for group in trainer.optimiser.param_groups for parameter in group["params"]]
     step, curve = run.resume()
+    if step == 0:
+        trainer.begin()
     curve = curve or {"train": [], "validation": []}
     began, since = time.monotonic(), step
     if 0 < step < steps and job.on_step:
