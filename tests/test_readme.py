@@ -12,6 +12,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -147,10 +148,9 @@ def looks_like_the_checkout(folder: Path) -> Path:
     folder.mkdir()
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     files = subprocess.check_output(listed, cwd=ROOT, text=True).splitlines()
-    # Pages write into results/, so that one is a folder of its own.
-    (folder / "results").mkdir()
-    names = {line if line.startswith("results/") else line.split("/")[0] for line in files}
-    for name in names - {"vjepa"}:
+    # Pages write into results/, also over its files: a link would hand that on to the checkout.
+    shutil.copytree(ROOT / "results", folder / "results")
+    for name in {line.split("/")[0] for line in files} - {"vjepa", "results"}:
         (folder / name).symlink_to(ROOT / name)
     (folder / "vjepa").write_text(f'#!/bin/sh\nexec "{ROOT}/vjepa" "$@"\n')
     (folder / "vjepa").chmod(0o755)

@@ -4,6 +4,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -146,6 +147,33 @@ def test_a_killed_collection_goes_on_with_the_episodes_that_are_missing(tmp_path
     assert_same(undisturbed, dataset)
     with pytest.raises(DatasetError, match="finished dataset"):
         collect(tmp_path / "ds", FRAMES_ALONE, None, EPISODES, 2, {})
+
+
+def test_ctrl_c_while_workers_start_is_an_interruption_and_no_traceback(tmp_path):
+    options = ["--no-latents", "--frames", "--episodes", "4", "--workers", "2", "--out", str(tmp_path / "ds")]
+    command = subprocess.Popen(
+        [sys.executable, "-P", "-m", "vjepa_cli.cli", "collect", *options],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while b"spawn_main" not in b"".join(map(command_line, children_of(command.pid))):
+        assert command.poll() is None
+    os.killpg(command.pid, signal.SIGINT)
+    complained = command.communicate(timeout=60)[1]
+    assert (command.returncode, complained.splitlines()[-1]) == (130, "vjepa: interrupted"), complained
+    assert "Traceback" not in complained
+
+
+def children_of(process: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def command_line(process: int) -> bytes:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def test_a_random_action_is_held_for_as_long_as_was_asked(tmp_path):

@@ -5,11 +5,14 @@ does not depend on the number of workers. With the policy `expert` and no noise 
 same seeds.
 """
 
+import contextlib
 import multiprocessing
 import signal
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, cast
@@ -43,6 +46,7 @@ MAX_RESTARTS = 3
 """Number of times that a worker is restarted after it died."""
 
 _NOISE_STREAM = 3
+_INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,9 +251,10 @@ def _run_workers(works: list[_Work], count: int, on_episodes: Callable[[int], No
     def start(work: _Work) -> None:
         ours, theirs = context.Pipe(duplex=False)
         process = context.Process(target=_work, args=(work, theirs), daemon=True)
-        process.start()
+        with _no_interruption():
+            process.start()
+            running[ours] = process, work
         theirs.close()
-        running[ours] = process, work
 
     try:
         for work in works:
@@ -286,9 +291,28 @@ def _run_workers(works: list[_Work], count: int, on_episodes: Callable[[int], No
             process.join()
 
 
+@contextlib.contextmanager
+def _no_interruption() -> Iterator[None]:
+    """Let an interruption wait until a worker is started; the worker itself lets it wait until `_work`."""
+    waiting: list[int] = []
+    ours = threading.current_thread() is threading.main_thread()
+    handlers = {number: signal.signal(number, lambda n, _: waiting.append(n)) for number in _INTERRUPTIONS if ours}
+    resource_tracker.ensure_running()  # Its start unblocks signals, and the start of a worker would start it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTIONS)  # A process begins with the mask of what starts it.
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTIONS)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for interruption in waiting:
+            signal.raise_signal(interruption)
+
+
 def _work(work: _Work, connection: Connection) -> None:
     """Simulate and write episodes, and send each episode's number; send a refusal as text."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent ends its workers.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTIONS)
     try:
         collector = Collector(work.config, load_encoder(work.encoder) if work.encoder else None)
         with EpisodeWriter(work.folder, collector.info(work.source), str(work.worker)) as writer:
