@@ -37,7 +37,7 @@ class Driver:
         self._policy = load_planner("bc", {"bundle": bundle}, PlannerContext(len(JOINTS), 1 / CAMERA_HZ))
         self._encoder = load_encoder(EncoderConfig(find_bundle(encoder), "cpu", threads=1))
         self._policy.check_encoder(self._encoder.fingerprint)
-        self._limit = read_bundle(bundle, "policy").config["arm"]["effort_limit"]
+        self._limit = np.array(read_bundle(bundle, "policy").config["arm"]["effort_limit"])
 
     def begin(self) -> Control:
         """Forget earlier frames, and return the controller of an episode."""

@@ -23,7 +23,9 @@ def zeros(kind: pa.DataType, rows: int) -> pa.Array:
 
 @pytest.fixture
 def dataset_info() -> DatasetInfo:
-    return DatasetInfo(("a", "b"), 0.05, 20_000_000, (3, 4), (4, 4, 3), {"fingerprint": "abc"}, "reacher-easy", ({},))
+    return DatasetInfo(
+        ("a", "b"), (0.05, 0.05), 20_000_000, (3, 4), (4, 4, 3), {"fingerprint": "abc"}, "reacher-easy", ({},)
+    )
 
 
 @pytest.mark.usefixtures("bounded")

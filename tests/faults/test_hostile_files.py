@@ -285,7 +285,9 @@ def repair(path: Path) -> None:
 def make_dataset(path: Path) -> None:
     from vjepa_training.data.dataset import DatasetInfo, EpisodeWriter, finish_dataset
 
-    info = DatasetInfo(("a", "b"), 0.05, 20_000_000, (3, 4), (4, 4, 3), {"fingerprint": "abc"}, "reacher-easy", ({},))
+    info = DatasetInfo(
+        ("a", "b"), (0.05, 0.05), 20_000_000, (3, 4), (4, 4, 3), {"fingerprint": "abc"}, "reacher-easy", ({},)
+    )
     with EpisodeWriter(path, info) as writer:
         for episode in range(3):
             rows = {name: np.zeros((5, *shape), kind) for name, (kind, shape) in info.columns().items()}

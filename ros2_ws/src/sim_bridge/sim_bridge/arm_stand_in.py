@@ -68,7 +68,7 @@ class ArmStandIn:
     """An arm in MuJoCo whose motors apply the last command until it is too old. It has no episodes.
 
     Attributes:
-        limits: the joints, and the largest effort of the strongest motor, N·m.
+        limits: the joints, and the largest effort of the motor of each, N·m.
     """
 
     def __init__(self, parameters: ArmStandInParameters, clock: Callable[[], float] = time.monotonic):
@@ -85,7 +85,7 @@ class ArmStandIn:
         self._name = parameters.model or "the reacher"
         self._arm = load_arm(parameters.model, parameters.camera)
         self._physics, self._motors = self._arm.physics, self._arm.motors
-        self.limits = EffortLimits(self._motors.names, float(self._motors.limits.max()))
+        self.limits = EffortLimits.of(self._motors.names, self._motors.limits.tolist())
         self._view = CameraView(self._physics, self._arm.camera_id, (width, height))
         self._timeout_s = parameters.command_timeout_s
         self._clock = clock

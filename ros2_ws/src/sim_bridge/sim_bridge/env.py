@@ -55,7 +55,7 @@ class SimEnv:
 
     Attributes:
         config: the given configuration.
-        limits: the joints and the largest effort of a command, N·m.
+        limits: the joints and the largest effort of a command for each, N·m.
         control_period_ns: simulated time of one step, nanoseconds.
     """
 
@@ -72,7 +72,7 @@ class SimEnv:
         if config.rate_hz:
             self._set_rate(config.rate_hz)
         self._motors = Motors(self._physics)
-        self.limits = EffortLimits(self._motors.names, self._effort_limit())
+        self.limits = self._effort_limits()
         self.control_period_ns = round(self._env.control_timestep() * 1e9)
         self._camera_id = self._physics.model.name2id(self._task.camera, "camera")
         self._randomizer = Randomizer(
@@ -187,12 +187,15 @@ class SimEnv:
             )
         return self._physics.model.name2id(self._task.target.name, "geom")
 
-    def _effort_limit(self) -> float:
-        own = float(self._motors.limits.max())
-        limit = self.config.effort_limit or own
-        if limit > own:
-            raise VjepaError(f"effort_limit is {limit} N·m; {self.config.task} takes above 0 and at most {own} N·m")
-        return limit
+    def _effort_limits(self) -> EffortLimits:
+        """Return the configured limits; a motor below the limit of its joint gives what it can."""
+        own, asked = float(self._motors.limits.max()), self.config.effort_limit
+        limits = EffortLimits.of(self._motors.names, own if asked == 0 else asked)
+        if max(limits.limits) > own:
+            raise VjepaError(
+                f"effort_limit is {limits.limits_text} N·m; {self.config.task} takes above 0 and at most {own:g} N·m"
+            )
+        return limits
 
     def _step(self, reward: float, discount: float, step_type: int, applied: np.ndarray) -> SimStep:
         return SimStep(

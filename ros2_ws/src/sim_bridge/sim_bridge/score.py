@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from sim_bridge.tasks import plane_of, task_named
-from vjepa_interfaces.effort import EffortLimits
+from vjepa_interfaces.effort import EffortLimit, EffortLimits
 from vjepa_interfaces.messages import FIRST, LAST
 
 MATCHED_STEPS = 1000
@@ -53,7 +53,7 @@ class ScoreKeeper:
 
     Attributes:
         task: dm_control task, which has the target's radius.
-        effort_limit: effort of an action of 1, N·m; 0 for the task's own.
+        effort_limit: effort of an action of 1, N·m, one number or one for each joint; 0 for the task's own.
         episodes: all episodes that have begun.
         distance_m: distance from fingertip to target at the last step, m in the plane; NaN before the first.
         joint_names: joints of the efforts that `apply` takes, in their order.
@@ -62,13 +62,13 @@ class ScoreKeeper:
     task: str
     episodes: list[Episode] = field(default_factory=list)
     distance_m: float = float("nan")
-    effort_limit: float = 0.0
+    effort_limit: EffortLimit = 0.0
     _last_ns: int = -1
 
     def __post_init__(self) -> None:
         task = task_named(self.task)
         self.joint_names = task.joint_names
-        self._limits = EffortLimits(task.joint_names, self.effort_limit or task.effort_limit)
+        self._limits = EffortLimits.of(task.joint_names, self.effort_limit or task.effort_limit)
         self._radius = task.target_radius
         self._plane = plane_of(self.task)
         self._efforts: dict[int, np.ndarray] = {}

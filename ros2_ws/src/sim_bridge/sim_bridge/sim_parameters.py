@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from sim_bridge.camera_view import PLAIN, refuse_unknown_rendering
 from sim_bridge.looks import NOMINAL, Look
+from vjepa_interfaces.effort import EffortLimit
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.parameters import Range, as_base, check_ranges, read_node_parameters
 
@@ -24,8 +25,8 @@ class SimConfig:
         seed: seed of the first episode; episode i starts from seed + i.
         image_size: width and height of the camera image, pixels.
         episode_steps: control steps until an episode's last step.
-        effort_limit: largest absolute torque of a command, N·m; 0 for the task's strongest motor (0.05 for the
-            reacher).
+        effort_limit: largest absolute torque of a command, N·m, one number or one for each joint; 0 for the task's
+            strongest motor (0.05 for the reacher).
         rate_hz: control steps per second of simulated time, 1 to 1000; 0 for the task's own (50 for the reacher).
         render: `dm_control`, `exact` or `plain`: nearly as dm_control renders, exactly so, or without shadows.
         look: visual distraction: a name, a level and whether it moves, such as `camera:hard:moving`.
@@ -39,7 +40,7 @@ class SimConfig:
     seed: Annotated[int, Range(low=0, high=MAX_SEED)] = 0
     image_size: Annotated[tuple[int, int], Range(low=1)] = (64, 64)
     episode_steps: Annotated[int, Range(low=1)] = 1000
-    effort_limit: Annotated[float, Range(low=0.0)] = 0.0
+    effort_limit: Annotated[EffortLimit, Range(low=0.0)] = 0.0
     rate_hz: Annotated[float, Range(low=0.0, high=MAX_RATE_HZ)] = 0.0
     render: str = PLAIN
     look: str = NOMINAL

@@ -118,7 +118,7 @@ def model(tmp_path):
 
 def test_a_model_of_ones_own_is_moved_and_seen(model, clock):
     with ArmStandIn(ArmStandInParameters(model=model(), image_size=(48, 32)), clock) as arm:
-        assert (arm.limits.joint_names, arm.limits.limit) == (("base", "elbow"), 4.0)
+        assert (arm.limits.joint_names, arm.limits.limits) == (("base", "elbow"), (4.0, 0.5))
         arm.command([9.0, 9.0])
         reading = arm.advance()
         assert reading.effort.tolist() == [4.0, 0.5], "each motor has a limit of its own"

@@ -226,9 +226,17 @@ def test_the_effort_reported_is_the_one_applied(make_env):
 
 def test_a_weaker_motor_gives_what_it_can(make_env):
     env = make_env("finger-spin")
-    assert env.limits.limit == 30.0
+    assert env.limits.limits == (30.0, 30.0)
     env.reset()
     np.testing.assert_array_equal(env.step([-20.0, 20.0]).joint_effort, [-20.0, 15.0])
+
+
+def test_each_joint_may_have_a_limit_of_its_own(make_env):
+    env = make_env("finger-spin", effort_limit=(30.0, 5.0))
+    assert env.limits.limits == (30.0, 5.0)
+    env.reset()
+    applied = env.step(env.limits.effort_of(np.array([1.0, -0.5]))).joint_effort
+    np.testing.assert_array_equal(applied, [30.0, -2.5])
 
 
 def test_motors_on_joints_read_the_joints(make_env):
@@ -329,6 +337,12 @@ def test_closing_twice_is_harmless(make_env):
         ({"image_size": (0, 64)}, r"image_size is \[0, 64\]"),
         ({"episode_steps": 0}, "episode_steps is 0"),
         ({"effort_limit": 0.06}, r"effort_limit is 0\.06 N·m; reacher-easy takes above 0 and at most 0\.05 N·m"),
+        (
+            {"task": "finger-spin", "effort_limit": (20.0, 31.0)},
+            "effort_limit is 20, 31 N·m; finger-spin takes above 0 and at most 30 N·m",
+        ),
+        ({"effort_limit": (0.05,) * 3}, "effort_limit has 3 values; expected one number, or one for each of shoulder"),
+        ({"effort_limit": (0.05, 0.0)}, r"effort_limit is \(0.05, 0.0\); expected finite N·m above 0"),
         ({"effort_limit": -0.01}, "effort_limit is -0.01; expected at least 0"),
         ({"effort_limit": float("nan")}, "effort_limit is nan"),
     ],

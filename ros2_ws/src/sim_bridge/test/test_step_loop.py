@@ -18,7 +18,7 @@ TIMEOUT_S = 0.2
 class Env:
     """An environment whose steps are those of its counter."""
 
-    limits = EffortLimits(("shoulder", "wrist"), 0.05)
+    limits = EffortLimits.of(("shoulder", "wrist"), 0.05)
     control_period_s = PERIOD_NS * 1e-9
 
     def __init__(self):

@@ -250,7 +250,7 @@ def test_joints_named_in_another_order_are_put_into_that_of_the_dataset(tmp_path
 def test_what_the_recorder_says_of_the_task_says_what_the_arm_is(tmp_path, our_recorder):
     bag = our_recorder(Recording().episode(SECOND, 3), {"task": "reacher-easy", "seed": "3"})
     dataset, _, _ = build(tmp_path / "ds", bag, effort_limit=None)
-    assert (dataset.info.task, dataset.info.effort_limit) == ("reacher-easy", 0.05)
+    assert (dataset.info.task, dataset.info.effort_limit) == ("reacher-easy", (0.05, 0.05))
     assert dataset.info.sources[0]["recorded_with"]["seed"] == "3"
 
 
@@ -581,6 +581,14 @@ def test_a_real_arm_needs_to_be_told_its_effort_limit(tmp_path, real_names):
     bag = real_arm().write(tmp_path / "bag")
     with pytest.raises(VjepaError, match="give --task, or --effort-limit"):
         build(tmp_path / "ds", bag, names=real_names, effort_limit=None)
+
+
+def test_each_joint_of_a_real_arm_may_have_a_limit_of_its_own(tmp_path, real_names):
+    bag = real_arm().write(tmp_path / "bag")
+    dataset, _, _ = build(tmp_path / "ds", bag, names=real_names, effort_limit=(2.0, 0.5))
+    assert dataset.info.effort_limit == (2.0, 0.5)
+    with pytest.raises(VjepaError, match=r"effort_limit has 3 values; expected one number, or one for each of "):
+        build(tmp_path / "other", bag, names=real_names, effort_limit=(2.0, 1.0, 0.5))
 
 
 def test_bags_of_a_namespace_and_of_other_names_are_read_by_telling_so(tmp_path):

@@ -26,7 +26,7 @@ from vjepa_training.data.dataset_tools import encode_dataset, merge_datasets
 
 INFO = DatasetInfo(
     joint_names=("shoulder", "wrist"),
-    effort_limit=0.05,
+    effort_limit=(0.05, 0.05),
     control_period_ns=20_000_000,
     latent_shape=(3, 4),
     image_shape=(5, 6, 3),

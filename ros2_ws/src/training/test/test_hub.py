@@ -25,7 +25,7 @@ from vjepa_training.data.hub import PushConfig, push_dataset, write_hub_files
 
 INFO = DatasetInfo(
     joint_names=("shoulder", "wrist"),
-    effort_limit=0.05,
+    effort_limit=(0.05, 0.05),
     control_period_ns=20_000_000,
     latent_shape=(3, 4),
     encoder={"fingerprint": "abc", "model": "tiny"},

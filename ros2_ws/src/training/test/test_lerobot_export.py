@@ -21,7 +21,7 @@ from vjepa_training.data.lerobot_export import export_lerobot, frames_per_second
 
 INFO = DatasetInfo(
     joint_names=("shoulder", "wrist"),
-    effort_limit=0.05,
+    effort_limit=(0.05, 0.05),
     control_period_ns=20_000_000,
     latent_shape=(3, 4),
     image_shape=(8, 6, 3),

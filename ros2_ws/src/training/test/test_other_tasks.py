@@ -99,7 +99,7 @@ def test_a_pushed_point_is_cloned_from_its_own_expert(data, encoder, tmp_path):
     assert towards.mean() > 0.9
     outcome = train_bc(frames, training, encoder)
     write_policy(tmp_path / "policy", outcome, training, dataset, "x")
-    arm = {"joint_names": ["t1", "t2"], "effort_limit": 0.1}
+    arm = {"joint_names": ["t1", "t2"], "effort_limit": [0.1, 0.1]}
     bundle = read_bundle(tmp_path / "policy", "policy")
     assert (bundle.config["arm"], bundle.control_period_s) == (arm, 0.02)
     config = RolloutConfig("bc", replace(SIM, task="point_mass-easy"), {"bundle": str(tmp_path / "policy")}, episodes=1)

@@ -112,6 +112,14 @@ def test_actions_are_matched_by_stamp_whatever_comes_first():
     assert summarise([episode], PROTOCOLS["short"])["action_change_at_rest"] == pytest.approx(0.875)
 
 
+def test_each_joint_of_an_action_has_the_scale_of_its_own_limit():
+    keeper = ScoreKeeper("reacher-easy", effort_limit=(0.02, 0.01))
+    keeper.add(1, 0.0, FIRST, TARGET, OUTSIDE)
+    keeper.add(2, 1.0, LAST, TARGET, OUTSIDE)
+    keeper.apply(2, np.array([0.01, -0.01]))
+    assert keeper.finished[0].actions[0].tolist() == [0.5, -1.0]
+
+
 def test_efforts_without_steps_are_not_kept_for_ever(keeper):
     for stamp_ns in range(10_000):
         keeper.apply(stamp_ns, np.zeros(2))

@@ -89,7 +89,7 @@ RECORDED = dataclasses.replace(QUICK, labels="recorded")
 
 
 def test_recorded_commands_are_the_labels_and_where_there_are_none_the_efforts(small_data, tmp_path):
-    limit = small_data.info.effort_limit
+    (limit, _) = small_data.info.effort_limit
     has_next = np.asarray(small_data["has_next"])
     unknown = rewritten(small_data, tmp_path / "efforts", {"command": lambda v: v * np.nan}, task="")
     commanded = rewritten(small_data, tmp_path / "commands", {"command": lambda v: np.full_like(v, 0.5 * limit)})
@@ -121,7 +121,7 @@ def test_dagger_on_a_dataset_of_no_task_is_refused_before_it_trains(small_data, 
 
 
 def test_torques_beyond_the_effort_limit_are_refused_with_the_largest(small_data, tmp_path):
-    limit = small_data.info.effort_limit
+    (limit, _) = small_data.info.effort_limit
     strong = rewritten(small_data, tmp_path / "strong", {"command": lambda v: np.full_like(v, 3 * limit)})
     with pytest.raises(VjepaError, match=r"100% of the recorded torques are beyond effort_limit, .*largest is 0.15"):
         labelled_frames(strong, RECORDED)
@@ -298,15 +298,15 @@ def test_dagger_labels_are_for_the_torque_and_the_rate_of_its_episodes(small_dat
 
     def loaded(name, options, context):
         if name == "expert":
-            contexts.append((context.arm.limit, context.control_period_s))
+            contexts.append((*context.arm.limits, context.control_period_s))
         return load_planner(name, options, context)
 
     monkeypatch.setattr(vjepa_training.trainers.train_bc, "load_planner", loaded)
-    changes = {"epochs": 1, "dagger": 1, "dagger_episodes": 1, "dagger_steps": 2, "effort_limit": 0.02, "rate_hz": 25.0}
-    training = dataclasses.replace(QUICK, **changes)
+    episodes = {"dagger": 1, "dagger_episodes": 1, "dagger_steps": 2, "effort_limit": (0.02, 0.01), "rate_hz": 25.0}
+    training = dataclasses.replace(QUICK, epochs=1, **episodes)
     train_bc(labelled_frames(small_data, training), training, encoder)
-    of_data = (small_data.info.effort_limit, small_data.info.control_period_s)
-    assert contexts == [pytest.approx(of_data), pytest.approx((0.02, 0.04))]
+    of_data = (*small_data.info.effort_limit, small_data.info.control_period_s)
+    assert contexts == [pytest.approx(of_data), pytest.approx((0.02, 0.01, 0.04))]
 
 
 def test_dagger_without_an_encoder_is_refused(small_data):

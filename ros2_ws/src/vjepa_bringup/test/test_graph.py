@@ -85,6 +85,8 @@ def test_a_guard_is_there_where_it_is_asked_for_and_is_the_first_to_be_taken_dow
         ("sim", None, 0.05, ""),
         ("sim", None, 0.06, "effort_limit of vjepa_planner, the torque of an action of 1, is 0.05"),
         ("camera", 2.0, 2.0, ""),
+        ("camera", [2.0, 0.01], 2.0, ""),
+        ("camera", [3.0, 0.005], 2.0, "effort_limit of vjepa_planner, the torque of an action of 1, is 3, 0.005"),
         ("camera", 2.0, 2.1, "effort_limit of vjepa_planner, the torque of an action of 1, is 2"),
         ("camera", None, 0.05, ""),
         ("camera", None, 0.06, "the effort limit of the planner's bundle, the torque of an action of 1, is 0.05"),
@@ -111,6 +113,19 @@ def test_the_guard_of_a_simulated_arm_has_its_joints_and_limits_unless_a_file_sa
     file = params_file(effort_guard={"effort_limits": [1.0]}, sim_bridge={"effort_limit": 5.0})
     guard = graph(guard=True, task="cartpole-swingup", params_file=file)[GUARD].parameters
     assert [guard[name] for name in names] == [["slider"], [1.0], [50.0], [0.0]]
+
+
+def test_the_guard_has_the_limit_of_each_joint(params_file):
+    file = params_file(sim_bridge={"effort_limit": [30.0, 5.0]})
+    guard = graph(guard=True, task="finger-spin", planner="random", params_file=file)[GUARD].parameters
+    assert (guard["effort_limits"], guard["slew_rates"]) == ([30.0, 5.0], [300.0, 50.0])
+
+
+def test_the_limits_of_guard_and_planner_are_compared_joint_by_joint(params_file):
+    planner = {"joint_names": ["base", "elbow"], "effort_limit": [2.0, 0.5]}
+    swapped = {"joint_names": ["elbow", "base"], "effort_limits": [0.5, 2.0]}
+    file = params_file(vjepa_planner=planner, effort_guard=swapped)
+    assert graph(source="camera", planner="random", guard=True, params_file=file)[GUARD]
 
 
 @pytest.mark.parametrize("by_file", [False, True])
@@ -373,6 +388,7 @@ def test_an_explicit_option_wins_over_the_file_even_where_it_is_false_or_zero(na
     [
         ({"lockstep": True, "seed": 5}, {"lockstep": True, "seed": 5, "control_period_s": 0.02}),
         ({"effort_limit": 0.02}, {"effort_limit": 0.02}),
+        ({"effort_limit": [0.02, 0.01]}, {"effort_limit": [0.02, 0.01]}),
         ({"rate_hz": 25.0}, {"control_period_s": 0.04}),
         ({"rate_hz": 25.0, "lockstep": True}, {"control_period_s": 0.04}),
         ({"playback_speed": 0.5}, {"control_period_s": 0.02}),

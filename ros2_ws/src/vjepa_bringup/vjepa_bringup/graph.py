@@ -22,8 +22,10 @@ from vjepa_bringup.discovery import DISCOVERIES, discovery_environment
 from vjepa_interfaces import topics
 from vjepa_interfaces.address import FROM_ENVIRONMENT, is_reference, shown
 from vjepa_interfaces.bundle import find_bundle, read_bundle
+from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.environment import distribution_of_ros
 from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_interfaces.guard_parameters import GuardParameters
 from vjepa_interfaces.yaml_file import read_yaml
 from vjepa_perception.placement import AUTO, refuse_unknown_placement
 from vjepa_planner.registry import refuse_unknown_planners
@@ -435,16 +437,24 @@ def _arm_of(sim: dict[str, Any]) -> dict[str, Any]:
 
 def _guarded(planner: dict[str, Any]) -> dict[str, Any]:
     """Return the guard's parameters of the planner's arm. Torque takes a tenth of a second from zero to its limit."""
-    names, limit = planner["joint_names"], planner["effort_limit"]
-    if not isinstance(names, list) or not _is_positive(limit):
+    arm = _limits_of(planner["joint_names"], planner["effort_limit"])
+    if arm is None:
         return {}  # The planner's node refuses these values.
-    joints = len(names)
     return {
-        "joint_names": names,
-        "effort_limits": [float(limit)] * joints,
-        "slew_rates": [10.0 * limit] * joints,
-        "damping": [0.0] * joints,
+        "joint_names": list(arm.joint_names),
+        "effort_limits": list(arm.limits),
+        "slew_rates": [10.0 * limit for limit in arm.limits],
+        "damping": [0.0 for _ in arm.limits],
     }
+
+
+def _limits_of(joint_names: Any, effort_limit: Any) -> EffortLimits | None:
+    """Return the joints and limits of parameters; None for values that are no joints or no limits of them."""
+    if not isinstance(joint_names, list | tuple) or not all(isinstance(name, str) for name in joint_names):
+        return None
+    with contextlib.suppress(VjepaError, TypeError, ValueError, OverflowError):
+        return EffortLimits.of(joint_names, effort_limit)
+    return None
 
 
 def _check_guarded_clock(merged: Parameters) -> None:
@@ -458,27 +468,30 @@ def _check_guarded_clock(merged: Parameters) -> None:
 
 
 def _check_guard(guard: dict[str, Any], planner: dict[str, Any]) -> None:
-    """Refuse a guard whose limit exceeds the torque of an action of 1: one of the two is wrong."""
-    stated: Any = planner.get("effort_limit")
-    most: Any = stated if stated is not None else _trained_limit(planner)
-    limits = guard.get("effort_limits", ())
-    if not _is_positive(most) or not isinstance(limits, list):
+    """Refuse a guard whose limit exceeds a joint's torque of an action of 1: one of the two is wrong."""
+    names, stated = guard.get("joint_names", GuardParameters.joint_names), planner.get("effort_limit")
+    arm = _trained_arm(planner) if stated is None else _limits_of(planner.get("joint_names", names), stated)
+    guarded = _limits_of(names, guard.get("effort_limits", ()))
+    if arm is None or guarded is None:
         return  # The nodes refuse these values.
-    if any(_is_positive(limit) and limit > most for limit in limits):
+    of_joint = dict(zip(arm.joint_names, arm.limits, strict=True))
+    most = [of_joint.get(name, max(arm.limits)) for name in guarded.joint_names]
+    if any(limit > allowed for limit, allowed in zip(guarded.limits, most, strict=True)):
         whose = "effort_limit of vjepa_planner" if stated is not None else "the effort limit of the planner's bundle"
         raise VjepaError(
-            f"effort_limits of {GUARD} is {limits}, but {whose}, the torque of an action of 1, "
-            f"is {most:g}; give limits of at most that, or raise effort_limit where arm and policy are made for it"
+            f"effort_limits of {GUARD} is {list(guarded.limits)}, but {whose}, the torque of an action of 1, "
+            f"is {arm.limits_text}; give limits of at most that, or raise effort_limit where arm and policy are made "
+            "for it"
         )
 
 
-def _trained_limit(planner: dict[str, Any]) -> Any:
-    """Return the effort limit of the arm in the chosen planner's bundles; None if no bundle contains it."""
+def _trained_arm(planner: dict[str, Any]) -> EffortLimits | None:
+    """Return the arm in the chosen planner's bundles; None if no bundle contains it."""
     options = [v for k, v in planner.items() if k.startswith(f"{planner['planner']}.") and isinstance(v, str)]
     for path, kind in itertools.product(options, ARM_KINDS):
-        # The planner's node refuses options that are not bundles, or bundles without an arm.
-        with contextlib.suppress(VjepaError, AttributeError, KeyError):
-            return read_bundle(path, kind).config["arm"].get("effort_limit")
+        with contextlib.suppress(VjepaError):  # The planner's node refuses options that are not bundles.
+            if arm := read_bundle(path, kind).arm:
+                return arm
     return None
 
 

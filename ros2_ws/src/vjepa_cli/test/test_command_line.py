@@ -190,6 +190,11 @@ def test_a_preset_sets_the_defaults_and_an_option_stands_above_it(words, expecte
             "dataset build bag --out y --joints shoulder,wrist",
             {"bags": ["bag"], "out": "y", "joint_names": ["shoulder", "wrist"]},
         ),
+        ("dataset build bag --out y --effort-limit 2.0", {"bags": ["bag"], "out": "y", "effort_limit": 2.0}),
+        (
+            "dataset build bag --out y --effort-limit 2,0.5",
+            {"bags": ["bag"], "out": "y", "effort_limit": [2.0, 0.5]},
+        ),
         ("eval --looks nominal colour --planner bc", {"looks": ["nominal", "colour"], "planner": "bc"}),
         ("dataset reward d --out y --goal goal.png", {"dataset": "d", "out": "y", "goal": "goal.png"}),
     ],

@@ -33,7 +33,7 @@ TRAINED = {
 def write_data(folder: Path, episodes: int, seed: int) -> Dataset:
     """Write a dataset of three rows an episode."""
     info = DatasetInfo(
-        ("shoulder", "wrist"), 0.05, 20_000_000, (1, 4), None, {"fingerprint": ENCODER}, "reacher-easy",
+        ("shoulder", "wrist"), (0.05, 0.05), 20_000_000, (1, 4), None, {"fingerprint": ENCODER}, "reacher-easy",
         ({"command": "of a test", "seed": seed, "episodes": episodes},),
     )  # fmt: skip
     with EpisodeWriter(folder, info) as writer:

@@ -34,6 +34,15 @@ def seconds(text: str) -> float:
     return value
 
 
+def effort_limit(text: str) -> float | tuple[float, ...]:
+    """Return the number of a text, or the numbers of a comma-separated list."""
+    try:
+        limits = tuple(map(float, text.split(",")))
+    except ValueError:
+        raise ValueError(f"'{text}' is not a number, or one for each joint such as 2,1,0.5") from None
+    return limits if len(limits) > 1 else limits[0]
+
+
 def setting(text: str) -> tuple[str, int | float]:
     """Return the name and the number of NAME=NUMBER."""
     name, _, number = text.partition("=")

@@ -136,21 +136,31 @@ def test_a_senseless_control_period_is_refused_naming_the_file(period):
         _ = Bundle(Path("policy"), {"control_period_s": period}).control_period_s
 
 
-ARM = EffortLimits(("shoulder", "wrist"), 0.05)
+ARM = EffortLimits.of(("shoulder", "wrist"), 0.05)
 
 
 def test_the_arm_it_was_trained_on_passes_and_so_does_any_where_none_is_recorded():
-    Bundle(Path("policy"), {"arm": arm_record(ARM)}).check_arm(EffortLimits(("shoulder", "wrist"), 0.05))
+    Bundle(Path("policy"), {"arm": arm_record(ARM)}).check_arm(EffortLimits.of(("shoulder", "wrist"), 0.05))
     Bundle(Path("policy"), {}).check_arm(ARM)
+
+
+def test_one_effort_limit_in_a_bundle_is_that_of_every_joint():
+    bundle = Bundle(Path("policy"), {"arm": {"joint_names": ["shoulder", "wrist"], "effort_limit": 0.05}})
+    assert bundle.arm == ARM
+    bundle.check_arm(ARM)
 
 
 @pytest.mark.parametrize(
     ("arm", "message"),
     [
-        (EffortLimits(("proximal", "distal"), 0.05), "joints shoulder, wrist, but this one has proximal, distal; use"),
-        (EffortLimits(("wrist", "shoulder"), 0.05), "joints shoulder, wrist, but this one has wrist, shoulder"),
-        (EffortLimits(("shoulder",), 0.05), "joints shoulder, wrist, but this one has shoulder;"),
-        (EffortLimits(("shoulder", "wrist"), 0.2), "an action of 1 is 0.05 N·m, but here it is 0.2; set the same"),
+        (
+            EffortLimits.of(("proximal", "distal"), 0.05),
+            "joints shoulder, wrist, but this one has proximal, distal; use",
+        ),
+        (EffortLimits.of(("wrist", "shoulder"), 0.05), "joints shoulder, wrist, but this one has wrist, shoulder"),
+        (EffortLimits.of(("shoulder",), 0.05), "joints shoulder, wrist, but this one has shoulder;"),
+        (EffortLimits.of(("shoulder", "wrist"), 0.2), "an action of 1 is 0.05 N·m, but here it is 0.2; set the same"),
+        (EffortLimits.of(("shoulder", "wrist"), (0.05, 0.2)), "1 is 0.05 N·m, but here it is 0.05, 0.2; set the same"),
     ],
 )
 def test_another_arm_than_the_one_it_was_trained_on_is_refused_naming_both(arm, message):
@@ -159,7 +169,16 @@ def test_another_arm_than_the_one_it_was_trained_on_is_refused_naming_both(arm, 
 
 
 @pytest.mark.parametrize(
-    "arm", [{}, [], {"joint_names": 3, "effort_limit": 1}, {"joint_names": ["a"], "effort_limit": "x"}]
+    "arm",
+    [
+        {},
+        [],
+        {"joint_names": 3, "effort_limit": 1},
+        {"joint_names": ["a"], "effort_limit": "x"},
+        {"joint_names": ["a"], "effort_limit": [1, 2]},
+        {"joint_names": ["a"], "effort_limit": -1},
+        {"joint_names": ["a"], "effort_limit": 10**400},
+    ],
 )
 def test_a_damaged_record_of_the_arm_is_refused_naming_the_file(arm):
     with pytest.raises(BundleError, match=r"policy/config.json: 'arm' is"):

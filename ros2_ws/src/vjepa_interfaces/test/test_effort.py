@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from vjepa_interfaces.effort import CommandRefusedError, EffortLimits
+from vjepa_interfaces.errors import VjepaError
 
-ARM = EffortLimits(("shoulder", "wrist"), 0.05)
+ARM = EffortLimits.of(("shoulder", "wrist"), 0.05)
+STRONG_AND_WEAK = EffortLimits.of(("shoulder", "wrist"), (2.0, 0.5))
 
 
 def test_an_effort_within_limits_passes_unchanged():
@@ -63,3 +65,29 @@ def test_an_action_that_no_arm_should_be_moved_by_is_refused(action, message):
 def test_actions_come_back_from_efforts():
     action = np.array([0.3, -1.0])
     np.testing.assert_allclose(ARM.to_action(ARM.effort_of(action)), action, rtol=1e-15)
+
+
+def test_each_joint_has_its_own_limit():
+    effort, clamped = STRONG_AND_WEAK.checked(["wrist", "shoulder"], [1.0, 1.0])
+    assert (effort.tolist(), clamped) == ([1.0, 0.5], True)
+    action = np.array([[0.5, -1.0], [-0.25, 0.3]])
+    efforts = np.stack([STRONG_AND_WEAK.effort_of(row) for row in action])
+    assert efforts.tolist() == [[1.0, -0.5], [-0.5, 0.15]]
+    np.testing.assert_allclose(STRONG_AND_WEAK.to_action(efforts), action, rtol=1e-15)
+    assert (ARM.limits_text, STRONG_AND_WEAK.limits_text) == ("0.05", "2, 0.5")
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        ((1.0,), "effort_limit has 1 values; expected one number, or one for each of shoulder, wrist"),
+        ((), "effort_limit has 0 values"),
+        ((1.0, 0.0), r"effort_limit is \(1.0, 0.0\); expected finite N·m above 0"),
+        (-1.0, "effort_limit is -1.0"),
+        (float("nan"), "effort_limit is nan"),
+        (float("inf"), "effort_limit is inf"),
+    ],
+)
+def test_limits_that_no_arm_has_are_refused(limit, message):
+    with pytest.raises(VjepaError, match=message):
+        EffortLimits.of(("shoulder", "wrist"), limit)

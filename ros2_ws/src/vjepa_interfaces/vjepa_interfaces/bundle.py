@@ -8,6 +8,7 @@ latents also has `encoder`, `encoder_fingerprint` and `latent_rows`. A bundle fo
 import hashlib
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,23 @@ class Bundle:
             raise BundleError(f"{self.path / CONFIG_FILE}: 'control_period_s' is {period_s}; expected seconds above 0")
         return period_s
 
+    @property
+    def arm(self) -> EffortLimits | None:
+        """The arm of its training; None if the bundle does not record it.
+
+        Raises:
+            BundleError: the record is not an arm.
+        """
+        if "arm" not in self.config:
+            return None
+        known = self.require("arm", dict)
+        try:
+            return EffortLimits.of(tuple(map(str, known["joint_names"])), known["effort_limit"])
+        except (KeyError, TypeError, ValueError, OverflowError, VjepaError) as error:
+            raise BundleError(
+                f"{self.path / CONFIG_FILE}: 'arm' is {known!r:.100}; expected joint_names and effort_limit"
+            ) from error
+
     def check_weights(self) -> None:
         """Refuse other weights than those of the writing; a bundle without a record of them passes.
 
@@ -127,26 +145,20 @@ class Bundle:
             arm: the present arm.
 
         Raises:
-            BundleError: other joints, or another torque of an action of 1; the message has both.
+            BundleError: other joints, or another torque of an action of 1 for a joint; the message has both.
         """
-        if "arm" not in self.config:
+        trained = self.arm
+        if trained is None:
             return
-        known = self.require("arm", dict)
-        try:
-            trained = EffortLimits(tuple(map(str, known["joint_names"])), float(known["effort_limit"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise BundleError(
-                f"{self.path / CONFIG_FILE}: 'arm' is {known!r:.100}; expected joint_names and effort_limit"
-            ) from error
         if trained.joint_names != arm.joint_names:
             raise BundleError(
                 f"{self.label} was trained on an arm with the joints {', '.join(trained.joint_names)}, but this one "
                 f"has {', '.join(arm.joint_names)}; use one that was trained on this arm"
             )
-        if not math.isclose(trained.limit, arm.limit, rel_tol=1e-6):
+        if not all(map(partial(math.isclose, rel_tol=1e-6), trained.limits, arm.limits)):
             raise BundleError(
-                f"{self.label} was trained where an action of 1 is {trained.limit:g} N·m, but here it is "
-                f"{arm.limit:g}; set the same effort_limit, or train it again with this one"
+                f"{self.label} was trained where an action of 1 is {trained.limits_text} N·m, but here it is "
+                f"{arm.limits_text}; set the same effort_limit, or train it again with this one"
             )
 
 
@@ -161,8 +173,8 @@ def encoder_in_card(name: str, fingerprint: str) -> str:
 
 
 def arm_record(arm: EffortLimits) -> dict[str, Any]:
-    """Return the entry `arm` of a configuration: `joint_names`, and `effort_limit` in N·m."""
-    return {"joint_names": list(arm.joint_names), "effort_limit": arm.limit}
+    """Return the entry `arm` of a configuration: `joint_names`, and the `effort_limit` of each in N·m."""
+    return {"joint_names": list(arm.joint_names), "effort_limit": list(arm.limits)}
 
 
 def file_sha256(path: Path) -> str:

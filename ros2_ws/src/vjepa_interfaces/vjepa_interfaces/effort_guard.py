@@ -9,7 +9,6 @@ The guard takes messages as they arrive, and returns the allowed torque at a fix
 - With limits of position or velocity, torque brakes a joint before the end of its travel.
 """
 
-import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -89,7 +88,7 @@ class EffortGuard:
         self._parameters = parameters = checked(parameters)
         self._clock, self._stamp_clock = clock, stamp_clock
         joints = parameters.joint_names
-        self._shape = EffortLimits(joints, math.inf)
+        self._arm = EffortLimits.of(joints, parameters.effort_limits)
         self._limits = np.array(parameters.effort_limits)
         self._slew_rates = np.array(parameters.slew_rates)
         self._damping = np.array(parameters.damping)
@@ -195,9 +194,8 @@ class EffortGuard:
             try:
                 if self._publishers.commands > 1:
                     raise CommandRefusedError(f"{self._publishers.commands} publishers of commands; expected one")
-                wanted, _ = self._shape.checked(names, effort)
-                within = np.clip(wanted, -self._limits, self._limits)
-                if stamp_ns == 0 and not wanted.any():
+                within, is_clamped = self._arm.checked(names, effort)
+                if stamp_ns == 0 and not within.any():
                     self._commands.forget()
                     if self._parameters.on_timeout != "damp":
                         self._stop("the planner has stopped")
@@ -208,7 +206,7 @@ class EffortGuard:
                 self.refused_command = str(error)
                 raise
             self.refused_command = ""
-            self.counts["clamped_commands"] += bool(np.any(within != wanted))
+            self.counts["clamped_commands"] += is_clamped
 
     def take_joint_state(
         self, names: Sequence[str], position: Sequence[float], velocity: Sequence[float], stamp_ns: int

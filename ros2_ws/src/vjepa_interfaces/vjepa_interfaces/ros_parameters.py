@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+import types
 import typing
 from collections.abc import Collection
 from typing import Any, TypeVar
@@ -126,10 +127,11 @@ def descriptor_of(config_class: type, name: str, note: str = "", read_only: bool
 def _set_range(descriptor: ParameterDescriptor, allowed: Range, kind: Any) -> None:
     """Write a range into the descriptor of a number; ROS has no ranges for arrays, and no open ends."""
     low = max(allowed.low, allowed.above)
-    if kind is int:
+    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if int in kinds:
         least = int(low) + (allowed.above == low) if low > -LARGEST else -LARGEST
         most = int(allowed.high) if allowed.high < LARGEST else LARGEST
         descriptor.integer_range = [IntegerRange(from_value=least, to_value=most, step=1)]
-    elif kind is float:
+    elif float in kinds:
         ends = {"from_value": max(low, -sys.float_info.max), "to_value": min(allowed.high, sys.float_info.max)}
         descriptor.floating_point_range = [FloatingPointRange(**ends, step=0.0)]

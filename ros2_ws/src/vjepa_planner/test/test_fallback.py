@@ -11,7 +11,7 @@ from vjepa_planner.planner_parameters import PlannerParameters
 
 PERIOD_S = 0.02
 STEPS = 3
-LIMITS = EffortLimits(("shoulder", "wrist"), 0.05)
+LIMITS = EffortLimits.of(("shoulder", "wrist"), (0.05, 0.02))
 ACTIONS = {"cem": 0.5, "bc": -0.25, "random": 1.0}
 
 
@@ -118,7 +118,7 @@ def test_the_next_planner_plans_from_the_very_observation_that_the_chosen_one_fa
     loop["cem"].error = ValueError("no elite")
     decision = loop.tick()
     assert decision.planner == "bc"
-    assert decision.effort.tolist() == (LIMITS.limit * loop["bc"].action).tolist()
+    assert decision.effort.tolist() == (LIMITS.limits * loop["bc"].action).tolist()
     assert decision.fallback == "planner 'cem' raised ValueError: no elite"
     assert "no elite" in decision.tracebacks[0]
     assert loop["bc"].seen[0].stamp_ns == loop["cem"].seen[-1].stamp_ns == loop.stamp_ns
@@ -437,6 +437,6 @@ def test_a_new_instance_of_a_planner_is_reset_before_it_plans():
     loop.supervisor.renew("cem")
     decision = loop.tick()
     assert (decision.planner, new.seeds) == ("cem", [7])
-    assert decision.effort.tolist() == (LIMITS.limit * new.action).tolist()
+    assert decision.effort.tolist() == (LIMITS.limits * new.action).tolist()
     loop.tick()
     assert new.seeds == [7]

@@ -97,13 +97,13 @@ def test_an_option_out_of_range_is_refused_naming_it(planner, option, value):
 def test_an_arm_of_other_joints_than_the_experts_is_refused(planner):
     with pytest.raises(VjepaError, match=r"2 joints.*has 7"):
         load_planner(planner, {}, PlannerContext(action_size=7, control_period_s=0.02))
-    other = PlannerContext.of(EffortLimits(("proximal", "distal"), 30.0), 0.02)
+    other = PlannerContext.of(EffortLimits.of(("proximal", "distal"), 30.0), 0.02)
     with pytest.raises(VjepaError, match=f"planner '{planner}' is for an arm with the joints .*has proximal, distal"):
         load_planner(planner, {}, other)
 
 
 def test_the_expert_drives_another_arm_of_two_links_whose_joints_it_is_told():
-    arm = PlannerContext.of(EffortLimits(("base", "elbow"), 0.2), 0.02)
+    arm = PlannerContext.of(EffortLimits.of(("base", "elbow"), 0.2), 0.02)
     load_planner("expert", {"joint_names": ["base", "elbow"], "upper_length": 0.3}, arm)
 
 

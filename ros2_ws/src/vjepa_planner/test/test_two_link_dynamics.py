@@ -69,10 +69,10 @@ def test_a_weaker_motor_gets_the_same_torque_by_a_larger_action():
     target = np.array(TwoLinkArm().fingertip(0.3, 1.2))
     near = Observation(0, np.zeros((1, 1), np.float32), np.array([0.29, 1.2]), np.zeros(2), target)
     actions = []
-    for limit in (EFFORT, EFFORT / 4):
-        limits = EffortLimits(("shoulder", "wrist"), limit)
+    for limit in (EFFORT, (EFFORT / 4, EFFORT / 2)):
+        limits = EffortLimits.of(("shoulder", "wrist"), limit)
         expert = load_planner("expert", {}, PlannerContext.of(limits, PERIOD_S))
         expert.reset(0)
         actions.append(expert.plan(near).action)
-    assert actions[1] == pytest.approx(4 * actions[0])
+    assert actions[1] == pytest.approx([4, 2] * actions[0])
     assert actions[0].max() > 0.01

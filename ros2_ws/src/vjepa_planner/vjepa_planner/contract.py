@@ -106,7 +106,7 @@ class PlannerContext:
         action_size: number of joints, n.
         control_period_s: seconds from one action to the next.
         device: torch's name of the device; planners without torch ignore it.
-        arm: joints and the torque of an action of 1, N·m; None if they are unknown.
+        arm: joints and the torque of an action of 1 of each, N·m; None if they are unknown.
     """
 
     action_size: int

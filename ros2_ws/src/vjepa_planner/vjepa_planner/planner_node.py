@@ -55,7 +55,7 @@ class PlannerNode(ManagedNode):
     def setup(self) -> None:
         """Load and warm up every requested planner, and create the endpoints."""
         parameters = self.parameters
-        self._limits = EffortLimits(parameters.joint_names, parameters.effort_limit)
+        self._limits = EffortLimits.of(parameters.joint_names, parameters.effort_limit)
         self._load_planners()
         self._supervisor = PlannerSupervisor(self._pool.loaded, parameters, self._limits)
         self._announced = parameters.planner

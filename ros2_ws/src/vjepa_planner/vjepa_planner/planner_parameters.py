@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
+from vjepa_interfaces.effort import EffortLimit
 from vjepa_interfaces.parameters import LIVE, Range, check_ranges
 
 
@@ -24,7 +25,7 @@ class PlannerParameters:
         seed: episode i resets the planner with seed + i.
         lockstep: join joint states and target by equal stamp, without a deadline.
         joint_names: joints of the arm, in the order of an action.
-        effort_limit: torque of an action of 1, N·m.
+        effort_limit: torque of an action of 1, N·m, one number or one for each joint.
         control_period_s: one control step, seconds; also the planner's deadline in real time.
         latent_timeout_s: in real time, seconds without a latent after which torque is zero.
         joint_state_max_age_s: in real time, largest age in seconds of a joint state or target that joins a latent.
@@ -43,7 +44,7 @@ class PlannerParameters:
     seed: Annotated[int, Range(low=0)] = 0
     lockstep: bool = False
     joint_names: tuple[str, ...] = ("shoulder", "wrist")
-    effort_limit: Annotated[float, Range(above=0.0)] = 0.05
+    effort_limit: Annotated[EffortLimit, Range(above=0.0)] = 0.05
     control_period_s: Annotated[float, Range(above=0.0)] = 0.02
     latent_timeout_s: Annotated[float, Range(above=0.0)] = 0.5
     joint_state_max_age_s: Annotated[float, Range(above=0.0)] = 0.1

@@ -30,6 +30,7 @@ from vjepa_bags.bag_frames import (
     Frame,
 )
 from vjepa_bags.bag_reader import Bag
+from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.image_codec import DamagedJpegError, ImageCodecError, compressed_to_rgb, image_to_rgb
 from vjepa_interfaces.messages import FIRST, LAST, Timestep
@@ -212,7 +213,7 @@ def describe(bags: list[Bag], config: BuildConfig, encoder: Encoder | None) -> D
     image_shape = _image_shape(head, bag)
     return DatasetInfo(
         joint_names=joints,
-        effort_limit=float(effort_limit),
+        effort_limit=EffortLimits.of(joints, effort_limit).limits,
         control_period_ns=_control_period_ns(head, config.control_period_s or arm.get("control_period_s"), bag),
         latent_shape=tuple(encoder.shape) if encoder else None,
         image_shape=image_shape if config.frames else None,

@@ -105,7 +105,7 @@ class Collector:
         width, height = self.config.sim.image_size
         return DatasetInfo(
             joint_names=tuple(self._limits.joint_names),
-            effort_limit=float(self._limits.limit),
+            effort_limit=self._limits.limits,
             control_period_ns=self._stepper.env.control_period_ns,
             latent_shape=self._encoder.shape if self._encoder else None,
             image_shape=(height, width, 3) if self.config.frames else None,

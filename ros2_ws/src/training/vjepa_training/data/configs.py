@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from vjepa_interfaces.effort import EffortLimit
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.parameters import Range, check_choices, check_ranges
 
@@ -49,7 +50,7 @@ class BuildConfig:
         frames: keep the frames, so that the encoder can be changed.
         strict: refuse bags with any fault, before encoding.
         task: dm_control task; empty for the task in the bags.
-        effort_limit: torque of an action of 1, N·m; None for the task's.
+        effort_limit: torque of an action of 1, N·m, one number or one for each joint; None for the task's.
         control_period_s: seconds from one control step to the next; None for the task's, else the frames' distance.
         joint_state_max_age_s: largest age of a joint state of an independent sensor that is joined to a frame, seconds.
         joint_names: joints of the arm; empty for the task's, else those of the bags.
@@ -60,7 +61,7 @@ class BuildConfig:
     frames: bool = False
     strict: bool = False
     task: str = ""
-    effort_limit: Annotated[float | None, Range(above=0)] = None
+    effort_limit: Annotated[EffortLimit | None, Range(above=0)] = None
     control_period_s: Annotated[float | None, Range(low=1e-4, high=60)] = None
     joint_state_max_age_s: Annotated[float, Range(above=0, high=60)] = 0.1
     joint_names: tuple[str, ...] = ()

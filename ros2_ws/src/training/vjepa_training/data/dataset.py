@@ -52,7 +52,7 @@ class DatasetInfo:
 
     Attributes:
         joint_names: joints of the arm, in the order of all joint columns, n of them.
-        effort_limit: torque of an action of 1, N·m.
+        effort_limit: torque of an action of 1 of each joint, N·m.
         control_period_ns: one control step, nanoseconds.
         latent_shape: rows and dimension of a latent; None if latents are not kept.
         image_shape: height, width and 3 of a frame; None if frames are not kept.
@@ -63,7 +63,7 @@ class DatasetInfo:
     """
 
     joint_names: tuple[str, ...]
-    effort_limit: float
+    effort_limit: tuple[float, ...]
     control_period_ns: int
     latent_shape: tuple[int, int] | None = None
     image_shape: tuple[int, int, int] | None = None
@@ -74,7 +74,7 @@ class DatasetInfo:
 
     @property
     def arm(self) -> EffortLimits:
-        """Return the arm: its joints, and the torque of an action of 1."""
+        """Return the arm: its joints, and the torque of an action of 1 of each."""
         return EffortLimits(self.joint_names, self.effort_limit)
 
     @property
@@ -441,7 +441,7 @@ class Dataset:
             rows = int(description.pop("rows"))
             description.pop("unknown_rows", None)  # For other readers; here `usable_columns` counts.
             self.info = _info_of(description)
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, VjepaError) as error:
             raise DatasetError(f"{file} does not describe a dataset: {type(error).__name__} {error}") from error
         if version != FORMAT_VERSION:
             raise DatasetError(f"{file} has format_version {version}; this release reads {FORMAT_VERSION}")
@@ -660,13 +660,13 @@ def _is_shape(value: Any, dimensions: int) -> bool:
     )
 
 
-def _is_list_of(value: Any, kind: type) -> bool:
+def _is_list_of(value: Any, kind: Any) -> bool:
     return isinstance(value, list) and all(isinstance(entry, kind) for entry in value)
 
 
 _VALID: dict[str, Callable[[Any], bool]] = {
     "joint_names": lambda value: _is_list_of(value, str) and len(value) > 0,
-    "effort_limit": lambda value: isinstance(value, int | float) and 0 < value < math.inf,
+    "effort_limit": lambda value: isinstance(value, int | float) or _is_list_of(value, int | float),
     "control_period_ns": lambda value: type(value) is int and value > 0,
     "latent_shape": lambda value: _is_shape(value, 2),
     "image_shape": lambda value: _is_shape(value, 3),
@@ -684,4 +684,5 @@ def _info_of(description: dict[str, Any]) -> DatasetInfo:
         if not _VALID[name](value):
             raise ValueError(f"{name} is {value!r:.100}")
     values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in description.items()}
-    return DatasetInfo(**values)
+    limits = EffortLimits.of(values["joint_names"], values["effort_limit"]).limits  # One number was for every joint.
+    return DatasetInfo(**values | {"effort_limit": limits})

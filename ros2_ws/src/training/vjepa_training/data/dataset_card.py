@@ -102,7 +102,7 @@ def dataset_card(dataset: Dataset, repo: str, kind: str, license: str, branch: s
     facts = (
         ("", ""),
         ("task", info.task or "not known"),
-        ("robot", f"joints {', '.join(info.joint_names)}; {info.effort_limit:g} N·m at most"),
+        ("robot", f"joints {', '.join(info.joint_names)}; {info.arm.limits_text} N·m at most"),
         ("control step", f"{info.control_period_ns * 1e-6:g} ms"),
         ("encoder", _encoder(info)),
         ("license", license),

@@ -80,7 +80,7 @@ class _Driver:
 
     def begin(self, episode: int) -> None:
         """Begin the episode of this number, and reset the planner to its seed."""
-        self._scores = ScoreKeeper(self._config.sim.task, effort_limit=self.stepper.env.limits.limit)
+        self._scores = ScoreKeeper(self._config.sim.task, effort_limit=self.stepper.env.limits.limits)
         self._planner.reset(self._config.sim.seed + episode)
         if self._config.goal is not None:
             self._goal = goal_latent(self._config.sim, self._encoder, episode, self._config.goal)

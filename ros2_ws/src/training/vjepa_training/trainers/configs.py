@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from sim_bridge.sim_parameters import SimConfig
+from vjepa_interfaces.effort import EffortLimit
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.parameters import Range, check_choices, check_ranges
 
@@ -160,7 +161,8 @@ class BcTraining(ValidatedTraining):
         dagger_steps: control steps of each of these episodes.
         batch_lanes: episodes that are rolled out at the same time.
         task: task of the cloned expert and of DAgger's episodes.
-        effort_limit: torque of an action of 1 in DAgger's episodes, N·m; 0 for the task's own.
+        effort_limit: torque of an action of 1 in DAgger's episodes, N·m, one number or one for each joint; 0 for the
+            task's own.
         rate_hz: control steps a second of simulated time in DAgger's episodes; 0 for the task's own.
         image_size: width and height of DAgger's frames, pixels.
         render: rendering of DAgger's frames.
@@ -183,7 +185,7 @@ class BcTraining(ValidatedTraining):
     dagger_steps: AtLeastOne = 200
     batch_lanes: AtLeastOne = 25
     task: str = "reacher-easy"
-    effort_limit: float = 0.0
+    effort_limit: EffortLimit = 0.0
     rate_hz: float = 0.0
     image_size: tuple[int, int] = (64, 64)
     render: str = SimConfig.render

@@ -172,12 +172,13 @@ def recorded_column(dataset: Dataset) -> str:
 
 def _recorded_actions(dataset: Dataset, column: str, index: np.ndarray) -> np.ndarray:
     """Return the recorded actions of the rows `index`, (T, n) in [-1, 1]; refuse a limit that many of them exceed."""
-    actions = dataset[column][index] / dataset.info.effort_limit
+    efforts = dataset[column][index]
+    actions = dataset.info.arm.to_action(efforts)
     beyond = float((np.abs(actions) > 1).any(axis=1).mean())
     if beyond > CLIPPED_SHARE:
         raise VjepaError(
-            f"{beyond:.0%} of the recorded torques are beyond effort_limit, {dataset.info.effort_limit:g} N·m, the "
-            f"largest is {np.abs(actions).max() * dataset.info.effort_limit:.3g}; build the dataset with --effort-limit"
+            f"{beyond:.0%} of the recorded torques are beyond effort_limit, {dataset.info.arm.limits_text} N·m, the "
+            f"largest is {np.abs(efforts).max():.3g}; build the dataset with --effort-limit"
         )
     return np.clip(actions, -1, 1)
 
@@ -527,7 +528,7 @@ def _dagger_frames(
     velocity = np.stack([step.joint_velocity for _, step, _ in seen])
     target = np.stack([step.target for _, step, _ in seen])
     task = task_named(training.task)
-    arm = EffortLimits(task.joint_names, training.effort_limit or task.effort_limit)
+    arm = EffortLimits.of(task.joint_names, training.effort_limit or task.effort_limit)
     period_s = 1.0 / training.rate_hz if training.rate_hz else task.control_period_s
     labels = expert_actions(position, velocity, target, training.task, arm, period_s)
     numbers = np.array([episode for episode, _, _ in seen])

@@ -13,6 +13,7 @@ from tyro.conf import Positional, Suppress
 
 from vjepa_cli import arguments as types
 from vjepa_cli.command_line import Action, option, parsed_by
+from vjepa_interfaces.effort import EffortLimit
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.parameters import Range, as_base
 from vjepa_interfaces.tables import text_table
@@ -68,7 +69,7 @@ class BuildCommand(BuildConfig, WithEncoder, NewDataset):
     Attributes:
         bags: rosbag2 folders, or single .mcap or .db3 files.
         task: dm_control task.
-        effort_limit: effort of an action of 1, N·m.
+        effort_limit: effort of an action of 1, N·m; or one for each joint, with commas between.
         control_period_s: seconds between two control steps.
         joint_names: joints of the arm.
         topics: YAML of topics with other names in the bags, as OURS: THEIRS.
@@ -80,7 +81,9 @@ class BuildCommand(BuildConfig, WithEncoder, NewDataset):
     bags: Annotated[Positional[tuple[str, ...]], option(metavar="BAG [BAG ...]", default="")] = ()
     names: Suppress[dict[str, str]] = field(default_factory=dict)
     task: Annotated[str, option(default="what the bags state")] = BuildConfig.task
-    effort_limit: Annotated[float | None, Range(above=0), option(metavar="NM", default="the task's")] = None
+    effort_limit: Annotated[
+        EffortLimit | None, parsed_by(types.effort_limit, "NM[,NM]"), Range(above=0), option(default="the task's")
+    ] = None
     control_period_s: Annotated[
         float | None,
         Range(low=1e-4, high=60),
@@ -257,7 +260,7 @@ def info_command(arguments: InfoCommand) -> int:
         "bytes": sum(file.stat().st_size for file in dataset.folder.rglob("*") if file.is_file()),
         "task": info.task,
         "joint_names": list(info.joint_names),
-        "effort_limit": info.effort_limit,
+        "effort_limit": list(info.effort_limit),
         "control_period_s": info.control_period_s,
         "encoder": info.encoder,
         "columns": {name: [kind.name, *shape] for name, (kind, shape) in info.columns().items()},
@@ -270,7 +273,7 @@ def info_command(arguments: InfoCommand) -> int:
         return 0
     print(_line(dataset))
     print(f"mean length {facts['mean_length']:.1f} rows of {facts['control_period_s'] * 1e3:g} ms")
-    print(f"arm: {', '.join(info.joint_names)}; {info.effort_limit:g} N·m at most; task {info.task or 'not known'}")
+    print(f"arm: {', '.join(info.joint_names)}; {info.arm.limits_text} N·m at most; task {info.task or 'not known'}")
     if info.encoder:
         print(f"encoder: {info.encoder.get('model')}, fingerprint {info.encoder['fingerprint']}")
     print("columns:")

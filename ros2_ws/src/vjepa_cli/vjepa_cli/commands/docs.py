@@ -5,6 +5,7 @@ On a page such a table is between `<!-- vjepa docs: NAME -->` and `<!-- end -->`
 
 import functools
 import re
+import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -187,6 +188,8 @@ def _type(hint: Any) -> str:
     if typing.get_origin(hint) is tuple:
         first, *others = typing.get_args(hint)
         return f"{ROS_TYPES[first]}[{'' if Ellipsis in others else 1 + len(others)}]"
+    if isinstance(hint, types.UnionType):
+        return " or ".join(map(_type, typing.get_args(hint)))
     return ROS_TYPES[hint]
 
 

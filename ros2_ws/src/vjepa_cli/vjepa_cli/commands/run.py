@@ -235,12 +235,13 @@ def _refuse_other_arm(parameters: dict[str, dict[str, Any]], bundles: dict[str, 
     task, planner = parameters["sim_bridge"]["task"], parameters["vjepa_planner"]
     refuse_other_arm(planner["planner"], task)
     names, limit = planner["joint_names"], planner["effort_limit"]
-    if not isinstance(names, list) or not isinstance(limit, int | float):
+    if not isinstance(names, list) or not isinstance(limit, int | float | list):
         return  # The planner's node refuses these.
+    arm = EffortLimits.of(names, limit)
     try:
         for bundle, kind in bundles.items():
             if kind in ARM_KINDS:
-                read_bundle(bundle, kind).check_arm(EffortLimits(tuple(names), limit))
+                read_bundle(bundle, kind).check_arm(arm)
     except VjepaError as error:
         raise VjepaError(f"{error}; random drives any arm, so that of {task} too") from error
 

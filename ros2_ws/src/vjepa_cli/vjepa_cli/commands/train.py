@@ -15,6 +15,7 @@ from vjepa_cli.actions import Command
 from vjepa_cli.command_line import Action, option, parsed_by
 from vjepa_cli.result_files import require_writable, write_result
 from vjepa_cli.views.training_picture import draw_training
+from vjepa_interfaces.effort import EffortLimit
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.parameters import Range, as_base
 from vjepa_training.progress import Progress
@@ -119,7 +120,7 @@ class BcCommand(BcTraining, OutcomeWithFacts):
     max_frames: Annotated[int, Range(low=0)] = 0
     encoder: Annotated[str | None, option(default="none")] = None
     task: Suppress[str] = BcTraining.task
-    effort_limit: Suppress[float] = BcTraining.effort_limit
+    effort_limit: Suppress[EffortLimit] = BcTraining.effort_limit
     rate_hz: Suppress[float] = BcTraining.rate_hz
     image_size: Suppress[tuple[int, int]] = BcTraining.image_size
     render: Suppress[str] = BcTraining.render

@@ -79,7 +79,7 @@ class ExpertPlanner(Planner):
         self._dynamics = TwoLinkDynamics(
             config.shoulder_inertia, config.wrist_inertia, config.coupling_inertia, config.damping
         )
-        self._effort = context.arm.limit if context.arm else REACHER_EFFORT
+        self._effort = np.array(context.arm.limits if context.arm else REACHER_EFFORT)
         self._period_s = context.control_period_s
         pole = math.exp(-self._period_s / max(config.time_constant_s, LEAST_PERIODS * self._period_s))
         self._stiffness = ((1.0 - pole) / self._period_s) ** 2
