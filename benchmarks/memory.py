@@ -92,7 +92,8 @@ def _episode(rng: np.random.Generator, info: DatasetInfo) -> dict[str, np.ndarra
     number = np.arange(EPISODE_ROWS)
     has_next = number < EPISODE_ROWS - 1
     rows |= {"frame_index": number, "stamp_ns": number * PERIOD_NS, "has_next": has_next, "next.done": ~has_next}
-    return rows | {"action": np.where(has_next[:, None], np.clip(0.05 * rows["action"], -0.05, 0.05), np.nan)}
+    efforts = np.where(has_next[:, None], np.clip(0.05 * rows["effort"], -0.05, 0.05), np.nan)
+    return rows | {"effort": efforts, "action": info.arm.to_action(efforts)}
 
 
 def peak_private_gib(command: list[str], said: Path) -> float:

@@ -56,7 +56,7 @@ def demonstrated(tmp_path_factory) -> Path:
     said = vjepa("train", "bc", "--data", folder / "ds", "--out", folder / "policy", "--mark", "outcome=success")
     went_well = sum("outcome: success" in (bag / "metadata.yaml").read_text() for bag in bags)
     assert went_well >= DEMONSTRATIONS - 5
-    assert f"of {went_well} of {DEMONSTRATIONS} episodes, with the recorded actions as labels" in said
+    assert f"of {went_well} of {DEMONSTRATIONS} episodes, with the recorded efforts as labels" in said
     return folder
 
 
@@ -72,9 +72,9 @@ def test_the_dataset_has_the_torques_of_the_demonstrator_and_no_trace_of_a_simul
     assert len(dataset.episodes) == DEMONSTRATIONS
     assert dataset.info.task == ""
     assert not np.isfinite(np.asarray(dataset["target"])).any()
-    actions = np.asarray(dataset["action"])[np.asarray(dataset["has_next"])]
-    assert np.isfinite(actions).all()
-    assert 0.01 < np.abs(actions).max() <= 0.05
+    efforts = np.asarray(dataset["effort"])[np.asarray(dataset["has_next"])]
+    assert np.isfinite(efforts).all()
+    assert 0.01 < np.abs(efforts).max() <= 0.05
 
 
 def test_the_policy_reaches_the_target_from_poses_that_no_demonstration_began_in(demonstrated):

@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 
@@ -25,8 +26,10 @@ def random_alone(tmp_path):
     return str(file)
 
 
-@pytest.mark.parametrize("task", ["cartpole-swingup", "finger-spin"])
-def test_the_graph_gives_the_returns_of_one_process_whatever_the_arm(task, random_alone, tmp_path):
+@pytest.mark.parametrize(("task", "effort_limit"), [("cartpole-swingup", "5.0"), ("finger-spin", "[20.0, 5.0]")])
+def test_the_graph_gives_the_returns_of_one_process_whatever_the_arm(task, effort_limit, random_alone, tmp_path):
+    with Path(random_alone).open("a") as file:
+        file.write(f"sim_bridge: {{ros__parameters: {{effort_limit: {effort_limit}}}}}\n")
     returns = []
     for through in ("ros", "process"):
         file = tmp_path / f"{through}.json"
@@ -66,7 +69,7 @@ def test_what_was_trained_on_the_reacher_does_not_drive_a_finger():
 
 def test_an_arm_that_is_not_simulated_is_described_by_a_parameter_file(tmp_path):
     arm = {"joint_names": ["base", "elbow", "hand"]}
-    planner = {**arm, "effort_limit": 2.0, "control_period_s": 0.04, "planners": ["random"]}
+    planner = {**arm, "effort_limit": [2.0, 1.0, 0.5], "control_period_s": 0.04, "planners": ["random"]}
     guard = {**arm, "effort_limits": [2.0, 1.0, 0.5], "slew_rates": [5.0, 2.5, 1.0], "damping": [0.0, 0.0, 0.0]}
     file = tmp_path / "three.yaml"
     nodes = {"vjepa_planner": planner, GUARD: guard}
@@ -77,6 +80,7 @@ def test_an_arm_that_is_not_simulated_is_described_by_a_parameter_file(tmp_path)
     made.take_command(["hand", "base", "elbow"], [0.1, 0.2, 0.3], time.time_ns())
     known = read_parameters(PlannerParameters, planner)
     assert known.joint_names == ("base", "elbow", "hand")
+    assert known.effort_limit == (2.0, 1.0, 0.5)
     assert {name: given["vjepa_planner"][name] for name in planner} == planner
 
 

@@ -1,11 +1,14 @@
 """Small datasets of real simulated episodes, made once for all tests of this package."""
 
 import json
+import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from sim_bridge.env import SimConfig
+from vjepa_interfaces.bundle import file_sha256
 from vjepa_perception.encoder import EncoderConfig
 from vjepa_training.data.collect import CollectConfig, collect
 from vjepa_training.data.dataset import Dataset
@@ -41,6 +44,28 @@ def tiny_encoder(tmp_path_factory) -> Path:
     }
     (folder / "config.json").write_text(json.dumps(config))
     return folder
+
+
+@pytest.fixture
+def as_version_1():
+    """Return a function that copies a dataset in format version 1: `action` in N·m, no `effort`, one effort limit."""
+
+    def copied(dataset: Dataset, folder: Path) -> Dataset:
+        shutil.copytree(dataset.folder, folder)
+        for file in folder.glob("data-*.arrow"):
+            table = pa.ipc.open_stream(file.read_bytes()).read_all()
+            index = table.schema.get_field_index("action")
+            table = table.set_column(index, table.schema.field("action"), table["effort"]).drop_columns(["effort"])
+            with pa.ipc.new_stream(str(file), table.schema) as stream:
+                stream.write_table(table)
+        description = json.loads((folder / "info.json").read_text())
+        hashes = {name: file_sha256(folder / name) for name in description["files"]}
+        (limit,) = set(description["effort_limit"])
+        description |= {"format_version": 1, "effort_limit": limit, "sha256": hashes}
+        (folder / "info.json").write_text(json.dumps(description))
+        return Dataset(folder)
+
+    return copied
 
 
 @pytest.fixture(scope="session")

@@ -188,7 +188,8 @@ def test_every_frame_is_a_row_with_what_was_measured_commanded_and_came_of_it(tm
     holds("target", np.tile([0.5, 0.25, 0.01], (16, 1)))
     holds("fingertip", np.stack([0.01 * i, 0 * i, 0 * i + 0.01], axis=1))
     holds("target_size", np.full(16, np.nan))
-    holds("action", np.stack([0.001 * following, -0.001 * following], axis=1))
+    holds("action", np.stack([0.001 * following / 0.05, -0.001 * following / 0.05], axis=1))
+    holds("effort", np.stack([0.001 * following, -0.001 * following], axis=1))
     holds("command", np.stack([np.where(last, np.nan, 0.002 * i), np.where(last, np.nan, 0.03)], axis=1))
     holds("next.reward", following)
     holds("next.discount", np.where(last, np.nan, 1.0))
@@ -540,7 +541,8 @@ def test_joint_states_of_an_independent_sensor_are_joined_from_the_past_alone(tm
     np.testing.assert_array_equal(column(dataset, "stamp_ns"), stamps - stamps[0])
     newest = (stamps - 3 * MS) // (10 * MS)
     np.testing.assert_array_equal(column(dataset, "observation.joint_position")[:, 0], newest)
-    np.testing.assert_array_equal(column(dataset, "action")[:-1, 0], 0.01 * newest[1:])
+    np.testing.assert_array_equal(column(dataset, "effort")[:-1, 0], 0.01 * newest[1:])
+    assert np.nanmax(column(dataset, "action")) == 1.0, "a torque beyond the limit is an action of 1"
     assert column(dataset, "has_next").tolist() == [True] * 28 + [False]
     for name in ("target", "fingertip", "next.reward", "next.discount", "command"):
         assert np.isnan(column(dataset, name)).all()
@@ -587,6 +589,8 @@ def test_each_joint_of_a_real_arm_may_have_a_limit_of_its_own(tmp_path, real_nam
     bag = real_arm().write(tmp_path / "bag")
     dataset, _, _ = build(tmp_path / "ds", bag, names=real_names, effort_limit=(2.0, 0.5))
     assert dataset.info.effort_limit == (2.0, 0.5)
+    efforts = column(dataset, "effort")
+    np.testing.assert_array_equal(column(dataset, "action"), np.clip(efforts / (2.0, 0.5), -1, 1))
     with pytest.raises(VjepaError, match=r"effort_limit has 3 values; expected one number, or one for each of "):
         build(tmp_path / "other", bag, names=real_names, effort_limit=(2.0, 1.0, 0.5))
 

@@ -109,13 +109,14 @@ def test_rows_are_the_steps_of_the_simulation_of_each_seed(undisturbed):
         np.testing.assert_array_equal(rows["observation.joint_velocity"], [s.joint_velocity for s in steps])
         np.testing.assert_array_equal(rows["target"], [s.target for s in steps])
         np.testing.assert_array_equal(rows["fingertip"], [s.fingertip for s in steps])
-        np.testing.assert_array_equal(rows["action"][:-1], [s.joint_effort for s in steps[1:]])
+        np.testing.assert_array_equal(rows["effort"][:-1], [s.joint_effort for s in steps[1:]])
+        np.testing.assert_array_equal(rows["action"], rows["effort"] / 0.05)
         np.testing.assert_array_equal(rows["next.reward"][:-1], [s.reward for s in steps[1:]])
         np.testing.assert_array_equal(rows["stamp_ns"], [s.stamp_ns - steps[0].stamp_ns for s in steps])
         np.testing.assert_array_equal(rows[IMAGE], pictures)
         assert rows["next.done"].tolist() == [False] * (STEPS - 1) + [True, False]
         assert rows["has_next"].tolist() == [True] * STEPS + [False]
-        assert np.isnan(rows["action"][-1]).all()
+        assert np.isnan(rows["effort"][-1]).all()
 
 
 @pytest.mark.slow

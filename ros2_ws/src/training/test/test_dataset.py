@@ -135,6 +135,36 @@ def test_hugging_face_datasets_opens_the_folder(tmp_path, monkeypatch):
     assert_same_values(datasets.load_from_disk(str(tmp_path / "ds")), ours)
 
 
+def consistent(folder: Path, first: int = 0) -> Dataset:
+    """Write episodes whose actions are those of their efforts."""
+    with EpisodeWriter(folder, INFO) as writer:
+        for number, length in enumerate((4, 1, 7)):
+            rows = rows_of(first + number, length)
+            rows["effort"] = np.clip(0.05 * rows["effort"], -0.05, 0.05)
+            writer.add(number, rows | {"action": INFO.arm.to_action(rows["effort"])})
+    return finish_dataset(folder, INFO)
+
+
+def test_a_dataset_of_format_version_1_is_read_as_one_of_version_2(tmp_path, monkeypatch, as_version_1):
+    monkeypatch.setattr(module, "ROWS_A_FILE", 5)
+    new = consistent(tmp_path / "new")
+    old = as_version_1(new, tmp_path / "old")
+    old.verify()
+    assert old.info == new.info
+    assert {name: old.description()[name] for name in ("format_version", "effort_limit")} == {
+        "format_version": 2,
+        "effort_limit": (0.05, 0.05),
+    }
+    for name in new.info.columns():
+        np.testing.assert_array_equal(np.asarray(old[name]), np.asarray(new[name]), name)
+    assert not old[LATENT][3].flags.owndata, "latents stay in the mapped file"
+    merged = merge_datasets([old, new], tmp_path / "merged")
+    for name in set(new.info.columns()) - {"episode_index"}:
+        np.testing.assert_array_equal(np.asarray(merged[name]), np.concatenate([new[name], new[name]]), name)
+    encoded = encode_dataset(old, tmp_path / "encoded", Brightness(), {})
+    np.testing.assert_array_equal(np.asarray(encoded["action"]), np.asarray(new["action"]))
+
+
 # ------------------------------------------------------------------------------------------------------ interruptions
 
 
@@ -333,6 +363,8 @@ def test_a_folder_without_a_dataset_is_named(tmp_path):
         (lambda d: {**d, "joint_names": [1, 2]}, "joint_names"),
         (lambda d: {**d, "effort_limit": "much"}, "effort_limit"),
         (lambda d: {**d, "effort_limit": -1.0}, "effort_limit"),
+        (lambda d: {**d, "effort_limit": [0.05, -1.0]}, "effort_limit"),
+        (lambda d: {**d, "effort_limit": [0.05] * 3}, "effort_limit has 3 values; expected one number, or one for"),
         (lambda d: {**d, "control_period_ns": 0}, "control_period_ns"),
         (lambda d: {**d, "latent_shape": ["x", 2]}, "latent_shape"),
         (lambda d: {**d, "latent_shape": [-1, 4]}, "latent_shape"),
@@ -404,6 +436,7 @@ def test_datasets_of_different_rows_are_not_merged_and_the_difference_is_named(t
         [
             ({"encoder": {"fingerprint": "def"}}, "encoder fingerprint abc and def"),
             ({"joint_names": ("shoulder", "elbow")}, "joint_names"),
+            ({"effort_limit": (0.05, 0.02)}, r"effort_limit \(0.05, 0.05\) and \(0.05, 0.02\)"),
             ({"control_period_ns": 10}, "control_period_ns 20000000 and 10"),
             ({"image_shape": None}, r"image_shape \(5, 6, 3\) and None"),
             ({"task": "reacher-hard"}, "task reacher-easy and reacher-hard"),

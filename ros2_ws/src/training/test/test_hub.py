@@ -189,6 +189,15 @@ def test_what_is_pushed_is_what_load_dataset_reads(tmp_path, hub, dataset, monke
     assert not list(dataset.folder.glob(".push-*"))
 
 
+def test_a_dataset_of_format_version_1_is_pushed_as_the_present_version(tmp_path, dataset, as_version_1):
+    old = as_version_1(dataset, tmp_path / "old")
+    for kind, description in (("native", INFO_FILE), ("lerobot", "meta/vjepa.json")):
+        write_hub_files(old, tmp_path / kind, PushConfig("me/arm", format=kind))
+        written = json.loads((tmp_path / kind / description).read_text())
+        assert (written["format_version"], written["effort_limit"]) == (2, [0.05, 0.05])
+        assert "in [-1, 1]" in card_of(tmp_path / kind)[1]
+
+
 def test_a_lerobot_push_has_the_tag_by_which_lerobot_finds_it(tmp_path, hub, dataset):
     push_dataset(dataset, PushConfig("me/arm", format="lerobot"))
     push_dataset(dataset, PushConfig("me/arm", format="lerobot", update=True))

@@ -49,7 +49,7 @@ def write(folder: Path, lengths=(5, 1, 8), info: DatasetInfo = INFO, **changes) 
                     rows[name][:] = changes[name]
             rows["stamp_ns"] = np.arange(length) * info.control_period_ns
             rows["has_next"] = (np.arange(length) < length - 1) & ((np.arange(length) != GAP) | (length < 6))
-            for name in ("action", "command", "next.reward", "next.discount"):
+            for name in ("action", "effort", "command", "next.reward", "next.discount"):
                 rows[name][~rows["has_next"]] = np.nan
             rows["next.done"] = np.arange(length) == length - 2
             del rows["episode_index"]
@@ -148,6 +148,7 @@ def test_its_description_is_that_of_the_format(exported):
         "task_index": ("int64", [1]),
     }
     assert features["observation.state"]["names"] == ["shoulder.pos", "wrist.pos", "shoulder.vel", "wrist.vel"]
+    assert features["action"]["names"] == ["shoulder", "wrist"]
     schema = parquet.read_schema(folder / "data/chunk-000/file-000.parquet")
     assert schema.names == list(features)
     kinds = {"float32": "float", "int64": "int64", "bool": "bool"}

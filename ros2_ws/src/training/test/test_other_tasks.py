@@ -82,6 +82,29 @@ def test_any_number_of_joints_goes_from_data_to_an_actor_that_drives(task, data,
         assert (summary["success"] == [None]) == (not is_about_reaching(task))
 
 
+def test_joints_of_different_limits_go_from_data_to_a_policy_that_drives(encoder_config, encoder, tmp_path):
+    limits = (20.0, 5.0)
+    sim = replace(SIM, task="finger-spin", effort_limit=limits)
+    config = CollectConfig(sim=sim, policy="random")
+    dataset = collect(tmp_path / "ds", config, encoder_config, 12, 1, {})
+    assert dataset.info.effort_limit == limits
+    has_next = np.asarray(dataset["has_next"])
+    actions, efforts, commands = (np.asarray(dataset[name])[has_next] for name in ("action", "effort", "command"))
+    np.testing.assert_allclose(actions * limits, efforts, rtol=1e-12)
+    assert (np.abs(efforts).max(axis=0) > 0.8 * np.array(limits)).all()
+    training = replace(QUICK, labels="recorded")
+    frames = labelled_frames(dataset, training)
+    np.testing.assert_array_equal(frames.labels, commands / limits)
+    write_policy(tmp_path / "policy", train_bc(frames, training), training, dataset, "x", frames.source)
+    assert read_bundle(tmp_path / "policy", "policy").arm == dataset.info.arm
+    driving = RolloutConfig("bc", sim, {"bundle": str(tmp_path / "policy")}, episodes=1)
+    ((episode,), _) = rollout(driving, encoder)
+    assert len(episode.actions) == SIM.episode_steps
+    assert np.abs(episode.actions).max() <= 1
+    with pytest.raises(VjepaError, match="an action of 1 is 20, 5 N·m, but here it is 30; set the same effort_limit"):
+        rollout(replace(driving, sim=replace(sim, effort_limit=0.0)), encoder)
+
+
 def test_mixed_data_is_of_the_planners_that_know_the_task(encoder):
     for task, names in {"reacher-hard": ["expert", "expert-p", "random"], "finger-spin": ["random"]}.items():
         collector = Collector(CollectConfig(sim=replace(SIM, task=task), policy="mix"), encoder)

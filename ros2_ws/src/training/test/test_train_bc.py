@@ -55,7 +55,7 @@ def test_the_labels_are_what_the_expert_planner_would_do(small_data):
 
 def test_the_labels_are_the_experts_whatever_was_done(small_data):
     frames = labelled_frames(small_data, QUICK)
-    done = small_data["action"][:] / small_data.info.effort_limit
+    done = small_data["action"][:]
     assert np.nanmax(np.abs(frames.labels - done)) > 0.5  # The data has random actions in it.
 
 
@@ -94,8 +94,8 @@ def test_recorded_commands_are_the_labels_and_where_there_are_none_the_efforts(s
     unknown = rewritten(small_data, tmp_path / "efforts", {"command": lambda v: v * np.nan}, task="")
     commanded = rewritten(small_data, tmp_path / "commands", {"command": lambda v: np.full_like(v, 0.5 * limit)})
     efforts = labelled_frames(unknown, QUICK)
-    assert efforts.source == "action"
-    assert np.array_equal(efforts.labels, np.clip(np.asarray(small_data["action"])[has_next] / limit, -1, 1))
+    assert efforts.source == "effort"
+    assert np.array_equal(efforts.labels, np.asarray(small_data["action"])[has_next])
     commands = labelled_frames(commanded, RECORDED)
     assert (commands.source, len(commands)) == ("command", int(has_next.sum()))
     assert np.allclose(commands.labels, 0.5)
@@ -108,10 +108,21 @@ def test_recorded_commands_are_the_labels_and_where_there_are_none_the_efforts(s
         return values
 
     rare = rewritten(small_data, tmp_path / "rare", {"command": first_alone})
-    assert labelled_frames(rare, RECORDED).source == "action", "one command does not outweigh all efforts"
-    neither = rewritten(unknown, tmp_path / "neither", {"action": lambda v: v * np.nan})
+    assert labelled_frames(rare, RECORDED).source == "effort", "one command does not outweigh all efforts"
+    neither = rewritten(unknown, tmp_path / "neither", {"effort": lambda v: v * np.nan})
     with pytest.raises(VjepaError, match="has neither commands nor efforts"):
         labelled_frames(neither, RECORDED)
+
+
+def test_a_dataset_of_the_first_format_gives_the_same_labels_to_the_bit(small_data, as_version_1, tmp_path):
+    old = as_version_1(small_data, tmp_path / "old")
+    uncommanded = [
+        rewritten(dataset, tmp_path / name, {"command": lambda v: v * np.nan})
+        for name, dataset in {"new-efforts": small_data, "old-efforts": old}.items()
+    ]
+    for new, previous in ((small_data, old), uncommanded):
+        assert np.array_equal(labelled_frames(new, RECORDED).labels, labelled_frames(previous, RECORDED).labels)
+    assert np.array_equal(labelled_frames(small_data, QUICK).labels, labelled_frames(old, QUICK).labels)
 
 
 def test_dagger_on_a_dataset_of_no_task_is_refused_before_it_trains(small_data, tmp_path):
@@ -158,7 +169,7 @@ def test_episodes_are_chosen_by_number_mark_and_return(small_data, tmp_path):
 def test_a_joint_that_moves_little_is_learned_as_well_as_one_that_moves_much(tmp_path):
     frames = synthetic()
     frames.labels = frames.labels * np.array([1.0, 0.01])
-    frames.source = "action"
+    frames.source = "effort"
     training = dataclasses.replace(QUICK, epochs=60, patience=60, noise=0.0, learning_rate=1e-2)
     outcome = train_bc(frames, training)
     scale = outcome.policy.config.action_scale

@@ -77,8 +77,8 @@ class EffortLimits:
         return effort
 
     def to_action(self, effort: np.ndarray) -> np.ndarray:
-        """Return the action, float64, of efforts (..., n) in N·m: the inverse of `effort_of`."""
-        return np.asarray(effort, np.float64) / self.limits
+        """Return the action (..., n) in [-1, 1], float64, of efforts (..., n) in N·m; efforts beyond are clamped."""
+        return np.clip(np.asarray(effort, np.float64) / self.limits, -1.0, 1.0)
 
     def checked(self, names: Sequence[str] | None, effort: ArrayLike) -> tuple[np.ndarray, bool]:
         """Return the efforts that may be applied, in the order of `joint_names`, and whether any was clamped.

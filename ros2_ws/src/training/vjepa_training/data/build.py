@@ -276,6 +276,7 @@ class _Waiting:
             following[~has_next] = np.nan
             return following
 
+        effort = of_next([step.effort for step in steps])
         command = np.stack([step.command for step in steps])
         command[~has_next] = np.nan
         return {
@@ -286,7 +287,8 @@ class _Waiting:
             "target": np.stack([step.target for step in steps]),
             "fingertip": np.stack([step.fingertip for step in steps]),
             "target_size": np.full(len(steps), np.nan),
-            "action": of_next([step.effort for step in steps]),
+            "action": self._info.arm.to_action(effort),
+            "effort": effort,
             "command": command,
             "next.reward": of_next([step.timestep.reward for step in steps]),
             "next.discount": of_next([step.timestep.discount for step in steps]),

@@ -23,6 +23,7 @@ from sim_bridge.camera_view import PLAIN
 from sim_bridge.env import SimConfig, SimEnv, SimStep
 from sim_bridge.looks import NOMINAL
 from sim_bridge.tasks import experts_of
+from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.messages import LAST
 from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
@@ -151,7 +152,7 @@ class Collector:
             commands.append(stepper.act(action))
             if self._twin:
                 self._twin.act(action)
-        rows = transition_rows(steps, commands)
+        rows = transition_rows(steps, commands, self._limits)
         rows["target_size"] = np.full(len(steps), stepper.env.target_size)
         if self.config.frames:
             rows[IMAGE] = np.stack(frames)
@@ -168,10 +169,11 @@ class Collector:
                 stepper.env.close()
 
 
-def transition_rows(steps: list[SimStep], commands: list[np.ndarray]) -> dict[str, np.ndarray]:
+def transition_rows(steps: list[SimStep], commands: list[np.ndarray], limits: EffortLimits) -> dict[str, np.ndarray]:
     """Return the rows of one whole episode: T steps, and the T - 1 commands between them, (n,) N·m each."""
     last = len(steps) - 1
     nowhere = np.full(len(steps[0].joint_position), np.nan)
+    effort = np.stack([*(step.joint_effort for step in steps[1:]), nowhere])
     return {
         "frame_index": np.arange(len(steps)),
         "stamp_ns": np.array([step.stamp_ns - steps[0].stamp_ns for step in steps]),
@@ -179,7 +181,8 @@ def transition_rows(steps: list[SimStep], commands: list[np.ndarray]) -> dict[st
         "observation.joint_velocity": np.stack([step.joint_velocity for step in steps]),
         "target": np.stack([step.target for step in steps]),
         "fingertip": np.stack([step.fingertip for step in steps]),
-        "action": np.stack([*(step.joint_effort for step in steps[1:]), nowhere]),
+        "action": limits.to_action(effort),
+        "effort": effort,
         "command": np.stack([*commands, nowhere]),
         "next.reward": np.array([*(step.reward for step in steps[1:]), np.nan]),
         "next.discount": np.array([*(step.discount for step in steps[1:]), np.nan]),

@@ -34,7 +34,8 @@ from vjepa_training.data.arrow_stream import FoldedError, check_unfolded
 from vjepa_training.data.usable_columns import unknown_rows
 
 INFO_FILE, PARTS, MAKING_FILE = "info.json", "parts", "making.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 1, which is still read, has no `effort`, and its `action` is in N·m."""
 ROWS_A_FILE, BYTES_A_FILE = 16_384, 2**27
 """Rows and bytes from which an Arrow file, which is one record batch, is full."""
 
@@ -95,7 +96,8 @@ class DatasetInfo:
     def columns(self) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
         """Return type and shape, without the row, of every column by name.
 
-        `action` is the torque applied from this frame to the next, `command` the commanded torque, both N·m.
+        `effort` is the torque applied from this frame to the next, `command` the commanded torque, both N·m. `action`
+        is the effort as a share of each joint's limit, in [-1, 1].
         `next.reward`, `next.discount` and `next.done` are of the transition to the next row. If there is no next row
         (`has_next` is false), they are NaN and false.
         """
@@ -110,6 +112,7 @@ class DatasetInfo:
             "fingertip": (np.float64, (3,)),
             "target_size": (np.float64, ()),
             "action": (np.float64, (n,)),
+            "effort": (np.float64, (n,)),
             "command": (np.float64, (n,)),
             "next.reward": (np.float64, ()),
             "next.discount": (np.float64, ()),
@@ -361,10 +364,9 @@ def write_pieces(folder: Path | str, info: DatasetInfo, pieces: Iterable[tuple[i
     write_json(folder / "state.json", _state(files))
     hashes = {name: file_sha256(folder / name) for name in files}
     about = {"format_version": FORMAT_VERSION, "rows": rows, "files": files, "sha256": hashes}
-    description = {**about, **dataclasses.asdict(info)}
-    write_json(folder / INFO_FILE, description)  # Written last: a folder with this file is whole.
+    write_json(folder / INFO_FILE, about | dataclasses.asdict(info))  # Written last: a folder with this file is whole.
     dataset = Dataset(folder)
-    write_json(folder / INFO_FILE, {**description, "unknown_rows": unknown_rows(dataset)})
+    write_json(folder / INFO_FILE, dataset.description())
     return dataset
 
 
@@ -410,7 +412,7 @@ class Column(Sequence[Any]):
 
 
 class Dataset:
-    """A finished dataset, opened through a memory map.
+    """A finished dataset, opened through a memory map. One of format version 1 has the columns of the present version.
 
     Attributes:
         folder: its folder.
@@ -419,7 +421,7 @@ class Dataset:
     """
 
     def __init__(self, folder: Path | str):
-        """Open the dataset in `folder`, without reading a row.
+        """Open the dataset in `folder`, without reading a row; of format version 1, the efforts are read.
 
         Raises:
             DatasetError: there is none, it is not whole, or its files differ from `info.json`.
@@ -443,10 +445,14 @@ class Dataset:
             self.info = _info_of(description)
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, VjepaError) as error:
             raise DatasetError(f"{file} does not describe a dataset: {type(error).__name__} {error}") from error
-        if version != FORMAT_VERSION:
-            raise DatasetError(f"{file} has format_version {version}; this release reads {FORMAT_VERSION}")
+        if version not in (1, FORMAT_VERSION):
+            raise DatasetError(f"{file} has format_version {version}; this release reads 1 and {FORMAT_VERSION}")
         schema = arrow_schema(self.info)
+        if version == 1:
+            schema = schema.remove(schema.get_field_index("effort"))
         self._batches = [batch for name in self._files for batch in _open_batches(self._path(name), schema)]
+        if version == 1:
+            self._batches = [_with_action(batch, self.info) for batch in self._batches]
         found = len(self)
         if not found:
             raise DatasetError(f"{self.folder} has no rows; make it anew")
@@ -455,6 +461,11 @@ class Dataset:
         index = np.asarray(self["episode_index"])
         starts = np.flatnonzero(np.diff(index, prepend=index[0] - 1))
         self.episodes = np.stack([starts, np.append(starts[1:], len(index))], axis=1)
+
+    def description(self) -> dict[str, Any]:
+        """Return the content of `info.json` for these rows in the present format version."""
+        about = {"format_version": FORMAT_VERSION, "rows": len(self), "files": self._files, "sha256": self._sha256}
+        return about | dataclasses.asdict(self.info) | {"unknown_rows": unknown_rows(self)}
 
     def __len__(self) -> int:
         return sum(batch.num_rows for batch in self._batches)
@@ -610,6 +621,16 @@ def _open_batches(path: Path, schema: pa.Schema) -> list[pa.RecordBatch]:
         return batches
     except (pa.ArrowException, OSError) as error:
         raise DatasetError(f"{path} is not a readable Arrow stream: {error}") from error
+
+
+def _with_action(batch: pa.RecordBatch, info: DatasetInfo) -> pa.RecordBatch:
+    """Return a record batch of format version 1, whose `action` is the effort, in the present format version."""
+    n, schema = len(info.joint_names), arrow_schema(info)
+    effort = batch.column("action")
+    actions = info.arm.to_action(_numpy(effort, np.dtype(np.float64), (n,)))
+    columns = {name: batch.column(name) for name in batch.schema.names}
+    columns |= {"action": pa.FixedSizeListArray.from_arrays(pa.array(actions.reshape(-1)), n), "effort": effort}
+    return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 
 def _refuse_folded(path: Path) -> None:

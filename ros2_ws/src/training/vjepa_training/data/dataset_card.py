@@ -54,7 +54,8 @@ MEANINGS = {
     "target": ("m", "the simulation's truth, world frame"),
     "fingertip": ("m", "the simulation's truth, world frame"),
     "target_size": ("m", "the target's radius"),
-    ACTION: ("N·m", "torque applied from this row to the next"),
+    ACTION: ("", "applied from this row to the next, in [-1, 1]: the torque over the joint's largest"),
+    "effort": ("N·m", "torque applied from this row to the next"),
     "command": ("N·m", "torque commanded in answer to this row"),
     REWARD: ("", "of the step to the next row"),
     "next.discount": ("", "of the step to the next row"),
@@ -67,7 +68,7 @@ MEANINGS = {
 }
 
 ABOUT_NATIVE = """One row is one control step. What is not known is NaN. Where `has_next` is false the row's next
-step is not in the dataset, and `action`, `command` and `next.*` are NaN or false."""
+step is not in the dataset, and `action`, `effort`, `command` and `next.*` are NaN or false."""
 ABOUT_LEROBOT = """A LeRobot dataset, format v3.0. A frame is a control step with an action: steps without a next one
 are left out, and an episode that lacks a step is cut there."""
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.json_text import write_json
 from vjepa_training.data.configs import PushConfig
 from vjepa_training.data.dataset import INFO_FILE, Dataset, arrow_schema, hub_features
 from vjepa_training.data.dataset_card import LEROBOT, dataset_card
@@ -117,4 +117,4 @@ def _write_shards(dataset: Dataset, folder: Path) -> None:
         table = pa.Table.from_batches(batches).replace_schema_metadata(schema.metadata)
         name = f"train-{number:05d}-of-{len(shards):05d}.parquet"
         parquet.write_table(table, folder / "data" / name, compression="zstd")
-    shutil.copyfile(dataset.folder / INFO_FILE, folder / INFO_FILE)
+    write_json(folder / INFO_FILE, dataset.description())

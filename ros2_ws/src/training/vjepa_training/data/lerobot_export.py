@@ -7,7 +7,6 @@ are float32, latents too. A frame's timestamp is its number divided by the frame
 """
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from vjepa_training.data.dataset import IMAGE, INFO_FILE, LATENT, Column, Dataset, DatasetError
+from vjepa_interfaces.json_text import write_json
+from vjepa_training.data.dataset import IMAGE, LATENT, Column, Dataset, DatasetError
 from vjepa_training.data.lerobot_stats import Stats
 from vjepa_training.data.new_folder import new_folder
 
@@ -80,7 +80,7 @@ def lerobot_features(dataset: Dataset) -> dict[str, dict[str, Any]]:
         features[LATENT] = _feature("float32", (int(np.prod(info.latent_shape)),))
     if info.image_shape is not None:
         features[IMAGE] = _feature("image", info.image_shape, ["height", "width", "channels"])
-    features[ACTION] = _feature("float32", (len(joints),), [f"{joint}.effort" for joint in joints])
+    features[ACTION] = _feature("float32", (len(joints),), joints)
     if _is_known(dataset[REWARD]):
         features[REWARD] = _feature("float32")
     features[DONE] = _feature("bool")
@@ -235,7 +235,7 @@ class _Export:
         _write_json(meta / "info.json", info)
         _write_json(meta / "stats.json", {name: self._stats_of(name, found) for name, found in stats.items()})
         parquet.write_table(_task_table(self._task), meta / "tasks.parquet")
-        shutil.copyfile(self._dataset.folder / INFO_FILE, meta / "vjepa.json")
+        write_json(meta / "vjepa.json", self._dataset.description())
 
 
 class _Files:

@@ -64,7 +64,6 @@ def open_transitions(
     work = Path(work)
     work.mkdir(parents=True, exist_ok=True)
     has_next = np.asarray(dataset["has_next"])
-    actions = np.asarray(dataset["action"]) / dataset.info.effort_limit
     is_state = known_rows(dataset, VELOCITY) if conditioning.config.joint_state else np.ones(len(dataset), bool)
     is_step = has_next.copy()
     for name in needed:
@@ -78,7 +77,7 @@ def open_transitions(
     offsets = (np.asarray(dataset["target"]) - np.asarray(dataset["fingertip"]))[:, plane_of(dataset.info.task)]
     return Transitions(
         states=_states(dataset, conditioning, work),
-        actions=np.where(has_next[:, None], np.clip(actions, -1, 1), 0).astype(np.float32),
+        actions=np.where(has_next[:, None], np.asarray(dataset[ACTION]), 0).astype(np.float32),
         rewards=np.where(has_next, np.asarray(dataset["next.reward"]), 0).astype(np.float32),
         offsets=offsets.astype(np.float32),
         left=left,

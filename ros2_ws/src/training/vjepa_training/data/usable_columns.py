@@ -7,8 +7,8 @@ import numpy as np
 
 from vjepa_interfaces.errors import VjepaError
 
-ACTION, VELOCITY = "action", "observation.joint_velocity"
-OF_THE_STEP = (ACTION, "command", "next.reward", "next.discount")
+ACTION, EFFORT, VELOCITY = "action", "effort", "observation.joint_velocity"
+OF_THE_STEP = (ACTION, EFFORT, "command", "next.reward", "next.discount")
 """Columns of the step to the next row, which are unknown without a next row."""
 _ADVICE = {
     ACTION: "the joint states have no efforts; record them, or train what needs no action",

@@ -99,7 +99,7 @@ class _Source:
         require_columns(dataset, (ACTION, VELOCITY), "train encoder")
         self.position = np.asarray(dataset["observation.joint_position"], np.float32)
         self.velocity = np.asarray(dataset["observation.joint_velocity"], np.float32)
-        self.actions = np.asarray(dataset["action"], np.float32) / np.float32(dataset.info.effort_limit)
+        self.actions = np.asarray(dataset[ACTION], np.float32)
         self._back = np.arange(1 - clip_frames, 1)
         self._starts = np.zeros(len(dataset), np.int64)
         for start, stop in dataset.episodes:

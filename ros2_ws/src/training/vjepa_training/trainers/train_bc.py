@@ -32,7 +32,7 @@ from vjepa_planner.models.policy import Policy, PolicyConfig, save_policy
 from vjepa_planner.registry import load_planner
 from vjepa_training.data.dataset import LATENT, Dataset
 from vjepa_training.data.split import split_episodes
-from vjepa_training.data.usable_columns import ACTION, VELOCITY, known_rows, require_columns, unusable_columns
+from vjepa_training.data.usable_columns import EFFORT, VELOCITY, known_rows, require_columns, unusable_columns
 from vjepa_training.evaluation.rollout import RolloutConfig, rollout
 from vjepa_training.progress import Progress
 from vjepa_training.trainers.configs import AUTO, EXPERT, RECORDED, BcTraining
@@ -154,13 +154,13 @@ def labelled_frames(
 
 
 def recorded_column(dataset: Dataset) -> str:
-    """Return the column of a dataset with the actions: `command`, or `action`, the efforts of the joint states.
+    """Return the column of a dataset with the torques of the labels: `command`, or `effort`, of the joint states.
 
     Raises:
         VjepaError: no row knows either.
     """
     unusable = unusable_columns(dataset)
-    usable = [name for name in (COMMAND, ACTION) if name not in unusable]
+    usable = [name for name in (COMMAND, EFFORT) if name not in unusable]
     if usable:  # The command, if as many steps have one: a few commands must not outweigh all efforts.
         has_next = np.asarray(dataset["has_next"])
         return max(usable, key=lambda name: int((known_rows(dataset, name) & has_next).sum()))
@@ -173,14 +173,13 @@ def recorded_column(dataset: Dataset) -> str:
 def _recorded_actions(dataset: Dataset, column: str, index: np.ndarray) -> np.ndarray:
     """Return the recorded actions of the rows `index`, (T, n) in [-1, 1]; refuse a limit that many of them exceed."""
     efforts = dataset[column][index]
-    actions = dataset.info.arm.to_action(efforts)
-    beyond = float((np.abs(actions) > 1).any(axis=1).mean())
+    beyond = float((np.abs(efforts) > dataset.info.effort_limit).any(axis=1).mean())
     if beyond > CLIPPED_SHARE:
         raise VjepaError(
             f"{beyond:.0%} of the recorded torques are beyond effort_limit, {dataset.info.arm.limits_text} N·m, the "
             f"largest is {np.abs(efforts).max():.3g}; build the dataset with --effort-limit"
         )
-    return np.clip(actions, -1, 1)
+    return dataset.info.arm.to_action(efforts)
 
 
 def chosen_episodes(

@@ -229,6 +229,7 @@ def build_command(arguments: BuildCommand) -> int:
     encoder = _load_encoder(arguments) if arguments.latents else None
     making: dict[str, Any] = {"bags": [str(bag.path.resolve()) for bag in bags], "topics": config.names}
     making |= {"joints": config.joint_names, "derive_velocity": config.derive_velocity}
+    making |= {"effort_limit": config.effort_limit}
     making |= {"encoder": encoder and encoder.info()}
     with Progress("reading bags", "frames", sum(bag.frame_count for bag in bags)) as bar:
         dataset, reports, watch = build_dataset(
