@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.figures import Figure, command_of, mean_with_interval, record
+from sim_bridge.action_change import ActionChange
 from sim_bridge.env import SimConfig, SimEnv
 from vjepa_planner.contract import Observation, Planner, PlannerContext
 from vjepa_planner.registry import load_planner
-from vjepa_training.evaluation.action_change import action_change_at_rest
 from vjepa_training.evaluation.score import protocol_named
 
 CHANGE_AIM = 0.06
@@ -32,27 +32,27 @@ def drive(task: str, late: int, seeds: Sequence[int], steps: int) -> dict[str, A
     with SimEnv(SimConfig(task=task, episode_steps=steps)) as env:
         planner = load_planner("expert", {}, PlannerContext.of(env.limits, env.control_period_s))
         for seed in seeds:
-            rewards, actions = _episode(env, planner, seed, late)
-            returns.append(sum(rewards))
-            changes.append(action_change_at_rest([(rewards, actions)]))
+            episode_return, change = _episode(env, planner, seed, late)
+            returns.append(episode_return)
+            changes.append(change.mean)
     return {"task": task, "late_steps": late, "returns": returns, "action_change_at_rest": changes}
 
 
-def _episode(env: SimEnv, planner: Planner, seed: int, late: int) -> tuple[list[float], list[np.ndarray]]:
-    """Return the rewards of an episode and the applied actions, which are zeros until the first command has landed."""
+def _episode(env: SimEnv, planner: Planner, seed: int, late: int) -> tuple[float, ActionChange]:
+    """Return the return of an episode and its action change. Actions are zero until the first command has landed."""
     planner.reset(seed)
     step = env.reset(seed)
     nothing = np.zeros((1, 1), np.float32)
     waiting = [np.zeros(len(env.limits.joint_names))] * late
-    rewards: list[float] = []
-    actions: list[np.ndarray] = []
+    episode_return, change = 0.0, ActionChange()
     for _ in range(env.config.episode_steps):
         seen = Observation(step.stamp_ns, nothing, step.joint_position, step.joint_velocity, step.target)
         waiting.append(planner.plan(seen).action)
-        actions.append(waiting.pop(0))
-        step = env.step(env.limits.effort_of(actions[-1]))
-        rewards.append(step.reward)
-    return rewards, actions
+        action = waiting.pop(0)
+        step = env.step(env.limits.effort_of(action))
+        episode_return += step.reward
+        change.add(step.reward, action)
+    return episode_return, change
 
 
 def figures(runs: Sequence[dict[str, Any]], steps: int) -> list[Figure]:

@@ -20,7 +20,7 @@ from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Joy
 
-from sim_bridge.score import ScoreKeeper
+from sim_bridge.score import RunScores
 from tests.forked_nodes import ForkedNodes, ForkingSupervisor
 from vjepa_bringup import run_graph
 from vjepa_bringup.graph import StackOptions, read_parameter_file
@@ -28,6 +28,7 @@ from vjepa_bringup.monitor import Monitor
 from vjepa_bringup.supervisor import Supervisor
 from vjepa_interfaces import topics
 from vjepa_interfaces.managed_node import qos_profile
+from vjepa_interfaces.messages import FIRST
 from vjepa_interfaces.stamps import set_stamp, to_nanoseconds
 
 START_TIMEOUT_S = 90.0
@@ -53,12 +54,21 @@ class Tap:
 class Stack:
     """A running stack, and a node of the test's own that listens and speaks in its domain."""
 
-    def __init__(self, supervisor: Supervisor, domain: int, namespace: str, task: str):
+    def __init__(self, supervisor: Supervisor, domain: int, namespace: str):
         self.supervisor = supervisor
         self.domain = domain
-        self.keeper = ScoreKeeper(task)
-        self.monitor = Monitor(domain, namespace, self.keeper)
+        self.scores = RunScores()
+        self.monitor = Monitor(domain, namespace, self.scores)
         self.node = self.monitor.node
+        self.steps, self._stamp_ns = 0, 0  # Scores may be a tenth of a second old.
+        topic = topics.TIMESTEP
+        self.node.create_subscription(topic.message_class, topic.name, self._count, qos_profile(topic, 1000))
+
+    def _count(self, message) -> None:
+        """Count a control step, unless it is a repetition or the first of an episode."""
+        stamp_ns = to_nanoseconds(message.header.stamp)
+        self.steps += stamp_ns != self._stamp_ns and message.vector.z != FIRST
+        self._stamp_ns = stamp_ns
 
     def tap(self, topic: topics.Topic) -> Tap:
         tap = Tap()
@@ -78,12 +88,12 @@ class Stack:
         )
 
     def wait_for_steps(self, count: int) -> None:
-        """Wait until `count` more steps have been scored."""
+        """Wait until `count` more steps have been made."""
         goal = self.steps + count
         self.wait_for(lambda: self.steps >= goal, f"{count} more steps")
 
     def wait_for_episodes(self, count: int) -> None:
-        self.wait_for(lambda: len(self.keeper.finished) >= count, f"{count} finished episodes")
+        self.wait_for(lambda: len(self.scores.finished) >= count, f"{count} finished episodes")
 
     def wait_for_value(self, node: str, key: str, condition: Callable[[float], bool]) -> float:
         """Wait until a number in a node's diagnostics meets a condition, and return it."""
@@ -98,10 +108,6 @@ class Stack:
     def driver(self) -> str:
         """The planner that drives."""
         return self.monitor.drivers[-1] if self.monitor.drivers else ""
-
-    @property
-    def steps(self) -> int:
-        return sum(episode.steps for episode in self.keeper.episodes)
 
     def call(self, service_type: type, name: str, request):
         response = self.monitor.call(service_type, name, request, 20.0)
@@ -177,7 +183,7 @@ def start_stack(forking, tmp_path_factory):
                 options = lightened(options, tmp_path_factory.mktemp("light") / "stack.yaml")
             chosen = StackOptions(task=task, log_level=options.pop("log_level", "warn"), **options)
             supervisor, domain = exits.enter_context(run_graph.running_graph(chosen, None, {}))
-            stack = Stack(supervisor, domain, chosen.namespace, task)
+            stack = Stack(supervisor, domain, chosen.namespace)
             exits.callback(stack.monitor.close)
             return stack
 

@@ -18,7 +18,7 @@ import pytest
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
-from sim_bridge.score import ScoreKeeper
+from sim_bridge.score import RunScores
 from vjepa_bringup.domains import hold_domain
 from vjepa_bringup.graph import StackOptions, environment
 from vjepa_bringup.monitor import Monitor
@@ -122,10 +122,10 @@ def domain():
 @contextlib.contextmanager
 def in_mid_episode(running: Vjepa, domain: int):
     """Wait until a stack in real time is in mid-episode, and give it with what it says, seen by the test."""
-    keeper = ScoreKeeper("reacher-easy")
-    with environment_of(environment(StackOptions())), Monitor(domain, keeper=keeper) as monitor:
+    scores = RunScores()
+    with environment_of(environment(StackOptions())), Monitor(domain, scores=scores) as monitor:
         running.monitor = monitor
-        up = monitor.wait_until(lambda: bool(keeper.episodes) and keeper.episodes[-1].steps > 5, DEADLINE_S)
+        up = monitor.wait_until(lambda: bool(scores.episodes) and scores.episodes[-1].steps > 5, DEADLINE_S)
         assert up, f"no step; the stack says: {running.complained}"
         yield running
 

@@ -1,10 +1,12 @@
 """The loop closes: a camera frame becomes a latent becomes a torque, over real topics between real processes."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from sim_bridge.score import Episode
 from vjepa_bringup.graph import StackOptions, merged_parameters
 from vjepa_interfaces import topics
 from vjepa_interfaces.messages import FIRST, LAST, timestep_of
@@ -17,16 +19,16 @@ def test_the_expert_reaches_the_target_through_every_node(lockstep_stack):
     latents, commands = stack.tap(topics.LATENT), stack.tap(topics.JOINT_COMMAND)
     stack.wait_for_episodes(3)
     stack.wait_finished()
-    assert [episode.in_target_at_end for episode in stack.keeper.episodes] == [True] * 3
-    assert all(episode.episode_return > 100 for episode in stack.keeper.episodes)
-    assert summarise(stack.keeper.finished, PROTOCOLS["short"])["action_change_at_rest"] < 0.02
+    assert [episode.in_target_at_end for episode in stack.scores.episodes] == [True] * 3
+    assert all(episode.episode_return > 100 for episode in stack.scores.episodes)
+    assert summarise(stack.scores.finished, PROTOCOLS["short"])["action_change_at_rest"] < 0.02
     stack.wait_for(lambda: set(commands.stamps) >= set(latents.stamps), "an answer to every latent, with its stamp")
 
 
 def test_random_actions_do_not(lockstep_stack):
     stack = lockstep_stack(planner="random", episodes=3, episode_steps=200, seed=100)
     stack.wait_for_episodes(3)
-    assert np.mean([episode.episode_return for episode in stack.keeper.episodes]) < 100
+    assert np.mean([episode.episode_return for episode in stack.scores.episodes]) < 100
 
 
 def test_every_stamp_goes_from_frame_to_latent_to_command(lockstep_stack):
@@ -63,30 +65,34 @@ def joint_positions(stack) -> dict[int, list[float]]:
 
 
 def test_lockstep_is_reproducible_and_equals_the_run_in_one_process(lockstep_stack):
-    runs = []
+    runs, scores = [], []
     for planner in ("expert", "expert", "random"):
         stack = lockstep_stack(planner=planner, episodes=2, episode_steps=60, seed=7)
         joints = stack.tap(topics.JOINT_STATES)
         stack.wait_finished()
+        stack.wait_for_episodes(2)
         runs.append(joint_positions(joints.by_stamp()))
+        scores.append(stack.scores.finished)
         stack.supervisor.stop()
     assert len(runs[0]) == 2 * 61
     assert runs[0] == runs[1], "the same seeds give the same joint positions, bit for bit"
-    for planner, run in (("expert", runs[0]), ("random", runs[2])):
-        assert [run[stamp] for stamp in sorted(run)] == in_one_process(planner, 2, 60, 7)
+    for planner, run, scored in (("expert", runs[0], scores[0]), ("random", runs[2], scores[2])):
+        rows, episodes = in_one_process(planner, 2, 60, 7)
+        assert [run[stamp] for stamp in sorted(run)] == rows
+        assert scored == [replace(episode, distances=[], imagined=[], novelty=[]) for episode in episodes]
 
 
-def in_one_process(planner: str, episodes: int, steps: int, seed: int) -> list[list[float]]:
+def in_one_process(planner: str, episodes: int, steps: int, seed: int) -> tuple[list[list[float]], list[Episode]]:
     rows = []
     parameters = merged_parameters(StackOptions(planner=planner))
-    evaluate(
+    scores, _, _ = evaluate(
         parameters,
         Protocol("test", steps, None),
         episodes,
         seed,
         on_step=lambda _, s: rows.append(s.joint_position.tolist()),
     )
-    return rows
+    return rows, scores
 
 
 def test_a_namespace_moves_the_whole_stack(lockstep_stack):
@@ -100,7 +106,7 @@ def test_a_namespace_moves_the_whole_stack(lockstep_stack):
 def test_another_task_is_a_parameter(lockstep_stack):
     stack = lockstep_stack(task="reacher-hard", planner="expert", episodes=1, episode_steps=200, seed=3)
     stack.wait_for_episodes(1)
-    assert stack.keeper.episodes[0].in_target_at_end
+    assert stack.scores.episodes[0].in_target_at_end
 
 
 @pytest.mark.real_time

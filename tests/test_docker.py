@@ -17,7 +17,7 @@ import pytest
 import yaml
 from catkin_pkg.package import parse_package
 
-from sim_bridge.score import ScoreKeeper
+from sim_bridge.score import RunScores
 from vjepa_bringup.domains import FIRST_DOMAIN, LAST_DOMAIN, hold_domain
 from vjepa_bringup.graph import NodeSpec, StackOptions, build_graph, environment
 from vjepa_bringup.monitor import Monitor
@@ -332,7 +332,7 @@ def test_the_services_side_by_side_drive_the_arm_and_end_when_told_to(tmp_path):
     """Each command in a process of its own with as little as compose leaves it, though in no container."""
     words = "planner:=expert-p lockstep:=true episodes:=1 episode_steps:=20 log_level:=warn record:=true"
     vjepa = [sys.executable, "-P", "-m", "vjepa_cli.cli"]
-    keeper = ScoreKeeper("reacher-easy")
+    scores = RunScores()
     with contextlib.ExitStack() as exits:
         domain = exits.enter_context(hold_domain(None, {}))
         exits.enter_context(environment_of({**environment(StackOptions()), "ROS_DOMAIN_ID": str(domain)}))
@@ -342,13 +342,13 @@ def test_the_services_side_by_side_drive_the_arm_and_end_when_told_to(tmp_path):
             processes[name] = subprocess.Popen([*confined(service, tmp_path), *vjepa, *shlex.split(service["command"])])
             exits.callback(processes[name].wait)
             exits.callback(processes[name].kill)
-        monitor = Monitor(domain, "", keeper)
+        monitor = Monitor(domain, "", scores)
         exits.callback(monitor.close)
 
         def ended() -> list[str]:
             return [name for name, process in processes.items() if process.poll() is not None]
 
-        assert monitor.wait_until(lambda: keeper.finished or ended(), DEADLINE_S), monitor.diagnostics
+        assert monitor.wait_until(lambda: scores.finished or ended(), DEADLINE_S), monitor.diagnostics
         assert ended() == []
         health = found["manager"]["healthcheck"]["test"]
         assert health[:2] == ["CMD", "vjepa"]
@@ -357,6 +357,6 @@ def test_the_services_side_by_side_drive_the_arm_and_end_when_told_to(tmp_path):
         for name in ("manager", *found.keys() - {"manager"}):
             processes[name].send_signal(signal.SIGTERM)
             assert processes[name].wait(float(found[name]["stop_grace_period"].removesuffix("s"))) == 0, name
-    assert len(keeper.finished) == 1
+    assert len(scores.finished) == 1
     (bag,) = (tmp_path / "bags").iterdir()
     assert (bag / "metadata.yaml").is_file()

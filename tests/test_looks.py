@@ -57,7 +57,7 @@ def test_an_episode_looks_and_scores_the_same_through_ros_and_in_one_process(loc
     ]
     np.testing.assert_array_equal(seen, frames)
     assert [list(message.position) for _, message in sorted(joints.by_stamp().items())] == positions
-    assert [episode.episode_return for episode in stack.keeper.episodes] == [score.episode_return for score in scores]
+    assert [episode.episode_return for episode in stack.scores.episodes] == [score.episode_return for score in scores]
 
     (path,) = (tmp_path / "bags").iterdir()
     bag = Bag(path, topic_names())

@@ -61,7 +61,7 @@ def test_a_guard_passes_the_torques_of_five_joints_on_to_the_simulated_arm(start
 def test_what_was_trained_on_the_reacher_does_not_drive_a_finger():
     options = StackOptions(task="finger-spin", planner="bc", episodes=1, log_level="fatal")
     with pytest.raises(VjepaError, match="bc-small was trained on an arm with the joints shoulder, wrist, but this"):
-        run_graph(options, "finger-spin", 20)
+        run_graph(options, 20)
     evaluation = parse(["eval", "--through", "process", "--task", "finger-spin", "--episodes", "1"])
     with pytest.raises(VjepaError, match="bc-small was trained on an arm with the joints shoulder, wrist, but this"):
         evaluation.run()

@@ -15,13 +15,13 @@ ENDED = 2
 
 
 def test_a_run_that_is_interrupted_gives_the_episodes_that_have_ended(forking, tmp_path):
-    def interrupt(keeper, monitor):
-        if len(keeper.finished) >= ENDED:
+    def interrupt(scores, monitor):
+        if len(scores.finished) >= ENDED:
             raise KeyboardInterrupt
 
     options = {"planner": "random", "lockstep": True, "episodes": 50}
     options = StackOptions(task="reacher-easy", log_level="warn", **lightened(options, tmp_path / "light.yaml"))
-    result = run_graph(options, "reacher-easy", 20, None, interrupt)
+    result = run_graph(options, 20, None, interrupt)
     assert result.interrupted
     assert len(result.episodes) >= ENDED
     assert result.planners == ["random"]
@@ -29,28 +29,28 @@ def test_a_run_that_is_interrupted_gives_the_episodes_that_have_ended(forking, t
 
 
 def test_a_result_has_the_options_that_the_planner_had_at_the_end(forking, tmp_path):
-    def change(keeper, monitor):
-        if keeper.episodes and not changed:
+    def change(scores, monitor):
+        if scores.episodes and not changed:
             changed.append(set_parameters(monitor, {"expert.time_constant_s": 0.1}))
 
     changed = []
     (tmp_path / "own.yaml").write_text("vjepa_planner: {ros__parameters: {expert.time_constant_s: 0.08}}\n")
     options = {"planner": "expert", "lockstep": True, "episodes": 3, "params_file": str(tmp_path / "own.yaml")}
     options = StackOptions(task="reacher-easy", log_level="warn", **lightened(options, tmp_path / "light.yaml"))
-    result = run_graph(options, "reacher-easy", 40, None, change)
+    result = run_graph(options, 40, None, change)
     assert changed
     assert result.options == {"expert.time_constant_s": 0.1}
 
 
 def test_before_the_first_episode_has_ended_there_is_nothing_to_keep(forking, tmp_path):
-    def interrupt(keeper, monitor):
-        if keeper.episodes:
+    def interrupt(scores, monitor):
+        if scores.episodes:
             raise KeyboardInterrupt
 
     options = {"planner": "random", "lockstep": True, "episodes": 50}
     options = StackOptions(task="reacher-easy", log_level="warn", **lightened(options, tmp_path / "light.yaml"))
     with pytest.raises(KeyboardInterrupt):
-        run_graph(options, "reacher-easy", 100_000, None, interrupt)
+        run_graph(options, 100_000, None, interrupt)
 
 
 def test_an_evaluation_that_is_interrupted_shows_and_writes_what_there_is(monkeypatch, tmp_path, capsys):

@@ -70,7 +70,7 @@ def test_a_bag_of_ros2_bag_record_becomes_a_dataset(ros2, tmp_path, capsys):
     environment = os.environ | {"ROS_DOMAIN_ID": str(stack.domain)}
     with subprocess.Popen([*ROS2, "bag", "record", "--output", str(bag), *recorded], env=environment) as process:
         stack.wait_for(lambda: stack.node.count_subscribers("/sim_bridge/timestep") > 1, "the recorder")
-        stack.wait_for_episodes(len(stack.keeper.finished) + 3)
+        stack.wait_for_episodes(len(stack.scores.finished) + 3)
         process.send_signal(signal.SIGINT)
         stack.wait_for(lambda: process.poll() is not None, "the end of the bag")
     with pytest.raises(SystemExit) as ended:

@@ -37,8 +37,8 @@ def test_every_learned_planner_drives_when_it_is_chosen(lockstep_stack):
 def test_a_search_reaches_the_target_and_stays(lockstep_stack):
     """In most episodes: where the wrist stands at its limit, the model may imagine a way through."""
     stack = lockstep_stack(planner="cem", episodes=3, episode_steps=200)
-    stack.wait_for(lambda: len(stack.keeper.finished) == 3, "three episodes", 180.0)
+    stack.wait_for(lambda: len(stack.scores.finished) == 3, "three episodes", 180.0)
     stack.wait_for_value("vjepa_planner", "commands", lambda count: count >= 600)
-    assert sum(bool(episode.in_target_at_end) for episode in stack.keeper.finished) >= 2
-    assert sum(episode.episode_return > 150 for episode in stack.keeper.finished) >= 2
+    assert sum(bool(episode.in_target_at_end) for episode in stack.scores.finished) >= 2
+    assert sum(episode.episode_return > 150 for episode in stack.scores.finished) >= 2
     assert stack.monitor.value("vjepa_planner", "fallbacks") == 0

@@ -47,7 +47,7 @@ def test_an_unknown_planner_is_refused_and_the_old_one_drives_on(lockstep_stack)
         assert name in result.reason
     stack.wait_for_episodes(1)
     assert stack.driver == "expert"
-    assert stack.keeper.episodes[0].in_target_at_end
+    assert stack.scores.episodes[0].in_target_at_end
 
 
 def test_a_planner_that_could_not_load_is_refused_with_the_reason(lockstep_stack, tmp_path):

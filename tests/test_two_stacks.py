@@ -64,7 +64,7 @@ def beside(forking, forked_nodes, tmp_path):
             supervisor = ForkingSupervisor(variables, namespace, "warn")
             exits.callback(supervisor.stop)
             supervisor.start(build_graph(chosen))
-            stack = Stack(supervisor, other.domain, namespace, "reacher-easy")
+            stack = Stack(supervisor, other.domain, namespace)
             exits.callback(stack.monitor.close)
             return stack
 

@@ -8,6 +8,7 @@ from geometry_msgs.msg import PointStamped, Vector3Stamped
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 
+from sim_bridge.ros_score_publisher import ScorePublisher
 from vjepa_interfaces import topics
 from vjepa_interfaces.image_codec import fill_image
 from vjepa_interfaces.managed_node import ManagedNode
@@ -81,6 +82,7 @@ class StepPublisher:
 
     Attributes:
         clock: the publisher of simulated time.
+        scores: the publisher of scores.
     """
 
     def __init__(self, node: ManagedNode, env: "SimEnv"):
@@ -93,7 +95,9 @@ class StepPublisher:
         self._target = node.publisher(topics.TARGET)
         self._fingertip = node.publisher(topics.FINGERTIP)
         joints_and_camera = (self._image, self._camera_info, self._joint_states)
-        self._publishers = (*joints_and_camera, self._timestep, self._target, self._fingertip)
+        self.scores = ScorePublisher(node, env)
+        truth = (self._timestep, self._target, self._fingertip)
+        self._publishers = (*joints_and_camera, *truth, *self.scores.publishers)
         self.clock = ClockPublisher(node)
 
     @property
@@ -124,6 +128,7 @@ class StepPublisher:
         fill_timestep(timestep, Timestep(step.reward, step.discount, step.step_type))
         self._timestep.publish(timestep)
         self._camera_info.publish(self._camera_info_of(image))
+        self.scores.add(step)
         return sent_s
 
     def _joint_state(self, step: "SimStep") -> JointState:

@@ -12,6 +12,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool, Trigger
 
+from sim_bridge.ros_score_publisher import PROGRESS_S
 from sim_bridge.ros_step_publisher import StepPublisher
 from sim_bridge.sim_parameters import SimParameters
 from sim_bridge.step_loop import LockstepLoop, RealTimeLoop, StepLoop
@@ -40,6 +41,7 @@ class SimNode(ManagedNode):
         self._loop: StepLoop | None = None
         self._waiting: Any = None
         self._timer: Any = None
+        self._progress: Any = None
 
     def setup(self) -> None:
         """Create the environment, its renderer and all endpoints."""
@@ -67,13 +69,14 @@ class SimNode(ManagedNode):
         self._loop = loop(self._env, self.parameters, self._publisher.publish, self.publish_diagnostics)
         self._closable_s = time.monotonic()
         self._waiting = self.create_timer(ENDPOINT_POLL_S, self._begin_when_matched, clock=STEADY)
+        self._progress = self.create_timer(PROGRESS_S, self._publisher.scores.publish_progress, clock=STEADY)
 
     def stop(self) -> None:
         """Stop the simulation and leave `/clock`."""
-        for timer in (self._waiting, self._timer):
+        for timer in (self._waiting, self._timer, self._progress):
             if timer is not None:
                 self.destroy_timer(timer)
-        self._waiting = self._timer = None
+        self._waiting = self._timer = self._progress = None
         if self._publisher is not None:
             self._publisher.clock.leave()
 

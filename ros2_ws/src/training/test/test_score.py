@@ -1,134 +1,18 @@
-"""From stamped steps to returns, success and intervals."""
+"""From scores of episodes to success and intervals."""
 
 import math
 
 import numpy as np
 import pytest
 
-from sim_bridge.score import Episode, ScoreKeeper
+from sim_bridge.action_change import ActionChange
+from sim_bridge.score import Episode
 from vjepa_interfaces.errors import VjepaError
-from vjepa_interfaces.messages import FIRST, LAST, MID
 from vjepa_training.evaluation.bootstrap import bootstrap_interval
 from vjepa_training.evaluation.score import PROTOCOLS, Protocol, protocol_named, summarise
 
-TARGET = np.array([0.1, 0.0, 0.01])
-INSIDE = TARGET + np.array([0.03, 0.0, 0.5])
-OUTSIDE = TARGET + np.array([0.07, 0.0, 0.0])
 
-
-@pytest.fixture
-def keeper() -> ScoreKeeper:
-    return ScoreKeeper("reacher-easy")
-
-
-def play(keeper: ScoreKeeper, first_ns: int, rewards: list[float], start=OUTSIDE, end=OUTSIDE) -> int:
-    """Give a whole episode of the `rewards`, one nanosecond a step, and return the stamp of its last step."""
-    keeper.add(first_ns, 0.0, FIRST, TARGET, start)
-    for i, reward in enumerate(rewards, 1):
-        last = i == len(rewards)
-        keeper.add(first_ns + i, reward, LAST if last else MID, TARGET, end if last else OUTSIDE)
-    return first_ns + len(rewards)
-
-
-def test_a_return_is_the_sum_of_the_rewards_after_the_first_step(keeper):
-    keeper.add(1, 9.0, FIRST, TARGET, OUTSIDE)
-    keeper.add(2, 0.5, MID, TARGET, OUTSIDE)
-    assert keeper.finished == []
-    keeper.add(3, 1.0, LAST, TARGET, INSIDE)
-    assert keeper.finished == [Episode(1.5, 2, started_in_target=False, in_target_at_end=True, done=True)]
-
-
-def test_episodes_are_kept_apart(keeper):
-    last = play(keeper, 1, [1.0, 1.0], start=INSIDE)
-    play(keeper, last + 10, [0.0, 0.0, 1.0], end=INSIDE)
-    assert [episode.episode_return for episode in keeper.finished] == [2.0, 1.0]
-    assert [episode.steps for episode in keeper.finished] == [2, 3]
-    assert [episode.started_in_target for episode in keeper.finished] == [True, False]
-    assert [episode.in_target_at_end for episode in keeper.finished] == [False, True]
-
-
-def test_in_the_target_is_within_its_radius_in_the_plane():
-    for task, radius in (("reacher-easy", 0.06), ("reacher-hard", 0.025)):
-        keeper = ScoreKeeper(task)
-        for i, offset in enumerate((radius - 1e-6, radius + 1e-6)):
-            keeper.add(10 * i + 1, 0.0, FIRST, TARGET, TARGET + np.array([0.0, offset, 1.0]))
-        assert [episode.started_in_target for episode in keeper.episodes] == [True, False]
-
-
-def test_a_task_without_a_target_has_no_in_target():
-    keeper = ScoreKeeper("finger-spin")
-    play(keeper, 1, [1.0])
-    assert (keeper.finished[0].started_in_target, keeper.finished[0].in_target_at_end) == (None, None)
-
-
-def test_a_repeated_step_counts_once(keeper):
-    keeper.add(1, 0.0, FIRST, TARGET, OUTSIDE)
-    keeper.add(1, 0.0, FIRST, TARGET, OUTSIDE)
-    for _ in range(3):
-        keeper.add(2, 1.0, MID, TARGET, OUTSIDE)
-    for _ in range(2):
-        keeper.add(3, 1.0, LAST, TARGET, OUTSIDE)
-    assert [(episode.episode_return, episode.steps) for episode in keeper.episodes] == [(2.0, 2)]
-
-
-def test_steps_of_no_episode_are_ignored(keeper):
-    keeper.add(1, 1.0, MID, TARGET, OUTSIDE)
-    keeper.add(2, 1.0, LAST, TARGET, OUTSIDE)
-    assert keeper.episodes == []
-    last = play(keeper, 10, [1.0])
-    keeper.add(last + 1, 1.0, MID, TARGET, OUTSIDE)
-    assert keeper.finished[0].episode_return == 1.0
-
-
-def test_an_episode_cut_short_by_a_reset_is_not_finished(keeper):
-    keeper.add(1, 0.0, FIRST, TARGET, OUTSIDE)
-    keeper.add(2, 1.0, MID, TARGET, OUTSIDE)
-    play(keeper, 10, [0.5])
-    assert len(keeper.episodes) == 2
-    assert [episode.episode_return for episode in keeper.finished] == [0.5]
-
-
-def test_a_simulation_that_starts_again_is_scored_from_its_first_episode(keeper):
-    """It plays the same seeds again, so nothing may count twice and no episode be mixed of two."""
-    last = play(keeper, 1_000, [1.0, 1.0])
-    keeper.add(last + 10, 0.0, FIRST, TARGET, OUTSIDE)
-    keeper.add(last + 11, 5.0, MID, TARGET, OUTSIDE)
-    play(keeper, 1_000, [1.0, 0.0, 1.0])
-    assert [(episode.episode_return, episode.steps) for episode in keeper.episodes] == [(2.0, 3)]
-
-
-def test_actions_are_matched_by_stamp_whatever_comes_first():
-    keeper = ScoreKeeper("reacher-easy", effort_limit=0.02)
-    keeper.add(1, 0.0, FIRST, TARGET, OUTSIDE)
-    keeper.apply(2, np.array([0.01, 0.0]))
-    keeper.add(2, 1.0, MID, TARGET, OUTSIDE)
-    keeper.add(3, 1.0, MID, TARGET, OUTSIDE)
-    keeper.add(4, 1.0, LAST, TARGET, OUTSIDE)
-    keeper.apply(4, np.array([-0.02, 0.02]))
-    keeper.apply(3, np.array([0.0, -0.01]))
-    (episode,) = keeper.finished
-    assert [action.tolist() for action in episode.actions] == [[0.5, 0.0], [0.0, -0.5], [-1.0, 1.0]]
-    # (0.5 + 0.5) / 2 and (1 + 1.5) / 2.
-    assert summarise([episode], PROTOCOLS["short"])["action_change_at_rest"] == pytest.approx(0.875)
-
-
-def test_each_joint_of_an_action_has_the_scale_of_its_own_limit():
-    keeper = ScoreKeeper("reacher-easy", effort_limit=(0.02, 0.01))
-    keeper.add(1, 0.0, FIRST, TARGET, OUTSIDE)
-    keeper.add(2, 1.0, LAST, TARGET, OUTSIDE)
-    keeper.apply(2, np.array([0.01, -0.01]))
-    assert keeper.finished[0].actions[0].tolist() == [0.5, -1.0]
-
-
-def test_efforts_without_steps_are_not_kept_for_ever(keeper):
-    for stamp_ns in range(10_000):
-        keeper.apply(stamp_ns, np.zeros(2))
-    assert len(keeper._efforts) == 1000
-
-
-def test_an_unknown_task_or_protocol_is_refused_with_the_valid_ones():
-    with pytest.raises(VjepaError, match=r"unknown task 'reacher'; valid are: .*reacher-easy"):
-        ScoreKeeper("reacher")
+def test_an_unknown_protocol_is_refused_with_the_valid_ones():
     with pytest.raises(VjepaError, match="unknown protocol 'long'; valid are: full, old, short"):
         protocol_named("long")
 
@@ -194,6 +78,14 @@ def test_success_is_the_target_at_the_end_in_the_full_protocol():
     assert summary["steps"] == [1000, 1000]
     assert summary["mean_return"] == 500.0
     assert summary["interval_95"] == [10.0, 990.0]
+
+
+def test_all_pairs_of_steps_at_rest_weigh_the_same():
+    episodes = [
+        Episode(0.0, 2, change=change) for change in (ActionChange(6.0, 3), ActionChange(0.0, 1), ActionChange())
+    ]
+    assert summarise(episodes, PROTOCOLS["short"])["action_change_at_rest"] == 1.5
+    assert summarise(episodes[2:], PROTOCOLS["short"])["action_change_at_rest"] is None
 
 
 def test_success_is_not_defined_where_there_is_no_target():

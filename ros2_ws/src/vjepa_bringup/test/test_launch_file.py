@@ -18,7 +18,7 @@ import pytest
 import yaml
 from rosbags.highlevel import AnyReader
 
-from sim_bridge.score import ScoreKeeper
+from sim_bridge.score import RunScores
 from vjepa_bringup.domains import hold_domain
 from vjepa_bringup.graph import NodeSpec, StackOptions, build_graph, enclave, environment, option_names
 from vjepa_bringup.monitor import Monitor
@@ -223,12 +223,12 @@ def launch(tmp_path) -> Iterator[Callable[..., Launch]]:
 
 def test_an_episode_runs_is_recorded_and_survives_the_death_of_a_node_and_ctrl_c_ends_all_cleanly(launch, tmp_path):
     running = launch(**FEW_STEPS, record="true", bag_dir=str(tmp_path / "bags"), namespace="left")
-    keeper = ScoreKeeper("reacher-easy")
-    with Monitor(running.domain, "left", keeper) as monitor:
-        assert monitor.wait_until(lambda: keeper.episodes and keeper.episodes[-1].steps >= 5, START_S), running.output
+    scores = RunScores()
+    with Monitor(running.domain, "left", scores) as monitor:
+        assert monitor.wait_until(lambda: scores.episodes and scores.episodes[-1].steps >= 5, START_S), running.output
         os.kill(running.nodes()["vjepa_planner"], signal.SIGKILL)
-        assert monitor.wait_until(lambda: keeper.finished, START_S), running.output
-    assert keeper.finished[0].steps == 40
+        assert monitor.wait_until(lambda: scores.finished, START_S), running.output
+    assert scores.finished[0].steps == 40
     assert "vjepa_planner" in running.nodes()
     assert running.interrupt() == 0
     assert running.nodes() == {}

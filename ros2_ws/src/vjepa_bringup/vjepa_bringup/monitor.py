@@ -1,4 +1,4 @@
-"""A command's view of a running stack: scores from the ground-truth topics, and every node's last diagnostics."""
+"""A command's view of a running stack: the simulation's scores, and every node's last diagnostics."""
 
 import contextlib
 import time
@@ -6,27 +6,21 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import PointStamped
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from sim_bridge.score import ScoreKeeper
+from sim_bridge.score import RunScores
 from vjepa_bringup.graph import OPERATOR, enclave
 from vjepa_bringup.interrupts import postponed
 from vjepa_interfaces import topics
 from vjepa_interfaces.json_text import parse_json
 from vjepa_interfaces.managed_node import ERROR, qos_profile
-from vjepa_interfaces.messages import FIRST, Timestep, timestep_of
-from vjepa_interfaces.rows import Rows
-from vjepa_interfaces.stamps import to_nanoseconds
 
 Diagnostics = Mapping[str, tuple[bytes, str, Mapping[str, str]]]
 """The latest level, message and values by node."""
@@ -59,13 +53,13 @@ class Monitor:
         drivers: the planners that have driven, in order; the last one drives.
     """
 
-    def __init__(self, domain: int, namespace: str = "", keeper: ScoreKeeper | None = None):
+    def __init__(self, domain: int, namespace: str = "", scores: RunScores | None = None):
         """Join a domain.
 
         Args:
             domain: ROS domain of the stack.
             namespace: ROS namespace of the stack.
-            keeper: gets every step that the simulation publishes.
+            scores: reads the simulation's scores; None for a monitor without them.
         """
         self.namespace = namespace
         self._context = Context()
@@ -86,40 +80,26 @@ class Monitor:
         self._subscribe(topics.DIAGNOSTICS, self._on_diagnostics)
         self._subscribe(topics.LATENT_INFO, self._on_latent_info)
         self._subscribe(topics.ACTIVE_PLANNER, self._on_active_planner)
-        if keeper is not None:
-            self._score(keeper)
+        self._scores = scores
+        if scores is not None:  # The simulation publishes its progress only to listeners.
+            self._subscribe(topics.PROGRESS, self._score)
+            self._subscribe(topics.SCORE, self._score)
 
     def _subscribe(self, topic: topics.Topic, callback: Callable[[Any], None]) -> None:
         depth = max(topic.depth, 1000) if not topic.latched else topic.depth
         self.node.create_subscription(topic.message_class, topic.name, callback, qos_profile(topic, depth))
 
-    def _score(self, keeper: ScoreKeeper) -> None:
-        """Pass the simulation's messages to the keeper, in the order of stamps."""
-        rows = Rows(("timestep", "target", "fingertip"))
-
-        def add(message: Any, name: str, value: Any) -> None:
-            for stamp_ns, row in rows.add(to_nanoseconds(message.header.stamp), name, value):
-                timestep = row["timestep"]
-                self._credit(timestep)
-                keeper.add(stamp_ns, timestep.reward, timestep.step_type, row["target"], row["fingertip"])
-
-        def apply(message: JointState) -> None:
-            if tuple(message.name) == keeper.joint_names and len(message.effort) == len(message.name):
-                keeper.apply(to_nanoseconds(message.header.stamp), np.array(message.effort))
-
-        self._subscribe(topics.JOINT_STATES, apply)
-        self._subscribe(topics.TIMESTEP, lambda m: add(m, "timestep", timestep_of(m)))
-        self._subscribe(topics.TARGET, lambda m: add(m, "target", _point(m)))
-        self._subscribe(topics.FINGERTIP, lambda m: add(m, "fingertip", _point(m)))
-
-    def _credit(self, timestep: Timestep) -> None:
-        """Count a step for the planner that drives."""
-        if timestep.step_type != FIRST and self.drivers:
-            self._steps[self.drivers[-1]] += 1
-            self._rewards[self.drivers[-1]] += timestep.reward
+    def _score(self, message: String) -> None:
+        """Read a score, and credit its new steps to the planner that drives."""
+        assert self._scores is not None
+        with contextlib.suppress(ValueError):  # Any process may publish there.
+            steps, reward = self._scores.read(message.data)
+            if steps and self.drivers:
+                self._steps[self.driver] += steps
+                self._rewards[self.driver] += reward
 
     def by_planner(self) -> dict[str, dict[str, float]]:
-        """Return `steps` and mean `reward_a_step` by planner. A step counts for the driver at its arrival."""
+        """Return `steps` and mean `reward_a_step` by planner, right to a tenth of a second at each swap."""
         return {
             name: {"steps": steps, "reward_a_step": self._rewards[name] / steps} for name, steps in self._steps.items()
         }
@@ -212,7 +192,3 @@ class Monitor:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _point(message: PointStamped) -> np.ndarray:
-    return np.array([message.point.x, message.point.y, message.point.z])

@@ -10,7 +10,7 @@ from typing import Any
 from rcl_interfaces.srv import GetParameters
 from rclpy.parameter import parameter_value_to_python
 
-from sim_bridge.score import Episode, ScoreKeeper
+from sim_bridge.score import Episode, RunScores
 from vjepa_bringup.domains import hold_domain
 from vjepa_bringup.graph import StackOptions, build_graph, environment, merged_parameters
 from vjepa_bringup.interrupts import interruptible
@@ -43,7 +43,7 @@ class GraphResult:
         planners: planners that drove, in order of their first time. There are several after a swap or a fallback.
         restarts: number of restarts by node, without nodes that never restarted.
         loop: figures of the loop: latency percentiles (ms), achieved rate (Hz), counts of frames and commands.
-        by_planner: `steps` and `reward_a_step` by planner. A step counts for the driver at its arrival.
+        by_planner: `steps` and `reward_a_step` by planner, right to a tenth of a second at a swap.
         interrupted: whether the run ended before all episodes.
         bag: path of the recorded bag; empty without one.
         options: options of the chosen planner at the end, by parameter name; empty if its node did not answer.
@@ -94,16 +94,14 @@ def running_graph(options: StackOptions, domain: int | None, about: dict[str, An
 
 def run_graph(
     options: StackOptions,
-    task: str,
     episode_steps: int,
     domain: int | None = None,
-    on_progress: Callable[[ScoreKeeper, Monitor], None] | None = None,
+    on_progress: Callable[[RunScores, Monitor], None] | None = None,
 ) -> GraphResult:
     """Run the full loop for `options.episodes` episodes and return their scores.
 
     Args:
         options: the launch arguments.
-        task: dm_control task, for the scores.
         episode_steps: control steps in an episode.
         domain: ROS domain to hold; None for a free one.
         on_progress: called at short intervals during the run.
@@ -116,21 +114,20 @@ def run_graph(
     """
     wanted = options.episodes or 0
     options = replace(options, episode_steps=episode_steps)
-    effort_limit = merged_parameters(options)["sim_bridge"].get("effort_limit", 0.0)
-    keeper = ScoreKeeper(task, effort_limit=effort_limit)
+    scores = RunScores()
     with (
         running_graph(options, domain, {"planner": options.planner or ""}) as (supervisor, held),
-        Monitor(held, options.namespace, keeper) as monitor,
+        Monitor(held, options.namespace, scores) as monitor,
     ):
         interrupted = False
         try:
-            _follow(supervisor, monitor, keeper, wanted, on_progress)
+            _follow(supervisor, monitor, scores, wanted, on_progress)
         except KeyboardInterrupt:
-            if not keeper.finished:
+            if not scores.finished:
                 raise
             interrupted = True
         return GraphResult(
-            episodes=keeper.finished[:wanted],
+            episodes=scores.finished[:wanted],
             encoder_info=monitor.encoder_info,
             planner=monitor.chosen_planner,
             planners=list(dict.fromkeys(monitor.drivers)),
@@ -158,33 +155,33 @@ def _options_now(monitor: Monitor, options: StackOptions) -> dict[str, Any]:
 def _follow(
     supervisor: Supervisor,
     monitor: Monitor,
-    keeper: ScoreKeeper,
+    scores: RunScores,
     wanted: int,
-    on_progress: Callable[[ScoreKeeper, Monitor], None] | None,
+    on_progress: Callable[[RunScores, Monitor], None] | None,
 ) -> None:
     """Watch the graph until `wanted` episodes have ended."""
-    for _ in watch(supervisor, monitor, keeper):
+    for _ in watch(supervisor, monitor, scores):
         if on_progress:
-            on_progress(keeper, monitor)
-        if len(keeper.finished) >= wanted:
+            on_progress(scores, monitor)
+        if len(scores.finished) >= wanted:
             break
     monitor.wait_until(lambda: monitor.sim_finished and monitor.encoder_info and monitor.drivers, FINAL_FIGURES_S)
     _refuse_idle_planner(monitor, 0)
 
 
-def watch(supervisor: Supervisor, monitor: Monitor, keeper: ScoreKeeper) -> Iterator[None]:
+def watch(supervisor: Supervisor, monitor: Monitor, scores: RunScores) -> Iterator[None]:
     """Listen to the graph, and yield at short intervals while it runs.
 
     Raises:
         VjepaError: as in `run_graph`.
     """
-    moved_s, steps_seen = time.monotonic(), -1
+    moved_s, seen = time.monotonic(), (0, 0)
     while True:
         monitor.spin(POLL_S)
-        steps = sum(episode.steps for episode in keeper.episodes) + len(keeper.episodes)
-        if steps != steps_seen:
-            moved_s, steps_seen = time.monotonic(), steps
-        _refuse_standstill(supervisor, monitor, time.monotonic() - moved_s, steps)
+        now = scores.begun, scores.steps
+        if now != seen:
+            moved_s, seen = time.monotonic(), now
+        _refuse_standstill(supervisor, monitor, time.monotonic() - moved_s, scores.begun > 0)
         _refuse_idle_planner(monitor, REFUSED_AT_START)
         yield
 
@@ -201,12 +198,12 @@ def refuse_failures(supervisor: Supervisor, monitor: Monitor) -> None:
         raise VjepaError("; ".join(causes or errors.values()))
 
 
-def _refuse_standstill(supervisor: Supervisor, monitor: Monitor, silence_s: float, steps: int) -> None:
+def _refuse_standstill(supervisor: Supervisor, monitor: Monitor, silence_s: float, has_begun: bool) -> None:
     """Raise VjepaError if the graph cannot start, or makes no step for too long."""
     refuse_failures(supervisor, monitor)
     if monitor.sim_finished and silence_s > FINAL_FIGURES_S:
         raise VjepaError("the simulation has ended, but not every episode was seen from its first step to its last")
-    limit_s = LOCKSTEP_SILENCE_S if steps else FIRST_STEP_TIMEOUT_S
+    limit_s = LOCKSTEP_SILENCE_S if has_begun else FIRST_STEP_TIMEOUT_S
     if silence_s > limit_s:
         causes = [f"{name}: {message}" for name, (_, message, _) in monitor.diagnostics.items()]
         raise VjepaError(f"no step for {limit_s:.0f} s; nodes say: {'; '.join(causes) or 'nothing'}")

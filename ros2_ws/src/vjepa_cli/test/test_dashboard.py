@@ -1,23 +1,31 @@
 """The lines that a terminal shows during a run: what is known, in words, and nothing that is not."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from sim_bridge.score import ScoreKeeper
+from sim_bridge.score import RunScores, ScoreKeeper, ScoreMessage
+from sim_bridge.tasks import task_named
 from vjepa_bringup.graph import NodeSpec
 from vjepa_cli.dashboard import Dashboard, curve, wrapped
 from vjepa_cli.start_up import StartUp
+from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.managed_node import ERROR, OK, WARN
 from vjepa_interfaces.messages import FIRST, LAST, MID
 from vjepa_training.fields import Field, bar, fitted
 
 
-def keeper_of(*steps: tuple[int, float, float], task: str = "reacher-easy") -> ScoreKeeper:
-    """A keeper that was given steps: type, reward, and the fingertip's distance to the target, m."""
-    keeper = ScoreKeeper(task)
-    for number, (step_type, reward, distance_m) in enumerate(steps, 1):
-        keeper.add(number, reward, step_type, np.zeros(3), np.array([distance_m, 0.0, 0.01]))
-    return keeper
+def scores_of(*steps: tuple[int, float, float], task: str = "reacher-easy") -> RunScores:
+    """Scores that read a message after each step: type, reward, and the fingertip's distance to the target, m."""
+    joints = task_named(task).joint_names
+    scores, keeper, number = RunScores(), ScoreKeeper(task, EffortLimits(joints, 0.05)), -1
+    for step_type, reward, distance_m in steps:
+        number += step_type == FIRST
+        at = {"target": np.zeros(3), "fingertip": np.array([distance_m, 0.0, 0.01])}
+        keeper.add(SimpleNamespace(step_type=step_type, reward=reward, joint_effort=np.zeros(len(joints)), **at))
+        scores.read(ScoreMessage(1, number, keeper.distance_m, keeper.episode).text())
+    return scores
 
 
 NODES = [
@@ -37,17 +45,17 @@ def managed(**states: str) -> dict:
 
 
 def test_before_the_first_step_there_are_stages_with_times_and_what_else_is_wrong():
-    shown, keeper = dashboard(5, 200), ScoreKeeper("reacher-easy")
-    assert shown.lines(keeper, "", {}, 1.2) == [
+    shown, scores = dashboard(5, 200), RunScores()
+    assert shown.lines(scores, "", {}, 1.2) == [
         "loading encoder-small … 1.2 s",
         "loading planner bc and 1 more … 1.2 s",
         "starting simulation reacher-easy … 1.2 s",
     ]
     states = {"vjepa_perception": "unknown", "vjepa_planner": "unconfigured", "sim_bridge": "inactive"}
     nodes = managed(**states) | {"camera": (WARN, "no frame for 3 s", {})}
-    assert shown.ended(keeper, nodes, 2.14) == ["starting simulation reacher-easy … 2.1 s, ready"]
-    assert shown.ended(keeper, nodes, 2.3) == []
-    assert shown.lines(keeper, "", nodes, 3.0)[1:] == [
+    assert shown.ended(scores, nodes, 2.14) == ["starting simulation reacher-easy … 2.1 s, ready"]
+    assert shown.ended(scores, nodes, 2.3) == []
+    assert shown.lines(scores, "", nodes, 3.0)[1:] == [
         "loading planner bc and 1 more … 3.0 s",
         "starting simulation reacher-easy … 2.1 s, ready",
         "  camera: no frame for 3 s",
@@ -55,21 +63,21 @@ def test_before_the_first_step_there_are_stages_with_times_and_what_else_is_wron
 
 
 def test_episodes_of_a_run_without_an_end_have_numbers_alone():
-    shown, keeper = dashboard(0, 200), keeper_of((FIRST, 0.0, 0.1), (LAST, 1.0, 0.1), (FIRST, 0.0, 0.1))
-    assert shown.ended(keeper, {}, 2.0)[-1] == "episode 1: return 1.0, after 2.0 s"
-    assert shown.lines(keeper, "bc", {}, 2.0)[0].startswith("episode 2   ")
+    shown, scores = dashboard(0, 200), scores_of((FIRST, 0.0, 0.1), (LAST, 1.0, 0.1), (FIRST, 0.0, 0.1))
+    assert shown.ended(scores, {}, 2.0)[-1] == "episode 1: return 1.0, after 2.0 s"
+    assert shown.lines(scores, "bc", {}, 2.0)[0].startswith("episode 2   ")
 
 
 def test_when_all_is_ready_the_first_step_is_waited_for():
-    shown, keeper = dashboard(5, 200), ScoreKeeper("reacher-easy")
+    shown, scores = dashboard(5, 200), RunScores()
     nodes = managed(vjepa_perception="active", vjepa_planner="inactive", sim_bridge="inactive")
-    assert len(shown.ended(keeper, nodes, 4.0)) == 3
-    assert shown.lines(keeper, "", nodes, 4.5)[-1] == "waiting for the first frame … 0.5 s"
+    assert len(shown.ended(scores, nodes, 4.0)) == 3
+    assert shown.lines(scores, "", nodes, 4.5)[-1] == "waiting for the first frame … 0.5 s"
 
 
 def test_a_node_that_refused_to_start_is_shown():
     nodes = {"stack_manager": (ERROR, "vjepa_planner refused to configure", {})}
-    assert "refused" in dashboard(5, 200).lines(ScoreKeeper("reacher-easy"), "", nodes, 4.5)[-1]
+    assert "refused" in dashboard(5, 200).lines(RunScores(), "", nodes, 4.5)[-1]
 
 
 SIM = {"achieved_rate_hz": "49.96", "latency_p50_ms": "16.2", "latency_p99_ms": "28.7", "stale_steps": "3"}
@@ -82,8 +90,8 @@ FALLING_BACK = {
 
 
 def lines_at(width: int) -> list[str]:
-    keeper = keeper_of((FIRST, 0, 0.3), (MID, 1, 0.2), (LAST, 1, 0.1), (FIRST, 0, 0.25), (MID, 1, 0.034))
-    return dashboard(5, 4).lines(keeper, "bc", FALLING_BACK, 7.0, width)
+    scores = scores_of((FIRST, 0, 0.3), (MID, 1, 0.2), (LAST, 1, 0.1), (FIRST, 0, 0.25), (MID, 1, 0.034))
+    return dashboard(5, 4).lines(scores, "bc", FALLING_BACK, 7.0, width)
 
 
 def test_a_wide_terminal_shows_how_far_the_run_is_who_drives_and_how_the_loop_does():
@@ -121,21 +129,19 @@ def test_a_message_goes_on_in_the_line_below_between_words():
 
 
 def test_each_episode_that_has_ended_gets_one_line():
-    shown, keeper = dashboard(5, 1), keeper_of((FIRST, 0, 0.3), (LAST, 1.25, 0.1), (FIRST, 0, 0.25))
-    assert shown.ended(keeper, {}, 3.0) == ["episode 1 of 5: return 1.2, after 3.0 s"]
-    assert shown.ended(keeper, {}, 4.0) == []
-    keeper.add(9, 2.0, LAST, np.zeros(3), np.zeros(3))
-    assert shown.ended(keeper, {}, 5.0) == ["episode 2 of 5: return 2.0, after 5.0 s"]
+    shown, steps = dashboard(5, 1), ((FIRST, 0, 0.3), (LAST, 1.25, 0.1), (FIRST, 0, 0.25))
+    assert shown.ended(scores_of(*steps), {}, 3.0) == ["episode 1 of 5: return 1.2, after 3.0 s"]
+    assert shown.ended(scores_of(*steps), {}, 4.0) == []
+    assert shown.ended(scores_of(*steps, (LAST, 2.0, 0.0)), {}, 5.0) == ["episode 2 of 5: return 2.0, after 5.0 s"]
 
 
 def test_the_curve_is_of_this_episode_alone_and_a_task_without_a_target_has_none():
     shown = dashboard(2, 4)
-    keeper = ScoreKeeper("reacher-easy")
-    for number, (step_type, distance_m) in enumerate(((FIRST, 0.4), (MID, 0.2), (LAST, 0.1), (FIRST, 0.3)), 1):
-        keeper.add(number, 0.0, step_type, np.zeros(3), np.array([distance_m, 0.0, 0.0]))
-        line = shown.lines(keeper, "bc", {}, 1.0)[1]
-        assert line.rpartition(" ")[2] == {0.4: "█", 0.2: "█▅", 0.1: "█▅▃", 0.3: "█"}[distance_m]
-    spinning = keeper_of((FIRST, 0, 0.3), (MID, 1, 0.2), task="finger-spin")
+    steps = ((FIRST, 0, 0.4), (MID, 0, 0.2), (LAST, 0, 0.1), (FIRST, 0, 0.3))
+    for count, expected in enumerate(("█", "█▅", "█▅▃", "█"), 1):
+        line = shown.lines(scores_of(*steps[:count]), "bc", {}, 1.0)[1]
+        assert line.rpartition(" ")[2] == expected
+    spinning = scores_of((FIRST, 0, 0.3), (MID, 1, 0.2), task="finger-spin")
     assert not any("fingertip" in line for line in dashboard(1, 4).lines(spinning, "bc", {}, 1.0))
 
 

@@ -5,8 +5,7 @@ import textwrap
 from collections import deque
 from collections.abc import Sequence
 
-from sim_bridge.score import ScoreKeeper
-from sim_bridge.tasks import is_about_reaching
+from sim_bridge.score import RunScores
 from vjepa_bringup.monitor import Diagnostics, number_in
 from vjepa_cli.start_up import StartUp
 from vjepa_interfaces.managed_node import ERROR, OK
@@ -32,38 +31,37 @@ class Dashboard:
         self._distances: deque[float] = deque(maxlen=TREND_WIDTH)
         self._episode = self._noted = 0
 
-    def lines(
-        self, keeper: ScoreKeeper, driver: str, nodes: Diagnostics, elapsed_s: float, width: int = 80
-    ) -> list[str]:
+    def lines(self, scores: RunScores, driver: str, nodes: Diagnostics, elapsed_s: float, width: int = 80) -> list[str]:
         """Return the lines that describe the run now.
 
         Args:
-            keeper: scores of the episodes.
+            scores: scores of the episodes.
             driver: the planner that drives; empty if none drives yet.
             nodes: latest diagnostics by node.
             elapsed_s: time since the command began, s.
             width: columns of a line. Fields that do not fit are left out; a message continues in the line below.
         """
-        if not keeper.episodes:
+        episodes = scores.episodes
+        if not episodes:
             # The stages already show why the stack manager warns that not every node is active.
             others = {name: node for name, node in nodes.items() if name != "stack_manager" or node[0] == ERROR}
             return [*self._start_up.lines(elapsed_s, width), *troubles(others, width)]
-        if len(keeper.episodes) != self._episode:
-            self._episode = len(keeper.episodes)
+        if scores.begun != self._episode:
+            self._episode = scores.begun
             self._distances.clear()
-        self._distances.append(keeper.distance_m)
-        lines = [fitted(self._progress(keeper, elapsed_s), width)]
-        if is_about_reaching(keeper.task):
-            away = f"fingertip {100 * keeper.distance_m:5.1f} cm from the target"
+        self._distances.append(scores.distance_m)
+        lines = [fitted(self._progress(scores, elapsed_s), width)]
+        if episodes[-1].started_in_target is not None:
+            away = f"fingertip {100 * scores.distance_m:5.1f} cm from the target"
             room = max(0, width - len(away) - len(GAP))
             lines.append(GAP.join(filter(None, (away, curve(list(self._distances)[-room:] if room else ())))))
         return [*lines, fitted(_loop(driver, nodes), width), *troubles(nodes, width)]
 
-    def _progress(self, keeper: ScoreKeeper, elapsed_s: float) -> list[Field]:
+    def _progress(self, scores: RunScores, elapsed_s: float) -> list[Field]:
         """Return the progress of the run, as fields."""
-        now, returns = keeper.episodes[-1], [episode.episode_return for episode in keeper.finished]
+        now, returns = scores.episodes[-1], [episode.episode_return for episode in scores.finished]
         return [
-            Field(f"episode {self._numbered(len(keeper.episodes))}"),
+            Field(f"episode {self._numbered(scores.begun)}"),
             Field(bar(now.steps / self._episode_steps), rank=4),
             Field(f"step {now.steps} of {self._episode_steps}", rank=1),
             Field(f"return {now.episode_return:.0f}", rank=2),
@@ -71,10 +69,10 @@ class Dashboard:
             Field(f"{elapsed_s:.0f} s", rank=3),
         ]
 
-    def ended(self, keeper: ScoreKeeper, nodes: Diagnostics, elapsed_s: float) -> list[str]:
+    def ended(self, scores: RunScores, nodes: Diagnostics, elapsed_s: float) -> list[str]:
         """Return a line for each stage of the start and each episode that has ended since the last call."""
         stages = self._start_up.update(nodes, elapsed_s)
-        episodes = list(enumerate(keeper.finished, 1))[self._noted :]
+        episodes = list(enumerate(scores.finished, 1))[self._noted :]
         self._noted += len(episodes)
         return stages + [
             f"episode {self._numbered(number)}: return {episode.episode_return:.1f}, after {elapsed_s:.1f} s"

@@ -98,6 +98,8 @@ NODES = {
             topics.TIMESTEP,
             topics.TARGET,
             topics.FINGERTIP,
+            topics.PROGRESS,
+            topics.SCORE,
         ),
         subscribes=(topics.JOINT_COMMAND, topics.EFFORT_ARRAY),
         offers=("reset", "set_paused"),

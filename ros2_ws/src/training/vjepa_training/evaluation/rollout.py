@@ -72,15 +72,15 @@ class _Driver:
                 f"to vjepa eval --through process, or give the planner another objective"
             )
         self._goal: np.ndarray | None = None
+        self._scores = ScoreKeeper(config.sim.task, env.limits)
 
     @property
     def score(self) -> Episode:
         """Return the score of the episode so far."""
-        return self._scores.episodes[-1]
+        return self._scores.episode
 
     def begin(self, episode: int) -> None:
         """Begin the episode of this number, and reset the planner to its seed."""
-        self._scores = ScoreKeeper(self._config.sim.task, effort_limit=self.stepper.env.limits.limits)
         self._planner.reset(self._config.sim.seed + episode)
         if self._config.goal is not None:
             self._goal = goal_latent(self._config.sim, self._encoder, episode, self._config.goal)
@@ -108,9 +108,7 @@ class _Driver:
             self.score.goal_distances.append(float(np.linalg.norm(latent[0] - self._goal[0])))
 
     def _add_step(self) -> None:
-        step = self.stepper.step
-        self._scores.apply(step.stamp_ns, step.joint_effort)
-        self._scores.add(step.stamp_ns, step.reward, step.step_type, step.target, step.fingertip)
+        self._scores.add(self.stepper.step)
         self.score.distances.append(self._scores.distance_m)
 
 

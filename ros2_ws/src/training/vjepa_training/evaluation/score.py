@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from sim_bridge.action_change import ActionChange
 from sim_bridge.score import Episode
 from vjepa_interfaces.errors import unknown_name
-from vjepa_training.evaluation.action_change import action_change_at_rest
 from vjepa_training.evaluation.bootstrap import bootstrap_interval
 from vjepa_training.evaluation.imagination import compare_with_what_happened
 from vjepa_training.evaluation.novelty import novelty_of
@@ -81,6 +81,8 @@ def summarise(episodes: list[Episode], protocol: Protocol) -> dict[str, Any]:
         successes = at_end
     defined = [success for success in successes if success is not None]
     low, high = bootstrap_interval(returns)
+    changes = [episode.change for episode in episodes]
+    change = ActionChange(sum(each.total for each in changes), sum(each.pairs for each in changes))
     return {
         "protocol": protocol.name,
         "episode_steps": protocol.episode_steps,
@@ -93,7 +95,7 @@ def summarise(episodes: list[Episode], protocol: Protocol) -> dict[str, Any]:
         "interval_95": [low, high],
         "success": successes,
         "success_rate": float(np.mean(defined)) if defined else float("nan"),
-        "action_change_at_rest": action_change_at_rest((episode.rewards, episode.actions) for episode in episodes),
+        "action_change_at_rest": change.mean,
         **_approach([episode.goal_distances for episode in episodes]),
         **_meaning(episodes),
         **_imagination(episodes),

@@ -15,10 +15,10 @@ from rclpy.parameter import Parameter, parameter_value_to_python
 from std_srvs.srv import SetBool
 from tyro.conf import Positional, create_mutex_group
 
-from sim_bridge.score import ScoreKeeper
+from sim_bridge.score import RunScores
 from vjepa_bringup.discovery import discovery_environment, discovery_of_shell
 from vjepa_bringup.domains import RunningStack, running_stacks
-from vjepa_bringup.graph import CONSUMERS, default_parameters, read_parameter_file
+from vjepa_bringup.graph import CONSUMERS, read_parameter_file
 from vjepa_bringup.interrupts import interruptible
 from vjepa_bringup.monitor import Monitor
 from vjepa_cli import arguments as types
@@ -31,6 +31,7 @@ from vjepa_interfaces.parameters import Range
 
 DIAGNOSTICS_TIMEOUT_S = 5.0
 LOADING_TIMEOUT_S = 120.0
+PROGRESS_TIMEOUT_S = 0.5
 STANDSTILL_S = 60.0
 NO_ANSWER = "vjepa_planner does not answer; start a stack with ./vjepa run, or see ./vjepa status"
 
@@ -109,7 +110,7 @@ def _find_stack(arguments: OfStack) -> RunningStack:
 
 
 @contextlib.contextmanager
-def joined_stack(arguments: OfStack, keeper: ScoreKeeper | None = None) -> Iterator[Monitor]:
+def joined_stack(arguments: OfStack, scores: RunScores | None = None) -> Iterator[Monitor]:
     """Listen to the stack that the options name, or else to the only running stack, while the context lasts.
 
     Raises:
@@ -119,7 +120,7 @@ def joined_stack(arguments: OfStack, keeper: ScoreKeeper | None = None) -> Itera
     with (
         interruptible() as interrupts,
         environment_of(discovery_environment(stack.discovery)),
-        Monitor(stack.domain, stack.namespace, keeper) as monitor,
+        Monitor(stack.domain, stack.namespace, scores) as monitor,
         interrupts.let_in(),
     ):
         yield monitor
@@ -222,15 +223,17 @@ def record_command(arguments: RecordCommand) -> int:
     """Run `vjepa record`: start the stack's recorder, and stop it at the end or after any error."""
     if arguments.json:
         require_writable(arguments.json)
-    keeper = ScoreKeeper(default_parameters()["sim_bridge"]["task"])  # Any task will do: episodes are only counted.
-    with joined_stack(arguments, keeper) as monitor:
+    scores = RunScores()
+    with joined_stack(arguments, scores) as monitor:
         interrupted = False
         said = _record(monitor, True)
-        first = len(keeper.episodes)
+        first = 0
         try:
             print(f"{said}; Ctrl-C stops", flush=True)
+            monitor.wait_until(lambda: scores.begun, PROGRESS_TIMEOUT_S)  # Nothing arrives before the first episode.
+            first = scores.begun
             if arguments.episodes:
-                _spin_until_finished(monitor, keeper, first + arguments.episodes)
+                _spin_until_finished(monitor, scores, first, arguments.episodes)
             else:
                 monitor.spin(arguments.seconds or math.inf)
         except KeyboardInterrupt:
@@ -243,23 +246,23 @@ def record_command(arguments: RecordCommand) -> int:
             bag = Path(said.removeprefix("recording into "))
             if not bag.is_dir():
                 raise VjepaError(f"{bag} is not seen from here; record from the folder in which the stack was started")
-            episodes = sum(episode.done for episode in keeper.episodes[first:])
+            episodes = len(scores.finished_from(first))
             write_result(arguments.json, {"bag": str(bag), "episodes": episodes, "namespace": monitor.namespace})
     return 0
 
 
-def _spin_until_finished(monitor: Monitor, keeper: ScoreKeeper, count: int) -> None:
-    """Listen until `count` episodes have begun and ended, including those before the recording.
+def _spin_until_finished(monitor: Monitor, scores: RunScores, first: int, count: int) -> None:
+    """Listen until `count` episodes have begun and ended, from the number `first` on.
 
     Raises:
         VjepaError: no step of an episode comes for `STANDSTILL_S`.
     """
-    steps, moved_s = -1, time.monotonic()
-    while len(keeper.episodes) < count or not keeper.episodes[count - 1].done:
+    seen, moved_s = (0, 0), time.monotonic()
+    while len(scores.finished_from(first)) < count:
         monitor.spin(0.1)
-        seen = sum(episode.steps for episode in keeper.episodes) + len(keeper.episodes)
-        if seen != steps:
-            steps, moved_s = seen, time.monotonic()
+        now = scores.begun, scores.steps
+        if now != seen:
+            seen, moved_s = now, time.monotonic()
         if time.monotonic() - moved_s > STANDSTILL_S:
             raise VjepaError(f"no step of an episode for {STANDSTILL_S:.0f} s; is the stack running? see: vjepa status")
 

@@ -270,13 +270,13 @@ def _through_ros(arguments: RunCommand | EvalCommand, options: StackOptions) -> 
     dashboard = Dashboard(arguments.episode_count, protocol.episode_steps, StartUp(build_graph(options)))
     with Screen() as screen:
 
-        def progress(keeper: Any, monitor: Any) -> None:
+        def progress(scores: Any, monitor: Any) -> None:
             driver, elapsed_s = monitor.driver, time.monotonic() - started
-            for line in dashboard.ended(keeper, monitor.diagnostics, elapsed_s):
+            for line in dashboard.ended(scores, monitor.diagnostics, elapsed_s):
                 screen.note(line)
-            screen.show(*dashboard.lines(keeper, driver, monitor.diagnostics, elapsed_s, screen.width))
+            screen.show(*dashboard.lines(scores, driver, monitor.diagnostics, elapsed_s, screen.width))
 
-        graph = run_graph(options, task, protocol.episode_steps, arguments.domain, progress)
+        graph = run_graph(options, protocol.episode_steps, arguments.domain, progress)
     changed = {name for name, value in graph.options.items() if parameters["vjepa_planner"].get(name) != value}
     parameters["vjepa_planner"] |= graph.options
     return result_json(

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from sim_bridge.score import ScoreKeeper
-from vjepa_bringup.graph import StackOptions, build_graph, merged_parameters
+from sim_bridge.score import RunScores
+from vjepa_bringup.graph import StackOptions, build_graph
 from vjepa_bringup.monitor import Monitor, text_in
 from vjepa_bringup.run_graph import running_graph, watch
 from vjepa_bringup.supervisor import Supervisor
@@ -77,19 +77,19 @@ def tour_command(arguments: TourCommand) -> int:
         bag_dir=str(arguments.out),
         log_level=arguments.log_level,
     )
-    keeper = ScoreKeeper(merged_parameters(options)["sim_bridge"]["task"])
+    scores = RunScores()
     with contextlib.ExitStack() as stack:
         said(1, STAGES[0][1])  # Printed before the wait for the start.
         supervisor, domain = stack.enter_context(running_graph(options, arguments.domain, {"planner": "of the tour"}))
-        monitor = stack.enter_context(Monitor(domain, keeper=keeper))
+        monitor = stack.enter_context(Monitor(domain, scores=scores))
         # A planner is swapped in the middle of an episode, so there are more episodes than planners.
         dashboard = Dashboard(0, EPISODE_STEPS, StartUp(build_graph(options)))
         for number, (planner, words) in enumerate(STAGES, 1):
             if number > 1:
                 said(number, words)
                 set_parameters(monitor, {"planner": planner})
-            _follow_an_episode(supervisor, monitor, keeper, dashboard)
-            print(f"  {planner}: a return of {keeper.finished[-1].episode_return:.0f} of {EPISODE_STEPS}", flush=True)
+            _follow_an_episode(supervisor, monitor, scores, dashboard)
+            print(f"  {planner}: a return of {scores.finished[-1].episode_return:.0f} of {EPISODE_STEPS}", flush=True)
         bag = text_in(monitor.diagnostics, "episode_recorder", "bag")
     said(len(STAGES) + 1, RECORDED)
     _draw(Path(bag), arguments.out / "tour.png")
@@ -105,16 +105,16 @@ def said(number: int, words: str) -> None:
     print(f"\n{textwrap.fill(text, PLAIN_WIDTH, subsequent_indent='        ')}", flush=True)
 
 
-def _follow_an_episode(supervisor: Supervisor, monitor: Monitor, keeper: ScoreKeeper, dashboard: Dashboard) -> None:
+def _follow_an_episode(supervisor: Supervisor, monitor: Monitor, scores: RunScores, dashboard: Dashboard) -> None:
     """Watch until the end of an episode that the current planner drove from its first step on."""
-    started, begun = time.monotonic(), len(keeper.episodes)
+    started, begun = time.monotonic(), scores.begun
     with Screen() as screen:
-        for _ in watch(supervisor, monitor, keeper):
+        for _ in watch(supervisor, monitor, scores):
             lines = dashboard.lines(
-                keeper, monitor.driver, monitor.diagnostics, time.monotonic() - started, screen.width
+                scores, monitor.driver, monitor.diagnostics, time.monotonic() - started, screen.width
             )
             screen.show(*lines)
-            if len(keeper.finished) > begun:
+            if scores.finished_from(begun):
                 return
 
 
