@@ -77,10 +77,17 @@ def test_the_bag_says_where_it_came_from_and_that_nothing_was_lost(recorded):
     assert {name: entry["recorded"] for name, entry in audit.items()} == counts
 
 
+def subscriptions(stack, node: str) -> set[str]:
+    return {name for name, _ in stack.node.get_subscriber_names_and_types_by_node(node, "/")}
+
+
 def test_recording_starts_and_stops_while_running(lockstep_stack, tmp_path):
     stack = lockstep_stack(planner="expert", bag_dir=str(tmp_path), episode_steps=1000)
     stack.wait_for_steps(5)
+    assert subscriptions(stack, "episode_recorder") == set(), "an idle recorder is woken by no message"
     assert stack.call(SetBool, "episode_recorder/record", SetBool.Request(data=True)).success
+    expected = {stack.node.resolve_topic_name(topic.name) for topic in topics.RECORDED}
+    stack.wait_for(lambda: subscriptions(stack, "episode_recorder") == expected, "the recorder's subscriptions")
     again = stack.call(SetBool, "episode_recorder/record", SetBool.Request(data=True))
     assert not again.success
     assert "already recording" in again.message
@@ -92,6 +99,7 @@ def test_recording_starts_and_stops_while_running(lockstep_stack, tmp_path):
     assert len(read(bag)["/camera/image_raw"]) >= 30
     stack.wait_for_steps(5)
     assert not stack.call(SetBool, "episode_recorder/record", SetBool.Request(data=False)).success
+    stack.wait_for(lambda: not subscriptions(stack, "episode_recorder"), "no subscription any more")
 
 
 def test_perception_works_from_a_played_bag_with_no_simulation(recorded, start_stack, tmp_path):

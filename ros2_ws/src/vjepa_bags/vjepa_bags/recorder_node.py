@@ -25,7 +25,10 @@ POLL_S = 0.1
 
 
 class RecorderNode(ManagedNode):
-    """`episode_recorder`: ten times a second, it writes the messages of raw subscriptions into one bag at a time."""
+    """`episode_recorder`: ten times a second, it writes the messages of raw subscriptions into one bag at a time.
+
+    Without a bag it subscribes to nothing, so that no message wakes it.
+    """
 
     Parameters = RecorderParameters
 
@@ -51,7 +54,6 @@ class RecorderNode(ManagedNode):
         self._provenance = {key: value for key, _, value in pairs}
         self._service = self.create_service(SetBool, "~/record", self._on_record)
         self._owns_clock = True
-        self._timer = self.create_timer(POLL_S, self._poll, clock=STEADY)
         if self.parameters.record:
             self._open()
 
@@ -64,8 +66,7 @@ class RecorderNode(ManagedNode):
         self._close()
         if self._service is not None:
             self.destroy_service(self._service)
-            self.destroy_timer(self._timer)
-            self._service = self._timer = None
+            self._service = None
 
     def _open(self) -> Path:
         name = self.parameters.bag_name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f")
@@ -78,6 +79,7 @@ class RecorderNode(ManagedNode):
             options = {"raw": True, "callback_group": self._polled}
             tap = self.subscribe(topic, lambda _: None, SUBSCRIPTION_DEPTH, **options)
             self._taps.append((topic, full_name, tap))
+        self._timer = self.create_timer(POLL_S, self._poll, clock=STEADY)
         self.get_logger().info(f"recording into {path}")
         return path
 
@@ -162,6 +164,9 @@ class RecorderNode(ManagedNode):
         for _, _, tap in self._taps:
             self.unsubscribe(tap)
         self._taps = []
+        if self._timer is not None:
+            self.destroy_timer(self._timer)
+            self._timer = None
         if self._writer is None:
             return ""
         writer, self._writer = self._writer, None

@@ -130,7 +130,7 @@ class StackOptions(DriveOptions):
         robot_state_publisher: start ROS's node of this name with the URDF of the simulated reacher, for RViz; only in
             an installed ROS.
         lockstep: one simulation step per answered frame, instead of real time.
-        use_sim_time: follow `/clock`; unset: with the sim, not with a camera.
+        use_sim_time: follow `/clock`; unset: with the sim, except the recorder; not with a camera.
         discovery: who may see this stack: `localhost`, `subnet`, or `system_default` for the middleware's own setting.
         autostart: bring the nodes up to active at once.
         record: record a bag from the first frame on.
@@ -217,7 +217,8 @@ def build_graph(options: StackOptions) -> list[NodeSpec]:
     names += [GUARD] if options.guard else []
     # ROS's launch refuses an empty list, such as no crop, because it has no type. It is the node's default anyway.
     given = {name: {key: value for key, value in parameters[name].items() if value not in ([], ())} for name in names}
-    nodes = [NodeSpec(*executables[name], name, clock | given[name] | asked, remappings) for name in names]
+    clocks = dict.fromkeys(names, clock) | {"episode_recorder": {"use_sim_time": False}}  # `/clock` would wake it.
+    nodes = [NodeSpec(*executables[name], name, clocks[name] | given[name] | asked, remappings) for name in names]
     nodes = [_without_address(node) if node.name == "camera" else node for node in nodes]
     manager = {"managed_nodes": names, **parameters["stack_manager"]}
     nodes.append(NodeSpec("vjepa_bringup", "stack_manager", "stack_manager", manager, lifecycle=False))
