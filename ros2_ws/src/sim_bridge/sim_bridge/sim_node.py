@@ -19,6 +19,7 @@ from sim_bridge.step_loop import LockstepLoop, RealTimeLoop, StepLoop
 from vjepa_interfaces import topics
 from vjepa_interfaces.effort import CommandRefusedError
 from vjepa_interfaces.managed_node import OK, STEADY, WARN, ManagedNode, run
+from vjepa_interfaces.ros_trace import TracePublisher
 from vjepa_interfaces.stamps import to_nanoseconds
 
 ENDPOINT_POLL_S = 0.02
@@ -53,6 +54,7 @@ class SimNode(ManagedNode):
         self._env = SimEnv(self.parameters)
         self._env.render()
         self._publisher = StepPublisher(self, self._env)
+        self._trace = TracePublisher(self)
         if self.parameters.command_input == "joint_command":
             self._commands = self.subscribe(topics.JOINT_COMMAND, self._on_joint_command)
         else:
@@ -66,7 +68,13 @@ class SimNode(ManagedNode):
         """Begin the first episode when every endpoint has matched."""
         assert self._publisher is not None
         loop = LockstepLoop if self.parameters.lockstep else RealTimeLoop
-        self._loop = loop(self._env, self.parameters, self._publisher.publish, self.publish_diagnostics)
+        self._loop = loop(
+            self._env,
+            self.parameters,
+            self._publisher.publish,
+            self.publish_diagnostics,
+            on_answer=self._on_answer if self.parameters.trace else None,
+        )
         self._closable_s = time.monotonic()
         self._waiting = self.create_timer(ENDPOINT_POLL_S, self._begin_when_matched, clock=STEADY)
         self._progress = self.create_timer(PROGRESS_S, self._publisher.scores.publish_progress, clock=STEADY)
@@ -135,6 +143,9 @@ class SimNode(ManagedNode):
             loop.command(names, efforts, stamp_ns)
         except CommandRefusedError as error:
             self.get_logger().warning(str(error), throttle_duration_sec=1.0)
+
+    def _on_answer(self, stamp_ns: int, times: dict[str, float]) -> None:
+        self._trace.publish(stamp_ns, **times)
 
     # Services.
 

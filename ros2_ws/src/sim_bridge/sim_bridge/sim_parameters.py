@@ -76,6 +76,7 @@ class SimParameters(SimConfig):
         command_input: `joint_command` or `effort_array`; the latter not in lockstep.
         command_timeout_s: in real time, seconds without a command after which torque is zero.
         publish_clock: publish `/clock`, unless another node does already.
+        trace: publish on the topic `trace` when each frame passed the parts of this node.
     """
 
     episodes: Annotated[int, Range(low=0)] = 0
@@ -85,6 +86,7 @@ class SimParameters(SimConfig):
     command_input: str = "joint_command"
     command_timeout_s: Annotated[float, Range(above=0.0)] = 0.2
     publish_clock: bool = True
+    trace: bool = False
 
     def __post_init__(self) -> None:
         """Check the values.

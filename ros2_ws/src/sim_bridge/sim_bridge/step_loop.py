@@ -39,6 +39,9 @@ COUNTED = (
 Publish = Callable[["SimStep", np.ndarray], float]
 """Publishes a step and its frame (height, width, 3), and returns the steady time of the frame in seconds."""
 
+OnAnswer = Callable[[int, dict[str, float]], None]
+"""Takes the stamp of an answered frame, nanoseconds, and its steady times in seconds by mark of `frame_trace`."""
+
 
 class StepLoop(ABC):
     """Runs episodes of an environment, which commands step.
@@ -57,6 +60,7 @@ class StepLoop(ABC):
         publish: Publish,
         on_end: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
+        on_answer: OnAnswer | None = None,
     ):
         """Store the arguments; `begin` starts the loop.
 
@@ -66,15 +70,16 @@ class StepLoop(ABC):
             publish: called with each step.
             on_end: called at the end of each episode, and at the end of all.
             clock: returns the seconds of a steady clock.
+            on_answer: called with the times of each answered frame; None to take no further times.
         """
         self.step: SimStep | None = None
         self.is_paused = self.is_finished = False
         self.counts = Counts()
         self._env, self._parameters = env, parameters
-        self._publish, self._on_end, self._clock = publish, on_end, clock
+        self._publish, self._on_end, self._clock, self._on_answer = publish, on_end, clock, on_answer
         self._latency, self._response, self._command_age = Durations(), Durations(), Durations()
         self._rate = RateMeter()
-        self._frame_times: dict[int, tuple[float, float]] = {}
+        self._frame_times: dict[int, tuple[float, float, float]] = {}
         self._heard_s = math.inf
         self._refusal, self._refused_s = "", -math.inf
 
@@ -132,9 +137,11 @@ class StepLoop(ABC):
         self.counts["clamped_commands"] += clamped
         if stamp_ns in self._frame_times:
             self.counts["answered_frames"] += 1
-            shown_s, sent_s = self._frame_times.pop(stamp_ns)
-            self._latency.add(now_s - shown_s)
+            begun_s, rendered_s, sent_s = self._frame_times.pop(stamp_ns)
+            self._latency.add(now_s - begun_s)
             self._response.add(now_s - sent_s)
+            if self._on_answer is not None:
+                self._on_answer(stamp_ns, {"begun": begun_s, "rendered": rendered_s, "sent": sent_s, "answered": now_s})
         self._take(effort, stamp_ns, now_s)
 
     def trouble(self) -> str:
@@ -174,13 +181,14 @@ class StepLoop(ABC):
 
     def _show(self, advance: "Callable[[], SimStep]") -> None:
         """Advance the environment and publish the new step. The frame-to-torque time starts here."""
-        shown_s = self._clock()
+        begun_s = self._clock()
         self.step = advance()
         self._frame = self._env.render()
+        rendered_s = begun_s if self._on_answer is None else self._clock()
         self.counts["frames"] += 1
-        self._rate.tick(shown_s)
+        self._rate.tick(begun_s)
         self._send()
-        self._frame_times[self.step.stamp_ns] = shown_s, self._sent_s
+        self._frame_times[self.step.stamp_ns] = begun_s, rendered_s, self._sent_s
         if self.step.step_type == LAST:
             self._on_end()
 

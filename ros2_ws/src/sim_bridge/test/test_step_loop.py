@@ -47,12 +47,12 @@ class Env:
 class Rig:
     """A loop on that environment, a clock that is set by hand, and what was published."""
 
-    def __init__(self, loop, **parameters):
+    def __init__(self, loop, on_answer=None, **parameters):
         self.env, self.now_s = Env(), 10.0
         self.sent: list[int] = []
         self.ends = 0
         settings = SimParameters(lockstep=loop is LockstepLoop, command_timeout_s=TIMEOUT_S, **parameters)
-        self.loop = loop(self.env, settings, self.publish, self.end, lambda: self.now_s)
+        self.loop = loop(self.env, settings, self.publish, self.end, lambda: self.now_s, on_answer)
         self.loop.begin()
 
     def publish(self, step, frame):
@@ -141,6 +141,23 @@ def test_in_real_time_the_newest_command_holds_until_it_is_too_old(real_time):
     real_time.loop.tick()
     assert real_time.env.applied == [[0.02, 0.02], [0.02, 0.02], [0.0, 0.0]]
     assert (real_time.loop.counts["stale_steps"], real_time.loop.counts["timeout_steps"]) == (2, 1)
+
+
+def test_the_times_of_an_answered_frame_are_given_once_to_whoever_wants_them():
+    answers = []
+    rig = Rig(RealTimeLoop, lambda stamp_ns, times: answers.append((stamp_ns, times)))
+
+    def render():
+        rig.now_s += 0.004
+        return np.zeros((2, 2, 3), np.uint8)
+
+    rig.env.render = render
+    rig.loop.tick()
+    rig.now_s += 0.01
+    rig.answer()
+    rig.answer()
+    times = {"begun": 10.0, "rendered": 10.004, "sent": 10.004, "answered": 10.014}
+    assert answers == [(rig.loop.step.stamp_ns, pytest.approx(times))]
 
 
 def test_in_real_time_an_episode_begins_without_the_torque_of_the_one_before(real_time):

@@ -345,6 +345,7 @@ EXPLICIT = {
     "render": "exact",
     "look": "camera:easy",
     "backgrounds": "",
+    "trace": False,
 }
 IN_FILE = {
     "crop": [4, 0, 16, 16],
@@ -365,6 +366,7 @@ IN_FILE = {
     "render": "dm_control",
     "look": "colour:hard",
     "backgrounds": "pictures",
+    "trace": True,
 }
 
 

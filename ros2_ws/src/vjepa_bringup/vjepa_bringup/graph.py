@@ -56,9 +56,9 @@ STATE_PUBLISHER = "robot_state_publisher"
 
 OPTION_PARAMETERS = {
     "camera": ("crop", "rotate", "flip"),
-    "sim_bridge": ("task", "seed", "episodes", "episode_steps", "lockstep", "render", "look", "backgrounds"),
-    "vjepa_perception": ("encoder", "device", "dtype"),
-    "vjepa_planner": ("planner", "seed", "lockstep"),
+    "sim_bridge": ("task", "seed", "episodes", "episode_steps", "lockstep", "render", "look", "backgrounds", "trace"),
+    "vjepa_perception": ("encoder", "device", "dtype", "trace"),
+    "vjepa_planner": ("planner", "seed", "lockstep", "trace"),
     "episode_recorder": ("record", "bag_dir"),
     "stack_manager": ("autostart",),
 }
@@ -138,6 +138,7 @@ class StackOptions(DriveOptions):
         episodes: episodes to run, after which the arm stands still; 0 for no end.
         episode_steps: control steps in an episode.
         look: visual distraction of the simulation, such as `camera:hard:moving`.
+        trace: publish when each frame passed the parts of each node.
     """
 
     source: str = "sim"
@@ -159,6 +160,7 @@ class StackOptions(DriveOptions):
     episodes: int | None = None
     episode_steps: int | None = None
     look: str | None = None
+    trace: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -77,15 +77,16 @@ class Monitor:
         self.drivers: list[str] = []
         self._steps: defaultdict[str, int] = defaultdict(int)
         self._rewards: defaultdict[str, float] = defaultdict(float)
-        self._subscribe(topics.DIAGNOSTICS, self._on_diagnostics)
-        self._subscribe(topics.LATENT_INFO, self._on_latent_info)
-        self._subscribe(topics.ACTIVE_PLANNER, self._on_active_planner)
+        self.subscribe(topics.DIAGNOSTICS, self._on_diagnostics)
+        self.subscribe(topics.LATENT_INFO, self._on_latent_info)
+        self.subscribe(topics.ACTIVE_PLANNER, self._on_active_planner)
         self._scores = scores
         if scores is not None:  # The simulation publishes its progress only to listeners.
-            self._subscribe(topics.PROGRESS, self._score)
-            self._subscribe(topics.SCORE, self._score)
+            self.subscribe(topics.PROGRESS, self._score)
+            self.subscribe(topics.SCORE, self._score)
 
-    def _subscribe(self, topic: topics.Topic, callback: Callable[[Any], None]) -> None:
+    def subscribe(self, topic: topics.Topic, callback: Callable[[Any], None]) -> None:
+        """Subscribe to a `topic` with a long queue; `callback(message)` is called while the monitor listens."""
         depth = max(topic.depth, 1000) if not topic.latched else topic.depth
         self.node.create_subscription(topic.message_class, topic.name, callback, qos_profile(topic, depth))
 

@@ -5,10 +5,12 @@ import time
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from rcl_interfaces.srv import GetParameters
 from rclpy.parameter import parameter_value_to_python
+from std_msgs.msg import String
 
 from sim_bridge.score import Episode, RunScores
 from vjepa_bringup.domains import hold_domain
@@ -17,8 +19,10 @@ from vjepa_bringup.interrupts import interruptible
 from vjepa_bringup.monitor import Monitor, text_in
 from vjepa_bringup.one_stack import only_stack
 from vjepa_bringup.supervisor import Supervisor
+from vjepa_interfaces import topics
 from vjepa_interfaces.environment import environment_of
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.frame_trace import FrameTrace
 
 POLL_S = 0.1
 FIRST_STEP_TIMEOUT_S = 240.0
@@ -97,6 +101,7 @@ def run_graph(
     episode_steps: int,
     domain: int | None = None,
     on_progress: Callable[[RunScores, Monitor], None] | None = None,
+    trace: FrameTrace | None = None,
 ) -> GraphResult:
     """Run the full loop for `options.episodes` episodes and return their scores.
 
@@ -105,6 +110,7 @@ def run_graph(
         episode_steps: control steps in an episode.
         domain: ROS domain to hold; None for a free one.
         on_progress: called at short intervals during the run.
+        trace: reads the times of all frames; `options.trace` has the nodes publish them.
 
     Raises:
         VjepaError: the graph did not start, stopped before the end of the last episode, or had a planner without a
@@ -119,6 +125,8 @@ def run_graph(
         running_graph(options, domain, {"planner": options.planner or ""}) as (supervisor, held),
         Monitor(held, options.namespace, scores) as monitor,
     ):
+        if trace is not None:
+            monitor.subscribe(topics.TRACE, partial(_read_times, trace))
         interrupted = False
         try:
             _follow(supervisor, monitor, scores, wanted, on_progress)
@@ -138,6 +146,11 @@ def run_graph(
             bag=text_in(monitor.diagnostics, "episode_recorder", "bag"),
             options=_options_now(monitor, options),
         )
+
+
+def _read_times(trace: FrameTrace, message: String) -> None:
+    with contextlib.suppress(ValueError):  # Any process may publish there.
+        trace.read(message.data)
 
 
 def _options_now(monitor: Monitor, options: StackOptions) -> dict[str, Any]:

@@ -78,12 +78,12 @@ MANAGED_NODE = Access(publishes=(topics.DIAGNOSTICS,), offers=(*LIFECYCLE_SERVIC
 
 NODES = {
     "vjepa_perception": Access(
-        publishes=(topics.LATENT, topics.LATENT_INFO),
+        publishes=(topics.LATENT, topics.LATENT_INFO, topics.TRACE),
         subscribes=(topics.IMAGE, topics.COMPRESSED_IMAGE),
         managed=True,
     ),
     "vjepa_planner": Access(
-        publishes=(topics.JOINT_COMMAND, topics.ACTIVE_PLANNER, topics.PLAN),
+        publishes=(topics.JOINT_COMMAND, topics.ACTIVE_PLANNER, topics.PLAN, topics.TRACE),
         subscribes=(topics.LATENT, topics.LATENT_INFO, topics.JOINT_STATES, topics.TARGET, topics.GOAL),
         managed=True,
     ),
@@ -100,6 +100,7 @@ NODES = {
             topics.FINGERTIP,
             topics.PROGRESS,
             topics.SCORE,
+            topics.TRACE,
         ),
         subscribes=(topics.JOINT_COMMAND, topics.EFFORT_ARRAY),
         offers=("reset", "set_paused"),

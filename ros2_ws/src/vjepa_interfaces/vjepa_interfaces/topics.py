@@ -52,6 +52,7 @@ EFFORT_ARRAY = Topic("effort_controller/commands", "std_msgs/msg/Float64MultiArr
 ENABLE = Topic("effort_guard/enable", "sensor_msgs/msg/Joy")
 ACTIVE_PLANNER = Topic("vjepa_planner/active_planner", "std_msgs/msg/String", depth=1, latched=True)
 PLAN = Topic("vjepa_planner/plan", "std_msgs/msg/String", depth=50)
+TRACE = Topic("trace", "std_msgs/msg/String", depth=1000)
 DIAGNOSTICS = Topic("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray")
 
 RECORDED = (

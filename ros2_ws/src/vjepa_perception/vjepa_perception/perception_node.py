@@ -21,6 +21,7 @@ from vjepa_interfaces.image_codec import compressed_to_rgb, image_to_rgb
 from vjepa_interfaces.managed_node import ERROR, OK, WARN, ManagedNode, run
 from vjepa_interfaces.messages import fill_latent
 from vjepa_interfaces.ros_subscriptions import MatchedSubscription
+from vjepa_interfaces.ros_trace import TracePublisher
 from vjepa_interfaces.stamps import set_stamp, to_nanoseconds
 from vjepa_interfaces.statistics import Counts, Durations, Failure, RateMeter
 from vjepa_perception.clip import ClipBuffer
@@ -53,6 +54,7 @@ class PerceptionNode(ManagedNode):
         self._encoder.warm_up()
         self._latents = self.publisher(topics.LATENT)
         self._info = self.publisher(topics.LATENT_INFO)
+        self._trace = TracePublisher(self)
         self._frames = self._subscribe_frames()
 
     def _subscribe_frames(self) -> MatchedSubscription:
@@ -67,7 +69,7 @@ class PerceptionNode(ManagedNode):
         self._encode_time = Durations()
         self._rate = RateMeter()
         self._clip = ClipBuffer(self.parameters.clip_frames)
-        self._newest: tuple[int, Any] | None = None
+        self._newest: tuple[int, Any, float, float] | None = None
         self._encoded: tuple[int, np.ndarray] | None = None
         self._stamp_ns = self._failed_ns = 0
         self._arrived_s = 0.0
@@ -123,7 +125,7 @@ class PerceptionNode(ManagedNode):
         self._failure.end()
         self._stamp_ns, self._arrived_s = stamp_ns, now
         self._counts["frames"] += 1
-        self._offer(stamp_ns, self._clip.push(stamp_ns, frame))
+        self._offer(stamp_ns, self._clip.push(stamp_ns, frame), now)
 
     def _repeat(self, stamp_ns: int) -> None:
         """Answer a repeated frame with its cached latent, or encode it if that failed before."""
@@ -132,12 +134,12 @@ class PerceptionNode(ManagedNode):
         if encoded is not None and encoded[0] == stamp_ns:
             self._publish(*encoded)
         elif self._failed_ns == stamp_ns:
-            self._offer(stamp_ns, self._clip.frames)
+            self._offer(stamp_ns, self._clip.frames, time.monotonic())
 
-    def _offer(self, stamp_ns: int, clip: Any) -> None:
+    def _offer(self, stamp_ns: int, clip: Any, arrived_s: float) -> None:
         with self._wake:
             self._counts["skipped_encodes"] += self._newest is not None
-            self._newest = (stamp_ns, clip)
+            self._newest = (stamp_ns, clip, arrived_s, self._trace.now())
             self._wake.notify()
 
     def _encode_newest(self) -> None:
@@ -146,8 +148,8 @@ class PerceptionNode(ManagedNode):
                 self._wake.wait_for(lambda: self._newest is not None or not self._running)
                 if self._newest is None or not self._running:
                     return
-                (stamp_ns, clip), self._newest = self._newest, None
-            started = time.monotonic()
+                (stamp_ns, clip, arrived_s, preprocessed_s), self._newest = self._newest, None
+            taken_s = time.monotonic()
             try:
                 latent = self._encoder.encode([clip])[0]
             except Exception as error:
@@ -157,19 +159,31 @@ class PerceptionNode(ManagedNode):
                 self._failure.begin(reason)
                 self.get_logger().error(f"{reason}\n{traceback.format_exc()}", throttle_duration_sec=1.0)
                 continue
-            self._encode_time.add(time.monotonic() - started)
+            encoded_s = time.monotonic()
+            self._encode_time.add(encoded_s - taken_s)
             self._encoded = (stamp_ns, latent)
-            self._publish(stamp_ns, latent)
+            sent_s = self._publish(stamp_ns, latent)
+            self._trace.publish(
+                stamp_ns,
+                arrived=arrived_s,
+                preprocessed=preprocessed_s,
+                taken=taken_s,
+                encoded=encoded_s,
+                sent=sent_s,
+            )
 
-    def _publish(self, stamp_ns: int, latent: np.ndarray) -> None:
+    def _publish(self, stamp_ns: int, latent: np.ndarray) -> float:
+        """Publish a latent (rows, dimension) float32, and return the steady time in seconds at which it was sent."""
         message = Image()
         message.header.frame_id = topics.CAMERA_FRAME
         set_stamp(message.header.stamp, stamp_ns)
         fill_latent(message, latent)
+        sent_s = time.monotonic()
         self._latents.publish(message)
         with self._wake:  # The worker publishes, and the subscription a repeated frame's latent.
             self._counts["latents"] += 1
-            self._rate.tick(time.monotonic())
+            self._rate.tick(sent_s)
+        return sent_s
 
     def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
         """Return the encoder, its speed, and the counts of refused and skipped frames."""

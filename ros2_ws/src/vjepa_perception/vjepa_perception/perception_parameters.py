@@ -47,9 +47,11 @@ class PerceptionParameters(EncoderConfig):
 
     Attributes:
         input_transport: `raw` or `compressed`.
+        trace: publish on the topic `trace` when each frame passed the parts of this node.
     """
 
     input_transport: str = "raw"
+    trace: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values that no encoder can have, and an unknown transport, with a VjepaError."""

@@ -22,6 +22,7 @@ from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.joint_states import Added, JointStateRefusedError
 from vjepa_interfaces.managed_node import ERROR, OK, STEADY, WARN, ManagedNode, run
 from vjepa_interfaces.messages import latent_of
+from vjepa_interfaces.ros_trace import TracePublisher
 from vjepa_interfaces.stamps import set_stamp, to_nanoseconds
 from vjepa_interfaces.statistics import Counts, Durations, Failure, RateMeter
 from vjepa_planner.contract import GOAL, JOINT_STATE, TARGET, Observation, Plan, Planner, PlannerContext
@@ -65,6 +66,7 @@ class PlannerNode(ManagedNode):
         self._command = self.publisher(topics.JOINT_COMMAND)
         self._active_planner = self.publisher(topics.ACTIVE_PLANNER)
         self._plan = self.publisher(topics.PLAN)
+        self._trace = TracePublisher(self)
         self.subscribe(topics.LATENT_INFO, self._on_latent_info)
         self.subscribe(topics.JOINT_STATES, self._on_joint_state)
         self.subscribe(topics.GOAL, self._on_goal)
@@ -236,9 +238,11 @@ class PlannerNode(ManagedNode):
             self._supervisor.begin_episode(self.parameters.seed + self._timeline.episode)
 
     def _plan_and_send(self, observation: Observation) -> None:
+        joined_s = self._trace.now()
         deadline_s = None if self.parameters.lockstep else self.parameters.control_period_s
         encoder = self._inputs.encoder or {"fingerprint": None}
         decision = self._supervisor.plan(observation, deadline_s, encoder["fingerprint"], str(encoder.get("model", "")))
+        planned_s = self._trace.now()
         for raised in decision.tracebacks:
             self.get_logger().error(raised, throttle_duration_sec=1.0)
         if decision.refused:
@@ -250,7 +254,9 @@ class PlannerNode(ManagedNode):
         self._failure.end()
         self._novelty = decision.plan.novelty
         self._counts["novel_latents"] += self._novelty is not None and self._novelty > 1.0
-        self._send(decision.effort, observation.stamp_ns)
+        sent_s = self._send(decision.effort, observation.stamp_ns)
+        arrived_s = self._latent_arrived_s
+        self._trace.publish(observation.stamp_ns, arrived=arrived_s, joined=joined_s, planned=planned_s, sent=sent_s)
         self._publish_plan(observation.stamp_ns, decision)
         if decision.planner != self._announced:
             if decision.fallback:
@@ -267,14 +273,17 @@ class PlannerNode(ManagedNode):
         self._send(zero, stamp_ns)
         self._publish_plan(stamp_ns, Decision(self._supervisor.chosen, Plan(zero), zero, refused=reason))
 
-    def _send(self, effort: np.ndarray, stamp_ns: int) -> None:
+    def _send(self, effort: np.ndarray, stamp_ns: int) -> float:
+        """Publish efforts (n,) in N·m, and return the steady time in seconds at which they were sent."""
         command = JointState(name=list(self._limits.joint_names), effort=effort.tolist())
         set_stamp(command.header.stamp, stamp_ns)
+        sent_s = time.monotonic()
         self._command.publish(command)
         if stamp_ns:
             self._answered = command
             self._counts["commands"] += 1
-            self._rate.tick(time.monotonic())
+            self._rate.tick(sent_s)
+        return sent_s
 
     def _publish_plan(self, stamp_ns: int, decision: Decision) -> None:
         record = decision.record(stamp_ns)

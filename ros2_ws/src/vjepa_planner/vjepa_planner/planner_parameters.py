@@ -33,6 +33,7 @@ class PlannerParameters:
             `dataset build --derive-velocity`.
         device: device of the planners' networks.
         threads: processor threads of the planners' networks; 0 for torch's own choice.
+        trace: publish on the topic `trace` when each frame passed the parts of this node.
     """
 
     planners: tuple[str, ...] = ("random", "expert-p", "expert")
@@ -51,6 +52,7 @@ class PlannerParameters:
     derive_velocity: bool = False
     device: str = "cpu"
     threads: Annotated[int, Range(low=0)] = 1
+    trace: bool = False
 
     def __post_init__(self) -> None:
         """Check the range of each number.

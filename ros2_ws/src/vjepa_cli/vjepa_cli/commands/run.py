@@ -33,6 +33,7 @@ from vjepa_cli.screen import Screen
 from vjepa_interfaces.bundle import CONFIG_FILE, Bundle, read_bundle, shipped_bundles
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.frame_trace import FrameTrace
 from vjepa_interfaces.parameters import Range, as_base
 from vjepa_planner.registry import options_of
 from vjepa_training.evaluation.appearance import Appearance, appearances, check_backgrounds, provenance
@@ -46,6 +47,7 @@ OF_THE_SIMULATION = (
     "lockstep",
     "robot_state_publisher",
     "json",
+    "trace",
     "look",
     "render",
     "backgrounds",
@@ -101,6 +103,7 @@ class RunCommand(ViewOptions, OfEpisodes):
         look: look of the frames, such as camera:hard, or their rendering: nominal, exact or plain; looks are drawn anew
             each episode.
         record: record a rosbag2 bag into this folder.
+        trace: write where the time from frame to torque goes, for each frame, in Chrome's trace format.
         camera: camera in the simulation's place, without episodes and score. It is a device such as /dev/video0, a
             video file, an rtsp:// address, env:NAME or @PATH.
         seconds: with a camera: end after this many seconds.
@@ -112,6 +115,7 @@ class RunCommand(ViewOptions, OfEpisodes):
     robot_state_publisher: bool = False
     look: Annotated[str | None, option(metavar=LOOK, default="")] = None
     record: Annotated[str | None, option(metavar="DIR", default="")] = None
+    trace: Annotated[str | None, option(metavar="FILE", default="")] = None
     camera: Annotated[str | None, option(metavar="SOURCE", default="")] = None
     seconds: Annotated[float | None, parsed_by(types.seconds, "S"), option(default="the file's end, Ctrl-C")] = None
 
@@ -160,7 +164,14 @@ def run_command(arguments: RunCommand) -> int:
     )
     if arguments.look:
         options = _with_look(options, Appearance.of(arguments.look, arguments.render))
-    return _report(arguments, _through_ros(arguments, options))
+    if not arguments.trace:
+        return _report(arguments, _through_ros(arguments, options))
+    require_writable(arguments.trace)
+    trace = FrameTrace()
+    result = _through_ros(arguments, replace(options, trace=True), trace)
+    trace.write(arguments.trace)
+    print(f"{arguments.trace}: {len(trace.complete_frames())} frames from step to torque")
+    return _report(arguments, result)
 
 
 def eval_command(arguments: EvalCommand) -> int:
@@ -254,8 +265,10 @@ def _bundles(planner: dict[str, Any]) -> dict[str, str]:
     return {options[name]: kind for name, kind in kinds.items() if options[name] and isinstance(options[name], str)}
 
 
-def _through_ros(arguments: RunCommand | EvalCommand, options: StackOptions) -> dict[str, Any]:
-    """Run the episodes through the ROS graph and return the result."""
+def _through_ros(
+    arguments: RunCommand | EvalCommand, options: StackOptions, trace: FrameTrace | None = None
+) -> dict[str, Any]:
+    """Run the episodes through the ROS graph and return the result; `trace` reads the times of all frames."""
     from vjepa_bringup.run_graph import run_graph  # These need rclpy, but one process must do without.
     from vjepa_cli.dashboard import Dashboard
     from vjepa_cli.start_up import StartUp
@@ -276,7 +289,7 @@ def _through_ros(arguments: RunCommand | EvalCommand, options: StackOptions) -> 
                 screen.note(line)
             screen.show(*dashboard.lines(scores, driver, monitor.diagnostics, elapsed_s, screen.width))
 
-        graph = run_graph(options, protocol.episode_steps, arguments.domain, progress)
+        graph = run_graph(options, protocol.episode_steps, arguments.domain, progress, trace)
     changed = {name for name, value in graph.options.items() if parameters["vjepa_planner"].get(name) != value}
     parameters["vjepa_planner"] |= graph.options
     return result_json(
