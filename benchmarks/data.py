@@ -87,7 +87,7 @@ def figures(runs: Sequence[dict[str, Any]]) -> list[Figure]:
 
 def collection(turns: int, episodes: int, seed: int, encoder: Encoder | None) -> list[dict[str, float]]:
     """Return, for each turn, the time of a frame in a collected dataset and in its floor, ms."""
-    config = CollectConfig(sim=SimConfig(seed=seed, episode_steps=EPISODE_STEPS), policy="random")
+    config = CollectConfig(sim=SimConfig(seed=seed, episode_steps=EPISODE_STEPS), behaviour="random")
     config = replace(config, latents=encoder is not None, frames=encoder is None)
     collector = Collector(config, encoder)
     frames = episodes * (EPISODE_STEPS + 1)

@@ -49,8 +49,8 @@ class PlainWorld(World):
             costs.append(distance_weight * self.heads.distance(states[step + 1]) - reward)
         return torch.stack(costs).mean(0)
 
-    def proposal(self, history: Tensor, tensors: list[Tensor], horizon: int) -> Tensor:
-        """Do the same as `World.proposal`."""
+    def prior_actions(self, history: Tensor, tensors: list[Tensor], horizon: int) -> Tensor:
+        """Do the same as `World.prior_actions`."""
         assert self.policy is not None
         actions = [self.policy(self.policy.inputs(*tensors))]
         while len(actions) < horizon:

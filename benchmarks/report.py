@@ -153,9 +153,9 @@ activations and small matrices. In float32 the products alone leave less than th
     "encoder-gpu": """\
 The same with a ViT-L of random weights, whose values do not change how long it takes.""",
     "planning": """\
-The default `cem`, proposals included, beside the same search with the modules as they were trained. Both are batched
-over samples, so what is left to gain is what the search computes more than once: it is far less than the arithmetic
-that both have in common.
+The default `cem`, policy-prior trajectories included, beside the same search with the modules as they were trained.
+Both are batched over samples, so what is left to gain is what the search computes more than once: it is far less than
+the arithmetic that both have in common.
 
 Beside `mppi`, where `./vjepa --with mppi --setup-only` has installed it, is the published MPPI of pytorch_mppi: the
 same network, heads, samples, horizon and iterations, in the same process. It calls the modules as they were trained.

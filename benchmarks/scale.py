@@ -32,7 +32,7 @@ SIDES = (48, 64, 96, 128, 192)
 ENCODER_WIDTHS = (64, 128, 256, 512)
 HEAD_WIDTH = 64
 LATENT_WIDTHS = (64, 128, 256, 512, 1024)
-USUAL = CemConfig(samples=64, horizon=4, proposals=0)
+USUAL = CemConfig(samples=64, horizon=4, prior_samples=0)
 SAMPLES = (64, 128, 256, 512, 1024)
 HORIZONS = (4, 8, 16, 32)
 DTYPE = torch.float32

@@ -84,7 +84,7 @@ def collected(episodes: int, workers: int, seed: int) -> tuple[float, float]:
     with tempfile.TemporaryDirectory(prefix="vjepa-bench-") as folder:
         command = [sys.executable, "-P", "-m", "vjepa_cli.cli", "collect", "--out", f"{folder}/data"]
         command += ["--episodes", str(episodes), "--episode-steps", str(EPISODE_STEPS), "--workers", str(workers)]
-        command += ["--policy", "random", "--encoder", "encoder-small", "--device", "cpu", "--seed", str(seed)]
+        command += ["--behaviour", "random", "--encoder", "encoder-small", "--device", "cpu", "--seed", str(seed)]
         peak = peak_private_gib(command, Path(folder) / "said")
         (taken,) = re.findall(r"frames in ([\d.]+) s", (Path(folder) / "said").read_text())
     return float(taken), MIB * peak

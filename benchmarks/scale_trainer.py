@@ -84,7 +84,7 @@ def train(data: str, work: str) -> dict[str, float]:
         if step >= TRAINED_STEPS:
             raise _EnoughError
 
-    settings = DynamicsTraining(epochs=1, conditioning="pca", rows="mean", checkpoint_every=10**9)
+    settings = DynamicsTraining(epochs=1, state_projection="pca", rows="mean", checkpoint_every=10**9)
     with contextlib.suppress(_EnoughError):
         train_dynamics(Dataset(Path(data)), settings, Job(f"{work}/model", work, "a benchmark", on_step))
     (first, first_s), (last, last_s) = said[0] if len(said) > 1 else (0, began + prepared_s), said[-1]

@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     stack = () if given.domain is None else ("--domain", given.domain)
 
     size = ("--episodes", given.episodes, "--episode-steps", given.episode_steps)
-    mix = ("--policy", "mix", "--epsilon", 0.25, "--hold", 8, "--seed", 1000)
+    mix = ("--behaviour", "mix", "--epsilon", 0.25, "--hold", 8, "--seed", 1000)
     vjepa("status", *stack)
     vjepa("collect", "--out", data, "--encoder", ENCODER, *size, *mix)
     vjepa("train", "bc", "--data", data, "--encoder", ENCODER, "--epochs", given.epochs, "--out", policy)

@@ -258,7 +258,7 @@ def test_a_policy_of_another_encoder_has_no_score(refusal, tmp_path, through):
     bundle = shutil.copytree(find_bundle("bc-small"), tmp_path / "policy")
     config = json.loads((bundle / "config.json").read_text()) | {"encoder_fingerprint": "0123456789abcdef"}
     (bundle / "config.json").write_text(json.dumps(config))
-    complained = refusal("eval", "--episodes", 1, "--through", through, "--policy", bundle, "--json", "r.json")
+    complained = refusal("eval", "--episodes", 1, "--through", through, "--bc-bundle", bundle, "--json", "r.json")
     assert "was trained on latents of encoder encoder-small (0123456789abcdef)" in complained.splitlines()[-1]
     assert not (tmp_path / "r.json").exists()
 
@@ -270,7 +270,7 @@ def test_a_policy_of_another_encoder_has_no_score(refusal, tmp_path, through):
             ["--params-file", "p.yaml"],
             "'image_size' of sim_bridge is 64; expected a value of type list of 2 int, such as [64, 64]",
         ),
-        (["--policy", "bc-smal"], "no bundle at 'bc-smal': .* or one that ships: bc-latents, bc-small$"),
+        (["--bc-bundle", "bc-smal"], "no bundle at 'bc-smal': .* or one that ships: bc-latents, bc-small$"),
         (["--device", "xyz"], "unknown device .xyz.; valid are: auto, cpu, cuda, cuda:N$"),
         (["--device", "cuda:7"], "device is 'cuda:7', but torch .* finds . CUDA devices; use device auto or cpu"),
         (["--task", "cartpole-swingup"], "trained on an arm with the joints shoulder, wrist, .* random drives any arm"),

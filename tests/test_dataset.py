@@ -74,7 +74,7 @@ def test_a_recorded_run_is_the_dataset_of_its_seeds_with_the_latents_that_were_l
     np.testing.assert_allclose(np.asarray(built[LATENT], np.float32), live, rtol=2e-3, atol=1e-3)
 
     vjepa(
-        *("collect", "--policy", "expert", "--episodes", EPISODES, "--episode-steps", STEPS, "--seed", SEED),
+        *("collect", "--behaviour", "expert", "--episodes", EPISODES, "--episode-steps", STEPS, "--seed", SEED),
         *("--workers", 1, "--out", tmp_path / "collected", "--frames", "--device", "cpu"),
     )
     collected = Dataset(tmp_path / "collected")

@@ -50,13 +50,13 @@ NODES = {
         "cem.elites": 2,
         "cem.iterations": 1,
         "cem.horizon": 2,
-        "cem.proposals": 0,
+        "cem.prior_samples": 0,
     },
 }
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_S = 240.0
 pytestmark = pytest.mark.slow
-FEW = ["--episodes", "2", "--eval-episodes", "1", "--protocol", "old", "--epochs", "1"]
+FEW = ["--episodes", "2", "--eval-episodes", "1", "--protocol", "baseline", "--epochs", "1"]
 
 
 @pytest.fixture
@@ -73,9 +73,9 @@ def made(tmp_path_factory) -> Path:
     (folder / "tiny/config.json").write_text(json.dumps(TINY))
     sim = SimConfig(episode_steps=15, image_size=(32, 32), seed=500)
     encoder = EncoderConfig(str(folder / "tiny"), clip_frames=4, grid=2)
-    data = collect(folder / "data", CollectConfig(sim=sim, policy="random"), encoder, 10, 1, {"made": "by a test"})
+    data = collect(folder / "data", CollectConfig(sim=sim, behaviour="random"), encoder, 10, 1, {"made": "by a test"})
     dynamics, reward = folder / "dynamics", folder / "reward"
-    training = DynamicsTraining(members=2, action_repeat=2, horizon=2, components=8, conditioning="pca", epochs=1)
+    training = DynamicsTraining(members=2, action_repeat=2, horizon=2, components=8, state_projection="pca", epochs=1)
     train_dynamics(data, training, Job(dynamics, folder / "work.dynamics", "x"))
     train_reward(data, dynamics, RewardTraining(hidden=16, epochs=1), Job(reward, folder / "work.reward", "x"))
     parameters = yaml.safe_dump({node: {"ros__parameters": NODES[node]} for node in NODES})

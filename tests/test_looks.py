@@ -79,7 +79,19 @@ def vjepa(capfd, monkeypatch, tmp_path):
     return run
 
 
-IN_PROCESS = ("eval", "--through", "process", "--planner", "random", "--episodes", 1, "--protocol", "old", "--seed", 5)
+IN_PROCESS = (
+    "eval",
+    "--through",
+    "process",
+    "--planner",
+    "random",
+    "--episodes",
+    1,
+    "--protocol",
+    "baseline",
+    "--seed",
+    5,
+)
 
 
 def test_one_look_is_named_in_the_scoreboard_and_in_a_json_of_the_usual_shape(vjepa, tmp_path):

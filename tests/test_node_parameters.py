@@ -9,7 +9,7 @@ import pytest
 import rclpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rcl_interfaces.srv import SetParameters
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.exceptions import ParameterNotDeclaredException
 from rclpy.parameter import Parameter
 
@@ -19,6 +19,7 @@ from vjepa_bags.recorder_node import RecorderNode
 from vjepa_bringup.domains import hold_domain
 from vjepa_bringup.stack_manager_node import StackManagerNode
 from vjepa_interfaces import access
+from vjepa_interfaces.deprecated import PARAMETER, RENAMED
 from vjepa_interfaces.effort_guard_node import EffortGuardNode
 from vjepa_interfaces.errors import VjepaError
 from vjepa_perception.camera_node import CameraNode
@@ -193,6 +194,38 @@ def test_an_option_out_of_its_range_is_refused_and_described(planner, value):
     assert planner.get_parameter("expert.damping").value == before
     (allowed,) = planner.describe_parameter("expert.damping").floating_point_range
     assert allowed.from_value == 0.0
+
+
+def test_a_deprecated_parameter_is_set_by_its_present_name(planner, monkeypatch, capsys):
+    monkeypatch.setitem(RENAMED[PARAMETER], "expert.softness", "expert.damping")
+    service = planner._parameter_service
+    for value, callback, service_type in (
+        (1.5, service._set_parameters_callback, SetParameters),
+        (1.25, service._set_parameters_atomically_callback, SetParametersAtomically),
+    ):
+        parameter = Parameter("expert.softness", value=value).to_parameter_msg()
+        callback(service_type.Request(parameters=[parameter]), service_type.Response())
+        assert planner.get_parameter("expert.damping").value == value
+        assert "'expert.softness' is deprecated; use 'expert.damping'" in capsys.readouterr().err
+
+
+STARTED = """
+import rclpy
+from vjepa_planner.planner_node import PlannerNode
+rclpy.init(args=["--ros-args", "-p", "cem.proposals:=3"], domain_id={})
+node = PlannerNode()
+print(node.options("cem"))
+node.destroy_node()
+rclpy.shutdown()
+"""
+
+
+def test_a_deprecated_parameter_of_the_start_is_the_present_one():
+    with hold_domain(None, {"planner": "(parameters)"}) as domain:
+        run = [sys.executable, "-P", "-c", STARTED.format(domain)]
+        ended = subprocess.run(run, capture_output=True, text=True, timeout=60)
+    assert ended.stdout == "{'prior_samples': 3}\n", ended.stderr
+    assert "'cem.proposals' is deprecated; use 'cem.prior_samples'" in ended.stderr
 
 
 def test_an_option_that_names_a_bundle_is_not_set_to_what_is_none(planner, monkeypatch):

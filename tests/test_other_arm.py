@@ -33,7 +33,9 @@ def test_the_graph_gives_the_returns_of_one_process_whatever_the_arm(task, effor
     returns = []
     for through in ("ros", "process"):
         file = tmp_path / f"{through}.json"
-        command = f"eval --through {through} --task {task} --protocol old --episodes 1 --params-file {random_alone}"
+        command = (
+            f"eval --through {through} --task {task} --protocol baseline --episodes 1 --params-file {random_alone}"
+        )
         assert parse([*command.split(), "--json", str(file)]).run() == 0
         result = json.loads(file.read_text())
         assert (result["task"], result["success"], result["success_rate"]) == (task, [None], None)

@@ -69,7 +69,7 @@ class Drivers:
 def test_best_effort_pictures_in_yuv_and_joint_states_at_a_kilohertz_drive_the_arm(start_stack, tmp_path):
     file = tmp_path / "arm.yaml"
     file.write_text(yaml.safe_dump({node: {"ros__parameters": values} for node, values in PARAMETERS.items()}))
-    stack = start_stack(source="camera", planner="bc", policy="bc-small", params_file=str(file), light=False)
+    stack = start_stack(source="camera", planner="bc", bc_bundle="bc-small", params_file=str(file), light=False)
     drivers = Drivers(stack.domain)
     try:
         stack.wait_for_value("vjepa_planner", "commands", lambda count: count > 50)

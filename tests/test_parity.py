@@ -47,7 +47,7 @@ def test_a_policy_gives_offline_the_torques_that_it_gave_live(lockstep_stack, tm
     save_policy(tmp_path / "policy", policy, encoder.fingerprint, "# A policy with random weights, for a test\n")
     stack = lockstep_stack(
         planner="bc",
-        policy=str(tmp_path / "policy"),
+        bc_bundle=str(tmp_path / "policy"),
         episodes=EPISODES,
         episode_steps=STEPS,
         device="cpu",

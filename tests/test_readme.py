@@ -74,7 +74,7 @@ LESS = {
 FEWER = {
     "examples/demonstrate.py --out bags --episodes 50": "examples/demonstrate.py --out bags --episodes 12",
     "examples/six_joints.py --out jaco --episodes 50": "examples/six_joints.py --out jaco --episodes 12",
-    " --through process --episodes 20": " --through process --episodes 1 --protocol old",
+    " --through process --episodes 20": " --through process --episodes 1 --protocol baseline",
     "examples/six_joints_drive.py ": "examples/six_joints_drive.py --poses 2 ",
 }
 """Options that a test has no time for; test_demonstrations.py and test_six_joints.py run more of the scripts."""

@@ -32,7 +32,7 @@ EXPERIMENTS = Path(__file__).resolve().parents[1] / "ros2_ws/src/training/experi
 SMALL = {
     "explore": {"episodes": 12, "episode_steps": 30},
     "dynamics-mlp": {"epochs": 2},
-    "reward-old": {"epochs": 2},
+    "baseline-reward": {"epochs": 2},
 }
 """Experiments of the project, and options that make their stages quick."""
 
@@ -56,27 +56,27 @@ def start(tmp_path, commands):
 @pytest.mark.timeout(900)
 def test_an_experiment_goes_from_nothing_to_its_result_even_where_it_is_killed(start, tmp_path, commands):
     dataset = tmp_path / "reproductions/tiny/datasets/explore"
-    killed = start("reward-old")
+    killed = start("baseline-reward")
     commands.wait_for(lambda: list(dataset.glob("parts/*")) or killed.poll() is not None, "the first episode")
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     commands.wait_for(lambda: not commands.running(), "the end of what it had started")
     assert not (dataset / "info.json").exists()
 
-    commands.finish(start("reward-old"))
+    commands.finish(start("baseline-reward"))
     model = json.loads((tmp_path / "results/tiny/dynamics-mlp.json").read_text())
-    heads = json.loads((tmp_path / "results/tiny/reward-old.json").read_text())
+    heads = json.loads((tmp_path / "results/tiny/baseline-reward.json").read_text())
     assert model["training"]["preset"] == "dynamics-mlp"
     assert heads["training"]["distance"] is False
     assert (heads["kind"], heads["config"]["data"]) == ("train reward", "reproductions/tiny/datasets/explore")
     assert "--data reproductions/tiny/datasets/explore" in heads["command"]
-    assert (tmp_path / "reproductions/tiny/models/reward-old/config.json").is_file()
+    assert (tmp_path / "reproductions/tiny/models/baseline-reward/config.json").is_file()
 
-    weights = tmp_path / "reproductions/tiny/models/reward-old/model.safetensors"
+    weights = tmp_path / "reproductions/tiny/models/baseline-reward/model.safetensors"
     before = weights.stat().st_mtime_ns
-    assert "reward-old is done" not in commands.said
-    commands.finish(start("reward-old"))
-    assert "reward-old is done" in commands.said
+    assert "baseline-reward is done" not in commands.said
+    commands.finish(start("baseline-reward"))
+    assert "baseline-reward is done" in commands.said
     assert weights.stat().st_mtime_ns == before
 
 

@@ -344,7 +344,7 @@ CALIBRATION = {
 }
 EXPERIMENT = {
     "what": "a test",
-    "old": "none",
+    "earlier": "none",
     "needs": [],
     "only_by_name": False,
     "stages": [{"kind": "collect", "config": {"out": "{data}/x", "episodes": 3}, "params": {"bc.bundle": "x"}}],

@@ -74,7 +74,7 @@ def small_data(tmp_path_factory, tiny_encoder) -> Dataset:
     folder = tmp_path_factory.mktemp("data") / "small"
     config = CollectConfig(
         sim=SimConfig(episode_steps=20, image_size=(32, 32), seed=500),
-        policy="expert",
+        behaviour="expert",
         epsilon=0.3,
         hold=4,
         frames=True,

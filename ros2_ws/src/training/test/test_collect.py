@@ -27,7 +27,7 @@ MODELS = Path(__file__).resolve().parents[4] / "models"
 ENCODER = EncoderConfig(str(MODELS / "encoder-small"), device="cpu", threads=1)
 EPISODES, STEPS = 5, 12
 CONFIG = CollectConfig(
-    sim=SimConfig(seed=40, image_size=(16, 16), episode_steps=STEPS), policy="mix", epsilon=0.3, hold=2, frames=True
+    sim=SimConfig(seed=40, image_size=(16, 16), episode_steps=STEPS), behaviour="mix", epsilon=0.3, hold=2, frames=True
 )
 FRAMES_ALONE = replace(CONFIG, latents=False)
 
@@ -72,7 +72,7 @@ def test_latents_are_those_of_one_process_whatever_the_number_of_workers(tmp_pat
 def test_a_learned_policy_is_recorded_as_it_is_evaluated(tmp_path):
     sim = replace(CONFIG.sim, image_size=(64, 64))
     options = {"bundle": str(MODELS / "bc-small")}
-    config = CollectConfig(sim=sim, policy="bc", options=options)
+    config = CollectConfig(sim=sim, behaviour="bc", options=options)
     dataset = collect(tmp_path / "ds", config, ENCODER, 2, 1, {})
     steps: dict[int, list] = {}
     latents: dict[int, list] = {}
@@ -89,7 +89,7 @@ def test_a_learned_policy_is_recorded_as_it_is_evaluated(tmp_path):
 
 
 def test_a_learned_policy_without_latents_is_refused():
-    config = replace(FRAMES_ALONE, policy="bc", options={"bundle": str(MODELS / "bc-small")})
+    config = replace(FRAMES_ALONE, behaviour="bc", options={"bundle": str(MODELS / "bc-small")})
     with pytest.raises(VjepaError, match="policy 'bc' acts on latents, but there is no encoder"):
         Collector(config, None)
 
@@ -179,7 +179,7 @@ def command_line(process: int) -> bytes:
 
 def test_a_random_action_is_held_for_as_long_as_was_asked(tmp_path):
     sim = replace(CONFIG.sim, episode_steps=60, image_size=(4, 4))
-    collector = Collector(replace(FRAMES_ALONE, sim=sim, policy="expert", epsilon=1.0, hold=5), None)
+    collector = Collector(replace(FRAMES_ALONE, sim=sim, behaviour="expert", epsilon=1.0, hold=5), None)
     commands = collector.episode(0)["command"][:-1].tolist()
     collector.close()
     runs = [len(list(run)) for _, run in itertools.groupby(commands)]
@@ -196,7 +196,7 @@ def test_what_is_drawn_anew_each_episode_can_be_asked_for(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"policy": "best"}, "unknown policy 'best'; valid are: bc, cem, .*expert, expert-p, expert-xy, mix"),
+        ({"behaviour": "best"}, "unknown behaviour 'best'; valid are: bc, cem, .*expert, expert-p, expert-xy, mix"),
         ({"epsilon": 1.5}, "epsilon is 1.5"),
         ({"epsilon": float("nan")}, "epsilon is nan"),
         ({"hold": 0}, "hold is 0"),
@@ -216,7 +216,7 @@ def test_latents_without_an_encoder_are_refused(tmp_path):
 def test_a_worker_that_cannot_do_its_work_says_why(tmp_path):
     sim = replace(CONFIG.sim, task="finger-spin", randomize_target_size=True)
     with pytest.raises(VjepaError, match="worker 0: finger-spin has no target whose size could be drawn"):
-        collect(tmp_path / "ds", replace(FRAMES_ALONE, sim=sim, policy="random"), None, 1, 1, {})
+        collect(tmp_path / "ds", replace(FRAMES_ALONE, sim=sim, behaviour="random"), None, 1, 1, {})
 
 
 def test_a_ray_cluster_gives_the_same_rows(tmp_path, undisturbed):

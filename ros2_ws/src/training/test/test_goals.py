@@ -66,7 +66,7 @@ def test_the_same_target_is_reached_in_the_very_frame_in_which_the_expert_ends(r
     for episode in episodes:
         assert episode.goal_distances[-1] == pytest.approx(0.0, abs=1e-4)
         assert len(episode.goal_distances) == SIM.episode_steps + 1
-    summary = summarise(episodes, PROTOCOLS["old"])
+    summary = summarise(episodes, PROTOCOLS["baseline"])
     assert min(summary["goal_distance"]["start"]) > 0.01
     assert summary["closer"] == pytest.approx(1.0, abs=1e-2)
 

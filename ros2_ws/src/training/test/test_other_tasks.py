@@ -34,7 +34,7 @@ MODELS = Path(__file__).resolve().parents[4] / "models"
 SIM = SimConfig(seed=700, image_size=(32, 32), episode_steps=12)
 QUICK = BcTraining(epochs=2, batch_size=64, hidden=(16, 16), bottleneck=4)
 SMALL = DynamicsTraining(
-    members=2, action_repeat=1, horizon=1, components=4, epochs=1, batch_size=32, conditioning="pca"
+    members=2, action_repeat=1, horizon=1, components=4, epochs=1, batch_size=32, state_projection="pca"
 )
 
 
@@ -55,7 +55,7 @@ def data(tmp_path_factory, encoder_config):
 
     def of(task):
         if task not in made:
-            config = CollectConfig(sim=replace(SIM, task=task), policy="mix", epsilon=0.5, hold=2)
+            config = CollectConfig(sim=replace(SIM, task=task), behaviour="mix", epsilon=0.5, hold=2)
             made[task] = collect(tmp_path_factory.mktemp(task) / "ds", config, encoder_config, 12, 1, {})
         return made[task]
 
@@ -107,7 +107,7 @@ def test_joints_of_different_limits_go_from_data_to_a_policy_that_drives(encoder
 
 def test_mixed_data_is_of_the_planners_that_know_the_task(encoder):
     for task, names in {"reacher-hard": ["expert", "expert-p", "random"], "finger-spin": ["random"]}.items():
-        collector = Collector(CollectConfig(sim=replace(SIM, task=task), policy="mix"), encoder)
+        collector = Collector(CollectConfig(sim=replace(SIM, task=task), behaviour="mix"), encoder)
         assert list(collector._policies) == names
         collector.close()
 
@@ -115,7 +115,7 @@ def test_mixed_data_is_of_the_planners_that_know_the_task(encoder):
 def test_a_pushed_point_is_cloned_from_its_own_expert(data, encoder, tmp_path):
     dataset = data("point_mass-easy")
     training = replace(
-        QUICK, task="point_mass-easy", dagger=1, dagger_episodes=2, dagger_steps=5, image_size=(32, 32), batch_lanes=2
+        QUICK, task="point_mass-easy", dagger=1, dagger_episodes=2, dagger_steps=5, image_size=(32, 32), num_envs=2
     )
     frames = labelled_frames(dataset, training)
     towards = np.sign(frames.labels) == np.sign(dataset["target"][:][:, :2] - dataset["observation.joint_position"][:])

@@ -322,7 +322,7 @@ def bundle(tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
     sim = SimConfig(seed=70, image_size=(32, 32), episode_steps=12)
-    what = CollectConfig(sim=sim, policy="expert", latents=False, frames=True)
+    what = CollectConfig(sim=sim, behaviour="expert", latents=False, frames=True)
     return collected(tmp_path_factory.mktemp("probe") / "data", what, None)
 
 
@@ -391,7 +391,7 @@ def test_a_run_on_a_dataset_scores_every_target_on_every_source(dataset, bundle,
 
 
 def test_latents_alone_are_probed_without_baselines(tmp_path, bundle, encoder):
-    what = CollectConfig(sim=SimConfig(seed=70, image_size=(32, 32), episode_steps=12), policy="expert")
+    what = CollectConfig(sim=SimConfig(seed=70, image_size=(32, 32), episode_steps=12), behaviour="expert")
     folder = tmp_path / "latents"
     collected(folder, what, encoder)
     result = run_probes(ProbeConfig(data=str(folder), attentive=False)).result

@@ -13,14 +13,14 @@ from vjepa_training.evaluation.score import PROTOCOLS, Protocol, protocol_named,
 
 
 def test_an_unknown_protocol_is_refused_with_the_valid_ones():
-    with pytest.raises(VjepaError, match="unknown protocol 'long'; valid are: full, old, short"):
+    with pytest.raises(VjepaError, match="unknown protocol 'long'; valid are: baseline, full, short"):
         protocol_named("long")
 
 
 def test_the_protocols_are_those_of_the_earlier_work_and_of_the_literature():
     assert protocol_named("short") == Protocol("short", 200, 150.0)
     assert protocol_named("full") == Protocol("full", 1000, None)
-    assert protocol_named("old") == Protocol("old", 100, None)
+    assert protocol_named("baseline") == Protocol("baseline", 100, None)
 
 
 def test_the_interval_holds_the_mean_and_shrinks_with_more_episodes():
@@ -97,7 +97,7 @@ def test_success_is_not_defined_where_there_is_no_target():
 def test_an_approach_is_measured_by_the_distances_at_the_start_at_the_least_and_at_the_end():
     ways = ([4.0, 1.0, 3.0], [2.0, 2.5, 1.0])
     episodes = [Episode(0.0, 2, False, False, True, way) for way in ways]
-    summary = summarise(episodes, PROTOCOLS["old"])
+    summary = summarise(episodes, PROTOCOLS["baseline"])
     assert summary["goal_distance"] == {"start": [4.0, 2.0], "least": [1.0, 1.0], "end": [3.0, 1.0]}
     assert summary["closer"] == pytest.approx((0.25 + 0.5) / 2)
 
@@ -105,21 +105,21 @@ def test_an_approach_is_measured_by_the_distances_at_the_start_at_the_least_and_
 def test_an_approach_is_set_against_the_fingertips_way_to_the_target():
     ways = [([3.0, 2.0, 1.0], [0.3, 0.2, 0.1]), ([3.0, 2.0, 1.0], [0.1, 0.2, 0.2])]
     episodes = [Episode(0.0, 2, False, False, True, to_goal, metres) for to_goal, metres in ways]
-    summary = summarise(episodes, PROTOCOLS["old"])
+    summary = summarise(episodes, PROTOCOLS["baseline"])
     assert summary["target_distance"] == {"start": [0.3, 0.1], "end": [0.1, 0.2]}
     assert summary["goal_correlation"] == pytest.approx(
         np.corrcoef([3, 2, 1, 3, 2, 1], [0.3, 0.2, 0.1, 0.1, 0.2, 0.2])[0, 1]
     )
     still = Episode(0.0, 1, False, False, True, [1.0, 1.0], [0.1, 0.1])
-    assert math.isnan(summarise([still], PROTOCOLS["old"])["goal_correlation"])
+    assert math.isnan(summarise([still], PROTOCOLS["baseline"])["goal_correlation"])
 
 
 def test_an_approach_that_starts_at_the_goal_has_no_figure():
-    assert math.isnan(summarise([Episode(0.0, 1, False, False, True, [0.0, 1.0])], PROTOCOLS["old"])["closer"])
+    assert math.isnan(summarise([Episode(0.0, 1, False, False, True, [0.0, 1.0])], PROTOCOLS["baseline"])["closer"])
 
 
 def test_without_a_goal_no_approach_is_measured():
     assert (
         not {"goal_distance", "closer", "target_distance"}
-        & summarise([Episode(0.0, 1, False, False, True)], PROTOCOLS["old"]).keys()
+        & summarise([Episode(0.0, 1, False, False, True)], PROTOCOLS["baseline"]).keys()
     )

@@ -13,7 +13,7 @@ from vjepa_planner.contract import Observation, PlannerContext
 from vjepa_planner.models.policy import Policy, PolicyConfig, save_policy
 from vjepa_planner.registry import load_planner
 from vjepa_training.data.dataset import write_dataset
-from vjepa_training.trainers.configs import OLD_BC
+from vjepa_training.trainers.configs import BASELINE_BC
 from vjepa_training.trainers.train_bc import (
     BcTraining,
     Frames,
@@ -25,7 +25,7 @@ from vjepa_training.trainers.train_bc import (
     write_policy,
 )
 
-QUICK = BcTraining(epochs=3, batch_size=64, hidden=(32, 16), bottleneck=8, batch_lanes=2)
+QUICK = BcTraining(epochs=3, batch_size=64, hidden=(32, 16), bottleneck=8, num_envs=2)
 
 
 def synthetic(episodes: int = 40, length: int = 10) -> Frames:
@@ -216,7 +216,7 @@ def test_the_same_seed_gives_the_same_policy():
 
 def test_the_old_settings_are_the_old_network():
     frames = Frames(np.zeros((20, 1, 1024), np.float16), *np.zeros((3, 20, 2)), np.repeat(np.arange(10), 2))
-    outcome = train_bc(frames, dataclasses.replace(OLD_BC, epochs=1))
+    outcome = train_bc(frames, dataclasses.replace(BASELINE_BC, epochs=1))
     assert outcome.policy.config == PolicyConfig()
     assert sum(parameter.numel() for parameter in outcome.policy.parameters()) == 279_490
 

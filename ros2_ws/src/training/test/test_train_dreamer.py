@@ -19,7 +19,9 @@ from vjepa_training.trainers.train_dreamer import train_dreamer
 from vjepa_training.trainers.train_dynamics import DynamicsTraining, train_dynamics
 from vjepa_training.trainers.train_reward import RewardTraining, train_reward
 
-QUICK = DreamerTraining(horizon=3, dreams=32, steps=60, cloning_steps=0, cloning_weight=0.0, checkpoint_every=10)
+QUICK = DreamerTraining(
+    horizon=3, imagined_rollouts=32, steps=60, cloning_steps=0, cloning_weight=0.0, checkpoint_every=10
+)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +82,7 @@ def test_the_actor_reads_the_states_of_its_dynamics(small_data, world, tmp_path)
 
 def test_it_starts_from_the_policy_and_stays_near_it(small_data, world, tmp_path):
     training = dataclasses.replace(QUICK, steps=200, cloning_steps=200, learning_rate=2e-3)
-    actor, facts = trained(small_data, world, tmp_path, training, policy=world["policy"])
+    actor, facts = trained(small_data, world, tmp_path, training, prior=world["policy"])
     from vjepa_interfaces.bundle import read_bundle
 
     policy = load_policy(read_bundle(world["policy"], "policy"))
@@ -101,10 +103,10 @@ def test_with_a_start_it_goes_on_from_that_actor(small_data, world, tmp_path):
     torch.testing.assert_close(second(state), first(state), rtol=0, atol=1e-2)
 
 
-@pytest.mark.parametrize("name", ["dreamer-old", "dreamer-hybrid"])
+@pytest.mark.parametrize("name", ["baseline-dreamer", "dreamer-hybrid"])
 def test_the_settings_of_earlier_work_train(small_data, world, tmp_path, name):
     training = dataclasses.replace(dreamer_preset(name), steps=3)
-    assert (training.horizon, training.dreams, training.discount, training.lambda_) == (15, 64, 0.99, 0.95)
+    assert (training.horizon, training.imagined_rollouts, training.discount, training.lambda_) == (15, 64, 0.99, 0.95)
     _, facts = trained(small_data, world, tmp_path, training)
     assert np.isfinite(facts["validation"])
 
@@ -138,7 +140,7 @@ def test_a_price_on_disagreement_is_paid(small_data, world, tmp_path):
 def test_what_does_not_fit_together_is_refused(small_data, world, tmp_path):
     with pytest.raises(VjepaError, match="needs heads; give them with --reward"):
         trained(small_data, world, tmp_path, QUICK, reward="")
-    with pytest.raises(VjepaError, match="unknown preset 'nope'; valid are: dreamer, dreamer-hybrid, dreamer-old"):
+    with pytest.raises(VjepaError, match="unknown preset 'nope'; valid are: baseline-dreamer, dreamer, dreamer-hybrid"):
         dreamer_preset("nope")
     with pytest.raises(VjepaError, match="horizon is 0; expected at least 1"):
         dataclasses.replace(dreamer_preset("dreamer"), horizon=0)

@@ -13,7 +13,7 @@ from vjepa_planner.models.dynamics import PRESETS, RESBLOCK, Dynamics, DynamicsC
 from vjepa_planner.models.reward import load_reward
 from vjepa_training.data.dataset import LATENT
 from vjepa_training.data.transitions import Transitions, open_transitions
-from vjepa_training.trainers.configs import OLD_DYNAMICS, DynamicsTraining, Job
+from vjepa_training.trainers.configs import BASELINE_DYNAMICS, DynamicsTraining, Job
 from vjepa_training.trainers.fit_conditioning import fit_conditioning
 from vjepa_training.trainers.train_dynamics import open_loop, train_dynamics
 from vjepa_training.trainers.train_reward import RewardTraining, train_reward
@@ -155,7 +155,7 @@ def test_a_run_with_other_settings_is_not_gone_on_with(small_data, tmp_path):
 
 
 def test_the_old_settings_take_the_mean_row_as_it_is(small_data, tmp_path):
-    training = dataclasses.replace(OLD_DYNAMICS, preset="dynamics-mlp", epochs=1)
+    training = dataclasses.replace(BASELINE_DYNAMICS, preset="dynamics-mlp", epochs=1)
     train_dynamics(small_data, training, Job(tmp_path / "out", tmp_path / "work", "x"))
     model, bundle = load_dynamics(tmp_path / "out")
     assert model.conditioning.config == ConditioningConfig(latent_dim=32, latent_rows=(0,))

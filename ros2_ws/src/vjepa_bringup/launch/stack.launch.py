@@ -6,13 +6,11 @@ import re
 import sys
 import threading
 import time
-from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, RegisterEventHandler
 from launch.event_handlers import OnShutdown
-from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
 from launch import LaunchDescription
@@ -30,6 +28,7 @@ from vjepa_bringup.graph import (
 from vjepa_bringup.one_stack import only_stack, shell_domain
 from vjepa_bringup.options import option_default, option_help, parse_option
 from vjepa_bringup.supervisor import MAX_RESTARTS, RESTART_DELAY_S
+from vjepa_interfaces.deprecated import LAUNCH_ARGUMENT, RENAMED, current_names
 from vjepa_interfaces.errors import VjepaError, unknown_name
 
 PARAMETERS_REFUSED = 2
@@ -56,8 +55,10 @@ def generate_launch_description():
 
 def _start_nodes(context):
     _refuse_unknown_arguments(context.argv)
-    texts = {option.name: LaunchConfiguration(option.name).perform(context) for option in fields(StackOptions)}
-    options = StackOptions(**{name: parse_option(name, text) for name, text in texts.items() if text})
+    names = (*option_names(), *RENAMED[LAUNCH_ARGUMENT])
+    texts = {name: text for name, text in context.launch_configurations.items() if text and name in names}
+    given = current_names(LAUNCH_ARGUMENT, texts)
+    options = StackOptions(**{name: parse_option(name, text) for name, text in given.items()})
     refuse_unknown_names(merged_parameters(options))
     _refuse_second_stack(options, context)
     nodes = [_action(node, options, context.launch_configurations) for node in build_graph(options)]
@@ -100,7 +101,7 @@ def _refuse_unknown_arguments(arguments):
         return
     for argument in arguments:
         name, assigned, _ = argument.partition(":=")
-        if assigned and name not in option_names():
+        if assigned and name not in (*option_names(), *RENAMED[LAUNCH_ARGUMENT]):
             raise unknown_name("launch argument", name, option_names())
 
 

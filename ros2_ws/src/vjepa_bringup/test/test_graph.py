@@ -27,8 +27,9 @@ from vjepa_bringup.graph import (
     read_parameter_file,
     share,
 )
-from vjepa_bringup.options import option_default, option_help, parse_option, replace
+from vjepa_bringup.options import option_default, option_help, parse_option, parse_options, replace
 from vjepa_bringup.supervisor import command_of
+from vjepa_interfaces.deprecated import LAUNCH_ARGUMENT, RENAMED
 from vjepa_interfaces.errors import VjepaError
 
 
@@ -447,6 +448,10 @@ def test_what_is_not_a_parameter_file_is_refused_by_name(content, tmp_path):
         ("sim: {ros__parameters: {a: 1, a: 2}}", "'a' stands twice, in lines 1 and 1"),
         ("sim: {ros__parameters: {a.b: 1, a: {b: 2}}}", "node 'sim': parameter 'a.b' stands twice"),
         (
+            "sim: {ros__parameters: {cem.proposals: 1, cem.prior_samples: 1}}",
+            "node 'sim': parameter: 'cem.proposals' is the deprecated name of 'cem.prior_samples'; give the latter",
+        ),
+        (
             "sim:\n  ros__parameters: {a: 1}\n  ros__parameters: {b: 1}",
             "'ros__parameters' stands twice, in lines 2 and 3",
         ),
@@ -457,6 +462,14 @@ def test_a_node_or_parameter_that_stands_twice_is_refused_by_name(content, messa
     path.write_text(content)
     with pytest.raises(VjepaError, match=rf"twice\.yaml.*{message}"):
         read_parameter_file(path)
+
+
+@pytest.mark.parametrize("content", ["{cem.proposals: 3}", "{cem: {proposals: 3}}"])
+def test_a_deprecated_parameter_of_a_file_is_the_present_one(content, tmp_path, capsys):
+    path = tmp_path / "parameters.yaml"
+    path.write_text(f"vjepa_planner: {{ros__parameters: {content}}}")
+    assert read_parameter_file(path) == {"vjepa_planner": {"cem.prior_samples": 3}}
+    assert capsys.readouterr().err == "vjepa: parameter: 'cem.proposals' is deprecated; use 'cem.prior_samples'\n"
 
 
 @pytest.mark.parametrize(
@@ -498,7 +511,7 @@ def test_recording_is_switched_on_into_a_folder_and_carries_the_provenance():
 
 
 def test_a_policy_is_given_to_the_planner_that_runs_one_which_is_then_loaded():
-    planner = merged_parameters(StackOptions(policy="/my/policy"))["vjepa_planner"]
+    planner = merged_parameters(StackOptions(bc_bundle="/my/policy"))["vjepa_planner"]
     assert planner["bc.bundle"] == "/my/policy"
     assert planner["planners"].count("bc") == 1
 
@@ -548,6 +561,13 @@ def test_a_text_is_read_as_the_type_of_its_option(name, text, value):
 def test_a_text_that_is_no_value_of_its_option_is_refused(name, text, expected):
     with pytest.raises(VjepaError, match=expected):
         parse_option(name, text)
+
+
+def test_a_deprecated_launch_argument_is_the_present_one(capsys):
+    assert parse_options(["policy:=mine"]) == StackOptions(bc_bundle="mine")
+    assert capsys.readouterr().err == "vjepa: launch argument: 'policy' is deprecated; use 'bc_bundle'\n"
+    assert set(RENAMED[LAUNCH_ARGUMENT].values()) <= set(option_names())
+    assert not RENAMED[LAUNCH_ARGUMENT].keys() & set(option_names())
 
 
 @pytest.mark.parametrize("name", option_names())

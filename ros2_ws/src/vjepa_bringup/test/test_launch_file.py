@@ -144,6 +144,14 @@ def test_the_processes_are_those_of_the_graph(started, arguments):
         assert event.cmd[event.cmd.index("--enclave") + 1] == enclave(node.name, options.namespace)
 
 
+def test_a_deprecated_argument_is_the_present_one(started, capfd):
+    expected = build_graph(StackOptions(bc_bundle="bc-latents"))
+    events = started({"policy": "bc-latents"}, len(expected))
+    lifecycle = {node.name for node in expected if node.lifecycle}
+    assert [spec_of(event, lifecycle)[0] for event in events] == expected
+    assert "launch argument: 'policy' is deprecated; use 'bc_bundle'" in capfd.readouterr().err
+
+
 def test_a_launch_file_that_includes_it_may_push_a_namespace_and_have_arguments_of_its_own(started):
     expected = build_graph(StackOptions(source="camera", planner="random"))
     events = started({"source": "camera", "planner": "random"}, len(expected), pushed="robot")

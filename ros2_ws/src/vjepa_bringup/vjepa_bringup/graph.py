@@ -22,6 +22,7 @@ from vjepa_bringup.discovery import DISCOVERIES, discovery_environment
 from vjepa_interfaces import topics
 from vjepa_interfaces.address import FROM_ENVIRONMENT, is_reference, shown
 from vjepa_interfaces.bundle import find_bundle, read_bundle
+from vjepa_interfaces.deprecated import PARAMETER, current_names
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.environment import distribution_of_ros
 from vjepa_interfaces.errors import VjepaError, unknown_name
@@ -68,7 +69,7 @@ OPTION_PARAMETERS = {
 Parameters = dict[str, dict[str, Any]]
 """Flat parameters by node name, then by dotted parameter name."""
 
-POLICY = "bc.bundle"
+BC_BUNDLE = "bc.bundle"
 ARM_KINDS = ("policy", "actor", "dynamics")
 """Kinds of bundles that contain the arm of their training."""
 CAMERA_SOURCE = "VJEPA_CAMERA_SOURCE"
@@ -82,7 +83,7 @@ class DriveOptions:
     Attributes:
         planner: the planner that drives (see: vjepa planner list). There is no default with a camera, because a real
             arm may be connected.
-        policy: bundle name or folder of the policy that the planner `bc` runs.
+        bc_bundle: bundle name or folder of the policy that the planner `bc` runs.
         encoder: bundle name, folder or hub id, with an optional `@REVISION`.
         device: torch's name of the encoder's device; `auto` for a GPU if there is one.
         dtype: number type of the encoder: `auto` (float32 on a CPU, bfloat16 on a GPU), `float32`, `bfloat16` or
@@ -98,7 +99,7 @@ class DriveOptions:
     """
 
     planner: str | None = None
-    policy: str | None = None
+    bc_bundle: str | None = None
     encoder: str | None = None
     device: str | None = None
     dtype: str | None = None
@@ -367,9 +368,9 @@ def _argument_layer(options: StackOptions, below: Parameters) -> Parameters:
         layer[node] = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
     if options.camera:
         layer["camera"]["source"] = options.camera
-    if options.policy is not None:
+    if options.bc_bundle is not None:
         planners = below["vjepa_planner"].get("planners", ())
-        layer["vjepa_planner"] |= {POLICY: options.policy, "planners": list(dict.fromkeys([*planners, "bc"]))}
+        layer["vjepa_planner"] |= {BC_BUNDLE: options.bc_bundle, "planners": list(dict.fromkeys([*planners, "bc"]))}
     return layer
 
 
@@ -544,8 +545,8 @@ def read_parameter_file(path: Path) -> Parameters:
     """Return the parameters in a ROS parameter file, by node name.
 
     Raises:
-        VjepaError: the file does not exist, has another form than `NODE: {ros__parameters: {...}}`, or contains a node
-            or a parameter twice, in any notation.
+        VjepaError: the file does not exist, or has another form than `NODE: {ros__parameters: {...}}`. Or it contains
+            a node or a parameter twice, in any notation or by a deprecated name.
     """
     content = read_yaml(path, "parameter file")
     blocks = content if isinstance(content, dict) else {"": content}
@@ -565,7 +566,7 @@ def read_parameter_file(path: Path) -> Parameters:
                 f"parameter file {path} has the node '{name}' twice, with and without '/'; write one block"
             )
         try:
-            nodes[name] = flatten(value["ros__parameters"])
+            nodes[name] = current_names(PARAMETER, flatten(value["ros__parameters"]))
         except VjepaError as error:
             raise VjepaError(f"parameter file {path}, node '{name}': {error}") from error
     return nodes

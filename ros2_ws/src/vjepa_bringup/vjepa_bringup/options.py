@@ -7,6 +7,7 @@ from typing import Any
 
 from vjepa_bringup.graph import OPTION_PARAMETERS, StackOptions, default_parameters
 from vjepa_interfaces.address import shown
+from vjepa_interfaces.deprecated import LAUNCH_ARGUMENT, current_names
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.parameters import descriptions
 
@@ -45,13 +46,14 @@ def parse_options(words: Iterable[str]) -> StackOptions:
     Raises:
         VjepaError: a word is not a launch argument, an option does not exist, or a text is not of its type.
     """
-    values = {}
+    texts = {}
     for word in words:
         name, assigned, text = word.partition(":=")
         if not assigned:
             raise VjepaError(f"'{shown(word)}' is not a launch argument; expected NAME:=VALUE, such as planner:=cem")
-        values[name] = parse_option(name, text)
-    return StackOptions(**values)
+        texts[name] = text
+    values = current_names(LAUNCH_ARGUMENT, texts)
+    return StackOptions(**{name: parse_option(name, text) for name, text in values.items()})
 
 
 def option_default(name: str) -> str:

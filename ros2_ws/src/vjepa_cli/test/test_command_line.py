@@ -154,9 +154,12 @@ def test_the_protocols_in_the_help_are_those_there_are(capsys):
     ("words", "expected"),
     [
         ("bc", {"epochs": 60, "rows": "all"}),
-        ("bc --old --epochs 60 --no-joint-state", {"epochs": 60, "rows": "mean", "joint_state": False}),
-        ("dynamics --old", {"horizon": 1, "components": 0}),
-        ("dreamer --dynamics d --preset dreamer-old --dreams 256", {"dreams": 256, "horizon": 15}),
+        ("bc --baseline --epochs 60 --no-joint-state", {"epochs": 60, "rows": "mean", "joint_state": False}),
+        ("dynamics --baseline", {"horizon": 1, "components": 0}),
+        (
+            "dreamer --dynamics d --preset baseline-dreamer --imagined-rollouts 256",
+            {"imagined_rollouts": 256, "horizon": 15},
+        ),
         ("dreamer --dynamics d --preset=dreamer-hybrid", {"objective": "hybrid"}),
     ],
 )
@@ -170,16 +173,16 @@ def test_a_preset_sets_the_defaults_and_an_option_stands_above_it(words, expecte
     [
         ("train bc --data x --out y", {"data": "x", "out": "y"}),
         (
-            "train bc --data x --out y --old --no-joint-state --epochs 100 --rows all --episodes 0-2,5",
-            {"data": "x", "out": "y", "old": True, "rows": "all", "episodes": [0, 1, 2, 5]},
+            "train bc --data x --out y --baseline --no-joint-state --epochs 100 --rows all --episodes 0-2,5",
+            {"data": "x", "out": "y", "baseline": True, "rows": "all", "episodes": [0, 1, 2, 5]},
         ),
         (
             "train bc --data x --out y --no-joint-state --hidden 3 4 --noise 0",
             {"data": "x", "out": "y", "joint_state": False, "hidden": [3, 4], "noise": 0.0},
         ),
         (
-            "train dreamer --dynamics d --data x --out y --preset dreamer-old --lambda 0.5 --horizon 15",
-            {"dynamics": "d", "data": "x", "out": "y", "preset": "dreamer-old", "lambda_": 0.5},
+            "train dreamer --dynamics d --data x --out y --preset baseline-dreamer --lambda 0.5 --horizon 15",
+            {"dynamics": "d", "data": "x", "out": "y", "preset": "baseline-dreamer", "lambda_": 0.5},
         ),
         (
             "train encoder --data x z --out y --model tubelet_size=4 --model depth=0.5",

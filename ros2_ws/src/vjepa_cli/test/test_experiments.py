@@ -48,7 +48,7 @@ def write():
         folder = Path("experiments")
         folder.mkdir(exist_ok=True)
         for name, content in {**EXPERIMENTS, **changed}.items():
-            (folder / f"{name}.yaml").write_text(yaml.safe_dump({"what": "of a test", "old": "none", **content}))
+            (folder / f"{name}.yaml").write_text(yaml.safe_dump({"what": "of a test", "earlier": "none", **content}))
         return read_experiments(folder)
 
     return run
@@ -168,9 +168,9 @@ def stage(kind="collect", **config) -> dict:
         ({"data": {"needs": ["score"], "stages": []}}, "in a circle: data needs score needs model needs data"),
         (
             {"data": {"stages": [], "colour": "red"}},
-            "unknown field of experiments/data.yaml: 'colour'; valid are: name, ",
+            "unknown field of experiments/data.yaml: 'colour'; valid are: earlier, name, ",
         ),
-        ({"data": {"stages": {}}}, "experiments/data.yaml is no experiment; expected what, old and stages, a list"),
+        ({"data": {"stages": {}}}, "experiments/data.yaml is no experiment; expected what, earlier and stages, a list"),
         ({"data": {"stages": ["collect"]}}, "data.yaml, stage 1: it has 'collect'; expected names with values"),
         ({"data": {"stages": [{"config": {}}]}}, "data.yaml, stage 1: field 'kind' is missing"),
         (stage("collects", out="x"), "data.yaml, stage 2: unknown kind 'collects'; valid are: bag, camera, collect, "),
@@ -185,8 +185,8 @@ def stage(kind="collect", **config) -> dict:
         ),
         (stage("train bc", out="x"), "stage 2: option of train bc 'data' is missing"),
         (
-            stage("train bc", data="d", out="x", old="yes"),
-            "stage 2: option 'old' of train bc is 'yes'; expected .* bool",
+            stage("train bc", data="d", out="x", baseline="yes"),
+            "stage 2: option 'baseline' of train bc is 'yes'; expected .* bool",
         ),
         (stage("train bc", data="d", out="x", labels="recorded", dagger=1), "stage 2: DAgger asks the expert"),
         (stage(out="{folder}/x"), "stage 2: unknown name in braces 'folder'; valid are: data, models, policy, results"),
@@ -239,7 +239,7 @@ def run(capsys, *arguments: str) -> tuple[int, str, str]:
 
 
 def test_a_dry_run_prints_commands_that_can_be_pasted_and_writes_nothing(capsys, tmp_path):
-    status, said, _ = run(capsys, "cem-old", "--dry-run", "--device", "cuda", "--encoder", LARGE)
+    status, said, _ = run(capsys, "baseline-cem", "--dry-run", "--device", "cuda", "--encoder", LARGE)
     assert status == 0
     commands = [line for line in said.splitlines() if not line.startswith("#")]
     assert [line.split()[1] for line in commands] == ["collect", "train", "eval", "eval"]
@@ -251,9 +251,9 @@ def test_a_dry_run_prints_commands_that_can_be_pasted_and_writes_nothing(capsys,
 
 def test_all_leaves_out_what_takes_very_long(capsys):
     _, said, _ = run(capsys, "all", "--dry-run", "--device", "cpu")
-    assert "--json results/cem-old-same.json" in said
+    assert "--json results/baseline-cem-same.json" in said
     assert "1m" not in said
-    _, said, _ = run(capsys, "cem-old-1m", "--dry-run", "--device", "cpu")
+    _, said, _ = run(capsys, "baseline-cem-1m", "--dry-run", "--device", "cpu")
     assert "--episodes 5000" in said
 
 
@@ -272,7 +272,7 @@ def test_the_list_says_what_is_done(capsys):
 def test_an_unknown_experiment_is_refused_with_those_there_are(capsys):
     status, _, complained = run(capsys, "bcc", "--device", "cpu")
     assert status == 1
-    assert complained.startswith("vjepa: unknown experiment 'bcc'; valid are: all, bc, bc-bfloat16, bc-grid, ")
+    assert complained.startswith("vjepa: unknown experiment 'bcc'; valid are: all, baseline-cem, baseline-cem-1m, ")
     status, _, complained = run(capsys, "--device", "cpu")
     assert (status, "give names, or all" in complained) == (1, True)
 

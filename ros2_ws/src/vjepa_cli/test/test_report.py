@@ -120,7 +120,7 @@ def test_without_results_every_experiment_is_there_and_none_is_measured(report, 
     assert f"0 results of {len(EXPERIMENTS)} experiments" in said
     for experiment in EXPERIMENTS.values():
         assert f"| `{experiment.name}` | {experiment.what} |" in page
-        assert experiment.old in page
+        assert experiment.earlier in page
     stages = [stage for experiment in EXPERIMENTS.values() for stage in experiment.stages]
     shown = sum(len(stage.results) for stage in stages if stage.kind != "train sac")  # Its curve is in no table.
     assert page.count("not measured") + page.count("Not measured") == shown
@@ -191,10 +191,12 @@ def test_evaluations_of_other_tasks_stand_by_themselves_and_are_not_compared(rep
 
 def test_a_search_for_a_goal_is_told_with_its_distances(report):
     meaning = {"target_distance": {"start": [0.2, 0.1], "end": [0.05, 0.15]}, "goal_correlation": 0.123}
-    others, same = evaluation("old", "other"), {**evaluation("old", "same"), **meaning}
-    page, _ = report({"cem-old-other.json": others, "cem-old-same.json": same})
-    assert "| 25.0 % | 4, 1, 3 |  |  | 140.0 (100.0 to 180.0) | 100 % | 2 |" in line_of(page, "`cem-old`", "| other |")
-    assert "| 4, 1, 3 | 0.150, 0.100 | 0.12 | 140.0 (" in line_of(page, "`cem-old`", "| same |")
+    others, same = evaluation("baseline", "other"), {**evaluation("baseline", "same"), **meaning}
+    page, _ = report({"baseline-cem-other.json": others, "baseline-cem-same.json": same})
+    assert "| 25.0 % | 4, 1, 3 |  |  | 140.0 (100.0 to 180.0) | 100 % | 2 |" in line_of(
+        page, "`baseline-cem`", "| other |"
+    )
+    assert "| 4, 1, 3 | 0.150, 0.100 | 0.12 | 140.0 (" in line_of(page, "`baseline-cem`", "| same |")
 
 
 def test_looks_are_a_table_by_planner_with_the_size_below_it(report):
@@ -214,9 +216,9 @@ def test_looks_are_a_table_by_planner_with_the_size_below_it(report):
 
 
 def test_why_an_experiment_came_out_so_stands_there_once_it_is_measured(report):
-    said = "- `cem-old`: "
+    said = "- `baseline-cem`: "
     assert said not in report({})[0]
-    assert said in report({"cem-old-same.json": evaluation("old", "same")})[0]
+    assert said in report({"baseline-cem-same.json": evaluation("baseline", "same")})[0]
 
 
 def test_what_was_imagined_is_told_beside_what_happened(report):
@@ -227,12 +229,12 @@ def test_what_was_imagined_is_told_beside_what_happened(report):
 
 
 def test_trainings_are_told_with_their_errors(report):
-    page, _ = report({"dynamics-mlp.json": TRAININGS["dynamics"], "reward-old.json": TRAININGS["reward"]})
+    page, _ = report({"dynamics-mlp.json": TRAININGS["dynamics"], "baseline-reward.json": TRAININGS["reward"]})
     assert (
         "| 1,579,520 | 89,555 | 0.01234 | 1: 0.125 (0.5); 20: 0.375 (0.5) | 1: 0.0125 (0.05); 20: 0.0375 (0.05) |"
         in line_of(page, "`dynamics-mlp`", "../results")
     )
-    assert "| 0.0153 | 0.21 | 27.6 % |  |" in line_of(page, "`reward-old`", "../results")
+    assert "| 0.0153 | 0.21 | 27.6 % |  |" in line_of(page, "`baseline-reward`", "../results")
 
 
 def test_rounds_are_told_with_what_was_kept(report):

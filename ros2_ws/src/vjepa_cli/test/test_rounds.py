@@ -26,7 +26,7 @@ SEED = 1_500_000_000
 TRAINED = {
     "dynamics": {"preset": "dynamics-ensemble", "members": 2, "history": 0, "components": 8, "horizon": 2, "seed": 3},
     "reward": {"hidden": 16, "distance": False, "noise": 0.05},
-    "actor": {"objective": "reward", "horizon": 3, "dreams": 16, "entropy": 0.0},
+    "actor": {"objective": "reward", "horizon": 3, "imagined_rollouts": 16, "entropy": 0.0},
 }
 
 
@@ -359,7 +359,7 @@ def test_an_actor_is_trained_behind_its_world_with_what_it_was_trained_with(comm
     assert (status, complained) == (0, "")
     assert [command.kind for command in commands.ran[1:]] == [*ROUND[:4], "train dreamer", ROUND[4]]
     (actor,) = commands.of("train dreamer")
-    world = {name: f"out/round-1/{name}" for name in ("dynamics", "reward")} | {"policy": "policy", "start": "actor"}
+    world = {name: f"out/round-1/{name}" for name in ("dynamics", "reward")} | {"prior": "policy", "start": "actor"}
     assert {name: getattr(actor, name) for name in world} == world
     assert (actor.steps, actor.cloning_steps) == (50, 0)
     assert current() == {"dreamer.bundle": "out/round-1/actor", "planner": "dreamer"}
@@ -375,7 +375,9 @@ def test_an_actor_whose_world_is_not_known_is_refused_until_it_is_named(commands
 def test_a_world_trained_anew_since_is_not_taken_for_the_actors(commands):
     dreamer(commands)
     Path("policy/model.safetensors").write_text("another training")
-    with pytest.raises(VjepaError, match="with which policy actor was trained is not known any more"):
+    with pytest.raises(
+        VjepaError, match="with which policy actor was trained is not known any more; say so with --prior"
+    ):
         warm_start("dreamer", "dreamer.yaml", {})
 
 
@@ -394,6 +396,12 @@ def changed(**parameters) -> None:
     content = yaml.safe_load(Path("cem.yaml").read_text())
     content["vjepa_planner"]["ros__parameters"].update(parameters)
     Path("cem.yaml").write_text(yaml.safe_dump(content))
+
+
+def test_the_training_of_an_older_bundle_is_read_by_its_deprecated_names(commands, capsys):
+    write_trained(Path("older"), "actor", training={"horizon": 3, "dreams": 16})
+    assert training_config("actor", "older") == {"horizon": 3, "imagined_rollouts": 16}
+    assert capsys.readouterr().err == ""
 
 
 def test_what_no_rounds_can_start_from_is_refused_before_anything_runs(commands, improve):

@@ -178,9 +178,9 @@ FALLING_BACK = {**HURRIED, "dropped_frames": 0.0, "fallbacks": 1.0, "fallback_co
         ("vjepa run --record b", {"bag": "b/1 2"}, "./vjepa view 'b/1 2' --png run.png"),
         ("vjepa eval", {"through": "process"}, "./vjepa run --planner expert --episodes 1"),
         (
-            "vjepa eval --through process --policy mine/p --episodes 9 --params-file=a.yaml --json r.json --seed 3",
+            "vjepa eval --through process --bc-bundle mine/p --episodes 9 --params-file=a.yaml --json r.json --seed 3",
             {"through": "process"},
-            "./vjepa run --planner expert --policy mine/p --params-file a.yaml --episodes 1",
+            "./vjepa run --planner expert --bc-bundle mine/p --params-file a.yaml --episodes 1",
         ),
         ("vjepa eval", {"loop": HURRIED, "lockstep": True}, "./vjepa run --planner expert --episodes 1"),
     ],

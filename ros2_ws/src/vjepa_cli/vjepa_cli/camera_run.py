@@ -144,7 +144,7 @@ def camera_report(options: StackOptions, run: CameraRun) -> str:
         rows.append(("next", f"./vjepa view {bag} --png run.png  # a picture"))
     elif shown(options.camera) == options.camera:
         if has_no_plan(run):
-            other = f"./vjepa run --camera {shlex.quote(options.camera)} --planner bc --policy bc-latents"
+            other = f"./vjepa run --camera {shlex.quote(options.camera)} --planner bc --bc-bundle bc-latents"
             rows.append(("next", f"{other}  # reads the camera alone"))
         else:
             rows.append(("next", f"{shlex.join(['./vjepa', *sys.argv[1:]])} --record bags  # keeps all topics"))
@@ -162,6 +162,6 @@ def refuse_no_plan(run: CameraRun) -> None:
     if has_no_plan(run):
         raise VjepaError(
             f"{' then '.join(run.drivers)} made no plan of any frame; a camera alone has no joint states and no "
-            "target: choose a planner that needs none, such as bc with --policy bc-latents, or give the --domain of an "
-            "arm that publishes its joint states"
+            "target: choose a planner that needs none, such as bc with --bc-bundle bc-latents, or give the --domain of "
+            "an arm that publishes its joint states"
         )

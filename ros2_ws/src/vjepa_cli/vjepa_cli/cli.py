@@ -33,13 +33,13 @@ def parse(words: Sequence[str]) -> "Command":
     helps = {name: text for name, (_, text) in COMMANDS.items()}
     kind = _chosen(PROG, "COMMAND", helps, words, "A camera frame becomes a V-JEPA 2 latent becomes a torque.")
     from vjepa_cli.actions import Command, actions_of
-    from vjepa_cli.command_line import read
+    from vjepa_cli.command_line import current_words, read
 
     actions, count = actions_of(kind), 1
     if kind not in actions:
         helps = {name.partition(" ")[2]: _summary(action.config_class) for name, action in actions.items()}
         kind, count = f"{kind} {_chosen(f'{PROG} {kind}', 'ACTION', helps, words[1:])}", 2
-    action, rest = actions[kind], words[count:]
+    action, rest = actions[kind], current_words(kind, words[count:])
     return Command(kind, read(action.config_class, rest, f"{PROG} {kind}", action.defaults_by(rest)))
 
 

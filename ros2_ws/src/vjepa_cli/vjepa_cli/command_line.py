@@ -27,6 +27,7 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
+from vjepa_interfaces.deprecated import current_name, current_names
 from vjepa_interfaces.errors import unknown_name
 from vjepa_interfaces.parameters import ParameterError, check_ranges, descriptions, read_parameters
 
@@ -142,8 +143,36 @@ def read(config_class: type[T], words: Sequence[str], prog: str, default: T | No
         check_ranges(config)
     except ParameterError as error:
         name, _, problem = str(error).partition(" ")
-        _refuse(prog, f"--{name.replace('_', '-')} {problem}")
+        _refuse(prog, f"{_option_name(name)} {problem}")
     return config
+
+
+def current_words(kind: str, words: Sequence[str]) -> list[str]:
+    """Return the words of a command line by their present names; deprecated options and values are reported.
+
+    Args:
+        kind: name of the action, such as `train bc`.
+        words: options and arguments, after the names of the command.
+    """
+    current: list[str] = []
+    option_name = ""
+    for word in words:
+        if word.startswith("--"):
+            given, equals, value = word.partition("=")
+            option_name = _current_option(kind, given)
+            current.append(f"{option_name}{equals}{current_name(option_name, value)}")
+        else:
+            current.append(current_name(option_name, word))
+            option_name = ""
+    return current
+
+
+def _current_option(kind: str, given: str) -> str:
+    """Return the present name of an option of an action, such as `--batch-size` or `--no-joint-state`."""
+    sign = "--no-" if given.startswith("--no-") else "--"
+    field = given.removeprefix(sign).replace("-", "_")
+    name = current_name(kind, field, _option_name)
+    return given if name == field else _option_name(name).replace("--", sign, 1)
 
 
 def read_config(action: Action, config: Mapping[str, Any], of: str) -> Any:
@@ -151,14 +180,18 @@ def read_config(action: Action, config: Mapping[str, Any], of: str) -> Any:
 
     Args:
         action: the action whose options are read.
-        config: values by field; a list stands for a tuple.
-        of: the owner of the config, for messages.
+        config: values by field, which may have a deprecated name; a list stands for a tuple.
+        of: name of the action.
 
     Raises:
         ParameterError: an option is unknown, cannot have its value, or is required and missing.
         VjepaError: the values cannot be combined.
     """
     valid = action.options
+    config = {
+        name: current_name(_option_name(name), value) if isinstance(value, str) else value
+        for name, value in current_names(of, config).items()
+    }
     for name in config:
         if name not in valid:
             raise unknown_name(f"option of {of}:", name, valid)
@@ -185,7 +218,7 @@ def words_of(action: Action, config: Mapping[str, Any]) -> list[str]:
     for name, value in config.items():
         extras = typing.get_args(hints[name])[1:]
         named = next((extra.name for extra in extras if isinstance(extra, _ARG) and extra.name), name)
-        option_name = f"--{named.replace('_', '-')}"
+        option_name = _option_name(named)
         if Positional in extras:
             arguments += _texts(value, extras)
         elif isinstance(value, bool):
@@ -195,6 +228,11 @@ def words_of(action: Action, config: Mapping[str, Any]) -> list[str]:
         elif value is not None:
             options += [option_name, *_texts(value, extras)]
     return [*arguments, *options]
+
+
+def _option_name(field: str) -> str:
+    """Return the option of a field on a command line, such as `--batch-size`."""
+    return f"--{field.replace('_', '-')}"
 
 
 def _texts(value: Any, extras: Sequence[Any]) -> list[str]:

@@ -14,7 +14,7 @@ MANY_DROPPED = 0.02
 """Share of dropped frames; the cost of fewer cannot be seen in the score."""
 OTHER_WORLDS = ("task", "encoder", "params_file", "camera")
 """Options with which the shipped planners may not work."""
-OF_BOTH = ("policy", "encoder", "device", "dtype", "task", "params_file")
+OF_BOTH = ("bc_bundle", "encoder", "device", "dtype", "task", "params_file")
 """Options of `eval` that state what is evaluated, and that `run` has too."""
 
 

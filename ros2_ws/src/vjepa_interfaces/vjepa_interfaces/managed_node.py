@@ -34,6 +34,7 @@ from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
 from vjepa_interfaces import topics
+from vjepa_interfaces.deprecated import PARAMETER, current_names
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.parameters import live_names, read_parameters
 from vjepa_interfaces.ros_parameters import (
@@ -122,6 +123,7 @@ class ManagedNode(LifecycleNode):
         for field in dataclasses.fields(self.Parameters):
             note = "May be set while the node runs." if field.name in self.live_parameters else "Read at configure."
             declare(self, field.name, field.default, descriptor_of(self.Parameters, field.name, note))
+        self._parameter_overrides = current_names(PARAMETER, self._parameter_overrides)
         for name in self._parameter_overrides:
             if name.split(".")[0] in self.option_prefixes:
                 self.declare_parameter(name, None, ParameterDescriptor(dynamic_typing=True))

@@ -13,6 +13,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.parameter_service import ParameterService
 
+from vjepa_interfaces.deprecated import PARAMETER, current_name
 from vjepa_interfaces.parameters import ParameterError, Range, descriptions, range_of, read_parameters
 
 LARGEST = 2**63 - 1
@@ -72,6 +73,7 @@ class AllOrNone(ParameterService):
 
     def _set_parameters_callback(self, request: Any, response: Any) -> Any:
         node = self._get_node()
+        _use_current_names(request)
         parameters = [Parameter.from_parameter_msg(message) for message in request.parameters]
         changed = [parameter for parameter in parameters if not is_unchanged(node, parameter, self._live)]
         result = SetParametersResult(successful=True)
@@ -84,6 +86,16 @@ class AllOrNone(ParameterService):
                 result = SetParametersResult(successful=False, reason=reason)
         response.results = [result] * len(parameters)
         return response
+
+    def _set_parameters_atomically_callback(self, request: Any, response: Any) -> Any:
+        _use_current_names(request)
+        return super()._set_parameters_atomically_callback(request, response)
+
+
+def _use_current_names(request: Any) -> None:
+    """Replace deprecated names of parameters in a request to set them."""
+    for message in request.parameters:
+        message.name = current_name(PARAMETER, message.name)
 
 
 def is_unchanged(node: Node, parameter: Parameter, live: Collection[str]) -> bool:

@@ -154,7 +154,7 @@ def test_the_policy_proposes_what_it_would_do_now_and_then_in_what_is_imagined(m
     tensors = world.tensors(Observation(1, latent, rng.normal(size=2), rng.normal(size=2)))
     history = world.state(tensors)[None]
     with torch.inference_mode():
-        proposed = world.proposal(history, tensors, 3)
+        proposed = world.prior_actions(history, tensors, 3)
         assert proposed.shape == (3, 2)
         torch.testing.assert_close(proposed[0], world.policy(world.policy.inputs(*tensors)))
         after = world.dynamics(history[None, None], proposed[0].expand(1, 1, 2, -1)).mean(0)[0]

@@ -65,8 +65,8 @@ class CollectConfig(CollectOptions):
     def __post_init__(self) -> None:
         """Refuse impossible settings with a VjepaError."""
         super().__post_init__()
-        if self.policy not in (*available(), MIX):
-            raise unknown_name("policy", self.policy, (*available(), MIX))
+        if self.behaviour not in (*available(), MIX):
+            raise unknown_name("behaviour", self.behaviour, (*available(), MIX))
         if self.plain_frames and not self.frames:
             raise VjepaError("plain frames stand beside frames; keep frames too")
         if self.plain_frames and self.plain_share:
@@ -92,7 +92,7 @@ class Collector:
         self._nominal = EpisodeStepper(SimEnv(nominal), self._encoder) if config.plain_share else self._stepper
         self._limits = self._stepper.env.limits
         context = PlannerContext.of(self._limits, self._stepper.env.control_period_s)
-        self._names = (*experts_of(config.sim.task), "random") if config.policy == MIX else (config.policy,)
+        self._names = (*experts_of(config.sim.task), "random") if config.behaviour == MIX else (config.behaviour,)
         self._policies: dict[str, Planner] = {name: load_planner(name, config.options, context) for name in self._names}
         for name, policy in self._policies.items():
             if policy.encoder_fingerprint is None:
@@ -122,7 +122,7 @@ class Collector:
         clips: list[tuple[Any, ...]] = []
         latents: list[np.ndarray] = []
         rng = np.random.default_rng((self.config.sim.seed + number, _NOISE_STREAM))
-        name = str(rng.choice(self._names)) if self.config.policy == MIX else self.config.policy
+        name = str(rng.choice(self._names)) if self.config.behaviour == MIX else self.config.behaviour
         policy = self._policies[name]
         policy.reset(self.config.sim.seed + number)
         reads_latents = policy.encoder_fingerprint is not None

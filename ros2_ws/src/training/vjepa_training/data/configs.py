@@ -19,8 +19,8 @@ class CollectOptions:
     """Settings of a collection, whatever is simulated; `collect.CollectConfig` adds the simulation.
 
     Attributes:
-        policy: a planner, or `mix`: a scripted planner that knows the task or `random`, drawn for each episode.
-        epsilon: share of control steps with a uniformly random action instead of the policy's.
+        behaviour: a planner, or `mix`: a scripted planner that knows the task or `random`, drawn for each episode.
+        epsilon: share of control steps with a uniformly random action instead of the behaviour's.
         hold: control steps for which a random action of `epsilon` is held, so that the arm moves far.
         plain_share: share of the episodes with the task's own look, whatever is drawn at random.
         latents: keep an encoder's latents.
@@ -28,7 +28,7 @@ class CollectOptions:
         plain_frames: keep beside each frame the frame of the same state without look and shadows.
     """
 
-    policy: str = MIX
+    behaviour: str = MIX
     epsilon: Annotated[float, Range(low=0, high=1)] = 0.0
     hold: Annotated[int, Range(low=1)] = 1
     plain_share: Annotated[float, Range(low=0, high=1)] = 0.0

@@ -19,7 +19,7 @@ class Protocol:
     """The length of an episode and its condition of success.
 
     Attributes:
-        name: `short`, `full` or `old`.
+        name: `short`, `full` or `baseline`.
         episode_steps: control steps.
         success_return: success is a return above this; None: success is being in the target at the end. A task without
             a target has no success then.
@@ -33,12 +33,12 @@ class Protocol:
 PROTOCOLS = {
     "short": Protocol("short", 200, 150.0),
     "full": Protocol("full", 1000, None),
-    "old": Protocol("old", 100, None),
+    "baseline": Protocol("baseline", 100, None),
 }
 """`short` is the earlier work's protocol for policies, `full` that of the literature.
 
-`old` is the earlier work's protocol for planners, which reported only returns and distances to the goal latent. Success
-in it is here, as in `full`, the target at the end.
+`baseline` is the earlier work's protocol for planners, which reported only returns and distances to the goal latent.
+Success in it is here, as in `full`, the target at the end.
 """
 
 

@@ -242,7 +242,7 @@ def _data(config: ProbeConfig, encoder: Encoder | None, say: Callable[[str], Non
         randomize_appearance=config.randomize,
         randomize_target_size=config.randomize and is_about_reaching(config.task),
     )
-    what = CollectConfig(sim=sim, policy=POLICY, epsilon=EPSILON, hold=HOLD, latents=False, frames=True)
+    what = CollectConfig(sim=sim, behaviour=POLICY, epsilon=EPSILON, hold=HOLD, latents=False, frames=True)
     with tempfile.TemporaryDirectory(prefix="vjepa-probe-") as folder:
         workers = min(config.workers, config.episodes)
         with Progress("simulating", "episodes", config.episodes) as bar:

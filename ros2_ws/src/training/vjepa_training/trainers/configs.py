@@ -159,7 +159,7 @@ class BcTraining(ValidatedTraining):
         dagger: rounds of DAgger.
         dagger_episodes: episodes of each round.
         dagger_steps: control steps of each of these episodes.
-        batch_lanes: episodes that are rolled out at the same time.
+        num_envs: episodes that are rolled out at the same time.
         task: task of the cloned expert and of DAgger's episodes.
         effort_limit: torque of an action of 1 in DAgger's episodes, N·m, one number or one for each joint; 0 for the
             task's own.
@@ -183,7 +183,7 @@ class BcTraining(ValidatedTraining):
     dagger: Count = 0
     dagger_episodes: AtLeastOne = 100
     dagger_steps: AtLeastOne = 200
-    batch_lanes: AtLeastOne = 25
+    num_envs: AtLeastOne = 25
     task: str = "reacher-easy"
     effort_limit: EffortLimit = 0.0
     rate_hz: float = 0.0
@@ -198,7 +198,7 @@ class BcTraining(ValidatedTraining):
             raise VjepaError("DAgger asks the expert, and recorded labels have none; expected dagger 0")
 
 
-OLD_BC = BcTraining(
+BASELINE_BC = BcTraining(
     rows="mean",
     joint_state=False,
     hidden=(256, 64),
@@ -222,7 +222,7 @@ class DynamicsTraining(SteppedTraining):
         history: states that a prediction starts from; 0 for the preset's.
         rows: rows of the latent that are read: all, or the mean row alone.
         components: values that a latent is projected on; 0 keeps the latent unchanged.
-        conditioning: method that fits that projection, see `fit_conditioning`.
+        state_projection: method that fits that projection, see `fit_conditioning`.
         joint_state: make joint positions and velocities part of a state.
         horizon: consecutive predictions in the loss.
         epochs: passes over the training rows.
@@ -237,7 +237,7 @@ class DynamicsTraining(SteppedTraining):
     history: Count = 0
     rows: Rows = "all"
     components: Count = 32
-    conditioning: Literal["probe", "pca"] = "probe"
+    state_projection: Literal["probe", "pca"] = "probe"
     joint_state: bool = True
     horizon: AtLeastOne = 3
     epochs: AtLeastOne = 30
@@ -246,7 +246,9 @@ class DynamicsTraining(SteppedTraining):
     dtype: MixedPrecision = "float32"
 
 
-OLD_DYNAMICS = DynamicsTraining(rows="mean", components=0, joint_state=False, horizon=1, epochs=100, weight_decay=0.01)
+BASELINE_DYNAMICS = DynamicsTraining(
+    rows="mean", components=0, joint_state=False, horizon=1, epochs=100, weight_decay=0.01
+)
 """The baseline settings, of earlier work on this design, for its networks' presets: unchanged mean-pooled latents."""
 
 
@@ -283,7 +285,7 @@ class DreamerTraining(SteppedTraining):
             target. `goal-distance`: normalised negative distance of the state from the mean of the best. `hybrid`: 10 x
             reward - 0.1 x that distance + 0.5 x the mean size of the action.
         horizon: predictions in an imagined rollout.
-        dreams: imagined rollouts in a step.
+        imagined_rollouts: imagined rollouts in a step.
         steps: optimiser steps.
         discount: discount of a control step.
         lambda_: how much a lambda-return trusts imagined rewards rather than the critic.
@@ -297,7 +299,7 @@ class DreamerTraining(SteppedTraining):
 
     objective: Literal["reward", "goal-distance", "hybrid"] = "reward"
     horizon: AtLeastOne = 5
-    dreams: AtLeastOne = 256
+    imagined_rollouts: AtLeastOne = 256
     steps: AtLeastOne = 6000
     discount: Share = 0.99
     lambda_: Share = 0.95
@@ -310,10 +312,10 @@ class DreamerTraining(SteppedTraining):
     learning_rate: Positive = 5e-4
 
 
-_OLD_DREAMER = DreamerTraining(
+_BASELINE_DREAMER = DreamerTraining(
     objective="goal-distance",
     horizon=15,
-    dreams=64,
+    imagined_rollouts=64,
     steps=500,
     entropy=0.01,
     bins=0,
@@ -325,8 +327,8 @@ _OLD_DREAMER = DreamerTraining(
 )
 DREAMER_PRESETS = {
     "dreamer": DreamerTraining(),
-    "dreamer-old": _OLD_DREAMER,
-    "dreamer-hybrid": replace(_OLD_DREAMER, objective="hybrid"),
+    "baseline-dreamer": _BASELINE_DREAMER,
+    "dreamer-hybrid": replace(_BASELINE_DREAMER, objective="hybrid"),
 }
 """Settings by name; the last two are baseline settings, of earlier work, which ended in a return of 0."""
 

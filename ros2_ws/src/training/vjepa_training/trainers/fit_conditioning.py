@@ -54,7 +54,7 @@ def fit_conditioning(
         VjepaError: the method is unknown.
     """
     if method not in METHODS:
-        raise VjepaError(f"conditioning is '{method}'; expected {' or '.join(METHODS)}")
+        raise VjepaError(f"state_projection is '{method}'; expected {' or '.join(METHODS)}")
     model = Conditioning(config).eval().requires_grad_(False)
     facts = (asdict(config), method, seed, episodes.tolist(), dataset.info.sources)
     path = Path(work) / f"conditioning-{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}.safetensors"

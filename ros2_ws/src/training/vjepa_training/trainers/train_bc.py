@@ -519,7 +519,7 @@ def _dagger_frames(
             options={"bundle": folder},
             sim=sim,
             episodes=training.dagger_episodes,
-            batch_size=training.batch_lanes,
+            batch_size=training.num_envs,
         )
         with Progress(f"round {number}: rolling out", "episodes", training.dagger_episodes) as bar:
             episodes, _ = rollout(config, encoder, on_episode=lambda number, score: bar.advance(), on_latent=on_latent)

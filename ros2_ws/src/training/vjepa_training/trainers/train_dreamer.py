@@ -42,7 +42,7 @@ from vjepa_training.trainers.training_run import Trainer, drawn, figures_table, 
 BEST_STATES = 500
 """Number of states with the highest reward whose mean is the goal in the baseline settings."""
 
-VALIDATION_DREAMS = 512
+VALIDATION_ROLLOUTS = 512
 TARGET_RATE = 0.02
 """Share of the distance to the critic that the slow critic moves in each step."""
 
@@ -53,7 +53,7 @@ def train_dreamer(
     reward: Path | str,
     training: DreamerTraining,
     job: Job,
-    policy: Path | str = "",
+    prior: Path | str = "",
     start: Path | str = "",
 ) -> dict[str, Any]:
     """Train an actor, write its bundle and return the recorded facts of the training.
@@ -64,7 +64,7 @@ def train_dreamer(
         reward: bundle of the heads on its states; empty for the objective `goal-distance`.
         training: settings of the training.
         job: the outputs of the training, and its progress callback.
-        policy: bundle of the policy to start from and stay near; empty for none.
+        prior: bundle of the policy to start from and stay near; empty for none.
         start: bundle of an actor to start from instead, in the same states; empty for none.
 
     Raises:
@@ -75,7 +75,7 @@ def train_dreamer(
     require_columns(dataset, (VELOCITY,) if model.conditioning.config.joint_state else (), "train dreamer")
     data = open_transitions(dataset, model.conditioning, job.work, needed=())
     model.to(training.device)
-    labels = _labels(dataset, policy, job.work) if policy else None
+    labels = _labels(dataset, prior, job.work) if prior else None
     fitted, held = split_episodes(np.arange(len(dataset.episodes)), training.validation_share, training.seed)
     rows, kept = (data.rows(episodes, model.config.history, 0) for episodes in (fitted, held))
     torch.manual_seed(training.seed)
@@ -83,14 +83,14 @@ def train_dreamer(
     actor.conditioning.load_state_dict(model.conditioning.state_dict())
     if start:
         actor.layers.load_state_dict(_started(start, actor).layers.state_dict())
-    dream = _Dream(model, heads, _goal(data, rows, training), training)
-    trainer = _DreamerTrainer(dream, actor.to(training.device), data, rows, kept, labels, training)
-    weights = {"dynamics": bundle.weights_sha256, "reward": _sha256(reward), "policy": _sha256(policy)}
+    imagination = _Imagination(model, heads, _goal(data, rows, training), training)
+    trainer = _DreamerTrainer(imagination, actor.to(training.device), data, rows, kept, labels, training)
+    weights = {"dynamics": bundle.weights_sha256, "reward": _sha256(reward), "policy": _sha256(prior)}
     identity = {**weights, "start": _sha256(start), "data": identity_of(dataset), "held_out": held.tolist()}
     curve = fit(trainer, training, training.steps, job, identity)
     facts: dict[str, Any] = {
         **provenance(dataset, training, job.command),
-        "trained_with": {"dynamics": str(dynamics), "reward": str(reward), "policy": str(policy)},
+        "trained_with": {"dynamics": str(dynamics), "reward": str(reward), "policy": str(prior)},
         "frames": len(rows),
         **{f"{name}_sha256": digest for name, digest in weights.items() if digest},
         "figures": trainer.validate(),
@@ -106,7 +106,7 @@ class _DreamerTrainer(Trainer):
 
     def __init__(
         self,
-        dream: "_Dream",
+        imagination: "_Imagination",
         actor: Actor,
         data: Transitions,
         rows: np.ndarray,
@@ -114,9 +114,9 @@ class _DreamerTrainer(Trainer):
         labels: np.ndarray | None,
         training: DreamerTraining,
     ):
-        self._dream, self._actor, self._data, self._training = dream, actor, data, training
+        self._imagination, self._actor, self._data, self._training = imagination, actor, data, training
         self._rows, self._held_out, self._labels = rows, held_out, labels
-        size = dream.model.conditioning.config.state_size
+        size = imagination.model.conditioning.config.state_size
         self._critic, self._slow = (TwinCritic(size, bins=training.bins).to(training.device) for _ in range(2))
         self._slow.load_state_dict(self._critic.state_dict())
         self._slow.requires_grad_(False)
@@ -127,11 +127,11 @@ class _DreamerTrainer(Trainer):
         """Return the critic's loss, minus the value of imagined rollouts, plus the distance to the policy."""
         training = self._training
         _follow(self._slow, self._critic)
-        states, wanted = self._drawn(self._rows, training.dreams, (training.seed, 9, step))
+        states, wanted = self._drawn(self._rows, training.imagined_rollouts, (training.seed, 9, step))
         cloned = torch.zeros(()) if wanted is None else (self._actor(states[:, -1]) - wanted).square().mean()
         is_cloning = wanted is not None and step < training.cloning_steps
         with torch.set_grad_enabled(not is_cloning):  # The critic learns the value of the policy meanwhile.
-            imagined = self._dream.returns(self._actor, self._slow, states)
+            imagined = self._imagination.returns(self._actor, self._slow, states)
         criticised = self._critic.loss(imagined.states.detach(), imagined.returns.detach())
         if is_cloning:
             return criticised + cloned
@@ -145,8 +145,8 @@ class _DreamerTrainer(Trainer):
         """Return figures of imagined rollouts from validation states; `loss` is the negative mean reward."""
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            states, wanted = self._drawn(self._held_out, VALIDATION_DREAMS, (self._training.seed, 11))
-            imagined = self._dream.returns(self._actor, self._slow, states)
+            states, wanted = self._drawn(self._held_out, VALIDATION_ROLLOUTS, (self._training.seed, 11))
+            imagined = self._imagination.returns(self._actor, self._slow, states)
             action = self._actor(states[:, -1])
         figures = {
             "loss": -float(imagined.rewards.mean()),
@@ -161,7 +161,7 @@ class _DreamerTrainer(Trainer):
     def _drawn(self, among: np.ndarray, count: int, key: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
         """Return states to imagine from, (count, history, S), and the policy's actions there, if there is a policy."""
         chosen, device = drawn(among, count, key), self._training.device
-        before = chosen[:, None] + np.arange(1 - self._dream.model.config.history, 1)
+        before = chosen[:, None] + np.arange(1 - self._imagination.model.config.history, 1)
         states = torch.from_numpy(np.asarray(self._data.states[before], np.float32)).to(device)
         return states, None if self._labels is None else torch.from_numpy(self._labels[chosen]).to(device)
 
@@ -178,7 +178,7 @@ class _Imagined:
 
 
 @dataclass(frozen=True)
-class _Dream:
+class _Imagination:
     """Imagination: the model, the value of a state in it, and the horizon."""
 
     model: Dynamics
@@ -305,6 +305,6 @@ def _card(name: str, fingerprint: str, facts: dict[str, Any]) -> str:
     return (
         f"# {name}\n\nAn actor trained in imagination, on states made of latents of encoder "
         f"{encoder_in_card(facts['encoder'], fingerprint)}, from "
-        f"{facts['frames']} real states.\n\n    {facts['command']}\n\nIn dreams from episodes kept for validation; "
-        f"`vjepa eval` says what it is worth in the simulation:\n\n{figures_table(facts['figures'])}"
+        f"{facts['frames']} real states.\n\n    {facts['command']}\n\nIn imagined rollouts from episodes kept for "
+        f"validation; `vjepa eval` says what it is worth in the simulation:\n\n{figures_table(facts['figures'])}"
     )

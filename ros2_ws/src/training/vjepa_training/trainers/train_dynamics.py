@@ -70,7 +70,7 @@ def train_dynamics(dataset: Dataset, training: DynamicsTraining, job: Job, start
         digest = _go_on_from(start, model, dataset)
     else:
         digest = ""
-        method = training.conditioning
+        method = training.state_projection
         model.conditioning = fit_conditioning(dataset, conditioning, method, fitted, training.seed, job.work)
     data = open_transitions(dataset, model.conditioning, job.work)
     span = config.action_repeat * training.horizon

@@ -381,10 +381,15 @@ def collect_command(arguments: CollectCommand) -> int:
     parameters = merged_parameters(options)
     sim = sim_config(parameters["sim_bridge"], episode_steps=arguments.episode_steps, **given)
     kept = vars(as_base(CollectOptions, arguments)) | {"frames": arguments.frames or not arguments.latents}
-    config = CollectConfig(sim=sim, options=options_of(arguments.policy, parameters["vjepa_planner"]), **kept)
+    config = CollectConfig(sim=sim, options=options_of(arguments.behaviour, parameters["vjepa_planner"]), **kept)
     workers = arguments.workers or len(os.sched_getaffinity(0))
     encoder = _encoder_config(arguments, threads=arguments.threads or 1) if arguments.latents else None
-    settings = {"policy": config.policy, "epsilon": config.epsilon, "hold": config.hold, "episodes": arguments.episodes}
+    settings = {
+        "policy": config.behaviour,
+        "epsilon": config.epsilon,
+        "hold": config.hold,
+        "episodes": arguments.episodes,
+    }
     settings |= {
         "plain_share": config.plain_share,
         **asdict(sim),

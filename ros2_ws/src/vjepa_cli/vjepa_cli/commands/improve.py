@@ -31,7 +31,7 @@ class ImproveCommand(RoundSettings):
         params_file: YAML of ROS parameters: the planner's bundles, the encoder.
         dynamics: dynamics model with which dreamer's actor was trained, if this cannot be found out.
         reward: heads with which dreamer's actor was trained, if this cannot be found out.
-        policy: policy with which dreamer's actor was trained, if this cannot be found out.
+        prior: policy with which dreamer's actor was trained, if this cannot be found out.
         episode_steps: control steps of each recorded episode, in process.
         epsilon: share of random actions in recorded episodes, in process.
         hold: control steps for which a random action is held.
@@ -47,7 +47,7 @@ class ImproveCommand(RoundSettings):
     params_file: Annotated[str, option(default="none")] = ""
     dynamics: BundleOfDreamer = ""
     reward: BundleOfDreamer = ""
-    policy: BundleOfDreamer = ""
+    prior: BundleOfDreamer = ""
     episode_steps: Annotated[int | None, Range(low=1), option(default=f"{RECORDING['episode_steps']}")] = None
     epsilon: Annotated[float | None, Range(low=0, high=1), option(default=f"{RECORDING['epsilon']}")] = None
     hold: Annotated[int | None, Range(low=1), option(default=f"{RECORDING['hold']}")] = None
@@ -59,7 +59,7 @@ class ImproveCommand(RoundSettings):
 def improve_command(arguments: ImproveCommand) -> int:
     """Run `vjepa improve`; return exit status 0 if all rounds were taken, even if none was better."""
     from vjepa_cli.experiments.rounds import Rounds
-    from vjepa_cli.experiments.warm_start import warm_start
+    from vjepa_cli.experiments.warm_start import OPTION_OF, warm_start
 
     if arguments.json:
         require_writable(arguments.json)
@@ -71,7 +71,7 @@ def improve_command(arguments: ImproveCommand) -> int:
         raise VjepaError(
             f"round {arguments.rounds} would have seeds beyond {types.MAX_SEED}; give a smaller --seed, or fewer rounds"
         )
-    given = {kind: getattr(arguments, kind) for kind in ("dynamics", "reward", "policy")}
+    given = {kind: getattr(arguments, name) for kind, name in OPTION_OF.items()}
     start = warm_start(arguments.planner, arguments.params_file, given)
     settings = dataclasses.replace(as_base(RoundSettings, arguments), **recording)
     stack = {"domain": arguments.domain} if arguments.domain is not None else {}

@@ -11,6 +11,7 @@ from tyro.conf import Positional
 from vjepa_cli.command_line import Action, option
 from vjepa_cli.experiments.experiments import Experiment, Stage, Workspace, read_experiments, to_do, workspace_of
 from vjepa_cli.experiments.stages import run_stage
+from vjepa_interfaces.deprecated import EXPERIMENT, current_name
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.files import write_atomically
 from vjepa_interfaces.tables import text_table
@@ -44,7 +45,8 @@ class ReproduceCommand:
 def reproduce_command(arguments: ReproduceCommand) -> int:
     """Run `vjepa reproduce`; return exit status 0 if no stage failed."""
     experiments = read_experiments(Path(arguments.experiments) if arguments.experiments else None)
-    for name in arguments.names:
+    names = [name if name in experiments else current_name(EXPERIMENT, name) for name in arguments.names]
+    for name in names:
         if name != ALL and name not in experiments:
             raise unknown_name("experiment", name, [*experiments, ALL])
     device = arguments.device if arguments.list else _device(arguments.device)
@@ -52,10 +54,10 @@ def reproduce_command(arguments: ReproduceCommand) -> int:
     if arguments.list:
         print(listing(experiments, workspace))
         return 0
-    if not arguments.names:
+    if not names:
         raise VjepaError("no experiment was named; give names, or all. vjepa reproduce --list shows them")
-    wanted = {name for name, each in experiments.items() if not each.only_by_name} if ALL in arguments.names else set()
-    wanted |= set(arguments.names) - {ALL}
+    wanted = {name for name, each in experiments.items() if not each.only_by_name} if ALL in names else set()
+    wanted |= set(names) - {ALL}
     left = to_do(experiments, wanted, workspace)
     for name in sorted(wanted):
         if workspace.is_done(experiments[name]):

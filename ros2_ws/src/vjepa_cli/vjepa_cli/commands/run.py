@@ -64,7 +64,7 @@ class OfEpisodes(DriveOptions):
 
     Attributes:
         episodes: number of episodes.
-        protocol: control steps of an episode: short 200, full 1000, old 100.
+        protocol: control steps of an episode: short 200, full 1000, baseline 100.
         json: write the result as JSON.
         domain: ROS domain.
     """
@@ -77,7 +77,7 @@ class OfEpisodes(DriveOptions):
     namespace: Annotated[str, parsed_by(types.namespace, "NAME"), option(default="none")] = ""
     log_level: LogLevel = "warn"
     episodes: Annotated[int | None, Range(low=1)] = None
-    protocol: Annotated[Literal["short", "full", "old"] | None, option(default=DEFAULT_PROTOCOL)] = None
+    protocol: Annotated[Literal["short", "full", "baseline"] | None, option(default=DEFAULT_PROTOCOL)] = None
     json: Annotated[str | None, option(metavar="FILE", default="")] = None
     domain: Annotated[int | None, parsed_by(types.domain, "INT"), option(default="a free one")] = None
     default_episodes: ClassVar[int]
@@ -234,7 +234,7 @@ def _checked_parameters(
     if options.source == "sim":
         _refuse_other_arm(parameters, bundles)
     # Loading takes a second or two, and shipped models fit, so a run of them alone skips this check.
-    if ros and any((options.encoder, options.policy, options.params_file, options.device)):
+    if ros and any((options.encoder, options.bc_bundle, options.params_file, options.device)):
         from vjepa_training.evaluation.evaluate import refuse_misfits
 
         refuse_misfits(parameters, bundles)

@@ -20,9 +20,9 @@ from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.parameters import Range, as_base
 from vjepa_training.progress import Progress
 from vjepa_training.trainers.configs import (
+    BASELINE_BC,
+    BASELINE_DYNAMICS,
     EXPERT,
-    OLD_BC,
-    OLD_DYNAMICS,
     BcTraining,
     DreamerTraining,
     DynamicsTraining,
@@ -104,7 +104,7 @@ class BcCommand(BcTraining, OutcomeWithFacts):
 
     Attributes:
         data: dataset with latents.
-        old: use the baseline architecture and settings, on the mean row alone.
+        baseline: use the baseline architecture and settings, on the mean row alone.
         episodes: use these episodes only.
         mark: use episodes of bags with this custom data.
         min_return: use episodes with at least this sum of rewards.
@@ -113,7 +113,7 @@ class BcCommand(BcTraining, OutcomeWithFacts):
     """
 
     data: Annotated[str, option(metavar="DS")]
-    old: bool = False
+    baseline: bool = False
     episodes: Annotated[tuple[int, ...], parsed_by(types.numbers, "0-9,12"), option(default="all")] = ()
     mark: Annotated[str, option(metavar="KEY=VALUE", default="all")] = ""
     min_return: Annotated[float | None, option(metavar="R", default="all")] = None
@@ -132,10 +132,10 @@ class DynamicsCommand(DynamicsTraining, OnLatents):
     """Train a dynamics model on a dataset with latents.
 
     Attributes:
-        old: use the baseline settings, on the mean row as it is.
+        baseline: use the baseline settings, on the mean row as it is.
     """
 
-    old: bool = False
+    baseline: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,13 +156,13 @@ class DreamerCommand(DreamerTraining, OnLatents):
     Attributes:
         dynamics: dynamics model of the imagined rollouts.
         reward: heads on the states of the dynamics model.
-        policy: policy to start from and to stay near.
-        preset: set of defaults: dreamer, or dreamer-old or dreamer-hybrid of earlier work.
+        prior: policy to start from and to stay near.
+        preset: set of defaults: dreamer, or baseline-dreamer or dreamer-hybrid of earlier work.
     """
 
     dynamics: Bundle
     reward: MaybeBundle = ""
-    policy: MaybeBundle = ""
+    prior: MaybeBundle = ""
     preset: str = "dreamer"
     lambda_: Annotated[float, Range(low=0, high=1), option(name="lambda")] = DreamerTraining.lambda_
 
@@ -308,7 +308,7 @@ def dreamer_command(arguments: DreamerCommand) -> int:
     training = as_base(DreamerTraining, arguments)
 
     def train(job: Job) -> dict[str, Any]:
-        parts = {name: find_bundle(getattr(arguments, name)) for name in ("dynamics", "reward", "policy", "start")}
+        parts = {name: find_bundle(getattr(arguments, name)) for name in ("dynamics", "reward", "prior", "start")}
         return train_dreamer(Dataset(arguments.data), training=training, job=job, **parts)
 
     return _trained(arguments, train, arguments.picture)
@@ -359,8 +359,8 @@ def novelty_command(arguments: NoveltyCommand) -> int:
 
 ACTIONS = {
     "train encoder": Action(encoder_command),
-    "train bc": Action(bc_command, "old", lambda old: OLD_BC),
-    "train dynamics": Action(dynamics_command, "old", lambda old: OLD_DYNAMICS),
+    "train bc": Action(bc_command, "baseline", lambda baseline: BASELINE_BC),
+    "train dynamics": Action(dynamics_command, "baseline", lambda baseline: BASELINE_DYNAMICS),
     "train reward": Action(reward_command),
     "train dreamer": Action(dreamer_command, "preset", dreamer_preset),
     "train sac": Action(sac_command),

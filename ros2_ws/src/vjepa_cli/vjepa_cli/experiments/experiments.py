@@ -17,6 +17,7 @@ from vjepa_bringup.graph import default_parameters
 from vjepa_cli.actions import Command, action_of, command_of
 from vjepa_cli.experiments.stages import is_whole
 from vjepa_interfaces.bundle import find_bundle
+from vjepa_interfaces.deprecated import FIELD, current_names
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.parameters import read_parameters
 from vjepa_interfaces.yaml_file import read_yaml
@@ -64,7 +65,7 @@ class Experiment:
     Attributes:
         name: name of its file, without the suffix.
         what: description in a line.
-        old: result of earlier work.
+        earlier: result of earlier work.
         stages: its commands, in order.
         needs: experiments whose stages come first.
         only_by_name: whether `all` leaves it out, because it takes too long.
@@ -73,7 +74,7 @@ class Experiment:
 
     name: str
     what: str
-    old: str
+    earlier: str
     stages: tuple[Stage, ...]
     needs: tuple[str, ...] = ()
     only_by_name: bool = False
@@ -234,9 +235,10 @@ def _in_order(experiments: Mapping[str, Experiment], wanted: Iterable[str]) -> l
 def _experiment(path: Path) -> Experiment:
     content = read_yaml(path, "experiment", aliases=True)
     if not isinstance(content, dict) or not isinstance(content.get("stages"), list):
-        raise VjepaError(f"{path} is no experiment; expected what, old and stages, a list")
+        raise VjepaError(f"{path} is no experiment; expected what, earlier and stages, a list")
     read = [_stage(stage, f"{path}, stage {number}") for number, stage in enumerate(content["stages"], 1)]
-    return read_parameters(Experiment, {**content, "name": path.stem, "stages": read}, "field", str(path))
+    fields = current_names(FIELD, content) | {"name": path.stem, "stages": read}
+    return read_parameters(Experiment, fields, "field", str(path))
 
 
 def _stage(content: Any, where: str) -> Stage:

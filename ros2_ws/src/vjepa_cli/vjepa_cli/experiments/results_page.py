@@ -118,7 +118,7 @@ def render(
     published = [("published", "observation", "return, 1000 steps")]
     published += [(entry["agent"], entry["observation"], entry["returns"]) for entry in references()]
     data = [("experiment", "earlier work")]
-    data += [(f"`{each.name}`", each.old) for each in experiments.values() if not each.results]
+    data += [(f"`{each.name}`", each.earlier) for each in experiments.values() if not each.results]
     every = [("experiment", "what"), *((f"`{each.name}`", each.what) for each in experiments.values())]
     commands = [f"- {link(r)}: `{r.content['command']}`" for r in results if r.content]
     shown = {
@@ -167,7 +167,7 @@ def _evaluations(results: Sequence[Result], link: Callable[[Result], str]) -> st
     ]
     cloned = [result.content for result in results if result.experiment.name == CLONED and result.content]
     for result in results:
-        head = (f"`{result.experiment.name}`", result.experiment.old)
+        head = (f"`{result.experiment.name}`", result.experiment.earlier)
         found = result.content
         if found is None:
             lines.append((*head, result.option("protocol"), NOT_MEASURED, *[""] * 9))
@@ -240,7 +240,7 @@ def _goals(results: Sequence[Result], link: Callable[[Result], str]) -> str:
         )
     ]
     for result in results:
-        head, found = (f"`{result.experiment.name}`", result.option("goal"), result.experiment.old), result.content
+        head, found = (f"`{result.experiment.name}`", result.option("goal"), result.experiment.earlier), result.content
         if found is None:
             lines.append((*head, NOT_MEASURED, *[""] * 8))
             continue
@@ -344,7 +344,7 @@ def _dynamics(results: Sequence[Result], link: Callable[[Result], str]) -> str:
     heads = ("experiment", "earlier work", "parameters", "transitions", "validation loss")
     lines: list[Sequence[str]] = [(*heads, "open loop, standard deviations", "open loop, m", "result")]
     for result in results:
-        head, found = (f"`{result.experiment.name}`", result.experiment.old), result.content
+        head, found = (f"`{result.experiment.name}`", result.experiment.earlier), result.content
         if found is None:
             lines.append((*head, NOT_MEASURED, *[""] * 5))
             continue
@@ -357,7 +357,7 @@ def _heads(results: Sequence[Result], link: Callable[[Result], str]) -> str:
     heads = ("experiment", "earlier work", "mean squared error of the reward", "variance of the reward")
     lines: list[Sequence[str]] = [(*heads, "frames with a reward", "error of the distance, m", "result")]
     for result in results:
-        head, found = (f"`{result.experiment.name}`", result.experiment.old), result.content
+        head, found = (f"`{result.experiment.name}`", result.experiment.earlier), result.content
         if found is None:
             lines.append((*head, NOT_MEASURED, *[""] * 4))
             continue
@@ -369,7 +369,7 @@ def _heads(results: Sequence[Result], link: Callable[[Result], str]) -> str:
 
 
 def _probe(result: Result, link: Callable[[Result], str]) -> str:
-    head = f"`{result.experiment.name}`; earlier work, on other targets: {result.experiment.old}.\n"
+    head = f"`{result.experiment.name}`; earlier work, on other targets: {result.experiment.earlier}.\n"
     if result.content is None:
         return f"{head}\n{NOT_MEASURED.capitalize()}.\n"
     lines = "\n".join(f"- {note}" for note in notes(result.content))

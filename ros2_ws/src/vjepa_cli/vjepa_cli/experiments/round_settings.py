@@ -37,7 +37,7 @@ class RoundSettings:
 
     data: str
     through: Literal["process", "ros", "stack"] = "process"
-    protocol: Literal["short", "full", "old"] = "short"
+    protocol: Literal["short", "full", "baseline"] = "short"
     seed: Annotated[int, Range(low=0, high=2**31 - 1)] = EVALUATION_SEED
     episodes: AtLeastOne = 200
     episode_steps: Annotated[int | None, Range(low=1)] = None

@@ -186,7 +186,7 @@ class Rounds:
         kept = {"out": str(out), "frames": self._frames, "params_file": str(self.current)}
         if settings.through == PROCESS:
             acting = {name: getattr(settings, name) for name in ("episode_steps", "epsilon", "hold")}
-            yield RoundStage(command_of("collect", {**episodes, **acting, **kept, "policy": planner}), out)
+            yield RoundStage(command_of("collect", {**episodes, **acting, **kept, "behaviour": planner}), out)
             return
         bags, result = out.with_name("bags"), out.with_name("recorded.json")
         if settings.through == STACK:
@@ -212,7 +212,7 @@ class Rounds:
         needed = {"dynamics": [], "reward": ["dynamics"], "actor": ["dynamics", "reward"]}[kind]
         config |= {name: candidate[name] for name in needed}
         if kind == ACTOR:
-            config |= {"steps": settings.steps, "cloning_steps": 0, "policy": self.start.policy}
+            config |= {"steps": settings.steps, "cloning_steps": 0, "prior": self.start.policy}
         else:
             config["epochs"] = settings.epochs
         return command_of(TRAINED_BY[kind], config)

@@ -8,12 +8,16 @@ from typing import Any
 from vjepa_bringup.graph import StackOptions, merged_parameters, read_parameter_file
 from vjepa_cli.actions import action_of
 from vjepa_interfaces.bundle import Bundle, find_bundle, read_bundle, shipped_bundles
+from vjepa_interfaces.deprecated import current_names
 from vjepa_interfaces.errors import VjepaError
 
 SEARCHES = ("cem", "mppi", "shooting")
 DREAMER = "dreamer"
 DYNAMICS, REWARD, ACTOR, POLICY = "dynamics", "reward", "actor", "policy"
 """Kinds of bundles, as in their config.json."""
+
+OPTION_OF = {DYNAMICS: "dynamics", REWARD: "reward", POLICY: "prior"}
+"""The option of `vjepa improve` and `vjepa train dreamer` that names a bundle, by kind."""
 
 TRAINED_BY = {DYNAMICS: "train dynamics", REWARD: "train reward", ACTOR: "train dreamer"}
 """The action that trains a bundle, by kind."""
@@ -64,7 +68,9 @@ def warm_start(planner: str, params_file: str, given: Mapping[str, str]) -> Warm
     given = {kind: path for kind, path in given.items() if path}
     if planner in SEARCHES:
         if given:
-            raise VjepaError(f"{planner} is trained with the bundles of its options; give --{min(given)} for dreamer")
+            raise VjepaError(
+                f"{planner} is trained with the bundles of its options; give --{OPTION_OF[min(given)]} for dreamer"
+            )
         found = _of_search(planner, options)
         return WarmStart(planner, *found, policy="", parameters=parameters)
     if planner == DREAMER:
@@ -85,7 +91,8 @@ def training_config(kind: str, bundle: str) -> dict[str, Any]:
     if not isinstance(training, dict):
         raise VjepaError(f"{bundle} does not say how it was trained; rounds go on from bundles of vjepa train {kind}")
     options = action_of(TRAINED_BY[kind]).options
-    return {name: value for name, value in training.items() if name in options}
+    current = current_names(TRAINED_BY[kind], training, is_reported=False)
+    return {name: value for name, value in current.items() if name in options}
 
 
 def weights_of(kind: str, bundle: str) -> str:
@@ -129,7 +136,7 @@ def _of_dreamer(options: Mapping[str, Any], given: Mapping[str, str]) -> tuple[d
     for kind in (DYNAMICS, REWARD, POLICY):
         if not known[kind] and (kind != POLICY or f"{kind}_sha256" in bundle.config):
             raise VjepaError(
-                f"with which {kind} {actor} was trained is not known any more; say so with --{kind} BUNDLE"
+                f"with which {kind} {actor} was trained is not known any more; say so with --{OPTION_OF[kind]} BUNDLE"
             )
     bundles = {DYNAMICS: known[DYNAMICS], REWARD: known[REWARD], ACTOR: actor}
     _require_heads_of(bundles)

@@ -50,8 +50,8 @@ class CemConfig:
         samples: sequences drawn in each iteration.
         elites: number of best sequences, which make the next distribution.
         iterations: rounds of drawing and ranking.
-        proposals: policy-prior trajectories in each iteration, in place of as many samples.
-        proposal_std: standard deviation around the policy's actions.
+        prior_samples: policy-prior trajectories in each iteration, in place of as many samples.
+        prior_std: standard deviation around the policy's actions.
         initial_std: standard deviation of the first distribution, around the last plan.
         min_std: smallest standard deviation.
         distance_weight: cost of a metre between fingertip and target; a step's reward costs -1.
@@ -68,8 +68,8 @@ class CemConfig:
     samples: Count = 50
     elites: Count = 5
     iterations: Count = 2
-    proposals: Annotated[int, Range(low=0, high=MOST)] = 15
-    proposal_std: Spread = 0.2
+    prior_samples: Annotated[int, Range(low=0, high=MOST)] = 15
+    prior_std: Spread = 0.2
     initial_std: Spread = 0.5
     min_std: Spread = 0.05
     distance_weight: Annotated[float, Range()] = 5.0
@@ -85,7 +85,7 @@ class CemConfig:
         if self.objective not in OBJECTIVES:
             raise VjepaError(f"objective is '{self.objective}'; expected {' or '.join(OBJECTIVES)}")
         require_in_range("a search", {"elites": self.elites}, 1, self.samples)
-        require_in_range("a search", {"proposals": self.proposals}, 0, self.samples - 1)
+        require_in_range("a search", {"prior_samples": self.prior_samples}, 0, self.samples - 1)
 
 
 class CemPlanner(Planner):
@@ -131,13 +131,13 @@ class CemPlanner(Planner):
         tensors = world.tensors(observation)
         history = self._remembered(world.state(tensors))  # (history, S)
         goal = None if config.objective == "reward" else self._goal(observation)  # (latent's part of S,)
-        proposed = self._proposed(history, tensors)  # (H, n)
+        prior = self._prior(history, tensors)  # (H, n)
 
         mean, std = self._mean, torch.full_like(self._mean, config.initial_std)  # (H, n)
         iterations = 0
         for _ in self._rounds(started_s, deadline_s):
             iterations += 1
-            actions = self._draw(mean, std, proposed)  # (B, H, n)
+            actions = self._draw(mean, std, prior)  # (B, H, n)
             cost = self._costs(history, actions, goal)  # (B,)
             elite = cost.topk(config.elites, largest=False).indices  # (E,)
             weights = self._weights(cost[elite])  # (E,)
@@ -182,16 +182,16 @@ class CemPlanner(Planner):
             if deadline_s is not None and ended_s - started_s + 2 * slowest_s > deadline_s:
                 return
 
-    def _draw(self, mean: Tensor, std: Tensor, proposed: Tensor | None) -> Tensor:
+    def _draw(self, mean: Tensor, std: Tensor, prior: Tensor | None) -> Tensor:
         """Return sequences (samples, horizon, n): `mean`, samples around it, and policy-prior trajectories."""
         config = self.config
-        around = 0 if proposed is None else config.proposals
+        around = 0 if prior is None else config.prior_samples
         noise = torch.randn(config.samples, *mean.shape, generator=self._generator, device=mean.device)
         noise[0] = 0
         drawn = mean + std * noise
-        if proposed is not None and around:
+        if prior is not None and around:
             noise[-1] = 0
-            drawn[-around:] = proposed + config.proposal_std * noise[-around:]
+            drawn[-around:] = prior + config.prior_std * noise[-around:]
         return drawn.clamp(-1, 1)
 
     def _weights(self, cost: Tensor) -> Tensor:
@@ -226,10 +226,10 @@ class CemPlanner(Planner):
         distance = heads.distance(self._world.imagine(history, mean[None, None])[:, :, 0]).mean(1)
         return Imagined(distance.cpu().numpy().astype(np.float64), self._world.dynamics.config.action_repeat)
 
-    def _proposed(self, history: Tensor, tensors: list[Tensor]) -> Tensor | None:
-        if self._world.policy is None or not self.config.proposals:
+    def _prior(self, history: Tensor, tensors: list[Tensor]) -> Tensor | None:
+        if self._world.policy is None or not self.config.prior_samples:
             return None
-        return self._world.proposal(history, tensors, self.config.horizon)
+        return self._world.prior_actions(history, tensors, self.config.horizon)
 
     def _remembered(self, state: Tensor) -> Tensor:
         """Return the states (history, S) that a prediction starts from. An episode's first state fills the history."""

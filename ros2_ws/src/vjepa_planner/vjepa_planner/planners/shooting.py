@@ -18,13 +18,13 @@ class ShootingConfig(CemConfig):
         samples: sequences drawn.
         elites: number of best sequences.
         iterations: rounds of drawing.
-        proposals: policy-prior trajectories; 0 for none.
+        prior_samples: policy-prior trajectories; 0 for none.
     """
 
     samples: Count = 1000
     elites: Count = 1
     iterations: Count = 1
-    proposals: Annotated[int, Range(low=0, high=MOST)] = 0
+    prior_samples: Annotated[int, Range(low=0, high=MOST)] = 0
 
 
 class ShootingPlanner(CemPlanner):
@@ -32,10 +32,10 @@ class ShootingPlanner(CemPlanner):
 
     Config = ShootingConfig
 
-    def _draw(self, mean: Tensor, std: Tensor, proposed: Tensor | None) -> Tensor:
+    def _draw(self, mean: Tensor, std: Tensor, prior: Tensor | None) -> Tensor:
         shape = (self.config.samples, *mean.shape)
         drawn = torch.rand(shape, generator=self._generator, device=mean.device) * 2 - 1
-        if proposed is not None and self.config.proposals:
-            noise = torch.randn(shape, generator=self._generator, device=mean.device)[: self.config.proposals]
-            drawn[: self.config.proposals] = (proposed + self.config.proposal_std * noise).clamp(-1, 1)
+        if prior is not None and self.config.prior_samples:
+            noise = torch.randn(shape, generator=self._generator, device=mean.device)[: self.config.prior_samples]
+            drawn[: self.config.prior_samples] = (prior + self.config.prior_std * noise).clamp(-1, 1)
         return drawn

@@ -95,7 +95,7 @@ class World:
             costs = costs + distance_weight * self._heads.distance(states[1:].reshape(-1, size))
         return costs.view(horizon, members, batch).mean(0)
 
-    def proposal(self, history: Tensor, tensors: list[Tensor], horizon: int) -> Tensor:
+    def prior_actions(self, history: Tensor, tensors: list[Tensor], horizon: int) -> Tensor:
         """Return the policy's actions (horizon, n) in the states that the model predicts for them.
 
         Args:
@@ -151,20 +151,20 @@ def load_world(dynamics: str, reward: str, policy: str, context: PlannerContext,
                 f"{reward} reads the states of the dynamics model with weights {about.config['dynamics_sha256'][:16]}, "
                 f"but those of {dynamics} are {weights[:16]}; train the heads on this one: vjepa train reward"
             )
-    proposing = None
+    network = None
     if policy:
         about = read_bundle(policy, POLICY)
         about.check_encoder(fingerprint, str(bundle.config.get("encoder", "")))
-        proposing = load_policy(about, device)
-        require_joints(f"{planner} ({policy})", proposing.config.action_size, context)
+        network = load_policy(about, device)
+        require_joints(f"{planner} ({policy})", network.config.action_size, context)
         if context.arm is not None:
             about.check_arm(context.arm)
         rows = model.conditioning.config.latent_rows
-        if rows != tuple(range(len(rows))) or max(proposing.config.latent_rows) >= len(rows):
+        if rows != tuple(range(len(rows))) or max(network.config.latent_rows) >= len(rows):
             raise BundleError(
-                f"{policy} reads rows {list(proposing.config.latent_rows)} of the latent, but the states of {dynamics} "
+                f"{policy} reads rows {list(network.config.latent_rows)} of the latent, but the states of {dynamics} "
                 f"hold only rows {list(rows)}; leave the policy out, or train dynamics on all rows"
             )
-        if proposing.config.joint_state and not model.conditioning.config.joint_state:
+        if network.config.joint_state and not model.conditioning.config.joint_state:
             raise BundleError(f"{policy} reads joints, which the states of {dynamics} lack; train dynamics on joints")
-    return World(bundle, model, heads, proposing, device)
+    return World(bundle, model, heads, network, device)
