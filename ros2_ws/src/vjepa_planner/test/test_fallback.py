@@ -104,7 +104,7 @@ def test_the_chosen_planner_drives_wherever_it_can():
     loop = Loop()
     decision = loop.tick()
     assert (decision.planner, decision.fallback, decision.refused) == ("cem", "", "")
-    assert decision.effort.tolist() == [0.025, 0.025]
+    assert decision.effort.tolist() == [0.025, 0.01]
     assert loop.drivers(50) == ["cem"] * 50
     assert loop["cem"].seeds == [7]
     assert loop["bc"].seen == []
