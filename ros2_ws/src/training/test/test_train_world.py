@@ -66,7 +66,7 @@ def test_a_fitted_conditioning_is_kept_and_another_one_fitted_anew(small_data, t
 
 
 def test_an_unknown_method_is_refused(small_data, tmp_path):
-    with pytest.raises(VjepaError, match="conditioning is 'magic'; expected probe or pca"):
+    with pytest.raises(VjepaError, match="state_projection is 'magic'; expected probe or pca"):
         fit_conditioning(small_data, ALL, "magic", EPISODES, 0, tmp_path)
 
 

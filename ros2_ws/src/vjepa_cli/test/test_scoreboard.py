@@ -9,9 +9,9 @@ import shlex
 import stat
 import threading
 
-import numpy as np
 import pytest
 
+from sim_bridge.action_change import ActionChange
 from sim_bridge.score import Episode
 from vjepa_cli.actions import command_of
 from vjepa_cli.cli import parse
@@ -67,7 +67,7 @@ def test_a_result_has_what_was_promised():
 
 
 def test_the_scoreboard_shows_how_much_the_action_changes_at_rest():
-    calm = [dataclasses.replace(EPISODES[0], rewards=[1.0, 1.0], actions=[np.zeros(2), np.array([0.25, 0.0])])]
+    calm = [dataclasses.replace(EPISODES[0], change=ActionChange(0.125, 1))]
     assert re.search(r"action change at rest +0\.125 a step in the target", scoreboard(result(calm)))
     assert "action change" not in scoreboard(result()), "no two steps in the target, of which the action is known"
 
