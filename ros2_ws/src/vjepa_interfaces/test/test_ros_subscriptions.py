@@ -118,6 +118,30 @@ def test_a_value_that_no_policy_has_is_refused_with_its_name(graph):
 
 
 @pytest.mark.parametrize("executor", [SingleThreadedExecutor, EventsExecutor])
+def test_a_callback_takes_the_messages_that_wait_behind_its_own(graph, executor):
+    graph.executor = executor(context=graph.context)
+    batches = []
+
+    def hear(message: JointState) -> None:
+        batches.append([message.name[0]])
+        deadline = time.monotonic() + TIMEOUT_S
+        while len(batches) == 1 and len(batches[0]) < 3 and time.monotonic() < deadline:
+            if (waiting := matched.take()) is not None:
+                batches[0].append(waiting.name[0])
+
+    matched = MatchedSubscription(graph.node("own"), topics.JOINT_STATES, hear)
+    driver = graph.node("driver").create_publisher(JointState, "joint_states", 5)
+    graph.spin_until(lambda: driver.get_subscription_count() == 1)
+    for name in ("a", "b", "c"):
+        driver.publish(JointState(name=[name]))
+    graph.spin_until(lambda: batches)
+    assert matched.take() is None
+    driver.publish(JointState(name=["d"]))
+    graph.spin_until(lambda: len(batches) == 2)
+    assert batches == [["a", "b", "c"], ["d"]]
+
+
+@pytest.mark.parametrize("executor", [SingleThreadedExecutor, EventsExecutor])
 def test_nothing_is_delivered_behind_the_destruction_of_a_subscription(graph, executor):
     """A node that is cleaned up in one callback has no parameters in the next."""
     graph.executor = executor(context=graph.context)

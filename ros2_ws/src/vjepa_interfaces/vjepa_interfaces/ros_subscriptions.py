@@ -96,6 +96,15 @@ class MatchedSubscription:
             self._topic.message_class, self._topic.name, self._deliver, self._profile, **self._options, **more
         )
 
+    def take(self) -> Any:
+        """Return the next message that waits, or None; for a callback that looks for newer messages than its own.
+
+        Only the thread that spins the node may call this.
+        """
+        with self.subscription.handle:
+            taken: Any = self.subscription.handle.take_message(self.subscription.msg_type, False)
+        return None if taken is None else taken[0]
+
     def match(self) -> list[str]:
         """Change to best effort if a publisher offers it; return a text for each incompatible publisher.
 

@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from sensor_msgs.msg import Image
@@ -25,10 +25,23 @@ from vjepa_interfaces.ros_trace import TracePublisher
 from vjepa_interfaces.stamps import set_stamp, to_nanoseconds
 from vjepa_interfaces.statistics import Counts, Durations, Failure, RateMeter
 from vjepa_perception.clip import ClipBuffer
+from vjepa_perception.newest import NewestWorker
 from vjepa_perception.perception_parameters import PerceptionParameters
 
 FRAME_SILENCE_S = 2.0
 """After this time without a frame, diagnostics report it."""
+
+CATCH_UP_S = 0.01
+"""The longest time for frames that wait in the subscription, before the newest one so far is encoded."""
+
+
+class Clip(NamedTuple):
+    """A clip to encode, and the steady times in seconds at which its newest frame passed this node's parts."""
+
+    stamp_ns: int
+    frames: tuple[Any, ...]
+    arrived_s: float
+    preprocessed_s: float
 
 
 class PerceptionNode(ManagedNode):
@@ -39,8 +52,8 @@ class PerceptionNode(ManagedNode):
     def __init__(self) -> None:
         super().__init__("vjepa_perception")
         self._encoder: Any = None
-        self._worker: threading.Thread | None = None
-        self._wake = threading.Condition()
+        self._worker: NewestWorker[Clip] | None = None
+        self._publishing = threading.Lock()
 
     def preload(self) -> None:
         """Import torch and the encoder."""
@@ -69,16 +82,13 @@ class PerceptionNode(ManagedNode):
         self._encode_time = Durations()
         self._rate = RateMeter()
         self._clip = ClipBuffer(self.parameters.clip_frames)
-        self._newest: tuple[int, Any, float, float] | None = None
         self._encoded: tuple[int, np.ndarray] | None = None
         self._stamp_ns = self._failed_ns = 0
         self._arrived_s = 0.0
         self._failure = Failure()
-        self._running = True
         self._rivals = ""
         self._announce()
-        self._worker = threading.Thread(target=self._encode_newest, name="encode", daemon=True)
-        self._worker.start()
+        self._worker = NewestWorker(self._encode, "encode")
 
     def _announce(self) -> None:
         """Publish the latent info of this encoder on the latched topic."""
@@ -93,11 +103,8 @@ class PerceptionNode(ManagedNode):
 
     def stop(self) -> None:
         """Wait until the worker has finished its clip and ended."""
-        with self._wake:
-            self._running = False
-            self._wake.notify()
         if self._worker is not None:
-            self._worker.join()
+            self._worker.close()
             self._worker = None
 
     def teardown(self) -> None:
@@ -107,70 +114,69 @@ class PerceptionNode(ManagedNode):
             self._encoder = None
 
     def _on_frame(self, message: Any, decode: Callable[[Any], np.ndarray]) -> None:
-        """Push a frame into the clip and offer the clip to the worker."""
-        if not self.active:
-            return
+        """Push a frame and those that wait behind it into the clip, and offer the newest clip to the worker."""
+        began_s = time.monotonic()
+        newest: Clip | None = None
+        while message is not None and self.active:
+            clip = self._pushed(message, decode)
+            self._counts["skipped_encodes"] += clip is not None and newest is not None
+            newest = clip or newest
+            message = self._frames.take() if time.monotonic() - began_s < CATCH_UP_S else None
+        if newest is not None and self._worker is not None:
+            self._counts["skipped_encodes"] += self._worker.offer(newest)
+
+    def _pushed(self, message: Any, decode: Callable[[Any], np.ndarray]) -> Clip | None:
+        """Push a frame into the clip and return the clip, or None if there is nothing new to encode."""
         stamp_ns = to_nanoseconds(message.header.stamp)
         now = time.monotonic()
         if stamp_ns == self._stamp_ns:
-            self._repeat(stamp_ns)
-            return
+            return self._repeated(stamp_ns, now)
         try:
             frame = self._encoder.preprocess(decode(message))
         except VjepaError as error:
             self._counts["refused_frames"] += 1
             self._failure.begin(str(error))
             self.get_logger().error(f"frame refused: {error}", throttle_duration_sec=1.0)
-            return
+            return None
         self._failure.end()
         self._stamp_ns, self._arrived_s = stamp_ns, now
         self._counts["frames"] += 1
-        self._offer(stamp_ns, self._clip.push(stamp_ns, frame), now)
+        return Clip(stamp_ns, self._clip.push(stamp_ns, frame), now, self._trace.now())
 
-    def _repeat(self, stamp_ns: int) -> None:
-        """Answer a repeated frame with its cached latent, or encode it if that failed before."""
+    def _repeated(self, stamp_ns: int, now: float) -> Clip | None:
+        """Answer a repeated frame with its cached latent, or return the clip if encoding it failed before."""
         self._counts["repeated_frames"] += 1
         encoded = self._encoded
         if encoded is not None and encoded[0] == stamp_ns:
             self._publish(*encoded)
         elif self._failed_ns == stamp_ns:
-            self._offer(stamp_ns, self._clip.frames, time.monotonic())
+            return Clip(stamp_ns, self._clip.frames, now, self._trace.now())
+        return None
 
-    def _offer(self, stamp_ns: int, clip: Any, arrived_s: float) -> None:
-        with self._wake:
-            self._counts["skipped_encodes"] += self._newest is not None
-            self._newest = (stamp_ns, clip, arrived_s, self._trace.now())
-            self._wake.notify()
-
-    def _encode_newest(self) -> None:
-        while True:
-            with self._wake:
-                self._wake.wait_for(lambda: self._newest is not None or not self._running)
-                if self._newest is None or not self._running:
-                    return
-                (stamp_ns, clip, arrived_s, preprocessed_s), self._newest = self._newest, None
-            taken_s = time.monotonic()
-            try:
-                latent = self._encoder.encode([clip])[0]
-            except Exception as error:
-                self._counts["failed_encodes"] += 1
-                self._failed_ns = stamp_ns
-                reason = f"encode failed: {type(error).__name__}: {error}"
-                self._failure.begin(reason)
-                self.get_logger().error(f"{reason}\n{traceback.format_exc()}", throttle_duration_sec=1.0)
-                continue
-            encoded_s = time.monotonic()
-            self._encode_time.add(encoded_s - taken_s)
-            self._encoded = (stamp_ns, latent)
-            sent_s = self._publish(stamp_ns, latent)
-            self._trace.publish(
-                stamp_ns,
-                arrived=arrived_s,
-                preprocessed=preprocessed_s,
-                taken=taken_s,
-                encoded=encoded_s,
-                sent=sent_s,
-            )
+    def _encode(self, clip: Clip) -> None:
+        """Encode a clip and publish its latent."""
+        taken_s = time.monotonic()
+        try:
+            latent = self._encoder.encode([clip.frames])[0]
+        except Exception as error:
+            self._counts["failed_encodes"] += 1
+            self._failed_ns = clip.stamp_ns
+            reason = f"encode failed: {type(error).__name__}: {error}"
+            self._failure.begin(reason)
+            self.get_logger().error(f"{reason}\n{traceback.format_exc()}", throttle_duration_sec=1.0)
+            return
+        encoded_s = time.monotonic()
+        self._encode_time.add(encoded_s - taken_s)
+        self._encoded = (clip.stamp_ns, latent)
+        sent_s = self._publish(clip.stamp_ns, latent)
+        self._trace.publish(
+            clip.stamp_ns,
+            arrived=clip.arrived_s,
+            preprocessed=clip.preprocessed_s,
+            taken=taken_s,
+            encoded=encoded_s,
+            sent=sent_s,
+        )
 
     def _publish(self, stamp_ns: int, latent: np.ndarray) -> float:
         """Publish a latent (rows, dimension) float32, and return the steady time in seconds at which it was sent."""
@@ -180,7 +186,7 @@ class PerceptionNode(ManagedNode):
         fill_latent(message, latent)
         sent_s = time.monotonic()
         self._latents.publish(message)
-        with self._wake:  # The worker publishes, and the subscription a repeated frame's latent.
+        with self._publishing:  # The worker publishes, and the subscription a repeated frame's latent.
             self._counts["latents"] += 1
             self._rate.tick(sent_s)
         return sent_s
