@@ -405,6 +405,12 @@ def test_what_the_file_says_of_the_simulation_alone_reaches_the_planner(sim, exp
     assert part(planner, expected) == expected
 
 
+@pytest.mark.parametrize("lockstep", [False, True])
+def test_perception_is_told_whether_the_simulation_waits_for_it(lockstep, params_file):
+    for options in ({"params_file": params_file(sim_bridge={"lockstep": lockstep})}, {"lockstep": lockstep}):
+        assert merged_parameters(StackOptions(**options))["vjepa_perception"]["lockstep"] == lockstep
+
+
 def test_what_the_file_says_of_the_planner_itself_stays(params_file):
     file = params_file(sim_bridge={"effort_limit": 0.02}, vjepa_planner={"effort_limit": 0.01})
     assert merged_parameters(StackOptions(params_file=file))["vjepa_planner"]["effort_limit"] == 0.01

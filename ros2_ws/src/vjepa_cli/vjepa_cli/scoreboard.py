@@ -35,6 +35,7 @@ def result_json(
         "encoder": encoder.get("model", ""),
         "encoder_fingerprint": encoder.get("fingerprint", ""),
         "encoder_untrained": bool(encoder.get("untrained", False)),
+        "encoder_dtype": encoder.get("dtype", ""),
         "through": through,
         "seed": seed,
         **summary,

@@ -261,6 +261,7 @@ def test_info_says_what_latent_info_needs_and_is_json(saved):
         "shape": [17, 48],
         "image_size": 32,
         "untrained": False,
+        "dtype": "float32",
     }
 
 

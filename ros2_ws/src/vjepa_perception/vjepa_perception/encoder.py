@@ -18,6 +18,7 @@ from vjepa_interfaces.bundle import find_bundle
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.forked import mark_initialised, refuse_fork
 from vjepa_perception.checkpoint import Checkpoint, CheckpointError, find_checkpoint
+from vjepa_perception.dtype_choice import faster_dtype
 from vjepa_perception.engine import Engine, activation, weight_shapes
 from vjepa_perception.perception_parameters import ALL_TOKENS, EncoderConfig
 from vjepa_perception.placement import AUTO
@@ -97,6 +98,7 @@ class Encoder:
         parameters: number of the encoder's parameters.
         device: the device on which it runs.
         dtype: the type in which it computes.
+        dtype_reason: the reason for `dtype` if it was measured, with the measured times; otherwise empty.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class Encoder:
         checkpoint: Checkpoint,
         weights_digest: str,
         config: EncoderConfig,
+        dtype_reason: str = "",
     ) -> None:
         self._engine: Engine | None = Engine(model, weights, config.clip_frames)
         self._preprocessing: Preprocessing = checkpoint.preprocessing
@@ -113,6 +116,7 @@ class Encoder:
         weight = next(iter(weights.values()))
         self.device: torch.device = weight.device
         self.dtype: torch.dtype = weight.dtype
+        self.dtype_reason = dtype_reason
         self.name = checkpoint.name
         self.clip_frames = config.clip_frames
         self.grid = config.grid
@@ -161,7 +165,7 @@ class Encoder:
 
         Returns:
             `model` (name), `fingerprint`, `clip_frames`, `grid`, `shape` (rows, dimension), `image_size` (pixels of a
-            side of the encoder's picture) and `untrained`.
+            side of the encoder's picture), `untrained` and `dtype`.
         """
         return {
             "model": self.name,
@@ -171,6 +175,7 @@ class Encoder:
             "shape": list(self.shape),
             "image_size": self._preprocessing.crop,
             "untrained": self.untrained,
+            "dtype": str(self.dtype).removeprefix("torch."),
         }
 
     def warm_up(self) -> None:
@@ -211,8 +216,13 @@ class Encoder:
         return self._engine
 
 
-def load_encoder(config: EncoderConfig) -> Encoder:
+def load_encoder(config: EncoderConfig, live: bool = False) -> Encoder:
     """Load the encoder that `config` names; a cached checkpoint is not downloaded again.
+
+    Args:
+        config: the encoder, and how to run it.
+        live: on a processor, dtype `auto` is the faster of float32 and bfloat16, by measurement. Otherwise it is
+            float32, so that equal runs give equal latents.
 
     Raises:
         CheckpointError: the checkpoint does not exist, is not V-JEPA 2's, or has damaged files.
@@ -225,8 +235,11 @@ def load_encoder(config: EncoderConfig) -> Encoder:
     if config.threads:
         torch.set_num_threads(config.threads)
     _keep_freed_memory()
+    reason = ""
+    if live and config.dtype == AUTO and device.type == "cpu":
+        dtype, reason = faster_dtype(model, config.clip_frames)
     weights, digest = read_weights(weight_shapes(model), checkpoint, device, dtype)
-    return Encoder(model, weights, checkpoint, digest, config)
+    return Encoder(model, weights, checkpoint, digest, config, reason)
 
 
 def identify_encoder(config: EncoderConfig) -> tuple[str, str]:

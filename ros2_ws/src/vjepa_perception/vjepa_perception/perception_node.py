@@ -63,7 +63,9 @@ class PerceptionNode(ManagedNode):
         """Load the encoder and warm it up."""
         from vjepa_perception.encoder import load_encoder
 
-        self._encoder = load_encoder(self.parameters)
+        self._encoder = load_encoder(self.parameters, live=not self.parameters.lockstep)
+        if reason := self._encoder.dtype_reason:
+            self.get_logger().info(f"{self._encoder.name} computes in {self._encoder.info()['dtype']}: {reason}")
         self._encoder.warm_up()
         self._latents = self.publisher(topics.LATENT)
         self._info = self.publisher(topics.LATENT_INFO)
@@ -194,7 +196,8 @@ class PerceptionNode(ManagedNode):
     def diagnose(self) -> tuple[bytes, str, dict[str, Any]]:
         """Return the encoder, its speed, and the counts of refused and skipped frames."""
         values = {"encoder": self._encoder.name, "fingerprint": self._encoder.fingerprint}
-        values |= {"device": str(self._encoder.device), "untrained": self._encoder.untrained}
+        values |= {"device": str(self._encoder.device), "dtype": self._encoder.info()["dtype"]}
+        values |= {"untrained": self._encoder.untrained}
         if not self.active:
             return OK, "configured", values
         p50, p99 = self._encode_time.percentiles(50, 99)

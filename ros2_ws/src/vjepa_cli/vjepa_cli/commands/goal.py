@@ -81,6 +81,8 @@ def _encoded(monitor: Monitor, picture: np.ndarray, encoder: str | None) -> tupl
     if response is None or len(response.values) != len(ENCODER_PARAMETERS):
         raise VjepaError("vjepa_perception does not answer; start a stack with ./vjepa run, or see ./vjepa status")
     values = dict(zip(ENCODER_PARAMETERS, map(parameter_value_to_python, response.values), strict=True))
+    if monitor.wait_until(lambda: monitor.encoder_info, LATENT_TIMEOUT_S):
+        values["dtype"] = monitor.encoder_info.get("dtype", values["dtype"])  # Of `auto`, the measured type.
     if encoder:
         values["encoder"] = find_bundle(encoder)
     from vjepa_training.evaluation.goals import picture_latent
