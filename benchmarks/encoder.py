@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.encoder_threads import by_threads
 from benchmarks.figures import Figure, command_of, record
 from benchmarks.int8 import to_int8
 from benchmarks.timing import finish, in_turns, product_rate, ratio
@@ -83,6 +84,7 @@ def measure(rounds: int, seed: int, compiled: bool = True) -> dict[str, Any]:
         runs=runs,
         product_gflops=rates,
         int8=int8_beside(runs, accuracy),
+        threads=_by_threads(setting, rounds, seed),
     )
 
 
@@ -183,6 +185,19 @@ def clip_flop(model: Any) -> float:
     values = 3 * model.tubelet_size * model.patch_size**2
     layer = 2 * tokens * (4 * width**2 + 2 * width * hidden) + 4 * tokens**2 * width
     return 2 * tokens * values * width + model.num_hidden_layers * layer
+
+
+@torch.inference_mode()
+def _by_threads(setting: Setting, rounds: int, seed: int) -> list[dict[str, Any]]:
+    """Return the time of a clip of a window that slides by a frame, as in the loop, with one thread and with all."""
+    frames = _frames(setting, CLIP_FRAMES + 16, seed)
+
+    def sliding(dtype: torch.dtype) -> Callable[[], object]:
+        engine, windows = _engine(setting, dtype), _windows(frames, 1)
+        return lambda: engine(next(windows))
+
+    calls = {str(dtype).removeprefix("torch."): sliding(dtype) for dtype in setting.dtypes}
+    return by_threads(calls, tuple(sorted({1, torch.get_num_threads()})), rounds)
 
 
 @torch.inference_mode()

@@ -136,6 +136,9 @@ PING_COLUMNS = (
     ("unanswered", "unanswered", 0),
 )
 
+LEAST_SHARE = 0.03
+"""The least share of a clip's time with which an operation has a row of its own."""
+
 WORTH_RATIO = 0.9
 """A narrower type must take less than this share of the time in bfloat16."""
 
@@ -149,7 +152,12 @@ EXPLANATIONS = {
 The engine beside transformers' module with the same weights, in turns in one process. The engine's clips are of new
 frames; with a window that slides by a frame, as in the loop, three of four tubelets are known. Its share is of the
 rate of a large matrix product in the same type, measured in the same run; what is left are attention's softmax, norms,
-activations and small matrices. In float32 the products alone leave less than the factor asked for, see their share.""",
+activations and small matrices. In float32 the products alone leave less than the factor asked for, see their share.
+
+The encoder's node computes with one thread. With more, torch spreads most operations of a layer over them: products,
+attention, norms and the activation. Each of these operations ends with its slowest thread; sums and Python stay on one.
+So more threads help where their cores are free. On cores that also run the simulation and the planner, a clip waits at
+each of its operations until the other thread has its turn.""",
     "encoder-gpu": """\
 The same with a ViT-L of random weights, whose values do not change how long it takes.""",
     "planning": """\
@@ -342,6 +350,8 @@ def _section(content: dict[str, Any]) -> str:
     ]
     if name in RUN_COLUMNS:
         lines += ["Every run:", "", _runs(RUN_COLUMNS[name], content["runs"]), ""]
+    if "threads" in content:
+        lines += ["One clip by threads, ms, and its operations under torch's profiler:", "", _by_threads(content), ""]
     if "sweeps" in content:
         lines += ["Every sweep, medians of the rounds:", "", _points(content["sweeps"]), ""]
     if "pings" in content:
@@ -358,6 +368,19 @@ def _int8(found: dict[str, Any]) -> str:
         f"{found['over_bfloat16']:.2f} times as long as in bfloat16 ({low:.2f} to {high:.2f}; batch 1), and the least "
         f"cosine of a token is {found['cosine']:.4f}: {'worth having' if worth else 'no part of the stack'}."
     )
+
+
+def _by_threads(encoder: dict[str, Any]) -> str:
+    """Return the table of the time of a clip by type and threads, from the record `encoder`."""
+    runs = encoder["threads"]
+    slow = {name for run in runs for name, ms in run["operations_ms"].items() if ms > LEAST_SHARE * run["median_ms"]}
+    lines = [("", *(f"{run['dtype']}, {run['threads']}" for run in runs))]
+    lines.append(("one clip, without the profiler", *(f"{run['median_ms']:.2f}" for run in runs)))
+    for name in sorted(slow):
+        lines.append((f"`{name}`", *(f"{run['operations_ms'].get(name, 0.0):.2f}" for run in runs)))
+    rest = [sum(ms for name, ms in run["operations_ms"].items() if name not in slow) for run in runs]
+    lines.append(("other operations", *(f"{ms:.2f}" for ms in rest)))
+    return markdown_table(lines)
 
 
 def _billion(data: dict[str, Any]) -> str:

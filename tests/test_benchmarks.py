@@ -369,6 +369,35 @@ def test_the_page_says_whether_8_bit_integers_are_worth_having():
     assert said([2.0, 2.5], 0.99).endswith("no part of the stack.")
 
 
+def test_a_clip_is_timed_by_threads_and_by_operation():
+    import torch
+
+    from benchmarks.encoder_threads import by_threads
+
+    before, square = torch.get_num_threads(), torch.ones(256, 256)
+    runs = by_threads({"float32": lambda: square @ square}, (1, 2), rounds=1)
+    assert torch.get_num_threads() == before
+    assert [(run["dtype"], run["threads"]) for run in runs] == [("float32", 1), ("float32", 2)]
+    assert all(run["median_ms"] > 0.0 and run["operations_ms"]["aten::mm"] > 0.0 for run in runs)
+
+
+def test_the_page_has_the_operations_that_take_a_clips_time():
+    from benchmarks.report import _by_threads
+
+    runs = [
+        {"dtype": "float32", "threads": 1, "median_ms": 9.0, "operations_ms": {"mm": 8.0, "add": 0.1, "mul": 0.1}},
+        {"dtype": "float32", "threads": 2, "median_ms": 5.0, "operations_ms": {"mm": 4.0, "add": 0.2, "copy": 0.1}},
+    ]
+    assert _by_threads({"threads": runs}).splitlines() == [
+        "|  | float32, 1 | float32, 2 |",
+        "| --- | --- | --- |",
+        "| one clip, without the profiler | 9.00 | 5.00 |",
+        "| `add` | 0.10 | 0.20 |",
+        "| `mm` | 8.00 | 4.00 |",
+        "| other operations | 0.10 | 0.10 |",
+    ]
+
+
 def test_a_planner_that_is_not_installed_is_not_measured():
     from benchmarks.planning import OWN, PLAIN, PUBLISHED, SINGLE, figures
     from benchmarks.report import RUN_COLUMNS, _runs
