@@ -1,6 +1,7 @@
 """The perception node with a fake encoder: how it is loaded, which frames enter the clip, and what is encoded."""
 
 import threading
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,7 +27,7 @@ class FakeEncoder:
     dtype_reason = "a layer takes 2.00 ms in float32 and 1.00 ms in bfloat16"
 
     def __init__(self) -> None:
-        self.is_live = False
+        self.is_live = self.is_broken = False
         self.clips: list[tuple[int, ...]] = []
         self.has_encoded = threading.Event()
 
@@ -36,6 +37,8 @@ class FakeEncoder:
         return int(picture[0, 0, 0])
 
     def encode(self, clips):
+        if self.is_broken:
+            raise RuntimeError("broken")
         self.clips += clips
         self.has_encoded.set()
         return np.zeros((1, 1, 1), np.float32)
@@ -117,6 +120,17 @@ def test_a_refused_or_repeated_frame_behind_the_newest_one_does_not_keep_it_from
     counts = SimpleNamespace(**node._counts)
     assert clips_encoded(node) == [(1, 2)]
     assert (counts.frames, counts.repeated_frames, counts.refused_frames, counts.skipped_encodes) == (2, 1, 1, 1)
+
+
+def test_a_frame_whose_encoding_failed_is_encoded_when_it_is_repeated(node):
+    node._encoder.is_broken = True
+    arrive(node, frame(1))
+    deadline = time.monotonic() + TIMEOUT_S
+    while "encode failed: RuntimeError: broken" not in node.diagnose()[1]:
+        assert time.monotonic() < deadline
+    node._encoder.is_broken = False
+    arrive(node, frame(1))
+    assert clips_encoded(node) == [(1, 1)]
 
 
 def test_a_camera_faster_than_preprocessing_does_not_keep_the_encoder_waiting(node, monkeypatch):
