@@ -22,7 +22,14 @@ from proselint.registry.checks.types import ExistenceSimple, PreferredForms
 from proselint.tools import LintFile
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "CHANGELOG.md", "examples/README.md", "docs/*.md", "docs/decisions/*.md")
+PAGES = (
+    "README.md",
+    "CHANGELOG.md",
+    "examples/README.md",
+    "docs/*.md",
+    "docs/decisions/*.md",
+    "ros2_ws/src/training/vjepa_training/trainers/cards/*.md",
+)
 GENERATED = ("docs/results.md", "docs/performance.md")
 """Pages that commands write from the JSON files of results/."""
 

@@ -6,7 +6,7 @@ setup(
     name="vjepa_training",
     version="0.1.0",
     packages=find_packages(exclude=["test"]),
-    package_data={"": ["py.typed"]},
+    package_data={"": ["py.typed", "cards/*.md"]},
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/vjepa_training"]),
         ("share/vjepa_training", ["package.xml"]),

@@ -37,6 +37,7 @@ from vjepa_training.evaluation.rollout import RolloutConfig, rollout
 from vjepa_training.progress import Progress
 from vjepa_training.trainers.configs import AUTO, EXPERT, RECORDED, BcTraining
 from vjepa_training.trainers.fit_novelty import fit_novelty
+from vjepa_training.trainers.model_card import model_card
 from vjepa_training.trainers.optimiser import adamw, set_cosine_rate
 from vjepa_training.trainers.training_run import TrainingRun, provenance
 
@@ -375,19 +376,20 @@ def write_policy(
         "label_variance": outcome.variance,
     }
     fingerprint = dataset.info.encoder_fingerprint
-    if source == EXPERT:
-        labels, saw = "the scripted expert", "; never the target, which only the expert that labelled the frames saw"
-    else:
-        labels, saw = f"demonstrations, the recorded {source}s", ""
-    reads = "all rows of the latent" if training.rows == "all" else "the mean row of the latent"
-    joints = "joint positions and velocities" if training.joint_state else "nothing else"
-    rounds = f"{training.dagger} rounds of DAgger of {training.dagger_episodes} episodes"
-    card = (
-        f"# {Path(folder).name}\n\nA policy cloned from {labels}, from latents of "
-        f"encoder {encoder_in_card(dataset.info.encoder_name, fingerprint)}.\n"
-        f"It reads {reads} and {joints}{saw}.\n\n"
-        f"    {command}\n\nTrained on {outcome.frames} frames, with {rounds}. Mean squared error on episodes kept for "
-        f"validation: {best['validation']:.4f} (always acting the same: {outcome.variance:.4f}).\n"
+    rows = "all rows" if training.rows == "all" else "the mean row"
+    joints = " and joint positions and velocities" if training.joint_state else ""
+    card = model_card(
+        "policy",
+        folder,
+        source="the scripted expert, which reads the target" if source == EXPERT else f"the recorded {source}s",
+        encoder=encoder_in_card(dataset.info.encoder_name, fingerprint),
+        reads=f"{rows} of the latent{joints}",
+        command=command,
+        frames=outcome.frames,
+        rounds=training.dagger,
+        episodes=training.dagger_episodes,
+        validation=f"{best['validation']:.4f}",
+        variance=f"{outcome.variance:.4f}",
     )
     save_policy(folder, outcome.policy, fingerprint, card, facts)
     if outcome.novelty is not None:

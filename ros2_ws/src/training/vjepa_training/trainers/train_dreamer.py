@@ -36,8 +36,9 @@ from vjepa_training.data.transitions import (
 )
 from vjepa_training.data.usable_columns import VELOCITY, require_columns
 from vjepa_training.trainers.configs import DISTANCE, HYBRID, REWARD, DreamerTraining, Job
+from vjepa_training.trainers.model_card import figures_table, model_card
 from vjepa_training.trainers.optimiser import adamw
-from vjepa_training.trainers.training_run import Trainer, drawn, figures_table, fit, identity_of, provenance
+from vjepa_training.trainers.training_run import Trainer, drawn, fit, identity_of, provenance
 
 BEST_STATES = 500
 """Number of states with the highest reward whose mean is the goal in the baseline settings."""
@@ -96,7 +97,15 @@ def train_dreamer(
         "figures": trainer.validate(),
     }
     fingerprint = dataset.info.encoder_fingerprint
-    save_actor(job.out, actor.cpu(), fingerprint, _card(Path(job.out).name, fingerprint, facts), facts)
+    card = model_card(
+        "dreamer",
+        job.out,
+        frames=len(rows),
+        encoder=encoder_in_card(dataset.info.encoder_name, fingerprint),
+        command=job.command,
+        figures=figures_table(facts["figures"]),
+    )
+    save_actor(job.out, actor.cpu(), fingerprint, card, facts)
     copy_novelty(bundle, job.out)
     return facts | {"curve": curve, "validation": facts["figures"]["loss"]}
 
@@ -299,12 +308,3 @@ def _started(start: Path | str, actor: Actor) -> Actor:
 
 def _sha256(bundle: Path | str) -> str:
     return Bundle(Path(bundle), {}).weights_sha256 if bundle else ""
-
-
-def _card(name: str, fingerprint: str, facts: dict[str, Any]) -> str:
-    return (
-        f"# {name}\n\nAn actor trained in imagination, on states made of latents of encoder "
-        f"{encoder_in_card(facts['encoder'], fingerprint)}, from "
-        f"{facts['frames']} real states.\n\n    {facts['command']}\n\nIn imagined rollouts from episodes kept for "
-        f"validation; `vjepa eval` says what it is worth in the simulation:\n\n{figures_table(facts['figures'])}"
-    )

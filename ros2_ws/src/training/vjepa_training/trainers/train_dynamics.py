@@ -6,6 +6,7 @@ with the real states and, through a linear probe, in metres. A prediction of no 
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from vjepa_training.probes.probe import fit_ridge
 from vjepa_training.trainers.configs import DynamicsTraining, Job
 from vjepa_training.trainers.fit_conditioning import fit_conditioning
 from vjepa_training.trainers.fit_novelty import fit_to_dataset
+from vjepa_training.trainers.model_card import model_card
 from vjepa_training.trainers.optimiser import adamw
 from vjepa_training.trainers.training_run import Trainer, drawn, fit, identity_of, provenance
 
@@ -93,7 +95,17 @@ def train_dynamics(dataset: Dataset, training: DynamicsTraining, job: Job, start
         "open_loop": open_loop(model, data, fitted, held),
     }
     fingerprint = dataset.info.encoder_fingerprint
-    save_dynamics(job.out, model, fingerprint, _card(Path(job.out).name, fingerprint, facts), facts)
+    card = model_card(
+        "dynamics",
+        job.out,
+        preset=training.preset,
+        parameters=facts["parameters"],
+        encoder=encoder_in_card(dataset.info.encoder_name, fingerprint),
+        command=job.command,
+        transitions=len(train),
+        open_loop=_open_loop_table(facts["open_loop"]),
+    )
+    save_dynamics(job.out, model, fingerprint, card, facts)
     save_novelty(job.out, fit_to_dataset(dataset, conditioning.latent_rows, training.seed), job.command)
     return facts | {"curve": curve}
 
@@ -225,14 +237,8 @@ def _offset_probe(data: Transitions, episodes: np.ndarray) -> Any:
     return fit_ridge(np.asarray(data.states[rows], np.float32), data.offsets[rows], held)
 
 
-def _card(name: str, fingerprint: str, facts: dict[str, Any]) -> str:
-    rows = [[f"{value:.4g}" for value in entry.values()] for entry in facts["open_loop"]]
-    heads = [key.replace("_", " ") for entry in facts["open_loop"][:1] for key in entry]
-    table = markdown_table([heads, *rows]) + "\n" if rows else ""
-    return (
-        f"# {name}\n\nA dynamics model (`{facts['training']['preset']}`, {facts['parameters']} parameters) of states "
-        f"made of latents of encoder {encoder_in_card(facts['encoder'], fingerprint)}, "
-        f"trained on {facts['transitions']} transitions.\n\n    "
-        f"{facts['command']}\n\nOpen loop, on episodes kept for validation: error by control steps ahead, in standard "
-        f"deviations of the states and in metres of the way from fingertip to target.\n\n{table}"
-    )
+def _open_loop_table(entries: Sequence[Mapping[str, float]]) -> str:
+    if not entries:
+        return "The episodes are too short to measure it."
+    rows = [[f"{value:.4g}" for value in entry.values()] for entry in entries]
+    return markdown_table([[name.replace("_", " ") for name in entries[0]], *rows])

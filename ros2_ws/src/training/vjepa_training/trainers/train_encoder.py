@@ -28,8 +28,9 @@ from vjepa_training.data.split import split_episodes
 from vjepa_training.trainers.clip_sampler import ClipSampler
 from vjepa_training.trainers.configs import EncoderTraining, Job
 from vjepa_training.trainers.encoder_objectives import CanonicalView, Clips, JointEmbedding, MaskedPrediction, Objective
+from vjepa_training.trainers.model_card import figures_table, model_card
 from vjepa_training.trainers.optimiser import adamw
-from vjepa_training.trainers.training_run import Trainer, drawn, figures_table, fit, identity_of
+from vjepa_training.trainers.training_run import Trainer, drawn, fit, identity_of
 
 STATISTICS_BATCHES, VALIDATION_BATCHES = 16, 8
 LEAST_RANK = 4.0
@@ -278,16 +279,16 @@ class _Bundle:
             "data": [source for dataset in self.datasets for source in dataset.info.sources],
             "command": self.command,
         }
-        write_bundle(self.out, config, self._text(encoder, step, figures))
-
-    def _text(self, encoder: Any, step: int, figures: dict[str, float]) -> str:
-        count = sum(parameter.numel() for parameter in encoder.parameters())
-        return (
-            f"# {self.out.name}\n\nA V-JEPA 2 video encoder of {count / 1e6:.2f} million parameters, trained on "
-            f"{sum(len(dataset.episodes) for dataset in self.datasets)} episodes "
-            f"({sum(map(len, self.datasets))} frames) of simulator video with the "
-            f"objective `{self.training.objective}`: {step} steps of {self.training.batch_size} clips.\n\n"
-            f"    {self.command}\n\nOn episodes it was not trained on, at the end:\n\n"
-            f"{figures_table(figures)}\nIt saw video, actions and joint readings; never target, fingertip or reward. "
-            "`vjepa probe` says what its latents hold.\n"
+        card = model_card(
+            "encoder",
+            self.out,
+            parameters=f"{sum(parameter.numel() for parameter in encoder.parameters()) / 1e6:.2f}",
+            episodes=sum(len(dataset.episodes) for dataset in self.datasets),
+            frames=sum(map(len, self.datasets)),
+            objective=self.training.objective,
+            steps=step,
+            batch_size=self.training.batch_size,
+            command=self.command,
+            figures=figures_table(figures),
         )
+        write_bundle(self.out, config, card)

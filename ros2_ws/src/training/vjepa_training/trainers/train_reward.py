@@ -21,8 +21,9 @@ from vjepa_training.data.split import split_episodes
 from vjepa_training.data.transitions import Transitions, load_dynamics_for, open_transitions
 from vjepa_training.data.usable_columns import ACTION, VELOCITY, require_columns
 from vjepa_training.trainers.configs import Job, RewardTraining
+from vjepa_training.trainers.model_card import figures_table, model_card
 from vjepa_training.trainers.optimiser import adamw
-from vjepa_training.trainers.training_run import Trainer, drawn, figures_table, fit, identity_of, provenance
+from vjepa_training.trainers.training_run import Trainer, drawn, fit, identity_of, provenance
 
 VALIDATION_BATCH = 4096
 
@@ -83,12 +84,15 @@ def train_reward(
         "rewarded": float(np.mean(trainer.rewards(train) > 0)),
         "figures": figures,
     }
-    card = (
-        f"# {Path(job.out).name}\n\nReward{' and distance' if training.distance else ''} heads on the states of the "
-        f"dynamics model `{weights[:16]}`, which are made of latents of encoder "
-        f"{encoder_in_card(dataset.info.encoder_name, dataset.info.encoder_fingerprint)}.\n\n    {job.command}\n\n"
-        f"Trained on {len(train)} frames. On episodes kept for validation (reward: mean squared error; distance: root "
-        f"mean square error, m):\n\n{figures_table(figures)}"
+    card = model_card(
+        "reward",
+        job.out,
+        heads="Reward and distance heads" if training.distance else "A reward head",
+        dynamics=weights[:16],
+        encoder=encoder_in_card(dataset.info.encoder_name, dataset.info.encoder_fingerprint),
+        command=job.command,
+        frames=len(train),
+        figures=figures_table(figures),
     )
     save_reward(job.out, model, conditioning.config, facts, card)
     return facts | {"curve": curve, "validation": figures["loss"]}

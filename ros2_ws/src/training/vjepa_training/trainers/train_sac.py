@@ -28,6 +28,7 @@ from vjepa_planner.models.novelty import copy_novelty
 from vjepa_training.envs.gym_env import ConditionedStates, ReacherLatents
 from vjepa_training.envs.vec_env import SideBySide
 from vjepa_training.trainers.configs import Job, OnStep, SacTraining
+from vjepa_training.trainers.model_card import model_card
 from vjepa_training.trainers.training_run import Stateful, TrainingRun, require_finite
 
 RECENT_EPISODES = 100
@@ -95,7 +96,16 @@ def train_sac(
         "figures": {"return": curve[-1][1]} if curve else {},
     }
     actor = exported(sac, conditioning)
-    save_actor(job.out, actor, encoder.fingerprint, _card(Path(job.out).name, encoder.fingerprint, facts), facts)
+    card = model_card(
+        "sac",
+        job.out,
+        task=sim.task,
+        encoder=encoder_in_card(encoder.name, encoder.fingerprint),
+        command=job.command,
+        mean_return=f"{curve[-1][1]:.1f}" if curve else "not known",
+        steps=training.episode_steps,
+    )
+    save_actor(job.out, actor, encoder.fingerprint, card, facts)
     copy_novelty(bundle, job.out)
     return facts | {"curve": {"return": curve}}
 
@@ -243,15 +253,3 @@ class _Progress(BaseCallback):
         if self._report:
             told = {name: value for name, value in figures.items() if name in SHOWN}
             self._report(min(step, self._training.steps), self._training.steps, told)
-
-
-def _card(name: str, fingerprint: str, facts: dict[str, Any]) -> str:
-    training, figures = facts["training"], facts["figures"]
-    earned = f"{figures['return']:.1f}" if figures else "not known"
-    return (
-        f"# {name}\n\nAn actor trained by soft actor-critic in the simulator (`{training['sim']['task']}`), on states "
-        f"made of latents of encoder {encoder_in_card(facts['encoder'], fingerprint)}: "
-        f"by reward alone, with no expert and no model's predictions.\n\n"
-        f"    {facts['command']}\n\nMean return of the last episodes of its training, of {training['episode_steps']} "
-        f"steps each and with the noise that it explores by: {earned}. `vjepa eval` says what it is worth without.\n"
-    )

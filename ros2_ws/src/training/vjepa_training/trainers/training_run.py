@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from vjepa_interfaces.bundle import arm_record
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.files import atomic_file
-from vjepa_interfaces.tables import markdown_table
 from vjepa_training.data.dataset import Dataset
 from vjepa_training.trainers.configs import Job, SteppedTraining, Training
 from vjepa_training.trainers.optimiser import set_cosine_rate
@@ -171,12 +170,6 @@ class Trainer(ABC):
 
     def after_checkpoint(self, step: int, figures: dict[str, float]) -> None:  # noqa: B027 (optional to write)
         """Act after the checkpoint of a step, with the `figures` of its validation."""
-
-
-def figures_table(figures: Mapping[str, float]) -> str:
-    """Return the figures of a training by name as a Markdown table, for a card."""
-    rows = [(name.replace("_", " "), f"{value:.4g}") for name, value in figures.items()]
-    return markdown_table([("figure", "value"), *rows]) + "\n"
 
 
 def fit(
