@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
@@ -19,6 +19,7 @@ from sim_bridge.score import RunScores
 from vjepa_bringup.graph import OPERATOR, enclave
 from vjepa_bringup.interrupts import postponed
 from vjepa_interfaces import topics
+from vjepa_interfaces.encoder_info import EncoderInfo
 from vjepa_interfaces.json_text import parse_json
 from vjepa_interfaces.managed_node import ERROR, qos_profile
 
@@ -73,7 +74,7 @@ class Monitor:
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self.diagnostics: dict[str, tuple[bytes, str, dict[str, str]]] = {}
-        self.encoder_info: dict[str, Any] = {}
+        self.encoder_info: EncoderInfo = {}
         self.drivers: list[str] = []
         self._steps: defaultdict[str, int] = defaultdict(int)
         self._rewards: defaultdict[str, float] = defaultdict(float)
@@ -114,7 +115,7 @@ class Monitor:
 
     def _on_latent_info(self, message: String) -> None:
         with contextlib.suppress(ValueError):  # Any process may publish there.
-            self.encoder_info = parse_json(message.data)
+            self.encoder_info = cast(EncoderInfo, parse_json(message.data))
 
     def _on_active_planner(self, message: String) -> None:
         if self.drivers[-1:] != [message.data]:

@@ -20,6 +20,7 @@ from vjepa_bringup.monitor import Monitor, text_in
 from vjepa_bringup.one_stack import only_stack
 from vjepa_bringup.supervisor import Supervisor
 from vjepa_interfaces import topics
+from vjepa_interfaces.encoder_info import EncoderInfo
 from vjepa_interfaces.environment import environment_of
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.frame_trace import FrameTrace
@@ -54,7 +55,7 @@ class GraphResult:
     """
 
     episodes: list[Episode]
-    encoder_info: dict[str, Any]
+    encoder_info: EncoderInfo
     planner: str
     planners: list[str]
     restarts: dict[str, int]

@@ -5,11 +5,19 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from vjepa_cli.command_line import Action, read_config, stated, words_of
 from vjepa_cli.commands import COMMANDS
 from vjepa_interfaces.errors import unknown_name
+
+
+class CommandRecord(TypedDict):
+    """The entries of a result about its command: `kind` and `config` for `command_of`, and `command` for people."""
+
+    kind: str
+    config: dict[str, Any]
+    command: str
 
 
 @dataclass(frozen=True)
@@ -46,8 +54,8 @@ class Command:
         return shlex.join(["vjepa", *self.kind.split(), *words_of(action_of(self.kind), self.config)])
 
     @property
-    def record(self) -> dict[str, Any]:
-        """The entries of a result: `kind` and `config` for `command_of`, and `command` for people to read."""
+    def record(self) -> CommandRecord:
+        """The entries of a result."""
         return {"kind": self.kind, "config": self.config, "command": self.line}
 
     def run(self) -> int:

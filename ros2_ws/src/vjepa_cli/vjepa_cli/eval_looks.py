@@ -2,20 +2,17 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from vjepa_cli.actions import Command
 from vjepa_cli.result_files import write_result
-from vjepa_cli.scoreboard import with_interval
+from vjepa_cli.scoreboard import Evaluation, with_interval
 from vjepa_interfaces.tables import text_table
 from vjepa_training.evaluation.comparison import SAME, compare
 from vjepa_training.evaluation.novelty import auroc
 
-Result = dict[str, Any]
-
 
 def measure_looks(
-    names: Sequence[str], measures: Sequence[Callable[[], Result]], file: str | None, command: Command
+    names: Sequence[str], measures: Sequence[Callable[[], Evaluation]], file: str | None, command: Command
 ) -> int:
     """Measure each look, print the table, write all results as JSON, and return the exit status.
 
@@ -28,7 +25,7 @@ def measure_looks(
     Raises:
         KeyboardInterrupt: the command was interrupted; the results until then are printed and written.
     """
-    started, results = time.monotonic(), dict[str, Result]()
+    started, results = time.monotonic(), dict[str, Evaluation]()
     interrupted = False
     for number, (name, measure) in enumerate(zip(names, measures, strict=True), 1):
         print(f"# {name}, {number} of {len(names)} looks", flush=True)
@@ -56,7 +53,7 @@ def measure_looks(
     return 0
 
 
-def looks_table(results: Mapping[str, Result]) -> str:
+def looks_table(results: Mapping[str, Evaluation]) -> str:
     """Return a table of one planner's results by look: mean return, its difference to the first look, success, novelty.
 
     Intervals are 95 % bootstrap intervals; those of the difference resample pairs of episodes with the same seed. If
@@ -83,7 +80,7 @@ def looks_table(results: Mapping[str, Result]) -> str:
     return "\n".join(["", head, "", text_table(lines, indent="  "), *unfinished, ""])
 
 
-def less(first: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+def less(first: Evaluation, result: Evaluation) -> str:
     """Return the mean return minus that of `first`, with its interval; empty if the episodes differ."""
     if any(first.get(name) != result.get(name) for name in SAME):
         return ""
@@ -91,13 +88,13 @@ def less(first: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     return with_interval(comparison.difference, comparison.interval_95, "+")
 
 
-def told_apart(first: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+def told_apart(first: Evaluation, result: Evaluation) -> str:
     """Return the AUROC of telling latents from those of `first` by novelty; empty if novelty is unknown."""
     if "novelty_quantiles" not in first or "novelty_quantiles" not in result:
         return ""
     return f"{auroc(first['novelty_quantiles'], result['novelty_quantiles']):.3f}"
 
 
-def _success(result: Mapping[str, Any]) -> str:
+def _success(result: Evaluation) -> str:
     defined = [flag for flag in result["success"] if flag is not None]
     return f"{sum(defined)} of {len(defined)}" if defined else "not defined"

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def require_writable(path: str) -> None:
         raise VjepaError(f"cannot write {path}: {reason}; choose another file")
 
 
-def write_result(path: str, result: dict[str, Any]) -> None:
+def write_result(path: str, result: Mapping[str, Any]) -> None:
     """Write a result whole or not at all; numbers that are not finite, which JSON lacks, become null."""
     write_atomically(path, json.dumps(_without_nan(result), indent=1, allow_nan=False) + "\n")
 

@@ -3,11 +3,13 @@
 import math
 import shlex
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NotRequired, cast
 
-from vjepa_cli.actions import Command, command_of
+from vjepa_cli.actions import Command, CommandRecord, command_of
+from vjepa_interfaces.encoder_info import EncoderInfo
 from vjepa_interfaces.tables import text_table
 from vjepa_training.evaluation.appearance import in_words
+from vjepa_training.evaluation.score import Summary
 
 PERIOD_TOLERANCE = 0.01
 MANY_DROPPED = 0.02
@@ -18,19 +20,54 @@ OF_BOTH = ("bc_bundle", "encoder", "device", "dtype", "task", "params_file")
 """Options of `eval` that state what is evaluated, and that `run` has too."""
 
 
+class Evaluation(Summary, CommandRecord):
+    """The result of `vjepa run` or `vjepa eval`; docs/interface.md describes its fields."""
+
+    planner: str
+    encoder: str
+    encoder_fingerprint: str
+    encoder_untrained: bool
+    through: str
+    seed: int
+    latency_ms: dict[str, float]
+    versions: dict[str, str]
+    task: str
+    look: NotRequired[str]
+    render: NotRequired[str]
+    backgrounds: NotRequired[str]
+    lockstep: NotRequired[bool]
+    batch_size: NotRequired[int]
+    control_period_s: NotRequired[float]
+    trained_period_s: NotRequired[float | None]
+    by_planner: NotRequired[dict[str, dict[str, float]]]
+    interrupted: NotRequired[bool]
+    asked: NotRequired[int]
+    planners: NotRequired[list[str]]
+    restarts: NotRequired[dict[str, int]]
+    bag: NotRequired[str]
+    options_changed: NotRequired[list[str]]
+    options: NotRequired[dict[str, Any]]
+    bundles: NotRequired[dict[str, str]]
+    policy: NotRequired[str]
+    policy_sha256: NotRequired[str]
+    goal: NotRequired[str]
+    loop: NotRequired[dict[str, float]]
+    wall_s: float
+
+
 def result_json(
     planner: str,
-    encoder: dict[str, Any],
+    encoder: EncoderInfo,
     through: str,
     seed: int,
-    summary: dict[str, Any],
+    summary: Summary,
     latency_ms: dict[str, float],
     versions: dict[str, str],
     command: Command,
     **more: Any,
-) -> dict[str, Any]:
-    """Return a result in the form of every `--json` file; `more` are further entries."""
-    return {
+) -> Evaluation:
+    """Return a result; `more` are its further fields."""
+    result = {
         "planner": planner,
         "encoder": encoder.get("model", ""),
         "encoder_fingerprint": encoder.get("fingerprint", ""),
@@ -44,9 +81,10 @@ def result_json(
         **command.record,
         **more,
     }
+    return cast(Evaluation, result)
 
 
-def scoreboard(result: dict[str, Any]) -> str:
+def scoreboard(result: Evaluation) -> str:
     """Return the scoreboard of a result as text."""
     count, seed = result["episodes"], result["seed"]
     low, high = result["interval_95"]
@@ -112,14 +150,14 @@ def table(rows: Sequence[tuple[str, str]]) -> str:
     return f"\n{text_table(rows, indent='  ')}\n"
 
 
-def _with_bundles(planner: str, result: dict[str, Any]) -> str:
+def _with_bundles(planner: str, result: Evaluation) -> str:
     """Return the name of a planner and, for the chosen planner, the names of its bundles."""
     bundles = result.get("bundles", {}).values() if planner == result["planner"] else ()
     since = " (loaded during the run)" if result.get("options_changed") else ""
     return f"{planner} with {', '.join(bundles)}{since}" if bundles else planner
 
 
-def next_command(result: dict[str, Any]) -> str:
+def next_command(result: Evaluation) -> str:
     """Return a command to try after a result, with its purpose as a comment."""
     kind, config, loop = result["kind"], result["config"], result.get("loop", {})
     hurried = loop.get("fallback_commands", 0) > 0 or loop.get("dropped_frames", 0) > MANY_DROPPED * loop.get(
@@ -138,7 +176,7 @@ def next_command(result: dict[str, Any]) -> str:
     return f"./{command_of(kind, config | {'record': 'bags'}).line}  # keeps all topics"
 
 
-def _as_run(result: dict[str, Any]) -> str:
+def _as_run(result: Evaluation) -> str:
     """Return the command that runs one episode of an evaluation, without the options of the measurement."""
     kept = {name: value for name, value in result["config"].items() if name in OF_BOTH}
     return f"./{command_of('run', {**kept, 'planner': result['planner'], 'episodes': 1}).line}"
@@ -156,7 +194,7 @@ def _dropped(dropped: float, frames: float) -> str:
     return f"{counts}: torque held on meanwhile; --lockstep avoids it"
 
 
-def _novel_share(result: dict[str, Any]) -> float:
+def _novel_share(result: Evaluation) -> float:
     """Return the share of latents beyond the limit of the planner's training; NaN if unknown."""
     loop = result.get("loop", {})
     novel, frames = loop.get("novel_latents", math.nan), loop.get("answered_frames", math.nan)
@@ -167,5 +205,5 @@ def _count(flags: list[bool | None]) -> str:
     return "not defined for this task" if None in flags else f"{sum(map(bool, flags))} of {len(flags)}"
 
 
-def _success_meaning(result: dict[str, Any]) -> str:
+def _success_meaning(result: Evaluation) -> str:
     return "return above 150" if result["protocol"] == "short" else "in the target at the end"

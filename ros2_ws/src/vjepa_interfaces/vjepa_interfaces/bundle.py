@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 
@@ -172,8 +172,15 @@ def encoder_in_card(name: str, fingerprint: str) -> str:
     return f"`{name}` (`{fingerprint}`)" if name else f"`{fingerprint}`"
 
 
-def arm_record(arm: EffortLimits) -> dict[str, Any]:
-    """Return the entry `arm` of a configuration: `joint_names`, and the `effort_limit` of each in N·m."""
+class ArmRecord(TypedDict):
+    """The entry `arm` of a configuration: the joints, and the torque of an action of 1 for each, N·m."""
+
+    joint_names: list[str]
+    effort_limit: list[float]
+
+
+def arm_record(arm: EffortLimits) -> ArmRecord:
+    """Return the entry of `arm`."""
     return {"joint_names": list(arm.joint_names), "effort_limit": list(arm.limits)}
 
 

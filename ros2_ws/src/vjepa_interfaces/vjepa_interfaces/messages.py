@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vjepa_interfaces.encoder_info import EncoderInfo
 from vjepa_interfaces.errors import VjepaError
 
 FIRST, MID, LAST = 0, 1, 2
@@ -75,7 +76,7 @@ def fill_latent(message: Any, latent: np.ndarray) -> None:
     message.data = as_message_bytes(latent)
 
 
-def goal_of(message: Any, info: dict[str, Any]) -> np.ndarray:
+def goal_of(message: Any, info: EncoderInfo) -> np.ndarray:
     """Return the goal latent in a `sensor_msgs/Image`: float32, shape (rows, dimension), finite.
 
     Args:

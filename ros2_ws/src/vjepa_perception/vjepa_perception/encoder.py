@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional
 
 from vjepa_interfaces.bundle import find_bundle
+from vjepa_interfaces.encoder_info import EncoderInfo
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.forked import mark_initialised, refuse_fork
 from vjepa_perception.checkpoint import Checkpoint, CheckpointError, find_checkpoint
@@ -160,13 +161,8 @@ class Encoder:
             tokens = engine(clips).to(torch.float32)
             return pooled(tokens, self._side, self.grid).cpu().numpy()
 
-    def info(self) -> dict[str, Any]:
-        """Return the content of `~/latent_info`: the origin and the shape of the latents.
-
-        Returns:
-            `model` (name), `fingerprint`, `clip_frames`, `grid`, `shape` (rows, dimension), `image_size` (pixels of a
-            side of the encoder's picture), `untrained` and `dtype`.
-        """
+    def info(self) -> EncoderInfo:
+        """Return the content of `~/latent_info`: the origin and the shape of the latents."""
         return {
             "model": self.name,
             "fingerprint": self.fingerprint,

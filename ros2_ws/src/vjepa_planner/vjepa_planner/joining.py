@@ -1,11 +1,12 @@
 """Observations of a planner's node: latents joined with joint states and targets by stamp, without ROS."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from vjepa_interfaces import topics
 from vjepa_interfaces.alignment import StampRing
+from vjepa_interfaces.encoder_info import EncoderInfo
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.joint_states import JointStates
 from vjepa_interfaces.json_text import parse_json
@@ -33,7 +34,7 @@ class ObservationJoiner:
         self._max_age_ns = int(parameters.joint_state_max_age_s * 1e9)
         self.joints = JointStates(parameters.joint_names, parameters.derive_velocity, exact=parameters.lockstep)
         self.targets = StampRing()
-        self.encoder: dict[str, Any] | None = None
+        self.encoder: EncoderInfo | None = None
         self.begin()
 
     def begin(self) -> None:
@@ -53,7 +54,7 @@ class ObservationJoiner:
             VjepaError: the message is not a JSON object with `fingerprint` and `shape`.
         """
         try:
-            encoder = parse_json(text)
+            encoder = cast(EncoderInfo, parse_json(text))
             fingerprint, _ = encoder["fingerprint"], encoder["shape"]
         except (ValueError, KeyError) as error:
             raise VjepaError(f"latent_info is not JSON with fingerprint and shape: {text[:80]!r}") from error

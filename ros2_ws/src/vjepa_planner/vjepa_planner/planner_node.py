@@ -18,6 +18,7 @@ from std_msgs.msg import String
 
 from vjepa_interfaces import topics
 from vjepa_interfaces.effort import EffortLimits
+from vjepa_interfaces.encoder_info import EncoderInfo
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.joint_states import Added, JointStateRefusedError
 from vjepa_interfaces.managed_node import ERROR, OK, STEADY, WARN, ManagedNode, run
@@ -240,8 +241,9 @@ class PlannerNode(ManagedNode):
     def _plan_and_send(self, observation: Observation) -> None:
         joined_s = self._trace.now()
         deadline_s = None if self.parameters.lockstep else self.parameters.control_period_s
-        encoder = self._inputs.encoder or {"fingerprint": None}
-        decision = self._supervisor.plan(observation, deadline_s, encoder["fingerprint"], str(encoder.get("model", "")))
+        encoder = self._inputs.encoder or EncoderInfo()
+        fingerprint, model = encoder.get("fingerprint"), str(encoder.get("model", ""))
+        decision = self._supervisor.plan(observation, deadline_s, fingerprint, model)
         planned_s = self._trace.now()
         for raised in decision.tracebacks:
             self.get_logger().error(raised, throttle_duration_sec=1.0)

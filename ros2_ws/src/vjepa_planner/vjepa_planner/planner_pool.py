@@ -5,6 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from vjepa_interfaces.bundle import is_bundle, read_bundle
+from vjepa_interfaces.encoder_info import EncoderInfo
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.parameters import read_parameters
 from vjepa_planner.contract import Planner, PlannerContext
@@ -57,7 +58,7 @@ class PlannerPool:
         del self._renewed[name]
         return True
 
-    def check(self, name: str, encoder: Mapping[str, Any] | None) -> None:
+    def check(self, name: str, encoder: EncoderInfo | None) -> None:
         """Refuse a planner that cannot drive: not loaded, its new instance still loading, or for another encoder.
 
         Args:

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -45,6 +45,7 @@ from vjepa_training.data.dataset import (
     DatasetError,
     DatasetInfo,
     EpisodeWriter,
+    Source,
     claim_parts,
     discarded_if_empty,
     finish_dataset,
@@ -130,7 +131,7 @@ def build_dataset(
     bags: Iterable[Bag],
     config: BuildConfig,
     encoder: Encoder | None,
-    source: dict[str, Any],
+    source: Source,
     on_frame: Callable[[], None] = lambda: None,
     making: Mapping[str, Any] | None = None,
 ) -> tuple[Dataset | None, list[BagReport], Stopwatch]:
@@ -179,19 +180,15 @@ def build_dataset(
             first += reading.report.episodes
         if not writer.episodes:
             return None, reports, watch
-    sources = tuple(
-        {
-            **source,
-            **vars(report),
-            "faults": dict(report.faults),
-            "notes": dict(report.notes),
-            "recorded_with": bag.about,
-        }
-        for bag, report in zip(bags, reports, strict=True)
-    )
+    sources = tuple(_source(source, bag, report) for bag, report in zip(bags, reports, strict=True))
     with watch("writing"):
         dataset = finish_dataset(folder, replace(info, sources=sources))
     return dataset, reports, watch
+
+
+def _source(source: Source, bag: Bag, report: BagReport) -> Source:
+    counts = {**vars(report), "faults": dict(report.faults), "notes": dict(report.notes)}
+    return cast(Source, {**source, **counts, "recorded_with": bag.about})
 
 
 def describe(bags: list[Bag], config: BuildConfig, encoder: Encoder | None) -> DatasetInfo:

@@ -37,6 +37,7 @@ from vjepa_training.data.dataset import (
     Dataset,
     DatasetInfo,
     EpisodeWriter,
+    Source,
     finish_dataset,
     whole_episodes,
 )
@@ -101,7 +102,7 @@ class Collector:
                 raise VjepaError(f"policy '{name}' acts on latents, but there is no encoder; collect with latents")
             policy.check_encoder(self._encoder.fingerprint, self._encoder.name)
 
-    def info(self, source: dict[str, Any]) -> DatasetInfo:
+    def info(self, source: Source) -> DatasetInfo:
         """Return the description of the rows; `source` names the command and the versions."""
         width, height = self.config.sim.image_size
         return DatasetInfo(
@@ -198,7 +199,7 @@ class _Work:
     folder: Path
     config: CollectConfig
     encoder: EncoderConfig | None
-    source: dict[str, Any]
+    source: Source
     worker: int
     episodes: tuple[int, ...]
 
@@ -209,7 +210,7 @@ def collect(
     encoder: EncoderConfig | None,
     episodes: int,
     workers: int,
-    source: dict[str, Any],
+    source: Source,
     on_episodes: Callable[[int], None] | None = None,
 ) -> Dataset:
     """Collect episodes 0 to `episodes` - 1 into the new dataset `folder`, or continue a collection that was killed.

@@ -17,16 +17,17 @@ import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import pyarrow as pa
 
 from vjepa_interfaces.bundle import encoder_label, file_sha256
 from vjepa_interfaces.effort import EffortLimits
+from vjepa_interfaces.encoder_info import EncoderInfo
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.files import atomic_file
 from vjepa_interfaces.json_text import read_json, write_json
@@ -47,6 +48,38 @@ class DatasetError(VjepaError):
     """A dataset that cannot be read or written as requested; the message names the file and the expectation."""
 
 
+class Source(TypedDict, total=False):
+    """The origin of a part of a dataset, with the settings of its command in further fields.
+
+    Attributes:
+        command: name of the command.
+        versions: versions of the packages that the rows depend on.
+        episodes: number of episodes that were simulated, or begun in the bag.
+        seed: seed of the first simulated episode.
+        policy: planner, or mixture of planners, of simulated episodes.
+        look: look of simulated episodes.
+        render: rendering of simulated episodes.
+        image_size: width and height of simulated frames.
+        kept: number of the bag's episodes in the dataset.
+        faults: numbers of the bag's faults, by their description.
+        notes: numbers of remarks on the bag that are no faults, likewise.
+        recorded_with: information from the bag's recorder.
+    """
+
+    command: str
+    versions: dict[str, str]
+    episodes: int
+    seed: int
+    policy: str
+    look: str
+    render: str
+    image_size: tuple[int, int]
+    kept: int
+    faults: dict[str, int]
+    notes: dict[str, int]
+    recorded_with: dict[str, Any]
+
+
 @dataclass(frozen=True)
 class DatasetInfo:
     """The description of a dataset's rows.
@@ -59,7 +92,7 @@ class DatasetInfo:
         image_shape: height, width and 3 of a frame; None if frames are not kept.
         encoder: `Encoder.info` of the encoder of the latents; None without latents.
         task: dm_control task; empty if unknown.
-        sources: origin of each part, one JSON object each: command, seeds, bags, versions.
+        sources: origin of each part.
         plain_images: whether beside each frame there is the frame of the same state without look and shadows.
     """
 
@@ -68,9 +101,9 @@ class DatasetInfo:
     control_period_ns: int
     latent_shape: tuple[int, int] | None = None
     image_shape: tuple[int, int, int] | None = None
-    encoder: dict[str, Any] | None = None
+    encoder: EncoderInfo | None = None
     task: str = ""
-    sources: tuple[dict[str, Any], ...] = field(default=())
+    sources: tuple[Source, ...] = ()
     plain_images: bool = False
 
     @property

@@ -1,11 +1,9 @@
 """Write the card of a dataset for the Hugging Face Hub: its rows, their origin, and how to read them."""
 
-from typing import Any
-
 import yaml
 
 from vjepa_interfaces.tables import markdown_table
-from vjepa_training.data.dataset import IMAGE, INFO_FILE, LATENT, PLAIN_IMAGE, Dataset, DatasetInfo
+from vjepa_training.data.dataset import IMAGE, INFO_FILE, LATENT, PLAIN_IMAGE, Dataset, DatasetInfo, Source
 from vjepa_training.data.lerobot_export import ACTION, REWARD, STATE, lerobot_episodes, lerobot_features
 
 NATIVE, LEROBOT = "native", "lerobot"
@@ -146,7 +144,7 @@ def _encoder(info: DatasetInfo) -> str:
     return f"{name}, fingerprint `{info.encoder['fingerprint']}`; a latent has {rows} rows of {dimension}"
 
 
-def _source(source: dict[str, Any]) -> tuple[str, ...]:
+def _source(source: Source) -> tuple[str, ...]:
     """Return the row of the table of sources for a simulation or a bag."""
     recorded = source.get("recorded_with") or {}
     policy = source.get("policy") or recorded.get("planners") or "not known"

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from vjepa_training.data.dataset import (
     Dataset,
     DatasetError,
     EpisodeWriter,
+    Source,
     finish_dataset,
     write_pieces,
 )
@@ -48,7 +48,7 @@ def encode_dataset(
     dataset: Dataset,
     folder: Path | str,
     encoder: Encoder,
-    source: dict[str, Any],
+    source: Source,
     keep_frames: bool = False,
     on_episode: Callable[[int], None] = lambda rows: None,
 ) -> Dataset:
@@ -84,7 +84,7 @@ def encode_dataset(
     return finish_dataset(folder, info)
 
 
-def reward_by_goal(dataset: Dataset, folder: Path | str, goal: np.ndarray, source: dict[str, Any]) -> Dataset:
+def reward_by_goal(dataset: Dataset, folder: Path | str, goal: np.ndarray, source: Source) -> Dataset:
     """Write a dataset again into `folder`, with a reward for the nearness of each next row's latent to a goal's.
 
     The reward falls with the distance of the latents, the root mean square over their values. It is 1 at the goal, and

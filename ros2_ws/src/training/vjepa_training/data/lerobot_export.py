@@ -9,7 +9,7 @@ are float32, latents too. A frame's timestamp is its number divided by the frame
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import cv2
 import numpy as np
@@ -66,8 +66,16 @@ def export_lerobot(dataset: Dataset, folder: Path | str, on_rows: Callable[[int]
     return Path(folder).expanduser()
 
 
-def lerobot_features(dataset: Dataset) -> dict[str, dict[str, Any]]:
-    """Return the features of the LeRobot dataset in the form of its `info.json`: dtype, shape and names by name.
+class Feature(TypedDict):
+    """A feature of a LeRobot dataset: its type, the shape of a row, and the names of the values."""
+
+    dtype: str
+    shape: list[int]
+    names: list[str] | None
+
+
+def lerobot_features(dataset: Dataset) -> dict[str, Feature]:
+    """Return the features of the LeRobot dataset in the form of its `info.json`.
 
     Joint velocities and rewards are included if the dataset has any.
     """
@@ -101,7 +109,7 @@ def lerobot_episodes(dataset: Dataset) -> Iterator[tuple[int, int]]:
         yield from ((start + first, start + end) for first, end in edges.reshape(-1, 2).tolist())
 
 
-def _feature(dtype: str, shape: tuple[int, ...] = (1,), names: list[str] | None = None) -> dict[str, Any]:
+def _feature(dtype: str, shape: tuple[int, ...] = (1,), names: list[str] | None = None) -> Feature:
     return {"dtype": dtype, "shape": list(shape), "names": names}
 
 
@@ -189,8 +197,8 @@ class _Export:
         episode: int,
         frames: int,
         length: int,
-        data_file: dict[str, Any],
-        meta_file: dict[str, Any],
+        data_file: dict[str, int],
+        meta_file: dict[str, int],
         stats: dict[str, Stats],
     ) -> dict[str, Any]:
         row: dict[str, Any] = {"episode_index": episode, "tasks": [self._task], "length": length}
@@ -295,7 +303,7 @@ def _sampled(frames: np.ndarray) -> np.ndarray:
     return frames[::16]
 
 
-def _schema(features: dict[str, dict[str, Any]]) -> pa.Schema:
+def _schema(features: dict[str, Feature]) -> pa.Schema:
     """Return the Arrow schema of the frames, with the metadata that `datasets.load_dataset` needs without LeRobot."""
     fields: list[pa.Field] = []
     hub: dict[str, dict[str, Any]] = {}

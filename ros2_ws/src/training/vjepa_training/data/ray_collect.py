@@ -8,7 +8,7 @@ from typing import Any
 from vjepa_interfaces.errors import VjepaError
 from vjepa_perception.encoder import EncoderConfig, load_encoder
 from vjepa_training.data.collect import CollectConfig, Collector
-from vjepa_training.data.dataset import Dataset, EpisodeWriter, finish_dataset
+from vjepa_training.data.dataset import Dataset, EpisodeWriter, Source, finish_dataset
 
 
 def collect_on_ray(
@@ -17,7 +17,7 @@ def collect_on_ray(
     encoder: EncoderConfig | None,
     episodes: int,
     address: str,
-    source: dict[str, Any],
+    source: Source,
     on_episodes: Callable[[int], None] = lambda count: None,
 ) -> Dataset:
     """Collect as `collect.collect` does, on the Ray cluster at `address`, whose machines have this stack installed.

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vjepa_interfaces.errors import VjepaError
 from vjepa_training.evaluation.bootstrap import bootstrap_interval
+
+if TYPE_CHECKING:  # Commands import this module, and most need no pyarrow.
+    from vjepa_training.data.dataset import Source
 
 SAME = ("task", "encoder_fingerprint", "through", "protocol", "episode_steps", "seed", "episodes")
 """Fields that must be equal in two results for their episodes to be the same, with another planner."""
@@ -52,7 +55,7 @@ def compare(incumbent: Mapping[str, Any], candidate: Mapping[str, Any]) -> Compa
     return Comparison(float(np.mean(differences)), bootstrap_interval(differences))
 
 
-def require_held_out(sources: Iterable[Mapping[str, Any]], seed: int, episodes: int) -> None:
+def require_held_out(sources: "Iterable[Source]", seed: int, episodes: int) -> None:
     """Refuse to evaluate on seeds of a dataset's episodes, if its `sources` state seeds.
 
     Args:
@@ -64,9 +67,9 @@ def require_held_out(sources: Iterable[Mapping[str, Any]], seed: int, episodes: 
         VjepaError: some seeds are the same; the message names them.
     """
     for source in sources:
-        recorded = source.get("recorded_with") or {}
+        known: dict[str, Any] = {**(source.get("recorded_with") or {}), **source}
         try:
-            first, count = int(source.get("seed", recorded.get("seed"))), int(source["episodes"])
+            first, count = int(known["seed"]), int(source["episodes"])
         except (KeyError, TypeError, ValueError):
             continue
         low, high = max(first, seed), min(first + count, seed + episodes)

@@ -1,7 +1,7 @@
 """Compare imagined with real distances from fingertip to target, by steps ahead and in examples."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -16,38 +16,85 @@ Way = tuple[Sequence[float], Sequence[Imagined | None]]
 """An episode: the distance at each of its frames, m, and the imagined distances at each frame with a plan."""
 
 
-def compare_with_what_happened(ways: Sequence[Way]) -> dict[str, Any]:
-    """Return the errors of the imagined distances, and examples; empty if nothing was imagined.
+class Errors(TypedDict):
+    """Errors of the imagined distances, m, of one prediction.
+
+    Attributes:
+        imagined: mean of the imagined distances.
+        happened: mean of the real distances.
+        rmse: root mean square error.
+        no_change_rmse: the same of a prediction of no change.
+        median_rmse: median over episodes of the root mean square error.
+        no_change_median_rmse: the same of a prediction of no change.
+        count: number of plans, without plans that the episode's end overtakes.
+    """
+
+    imagined: float
+    happened: float
+    rmse: float
+    no_change_rmse: float
+    median_rmse: float
+    no_change_median_rmse: float
+    count: int
+
+
+class ErrorsAhead(Errors):
+    """Errors of a prediction some control steps ahead; 0 steps ahead is the present in the planner's model."""
+
+    steps: int
+
+
+class Example(TypedDict):
+    """Imagined and real distances, m, of an episode.
+
+    Attributes:
+        which: `middle` or `greatest`: the episode's rank by its error over all predictions.
+        episode: number of the episode.
+        steps: control steps from point to point.
+        happened: the real distances.
+        every: control steps from one plan to the next.
+        imagined: the imagined distances of each plan; None where there was no plan.
+    """
+
+    which: str
+    episode: int
+    steps: int
+    happened: list[float]
+    every: int
+    imagined: list[list[float] | None]
+
+
+class ImaginedAndReal(TypedDict):
+    """The comparison of imagined with real distances: an entry for each prediction, and one or two examples."""
+
+    ahead: list[ErrorsAhead]
+    examples: list[Example]
+
+
+def compare_with_what_happened(ways: Sequence[Way]) -> ImaginedAndReal | None:
+    """Return the errors of the imagined distances, and examples; None if nothing was imagined.
 
     Args:
         ways: the episodes, each with predictions of the same number and length.
-
-    Returns:
-        `ahead`, an entry for each prediction; 0 steps ahead is the present in the planner's model. An entry contains
-            `steps` and the means `imagined` and `happened`, m. It also contains the root mean square error `rmse` and
-            its median over episodes `median_rmse`. Both exist also for a prediction of no change, as `no_change_...`.
-            `count` is the number of plans, without plans that the episode's end overtakes. `examples` are the episodes
-            of middle and of greatest error over all predictions, as `which` states. Each has its number `episode`, the
-            `steps` from point to point, the distances that `happened`, and those `imagined` by a plan every `every`
-            steps.
     """
     told = {i: way for i, way in enumerate(ways) if any(plan is not None for plan in way[1])}
     if not told:
-        return {}
+        return None
     first = next(plan for _, plans in told.values() for plan in plans if plan is not None)
-    ahead, pairs = [], []
+    ahead: list[ErrorsAhead] = []
+    pairs = []
     for prediction in range(len(first.distance)):
         found = {i: _pairs(way, prediction) for i, way in told.items()}
         found = {i: rows for i, rows in found.items() if len(rows)}
         if found:
-            ahead.append({"steps": prediction * first.steps, **_figures(list(found.values()))})
+            ahead.append({"steps": prediction * first.steps, **_errors(list(found.values()))})
             pairs.append(found)
     off = {i: _rms(np.concatenate([found[i] for found in pairs if i in found]))[0] for i in told}
     ranked = sorted(off, key=lambda i: off[i])
     chosen = {ranked[-1]: "greatest", ranked[(len(ranked) - 1) // 2]: "middle"}
     return {
         "ahead": ahead,
-        "examples": [{"which": chosen[i], "episode": i, **_example(told[i], first.steps)} for i in reversed(chosen)],
+        "examples": [_example(chosen[i], i, told[i], first.steps) for i in reversed(chosen)],
     }
 
 
@@ -62,7 +109,7 @@ def _pairs(way: Way, prediction: int) -> np.ndarray:
     return np.reshape(rows, (-1, 3))
 
 
-def _figures(episodes: Sequence[np.ndarray]) -> dict[str, float]:
+def _errors(episodes: Sequence[np.ndarray]) -> Errors:
     together = np.concatenate(episodes)
     rmse, no_change_rmse = _rms(together)
     median_rmse, no_change_median_rmse = np.median([_rms(rows) for rows in episodes], axis=0)
@@ -83,10 +130,12 @@ def _rms(rows: np.ndarray) -> tuple[float, float]:
     return float(np.sqrt(np.square(imagined - happened).mean())), float(np.sqrt(np.square(seen - happened).mean()))
 
 
-def _example(way: Way, steps: int) -> dict[str, Any]:
+def _example(which: str, episode: int, way: Way, steps: int) -> Example:
     distances, plans = way
     every = EXAMPLE_STRIDE * steps
     return {
+        "which": which,
+        "episode": episode,
         "steps": steps,
         "happened": np.round(distances[: EXAMPLE_STEPS + 1 : steps], 4).tolist(),
         "every": every,

@@ -1,7 +1,7 @@
 """Measure how novel the latents of an evaluation were to its planner, and how well novelty separates two looks."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -10,13 +10,20 @@ from sim_bridge.score import Episode
 QUANTILES = 201
 
 
-def novelty_of(episodes: Iterable[Episode]) -> dict[str, Any]:
-    """Return the fields of a result about the novelty of its latents; empty if the planner has no such measure.
+class NoveltyFigures(TypedDict, total=False):
+    """The fields of a result about the novelty of its latents; empty if the planner has no such measure.
 
-    Returns:
-        `novel_share`, the share of latents beyond the limit of the planner's training, and `novelty_quantiles`, at
-            `QUANTILES` even steps from the least to the greatest.
+    Attributes:
+        novel_share: share of the latents beyond the limit of the planner's training.
+        novelty_quantiles: novelty at `QUANTILES` even steps from the least to the greatest.
     """
+
+    novel_share: float
+    novelty_quantiles: list[float]
+
+
+def novelty_of(episodes: Iterable[Episode]) -> NoveltyFigures:
+    """Return the novelty of the latents of all episodes."""
     values = [value for episode in episodes for value in episode.novelty if value is not None]
     if not values:
         return {}

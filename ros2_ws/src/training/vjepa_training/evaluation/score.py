@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import NotRequired, TypedDict, cast
 
 import numpy as np
 
@@ -10,8 +10,8 @@ from sim_bridge.action_change import ActionChange
 from sim_bridge.score import Episode
 from vjepa_interfaces.errors import unknown_name
 from vjepa_training.evaluation.bootstrap import bootstrap_interval
-from vjepa_training.evaluation.imagination import compare_with_what_happened
-from vjepa_training.evaluation.novelty import novelty_of
+from vjepa_training.evaluation.imagination import ImaginedAndReal, compare_with_what_happened
+from vjepa_training.evaluation.novelty import NoveltyFigures, novelty_of
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,45 @@ Success in it is here, as in `full`, the target at the end.
 """
 
 
+class GoalFigures(TypedDict, total=False):
+    """The fields of a result with a goal latent.
+
+    Attributes:
+        goal_distance: distance to the goal latent, `start`, `least` and `end` of each episode.
+        closer: mean over the episodes of 1 - end/start of this distance.
+        target_distance: distance from fingertip to target, m, `start` and `end` of each episode, of a task with a
+            target.
+        goal_correlation: correlation of the two distances over all frames.
+    """
+
+    goal_distance: dict[str, list[float]]
+    closer: float
+    target_distance: dict[str, list[float]]
+    goal_correlation: float
+
+
+class Summary(GoalFigures, NoveltyFigures):
+    """The fields of a result that follow from its episodes; docs/interface.md describes them.
+
+    A list has an entry for each episode. NaN stands for a value that no episode has, and None for a value that is
+    undefined for the task.
+    """
+
+    protocol: str
+    episode_steps: int
+    episodes: int
+    steps: list[int]
+    returns: list[float]
+    in_target_at_end: list[bool | None]
+    started_in_target: list[bool | None]
+    mean_return: float
+    interval_95: list[float]
+    success: list[bool | None]
+    success_rate: float
+    action_change_at_rest: float | None
+    imagined: NotRequired[ImaginedAndReal]
+
+
 def protocol_named(name: str) -> Protocol:
     """Return the protocol `name`.
 
@@ -68,11 +107,8 @@ def wilson_interval(successes: int, count: int) -> tuple[float, float]:
     return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
-def summarise(episodes: list[Episode], protocol: Protocol) -> dict[str, Any]:
-    """Return the figures of finished `episodes` under a `protocol`, in the form of a result's JSON.
-
-    NaN stands for a value that no episode has, and None for a value that is undefined for the task.
-    """
+def summarise(episodes: list[Episode], protocol: Protocol) -> Summary:
+    """Return the figures of finished `episodes` under a `protocol`."""
     returns = [episode.episode_return for episode in episodes]
     at_end = [episode.in_target_at_end for episode in episodes]
     if protocol.success_return is not None:
@@ -83,7 +119,8 @@ def summarise(episodes: list[Episode], protocol: Protocol) -> dict[str, Any]:
     low, high = bootstrap_interval(returns)
     changes = [episode.change for episode in episodes]
     change = ActionChange(sum(each.total for each in changes), sum(each.pairs for each in changes))
-    return {
+    imagined = compare_with_what_happened([(episode.distances, episode.imagined) for episode in episodes])
+    summary = {
         "protocol": protocol.name,
         "episode_steps": protocol.episode_steps,
         "episodes": len(episodes),
@@ -98,12 +135,13 @@ def summarise(episodes: list[Episode], protocol: Protocol) -> dict[str, Any]:
         "action_change_at_rest": change.mean,
         **_approach([episode.goal_distances for episode in episodes]),
         **_meaning(episodes),
-        **_imagination(episodes),
+        **({"imagined": imagined} if imagined else {}),
         **novelty_of(episodes),
     }
+    return cast(Summary, summary)
 
 
-def _approach(distances: list[list[float]]) -> dict[str, Any]:
+def _approach(distances: list[list[float]]) -> GoalFigures:
     """Return how near the goal latent episodes came, by their distances to it; empty without a goal latent."""
     if not distances or not all(distances):
         return {}
@@ -115,7 +153,7 @@ def _approach(distances: list[list[float]]) -> dict[str, Any]:
     }
 
 
-def _meaning(episodes: list[Episode]) -> dict[str, Any]:
+def _meaning(episodes: list[Episode]) -> GoalFigures:
     """Return target distances, m, and their correlation with goal distances; empty without a goal or a target."""
     ways = [(episode.goal_distances, episode.distances) for episode in episodes]
     if not ways or any(len(to_goal) != len(metres) or not metres for to_goal, metres in ways):
@@ -126,9 +164,3 @@ def _meaning(episodes: list[Episode]) -> dict[str, Any]:
         "target_distance": {"start": [way[0] for _, way in ways], "end": [way[-1] for _, way in ways]},
         "goal_correlation": float(np.corrcoef(to_goal, metres)[0, 1]) if varies else float("nan"),
     }
-
-
-def _imagination(episodes: list[Episode]) -> dict[str, Any]:
-    """Return the comparison of imagined and real distances; empty if nothing was imagined."""
-    found = compare_with_what_happened([(episode.distances, episode.imagined) for episode in episodes])
-    return {"imagined": found} if found else {}

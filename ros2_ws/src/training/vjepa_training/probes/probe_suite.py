@@ -20,6 +20,7 @@ from torch.nn import functional
 from sim_bridge.env import SimConfig
 from sim_bridge.tasks import is_about_reaching
 from vjepa_interfaces.bundle import write_bundle
+from vjepa_interfaces.encoder_info import EncoderInfo
 from vjepa_perception.checkpoint import ARCHITECTURE, find_checkpoint
 from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
 from vjepa_training.data.collect import CollectConfig, collect
@@ -29,6 +30,7 @@ from vjepa_training.data.split import split_episodes
 from vjepa_training.probes.attentive_probe import AttentiveTarget, attentive_probe
 from vjepa_training.probes.configs import ProbeConfig
 from vjepa_training.probes.probe import HELD_SHARE, ProbeError, fit_classes, fit_ridge
+from vjepa_training.probes.probe_result import ProbeResult, ProbeScores
 from vjepa_training.probes.probe_targets import (
     CLASSES,
     MOVING_M_S,
@@ -64,11 +66,11 @@ class ProbeReport:
     """The result of the probes.
 
     Attributes:
-        result: every figure, with seeds and sample sizes, as it goes into JSON.
+        result: every figure.
         predictions: by name of a quantity, (M, k) truth and the linear probe's prediction from the encoder's grid.
     """
 
-    result: dict[str, Any]
+    result: ProbeResult
     predictions: dict[str, tuple[np.ndarray, np.ndarray]]
 
 
@@ -118,7 +120,7 @@ def run_probes(config: ProbeConfig, say: Callable[[str], None] = lambda text: No
         sets, missing, device = _feature_sets(config, dataset, rows, info, trained, say)
     say(f"probing {len(targets)} targets on {len(rows)} frames of {len(dataset.episodes)} episodes")
     scores, predictions = _probed(config, sets, targets, split, device)
-    result = {
+    result: ProbeResult = {
         "encoder": info["model"],
         "encoder_fingerprint": info["fingerprint"],
         "encoder_untrained": bool(info.get("untrained", False)),
@@ -250,7 +252,7 @@ def _data(config: ProbeConfig, encoder: Encoder | None, say: Callable[[str], Non
         yield dataset
 
 
-def _described(dataset: Dataset, encoder: Encoder | None) -> dict[str, Any]:
+def _described(dataset: Dataset, encoder: Encoder | None) -> EncoderInfo:
     """Return `Encoder.info` of the probed encoder."""
     if encoder is not None:
         if dataset.info.image_shape is None:
@@ -275,7 +277,7 @@ def _feature_sets(
     config: ProbeConfig,
     dataset: Dataset,
     rows: np.ndarray,
-    info: dict[str, Any],
+    info: EncoderInfo,
     trained: Encoder | None,
     say: Callable[[str], None],
 ) -> tuple[list[_FeatureSet], dict[str, str], torch.device | str]:
@@ -301,12 +303,12 @@ def _feature_sets(
 
 def _probed(
     config: ProbeConfig, sets: list[_FeatureSet], targets: list[ProbeTarget], split: _Split, device: torch.device | str
-) -> tuple[list[dict[str, Any]], dict[str, tuple[np.ndarray, np.ndarray]]]:
+) -> tuple[list[ProbeScores], dict[str, tuple[np.ndarray, np.ndarray]]]:
     """Return the scores of every probe, and the linear probe's predictions from all of the encoder's rows."""
     probes = [(LINEAR, features) for features in sets]
     if config.attentive:
         probes += [(ATTENTIVE, features) for features in sets if features.rows == GRID]
-    scores: list[dict[str, Any]] = []
+    scores: list[ProbeScores] = []
     predictions: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     with Progress("probing", "probes", len(probes)) as bar:
         for kind, features in probes:

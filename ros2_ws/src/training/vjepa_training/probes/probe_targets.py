@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from sim_bridge.randomize import Randomizer
 from sim_bridge.tasks import plane_of, task_named
 from vjepa_training.data.dataset import Dataset
 from vjepa_training.probes.probe import Score, accuracy_score, r2_score, rmse_score
+from vjepa_training.probes.probe_result import TargetScores
 
 SECTORS = 8
 """Directions of motion, the first along +x, the next towards +y, or towards +z if the arm moves upright."""
@@ -136,11 +137,8 @@ def hue_classes(hues: np.ndarray, training: np.ndarray) -> np.ndarray:
     return np.searchsorted(limits, hues, side="right")
 
 
-def target_scores(target: ProbeTarget, rows: np.ndarray, predicted: np.ndarray, episodes: np.ndarray) -> dict[str, Any]:
-    """Return the scores of `predicted` on the test rows `rows`, in the form of a result's JSON.
-
-    `measure` is `r2` (over all components) or `accuracy`, `value` its figure. Quantities also have `rmse` (over
-    coordinates, or joints; of angles from their sine and cosine), a position also `distance_rms`.
+def target_scores(target: ProbeTarget, rows: np.ndarray, predicted: np.ndarray, episodes: np.ndarray) -> TargetScores:
+    """Return the scores of `predicted` on the test rows `rows`.
 
     Args:
         target: the quantity.
@@ -153,7 +151,7 @@ def target_scores(target: ProbeTarget, rows: np.ndarray, predicted: np.ndarray, 
     if target.kind == CLASSES:
         score = accuracy_score(predicted, truth, episodes)
         commonest = np.bincount(truth).max() / len(truth)
-        return {**_figure("accuracy", score), "commonest_class": float(commonest), **size}
+        return cast(TargetScores, {**_figure("accuracy", score), "commonest_class": float(commonest), **size})
     errors = predicted - truth
     if target.kind == ANGLES:
         errors = _angles(predicted) - _angles(truth)
@@ -171,7 +169,7 @@ def target_scores(target: ProbeTarget, rows: np.ndarray, predicted: np.ndarray, 
     if target.kind == POSITION:
         distance = rmse_score(np.linalg.norm(errors, axis=1, keepdims=True), episodes)
         result |= {"distance_rms": distance.value, "distance_rms_interval_95": list(distance.interval_95)}
-    return {**result, **size}
+    return cast(TargetScores, {**result, **size})
 
 
 def _figure(measure: str, score: Score) -> dict[str, Any]:

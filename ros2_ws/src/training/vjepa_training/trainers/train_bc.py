@@ -39,7 +39,7 @@ from vjepa_training.trainers.configs import AUTO, EXPERT, RECORDED, BcTraining
 from vjepa_training.trainers.fit_novelty import fit_novelty
 from vjepa_training.trainers.model_card import model_card
 from vjepa_training.trainers.optimiser import adamw, set_cosine_rate
-from vjepa_training.trainers.training_run import TrainingRun, provenance
+from vjepa_training.trainers.training_run import TrainingFacts, TrainingRun, provenance
 
 SCALE_QUANTILE, LEAST_SCALE = 0.999, 1e-3
 """Quantile of a joint's recorded actions that its normalisation takes as their size, and the least such size."""
@@ -356,7 +356,7 @@ def write_policy(
     dataset: Dataset,
     command: str,
     source: str = EXPERT,
-) -> dict[str, Any]:
+) -> TrainingFacts:
     """Write the bundle of a cloned policy with a card; return the recorded facts of the training.
 
     Args:
@@ -368,8 +368,8 @@ def write_policy(
         source: source of the labels, see `Frames`.
     """
     best = min(outcome.curve, key=lambda entry: (-entry["round"], entry["validation"]))
-    facts = {
-        **provenance(dataset, training, command),
+    facts = provenance(dataset, training, command)
+    facts |= {
         "labels": source,
         "frames": outcome.frames,
         "validation": best["validation"],

@@ -10,7 +10,6 @@ TD3+BC, 2021).
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +37,7 @@ from vjepa_training.data.usable_columns import VELOCITY, require_columns
 from vjepa_training.trainers.configs import DISTANCE, HYBRID, REWARD, DreamerTraining, Job
 from vjepa_training.trainers.model_card import figures_table, model_card
 from vjepa_training.trainers.optimiser import adamw
-from vjepa_training.trainers.training_run import Trainer, drawn, fit, identity_of, provenance
+from vjepa_training.trainers.training_run import Trainer, TrainingFacts, drawn, fit, identity_of, provenance
 
 BEST_STATES = 500
 """Number of states with the highest reward whose mean is the goal in the baseline settings."""
@@ -56,7 +55,7 @@ def train_dreamer(
     job: Job,
     prior: Path | str = "",
     start: Path | str = "",
-) -> dict[str, Any]:
+) -> TrainingFacts:
     """Train an actor, write its bundle and return the recorded facts of the training.
 
     Args:
@@ -89,13 +88,17 @@ def train_dreamer(
     weights = {"dynamics": bundle.weights_sha256, "reward": _sha256(reward), "policy": _sha256(prior)}
     identity = {**weights, "start": _sha256(start), "data": identity_of(dataset), "held_out": held.tolist()}
     curve = fit(trainer, training, training.steps, job, identity)
-    facts: dict[str, Any] = {
-        **provenance(dataset, training, job.command),
+    facts = provenance(dataset, training, job.command)
+    facts |= {
         "trained_with": {"dynamics": str(dynamics), "reward": str(reward), "policy": str(prior)},
         "frames": len(rows),
-        **{f"{name}_sha256": digest for name, digest in weights.items() if digest},
-        "figures": trainer.validate(),
+        "dynamics_sha256": weights["dynamics"],
     }
+    if reward:
+        facts["reward_sha256"] = weights["reward"]
+    if prior:
+        facts["policy_sha256"] = weights["policy"]
+    facts["figures"] = trainer.validate()
     fingerprint = dataset.info.encoder_fingerprint
     card = model_card(
         "dreamer",

@@ -31,7 +31,7 @@ from vjepa_training.trainers.fit_conditioning import fit_conditioning
 from vjepa_training.trainers.fit_novelty import fit_to_dataset
 from vjepa_training.trainers.model_card import model_card
 from vjepa_training.trainers.optimiser import adamw
-from vjepa_training.trainers.training_run import Trainer, drawn, fit, identity_of, provenance
+from vjepa_training.trainers.training_run import Trainer, TrainingFacts, drawn, fit, identity_of, provenance
 
 OPEN_LOOP_STEPS = 20
 """Largest number of control steps ahead in the open-loop error; fewer if episodes are shorter."""
@@ -40,7 +40,7 @@ VALIDATION_ROWS, VALIDATION_BATCH = 4096, 512
 STATISTICS_ROWS = 20_000
 
 
-def train_dynamics(dataset: Dataset, training: DynamicsTraining, job: Job, start: Path | str = "") -> dict[str, Any]:
+def train_dynamics(dataset: Dataset, training: DynamicsTraining, job: Job, start: Path | str = "") -> TrainingFacts:
     """Train a dynamics model, write its bundle and return the recorded facts of the training.
 
     Args:
@@ -87,8 +87,8 @@ def train_dynamics(dataset: Dataset, training: DynamicsTraining, job: Job, start
     steps = training.epochs * math.ceil(len(train) / training.batch_size)
     curve = fit(trainer, training, steps, job, identity)
     model.eval().requires_grad_(False).cpu()
-    facts = {
-        **provenance(dataset, training, job.command),
+    facts = provenance(dataset, training, job.command)
+    facts |= {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "transitions": len(train),
         "validation": curve["validation"][-1][1],

@@ -6,7 +6,6 @@ Only training uses them; the heads read states.
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,14 +22,14 @@ from vjepa_training.data.usable_columns import ACTION, VELOCITY, require_columns
 from vjepa_training.trainers.configs import Job, RewardTraining
 from vjepa_training.trainers.model_card import figures_table, model_card
 from vjepa_training.trainers.optimiser import adamw
-from vjepa_training.trainers.training_run import Trainer, drawn, fit, identity_of, provenance
+from vjepa_training.trainers.training_run import Trainer, TrainingFacts, drawn, fit, identity_of, provenance
 
 VALIDATION_BATCH = 4096
 
 
 def train_reward(
     dataset: Dataset, dynamics: Path | str, training: RewardTraining, job: Job, start: Path | str = ""
-) -> dict[str, Any]:
+) -> TrainingFacts:
     """Train the heads, write their bundle and return the recorded facts of the training.
 
     Args:
@@ -76,8 +75,8 @@ def train_reward(
     steps = training.epochs * math.ceil(len(train) / training.batch_size)
     curve = fit(trainer, training, steps, job, identity)
     figures = trainer.validate()
-    facts = {
-        **provenance(dataset, training, job.command),
+    facts = provenance(dataset, training, job.command)
+    facts |= {
         "encoder_fingerprint": dataset.info.encoder_fingerprint,
         "dynamics_sha256": weights,
         "frames": len(train),

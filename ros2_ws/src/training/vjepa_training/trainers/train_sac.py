@@ -29,7 +29,7 @@ from vjepa_training.envs.gym_env import ConditionedStates, ReacherLatents
 from vjepa_training.envs.vec_env import SideBySide
 from vjepa_training.trainers.configs import Job, OnStep, SacTraining
 from vjepa_training.trainers.model_card import model_card
-from vjepa_training.trainers.training_run import Stateful, TrainingRun, require_finite
+from vjepa_training.trainers.training_run import Stateful, TrainingFacts, TrainingRun, require_finite
 
 RECENT_EPISODES = 100
 """Number of episodes whose mean return is reported."""
@@ -38,9 +38,7 @@ SHOWN = ("return", "ent_coef", "critic_loss")
 """Figures beside the progress bar; TensorBoard has all of them."""
 
 
-def train_sac(
-    encoder: Encoder, sim: SimConfig, dynamics: Path | str, training: SacTraining, job: Job
-) -> dict[str, Any]:
+def train_sac(encoder: Encoder, sim: SimConfig, dynamics: Path | str, training: SacTraining, job: Job) -> TrainingFacts:
     """Train an actor, write its bundle and return the recorded facts of the training.
 
     A killed run continues from its checkpoint with its networks, optimisers and transitions, but not to the bit. The
@@ -67,9 +65,9 @@ def train_sac(
     try:
         bundle.check_arm(arm)
         sac = _soft_actor_critic(environments, training)
-        weights = {"dynamics_sha256": bundle.weights_sha256}
+        identity = {**settings, "dynamics_sha256": bundle.weights_sha256}
         parts: dict[str, Stateful] = {"networks": _Networks(sac), "replay": _Replay(sac)}
-        run = TrainingRun(job.work, {**settings, **weights}, parts, "cpu")
+        run = TrainingRun(job.work, identity, parts, "cpu")
         done, beside = run.resume()
         if done:
             if job.on_step and done < training.steps:
@@ -86,13 +84,13 @@ def train_sac(
     finally:
         environments.close()
     curve = progress.curve
-    facts: dict[str, Any] = {
+    facts: TrainingFacts = {
         "encoder": encoder.name,
         "arm": arm_record(arm),
         "control_period_s": control_period_s,
         "training": settings,
         "command": job.command,
-        **weights,
+        "dynamics_sha256": bundle.weights_sha256,
         "figures": {"return": curve[-1][1]} if curve else {},
     }
     actor = exported(sac, conditioning)

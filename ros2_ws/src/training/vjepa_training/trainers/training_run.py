@@ -9,22 +9,48 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vjepa_interfaces.bundle import arm_record
+from vjepa_interfaces.bundle import ArmRecord, arm_record
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.files import atomic_file
-from vjepa_training.data.dataset import Dataset
+from vjepa_training.data.dataset import Dataset, Source
 from vjepa_training.trainers.configs import Job, SteppedTraining, Training
 from vjepa_training.trainers.optimiser import set_cosine_rate
 
 CHECKPOINT_FILE = "checkpoint.pt"
 LARGEST_GRADIENT = 10.0
 """Largest norm of gradients; larger ones are scaled down to it."""
+
+
+class TrainingFacts(TypedDict, total=False):
+    """The recorded facts of a training; docs/interface.md describes the fields of each trainer."""
+
+    encoder: str
+    arm: ArmRecord
+    control_period_s: float
+    dataset: list[Source]
+    training: dict[str, Any]
+    command: str
+    labels: str
+    frames: int
+    validation: float
+    label_variance: float
+    curve: dict[str, list[list[float]]]
+    parameters: int
+    transitions: int
+    open_loop: list[dict[str, float]]
+    encoder_fingerprint: str
+    rewarded: float
+    trained_with: dict[str, str]
+    dynamics_sha256: str
+    reward_sha256: str
+    policy_sha256: str
+    figures: dict[str, float]
 
 
 class Stateful(Protocol):
@@ -238,8 +264,8 @@ def identity_of(dataset: Dataset) -> list[Any]:
     return [len(dataset), hashlib.sha256(repr(dataset.info.sources).encode()).hexdigest()]
 
 
-def provenance(dataset: Dataset, training: Training, command: str) -> dict[str, Any]:
-    """Return the training's part of a bundle's configuration: data, settings and command."""
+def provenance(dataset: Dataset, training: Training, command: str) -> TrainingFacts:
+    """Return the facts of a training that are known before it: data, settings and command."""
     return {
         "encoder": dataset.info.encoder_name,
         "arm": arm_record(dataset.info.arm),

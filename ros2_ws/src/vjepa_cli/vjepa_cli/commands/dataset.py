@@ -323,7 +323,7 @@ def reward_command(arguments: RewardCommand) -> int:
     dataset = Dataset(arguments.dataset)
     picture, encoder = read_picture(arguments.goal), _load_encoder(arguments)
     dataset.check_encoder(encoder.name, encoder.fingerprint)
-    source = {**_source("dataset reward"), "goal": str(arguments.goal)}
+    source = _source("dataset reward", goal=str(arguments.goal))
     print(_line(reward_by_goal(dataset, arguments.out, still_latent(picture, encoder), source)))
     return 0
 
@@ -396,7 +396,7 @@ def collect_command(arguments: CollectCommand) -> int:
         **({"options": config.options} if config.options else {}),
     }
     claim_parts(arguments.out, {**settings, "encoder": encoder and encoder.encoder, "frames": config.frames})
-    source = {**_source("collect"), **settings}
+    source = _source("collect", **settings)
     started = time.monotonic()
     counts: list[int] = []
     with Progress("collecting", "episodes", arguments.episodes) as bar:
@@ -450,10 +450,11 @@ def _load_encoder(arguments: WithEncoder) -> Any:
     return load_encoder(_encoder_config(arguments, arguments.threads))
 
 
-def _source(command: str) -> dict[str, Any]:
+def _source(command: str, **settings: Any) -> Any:
+    """Return the source of new rows: the command, the versions and further settings."""
     from vjepa_bringup.graph import versions
 
-    return {"command": f"vjepa {command}", "versions": versions()}
+    return {"command": f"vjepa {command}", "versions": versions(), **settings}
 
 
 def _line(dataset: Any) -> str:

@@ -4,16 +4,20 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from vjepa_cli import arguments as types
 from vjepa_cli.actions import Command
 from vjepa_cli.command_line import Action, option, parsed_by
 from vjepa_cli.experiments.round_settings import ROUND_SEEDS, RoundSettings
 from vjepa_cli.result_files import require_writable, write_result
+from vjepa_cli.scoreboard import with_interval
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.parameters import Range, as_base
 from vjepa_interfaces.tables import text_table
+
+if TYPE_CHECKING:  # This module is imported for the command line, and pyarrow is not needed for that.
+    from vjepa_cli.experiments.rounds import Round
 
 RECORDING = {"episode_steps": 50, "epsilon": 0.1, "hold": 4}
 """Defaults of recording in process."""
@@ -84,7 +88,7 @@ def improve_command(arguments: ImproveCommand) -> int:
     for number in range(len(rounds.done) + 1, arguments.rounds + 1):
         print(f"# round {number} of {arguments.rounds}", flush=True)
         entry = rounds.take(number)
-        print(said(entry), flush=True)
+        print(round_line(entry), flush=True)
         if entry["accepted"]:
             rounds.swap_in()
     print(table(rounds.done))
@@ -108,7 +112,7 @@ def _recording(arguments: ImproveCommand) -> dict[str, Any]:
     return RECORDING | given
 
 
-def said(entry: dict[str, Any]) -> str:
+def round_line(entry: "Round") -> str:
     """Return the result of a round in a line."""
     return (
         f"# round {entry['round']}: mean return {entry['candidate_mean_return']:.1f} after "
@@ -116,19 +120,15 @@ def said(entry: dict[str, Any]) -> str:
     )
 
 
-def table(entries: list[dict[str, Any]]) -> str:
+def table(entries: "list[Round]") -> str:
     """Return a table of the rounds: data, returns with their intervals, and the decision."""
     lines: list[Sequence[str]] = [("round", "rows", "before", "after", "difference", "decision")]
     for entry in entries:
-        means = [entry["incumbent_mean_return"], entry["candidate_mean_return"], entry["difference"]]
-        intervals = [entry[f"{name}_interval_95"] for name in ("incumbent", "candidate", "difference")]
         cells = [
-            f"{sign_of(mean)} ({low:.1f} to {high:.1f})"
-            for sign_of, mean, (low, high) in zip(_FORMS, means, intervals, strict=True)
+            with_interval(entry["incumbent_mean_return"], entry["incumbent_interval_95"]),
+            with_interval(entry["candidate_mean_return"], entry["candidate_interval_95"]),
+            with_interval(entry["difference"], entry["difference_interval_95"], "+"),
         ]
         decision = "swapped in" if entry["accepted"] else "kept"
         lines.append((str(entry["round"]), str(entry["data"]["rows"]), *cells, decision))
     return text_table(lines, right=range(5))
-
-
-_FORMS = ("{:.1f}".format, "{:.1f}".format, "{:+.1f}".format)

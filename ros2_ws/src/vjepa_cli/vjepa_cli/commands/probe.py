@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from tyro.conf import Suppress
 
 from sim_bridge.looks import NOMINAL
-from vjepa_cli.actions import Command
+from vjepa_cli.actions import Command, CommandRecord
 from vjepa_cli.command_line import UNSET, Action, option
 from vjepa_cli.result_files import require_writable, write_result
 from vjepa_interfaces.errors import VjepaError
@@ -17,6 +17,7 @@ from vjepa_interfaces.files import write_atomically
 from vjepa_interfaces.parameters import as_base
 from vjepa_interfaces.tables import markdown_table
 from vjepa_training.probes.configs import ProbeConfig
+from vjepa_training.probes.probe_result import ProbeResult, ProbeScores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +73,8 @@ def probe_command(arguments: ProbeCommand) -> int:
         render=parameters["sim_bridge"]["render"],
     )
     report = run_probes(config, lambda text: print(f"vjepa: {text}", file=sys.stderr, flush=True))
-    result = report.result | {
+    result: ProbeFile = {
+        **report.result,
         "versions": versions(),
         **Command.of(arguments).record,
         "wall_s": time.monotonic() - started,
@@ -90,7 +92,14 @@ def probe_command(arguments: ProbeCommand) -> int:
 ACTIONS = {"probe": Action(probe_command)}
 
 
-def table(result: dict[str, Any], intervals: bool) -> str:
+class ProbeFile(ProbeResult, CommandRecord):
+    """The result as `--json` writes it."""
+
+    versions: dict[str, str]
+    wall_s: float
+
+
+def table(result: ProbeResult, intervals: bool) -> str:
     """Return the figures as a Markdown table: a row for each figure of a target, a column for each probe.
 
     Args:
@@ -98,18 +107,18 @@ def table(result: dict[str, Any], intervals: bool) -> str:
         intervals: whether each figure is followed by its 95 % interval.
     """
     probes = list(dict.fromkeys(map(_probe, result["scores"])))
-    by_target: dict[str, dict[tuple[str, str, str], dict[str, Any]]] = {}
+    by_target: dict[str, dict[tuple[str, str, str], ProbeScores]] = {}
     for score in result["scores"]:
         by_target.setdefault(score["target"], {})[_probe(score)] = score
     rows = [("target", "figure", *(_title(probe) for probe in probes))]
     for target, scores in by_target.items():
-        for title, value, interval in _figures(next(iter(scores.values()))):
-            cells = [_cell(scores[probe][value], scores[probe][interval] if intervals else None) for probe in probes]
-            rows.append((target, title, *cells))
+        for figures in zip(*(_figures(scores[probe]) for probe in probes), strict=True):
+            cells = [_cell(value, interval if intervals else None) for _, value, interval in figures]
+            rows.append((target, figures[0][0], *cells))
     return markdown_table(rows, aligned=True)
 
 
-def notes(result: dict[str, Any]) -> list[str]:
+def notes(result: ProbeResult) -> list[str]:
     """Return the encoder, the data and the omissions of a table, a line each."""
     data, frames = result["data"], result["frames"]
     look = data.get("look", NOMINAL)
@@ -135,7 +144,7 @@ def notes(result: dict[str, Any]) -> list[str]:
     return [*lines, *(f"left out: {what}: {why}" for what, why in result["left_out"].items())]
 
 
-def page(result: dict[str, Any]) -> str:
+def page(result: ProbeFile) -> str:
     """Return a Markdown page of the table with its intervals."""
     return "\n".join(
         [
@@ -150,7 +159,7 @@ def page(result: dict[str, Any]) -> str:
     )
 
 
-def draw(path: str, result: dict[str, Any], predictions: dict[str, Any]) -> None:
+def draw(path: str, result: ProbeResult, predictions: dict[str, Any]) -> None:
     """Write a picture: predicted fingertip and target against the truth, and the scores of all probes as bars."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -176,7 +185,7 @@ def _draw_predictions(plot: Any, title: str, truth: Any, predicted: Any, axis: i
     plot.set(xlim=(-limit, limit), ylim=(-limit, limit))
 
 
-def _draw_bars(plot: Any, scores: list[dict[str, Any]]) -> None:
+def _draw_bars(plot: Any, scores: list[ProbeScores]) -> None:
     targets = {score["target"]: "accuracy" if score["measure"] == "accuracy" else "R²" for score in scores}
     probes = list(dict.fromkeys(map(_probe, scores)))
     width = 0.8 / len(probes)
@@ -194,17 +203,20 @@ def _draw_bars(plot: Any, scores: list[dict[str, Any]]) -> None:
     plot.legend(fontsize="small", ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
 
-def _figures(score: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Return title, key and key of the interval of each figure of a score."""
+def _figures(score: ProbeScores) -> list[tuple[str, float, list[float]]]:
+    """Return title, value and interval of each figure of a score."""
     if score["measure"] == "accuracy":
-        return [("accuracy", "value", "interval_95")]
-    figures = [("R²", "value", "interval_95"), (f"RMSE, {score['unit']}", "rmse", "rmse_interval_95")]
+        return [("accuracy", score["value"], score["interval_95"])]
+    figures = [
+        ("R²", score["value"], score["interval_95"]),
+        (f"RMSE, {score['unit']}", score["rmse"], score["rmse_interval_95"]),
+    ]
     if "distance_rms" in score:
-        figures.append(("distance (RMS), m", "distance_rms", "distance_rms_interval_95"))
+        figures.append(("distance (RMS), m", score["distance_rms"], score["distance_rms_interval_95"]))
     return figures
 
 
-def _probe(score: dict[str, Any]) -> tuple[str, str, str]:
+def _probe(score: ProbeScores) -> tuple[str, str, str]:
     return score["source"], score["rows"], score["probe"]
 
 

@@ -28,7 +28,7 @@ from vjepa_cli.command_line import Action, LogLevel, option, parsed_by
 from vjepa_cli.commands.camera import ViewOptions
 from vjepa_cli.eval_looks import measure_looks
 from vjepa_cli.result_files import require_writable, write_result
-from vjepa_cli.scoreboard import result_json, scoreboard
+from vjepa_cli.scoreboard import Evaluation, result_json, scoreboard
 from vjepa_cli.screen import Screen
 from vjepa_interfaces.bundle import CONFIG_FILE, Bundle, read_bundle, shipped_bundles
 from vjepa_interfaces.effort import EffortLimits
@@ -267,7 +267,7 @@ def _bundles(planner: dict[str, Any]) -> dict[str, str]:
 
 def _through_ros(
     arguments: RunCommand | EvalCommand, options: StackOptions, trace: FrameTrace | None = None
-) -> dict[str, Any]:
+) -> Evaluation:
     """Run the episodes through the ROS graph and return the result; `trace` reads the times of all frames."""
     from vjepa_bringup.run_graph import run_graph  # These need rclpy, but one process must do without.
     from vjepa_cli.dashboard import Dashboard
@@ -351,7 +351,7 @@ def _on_camera(arguments: RunCommand, options: StackOptions, source: str) -> int
     return 0
 
 
-def _in_process(arguments: EvalCommand, options: StackOptions) -> dict[str, Any]:
+def _in_process(arguments: EvalCommand, options: StackOptions) -> Evaluation:
     """Run the episodes in this process and return the result."""
     protocol = arguments.chosen_protocol
     parameters = _checked_parameters(arguments, options, ros=False)
@@ -422,7 +422,7 @@ def _periods(parameters: dict[str, dict[str, Any]], planner: str) -> dict[str, A
     }
 
 
-def _report(arguments: RunCommand | EvalCommand, result: dict[str, Any]) -> int:
+def _report(arguments: RunCommand | EvalCommand, result: Evaluation) -> int:
     print(scoreboard(result), flush=True)
     if arguments.json:
         write_result(arguments.json, result)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Suppress, UseAppendAction
 
@@ -33,6 +33,9 @@ from vjepa_training.trainers.configs import (
     dreamer_preset,
 )
 from vjepa_training.trainers.training_words import against_constant, end_of_round, open_loop_line
+
+if TYPE_CHECKING:  # Importing this for the command line needs no torch.
+    from vjepa_training.trainers.training_run import TrainingFacts
 
 Bundle = Annotated[str, option(metavar="BUNDLE")]
 MaybeBundle = Annotated[str, option(metavar="BUNDLE", default="none")]
@@ -240,8 +243,9 @@ def bc_command(arguments: BcCommand) -> int:
         changes |= {"task": dataset.info.task, "effort_limit": dataset.info.effort_limit}
         if not math.isclose(period_s := dataset.info.control_period_s, arm_of(dataset.info.task)["control_period_s"]):
             changes["rate_hz"] = 1.0 / period_s
-    for name, kind in (("image_size", tuple), ("render", str), ("look", str)):
-        seen = {kind(source[name]) for source in dataset.info.sources if source.get(name)}
+    readers: dict[str, Callable[[Any], Any]] = {"image_size": tuple, "render": str, "look": str}
+    for name, read in readers.items():
+        seen = {read(source.get(name)) for source in dataset.info.sources if source.get(name)}
         if len(seen) == 1:
             (changes[name],) = seen
     training = dataclasses.replace(as_base(BcTraining, arguments), **changes)
@@ -260,9 +264,8 @@ def bc_command(arguments: BcCommand) -> int:
     error = against_constant(facts["validation"], outcome.variance)
     print(f"policy written to {arguments.out}; on unseen episodes its mean squared error is {error}")
     if arguments.json:
-        facts |= {**Command.of(arguments).record, "curve": outcome.curve}
-        wall_s = time.monotonic() - started
-        write_result(arguments.json, facts | {"wall_s": wall_s, "versions": versions()})
+        content = {**facts, **Command.of(arguments).record, "curve": outcome.curve}
+        write_result(arguments.json, content | {"wall_s": time.monotonic() - started, "versions": versions()})
     return 0
 
 
@@ -274,7 +277,7 @@ def dynamics_command(arguments: DynamicsCommand) -> int:
 
     training = as_base(DynamicsTraining, arguments)
 
-    def train(job: Job) -> dict[str, Any]:
+    def train(job: Job) -> "TrainingFacts":
         return train_dynamics(Dataset(arguments.data), training, job, find_bundle(arguments.start))
 
     return _trained(arguments, train, arguments.picture)
@@ -293,7 +296,7 @@ def reward_command(arguments: RewardCommand) -> int:
         print(f"{dataset.info.task} is not about reaching a target: the reward head alone is trained", flush=True)
     training = dataclasses.replace(as_base(RewardTraining, arguments), distance=reaches and arguments.distance)
 
-    def train(job: Job) -> dict[str, Any]:
+    def train(job: Job) -> "TrainingFacts":
         return train_reward(dataset, find_bundle(arguments.dynamics), training, job, find_bundle(arguments.start))
 
     return _trained(arguments, train, arguments.picture)
@@ -307,7 +310,7 @@ def dreamer_command(arguments: DreamerCommand) -> int:
 
     training = as_base(DreamerTraining, arguments)
 
-    def train(job: Job) -> dict[str, Any]:
+    def train(job: Job) -> "TrainingFacts":
         parts = {name: find_bundle(getattr(arguments, name)) for name in ("dynamics", "reward", "prior", "start")}
         return train_dreamer(Dataset(arguments.data), training=training, job=job, **parts)
 
@@ -331,7 +334,7 @@ def sac_command(arguments: SacCommand) -> int:
     sim = sim_config(parameters["sim_bridge"], episode_steps=training.episode_steps)
     encoder = load_encoder(encoder_config(parameters["vjepa_perception"], threads=0))
 
-    def train(job: Job) -> dict[str, Any]:
+    def train(job: Job) -> "TrainingFacts":
         return train_sac(encoder, sim, find_bundle(arguments.dynamics), training, job)
 
     return _trained(arguments, train)
@@ -368,7 +371,7 @@ ACTIONS = {
 }
 
 
-def _trained(arguments: OutcomeWithFacts, train: Callable[[Job], dict[str, Any]], picture: str | None = None) -> int:
+def _trained(arguments: OutcomeWithFacts, train: "Callable[[Job], TrainingFacts]", picture: str | None = None) -> int:
     """Run `train` with a progress bar; write its facts as JSON and as a picture if requested."""
     from vjepa_bringup.graph import versions
 
@@ -386,8 +389,8 @@ def _trained(arguments: OutcomeWithFacts, train: Callable[[Job], dict[str, Any]]
     for entry in facts.get("open_loop", ()):
         print(open_loop_line(entry))
     if arguments.json:
-        facts |= {**Command.of(arguments).record, "wall_s": time.monotonic() - started, "versions": versions()}
-        write_result(arguments.json, facts)
+        content = {**facts, **Command.of(arguments).record}
+        write_result(arguments.json, content | {"wall_s": time.monotonic() - started, "versions": versions()})
     if picture:
         draw_training(picture, facts)
     return 0

@@ -12,7 +12,7 @@ from ament_index_python.packages import get_package_share_directory
 from vjepa_cli.commands.probe import notes, table
 from vjepa_cli.eval_looks import less, told_apart
 from vjepa_cli.experiments.experiments import RESULT, Experiment, Stage
-from vjepa_cli.scoreboard import with_interval
+from vjepa_cli.scoreboard import Evaluation, with_interval
 from vjepa_interfaces.json_text import read_json
 from vjepa_interfaces.tables import markdown_table
 from vjepa_interfaces.yaml_file import read_yaml
@@ -44,13 +44,13 @@ class Result:
         experiment: experiment of the result.
         stage: stage that makes the result.
         path: path of the file.
-        content: content of the file; None if it was not measured.
+        content: content of the file, such as an `Evaluation`; None if it was not measured.
     """
 
     experiment: Experiment
     stage: Stage
     path: Path
-    content: dict[str, Any] | None
+    content: Any
 
     @property
     def kind(self) -> str:
@@ -207,13 +207,13 @@ def _other_tasks(results: Sequence[Result], link: Callable[[Result], str]) -> st
     return _table(lines)
 
 
-def _calm(found: dict[str, Any]) -> str:
+def _calm(found: Evaluation) -> str:
     """Return the change of the action at rest; empty if it was not measured, or there was no rest."""
     change = found.get("action_change_at_rest")
     return "" if change is None else f"{change:.3f}"
 
 
-def _beyond(cloned: Sequence[dict[str, Any]], found: dict[str, Any]) -> str:
+def _beyond(cloned: Sequence[Evaluation], found: Evaluation) -> str:
     """Return the difference to the result among `cloned` with the same episodes; empty if there is none."""
     for other in cloned:
         if all(other.get(name) == found.get(name) for name in SAME):
@@ -281,7 +281,7 @@ def _looks(results: Sequence[Result], link: Callable[[Result], str]) -> str:
     return "\n".join([*([_table(lines)] if columns else []), *notes, ""])
 
 
-def _by_look(by_look: Mapping[str, Mapping[str, Any]], look: str) -> str:
+def _by_look(by_look: Mapping[str, Evaluation], look: str) -> str:
     """Return a look's mean return, its difference to the first look, and its AUROC; empty if it was not measured."""
     if look not in by_look:
         return ""
@@ -291,7 +291,7 @@ def _by_look(by_look: Mapping[str, Mapping[str, Any]], look: str) -> str:
     return f"{_mean(found)}{f' [{difference}]' if difference else ''}{f', AUROC {told}' if told else ''}"
 
 
-def _meaning(found: dict[str, Any]) -> tuple[str, str]:
+def _meaning(found: Evaluation) -> tuple[str, str]:
     """Return the fingertip's distances to the target, and their correlation with the distances to the goal latent."""
     if "target_distance" not in found:
         return "", ""
@@ -376,7 +376,7 @@ def _probe(result: Result, link: Callable[[Result], str]) -> str:
     return f"{head}\n{table(result.content, intervals=True)}\n\n{lines}\n- {link(result)}\n"
 
 
-def _content(path: Path) -> dict[str, Any]:
+def _content(path: Path) -> Any:
     return read_json(path, remedy="remove it, and reproduce what it is the result of")
 
 
@@ -384,7 +384,7 @@ def _table(lines: Sequence[Sequence[str]]) -> str:
     return markdown_table(lines) + "\n"
 
 
-def _mean(found: Mapping[str, Any]) -> str:
+def _mean(found: Evaluation) -> str:
     return with_interval(found["mean_return"], found["interval_95"])
 
 
@@ -392,11 +392,11 @@ def _share(value: float | None) -> str:
     return "not defined" if value is None else f"{100 * value:.0f} %"
 
 
-def _seeds(found: Mapping[str, Any]) -> str:
+def _seeds(found: Evaluation) -> str:
     return f"{found['seed']} to {found['seed'] + found['episodes'] - 1}"
 
 
-def _how(found: Mapping[str, Any]) -> str:
+def _how(found: Evaluation) -> str:
     if found["through"] == "process":
         return "lockstep, one process"
     return f"{'lockstep' if found['lockstep'] else 'real time'}, ROS graph"

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import yaml
 
@@ -27,6 +27,42 @@ from vjepa_interfaces.json_text import read_json
 from vjepa_training.data.dataset import Dataset
 from vjepa_training.evaluation.comparison import compare, require_held_out
 from vjepa_training.trainers.training_run import identity_of
+
+
+class Recorded(TypedDict):
+    """The episodes that a round recorded; the seed of the first is None if a running stack has its own seeds."""
+
+    seed: int | None
+    episodes: int
+    rows: int
+
+
+class TrainedOn(TypedDict):
+    """The size of the data of a round's trainings."""
+
+    episodes: int
+    rows: int
+
+
+class Round(TypedDict):
+    """The entry of a round that is done; docs/interface.md describes its fields."""
+
+    round: int
+    incumbent: int
+    accepted: bool
+    candidate_mean_return: float
+    candidate_interval_95: list[float]
+    incumbent_mean_return: float
+    incumbent_interval_95: list[float]
+    difference: float
+    difference_interval_95: list[float]
+    recorded: Recorded
+    data: TrainedOn
+    bundles: dict[str, str]
+    validation: dict[str, float | None]
+    commands: list[str]
+    wall_s: float
+    versions: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -55,7 +91,7 @@ class Rounds:
     settings: RoundSettings
     device: str
     stack: Mapping[str, Any] = field(default_factory=dict)
-    done: list[dict[str, Any]] = field(default_factory=list)
+    done: list[Round] = field(default_factory=list)
 
     @property
     def current(self) -> Path:
@@ -112,7 +148,7 @@ class Rounds:
         if not is_whole(stage.makes):
             run_stage(stage.command, [stage.makes], "the evaluation of the start", "vjepa improve")
 
-    def take(self, number: int) -> dict[str, Any]:
+    def take(self, number: int) -> Round:
         """Run the stages of the round `number` that are not done, and return its entry in `rounds.json`.
 
         Raises:
@@ -128,12 +164,14 @@ class Rounds:
         comparison = compare(before, after)
         bundles = self._bundles(number)
         recorded, data = Dataset(folder / "recorded"), Dataset(folder / "data")
-        entry = {
+        entry: Round = {
             "round": number,
             "incumbent": self.incumbent,
             "accepted": comparison.better,
-            **{f"candidate_{name}": after[name] for name in ("mean_return", "interval_95")},
-            **{f"incumbent_{name}": before[name] for name in ("mean_return", "interval_95")},
+            "candidate_mean_return": after["mean_return"],
+            "candidate_interval_95": after["interval_95"],
+            "incumbent_mean_return": before["mean_return"],
+            "incumbent_interval_95": before["interval_95"],
             "difference": comparison.difference,
             "difference_interval_95": list(comparison.interval_95),
             "recorded": {"seed": self._seed(number), "episodes": len(recorded.episodes), "rows": len(recorded)},

@@ -1,9 +1,12 @@
 """The picture of a training: its learning curve and, for a dynamics model, its error in open loop."""
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # Drawing needs no torch.
+    from vjepa_training.trainers.training_run import TrainingFacts
 
 
-def draw_training(path: str, facts: dict[str, Any]) -> None:
+def draw_training(path: str, facts: "TrainingFacts") -> None:
     """Write a picture of a trainer's facts.
 
     Args:
