@@ -118,7 +118,7 @@ def test_a_run_without_a_single_plan_fails_and_names_a_planner_that_has_one(fork
     assert status == 1
     assert f"./vjepa run --camera {video} --planner bc --bc-bundle bc-latents  # reads the camera alone" in shown.out
     (line,) = [line for line in shown.err.splitlines() if line.startswith("vjepa: ")]
-    assert "expert made no plan of any frame" in line
+    assert "expert made no plan from any frame" in line
     assert "a camera alone has no joint states and no target" in line
 
 

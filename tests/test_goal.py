@@ -127,7 +127,7 @@ def test_a_goal_for_a_planner_that_seeks_none_says_so(start_stack, commands):
     seeker = Seeker(start_stack(planner="bc", lockstep=True, episode_steps=100_000), commands)
     status, said = seeker.set_goal("--live")
     assert status == 0, said
-    assert "planner 'bc' drives, which seeks no goal" in said
+    assert "planner 'bc' drives and seeks no goal" in said
     assert "goal" not in seeker.plans[-1]
 
 

@@ -119,12 +119,12 @@ def test_several_looks_are_a_table_and_one_json(vjepa, tmp_path):
     [
         (["eval", "--looks", "fog"], "unknown look 'fog'; valid are: .*colour, dm_control, exact, .*plain"),
         (["eval", "--looks", "light:dim"], "the look is 'light:dim'; expected a name, then a level of easy, medium"),
-        (["eval", "--looks", "light", "light"], "the look light:medium is asked for twice"),
+        (["eval", "--looks", "light", "light"], "the look light:medium is named twice"),
         (["eval", "--looks", "light", "--render", "pretty"], "unknown render 'pretty'"),
         (["eval", "--render", "pretty"], "unknown render 'pretty'"),
         (["eval", "--looks", "light", "noise", "--backgrounds", "."], "has no backgrounds; expected a folder"),
         (["run", "--look", "background", "--backgrounds", "nowhere"], "nowhere has no backgrounds"),
-        (["looks", "--png", "looks.jpeg"], "looks.jpeg is no name of a picture; expected one that ends in .png"),
+        (["looks", "--png", "looks.jpeg"], "looks.jpeg is not a picture; expected a name that ends in .png"),
         (["run", "--look", "fog"], "unknown look 'fog'"),
         (["run", "--camera", "0", "--look", "light"], "--look is for the simulation: leave it out"),
     ],
@@ -147,5 +147,5 @@ def test_a_policy_that_cannot_see_gives_the_arm_to_a_fallback(lockstep_stack, tm
     thoughts = [json.loads(message.data) for message in plans.messages]
     blind = [thought for thought in thoughts if thought["planner"] == "expert"]
     assert len(blind) > 25
-    assert "from those of its training" in blind[-1]["fallback"]
+    assert "the novelty of the latent is" in blind[-1]["fallback"]
     assert stack.monitor.value("vjepa_planner", "refused_latents") == 0

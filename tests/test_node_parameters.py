@@ -262,7 +262,7 @@ def test_a_value_out_of_its_range_at_the_start_is_refused_with_the_range():
         ("modle:=arm.xml", "arm_stand_in: there is no parameter modle; valid are: camera, camera_rate_hz,"),
         (
             "model:=no/arm.xml",
-            "arm_stand_in: model is 'no/arm.xml', and there is no such file; give the path of an MJCF",
+            "arm_stand_in: model file 'no/arm.xml' does not exist; give the path of an MJCF",
         ),
     ],
 )

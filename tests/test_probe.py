@@ -77,7 +77,10 @@ def test_a_probe_ends_in_a_table_json_a_page_and_a_picture(vjepa, tmp_path):
         (["--data", "nowhere", "--episodes", "3"], "--data has episodes of its own; leave out --task, --episodes"),
         (["--encoder", "nope"], "no encoder at 'nope'"),
         (["--json", "/"], "cannot write /: it is a folder"),
-        ([*SIZES, "--episodes", "2", "--no-attentive"], "2 episodes cannot be split in 3; probe more episodes"),
+        (
+            [*SIZES, "--episodes", "2", "--no-attentive"],
+            "2 episodes cannot be split into training, validation and test",
+        ),
     ],
 )
 def test_what_cannot_be_probed_is_refused_in_a_line(vjepa, arguments, message):

@@ -11,7 +11,7 @@ BUILD = ("dataset", "build", "--no-latents", "--effort-limit", "1.0")
 @pytest.mark.parametrize(
     ("entries", "more", "message"),
     [
-        (frames() + arm()[:150], ("--strict",), "and --strict takes none"),
+        (frames() + arm()[:150], ("--strict",), "and --strict allows none"),
         (frames() + arm(behind_ms=5000), (), "none of its 90 frames has a joint state"),
     ],
 )

@@ -43,7 +43,7 @@ def test_a_stack_of_somebody_else_is_seen_on_the_graph():
         rclpy.init(context=context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
         node = Node("stack_manager", namespace="left", context=context)
         with (
-            pytest.raises(VjepaError, match="'left': node /left/stack_manager, which is not of a stack of yours here"),
+            pytest.raises(VjepaError, match="'left': node /left/stack_manager, which is of no stack of yours"),
             only_stack(domain, "left", VARIABLES),
         ):
             pass

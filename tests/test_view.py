@@ -180,8 +180,8 @@ def test_without_a_screen_a_file_is_advised(rerun, capsys, monkeypatch, tmp_path
 
 
 def test_what_cannot_be_shown_is_refused(rerun, capsys, tmp_path):
-    assert "--gif is made of a bag" in refusal(capsys, "view", "--gif", tmp_path / "a.gif")
-    assert "--png is made of a bag" in refusal(capsys, "view", "--png", tmp_path / "a.png")
+    assert "--gif is made from a bag" in refusal(capsys, "view", "--gif", tmp_path / "a.gif")
+    assert "--png is made from a bag" in refusal(capsys, "view", "--png", tmp_path / "a.png")
     assert "--seconds is for a running stack" in refusal(capsys, "view", tmp_path, "--seconds", 1)
     missing = refusal(capsys, "view", tmp_path / "none", "--save", tmp_path / "a.rrd")
     assert missing.startswith("vjepa: no bag at ")

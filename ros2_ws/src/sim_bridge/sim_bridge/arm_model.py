@@ -65,7 +65,7 @@ def load_arm(path: str, camera: str) -> ArmModel:
 def _physics_of(path: Path) -> Any:
     """Return dm_control's physics of the model in a file."""
     if not path.is_file():
-        raise VjepaError(f"model is '{path}', and there is no such file; give the path of an MJCF file")
+        raise VjepaError(f"model file '{path}' does not exist; give the path of an MJCF file")
     choose_gl_backend()  # The first import of dm_control fixes the backend.
     import mujoco
     from dm_control.mujoco import Physics
@@ -73,7 +73,7 @@ def _physics_of(path: Path) -> Any:
     try:
         return Physics.from_xml_path(str(path))
     except (ValueError, mujoco.FatalError) as error:
-        raise VjepaError(f"model {path} is not one that MuJoCo can read: {' '.join(str(error).split())}") from error
+        raise VjepaError(f"MuJoCo cannot read model {path}: {' '.join(str(error).split())}") from error
 
 
 def _keyframes(physics: Any) -> Callable[[int], None]:
@@ -90,7 +90,7 @@ def _camera_id(model: Any, name: str, whose: str) -> int:
     """Return the number of the camera `name`, or of the first camera if the name is empty."""
     names = [model.id2name(number, "camera") for number in range(model.ncam)]
     if not names:
-        raise VjepaError(f"model {whose} has no camera; add a <camera name= pos= xyaxes=/> that sees arm and target")
+        raise VjepaError(f"model {whose} has no camera; add a <camera name= pos= xyaxes=/> that shows arm and target")
     if name and name not in names:
         raise VjepaError(f"model {whose}: {unknown_name('camera', name, names)}")
     return names.index(name) if name else 0

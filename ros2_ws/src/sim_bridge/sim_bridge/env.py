@@ -183,7 +183,7 @@ class SimEnv:
     def _target_geom(self) -> int:
         if self._task.target_radius is None:
             raise VjepaError(
-                f"{self.config.task} has no target whose size could be drawn; leave randomize_target_size out"
+                f"{self.config.task} has no target, so its size cannot be drawn; leave randomize_target_size out"
             )
         return self._physics.model.name2id(self._task.target.name, "geom")
 

@@ -49,9 +49,9 @@ class Motors:
         for i, name in enumerate(self.names):
             called = f"actuator '{model.id2name(i, 'actuator') or i}'"
             if objection := _objection(model, i):
-                raise VjepaError(f"{called} {objection}; this stack commands efforts, so make it {advice}")
+                raise VjepaError(f"{called} {objection}; expected {advice}")
             if not name:
-                raise VjepaError(f"{called} moves a joint without a name; give the joint one")
+                raise VjepaError(f"{called} moves a joint without a name; give the joint a name")
             if name in self.names[:i]:
                 raise VjepaError(f"{called} is a second motor of '{name}'; leave one motor for each joint")
 

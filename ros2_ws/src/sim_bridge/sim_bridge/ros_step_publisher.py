@@ -55,7 +55,7 @@ class ClockPublisher:
                 self.take()
                 if not self.rival:
                     self._node.get_logger().warning(
-                        "the node that published /clock is gone; this one goes on with its own"
+                        "the other node that published /clock has stopped; this node continues with its own clock"
                     )
             return
         other = self._other()

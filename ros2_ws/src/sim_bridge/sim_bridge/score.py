@@ -137,7 +137,7 @@ class ScoreMessage(NamedTuple):
             )
             return cls(int(found["run"]), int(found["episode"]), float(found["distance"]), episode)
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"it is no score of an episode: {error!r}") from error
+            raise ValueError(f"this is not the score of an episode: {error!r}") from error
 
 
 class RunScores:

@@ -99,7 +99,7 @@ class SimParameters(SimConfig):
             raise unknown_name("command_input", self.command_input, COMMAND_INPUTS)
         if self.lockstep and self.command_input == "effort_array":
             raise VjepaError(
-                "command_input 'effort_array' carries no stamp, so it cannot drive lockstep; use joint_command"
+                "messages of command_input 'effort_array' have no stamp, which lockstep needs; use joint_command"
             )
 
 

@@ -179,7 +179,7 @@ def test_the_places_of_the_model_can_be_measured(model, clock):
 @pytest.mark.parametrize(
     ("new", "message"),
     [
-        ('<position joint="elbow" kp="5"/>', "actuator '1' is a position servo; this stack commands efforts, so make"),
+        ('<position joint="elbow" kp="5"/>', "actuator '1' is a position servo; expected"),
         ('<position name="servo" joint="elbow" kp="5"/>', "actuator 'servo' is a position servo"),
         ('<velocity joint="elbow" kv="5"/>', "actuator '1' is a velocity servo"),
         ('<general joint="elbow" gainprm="3" ctrllimited="true" ctrlrange="-1 1"/>', "actuator '1' is not a motor"),
@@ -212,7 +212,7 @@ def test_a_model_without_motors_names_or_camera_is_refused_with_what_to_do(model
             "",
         ),
     )
-    with pytest.raises(VjepaError, match="has no camera; add a <camera name= pos= xyaxes=/> that sees arm and target"):
+    with pytest.raises(VjepaError, match="has no camera; add a <camera name= pos= xyaxes=/> that shows arm and target"):
         load_arm(model(*cameras), "")
 
 
@@ -239,10 +239,10 @@ def test_a_limit_of_the_joint_counts_too(model, clock):
 
 
 def test_a_file_that_is_no_model_is_refused_by_its_name(tmp_path):
-    with pytest.raises(VjepaError, match=r"model is '.*none\.xml', and there is no such file; give the path of"):
+    with pytest.raises(VjepaError, match=r"model file '.*none\.xml' does not exist; give the path of"):
         load_arm(str(tmp_path / "none.xml"), "")
     (tmp_path / "broken.xml").write_text("<mujoco><nonsense/></mujoco>")
-    with pytest.raises(VjepaError, match=r"broken\.xml is not one that MuJoCo can read: .*nonsense"):
+    with pytest.raises(VjepaError, match=r"MuJoCo cannot read model .*broken\.xml: .*nonsense"):
         load_arm(str(tmp_path / "broken.xml"), "")
 
 

@@ -129,11 +129,11 @@ def test_a_simulation_that_was_configured_again_is_scored_from_its_first_episode
     "change", [{"steps": None}, {"return": "much"}, {"run": []}, {"episode": "first"}, {"action_pairs": {}}]
 )
 def test_what_is_no_score_is_refused(change):
-    with pytest.raises(ValueError, match="it is no score of an episode"):
+    with pytest.raises(ValueError, match="not the score of an episode"):
         RunScores().read(json.dumps({**json.loads(text_of(0, 1)), **change}))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}"])
 def test_a_text_without_the_parts_of_a_score_is_refused(text):
-    with pytest.raises(ValueError, match=r"it is no score|Expecting value|expected a JSON object"):
+    with pytest.raises(ValueError, match=r"this is not the score|Expecting value|expected a JSON object"):
         RunScores().read(text)

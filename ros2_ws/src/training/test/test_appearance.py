@@ -32,7 +32,7 @@ def test_a_name_means_a_look_on_the_rendering_or_a_rendering_under_the_nominal_l
         (["colours"], None, f"unknown look 'colours'; valid are: {', '.join(sorted((*NAMES, *RENDERINGS)))}"),
         (["colour:extreme"], None, "expected a name, then a level of easy, medium, hard"),
         (["colour"], "pretty", "unknown render 'pretty'; valid are: dm_control, exact, plain"),
-        (["colour", "light", "colour:medium"], None, "the look colour:medium is asked for twice; name each look once"),
+        (["colour", "light", "colour:medium"], None, "the look colour:medium is named twice; name each look once"),
     ],
 )
 def test_what_is_neither_is_refused(texts, render, message):
@@ -43,7 +43,7 @@ def test_what_is_neither_is_refused(texts, render, message):
 def test_backgrounds_are_for_looks_that_show_them(tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((4, 4, 3), np.uint8))
     check_backgrounds(str(tmp_path), ["colour:easy", "all:hard"])
-    with pytest.raises(VjepaError, match=r"the look is colour, which shows none of them; .* background or all"):
+    with pytest.raises(VjepaError, match=r"the look colour shows none; .* background or all"):
         check_backgrounds(str(tmp_path), ["colour:easy"])
     with pytest.raises(VjepaError, match="has no backgrounds; expected a folder with pictures"):
         check_backgrounds(str(tmp_path / "nowhere"), ["all"])

@@ -209,13 +209,13 @@ def test_what_cannot_be_collected_is_refused(change, message):
 
 
 def test_latents_without_an_encoder_are_refused(tmp_path):
-    with pytest.raises(VjepaError, match="there is no encoder"):
+    with pytest.raises(VjepaError, match="latents need an encoder"):
         collect(tmp_path / "ds", CONFIG, None, 1, 1, {})
 
 
 def test_a_worker_that_cannot_do_its_work_says_why(tmp_path):
     sim = replace(CONFIG.sim, task="finger-spin", randomize_target_size=True)
-    with pytest.raises(VjepaError, match="worker 0: finger-spin has no target whose size could be drawn"):
+    with pytest.raises(VjepaError, match="worker 0: finger-spin has no target, so its size cannot be drawn"):
         collect(tmp_path / "ds", replace(FRAMES_ALONE, sim=sim, behaviour="random"), None, 1, 1, {})
 
 

@@ -34,7 +34,7 @@ def test_the_interval_holds_the_difference_and_is_wider_where_seeds_disagree():
 
 @pytest.mark.parametrize("name", SAME)
 def test_results_of_other_episodes_are_not_compared(name):
-    with pytest.raises(VjepaError, match=f"cannot be paired: .*{name} .*; evaluate both alike"):
+    with pytest.raises(VjepaError, match=f"cannot be paired: .*{name} .*; evaluate both on equal episodes"):
         compare(result(1, 2), result(1, 2, **{name: "another"}))
 
 

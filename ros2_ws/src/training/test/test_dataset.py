@@ -285,7 +285,7 @@ def test_finishing_can_be_interrupted_and_done_again(tmp_path, monkeypatch):
         patch.setattr(module, "write_json", killed)
         with pytest.raises(KeyboardInterrupt):
             finish_dataset(tmp_path / "ds", INFO)
-    with pytest.raises(DatasetError, match="unfinished dataset; run the command that was making it again"):
+    with pytest.raises(DatasetError, match="unfinished dataset; run its command again"):
         Dataset(tmp_path / "ds")
     assert_holds(finish_dataset(tmp_path / "ds", INFO), [rows_of(0, 3)])
 

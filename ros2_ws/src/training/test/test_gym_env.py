@@ -173,7 +173,7 @@ def test_what_it_renders_is_the_frame_that_was_encoded(env, encoder):
 
 
 def test_what_the_simulation_cannot_do_is_refused(env, encoder):
-    with pytest.raises(VjepaError, match=r"seed is -1; the simulation takes 0 to"):
+    with pytest.raises(VjepaError, match=r"seed is -1; expected 0 to"):
         env.begin(-1)
     env.reset(seed=0)
     with pytest.raises(VjepaError, match="not finite"):

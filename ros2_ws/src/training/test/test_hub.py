@@ -264,7 +264,7 @@ def test_nobody_pushes_without_a_token(hub, dataset, monkeypatch):
 
 @pytest.mark.parametrize("repo", ["arm", "me/my/arm", "/arm", "me/"])
 def test_a_name_without_an_owner_is_refused(repo):
-    with pytest.raises(VjepaError, match=f"'{repo}' is no repository; expected owner/name"):
+    with pytest.raises(VjepaError, match=f"'{repo}' is not a repository; expected owner/name"):
         PushConfig(repo)
 
 
@@ -277,7 +277,7 @@ def test_an_empty_branch_is_refused():
 def test_a_name_that_the_hub_cannot_have_is_refused_before_anything_is_written(name):
     with pytest.raises(HFValidationError):
         huggingface_hub.utils.validate_repo_id(f"me/{name}")
-    with pytest.raises(VjepaError, match="is no repository that the Hub would take"):
+    with pytest.raises(VjepaError, match="is not a name that the Hub allows"):
         PushConfig(f"me/{name}")
 
 
@@ -325,5 +325,5 @@ def test_every_column_that_a_dataset_can_have_is_explained():
 
 def test_what_would_be_pushed_is_not_written_over_something(tmp_path, dataset):
     for kind in ("native", "lerobot"):
-        with pytest.raises(VjepaError, match="exists; choose a folder that does not"):
+        with pytest.raises(VjepaError, match="exists already; choose another folder"):
             write_hub_files(dataset, tmp_path, PushConfig("me/arm", format=kind))

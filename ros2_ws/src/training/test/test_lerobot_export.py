@@ -249,7 +249,7 @@ def test_load_dataset_reads_it_without_lerobot(exported, tmp_path):
 def test_nothing_is_written_over(tmp_path):
     dataset = write(tmp_path / "ds")
     (tmp_path / "out").mkdir()
-    with pytest.raises(DatasetError, match="out exists; choose a folder that does not"):
+    with pytest.raises(DatasetError, match="out exists already; choose another folder"):
         export_lerobot(dataset, tmp_path / "out")
 
 

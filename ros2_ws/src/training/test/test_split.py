@@ -42,5 +42,5 @@ def test_the_episodes_may_be_those_of_rows_and_have_any_numbers():
 
 
 def test_one_episode_is_refused():
-    with pytest.raises(VjepaError, match="1 episodes cannot be split in 2, to train on and to hold out; give more"):
+    with pytest.raises(VjepaError, match="1 episodes cannot be split into training and validation; give more episodes"):
         split_episodes(np.zeros(30), 0.1, seed=0)

@@ -134,7 +134,7 @@ def test_dagger_on_a_dataset_of_no_task_is_refused_before_it_trains(small_data, 
 def test_torques_beyond_the_effort_limit_are_refused_with_the_largest(small_data, tmp_path):
     (limit, _) = small_data.info.effort_limit
     strong = rewritten(small_data, tmp_path / "strong", {"command": lambda v: np.full_like(v, 3 * limit)})
-    with pytest.raises(VjepaError, match=r"100% of the recorded torques are beyond effort_limit, .*largest is 0.15"):
+    with pytest.raises(VjepaError, match=r"100% of the recorded torques exceed effort_limit, .*largest is 0.15"):
         labelled_frames(strong, RECORDED)
 
 
@@ -157,8 +157,14 @@ def test_episodes_are_chosen_by_number_mark_and_return(small_data, tmp_path):
         chosen_episodes(unknown, mark="outcome=success")
     for asked, message in (
         ({"least_return": float("nan")}, "least return is nan; expected a finite sum of rewards"),
-        ({"mark": "outcome=failure"}, "none of its .* episodes meets what was asked for"),
-        ({"mark": "nothing="}, "none of its .* episodes meets what was asked for"),
+        (
+            {"mark": "outcome=failure"},
+            "none of its .* episodes meets all conditions; give fewer conditions",
+        ),
+        (
+            {"mark": "nothing="},
+            "none of its .* episodes meets all conditions; give fewer conditions",
+        ),
         ({"mark": "outcome"}, "mark is 'outcome'; expected KEY=VALUE"),
         ({"numbers": (count,)}, f"has no episode {count}; it has {count}, from 0"),
     ):
@@ -276,7 +282,7 @@ def test_a_damaged_file_of_a_training_that_was_killed_is_named_with_what_to_do(t
     train_bc(synthetic(), QUICK, work=tmp_path)
     path = tmp_path / "policy-0.pt"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(VjepaError, match=rf"{path} is damaged .*; remove it, and training begins anew"):
+    with pytest.raises(VjepaError, match=rf"{path} is damaged .*; remove it to begin the training anew"):
         train_bc(synthetic(), QUICK, work=tmp_path)
 
 

@@ -127,7 +127,10 @@ def test_finetuning_begins_with_the_weights_and_with_longer_tubelets_as_the_mean
     [
         ({"tubelet_size": 3}, "tubelet_size is 3; expected a multiple of 2, that of"),
         ({"tubelet_size": 1}, "tubelet_size is 1; expected a multiple of 2"),
-        ({"tubelet_size": 4, "hidden_size": 64}, "weights fit one model alone; leave out hidden_size, or finetune"),
+        (
+            {"tubelet_size": 4, "hidden_size": 64},
+            "weights fit their own model only; leave out finetune, or hidden_size",
+        ),
     ],
 )
 def test_weights_that_do_not_fit_the_model_are_refused(tiny_encoder, model, message):

@@ -145,7 +145,7 @@ def test_a_file_that_was_compressed_and_cut_short_gives_what_lies_before(tmp_pat
     (tmp_path / "bag_0.mcap.zstd").write_bytes(folded[: len(folded) // 2] + b"nothing of it" * 100_000)
     found, faults = read(tmp_path)
     assert found == entries(2000, 400)[: len(found)]
-    assert "file 'bag_0.mcap.zstd' is no whole zstd file, read as far as it is one" in faults
+    assert "file 'bag_0.mcap.zstd' is not a whole zstd file, read as far as it is one" in faults
 
 
 def test_nothing_is_left_behind_of_a_file_that_was_unfolded(tmp_path, monkeypatch):

@@ -39,7 +39,7 @@ def open_files(path: Path, faults: Counter[str]) -> BagFiles:
         if path.is_dir():
             return _open_folder(path, faults)
         if path.suffix not in SUFFIXES:
-            raise BagError(f"'{path}' is no rosbag2 bag: unknown suffix '{path.suffix}'; expected .mcap or .db3")
+            raise BagError(f"'{path}' is not a rosbag2 bag: unknown suffix '{path.suffix}'; expected .mcap or .db3")
         require_file(path)
         allowance = Allowance.of(path, _size(path))
         return BagFiles([open_source(path, allowance, faults)], allowance)
@@ -100,7 +100,7 @@ def _open_folder(path: Path, faults: Counter[str]) -> BagFiles:
     metadata = _read_metadata(path, faults)
     files = _files_of(path, metadata, faults)
     if not files:
-        raise BagError(f"'{path}' is no rosbag2 bag: it has no .mcap or .db3 file")
+        raise BagError(f"'{path}' is not a rosbag2 bag: it has no .mcap or .db3 file")
     mode = str(metadata.get("compression_mode") or "").lower()
     compression = str(metadata.get("compression_format") or "")
     if mode in (FILE_MODE, MESSAGE_MODE) and compression != "zstd":

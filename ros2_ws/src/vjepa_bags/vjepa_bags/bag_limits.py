@@ -30,7 +30,7 @@ MAX_DEFINITION_BYTES = 64 * 2**20
 """Largest size of the topics and message definitions of one file: a thousand types of 60 kB each."""
 MAX_TOPICS = 4096
 
-ADVICE = "unfold the bag with a tool that you trust it to, such as `ros2 bag convert` without compression"
+ADVICE = "unfold the bag with a trusted tool, such as `ros2 bag convert` without compression"
 
 _MAX_WINDOW_BYTES = 2**27
 _PIECE_BYTES = 2**20
@@ -155,7 +155,7 @@ def require_file(path: Path, folders: bool = False) -> None:
     except OSError:
         return
     if not stat.S_ISREG(mode) and not (folders and stat.S_ISDIR(mode)):
-        raise BagLimitError(f"{path} is no file, but {_kind_of(mode)}; expected a file that a recorder wrote")
+        raise BagLimitError(f"{path} is not a file but {_kind_of(mode)}; expected a file that a recorder wrote")
 
 
 def _kind_of(mode: int) -> str:
@@ -205,7 +205,7 @@ def unfold_file(file: Path, out: Path, meter: Meter) -> None:
                 meter.unfold(len(piece))
                 target.write(piece)
         except zstandard.ZstdError as error:
-            raise BagDamageError(f"{file} is no whole zstd file: {error}") from error
+            raise BagDamageError(f"{file} is not a whole zstd file: {error}") from error
 
 
 def _zstd_pieces(data: Any, piece_bytes: int) -> Iterator[bytes]:

@@ -79,7 +79,7 @@ def _take_mapping(names: dict[str, str], mapping: Path, prefix: str) -> None:
     """Put the topics that the file `mapping` names into `names`; raise BagError as `topic_names` does."""
     theirs = read_yaml(mapping, "topic mapping", BagError)
     if not isinstance(theirs, Mapping) or not all(isinstance(name, str) and name for name in theirs.values()):
-        raise BagError(f"topic mapping '{mapping}' is not one; expected lines such as: {IMAGE}: /my_camera/image_raw")
+        raise BagError(f"topic mapping '{mapping}' is not readable; expected lines like {IMAGE}: /my_camera/image_raw")
     for name, other in theirs.items():
         own = str(name).strip("/")
         if own not in names:
@@ -159,7 +159,7 @@ class Bag:
         if len(largest) > 1 and len(largest[0]) == len(largest[1]):
             raise BagError(
                 f"{self.path} has joint states of {', '.join(groups[largest[0]])} and of "
-                f"{', '.join(groups[largest[1]])}; name those of the arm with --joints, or give --task"
+                f"{', '.join(groups[largest[1]])}; name the joints of the arm with --joints, or give --task"
             )
         return groups[largest[0]] if largest else ()
 

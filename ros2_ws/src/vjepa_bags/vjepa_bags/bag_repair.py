@@ -167,7 +167,7 @@ def _compare(readers: list[McapReader], out: Path) -> None:
     pairs = zip_longest(_messages(readers, Counter()), _messages(copies, Counter()))
     is_whole = all(reader.is_whole for reader in copies)
     if not is_whole or not all(one and other and _content(one) == _content(other) for one, other in pairs):
-        raise RepairError(f"the repaired bag '{out}' does not give back what was written into it; is the disk sound?")
+        raise RepairError(f"the repaired bag '{out}' differs from what was written into it; check the disk")
 
 
 def _content(described: Described) -> tuple[str, str, int, bytes]:

@@ -144,7 +144,7 @@ class McapReader:
                     if held and held + unit.unfolds_to > most_held:
                         raise BagLimitError(
                             f"{self.path} has chunks of the same time that take more than {most_held} bytes together; "
-                            "sort it with a tool that you trust it to, such as `mcap sort`"
+                            "sort it with a trusted tool, such as `mcap sort`"
                         )
                     try:
                         loaded = Loaded(unit, stream, meter, names, self._define)
@@ -224,8 +224,8 @@ class McapReader:
         before = known.get(found.id)
         if isinstance(found, Channel) and before is not None and before.topic != found.topic:
             raise BagLimitError(
-                f"{self.path} uses channel {found.id} for '{before.topic}' and for '{found.topic}', so it is not known "
-                "whose its messages are; expected one topic for each number, as MCAP's specification has it"
+                f"{self.path} uses channel {found.id} for '{before.topic}' and for '{found.topic}', so the "
+                "topic of its messages is unknown; expected one topic for each channel"
             )
         if known.get(found.id) != found:
             known[found.id] = found
@@ -233,7 +233,7 @@ class McapReader:
             self._definitions[opcode, found.id] = len(body)
         if self._definition_bytes > MAX_DEFINITION_BYTES or len(self.channels) > MAX_TOPICS:
             raise BagLimitError(
-                f"{self.path} has {len(self.channels)} topics and more and {self._definition_bytes} bytes of "
+                f"{self.path} has at least {len(self.channels)} topics and {self._definition_bytes} bytes of "
                 f"definitions; expected at most {MAX_TOPICS} and {MAX_DEFINITION_BYTES}"
             )
         return True
@@ -246,7 +246,7 @@ class McapReader:
                 if unit.unfolds_to > MAX_UNFOLDED_BYTES:
                     raise BagLimitError(
                         f"{self.path} has a chunk that unfolds to {unit.unfolds_to} bytes; expected at most "
-                        f"{MAX_UNFOLDED_BYTES}; unfold it with a tool that you trust it to, such as `mcap decompress`"
+                        f"{MAX_UNFOLDED_BYTES}; unfold it with a trusted tool, such as `mcap decompress`"
                     )
                 meter.unfold(unit.unfolds_to)
 

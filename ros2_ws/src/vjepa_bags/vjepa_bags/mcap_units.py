@@ -105,9 +105,9 @@ class Loaded:
                 self._note(place, position, wanted)
             elif opcode in (Opcode.SCHEMA, Opcode.CHANNEL):
                 if not define(opcode, bytes(self._content[place:position])):
-                    raise BagDamageError("Chunk has a definition that is none")
+                    raise BagDamageError("Chunk has an unreadable definition")
             elif opcode == Opcode.CHUNK:
-                raise BagDamageError("Chunk holds another chunk")
+                raise BagDamageError("Chunk contains another chunk")
 
     def __len__(self) -> int:
         return len(self.channels)

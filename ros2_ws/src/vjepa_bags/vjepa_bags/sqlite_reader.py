@@ -164,7 +164,7 @@ class SqliteReader:
         for number, name, kind, form in database.execute(f"SELECT id, name, type, {encoding} FROM topics NOT INDEXED"):
             self._topics[number] = str(name), message_type(str(kind)), str(form)
             if len(self._topics) > MAX_TOPICS:
-                raise BagLimitError(f"{self.path} has more than {MAX_TOPICS} topics; expected at most as many")
+                raise BagLimitError(f"{self.path} has more than {MAX_TOPICS} topics; use fewer topics")
         meter, last = Meter(self._allowance), -(2**63) - 1
         listed = "SELECT id, topic_id, timestamp FROM messages NOT INDEXED"
         try:

@@ -142,6 +142,6 @@ class _Exits:
             return
         self._count += 1
         if event.returncode == PARAMETERS_REFUSED:
-            raise VjepaError(f"{self._name} refused its parameters; its last line says which and what is valid")
+            raise VjepaError(f"{self._name} refused its parameters; its last line names the parameter and valid values")
         if self._count > MAX_RESTARTS:
             raise VjepaError(f"{self._name} ended {self._count} times, last with status {event.returncode}")

@@ -170,7 +170,7 @@ def test_without_robot_state_publisher_installed_it_is_said_what_to_install(monk
 
 @pytest.mark.parametrize("options", [{"task": "finger-spin"}, {"source": "camera", "planner": "random"}])
 def test_an_arm_without_a_urdf_is_not_shown_as_a_reacher(options, state_publisher):
-    with pytest.raises(VjepaError, match=r"there is no URDF here of the arm .*only of the simulated reacher"):
+    with pytest.raises(VjepaError, match=r"the stack has no URDF of the arm"):
         graph(robot_state_publisher=True, **options)
 
 
@@ -206,7 +206,7 @@ def test_what_drives_behind_a_camera_is_chosen_by_its_user(params_file):
     file = params_file(vjepa_planner={"planner": "random"})
     parameters = graph(source="camera", params_file=file)["vjepa_planner"].parameters
     assert parameters["planner"] == "random"
-    assert "fallbacks" not in parameters, "the default one knows the simulated arm alone"
+    assert "fallbacks" not in parameters, "the default planner is for the simulated arm only"
     file = params_file(vjepa_planner={"planner": "random", "fallbacks": ["bc"]})
     assert graph(source="camera", params_file=file)["vjepa_planner"].parameters["fallbacks"] == ["bc"]
 

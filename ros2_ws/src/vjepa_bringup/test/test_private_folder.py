@@ -153,7 +153,9 @@ def test_a_folder_of_ours_that_was_open_to_others_is_closed_with_a_message(tempo
     folder.chmod(0o777)
     own_folder().close()
     assert mode(folder) == 0o700
-    assert capsys.readouterr().err == (f"vjepa: {folder} was open to other users (mode 777); now it is yours alone\n")
+    assert capsys.readouterr().err == (
+        f"vjepa: {folder} was open to other users (mode 777); now only you can open it\n"
+    )
     own_folder().close()
     assert capsys.readouterr().err == ""
 

@@ -97,7 +97,7 @@ def test_a_transition_whose_request_or_answer_was_lost_is_asked_for_again(loses,
     node, said = bring_up(loses)
     configure, activate = BECOMES
     assert node.requests == ([configure] * 2 if loses == "request" else [configure]) + [activate]
-    assert "forgetful did not answer to configure: asking again" in said
+    assert "forgetful did not answer configure: asking again" in said
 
 
 def test_a_state_whose_answers_were_lost_is_asked_for_again(bring_up):

@@ -135,7 +135,7 @@ def _take(domain: int | None, held: contextlib.ExitStack, uid: int | None) -> tu
                 return candidate, file
             file.close()
     if domain is not None:
-        raise VjepaError(f"ROS domain {domain} is held by another vjepa run; take another or stop that one")
+        raise VjepaError(f"ROS domain {domain} is held by another vjepa run; choose another domain, or stop that run")
     raise VjepaError(f"all ROS domains from {FIRST_DOMAIN} to {LAST_DOMAIN} are taken; give one with --domain")
 
 

@@ -247,15 +247,15 @@ def _urdf(task: str, source: str) -> str:
     if source != "sim" or task_domain(task) != "reacher":
         arm = f"the arm of {task}" if source == "sim" else "the arm behind a camera"
         raise VjepaError(
-            f"robot_state_publisher is true, but there is no URDF here of {arm}, only of the simulated reacher; leave "
-            "it out, and start one with a URDF of that arm"
+            f"robot_state_publisher is true, but the stack has no URDF of {arm}; leave it out, and start "
+            "robot_state_publisher with a URDF of that arm"
         )
     try:
         get_package_prefix(STATE_PUBLISHER)
     except PackageNotFoundError as error:
         raise VjepaError(
-            "robot_state_publisher is true, but ROS's package of that name is not installed, and there is no wheel of "
-            "it; in an installed ROS 2 Jazzy: apt-get install ros-jazzy-robot-state-publisher. Without one leave it out"
+            "robot_state_publisher is true, but this package is not installed, and wheels lack it; leave it out, or "
+            "in an installed ROS 2 Jazzy: apt-get install ros-jazzy-robot-state-publisher"
         ) from error
     return Path(get_package_share_directory("sim_bridge"), "urdf", "reacher.urdf").read_text(encoding="utf-8")
 
@@ -381,7 +381,7 @@ def _check_stated(stated: Parameters) -> None:
         raise VjepaError(f"parameter 'encoder' of vjepa_perception is {encoder!r}; expected the name of a bundle")
     if "planner" not in stated["vjepa_planner"]:
         raise VjepaError(
-            "no planner is chosen, and the default one knows the simulated arm alone; "
+            "no planner is chosen, and the default planner is for the simulated arm only; "
             "set planner:=NAME, or --planner NAME"
         )
 
@@ -467,8 +467,8 @@ def _check_guarded_clock(merged: Parameters) -> None:
     nodes = [name for name in ("sim_bridge", "vjepa_planner") if merged[name].get("lockstep")]
     if nodes:
         raise VjepaError(
-            f"guard and lockstep are both true (lockstep of {nodes[0]}), but the guard's efforts carry no stamp that "
-            "says which frame they answer; expected real time with a guard: leave out one of the two"
+            f"guard and lockstep are both true (lockstep of {nodes[0]}), but lockstep needs the stamp of a frame, "
+            "which the guard's efforts do not have; leave out guard or lockstep"
         )
 
 
@@ -485,8 +485,7 @@ def _check_guard(guard: dict[str, Any], planner: dict[str, Any]) -> None:
         whose = "effort_limit of vjepa_planner" if stated is not None else "the effort limit of the planner's bundle"
         raise VjepaError(
             f"effort_limits of {GUARD} is {list(guarded.limits)}, but {whose}, the torque of an action of 1, "
-            f"is {arm.limits_text}; give limits of at most that, or raise effort_limit where arm and policy are made "
-            "for it"
+            f"is {arm.limits_text}; lower effort_limits, or raise effort_limit if arm and policy allow it"
         )
 
 
@@ -583,7 +582,7 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in values.items():
         found = flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
         if twice := flat.keys() & found.keys():
-            raise VjepaError(f"parameter '{min(twice)}' stands twice, nested and with dots; write it once")
+            raise VjepaError(f"parameter '{min(twice)}' is given twice, nested and with dots; write it once")
         flat |= found
     return flat
 

@@ -64,7 +64,7 @@ def only_stack(domain: int, namespace: str, variables: dict[str, str], about: st
         if in_use(domain) or variables.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == "SUBNET":
             with environment_of(variables):
                 if manager := _manager_on_graph(domain, name):
-                    raise VjepaError(_refusal(domain, name, f"node {manager}, which is not of a stack of yours here"))
+                    raise VjepaError(_refusal(domain, name, f"node {manager}, which is of no stack of yours"))
         try:
             yield
         finally:

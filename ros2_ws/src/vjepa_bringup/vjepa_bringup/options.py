@@ -67,7 +67,7 @@ def option_help(name: str) -> str:
     nodes = [node for node, names in OPTION_PARAMETERS.items() if name in names]
     if not nodes:
         return line
-    return f"{line} Unset: what params_file says, else {_text(default_parameters()[nodes[0]][name]) or 'none'}."
+    return f"{line} Unset: the value in params_file, else {_text(default_parameters()[nodes[0]][name]) or 'none'}."
 
 
 def _text(value: Any) -> str:

@@ -72,7 +72,9 @@ class PrivateFolder:
                     f"{self.path} is open to other users (mode {mode:o}) and cannot be closed to them: "
                     f"{error.strerror}; {_ELSEWHERE}"
                 ) from None
-            print(f"vjepa: {self.path} was open to other users (mode {mode:o}); now it is yours alone", file=sys.stderr)
+            print(
+                f"vjepa: {self.path} was open to other users (mode {mode:o}); now only you can open it", file=sys.stderr
+            )
 
     def names(self) -> list[str]:
         """Return the names of the files in it, sorted."""

@@ -216,18 +216,18 @@ def _refuse_standstill(supervisor: Supervisor, monitor: Monitor, silence_s: floa
     """Raise VjepaError if the graph cannot start, or makes no step for too long."""
     refuse_failures(supervisor, monitor)
     if monitor.sim_finished and silence_s > FINAL_FIGURES_S:
-        raise VjepaError("the simulation has ended, but not every episode was seen from its first step to its last")
+        raise VjepaError("the simulation has ended, but not all steps of its episodes have arrived")
     limit_s = LOCKSTEP_SILENCE_S if has_begun else FIRST_STEP_TIMEOUT_S
     if silence_s > limit_s:
         causes = [f"{name}: {message}" for name, (_, message, _) in monitor.diagnostics.items()]
-        raise VjepaError(f"no step for {limit_s:.0f} s; nodes say: {'; '.join(causes) or 'nothing'}")
+        raise VjepaError(f"no step for {limit_s:.0f} s; the nodes report: {'; '.join(causes) or 'nothing'}")
 
 
 def _refuse_idle_planner(monitor: Monitor, allowed: int) -> None:
     """Raise VjepaError if the planner has answered more than `allowed` latents and refused all of them."""
     commands = monitor.value("vjepa_planner", "commands")
     if commands > allowed and monitor.value("vjepa_planner", "refused_latents") == commands:
-        raise VjepaError(f"the planner made no plan of any latent: {monitor.diagnostics['vjepa_planner'][1]}")
+        raise VjepaError(f"the planner made no plan from any latent: {monitor.diagnostics['vjepa_planner'][1]}")
 
 
 def _loop_figures(monitor: Monitor) -> dict[str, float]:

@@ -199,7 +199,7 @@ class StackManagerNode(Node):
         """Leave a node in the state that an operator has chosen."""
         if not node.held:
             node.held = True
-            self.get_logger().warning(f"{node.name}: {what} by hand; it is left so until stack_manager/resume")
+            self.get_logger().warning(f"{node.name}: {what} by hand; it stays so until stack_manager/resume")
 
     # Calls to nodes.
 
@@ -247,11 +247,11 @@ class StackManagerNode(Node):
             node.asked_at[call.name] = now
             node.polled_s = 0.0
         elif outcome == Outcome.REFUSED:
-            self._failed(node, f"{node.name} refused to {call.name}; its own log and /diagnostics say why")
+            self._failed(node, f"{node.name} refused to {call.name}; its own log and /diagnostics have the reason")
         elif outcome == Outcome.TOO_LATE:
             self._failed(node, f"{call.name} of {node.name} took longer than {self._transition_timeout_s} s")
         elif outcome == Outcome.LOST:
-            self.get_logger().warning(f"{node.name} did not answer to {call.name}: asking again")
+            self.get_logger().warning(f"{node.name} did not answer {call.name}: asking again")
 
     def _saw_state(self, node: Managed, state: int) -> None:
         before, node.state = node.known, state
@@ -271,7 +271,7 @@ class StackManagerNode(Node):
         lost = state == State.PRIMARY_STATE_UNCONFIGURED and before == State.PRIMARY_STATE_ACTIVE
         if lost and not node.held and self._goal == Goal.ACTIVE:
             node.attempts += 1
-            self.get_logger().warning(f"{node.name} is unconfigured again: bringing it up, time {node.attempts}")
+            self.get_logger().warning(f"{node.name} is unconfigured again: bringing it up, attempt {node.attempts}")
             if node.attempts > self._max_restarts:
                 node.failure = f"{node.name} had to be brought up more than {self._max_restarts} times"
 
@@ -293,7 +293,7 @@ class StackManagerNode(Node):
         held = [node.name for node in self.nodes if node.held]
         level, message = (WARN, f"not active: {', '.join(idle)}") if idle else (OK, "active")
         if idle and self._goal not in (Goal.ACTIVE, Goal.LEFT):
-            goes_on = "new processes of these go on" if self._finalized() else "stack_manager/resume goes on"
+            goes_on = "new processes of these continue" if self._finalized() else "stack_manager/resume continues"
             message = f"{self._goal.value}; {message}; {goes_on}"
         elif idle and held:
             message = f"{message}; by hand: {', '.join(held)}, until stack_manager/resume"

@@ -17,7 +17,7 @@ def test_episodes_are_numbers_and_ranges():
         (types.domain, "233", "233 is out of range; expected 0 to 232"),
         (types.seconds, "0", "'0' is not a number of seconds above 0"),
         (types.setting, "depth", "'depth' is not NAME=NUMBER"),
-        (types.names, "a,,b", "'a,,b' is no list of names"),
+        (types.names, "a,,b", "'a,,b' is not a list of names"),
     ],
 )
 def test_a_text_that_stands_for_nothing_is_refused(parse, text, message):

@@ -40,7 +40,7 @@ def test_a_table_that_was_changed_by_hand_is_named_and_written_anew(docs):
     replace("docs/interface.md", "| `episode_steps` | int | `1000` |", "| `episode_steps` | int | `100` |")
     assert docs("--check") == (
         1,
-        "vjepa: docs/interface.md: a table differs from what the code gives; write it with: ./vjepa docs\n",
+        "vjepa: docs/interface.md: a table differs from the code; write it with: ./vjepa docs\n",
     )
     assert docs() == (0, "")
     assert Path("docs/interface.md").read_text() == before

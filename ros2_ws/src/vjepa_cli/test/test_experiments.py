@@ -165,12 +165,15 @@ def stage(kind="collect", **config) -> dict:
     ("changed", "message"),
     [
         ({"score": {"needs": ["nope"], "stages": []}}, "score needs another: unknown .*'nope'"),
-        ({"data": {"needs": ["score"], "stages": []}}, "in a circle: data needs score needs model needs data"),
+        ({"data": {"needs": ["score"], "stages": []}}, "in a cycle: data needs score needs model needs data"),
         (
             {"data": {"stages": [], "colour": "red"}},
             "unknown field of experiments/data.yaml: 'colour'; valid are: earlier, name, ",
         ),
-        ({"data": {"stages": {}}}, "experiments/data.yaml is no experiment; expected what, earlier and stages, a list"),
+        (
+            {"data": {"stages": {}}},
+            "experiments/data.yaml is not an experiment; expected the fields what, earlier",
+        ),
         ({"data": {"stages": ["collect"]}}, "data.yaml, stage 1: it has 'collect'; expected names with values"),
         ({"data": {"stages": [{"config": {}}]}}, "data.yaml, stage 1: field 'kind' is missing"),
         (stage("collects", out="x"), "data.yaml, stage 2: unknown kind 'collects'; valid are: bag, camera, collect, "),
@@ -188,9 +191,9 @@ def stage(kind="collect", **config) -> dict:
             stage("train bc", data="d", out="x", baseline="yes"),
             "stage 2: option 'baseline' of train bc is 'yes'; expected .* bool",
         ),
-        (stage("train bc", data="d", out="x", labels="recorded", dagger=1), "stage 2: DAgger asks the expert"),
+        (stage("train bc", data="d", out="x", labels="recorded", dagger=1), "stage 2: DAgger needs an expert"),
         (stage(out="{folder}/x"), "stage 2: unknown name in braces 'folder'; valid are: data, models, policy, results"),
-        (stage("eval", planner="bc"), "stage 2: it makes nothing; expected out or json in its config"),
+        (stage("eval", planner="bc"), "stage 2: it names no output; expected out or json in its config"),
     ],
 )
 def test_what_is_no_experiment_is_refused_with_file_stage_and_field(write, changed, message):
@@ -302,13 +305,11 @@ def test_a_stage_that_fails_ends_it_and_one_that_makes_something_else_does_too(w
 
     data = write()["data"]
     monkeypatch.setattr(Command, "run", refuse)
-    ended = (
-        "experiment data ended at this command: vjepa collect .*: no such thing; once the cause is gone the same vjepa"
-    )
+    ended = "experiment data failed at this command: vjepa collect .*: no such thing; without the cause, the same vjepa"
     with pytest.raises(VjepaError, match=ended):
         reproduce_commands.run(data, data.stages[0], workspace)
     monkeypatch.setattr(Command, "run", lambda _: 0)
-    with pytest.raises(VjepaError, match=r"experiment data: this command should have made .*datasets/d: vjepa collect"):
+    with pytest.raises(VjepaError, match=r"experiment data: this command did not make .*datasets/d: vjepa collect"):
         reproduce_commands.run(data, data.stages[0], workspace)
 
 

@@ -368,16 +368,14 @@ def test_an_actor_is_trained_behind_its_world_with_what_it_was_trained_with(comm
 def test_an_actor_whose_world_is_not_known_is_refused_until_it_is_named(commands, improve):
     dreamer(commands, reward="gone")
     _, _, complained = improve(1, "--planner", "dreamer", "--params-file", "dreamer.yaml")
-    assert "with which reward actor was trained is not known any more; say so with --reward BUNDLE" in complained
+    assert "the reward of the training of actor is not found; name it with --reward BUNDLE" in complained
     assert improve(1, "--planner", "dreamer", "--params-file", "dreamer.yaml", "--reward", "reward")[0] == 0
 
 
 def test_a_world_trained_anew_since_is_not_taken_for_the_actors(commands):
     dreamer(commands)
     Path("policy/model.safetensors").write_text("another training")
-    with pytest.raises(
-        VjepaError, match="with which policy actor was trained is not known any more; say so with --prior"
-    ):
+    with pytest.raises(VjepaError, match="the policy of the training of actor is not found; name it with --prior"):
         warm_start("dreamer", "dreamer.yaml", {})
 
 
@@ -411,23 +409,23 @@ def test_what_no_rounds_can_start_from_is_refused_before_anything_runs(commands,
         return complained
 
     assert "improves by DAgger: vjepa train bc --dagger N" in refused("--planner", "bc")
-    assert "'random' has no bundles that rounds could train anew; expected one of cem" in refused("--planner", "random")
+    assert "'random' has no bundles that rounds can train; expected one of cem" in refused("--planner", "random")
     changed(**{"shooting.dynamics": ""})
     assert "shooting.dynamics names no bundle" in refused("--planner", "shooting")
     assert "with the bundles of its options; give --reward for dreamer" in refused("--reward", "reward")
     assert "episodes of the seeds 101 to 103" in refused("--seed", "101")
     assert "would have seeds beyond" in refused("--seed", "2147483000")
     assert "--epsilon is 2.0; expected at least 0 and at most 1" in refused("--epsilon", "2", status=2)
-    assert "--domain is of a running stack" in refused("--domain", "7")
+    assert "--domain is for a running stack" in refused("--domain", "7")
     assert "--hold is for --through process" in refused("--through", "ros", "--hold", "2")
     write_trained(Path("others"), "reward", dynamics_sha256="0123")
     changed(**{"cem.reward": "others"})
-    assert "others reads the states of other dynamics than dynamics" in refused()
+    assert "others reads the states of another dynamics model than dynamics" in refused()
     changed(**{"cem.reward": "reward", "cem.objective": "goal"})
     assert "cem.objective is 'goal'; rounds compare returns" in refused()
     write_trained(Path("dynamics"), "dynamics", encoder_fingerprint="another")
     changed(**{"cem.objective": "reward"})
     assert "was trained on latents of encoder another" in refused()
     write_trained(Path("dynamics"), "dynamics", training=None)
-    assert "dynamics does not say how it was trained" in refused()
+    assert "dynamics does not record its training" in refused()
     assert commands.ran == []

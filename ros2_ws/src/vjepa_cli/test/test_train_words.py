@@ -24,7 +24,7 @@ def test_a_training_that_goes_on_tells_from_where(capsys):
         _show(bar, 450, 1000, {"loss": 0.5}, 4)
         _show(bar, 500, 1000, {"validation_loss": 0.25}, 4)
     assert capsys.readouterr().out.splitlines() == [
-        "going on from step 400 of 1000",
+        "continuing from step 400 of 1000",
         "step 500 of 1000: validation_loss 0.25",
     ]
 
@@ -35,7 +35,7 @@ def test_a_cloning_that_goes_on_tells_from_which_round_and_step(capsys):
         rounds.on_resume(2, "policy")
         rounds.on_resume(2, "")
     assert capsys.readouterr().out.splitlines() == [
-        "going on from round 1 of 2: rolling out",
-        "going on from round 2 of 2: training",
-        "every round was trained before; nothing is trained again",
+        "continuing from round 1 of 2: rolling out",
+        "continuing from round 2 of 2: training",
+        "all rounds are trained already; nothing is trained again",
     ]

@@ -57,7 +57,7 @@ def names(text: str) -> tuple[str, ...]:
     """Return the names of a comma-separated list; each name may occur once."""
     found = tuple(name.strip() for name in text.split(","))
     if not all(found) or len(set(found)) != len(found):
-        raise ValueError(f"'{text}' is no list of names such as shoulder,wrist, each once")
+        raise ValueError(f"'{text}' is not a list of names such as shoulder,wrist, each once")
     return found
 
 

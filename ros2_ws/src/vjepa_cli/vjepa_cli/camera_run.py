@@ -161,7 +161,7 @@ def refuse_no_plan(run: CameraRun) -> None:
     """Raise a VjepaError if no frame led to a plan; the planner's node has logged the reason."""
     if has_no_plan(run):
         raise VjepaError(
-            f"{' then '.join(run.drivers)} made no plan of any frame; a camera alone has no joint states and no "
+            f"{' then '.join(run.drivers)} made no plan from any frame; a camera alone has no joint states and no "
             "target: choose a planner that needs none, such as bc with --bc-bundle bc-latents, or give the --domain of "
             "an arm that publishes its joint states"
         )

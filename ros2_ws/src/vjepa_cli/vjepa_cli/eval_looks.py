@@ -39,7 +39,7 @@ def measure_looks(
     if results:
         print(looks_table(results), flush=True)
     if interrupted:
-        print(f"INTERRUPTED: {len(results)} of {len(names)} looks, the last one maybe in part", flush=True)
+        print(f"INTERRUPTED: {len(results)} of {len(names)} looks, the last look may be incomplete", flush=True)
     if file and results:
         content = {
             "looks": results,

@@ -75,15 +75,15 @@ def test_what_was_never_counted_is_zero():
 
 def test_a_failure_is_said_as_long_as_it_lasts():
     failure = Failure()
-    assert failure.say() == ""
+    assert failure.report() == ""
     failure.begin("no latent")
-    assert [failure.say(), failure.say()] == ["no latent"] * 2
+    assert [failure.report(), failure.report()] == ["no latent"] * 2
     failure.end()
-    assert failure.say() == ""
+    assert failure.report() == ""
 
 
 def test_a_failure_that_is_over_before_it_was_said_is_said_once():
     failure = Failure()
     failure.begin("foreign latent")
     failure.end()
-    assert [failure.say(), failure.say()] == ["foreign latent", ""]
+    assert [failure.report(), failure.report()] == ["foreign latent", ""]

@@ -59,17 +59,17 @@ class Failure:
     """The present failure, for diagnostics. A failure that ended before it was reported is also reported once."""
 
     def __init__(self) -> None:
-        self._present = self._unsaid = ""
+        self._present = self._unreported = ""
 
     def begin(self, reason: str) -> None:
         """Record a failure; it replaces an earlier one."""
-        self._present = self._unsaid = reason
+        self._present = self._unreported = reason
 
     def end(self) -> None:
         """Record that the failure has ended."""
         self._present = ""
 
-    def say(self) -> str:
+    def report(self) -> str:
         """Return the present failure, or one that ended since the last call; empty if there is none."""
-        reason, self._unsaid = self._present or self._unsaid, ""
+        reason, self._unreported = self._present or self._unreported, ""
         return reason

@@ -208,7 +208,7 @@ class PerceptionNode(ManagedNode):
         names = ("frames", "latents", "repeated_frames", "skipped_encodes", "refused_frames", "failed_encodes")
         values |= {name: self._counts[name] for name in names}
         elsewhere = self._announced_elsewhere()
-        if failure := self._failure.say():
+        if failure := self._failure.report():
             return ERROR, failure, values
         if elsewhere:
             return WARN, elsewhere, values

@@ -192,7 +192,7 @@ def test_a_plan_of_a_latent_that_is_novel_beyond_the_limit_is_not_sent():
     loop["cem"].novel = 1.6
     decision = loop.tick()
     assert decision.planner == "bc"
-    assert decision.fallback.startswith("planner 'cem': the latent is 1.6 times as far from those of its training as")
+    assert decision.fallback.startswith("planner 'cem': the novelty of the latent is 1.6; the limit is")
     assert decision.fallback.endswith("the limit is 1.5")
     loop = Loop(novelty_limit=0.0)
     loop["cem"].novel = 1e9

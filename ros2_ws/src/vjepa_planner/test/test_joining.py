@@ -80,7 +80,7 @@ def test_of_two_latents_that_wait_the_newer_one_is_planned():
 
 def test_a_goal_is_part_of_observations_until_another_encoder_runs():
     inputs = joiner(lockstep=True)
-    with pytest.raises(VjepaError, match="the goal's encoder is not checked"):
+    with pytest.raises(VjepaError, match="the goal's encoder is unknown"):
         inputs.set_goal(7, goal_message("mine"))
     inputs.set_encoder(encoder("mine"))
     inputs.set_goal(7, goal_message("mine"))

@@ -141,7 +141,7 @@ def test_a_package_that_cannot_be_imported_is_named_and_harms_no_other(
         ("    def __init__(self, config, context): raise SystemExit('no licence')", "SystemExit: no licence"),
         ("    Config = None", "could not be made"),
         ("    needs = None", "cannot be used: TypeError"),
-        ("    needs = frozenset({'odometry'})", "needs odometry; an observation has goal, "),
+        ("    needs = frozenset({'odometry'})", "needs the inputs odometry; valid are: goal, "),
         ("    encoder_fingerprint = 3", "has encoder_fingerprint 3; expected a text or None"),
         ("    trained_period_s = '20 ms'", "has trained_period_s '20 ms'; expected seconds or None"),
     ],

@@ -164,7 +164,7 @@ def test_the_policy_proposes_what_it_would_do_now_and_then_in_what_is_imagined(m
 
 def test_heads_of_other_dynamics_are_refused(make_world, tmp_path):
     mine, other = make_world(tmp_path / "mine"), make_world(tmp_path / "other", members=2)
-    with pytest.raises(VjepaError, match="train the heads on this one: vjepa train reward"):
+    with pytest.raises(VjepaError, match="train heads on its states: vjepa train reward"):
         load_for_test("cem", dynamics=mine["dynamics"], reward=other["reward"])
 
 

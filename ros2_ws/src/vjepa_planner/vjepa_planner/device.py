@@ -15,5 +15,7 @@ def usable_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError) as error:
-        raise VjepaError(f"device '{name}' cannot be used: {error}; choose 'cpu' or a device torch has here") from error
+        raise VjepaError(
+            f"device '{name}' cannot be used: {error}; choose 'cpu' or a device that torch finds here"
+        ) from error
     return device

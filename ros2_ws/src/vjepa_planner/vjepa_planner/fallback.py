@@ -219,7 +219,7 @@ class PlannerSupervisor:
         started = self._clock()
         if planner.encoder_fingerprint is not None:
             if fingerprint is None:
-                raise VjepaError(f"no message on {topics.LATENT_INFO.name} yet, so whose latents these are is unknown")
+                raise VjepaError(f"no message on {topics.LATENT_INFO.name} yet, so the latents' encoder is unknown")
             planner.check_encoder(fingerprint, encoder)
         shown = observation if TARGET in planner.needs else replace(observation, target=None)
         plan = planner.plan(shown, deadline_s)
@@ -231,10 +231,7 @@ class PlannerSupervisor:
         if disagreement and plan.disagreement is not None and not plan.disagreement <= disagreement:
             raise PlanRefusedError(f"its ensemble disagrees by {plan.disagreement:.3g}; the limit is {disagreement:g}")
         if novelty and plan.novelty is not None and not plan.novelty <= novelty:
-            raise PlanRefusedError(
-                f"the latent is {plan.novelty:.3g} times as far from those of its training as nearly all of these are "
-                f"from each other; the limit is {novelty:g}"
-            )
+            raise PlanRefusedError(f"the novelty of the latent is {plan.novelty:.3g}; the limit is {novelty:g}")
 
     def _note_plan(self, name: str, elapsed_s: float, deadline_s: float | None) -> None:
         """Count a plan of the driver `name`, and let the next planner drive if the plan was late."""

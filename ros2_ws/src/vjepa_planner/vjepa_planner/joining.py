@@ -69,7 +69,7 @@ class ObservationJoiner:
             VjepaError: the message is not a goal or is from another encoder, or the encoder is still unknown.
         """
         if self.encoder is None:
-            raise VjepaError(f"no message on {topics.LATENT_INFO.name} yet, so the goal's encoder is not checked")
+            raise VjepaError(f"no message on {topics.LATENT_INFO.name} yet, so the goal's encoder is unknown")
         self.goal, self.goal_ns = goal_of(message, self.encoder), stamp_ns
 
     def take_observation(self, needs: frozenset[str], reads_latents: bool) -> Observation | None:

@@ -141,7 +141,7 @@ class PlannerNode(ManagedNode):
         if not self.active:
             return
         if value != before:
-            self.get_logger().info(f"planner '{value}' drives, '{self._announced}' drove")
+            self.get_logger().info(f"planner '{value}' drives, '{self._announced}' drove before")
             self._announce(value)
         elif has_new_options:
             self.get_logger().info(f"planner '{value}' drives with its new options")
@@ -330,7 +330,7 @@ class PlannerNode(ManagedNode):
     def _level_and_message(self) -> tuple[bytes, str]:
         """Return the level and the message of diagnostics."""
         trained_s = self._chosen_planner.trained_period_s
-        if failure := self._failure.say():
+        if failure := self._failure.report():
             return ERROR, failure
         if self._timeline.stamp_ns is None:
             return WARN, "no latent yet"

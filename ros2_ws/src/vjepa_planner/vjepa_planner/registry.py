@@ -120,7 +120,7 @@ def _check_made(what: str, planner: Planner) -> None:
     """Refuse an instance whose attributes break the contract."""
     unknown = [str(need) for need in planner.needs if need not in INPUTS]
     if unknown:
-        raise VjepaError(f"{what} needs {', '.join(unknown)}; an observation has {', '.join(sorted(INPUTS))}")
+        raise VjepaError(f"{what} needs the inputs {', '.join(unknown)}; valid are: {', '.join(sorted(INPUTS))}")
     if not isinstance(planner.encoder_fingerprint, str | None):
         raise VjepaError(f"{what} has encoder_fingerprint {planner.encoder_fingerprint!r}; expected a text or None")
     if not isinstance(planner.trained_period_s, int | float | None):

@@ -204,7 +204,7 @@ def describe(bags: list[Bag], config: BuildConfig, encoder: Encoder | None) -> D
     bag = _usable_bag(bags, config)
     effort_limit = config.effort_limit or arm.get("effort_limit")
     if effort_limit is None:
-        raise VjepaError(f"{bag.path} does not say of which task it is; give --task, or --effort-limit in N·m")
+        raise VjepaError(f"{bag.path} does not state its task; give --task, or --effort-limit in N·m")
     joints = config.joint_names or tuple(arm.get("joint_names", ())) or _joint_names(bag)
     head = _head(bag, config, joints, is_arm_known=bool(arm))
     image_shape = _image_shape(head, bag)
@@ -455,7 +455,7 @@ def _task(bags: list[Bag], config: BuildConfig) -> str:
     """Return the requested task, or the task of the bags; empty if neither is known."""
     tasks = {bag.about["task"] for bag in bags if bag.about.get("task")}
     if not config.task and len(tasks) > 1:
-        raise VjepaError(f"the bags are of the tasks {', '.join(sorted(tasks))}; build a dataset of each")
+        raise VjepaError(f"the bags are of the tasks {', '.join(sorted(tasks))}; build one dataset for each task")
     return config.task or "".join(tasks)
 
 
@@ -465,7 +465,7 @@ def _usable_bag(bags: list[Bag], config: BuildConfig) -> Bag:
     if not usable:
         raise VjepaError(
             f"no bag has messages on both {config.names[IMAGE]} and {config.names[JOINT_STATES]}; "
-            f"say with --namespace or --topics how these topics are called{_listed(_union(bags))}"
+            f"give their names with --namespace or --topics{_listed(_union(bags))}"
         )
     return max(usable, key=lambda bag: bag.frame_count)
 
@@ -476,7 +476,7 @@ def _joint_names(bag: Bag) -> tuple[str, ...]:
     joints = bag.joint_names(faults)
     if not joints:
         listed = _listed(faults)
-        raise VjepaError(f"{bag.path}: no joint state names a joint; name those of the arm with --joints{listed}")
+        raise VjepaError(f"{bag.path}: no joint state names a joint; name the joints of the arm with --joints{listed}")
     return joints
 
 
@@ -501,7 +501,7 @@ def _survey(bag: Bag, info: DatasetInfo, config: BuildConfig) -> BagReport:
 def _refuse_faults(reports: list[BagReport]) -> None:
     found = [f"{report.bag}: {fault} ({count})" for report in reports for fault, count in report.faults.items()]
     if found:
-        raise DatasetError("\n  ".join([f"{len(found)} faults, and --strict takes none:", *found]))
+        raise DatasetError("\n  ".join([f"{len(found)} faults, and --strict allows none:", *found]))
 
 
 def _picture(frame: Frame) -> np.ndarray:
@@ -569,5 +569,5 @@ def _control_period_ns(head: list[_Head], known_s: float | None, bag: Bag) -> in
     distances = np.diff([frame.stamp_ns for frame in head])
     distances = distances[(distances > 0) & (distances <= EPISODE_GAP_NS)]
     if not len(distances):
-        raise VjepaError(f"{bag.path} has too few frames to tell the control period; give --control-period in seconds")
+        raise VjepaError(f"{bag.path} has too few frames for a control period; give --control-period in seconds")
     return round(float(np.median(distances)))

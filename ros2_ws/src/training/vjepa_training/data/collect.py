@@ -69,9 +69,9 @@ class CollectConfig(CollectOptions):
         if self.behaviour not in (*available(), MIX):
             raise unknown_name("behaviour", self.behaviour, (*available(), MIX))
         if self.plain_frames and not self.frames:
-            raise VjepaError("plain frames stand beside frames; keep frames too")
+            raise VjepaError("plain frames need frames beside them; keep frames too")
         if self.plain_frames and self.plain_share:
-            raise VjepaError("plain frames go with a look for all episodes; leave plain_share out")
+            raise VjepaError("plain frames need one look for all episodes; leave plain_share out")
         if not (self.latents or self.frames):
             raise VjepaError("neither latents nor frames are kept; keep one of them or both")
 
@@ -81,7 +81,7 @@ class Collector:
 
     def __init__(self, config: CollectConfig, encoder: Encoder | None):
         if config.latents and encoder is None:
-            raise VjepaError("latents are to be kept, but there is no encoder")
+            raise VjepaError("latents need an encoder, and there is none; name an encoder, or leave latents out")
         self.config = config
         self._encoder = encoder if config.latents else None
         share, hold = config.epsilon, config.hold
@@ -286,7 +286,8 @@ def _run_workers(works: list[_Work], count: int, on_episodes: Callable[[int], No
                 if restarts[work.worker] > MAX_RESTARTS:
                     raise VjepaError(
                         f"worker {work.worker} died {restarts[work.worker]} times, at last with exit status "
-                        f"{process.exitcode}; what is whole is kept in {work.folder}: run the same command to go on"
+                        f"{process.exitcode}; finished episodes are kept in {work.folder}: run the same command to "
+                        "continue"
                     )
                 start(work)
     finally:

@@ -93,9 +93,9 @@ class PushConfig:
     def __post_init__(self) -> None:
         """Refuse an invalid repository or format with a VjepaError."""
         if self.name.count("/") != 1 or not all(self.name.split("/")):
-            raise VjepaError(f"'{self.repo}' is no repository; expected owner/name, or owner/name@BRANCH")
+            raise VjepaError(f"'{self.repo}' is not a repository; expected owner/name, or owner/name@BRANCH")
         if reason := _refused_name(self.name):
-            raise VjepaError(f"'{self.repo}' is no repository that the Hub would take: {reason}")
+            raise VjepaError(f"'{self.repo}' is not a name that the Hub allows: {reason}")
         if "@" in self.repo and not self.branch:
             raise VjepaError(f"'{self.repo}' has no branch behind the @; expected owner/name@BRANCH, or owner/name")
         check_choices(self)

@@ -183,7 +183,7 @@ def claim_parts(folder: Path | str, making: Mapping[str, Any]) -> None:
     if differences := [name for name in {*before, *making} if before.get(name) != making.get(name)]:
         raise DatasetError(
             f"{folder} is an unfinished dataset made with other settings ({', '.join(sorted(differences))}); give the "
-            "same ones to go on, or choose another folder"
+            "same ones to continue, or choose another folder"
         )
 
 
@@ -192,10 +192,10 @@ def _open_parts(folder: Path) -> Path:
         raise DatasetError(f"{folder} is a finished dataset; choose another folder, or merge into a new one")
     try:
         if not (folder / PARTS).exists() and folder.exists() and any(folder.iterdir()):
-            raise DatasetError(f"'{folder}' holds files that are no dataset; choose a new folder")
+            raise DatasetError(f"'{folder}' contains files that are no dataset; choose a new folder")
         (folder / PARTS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DatasetError(f"'{folder}' cannot be made a folder: {error.strerror}; choose another") from error
+        raise DatasetError(f"folder '{folder}' cannot be made: {error.strerror}; choose another") from error
     return folder / PARTS
 
 
@@ -345,7 +345,7 @@ def finish_dataset(folder: Path | str, info: DatasetInfo) -> "Dataset":
     schema = arrow_schema(info)
     found = {episode.number: episode for path in parts for episode in _whole_episodes(path, schema)}
     if not found:
-        raise DatasetError(f"{folder} has no whole episode; nothing to make a dataset of")
+        raise DatasetError(f"{folder} has no whole episode, so there is no dataset to finish")
     episodes = (found[number].batches(schema) for number in sorted(found))
     dataset = write_pieces(folder, info, ((i, batch) for i, batches in enumerate(episodes) for batch in batches))
     shutil.rmtree(folder / PARTS)
@@ -392,7 +392,7 @@ def write_pieces(folder: Path | str, info: DatasetInfo, pieces: Iterable[tuple[i
     if waiting:
         write_file()
     if not files:
-        raise DatasetError(f"{folder}: no episodes; nothing to make a dataset of")
+        raise DatasetError(f"{folder}: no episodes, so there is no dataset to write")
     write_json(folder / "dataset_info.json", {"features": hub_features(info)})
     write_json(folder / "state.json", _state(files))
     hashes = {name: file_sha256(folder / name) for name in files}
@@ -464,7 +464,7 @@ class Dataset:
         if not file.is_file():
             unfinished = (self.folder / PARTS).is_dir()
             raise DatasetError(
-                f"{self.folder} is an unfinished dataset; run the command that was making it again, and it goes on"
+                f"{self.folder} is an unfinished dataset; run its command again to continue"
                 if unfinished
                 else f"no dataset at '{self.folder}': expected a folder with {INFO_FILE}"
             )
@@ -490,7 +490,7 @@ class Dataset:
         if not found:
             raise DatasetError(f"{self.folder} has no rows; make it anew")
         if found != rows:
-            raise DatasetError(f"{self.folder} has {found} rows in its files; {INFO_FILE} says {rows}")
+            raise DatasetError(f"{self.folder} has {found} rows in its files; {INFO_FILE} states {rows}")
         index = np.asarray(self["episode_index"])
         starts = np.flatnonzero(np.diff(index, prepend=index[0] - 1))
         self.episodes = np.stack([starts, np.append(starts[1:], len(index))], axis=1)
@@ -561,7 +561,7 @@ class Dataset:
                 )
             if (found := file_sha256(self._path(name))) != self._sha256[name]:
                 raise DatasetError(
-                    f"{self._path(name)} has sha256 {found}; {INFO_FILE} says {self._sha256[name]}: the file was "
+                    f"{self._path(name)} has sha256 {found}; {INFO_FILE} states {self._sha256[name]}: the file was "
                     "damaged or exchanged, get it again or make the dataset anew"
                 )
 
@@ -631,7 +631,7 @@ def _whole_batches(path: Path, schema: pa.Schema) -> Iterator[tuple[pa.RecordBat
         with pa.ipc.open_stream(source) as stream:
             if not stream.schema.equals(schema):
                 raise DatasetError(
-                    f"{path} holds rows of another dataset: {stream.schema.names}; choose another folder"
+                    f"{path} contains rows of another dataset: {stream.schema.names}; choose another folder"
                 )
             while True:
                 yield stream.read_next_batch(), source.tell()

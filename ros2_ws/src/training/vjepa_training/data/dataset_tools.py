@@ -103,7 +103,9 @@ def reward_by_goal(dataset: Dataset, folder: Path | str, goal: np.ndarray, sourc
     """
     folder, latents = Path(folder), dataset[LATENT]
     if goal.shape != latents.shape[1:]:
-        raise DatasetError(f"the goal's latent is {goal.shape}; the dataset's are {latents.shape[1:]}: use its encoder")
+        raise DatasetError(
+            f"the goal latent has shape {goal.shape}; expected {latents.shape[1:]}: use the encoder of the dataset"
+        )
     _refuse_dataset_in(folder)
     wanted = goal.astype(np.float32)
 
@@ -127,7 +129,7 @@ def reward_by_goal(dataset: Dataset, folder: Path | str, goal: np.ndarray, sourc
 
 def _refuse_dataset_in(folder: Path) -> None:
     if (folder / INFO_FILE).exists() or (folder / PARTS).exists():
-        raise DatasetError(f"{folder} holds a dataset already; choose another folder")
+        raise DatasetError(f"{folder} contains a dataset already; choose another folder")
 
 
 def _encoded_pieces(

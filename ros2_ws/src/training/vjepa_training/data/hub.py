@@ -59,12 +59,12 @@ def push_dataset(dataset: Dataset, config: PushConfig) -> str:
                     api.delete_tag(config.name, tag=CODEBASE_VERSION, repo_type="dataset")
                 api.create_tag(config.name, tag=CODEBASE_VERSION, revision=commit.oid, repo_type="dataset")
         except HFValidationError as error:
-            raise VjepaError(f"'{config.name}' is no repository: {error}") from error
+            raise VjepaError(f"'{config.name}' is not a repository: {error}") from error
         except HfHubHTTPError as error:
             raise VjepaError(_refusal(config, error)) from error
         except (HTTPError, OSError) as error:
             raise VjepaError(
-                f"the Hugging Face Hub at {api.endpoint} cannot be reached: {error}; try again once there is a "
+                f"the Hugging Face Hub at {api.endpoint} cannot be reached: {error}; try again with a "
                 "network, or write the files into a folder with --dry-run"
             ) from error
     return f"{address}/tree/{commit.oid}"

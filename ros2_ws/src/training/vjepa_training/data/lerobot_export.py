@@ -156,7 +156,7 @@ class _Export:
                 on_rows(stop - done)
                 done = stop
         if not frames:
-            raise DatasetError(f"{self._dataset.folder} has no row with a next one, so there is no action to write")
+            raise DatasetError(f"{self._dataset.folder} has no row with a next row, so there is no action to write")
         on_rows(len(self._dataset) - done)
         self._write_meta(frames, episodes, stats)
 
@@ -188,7 +188,7 @@ class _Export:
             if len(unknown):
                 raise DatasetError(
                     f"{self._dataset.folder}: {name} of row {first + unknown[0]} is not finite, and LeRobot has no "
-                    "mark for a value that is not known; build the dataset from bags whose joint states carry it"
+                    "mark for an unknown value; build the dataset from bags whose joint states contain it"
                 )
         return values
 

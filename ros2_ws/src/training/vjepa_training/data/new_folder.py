@@ -20,7 +20,7 @@ def new_folder(folder: Path | str) -> Iterator[Path]:
     """
     folder = Path(folder).expanduser()
     if folder.exists() or folder.is_symlink():
-        raise DatasetError(f"{folder} exists; choose a folder that does not, or delete it first")
+        raise DatasetError(f"{folder} exists already; choose another folder, or delete it first")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
@@ -28,4 +28,4 @@ def new_folder(folder: Path | str) -> Iterator[Path]:
             yield making
             os.rename(making, folder)
     except OSError as error:
-        raise DatasetError(f"{folder} cannot be written: {error}; is there room, and may you write there?") from error
+        raise DatasetError(f"{folder} cannot be written: {error}; check its free space and its permissions") from error

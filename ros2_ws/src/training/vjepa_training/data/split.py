@@ -23,7 +23,7 @@ def split_episodes(episodes: np.ndarray, share: float, seed: int) -> tuple[np.nd
     """
     numbers = np.unique(episodes)
     if len(numbers) < 2:
-        raise VjepaError(f"{len(numbers)} episodes cannot be split in 2, to train on and to hold out; give more")
+        raise VjepaError(f"{len(numbers)} episodes cannot be split into training and validation; give more episodes")
     groups = math.ceil(len(numbers) * share)
     edges = np.ceil(np.arange(groups + 1) / share).astype(int)
     chosen = edges[:-1] + (np.random.default_rng((seed, 6)).random(groups) * np.diff(edges)).astype(int)

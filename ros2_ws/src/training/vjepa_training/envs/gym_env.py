@@ -138,7 +138,7 @@ class ReacherLatents(gymnasium.Env):
 
 def _check_seed(seed: int) -> None:
     if not 0 <= seed <= MAX_SEED:
-        raise VjepaError(f"seed is {seed}; the simulation takes 0 to {MAX_SEED}")
+        raise VjepaError(f"seed is {seed}; expected 0 to {MAX_SEED}")
 
 
 class ConditionedStates(gymnasium.ObservationWrapper):
@@ -159,7 +159,7 @@ class ConditionedStates(gymnasium.ObservationWrapper):
         config, joints = conditioning.config, env.action_space.shape[0]
         if config.joints != joints:
             raise VjepaError(
-                f"the states are those of an arm of {config.joints} joints, but this one has {joints}; "
+                f"the dynamics model is for an arm of {config.joints} joints, but this arm has {joints}; "
                 "give a dynamics model of this arm"
             )
         self._conditioning = conditioning

@@ -55,7 +55,7 @@ def appearances(texts: Iterable[str], render: str | None) -> list[Appearance]:
     for text in texts:
         appearance = Appearance.of(text, render)
         if appearance.name in found:
-            raise VjepaError(f"the look {appearance.name} is asked for twice; name each look once")
+            raise VjepaError(f"the look {appearance.name} is named twice; name each look once")
         found[appearance.name] = appearance
     return list(found.values())
 
@@ -74,8 +74,8 @@ def check_backgrounds(folder: str, looks: Iterable[str]) -> None:
     names = [Look.of(look).name for look in looks]
     if not set(names) & set(WITH_BACKGROUNDS):
         raise VjepaError(
-            f"backgrounds is {folder}, but the look is {', '.join(names)}, which shows none of them; leave it out, or "
-            f"have the look {' or '.join(WITH_BACKGROUNDS)}"
+            f"backgrounds is {folder}, but the look {', '.join(names)} shows none; leave backgrounds out, or "
+            f"choose the look {' or '.join(WITH_BACKGROUNDS)}"
         )
 
 

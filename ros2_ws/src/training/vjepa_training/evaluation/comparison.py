@@ -50,7 +50,9 @@ def compare(incumbent: Mapping[str, Any], candidate: Mapping[str, Any]) -> Compa
         if incumbent.get(name) != candidate.get(name)
     ]
     if differing:
-        raise VjepaError(f"results of different episodes cannot be paired: {', '.join(differing)}; evaluate both alike")
+        raise VjepaError(
+            f"results of different episodes cannot be paired: {', '.join(differing)}; evaluate both on equal episodes"
+        )
     differences = np.subtract(candidate["returns"], incumbent["returns"]).tolist()
     return Comparison(float(np.mean(differences)), bootstrap_interval(differences))
 
@@ -75,6 +77,6 @@ def require_held_out(sources: "Iterable[Source]", seed: int, episodes: int) -> N
         low, high = max(first, seed), min(first + count, seed + episodes)
         if low < high:
             raise VjepaError(
-                f"the data has episodes of the seeds {low} to {high - 1}, which are to evaluate what is trained on it; "
+                f"the data has episodes of the seeds {low} to {high - 1}, on which the evaluation would run; "
                 f"choose seeds outside {first} to {first + count - 1}"
             )

@@ -111,7 +111,7 @@ def attentive_probe(
         ProbeError: there is no row to train on or to choose with.
     """
     if not len(fit) or not len(held):
-        raise ProbeError(f"{len(fit)} rows to train on and {len(held)} to choose with; expected some of both")
+        raise ProbeError(f"{len(fit)} rows for training and {len(held)} for validation; expected at least one of each")
     mean, scale = _statistics(latents, fit, config.batch_size)
     truths = [_Truth(target, fit, device) for target in targets]
     rows, dimension = mean.shape

@@ -93,12 +93,12 @@ class _Split:
     episodes: np.ndarray
 
 
-def run_probes(config: ProbeConfig, say: Callable[[str], None] = lambda text: None) -> ProbeReport:
+def run_probes(config: ProbeConfig, report: Callable[[str], None] = lambda text: None) -> ProbeReport:
     """Collect or open the data, encode it, and probe every target on every source of features.
 
     Args:
         config: settings of the probes.
-        say: called with a line on the next stage.
+        report: called with a line on the next stage.
 
     Raises:
         ProbeError: no encoder and no latents, an encoder and no frames, too few episodes, or no known values in them.
@@ -107,7 +107,7 @@ def run_probes(config: ProbeConfig, say: Callable[[str], None] = lambda text: No
     if not config.encoder and config.data is None:
         raise ProbeError("there is neither an encoder nor a dataset; name one of them")
     trained = load_encoder(_encoder_config(config)) if config.encoder else None
-    with _data(config, trained, say) as dataset:
+    with _data(config, trained, report) as dataset:
         info = _described(dataset, trained)
         rows, episodes = probed_rows(dataset, info["clip_frames"])
         fit, held, test = _split_rows(episodes)
@@ -116,9 +116,9 @@ def run_probes(config: ProbeConfig, say: Callable[[str], None] = lambda text: No
         targets, left_out = probe_targets(dataset, rows, (fit, held, test), hues)
         if not targets:
             reasons = "; ".join(f"{what}: {why}" for what, why in left_out.items())
-            raise ProbeError(f"{dataset.folder} has nothing to probe: {reasons}")
-        sets, missing, device = _feature_sets(config, dataset, rows, info, trained, say)
-    say(f"probing {len(targets)} targets on {len(rows)} frames of {len(dataset.episodes)} episodes")
+            raise ProbeError(f"{dataset.folder} has no known values to probe: {reasons}")
+        sets, missing, device = _feature_sets(config, dataset, rows, info, trained, report)
+    report(f"probing {len(targets)} targets on {len(rows)} frames of {len(dataset.episodes)} episodes")
     scores, predictions = _probed(config, sets, targets, split, device)
     result: ProbeResult = {
         "encoder": info["model"],
@@ -162,7 +162,7 @@ def _split_rows(episodes: np.ndarray) -> list[np.ndarray]:
         ProbeError: there are fewer than three episodes.
     """
     if (count := len(np.unique(episodes))) < 3:
-        raise ProbeError(f"{count} episodes cannot be split in 3; probe more episodes")
+        raise ProbeError(f"{count} episodes cannot be split into training, validation and test; probe more episodes")
     rest, test = split_episodes(episodes, TEST_SHARE, SPLIT_SEED)
     fit, held = split_episodes(rest, HELD_SHARE, SPLIT_SEED)
     return [np.flatnonzero(np.isin(episodes, part)) for part in (fit, held, test)]
@@ -226,12 +226,12 @@ def _encoder_config(config: ProbeConfig) -> EncoderConfig:
 
 
 @contextlib.contextmanager
-def _data(config: ProbeConfig, encoder: Encoder | None, say: Callable[[str], None]) -> Iterator[Dataset]:
+def _data(config: ProbeConfig, encoder: Encoder | None, report: Callable[[str], None]) -> Iterator[Dataset]:
     """Yield the named dataset, or a new one of simulated episodes that is deleted with this context."""
     if config.data is not None or encoder is None:
         yield Dataset(config.data or "")
         return
-    say(f"simulating {config.episodes} episodes, seeds {config.seed} to {config.seed + config.episodes - 1}")
+    report(f"simulating {config.episodes} episodes, seeds {config.seed} to {config.seed + config.episodes - 1}")
     side = encoder.info()["image_size"]
     sim = SimConfig(
         task=config.task,
@@ -257,12 +257,12 @@ def _described(dataset: Dataset, encoder: Encoder | None) -> EncoderInfo:
     if encoder is not None:
         if dataset.info.image_shape is None:
             raise ProbeError(
-                f"{dataset.folder} keeps no frames for {encoder.name} to encode; leave the encoder out to probe the "
-                "latents it holds, or build it with frames kept"
+                f"{dataset.folder} has no frames for {encoder.name} to encode; leave the encoder out to probe its "
+                "latents, or build it with frames"
             )
         return encoder.info()
     if dataset.info.encoder is None:
-        raise ProbeError(f"{dataset.folder} holds frames and no latents; name the encoder to probe")
+        raise ProbeError(f"{dataset.folder} contains frames and no latents; name the encoder to probe")
     return dataset.info.encoder
 
 
@@ -279,7 +279,7 @@ def _feature_sets(
     rows: np.ndarray,
     info: EncoderInfo,
     trained: Encoder | None,
-    say: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> tuple[list[_FeatureSet], dict[str, str], torch.device | str]:
     """Return the features, the missing baselines with the reasons, and the device of the computation."""
     latents: dict[str, np.ndarray] = {}
@@ -289,7 +289,7 @@ def _feature_sets(
         missing[UNTRAINED] = "needs the encoder's configuration, by its name, and frames"
     else:
         for source, encoder in ((ENCODER, trained), (UNTRAINED, untrained_twin(_encoder_config(config)))):
-            say(f"encoding {len(rows)} clips: {source}")
+            report(f"encoding {len(rows)} clips: {source}")
             latents[source] = encoded_rows(encoder, dataset, rows, source)
             encoder.close()
     sets = [_FeatureSet(source, GRID, values) for source, values in latents.items() if values.shape[1] > 1]

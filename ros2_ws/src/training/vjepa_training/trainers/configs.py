@@ -134,7 +134,7 @@ class EncoderTraining(SteppedTraining):
         """Refuse impossible values with a VjepaError."""
         super().__post_init__()
         if self.finetune and (others := self.model.keys() - {"tubelet_size"}):
-            raise VjepaError(f"weights fit one model alone; leave out {', '.join(sorted(others))}, or finetune")
+            raise VjepaError(f"weights fit their own model only; leave out finetune, or {', '.join(sorted(others))}")
 
 
 AUTO, EXPERT, RECORDED = "auto", "expert", "recorded"
@@ -195,7 +195,7 @@ class BcTraining(ValidatedTraining):
         """Refuse impossible values with a VjepaError."""
         super().__post_init__()
         if self.labels == RECORDED and self.dagger:
-            raise VjepaError("DAgger asks the expert, and recorded labels have none; expected dagger 0")
+            raise VjepaError("DAgger needs an expert, and recorded labels have none; expected dagger 0")
 
 
 BASELINE_BC = BcTraining(
@@ -384,5 +384,5 @@ class SacTraining(Training):
         super().__post_init__()
         if not self.updates * self.envs >= 1:
             raise VjepaError(
-                f"updates is {self.updates} with {self.envs} environments; expected at least 1 for all of them together"
+                f"updates is {self.updates} with {self.envs} environments; expected at least 1 for all together"
             )

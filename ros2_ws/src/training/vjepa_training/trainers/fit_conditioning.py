@@ -67,7 +67,7 @@ def fit_conditioning(
         velocity = dataset["observation.joint_velocity"][chosen]
         velocity = velocity[np.isfinite(velocity).all(axis=1)]
         if not len(velocity):
-            raise VjepaError(f"{dataset.folder} knows no joint velocity in the episodes to fit to; collect more")
+            raise VjepaError(f"{dataset.folder} has no known joint velocity in the episodes for training; collect more")
         model.velocity_scale.copy_(torch.from_numpy(velocity.std(0)).clamp(min=1e-3))
     if config.size:
         read = _reader(dataset, config)

@@ -127,15 +127,15 @@ def labelled_frames(
     recorded = training.labels == RECORDED or (training.labels == AUTO and not dataset.info.task)
     if recorded and training.dagger:
         raise VjepaError(
-            f"{dataset.folder} is of no simulated task, so its labels are what was recorded; DAgger asks an expert; "
-            "expected dagger 0, or a dataset of a task"
+            f"{dataset.folder} is learnt from recorded actions, and DAgger needs an expert; expected dagger 0, or a "
+            "dataset of a simulated task"
         )
     source = recorded_column(dataset) if recorded else EXPERT
     if recorded:
         wanted = wanted & known_rows(dataset, source) & np.asarray(dataset["has_next"])
     index = np.flatnonzero(wanted)
     if not len(index):
-        raise VjepaError(f"{dataset.folder}: no frame is left to learn from; choose other episodes")
+        raise VjepaError(f"{dataset.folder}: no frame has all that is needed to learn from it; choose other episodes")
     if 0 < max_frames < len(index):
         index = np.sort(np.random.default_rng((training.seed, 5)).choice(index, max_frames, replace=False))
     position, velocity = (dataset[name][index] for name in ("observation.joint_position", "observation.joint_velocity"))
@@ -147,7 +147,7 @@ def labelled_frames(
     if not np.isfinite(target).all():
         raise VjepaError(
             f"{dataset.folder} has {int((~np.isfinite(target).all(1)).sum())} frames without a target, so the expert "
-            "cannot label them; learn what was recorded: --labels recorded"
+            "cannot label them; learn the recorded actions: --labels recorded"
         )
     info = dataset.info
     labels = expert_actions(position, velocity, target, training.task, info.arm, info.control_period_s)
@@ -166,8 +166,8 @@ def recorded_column(dataset: Dataset) -> str:
         has_next = np.asarray(dataset["has_next"])
         return max(usable, key=lambda name: int((known_rows(dataset, name) & has_next).sum()))
     raise VjepaError(
-        f"{dataset.folder} has neither commands nor efforts, so there is nothing to learn what to do from; record "
-        "joint_command with the stamps of the frames, or joint states with efforts"
+        f"{dataset.folder} has neither commands nor efforts to learn from; record joint_command with the stamps "
+        "of the frames, or joint states with efforts"
     )
 
 
@@ -177,8 +177,8 @@ def _recorded_actions(dataset: Dataset, column: str, index: np.ndarray) -> np.nd
     beyond = float((np.abs(efforts) > dataset.info.effort_limit).any(axis=1).mean())
     if beyond > CLIPPED_SHARE:
         raise VjepaError(
-            f"{beyond:.0%} of the recorded torques are beyond effort_limit, {dataset.info.arm.limits_text} N·m, the "
-            f"largest is {np.abs(efforts).max():.3g}; build the dataset with --effort-limit"
+            f"{beyond:.0%} of the recorded torques exceed effort_limit, {dataset.info.arm.limits_text} N·m, and "
+            f"the largest is {np.abs(efforts).max():.3g}; build the dataset with --effort-limit"
         )
     return dataset.info.arm.to_action(efforts)
 
@@ -213,7 +213,7 @@ def chosen_episodes(
         rewards = np.nan_to_num(np.asarray(dataset["next.reward"]))
         kept &= {i for i, (start, stop) in enumerate(dataset.episodes) if rewards[start:stop].sum() >= least_return}
     if not kept:
-        raise VjepaError(f"{dataset.folder}: none of its {count} episodes meets what was asked for")
+        raise VjepaError(f"{dataset.folder}: none of its {count} episodes meets all conditions; give fewer conditions")
     return sorted(kept)
 
 
@@ -230,7 +230,7 @@ def _marked(dataset: Dataset, mark: str) -> set[int]:
         first += kept
     if first != len(dataset.episodes):
         raise VjepaError(
-            f"{dataset.folder} does not record of which bag each of its episodes is; build it again to choose by a mark"
+            f"{dataset.folder} does not record the bag of each episode; build it again to choose by a mark"
         )
     return marked
 
@@ -293,7 +293,7 @@ def train_bc(
         VjepaError: DAgger without an encoder, no episodes to validate on, or a training of other settings in `work`.
     """
     if training.dagger and encoder is None:
-        raise VjepaError("DAgger rolls the policy out, which takes the encoder of the dataset; name it with --encoder")
+        raise VjepaError("DAgger needs the encoder of the dataset; name it with --encoder")
     _, held_out = split_episodes(frames.episode, training.validation_share, training.seed)
     labels = hashlib.sha256(frames.labels.tobytes()).hexdigest()
     identity = {**asdict(training), "labels_sha256": labels, "held_out": held_out.tolist()}

@@ -264,9 +264,11 @@ def _heads(reward: Path | str, dynamics: Bundle, training: DreamerTraining) -> R
         raise VjepaError(f"the objective '{training.objective}' needs heads; give them with --reward")
     heads, about = load_reward(reward, training.device)
     if about.require("dynamics_sha256", str) != dynamics.weights_sha256:
-        raise VjepaError(f"{reward} reads the states of other dynamics than {dynamics.path}; train heads on this one")
+        raise VjepaError(
+            f"{reward} reads the states of another dynamics model than {dynamics.path}; train heads on its states"
+        )
     if training.objective == REWARD and training.distance_weight and not heads.config.distance:
-        raise VjepaError(f"{reward} has no distance head; set the distance weight to 0, or train one")
+        raise VjepaError(f"{reward} has no distance head; set the distance weight to 0, or train such a head")
     return heads
 
 
@@ -305,7 +307,7 @@ def _started(start: Path | str, actor: Actor) -> Actor:
     """Return the actor of the bundle `start`, which must read the states that `actor` reads."""
     found, _ = load_actor(start)
     if found.config != actor.config or found.conditioning.config != actor.conditioning.config:
-        raise VjepaError(f"{start} is an actor of other sizes or other states; start from one of this dynamics model")
+        raise VjepaError(f"{start} is an actor of other sizes or states; start from an actor of this dynamics model")
     return found
 
 

@@ -210,7 +210,7 @@ def _weights_to_start_from(training: EncoderTraining, checkpoint: Checkpoint) ->
     if rest or not longer:
         raise VjepaError(
             f"tubelet_size is {checkpoint.model['tubelet_size']}; expected a multiple of {known.model['tubelet_size']}"
-            f", that of {known.name}, whose weights it begins with"
+            f", the tubelet_size of {known.name}, whose weights are the start"
         )
     weights = dict(source.state_dict())
     name = "embeddings.patch_embeddings.proj.weight"

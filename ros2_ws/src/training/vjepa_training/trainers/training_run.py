@@ -142,8 +142,7 @@ class TrainingRun:
             found, expected = json.loads(state["identity"]), json.loads(self._identity)
             if differing := [name for name in expected if found.get(name) != expected[name]]:
                 raise VjepaError(
-                    f"{path} is of a run with other {', '.join(differing)}; give another --work folder, or remove this "
-                    "one"
+                    f"{path} is from a run with other {', '.join(differing)}; give another --work folder, or remove it"
                 )
             self.is_resumed = True
             yield state
@@ -151,7 +150,7 @@ class TrainingRun:
             raise
         except Exception as error:  # torch raises many types
             what = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise VjepaError(f"{path} is damaged ({what}); remove it, and training begins anew") from error
+            raise VjepaError(f"{path} is damaged ({what}); remove it to begin the training anew") from error
 
     def _write(self, name: str, state: Mapping[str, Any]) -> None:
         """Write a file of this run, whole or not at all."""

@@ -6,7 +6,7 @@ COMMANDS = {
     "eval": ("run", "evaluate a planner over many episodes in lockstep"),
     "planner": ("graph", "list the planners of a running stack, or swap the one that drives"),
     "record": ("graph", "record a running stack into a rosbag2 bag, until Ctrl-C or for a while"),
-    "status": ("graph", "what a running stack says of itself"),
+    "status": ("graph", "the state of a running stack"),
     "view": ("view", "look at a running stack, or at a bag, in the rerun viewer"),
     "looks": ("looks", "draw what the simulation's camera sees under each look"),
     "goal": ("goal", "give a running stack a goal, for planners that seek one"),

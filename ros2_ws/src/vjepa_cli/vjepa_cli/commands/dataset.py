@@ -241,7 +241,7 @@ def build_command(arguments: BuildCommand) -> int:
     )
     print(f"time: {sum(watch.seconds.values()):.1f} s, of it {spent}")
     if dataset is None:
-        raise VjepaError("no frame of these bags gave a row; the table says what was missing")
+        raise VjepaError("no frame of these bags gave a row; the table states what was missing")
     print(_line(dataset))
     return 0
 
@@ -346,7 +346,7 @@ def verify_command(arguments: VerifyCommand) -> int:
 
     dataset = Dataset(arguments.dataset)
     dataset.verify()
-    print(f"{dataset.folder}: every file is the one that was written")
+    print(f"{dataset.folder}: all files are unchanged")
     return 0
 
 

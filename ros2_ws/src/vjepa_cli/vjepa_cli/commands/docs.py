@@ -67,7 +67,7 @@ def docs_command(arguments: DocsCommand) -> int:
     differing = [page for page, text in written.items() if text != pages[page]]
     if arguments.check and differing:
         names = " and ".join(map(str, differing))
-        raise VjepaError(f"{names}: a table differs from what the code gives; write it with: ./vjepa docs")
+        raise VjepaError(f"{names}: a table differs from the code; write it with: ./vjepa docs")
     for page in differing:
         page.write_text(written[page], encoding="utf-8")
         print(f"{page}: written")
@@ -179,7 +179,7 @@ def package_table(files: Sequence[str]) -> str:
     for package, known in versions.items():
         if not reasons[package]:
             where, example = f"{REQUIREMENTS}/{files[0]}.in", f"{package}=={known[0]}  # WHY"
-            raise VjepaError(f"{where}: {package} is there without a reason; write it behind the pin: {example}")
+            raise VjepaError(f"{where}: {package} has no reason; write it behind the pin: {example}")
     rows = ((f"`{package}`", ", ".join(known), reasons[package]) for package, known in versions.items())
     return _markdown(("package", "version", "why"), rows)
 

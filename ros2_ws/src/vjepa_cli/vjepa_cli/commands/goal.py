@@ -46,7 +46,7 @@ class GoalCommand(OfStack):
 def goal_set(arguments: GoalCommand) -> int:
     """Run `vjepa goal set`; return exit status 0 once the planner has taken the goal."""
     if arguments.live and arguments.encoder:
-        raise VjepaError("--encoder is for --image; what the stack sees now is encoded already")
+        raise VjepaError("--encoder is for --image; the stack encodes its present frame itself")
     picture = None
     if arguments.image:
         from vjepa_training.evaluation.goals import read_picture
@@ -57,7 +57,7 @@ def goal_set(arguments: GoalCommand) -> int:
         values = _give(monitor, latent, fingerprint)
         print("goal: {} x {} latent of encoder {}".format(*latent.shape, fingerprint))
         if values["seeks_goal"] != "True":
-            print(f"planner '{values['planner']}' drives, which seeks no goal; one with the objective 'goal' does")
+            print(f"planner '{values['planner']}' drives and seeks no goal; a planner with the objective 'goal' does")
     return 0
 
 
@@ -70,7 +70,7 @@ def _live(monitor: Monitor) -> tuple[np.ndarray, str]:
     seen = monitor.wait_until(lambda: latents and monitor.encoder_info, LATENT_TIMEOUT_S)
     monitor.node.destroy_subscription(subscription)
     if not seen:
-        raise VjepaError(f"no latent within {LATENT_TIMEOUT_S:.0f} s; is the stack running? see: vjepa status")
+        raise VjepaError(f"no latent within {LATENT_TIMEOUT_S:.0f} s; check that the stack runs: vjepa status")
     return latent_of(latents[-1]), monitor.encoder_info["fingerprint"]
 
 
@@ -103,20 +103,20 @@ def _give(monitor: Monitor, latent: np.ndarray, fingerprint: str) -> dict[str, s
     publisher = monitor.node.create_publisher(Image, topics.GOAL.name, qos_profile(topics.GOAL))
     refused = f"{stamp_ns}: "
 
-    def said(key: str) -> str:
+    def value(key: str) -> str:
         return text_in(monitor.diagnostics, "vjepa_planner", key)
 
     def answered() -> bool:
-        return said("goal") == str(stamp_ns) or said("refused_goal").startswith(refused)
+        return value("goal") == str(stamp_ns) or value("refused_goal").startswith(refused)
 
     for _ in range(ATTEMPTS):  # A goal that is sent before the planner knows the publisher is lost.
         publisher.publish(message)
         if monitor.wait_until(answered, ATTEMPT_S):
             break
     else:
-        raise VjepaError("vjepa_planner has not taken the goal; is it active? see: vjepa status")
-    if said("refused_goal").startswith(refused):
-        raise VjepaError(said("refused_goal").removeprefix(refused))
+        raise VjepaError("vjepa_planner has not accepted the goal; check that it is active: vjepa status")
+    if value("refused_goal").startswith(refused):
+        raise VjepaError(value("refused_goal").removeprefix(refused))
     return monitor.diagnostics["vjepa_planner"][2]
 
 

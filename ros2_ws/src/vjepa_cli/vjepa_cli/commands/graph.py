@@ -136,7 +136,7 @@ def planner_list(arguments: ListCommand) -> int:
         return 0
     with joined_stack(arguments) as monitor:
         if not monitor.wait_until(lambda: "ready" in monitor.diagnostics.get("vjepa_planner", ("", "", {}))[2], 5.0):
-            raise VjepaError("vjepa_planner says nothing; start a stack with ./vjepa run, or see ./vjepa status")
+            raise VjepaError("vjepa_planner does not answer; start a stack with ./vjepa run, or see ./vjepa status")
         values = monitor.diagnostics["vjepa_planner"][2]
         chosen, driving = values["planner"], values.get("driving", values["planner"])
         for name in values["ready"].split(", "):
@@ -226,10 +226,10 @@ def record_command(arguments: RecordCommand) -> int:
     scores = RunScores()
     with joined_stack(arguments, scores) as monitor:
         interrupted = False
-        said = _record(monitor, True)
+        answer = _record(monitor, True)
         first = 0
         try:
-            print(f"{said}; Ctrl-C stops", flush=True)
+            print(f"{answer}; Ctrl-C stops", flush=True)
             monitor.wait_until(lambda: scores.begun, PROGRESS_TIMEOUT_S)  # Nothing arrives before the first episode.
             first = scores.begun
             if arguments.episodes:
@@ -243,9 +243,9 @@ def record_command(arguments: RecordCommand) -> int:
         if interrupted and arguments.episodes:
             raise KeyboardInterrupt
         if arguments.json:
-            bag = Path(said.removeprefix("recording into "))
+            bag = Path(answer.removeprefix("recording into "))
             if not bag.is_dir():
-                raise VjepaError(f"{bag} is not seen from here; record from the folder in which the stack was started")
+                raise VjepaError(f"{bag} does not exist here; record from the folder in which the stack was started")
             episodes = len(scores.finished_from(first))
             write_result(arguments.json, {"bag": str(bag), "episodes": episodes, "namespace": monitor.namespace})
     return 0
@@ -264,7 +264,7 @@ def _spin_until_finished(monitor: Monitor, scores: RunScores, first: int, count:
         if now != seen:
             seen, moved_s = now, time.monotonic()
         if time.monotonic() - moved_s > STANDSTILL_S:
-            raise VjepaError(f"no step of an episode for {STANDSTILL_S:.0f} s; is the stack running? see: vjepa status")
+            raise VjepaError(f"no step of an episode for {STANDSTILL_S:.0f} s; check that the stack runs: vjepa status")
 
 
 def _record(monitor: Monitor, on: bool) -> str:
@@ -282,7 +282,7 @@ def status_command(arguments: StatusCommand) -> int:
     with joined_stack(arguments) as monitor:
         monitor.wait_until(lambda: len(monitor.diagnostics) >= expected, DIAGNOSTICS_TIMEOUT_S)
         if not monitor.diagnostics:
-            raise VjepaError("no node of a stack says anything in this domain")
+            raise VjepaError("no node of a stack publishes diagnostics in this domain")
         active = monitor.is_active()
         for name, (_, message, values) in sorted(monitor.diagnostics.items()):
             print(f"{name}: {message}")

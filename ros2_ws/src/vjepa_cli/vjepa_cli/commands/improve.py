@@ -80,7 +80,7 @@ def improve_command(arguments: ImproveCommand) -> int:
     settings = dataclasses.replace(as_base(RoundSettings, arguments), **recording)
     stack = {"domain": arguments.domain} if arguments.domain is not None else {}
     if stack and arguments.through != "stack":
-        raise VjepaError("--domain is of a running stack; give --through stack too")
+        raise VjepaError("--domain is for a running stack; give --through stack too")
     rounds = Rounds(Path(arguments.out), start, settings, arguments.device, stack)
     rounds.open()
     rounds.evaluate_start()
@@ -94,7 +94,7 @@ def improve_command(arguments: ImproveCommand) -> int:
     print(table(rounds.done))
     if arguments.json:
         write_result(arguments.json, {**rounds.content(), **Command.of(arguments).record})
-    print(f"what was accepted last drives with: vjepa run --params-file {rounds.current}")
+    print(f"the planner that was accepted last runs with: vjepa run --params-file {rounds.current}")
     return 0
 
 

@@ -34,7 +34,7 @@ class LooksCommand:
 def looks_command(arguments: LooksCommand) -> int:
     """Run `vjepa looks`."""
     if not arguments.png.endswith(".png"):
-        raise VjepaError(f"{arguments.png} is no name of a picture; expected one that ends in .png")
+        raise VjepaError(f"{arguments.png} is not a picture; expected a name that ends in .png")
     require_writable(arguments.png)
     import cv2
 

@@ -55,13 +55,13 @@ def reproduce_command(arguments: ReproduceCommand) -> int:
         print(listing(experiments, workspace))
         return 0
     if not names:
-        raise VjepaError("no experiment was named; give names, or all. vjepa reproduce --list shows them")
+        raise VjepaError("no experiment is named; give names, or all; vjepa reproduce --list shows the names")
     wanted = {name for name, each in experiments.items() if not each.only_by_name} if ALL in names else set()
     wanted |= set(names) - {ALL}
     left = to_do(experiments, wanted, workspace)
     for name in sorted(wanted):
         if workspace.is_done(experiments[name]):
-            print(f"# {name} is done; for its results anew give another folder with --results")
+            print(f"# {name} is done; to measure it again, give another folder with --results")
     for number, (experiment, stage) in enumerate(left, 1):
         print(f"# {experiment.name}, {number} of {len(left)} to do", flush=True)
         if arguments.dry_run:

@@ -254,7 +254,7 @@ def _refuse_other_arm(parameters: dict[str, dict[str, Any]], bundles: dict[str, 
             if kind in ARM_KINDS:
                 read_bundle(bundle, kind).check_arm(arm)
     except VjepaError as error:
-        raise VjepaError(f"{error}; random drives any arm, so that of {task} too") from error
+        raise VjepaError(f"{error}; random drives any arm") from error
 
 
 def _bundles(planner: dict[str, Any]) -> dict[str, str]:

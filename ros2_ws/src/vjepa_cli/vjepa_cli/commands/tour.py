@@ -79,19 +79,19 @@ def tour_command(arguments: TourCommand) -> int:
     )
     scores = RunScores()
     with contextlib.ExitStack() as stack:
-        said(1, STAGES[0][1])  # Printed before the wait for the start.
+        print_paragraph(1, STAGES[0][1])  # Printed before the wait for the start.
         supervisor, domain = stack.enter_context(running_graph(options, arguments.domain, {"planner": "of the tour"}))
         monitor = stack.enter_context(Monitor(domain, scores=scores))
         # A planner is swapped in the middle of an episode, so there are more episodes than planners.
         dashboard = Dashboard(0, EPISODE_STEPS, StartUp(build_graph(options)))
         for number, (planner, words) in enumerate(STAGES, 1):
             if number > 1:
-                said(number, words)
+                print_paragraph(number, words)
                 set_parameters(monitor, {"planner": planner})
             _follow_an_episode(supervisor, monitor, scores, dashboard)
             print(f"  {planner}: a return of {scores.finished[-1].episode_return:.0f} of {EPISODE_STEPS}", flush=True)
         bag = text_in(monitor.diagnostics, "episode_recorder", "bag")
-    said(len(STAGES) + 1, RECORDED)
+    print_paragraph(len(STAGES) + 1, RECORDED)
     _draw(Path(bag), arguments.out / "tour.png")
     print("\nNext:")
     for what, why in NEXT:
@@ -99,7 +99,7 @@ def tour_command(arguments: TourCommand) -> int:
     return 0
 
 
-def said(number: int, words: str) -> None:
+def print_paragraph(number: int, words: str) -> None:
     """Print a paragraph of the tour."""
     text = f"{number} of {len(STAGES) + 1}. {' '.join(words.split())}"
     print(f"\n{textwrap.fill(text, PLAIN_WIDTH, subsequent_indent='        ')}", flush=True)

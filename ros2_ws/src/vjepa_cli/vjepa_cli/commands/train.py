@@ -222,10 +222,7 @@ def encoder_command(arguments: EncoderCommand) -> int:
 
         datasets = [Dataset(folder) for folder in arguments.data]
         train_encoder(datasets, training, Job(arguments.out, arguments.work_folder, command, on_step))
-    print(
-        f"encoder written to {arguments.out}; its training can be looked at with: tensorboard --logdir "
-        f"{arguments.work_folder}"
-    )
+    print(f"encoder written to {arguments.out}; view its training with: tensorboard --logdir {arguments.work_folder}")
     return 0
 
 
@@ -385,7 +382,7 @@ def _trained(arguments: OutcomeWithFacts, train: "Callable[[Job], TrainingFacts]
             _show(bar, step, steps, figures, 4)
 
         facts = train(Job(arguments.out, work, Command.of(arguments).line, on_step))
-    print(f"written to {arguments.out}; its training can be looked at with: tensorboard --logdir {work}")
+    print(f"written to {arguments.out}; view its training with: tensorboard --logdir {work}")
     for entry in facts.get("open_loop", ()):
         print(open_loop_line(entry))
     if arguments.json:
@@ -399,7 +396,7 @@ def _trained(arguments: OutcomeWithFacts, train: "Callable[[Job], TrainingFacts]
 def _show(bar: Progress, step: int, steps: int, figures: dict[str, float], digits: int) -> None:
     """Move a progress bar to `step`, with figures beside it; figures of a validation get a line of their own."""
     if not figures:
-        print(f"going on from step {step} of {steps}", flush=True)
+        print(f"continuing from step {step} of {steps}", flush=True)
     text = "  ".join(f"{name} {value:.{digits}g}" for name, value in figures.items())
     if any(name.startswith("validation") for name in figures):
         print(f"step {step} of {steps}: {text}", flush=True)
@@ -444,9 +441,9 @@ class _Rounds:
         """Print where an interrupted training continues: at a `step` of round `number`, or nowhere."""
         words = {"rollouts": "rolling out", "policy": "training"}
         if step in words:
-            print(f"going on from round {number} of {self._last_round}: {words[step]}", flush=True)
+            print(f"continuing from round {number} of {self._last_round}: {words[step]}", flush=True)
         else:
-            print("every round was trained before; nothing is trained again", flush=True)
+            print("all rounds are trained already; nothing is trained again", flush=True)
 
     def _end(self, completed: bool = True) -> None:
         if self._bar is None:

@@ -62,7 +62,7 @@ def view_command(arguments: ViewCommand) -> int:
     """Run `vjepa view`."""
     for kind in ("gif", "png"):
         if getattr(arguments, kind) and arguments.bag is None:
-            raise VjepaError(f"--{kind} is made of a bag; record one with: vjepa record")
+            raise VjepaError(f"--{kind} is made from a bag; record one with: vjepa record")
     if arguments.bag is not None and arguments.seconds is not None:
         raise VjepaError("--seconds is for a running stack; a bag is shown as a whole")
     for file in filter(None, (arguments.save, arguments.gif, arguments.png)):
@@ -85,7 +85,7 @@ def view_command(arguments: ViewCommand) -> int:
             for topic, message in messages:
                 view.show(topic, message)
     if arguments.save:
-        print(f"{arguments.save}: look at it with: rerun {arguments.save}")
+        print(f"{arguments.save}: view it with: rerun {arguments.save}")
     return 0
 
 

@@ -221,7 +221,7 @@ def _in_order(experiments: Mapping[str, Experiment], wanted: Iterable[str]) -> l
 
     def visit(name: str, way: tuple[str, ...]) -> None:
         if name in way:
-            raise VjepaError(f"experiments need each other in a circle: {' needs '.join([*way, name])}")
+            raise VjepaError(f"experiments need each other in a cycle: {' needs '.join([*way, name])}")
         for needed in experiments[name].needs:
             visit(needed, (*way, name))
         if name not in ordered:
@@ -235,7 +235,7 @@ def _in_order(experiments: Mapping[str, Experiment], wanted: Iterable[str]) -> l
 def _experiment(path: Path) -> Experiment:
     content = read_yaml(path, "experiment", aliases=True)
     if not isinstance(content, dict) or not isinstance(content.get("stages"), list):
-        raise VjepaError(f"{path} is no experiment; expected what, earlier and stages, a list")
+        raise VjepaError(f"{path} is not an experiment; expected the fields what, earlier and stages, a list")
     read = [_stage(stage, f"{path}, stage {number}") for number, stage in enumerate(content["stages"], 1)]
     fields = current_names(FIELD, content) | {"name": path.stem, "stages": read}
     return read_parameters(Experiment, fields, "field", str(path))
@@ -251,7 +251,7 @@ def _stage(content: Any, where: str) -> Stage:
                 if name not in NAMES:
                     raise unknown_name("name in braces", name, NAMES)
         if not stage.makes:
-            raise VjepaError(f"it makes nothing; expected {' or '.join(MAKES)} in its config")
+            raise VjepaError(f"it names no output; expected {' or '.join(MAKES)} in its config")
     except VjepaError as error:
         raise VjepaError(f"{where}: {error}") from error
     return stage

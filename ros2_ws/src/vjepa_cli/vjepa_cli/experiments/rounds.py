@@ -131,8 +131,8 @@ class Rounds:
             before, self.done = content["settings"], content["rounds"]
             if differing := sorted(name for name in {*before, *begun} if before.get(name) != begun.get(name)):
                 raise VjepaError(
-                    f"the rounds in {self.folder} were begun with other {', '.join(differing)}; give the same to go "
-                    "on, or choose another folder with --out"
+                    f"the rounds in {self.folder} were begun with other {', '.join(differing)}; give the same to "
+                    "continue, or choose another folder with --out"
                 )
         self.folder.mkdir(parents=True, exist_ok=True)
         self._settings, self._frames = begun, dataset.info.image_shape is not None

@@ -46,12 +46,11 @@ def run_stage(command: Command, makes: Sequence[Path], of: str, again: str) -> N
             command.run()
     except VjepaError as error:
         raise VjepaError(
-            f"{of} ended at this command: {command.line}: {error}; once the cause is gone the same {again} goes on "
-            "from here"
+            f"{of} failed at this command: {command.line}: {error}; without the cause, the same {again} continues here"
         ) from error
     absent = [str(path) for path in makes if not is_whole(path)]
     if absent:
-        raise VjepaError(f"{of}: this command should have made {', '.join(absent)}: {command.line}")
+        raise VjepaError(f"{of}: this command did not make {', '.join(absent)}: {command.line}")
 
 
 @contextlib.contextmanager

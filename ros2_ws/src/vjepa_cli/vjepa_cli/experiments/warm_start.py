@@ -69,7 +69,7 @@ def warm_start(planner: str, params_file: str, given: Mapping[str, str]) -> Warm
     if planner in SEARCHES:
         if given:
             raise VjepaError(
-                f"{planner} is trained with the bundles of its options; give --{OPTION_OF[min(given)]} for dreamer"
+                f"--{OPTION_OF[min(given)]} is for dreamer; {planner} is trained with the bundles of its options"
             )
         found = _of_search(planner, options)
         return WarmStart(planner, *found, policy="", parameters=parameters)
@@ -78,7 +78,7 @@ def warm_start(planner: str, params_file: str, given: Mapping[str, str]) -> Warm
         return WarmStart(planner, bundles, named_by, policy, parameters)
     hint = "; a cloned policy improves by DAgger: vjepa train bc --dagger N" if planner == "bc" else ""
     valid = ", ".join((*SEARCHES, DREAMER))
-    raise VjepaError(f"'{planner}' has no bundles that rounds could train anew; expected one of {valid}{hint}")
+    raise VjepaError(f"'{planner}' has no bundles that rounds can train; expected one of {valid}{hint}")
 
 
 def training_config(kind: str, bundle: str) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def training_config(kind: str, bundle: str) -> dict[str, Any]:
     """
     training = read_bundle(find_bundle(bundle), kind).config.get("training")
     if not isinstance(training, dict):
-        raise VjepaError(f"{bundle} does not say how it was trained; rounds go on from bundles of vjepa train {kind}")
+        raise VjepaError(f"{bundle} does not record its training; rounds start from bundles of vjepa train {kind}")
     options = action_of(TRAINED_BY[kind]).options
     current = current_names(TRAINED_BY[kind], training, is_reported=False)
     return {name: value for name, value in current.items() if name in options}
@@ -119,7 +119,7 @@ def _of_search(planner: str, options: Mapping[str, Any]) -> tuple[dict[str, str]
     bundles = {kind: options.get(name, "") for kind, name in named_by.items()}
     for kind, name in named_by.items():
         if not bundles[kind]:
-            raise VjepaError(f"{name} names no bundle; set it to the one to start from in a file for --params-file")
+            raise VjepaError(f"{name} names no bundle; name the bundle to start from in a file for --params-file")
     _require_heads_of(bundles)
     return bundles, named_by
 
@@ -127,7 +127,7 @@ def _of_search(planner: str, options: Mapping[str, Any]) -> tuple[dict[str, str]
 def _of_dreamer(options: Mapping[str, Any], given: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str], str]:
     actor = options.get("dreamer.bundle", "")
     if not actor:
-        raise VjepaError("dreamer.bundle names no actor; set it to the one to start from in a file for --params-file")
+        raise VjepaError("dreamer.bundle names no actor; name the actor to start from in a file for --params-file")
     bundle = read_bundle(actor, ACTOR)
     known = {kind: _trained_with(bundle, kind) for kind in (DYNAMICS, REWARD, POLICY)}
     if watching := options.get("dreamer.dynamics", ""):
@@ -136,7 +136,7 @@ def _of_dreamer(options: Mapping[str, Any], given: Mapping[str, str]) -> tuple[d
     for kind in (DYNAMICS, REWARD, POLICY):
         if not known[kind] and (kind != POLICY or f"{kind}_sha256" in bundle.config):
             raise VjepaError(
-                f"with which {kind} {actor} was trained is not known any more; say so with --{OPTION_OF[kind]} BUNDLE"
+                f"the {kind} of the training of {actor} is not found; name it with --{OPTION_OF[kind]} BUNDLE"
             )
     bundles = {DYNAMICS: known[DYNAMICS], REWARD: known[REWARD], ACTOR: actor}
     _require_heads_of(bundles)
@@ -163,5 +163,6 @@ def _require_heads_of(bundles: Mapping[str, str]) -> None:
     of, dynamics = read_bundle(find_bundle(bundles[REWARD]), REWARD), weights_of(DYNAMICS, bundles[DYNAMICS])
     if of.require("dynamics_sha256", str) != dynamics:
         raise VjepaError(
-            f"{bundles[REWARD]} reads the states of other dynamics than {bundles[DYNAMICS]}; train heads on these first"
+            f"{bundles[REWARD]} reads the states of another dynamics model than {bundles[DYNAMICS]}; train heads "
+            "on its states first"
         )

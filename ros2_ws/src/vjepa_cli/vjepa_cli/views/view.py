@@ -57,13 +57,13 @@ class View:
                 SHOWN[earlier](self, what)
             SHOWN[topic](self, message)
         except VjepaError as error:
-            self.say(f"{topic.name}: {error}", rr.TextLogLevel.WARN)
+            self.log_text(f"{topic.name}: {error}", rr.TextLogLevel.WARN)
 
     def log(self, entity: str, what: rr.AsComponents) -> None:
         """Draw `what` at the stamp of the newest message."""
         self._recording.log(entity, what)
 
-    def say(self, text: str, level: rr.TextLogLevel = rr.TextLogLevel.INFO) -> None:
+    def log_text(self, text: str, level: rr.TextLogLevel = rr.TextLogLevel.INFO) -> None:
         """Write a line into the log."""
         self.log("log", rr.TextLog(text, level=level))
 
@@ -99,7 +99,7 @@ class View:
             self.log("imagined", rr.BarChart(distance, abscissa=np.arange(len(distance)) * steps))
         reason = plan.get("fallback") or plan.get("refused") or ""
         if reason and reason != self._reason:
-            self.say(reason, rr.TextLogLevel.WARN)
+            self.log_text(reason, rr.TextLogLevel.WARN)
         self._reason = reason
 
 
@@ -113,7 +113,7 @@ SHOWN: dict[topics.Topic, Callable[[View, Any], None]] = {
     topics.TIMESTEP: lambda view, m: view.log("reward", rr.Scalars(timestep_of(m).reward)),
     topics.LATENT: View.draw_latent,
     topics.PLAN: View.draw_plan,
-    topics.ACTIVE_PLANNER: lambda view, m: view.say(f"planner '{m.data}' drives"),
+    topics.ACTIVE_PLANNER: lambda view, m: view.log_text(f"planner '{m.data}' drives"),
 }
 """The function that draws the messages of each topic."""
 

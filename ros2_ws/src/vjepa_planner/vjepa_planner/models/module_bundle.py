@@ -36,7 +36,7 @@ def save_module(
     """
     provenance = provenance or {}
     if taken := sorted(config.keys() & provenance.keys()):
-        raise VjepaError(f"provenance names {', '.join(taken)}, which the bundle has itself; rename them")
+        raise VjepaError(f"provenance names {', '.join(taken)}, which the bundle also writes; rename them")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     write_atomically(Path(path, WEIGHTS_FILE), save(tensors))
     return write_bundle(path, {**config, **provenance}, card)
@@ -89,7 +89,7 @@ def config_from(bundle: Bundle, config_class: Any, values: Mapping[str, Any]) ->
 def _read_tensors(weights: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors of the file `weights`. Names and shapes must equal those of `expected`, and types float32."""
     if not weights.is_file():
-        raise BundleError(f"{weights} is missing; a bundle has its weights there")
+        raise BundleError(f"{weights} is missing; get the whole bundle again")
     try:
         with safe_open(str(weights), framework="pt", device="cpu") as file:
             found = set(file.keys())
@@ -102,8 +102,8 @@ def _read_tensors(weights: Path, expected: Mapping[str, Tensor]) -> dict[str, Te
                 header = file.get_slice(name)
                 if header.get_shape() != list(tensor.shape) or header.get_dtype() != "F32":
                     raise BundleError(
-                        f"{weights}: tensor '{name}' is {header.get_dtype()} of shape {header.get_shape()}; the "
-                        f"configuration asks for F32 of shape {list(tensor.shape)}"
+                        f"{weights}: tensor '{name}' is {header.get_dtype()} of shape {header.get_shape()}; "
+                        f"expected F32 of shape {list(tensor.shape)}, as in the configuration"
                     )
             # The file is mapped into memory and may be written again while the planner drives, hence the copies.
             tensors = {name: file.get_tensor(name).clone() for name in expected}

@@ -98,7 +98,7 @@ def load_novelty(bundle: Bundle, rows: tuple[int, ...], dimension: int) -> Novel
     expected = ((len(rows), dimension), (len(directions), len(rows) * dimension), (len(directions),))
     found = tuple(array.shape for array in (mean, directions, variances))
     if found != expected:
-        raise BundleError(f"{path} has arrays of the shapes {found}; expected {expected}, as the bundle's latents are")
+        raise BundleError(f"{path} has arrays of the shapes {found}; expected {expected} for the bundle's latents")
     positive = np.concatenate([variances, [rest, limit]])
     if not (np.isfinite(mean).all() and np.isfinite(directions).all() and (positive > 0).all()):
         raise BundleError(f"{path} has values that are not finite, or variances that are not above 0")

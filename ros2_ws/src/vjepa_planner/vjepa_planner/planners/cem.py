@@ -100,11 +100,11 @@ class CemPlanner(Planner):
         heads, policy = (config.reward, config.policy) if config.objective == "reward" else ("", "")
         self._world = load_world(config.dynamics, heads, policy, context, name)
         if config.objective == "reward" and self._world.heads is None:
-            raise VjepaError(f"{name} maximises reward, but has no heads; set its option 'reward' to a trained bundle")
+            raise VjepaError(f"{name} maximises reward, but has no reward head; set its option 'reward' to a bundle")
         if config.imagine and (self._world.heads is None or not self._world.heads.config.distance):
             raise VjepaError(
                 f"{name}: imagine is true, but there is no distance head; expected the objective 'reward' and a bundle "
-                "'reward' with one, or imagine false"
+                "'reward' with a distance head, or imagine false"
             )
         self.encoder_fingerprint = self._world.bundle.require("encoder_fingerprint", str)
         self.trained_period_s = self._world.bundle.control_period_s

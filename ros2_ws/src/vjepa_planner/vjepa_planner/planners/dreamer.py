@@ -56,8 +56,8 @@ class DreamerPlanner(Planner):
         self._dynamics = load_dynamics(config.dynamics, self._device)[0] if config.dynamics else None
         if self._dynamics is not None and not _alike(self._dynamics.conditioning, self._actor.conditioning):
             raise BundleError(
-                f"{config.dynamics} predicts other states than those that {config.bundle} reads; give the dynamics "
-                "model that this actor was trained in"
+                f"{config.dynamics} predicts other states than {config.bundle} reads; give the dynamics model of the "
+                "actor's training"
             )
         read = self._actor.conditioning.config
         self.needs = frozenset({JOINT_STATE}) if read.joint_state else frozenset()

@@ -38,8 +38,8 @@ class TwoLinkDynamics:
         require_in_range("two-link arm", rest, 0.0, 1e6)
         if self.wrist_inertia * (self.shoulder_inertia - self.wrist_inertia) <= self.coupling_inertia**2:
             raise VjepaError(
-                f"two-link arm: no arm has shoulder_inertia {self.shoulder_inertia}, wrist_inertia "
-                f"{self.wrist_inertia} and coupling_inertia {self.coupling_inertia} together; expected "
+                f"two-link arm: shoulder_inertia {self.shoulder_inertia}, wrist_inertia "
+                f"{self.wrist_inertia} and coupling_inertia {self.coupling_inertia} are impossible together; expected "
                 "wrist_inertia * (shoulder_inertia - wrist_inertia) above coupling_inertia squared"
             )
 

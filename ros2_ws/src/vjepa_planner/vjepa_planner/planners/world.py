@@ -149,7 +149,7 @@ def load_world(dynamics: str, reward: str, policy: str, context: PlannerContext,
         if about.require("dynamics_sha256", str) != weights:
             raise BundleError(
                 f"{reward} reads the states of the dynamics model with weights {about.config['dynamics_sha256'][:16]}, "
-                f"but those of {dynamics} are {weights[:16]}; train the heads on this one: vjepa train reward"
+                f"but {dynamics} has weights {weights[:16]}; train heads on its states: vjepa train reward"
             )
     network = None
     if policy:
@@ -163,8 +163,10 @@ def load_world(dynamics: str, reward: str, policy: str, context: PlannerContext,
         if rows != tuple(range(len(rows))) or max(network.config.latent_rows) >= len(rows):
             raise BundleError(
                 f"{policy} reads rows {list(network.config.latent_rows)} of the latent, but the states of {dynamics} "
-                f"hold only rows {list(rows)}; leave the policy out, or train dynamics on all rows"
+                f"contain only rows {list(rows)}; leave the policy out, or train dynamics on all rows"
             )
         if network.config.joint_state and not model.conditioning.config.joint_state:
-            raise BundleError(f"{policy} reads joints, which the states of {dynamics} lack; train dynamics on joints")
+            raise BundleError(
+                f"{policy} reads joint states, which the states of {dynamics} do not contain; train dynamics on joints"
+            )
     return World(bundle, model, heads, network, device)
