@@ -16,7 +16,6 @@ from vjepa_cli.scoreboard import Evaluation, with_interval
 from vjepa_interfaces.json_text import read_json
 from vjepa_interfaces.tables import markdown_table
 from vjepa_interfaces.yaml_file import read_yaml
-from vjepa_training.evaluation.comparison import SAME, compare
 
 NOT_MEASURED = "not measured"
 TASK = "reacher-easy"
@@ -28,6 +27,10 @@ CLONED = "bc-grid"
 TEMPLATE = Path(__file__).with_name("results_page.md")
 """The template of the page, in which dollar signs precede the names of tables and pictures."""
 
+Cells = Mapping[str, Callable[[Any], str]]
+"""Functions that return the cells of a table's row, by heading."""
+
+MEAN = "mean return (95 % interval)"
 PICTURES = {
     "returns": "Mean returns with their intervals",
     "imagined": "Imagined distances against those that happened",
@@ -147,64 +150,103 @@ def render(
     )
 
 
-def _evaluations(results: Sequence[Result], link: Callable[[Result], str]) -> str:
-    lines: list[Sequence[str]] = [
-        (
-            "experiment",
-            "earlier work",
-            "protocol",
-            "mean return (95 % interval)",
-            f"less {CLONED}",
-            "success",
-            "action change at rest",
-            "episodes",
-            "in target at start",
-            "seeds",
-            "how",
-            "encoder",
-            "result",
-        )
-    ]
-    cloned = [result.content for result in results if result.experiment.name == CLONED and result.content]
+def _measured(
+    results: Sequence[Result],
+    link: Callable[[Result], str],
+    about: Cells,
+    figures: Cells,
+) -> str:
+    """Return a table with a row for each result.
+
+    Args:
+        results: the results.
+        link: returns the link of a result, the last cell.
+        about: functions of a result that return its first cells, by heading.
+        figures: functions of the content of a measured result that return its other cells, by heading.
+    """
+    lines: list[Sequence[str]] = [("experiment", *about, *figures, "result")]
     for result in results:
-        head = (f"`{result.experiment.name}`", result.experiment.earlier)
-        found = result.content
-        if found is None:
-            lines.append((*head, result.option("protocol"), NOT_MEASURED, *[""] * 9))
-            continue
-        started = [flag for flag in found["started_in_target"] if flag is not None]
-        lines.append(
-            (
-                *head,
-                found["protocol"],
-                _mean(found),
-                "" if result.experiment.name == CLONED else _beyond(cloned, found),
-                _share(found["success_rate"]),
-                _calm(found),
-                str(found["episodes"]),
-                str(sum(started)) if started else "",
-                _seeds(found),
-                _how(found),
-                found["encoder"] + (" (untrained)" if found["encoder_untrained"] else ""),
-                link(result),
-            )
-        )
+        head = (f"`{result.experiment.name}`", *(cell(result) for cell in about.values()))
+        if result.content is None:
+            lines.append((*head, NOT_MEASURED, *[""] * len(figures)))
+        else:
+            lines.append((*head, *(cell(result.content) for cell in figures.values()), link(result)))
     return _table(lines)
+
+
+def _evaluations(results: Sequence[Result], link: Callable[[Result], str]) -> str:
+    cloned = [result.content for result in results if result.experiment.name == CLONED and result.content]
+    about: Cells = {"earlier work": _earlier, "protocol": _protocol}
+    figures: Cells = {
+        MEAN: _mean,
+        f"less {CLONED}": lambda found: _beyond(cloned, found),
+        "success": _success,
+        "action change at rest": _calm,
+        "episodes": _episodes,
+        "in target at start": _started,
+        "seeds": _seeds,
+        "how": _how,
+        "encoder": lambda found: found["encoder"] + (" (untrained)" if found["encoder_untrained"] else ""),
+    }
+    return _measured(results, link, about, figures)
 
 
 def _other_tasks(results: Sequence[Result], link: Callable[[Result], str]) -> str:
-    heads = ("experiment", "task", "planner", "protocol", "mean return (95 % interval)", "success")
-    lines: list[Sequence[str]] = [(*heads, "action change at rest", "episodes", "seeds", "encoder", "result")]
-    for result in results:
-        head, found = (f"`{result.experiment.name}`", result.task), result.content
-        if found is None:
-            lines.append((*head, result.option("planner"), result.option("protocol"), NOT_MEASURED, *[""] * 6))
-            continue
-        policy = f" with `{found['policy']}`" if "policy" in found else ""
-        figures = (found["protocol"], _mean(found), _share(found["success_rate"]), _calm(found))
-        ends = (str(found["episodes"]), _seeds(found), found["encoder"], link(result))
-        lines.append((*head, f"`{found['planner']}`{policy}", *figures, *ends))
-    return _table(lines)
+    about: Cells = {"task": lambda result: result.task, "planner": _planner, "protocol": _protocol}
+    figures: Cells = {
+        MEAN: _mean,
+        "success": _success,
+        "action change at rest": _calm,
+        "episodes": _episodes,
+        "seeds": _seeds,
+        "encoder": lambda found: found["encoder"],
+    }
+    return _measured(results, link, about, figures)
+
+
+def _goals(results: Sequence[Result], link: Callable[[Result], str]) -> str:
+    about: Cells = {"target": lambda result: result.option("goal"), "earlier work": _earlier}
+    figures: Cells = {
+        "closer": lambda found: f"{100 * found['closer']:.1f} %",
+        "distance at start, least, end": lambda found: _means(found["goal_distance"], ("start", "least", "end"), ".3g"),
+        "fingertip to target at start, end, m": _target_distances,
+        "correlation of the two distances": _correlation,
+        MEAN: _mean,
+        "success": _success,
+        "episodes": _episodes,
+        "seeds": _seeds,
+    }
+    return _measured(results, link, about, figures)
+
+
+def _earlier(result: Result) -> str:
+    return result.experiment.earlier
+
+
+def _protocol(result: Result) -> str:
+    return result.content["protocol"] if result.content else result.option("protocol")
+
+
+def _planner(result: Result) -> str:
+    if result.content is None:
+        return result.option("planner")
+    policy = f" with `{result.content['policy']}`" if "policy" in result.content else ""
+    return f"`{result.content['planner']}`{policy}"
+
+
+def _episodes(found: Evaluation) -> str:
+    return str(found["episodes"])
+
+
+def _success(found: Evaluation) -> str:
+    share: float | None = found["success_rate"]
+    return "not defined" if share is None else f"{100 * share:.0f} %"
+
+
+def _started(found: Evaluation) -> str:
+    """Return the number of episodes that started in the target; empty for none, or for a task without a target."""
+    started = [flag for flag in found["started_in_target"] if flag is not None]
+    return str(sum(started)) if started else ""
 
 
 def _calm(found: Evaluation) -> str:
@@ -214,51 +256,15 @@ def _calm(found: Evaluation) -> str:
 
 
 def _beyond(cloned: Sequence[Evaluation], found: Evaluation) -> str:
-    """Return the difference to the result among `cloned` with the same episodes; empty if there is none."""
-    for other in cloned:
-        if all(other.get(name) == found.get(name) for name in SAME):
-            comparison = compare(other, found)
-            return with_interval(comparison.difference, comparison.interval_95, "+")
-    return ""
+    """Return the difference to the result among `cloned` with the same episodes; empty for one of these or for none."""
+    if any(found is other for other in cloned):
+        return ""
+    return next(filter(None, (less(other, found) for other in cloned)), "")
 
 
-def _goals(results: Sequence[Result], link: Callable[[Result], str]) -> str:
-    lines: list[Sequence[str]] = [
-        (
-            "experiment",
-            "target",
-            "earlier work",
-            "closer",
-            "distance at start, least, end",
-            "fingertip to target at start, end, m",
-            "correlation of the two distances",
-            "mean return (95 % interval)",
-            "success",
-            "episodes",
-            "seeds",
-            "result",
-        )
-    ]
-    for result in results:
-        head, found = (f"`{result.experiment.name}`", result.option("goal"), result.experiment.earlier), result.content
-        if found is None:
-            lines.append((*head, NOT_MEASURED, *[""] * 8))
-            continue
-        ways = [found["goal_distance"][name] for name in ("start", "least", "end")]
-        lines.append(
-            (
-                *head,
-                f"{100 * found['closer']:.1f} %",
-                ", ".join(f"{sum(way) / len(way):.3g}" for way in ways),
-                *_meaning(found),
-                _mean(found),
-                _share(found["success_rate"]),
-                str(found["episodes"]),
-                _seeds(found),
-                link(result),
-            )
-        )
-    return _table(lines)
+def _means(distances: Mapping[str, Sequence[float]], names: Sequence[str], form: str) -> str:
+    ways = [distances[name] for name in names]
+    return ", ".join(f"{sum(way) / len(way):{form}}" for way in ways)
 
 
 def _looks(results: Sequence[Result], link: Callable[[Result], str]) -> str:
@@ -291,13 +297,15 @@ def _by_look(by_look: Mapping[str, Evaluation], look: str) -> str:
     return f"{_mean(found)}{f' [{difference}]' if difference else ''}{f', AUROC {told}' if told else ''}"
 
 
-def _meaning(found: Evaluation) -> tuple[str, str]:
-    """Return the fingertip's distances to the target, and their correlation with the distances to the goal latent."""
-    if "target_distance" not in found:
-        return "", ""
-    ways = [found["target_distance"][name] for name in ("start", "end")]
-    correlation = found["goal_correlation"]
-    return ", ".join(f"{sum(way) / len(way):.3f}" for way in ways), "" if correlation is None else f"{correlation:.2f}"
+def _target_distances(found: Evaluation) -> str:
+    """Return the fingertip's distances to the target; empty for a task without a target."""
+    return _means(found["target_distance"], ("start", "end"), ".3f") if "target_distance" in found else ""
+
+
+def _correlation(found: Evaluation) -> str:
+    """Return the correlation of these distances with the distances to the goal latent; empty if it is unknown."""
+    correlation = found.get("goal_correlation")
+    return "" if correlation is None else f"{correlation:.2f}"
 
 
 def _reasons(results: Sequence[Result]) -> str:
@@ -341,31 +349,29 @@ def _rounds(results: Sequence[Result], link: Callable[[Result], str]) -> str:
 
 
 def _dynamics(results: Sequence[Result], link: Callable[[Result], str]) -> str:
-    heads = ("experiment", "earlier work", "parameters", "transitions", "validation loss")
-    lines: list[Sequence[str]] = [(*heads, "open loop, standard deviations", "open loop, m", "result")]
-    for result in results:
-        head, found = (f"`{result.experiment.name}`", result.experiment.earlier), result.content
-        if found is None:
-            lines.append((*head, NOT_MEASURED, *[""] * 5))
-            continue
-        sizes = (f"{found['parameters']:,}", f"{found['transitions']:,}", f"{found['validation']:.4g}")
-        lines.append((*head, *sizes, _ahead(found, "state"), _ahead(found, "metres"), link(result)))
-    return _table(lines)
+    figures: Cells = {
+        "parameters": lambda found: f"{found['parameters']:,}",
+        "transitions": lambda found: f"{found['transitions']:,}",
+        "validation loss": lambda found: f"{found['validation']:.4g}",
+        "open loop, standard deviations": lambda found: _ahead(found, "state"),
+        "open loop, m": lambda found: _ahead(found, "metres"),
+    }
+    return _measured(results, link, {"earlier work": _earlier}, figures)
 
 
 def _heads(results: Sequence[Result], link: Callable[[Result], str]) -> str:
-    heads = ("experiment", "earlier work", "mean squared error of the reward", "variance of the reward")
-    lines: list[Sequence[str]] = [(*heads, "frames with a reward", "error of the distance, m", "result")]
-    for result in results:
-        head, found = (f"`{result.experiment.name}`", result.experiment.earlier), result.content
-        if found is None:
-            lines.append((*head, NOT_MEASURED, *[""] * 4))
-            continue
-        figures = found["figures"]
-        errors = (f"{figures['reward_mse']:.4g}", f"{figures['reward_variance']:.4g}")
-        distance = f"{figures['distance_rmse_m']:.3g}" if "distance_rmse_m" in figures else ""
-        lines.append((*head, *errors, f"{100 * found['rewarded']:.1f} %", distance, link(result)))
-    return _table(lines)
+    figures: Cells = {
+        "mean squared error of the reward": lambda found: f"{found['figures']['reward_mse']:.4g}",
+        "variance of the reward": lambda found: f"{found['figures']['reward_variance']:.4g}",
+        "frames with a reward": lambda found: f"{100 * found['rewarded']:.1f} %",
+        "error of the distance, m": _distance_error,
+    }
+    return _measured(results, link, {"earlier work": _earlier}, figures)
+
+
+def _distance_error(found: Mapping[str, Any]) -> str:
+    figures = found["figures"]
+    return f"{figures['distance_rmse_m']:.3g}" if "distance_rmse_m" in figures else ""
 
 
 def _probe(result: Result, link: Callable[[Result], str]) -> str:
@@ -386,10 +392,6 @@ def _table(lines: Sequence[Sequence[str]]) -> str:
 
 def _mean(found: Evaluation) -> str:
     return with_interval(found["mean_return"], found["interval_95"])
-
-
-def _share(value: float | None) -> str:
-    return "not defined" if value is None else f"{100 * value:.0f} %"
 
 
 def _seeds(found: Evaluation) -> str:
