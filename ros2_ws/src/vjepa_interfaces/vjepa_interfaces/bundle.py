@@ -54,8 +54,17 @@ class Bundle:
 
     @property
     def weights_sha256(self) -> str:
-        """Hash of the weights' file, in hexadecimal; other bundles and results identify the weights by it."""
-        return file_sha256(self.weights)
+        """Hash of the weights' file, in hexadecimal; other bundles and results identify the weights by it.
+
+        Raises:
+            BundleError: the file cannot be read.
+        """
+        try:
+            return file_sha256(self.weights)
+        except OSError as error:
+            raise BundleError(
+                f"{self.weights} cannot be read: {error.strerror}; expected the weights of the bundle"
+            ) from error
 
     def require(self, key: str, kind: type | tuple[type, ...]) -> Any:
         """Return `config[key]`.
@@ -136,6 +145,22 @@ class Bundle:
                 f"{self.label} was trained on latents of encoder {trained}, but these come from "
                 f"{encoder_label(name, fingerprint)}; use the encoder it was trained with, or train it again on this "
                 "one"
+            )
+
+    def check_dynamics(self, dynamics: "Bundle") -> None:
+        """Refuse another dynamics model than that of the training of these heads.
+
+        Args:
+            dynamics: bundle of the dynamics model.
+
+        Raises:
+            BundleError: its weights differ from the bundle's `dynamics_sha256`.
+        """
+        expected, found = self.require("dynamics_sha256", str), dynamics.weights_sha256
+        if expected != found:
+            raise BundleError(
+                f"{self.label} reads the states of the dynamics model with weights {expected[:16]}, but "
+                f"{dynamics.label} has weights {found[:16]}; train heads on its states: vjepa train reward"
             )
 
     def check_arm(self, arm: EffortLimits) -> None:

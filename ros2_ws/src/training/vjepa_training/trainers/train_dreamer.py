@@ -263,10 +263,7 @@ def _heads(reward: Path | str, dynamics: Bundle, training: DreamerTraining) -> R
     if not reward:
         raise VjepaError(f"the objective '{training.objective}' needs heads; give them with --reward")
     heads, about = load_reward(reward, training.device)
-    if about.require("dynamics_sha256", str) != dynamics.weights_sha256:
-        raise VjepaError(
-            f"{reward} reads the states of another dynamics model than {dynamics.path}; train heads on its states"
-        )
+    about.check_dynamics(dynamics)
     if training.objective == REWARD and training.distance_weight and not heads.config.distance:
         raise VjepaError(f"{reward} has no distance head; set the distance weight to 0, or train such a head")
     return heads

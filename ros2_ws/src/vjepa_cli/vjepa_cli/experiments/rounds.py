@@ -18,9 +18,9 @@ from vjepa_bringup.graph import versions
 from vjepa_cli.actions import Command, command_of
 from vjepa_cli.experiments.round_settings import PROCESS, ROS, ROUND_SEEDS, STACK, RoundSettings
 from vjepa_cli.experiments.stages import is_whole, run_stage
-from vjepa_cli.experiments.warm_start import ACTOR, POLICY, TRAINED_BY, WarmStart, training_config, weights_of
+from vjepa_cli.experiments.warm_start import ACTOR, POLICY, TRAINED_BY, WarmStart, training_config
 from vjepa_cli.result_files import write_result
-from vjepa_interfaces.bundle import find_bundle, read_bundle
+from vjepa_interfaces.bundle import read_bundle
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.files import write_atomically
 from vjepa_interfaces.json_text import read_json
@@ -112,16 +112,14 @@ class Rounds:
         dataset = Dataset(self.settings.data)
         require_held_out(dataset.info.sources, self.settings.seed, self.settings.eval_episodes)
         for kind, bundle in self.start.bundles.items():
-            read_bundle(find_bundle(bundle), kind).check_encoder(
-                dataset.info.encoder_fingerprint, dataset.info.encoder_name
-            )
+            read_bundle(bundle, kind).check_encoder(dataset.info.encoder_fingerprint, dataset.info.encoder_name)
             training_config(kind, bundle)
         begun = {
             "planner": self.start.planner,
             **asdict(self.settings),
             "parameters": self.start.parameters,
-            "weights": {kind: weights_of(kind, bundle) for kind, bundle in self.start.bundles.items()},
-            "policy": weights_of(POLICY, self.start.policy) if self.start.policy else "",
+            "weights": {kind: read_bundle(bundle, kind).weights_sha256 for kind, bundle in self.start.bundles.items()},
+            "policy": read_bundle(self.start.policy, POLICY).weights_sha256 if self.start.policy else "",
             "rows": identity_of(dataset),
         }
         begun = json.loads(json.dumps(begun))

@@ -87,27 +87,12 @@ def training_config(kind: str, bundle: str) -> dict[str, Any]:
     Raises:
         VjepaError: config.json of the bundle does not state its training.
     """
-    training = read_bundle(find_bundle(bundle), kind).config.get("training")
+    training = read_bundle(bundle, kind).config.get("training")
     if not isinstance(training, dict):
         raise VjepaError(f"{bundle} does not record its training; rounds start from bundles of vjepa train {kind}")
     options = action_of(TRAINED_BY[kind]).options
     current = current_names(TRAINED_BY[kind], training, is_reported=False)
     return {name: value for name, value in current.items() if name in options}
-
-
-def weights_of(kind: str, bundle: str) -> str:
-    """Return the hash of the weights of `bundle`.
-
-    Raises:
-        VjepaError: the bundle is missing, cannot be read, or is of another kind.
-    """
-    found = read_bundle(find_bundle(bundle), kind)
-    try:
-        return found.weights_sha256
-    except OSError as error:
-        raise VjepaError(
-            f"{found.weights} cannot be read: {error.strerror}; expected the weights of the bundle"
-        ) from error
 
 
 def _of_search(planner: str, options: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
@@ -160,9 +145,4 @@ def _trained_with(actor: Bundle, kind: str) -> str:
 
 def _require_heads_of(bundles: Mapping[str, str]) -> None:
     """Refuse heads that read the states of another dynamics model."""
-    of, dynamics = read_bundle(find_bundle(bundles[REWARD]), REWARD), weights_of(DYNAMICS, bundles[DYNAMICS])
-    if of.require("dynamics_sha256", str) != dynamics:
-        raise VjepaError(
-            f"{bundles[REWARD]} reads the states of another dynamics model than {bundles[DYNAMICS]}; train heads "
-            "on its states first"
-        )
+    read_bundle(bundles[REWARD], REWARD).check_dynamics(read_bundle(bundles[DYNAMICS], DYNAMICS))

@@ -145,12 +145,7 @@ def load_world(dynamics: str, reward: str, policy: str, context: PlannerContext,
     heads = None
     if reward:
         heads, about = load_reward(reward, device)
-        weights = bundle.weights_sha256
-        if about.require("dynamics_sha256", str) != weights:
-            raise BundleError(
-                f"{reward} reads the states of the dynamics model with weights {about.config['dynamics_sha256'][:16]}, "
-                f"but {dynamics} has weights {weights[:16]}; train heads on its states: vjepa train reward"
-            )
+        about.check_dynamics(bundle)
     network = None
     if policy:
         about = read_bundle(policy, POLICY)
