@@ -11,7 +11,7 @@ from vjepa_interfaces.messages import latent_of
 from vjepa_interfaces.stamps import to_nanoseconds
 from vjepa_perception.encoder import EncoderConfig, load_encoder
 from vjepa_training.data.dataset import IMAGE, LATENT, Dataset
-from vjepa_training.data.encode import encode_frames
+from vjepa_training.data.encode import encoded_batches, episode_clips
 
 EPISODES, STEPS, SEED = 2, 36, 11
 
@@ -62,12 +62,11 @@ def test_a_recorded_run_is_the_dataset_of_its_seeds_with_the_latents_that_were_l
 
     live = live_latents(recorded)
     encoder = load_encoder(EncoderConfig(Bag(recorded, topic_names()).about["encoder"], device="cpu", threads=1))
-    again = np.concatenate(
-        [
-            encode_frames(encoder, zip(built["stamp_ns"][start:stop].tolist(), built[IMAGE][start:stop], strict=True))
-            for start, stop in built.episodes
-        ]
-    )
+    latents = []
+    for start, stop in built.episodes:
+        frames = zip(built["stamp_ns"][start:stop].tolist(), built[IMAGE][start:stop], strict=True)
+        latents += encoded_batches(encoder, episode_clips(encoder, frames))
+    again = np.concatenate(latents)
     assert built.info.encoder == encoder.info()
     errors = np.linalg.norm(again - live, axis=-1) / np.linalg.norm(live, axis=-1)
     assert errors.max() <= 1e-3

@@ -22,7 +22,6 @@ from vjepa_training.probes.probe import (
     accuracy_score,
     fit_classes,
     fit_ridge,
-    linear_probe,
     r2_score,
     rmse_score,
 )
@@ -80,29 +79,30 @@ def linear_data(random, rows=600, features=40, noise=0.0):
 
 # Linear probes.
 
+HELD = np.arange(600) // 10 % 4 == 0
+"""Rows that choose a penalty, by episodes of ten rows."""
+
 
 def test_what_is_linear_is_read_off_whole(random):
     x, y = linear_data(random)
-    scores = linear_probe(x[:400], y[:400], x[400:], y[400:], np.arange(400) // 10)
-    assert scores.r2 == pytest.approx(1.0, abs=1e-6)
-    assert (scores.rmse < 1e-2 * y.std(axis=0)).all()
-    np.testing.assert_allclose(scores.predicted, y[400:], atol=0.05)
+    predicted = fit_ridge(x[:400], y[:400], HELD[:400])(x[400:])
+    assert r2_score(predicted, y[400:], np.arange(200)).value == pytest.approx(1.0, abs=1e-6)
+    np.testing.assert_allclose(predicted, y[400:], atol=0.05)
 
 
 def test_noise_is_not_read_off(random):
     x, _ = linear_data(random)
     y = random.normal(size=600)
-    scores = linear_probe(x[:400], y[:400], x[400:], y[400:], np.arange(400) // 10)
-    assert scores.r2[0] == pytest.approx(0.0, abs=0.15)
-    assert scores.rmse[0] == pytest.approx(1.0, abs=0.15)
-    assert scores.ridges[0] == max(RIDGES), "the largest penalty is best where there is nothing to learn"
+    probe = fit_ridge(x[:400], y[:400], HELD[:400])
+    assert r2_score(probe(x[400:]), y[400:, None], np.arange(200)).value == pytest.approx(0.0, abs=0.15)
+    assert probe.ridges[0] == max(RIDGES), "the largest penalty is best where there is nothing to learn"
 
 
 def test_more_features_than_rows_are_held_in_check(random):
     z = random.normal(size=(300, 5))
     x = z @ random.normal(size=(5, 500)) + 0.1 * random.normal(size=(300, 500))
-    scores = linear_probe(x[:200], z[:200], x[200:], z[200:])
-    assert scores.r2.min() > 0.98
+    predicted = fit_ridge(x[:200], z[:200], HELD[:200])(x[200:])
+    assert min(r2_score(predicted[:, [i]], z[200:, [i]], np.arange(100)).value for i in range(5)) > 0.98
 
 
 def test_each_target_has_the_penalty_that_is_best_for_it_on_the_rows_held_out(random):
@@ -138,27 +138,27 @@ def test_the_final_fit_uses_the_rows_held_out_too(random):
 def test_rows_may_be_of_any_type_and_shape_and_are_read_in_blocks(random, monkeypatch, kind):
     x = random.normal(size=(300, 3, 4)).astype(np.float16)
     y = x.reshape(300, 12).astype(float) @ random.normal(size=(12, 2))
-    whole = linear_probe(x[:200], y[:200], x[200:], y[200:])
+    whole = fit_ridge(x[:200], y[:200], HELD[:200])(x[200:])
     monkeypatch.setattr(module, "_BLOCK_VALUES", 12 * 7)
     other = torch.as_tensor(x).to(kind) if kind is torch.float32 else x.astype(kind)
-    blocks = linear_probe(other[:200], y[:200], other[200:], y[200:])
-    np.testing.assert_allclose(blocks.predicted, whole.predicted, atol=1e-9)
+    blocks = fit_ridge(other[:200], y[:200], HELD[:200])(other[200:])
+    np.testing.assert_allclose(blocks, whole, atol=1e-9)
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda x, y, e: (x, np.where(np.arange(len(y)) == 3, np.nan, y), e), "1 target values are not finite"),
-        (lambda x, y, e: (np.where(np.arange(len(x))[:, None] == 3, np.inf, x), y, e), "features have values that are"),
-        (lambda x, y, e: (x, y[:-1], e), "60 rows of features, 59 of targets"),
-        (lambda x, y, e: (x, y, e[:-1]), "episodes_train has 59 rows and the features 60"),
-        (lambda x, y, e: (x, y, np.zeros(60)), "1 episodes cannot be split in 2"),
+        (lambda x, y, h: (x, np.where(np.arange(len(y)) == 3, np.nan, y), h), "1 target values are not finite"),
+        (lambda x, y, h: (np.where(np.arange(len(x))[:, None] == 3, np.inf, x), y, h), "features have values that are"),
+        (lambda x, y, h: (x, y[:-1], h), "60 rows of features, 59 of targets"),
+        (lambda x, y, h: (x, y, h[:-1]), "60 of targets and 59 of the split"),
+        (lambda x, y, h: (x, y, np.zeros(60, bool)), "0 of 60 rows are held out"),
     ],
 )
 def test_what_cannot_be_probed_is_refused(random, damage, message):
-    x, y, episodes = damage(random.normal(size=(60, 3)), random.normal(size=60), np.arange(60) // 6)
+    x, y, held = damage(random.normal(size=(60, 3)), random.normal(size=60), HELD[:60])
     with pytest.raises(VjepaError, match=message):
-        linear_probe(x, y, np.zeros((5, 3)), np.zeros(5), episodes)
+        fit_ridge(x, y, held)
 
 
 def test_classes_of_a_circle_and_between_two_others_are_told_apart(random):
@@ -221,8 +221,8 @@ def test_attention_finds_what_one_row_holds_wherever_that_is(random):
     assert read.shape == (600, 1)
     assert r2_score(read, targets[0].values[test], test).value > 0.9
     assert np.mean(sign == targets[1].values[test]) > 0.9
-    linear = linear_probe(latents[:2400], targets[0].values[:2400], latents[test], targets[0].values[test])
-    assert linear.r2[0] < 0.5
+    linear = fit_ridge(latents[:2400], targets[0].values[:2400], np.arange(2400) >= 2000)(latents[test])
+    assert r2_score(linear, targets[0].values[test], test).value < 0.5
 
 
 def test_attentive_probes_are_the_same_each_time_and_pass_over_unknown_values(random):

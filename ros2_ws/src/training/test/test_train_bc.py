@@ -12,7 +12,7 @@ from vjepa_perception.encoder import EncoderConfig, load_encoder
 from vjepa_planner.contract import Observation, PlannerContext
 from vjepa_planner.models.policy import Policy, PolicyConfig, save_policy
 from vjepa_planner.registry import load_planner
-from vjepa_training.data.dataset import write_dataset
+from vjepa_training.data.dataset import write_pieces
 from vjepa_training.trainers.configs import BASELINE_BC
 from vjepa_training.trainers.train_bc import (
     BcTraining,
@@ -60,13 +60,13 @@ def test_the_labels_are_the_experts_whatever_was_done(small_data):
 
 
 def test_frames_without_a_target_cannot_be_labelled(small_data, tmp_path):
-    batches = []
-    for batch in small_data.episode_batches():
+    pieces = []
+    for number, batch in small_data.pieces():
         nowhere = np.full(batch.num_rows * 3, np.nan)
         index = batch.schema.get_field_index("target")
         array = type(batch.column("target")).from_arrays(nowhere, 3)
-        batches.append(batch.set_column(index, batch.schema.field(index), array))
-    blind = write_dataset(tmp_path / "blind", small_data.info, batches)
+        pieces.append((number, batch.set_column(index, batch.schema.field(index), array)))
+    blind = write_pieces(tmp_path / "blind", small_data.info, pieces)
     with pytest.raises(VjepaError, match=r"420 frames without a target.*--labels recorded"):
         labelled_frames(blind, QUICK)
 
@@ -74,15 +74,15 @@ def test_frames_without_a_target_cannot_be_labelled(small_data, tmp_path):
 def rewritten(dataset, folder, columns, **info):
     """Return a copy of a dataset with other values in some columns, and other facts about it."""
     info = dataclasses.replace(dataset.info, **info)
-    batches = []
-    for batch in dataset.episode_batches():
+    pieces = []
+    for number, batch in dataset.pieces():
         for name, change in columns.items():
             index = batch.schema.get_field_index(name)
             old = batch.column(name)
             values = np.asarray(change(old.flatten().to_numpy(zero_copy_only=False).reshape(len(old), -1)))
             batch = batch.set_column(index, batch.schema.field(index), type(old).from_arrays(values.ravel(), 2))
-        batches.append(batch)
-    return write_dataset(folder, info, batches)
+        pieces.append((number, batch))
+    return write_pieces(folder, info, pieces)
 
 
 RECORDED = dataclasses.replace(QUICK, labels="recorded")

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from vjepa_interfaces.alignment import StampRing, causal_join, exact_join
+from vjepa_interfaces.alignment import StampRing
 from vjepa_interfaces.effort import CommandRefusedError, EffortLimits
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.image_codec import LAYOUTS, compressed_to_rgb, fill_image, image_to_rgb
@@ -147,22 +147,6 @@ def test_the_ring_holds_the_newest_of_the_present_time_line(stamps, size, asked,
     assert ring.at(asked) == dict(held).get(asked)
     sane = [number for stamp, number in held if 0 <= asked - stamp <= max_age]
     assert ring.at_or_before(asked, max_age) == (sane[-1] if sane else None)
-
-
-@given(st.lists(STAMPS, max_size=20), st.lists(STAMPS, max_size=20, unique=True), st.integers(0, 2**62))
-@example([5], [], 0)
-def test_the_causal_join_never_takes_a_reading_of_the_future_nor_an_old_one(stamps, sensor, max_age):
-    sensor.sort()
-    joined = causal_join(np.array(stamps, np.int64), np.array(sensor, np.int64), max_age)
-    for stamp, index in zip(stamps, joined, strict=True):
-        fitting = [i for i, s in enumerate(sensor) if s <= stamp and stamp - s <= max_age]
-        assert index == (fitting[-1] if fitting else -1)
-
-
-@given(st.lists(st.integers(0, 9), max_size=12), st.lists(st.integers(0, 9), max_size=12))
-def test_the_exact_join_takes_the_first_of_equal_stamps_and_no_other(stamps, others):
-    joined = exact_join(np.array(stamps, np.int64), np.array(others, np.int64))
-    assert joined.tolist() == [others.index(stamp) if stamp in others else -1 for stamp in stamps]
 
 
 # Parameters.

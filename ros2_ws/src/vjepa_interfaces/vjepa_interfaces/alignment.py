@@ -9,8 +9,6 @@ import bisect
 from collections import Counter, deque
 from typing import Any
 
-import numpy as np
-
 from vjepa_interfaces.stamps import EPISODE_GAP_NS
 
 HISTORY_NS = 30_000_000_000
@@ -147,36 +145,3 @@ class StampRing:
     def clear(self) -> None:
         """Remove all values."""
         self._stamps, self._values, self._before = [], [], ([], [])
-
-
-def causal_join(stamps_ns: np.ndarray, sensor_stamps_ns: np.ndarray, max_age_ns: int) -> np.ndarray:
-    """Return, for each stamp, the index of the sensor reading that `StampRing.at_or_before` would give, or -1.
-
-    Args:
-        stamps_ns: frame stamps, int64 nanoseconds, shape (N,).
-        sensor_stamps_ns: sensor stamps in increasing order, int64 nanoseconds, shape (M,).
-        max_age_ns: oldest reading allowed, nanoseconds.
-
-    Returns:
-        int64 indices into `sensor_stamps_ns`, shape (N,); -1 where no reading is recent enough.
-    """
-    indices = np.searchsorted(sensor_stamps_ns, stamps_ns, side="right") - 1
-    found = indices >= 0
-    age = stamps_ns - sensor_stamps_ns[np.maximum(indices, 0)] if len(sensor_stamps_ns) else np.zeros_like(stamps_ns)
-    return np.where(found & (age <= max_age_ns), indices, -1)
-
-
-def exact_join(stamps_ns: np.ndarray, other_stamps_ns: np.ndarray) -> np.ndarray:
-    """Return, for each stamp, the index of the first equal stamp in `other_stamps_ns`, or -1.
-
-    Args:
-        stamps_ns: int64 nanoseconds, shape (N,).
-        other_stamps_ns: int64 nanoseconds in any order, shape (M,).
-    """
-    order = np.argsort(other_stamps_ns, kind="stable")
-    ordered = other_stamps_ns[order]
-    indices = np.searchsorted(ordered, stamps_ns, side="left")
-    inside = indices < len(ordered)
-    clipped = np.minimum(indices, max(len(ordered) - 1, 0))
-    equal = inside & (ordered[clipped] == stamps_ns) if len(ordered) else np.zeros(len(stamps_ns), bool)
-    return np.where(equal, order[clipped] if len(ordered) else -1, -1)

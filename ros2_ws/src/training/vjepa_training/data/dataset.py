@@ -18,7 +18,6 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
@@ -352,11 +351,6 @@ def finish_dataset(folder: Path | str, info: DatasetInfo) -> "Dataset":
     return dataset
 
 
-def write_dataset(folder: Path | str, info: DatasetInfo, episodes: Iterable[pa.RecordBatch]) -> "Dataset":
-    """Write `episodes`, one record batch each, into the new dataset `folder`, numbered again from 0, and return it."""
-    return write_pieces(folder, info, enumerate(episodes))
-
-
 def write_pieces(folder: Path | str, info: DatasetInfo, pieces: Iterable[tuple[int, pa.RecordBatch]]) -> "Dataset":
     """Write consecutive `pieces` of episodes, each with its episode's number, into the new dataset `folder`.
 
@@ -528,12 +522,6 @@ class Dataset:
                 f"{self.folder} has latents of encoder {encoder_label(self.info.encoder_name, made)}, but this is "
                 f"{encoder_label(name, fingerprint)}; name the encoder that the dataset was made with"
             )
-
-    def episode_batches(self) -> Iterator[pa.RecordBatch]:
-        """Yield the episodes one by one for `write_dataset`; an episode that spans several files is copied."""
-        for _, pieces in groupby(self.pieces(), key=lambda piece: piece[0]):
-            batches = [batch for _, batch in pieces]
-            yield batches[0] if len(batches) == 1 else pa.concat_batches(batches)
 
     def pieces(self) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Yield the episodes in place for `write_pieces`: number and rows, once for each file of the episode."""

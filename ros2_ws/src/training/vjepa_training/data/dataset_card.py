@@ -7,8 +7,6 @@ from vjepa_training.data.dataset import IMAGE, INFO_FILE, LATENT, PLAIN_IMAGE, D
 from vjepa_training.data.lerobot_export import ACTION, REWARD, STATE, lerobot_episodes, lerobot_features
 
 NATIVE, LEROBOT = "native", "lerobot"
-UNKNOWN_LICENSE = "unknown"
-"""The Hub's word for a license that nobody has stated."""
 
 CARD = """---
 {front}---

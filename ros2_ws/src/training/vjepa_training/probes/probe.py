@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from vjepa_interfaces.errors import VjepaError
-from vjepa_training.data.split import split_episodes
 from vjepa_training.evaluation.bootstrap import bootstrap_interval
 
 RIDGES = tuple(10.0**exponent for exponent in range(-6, 2))
@@ -66,63 +65,6 @@ class LinearMap:
         blocks = _blocks(features, rows, self.mean.device)
         found = [((block - self.mean) @ self.weight + self.bias).cpu().numpy() for _, block in blocks]
         return np.concatenate(found) if found else np.empty((0, len(self.bias)))
-
-
-@dataclass(frozen=True)
-class LinearScores:
-    """The scores of a linear probe on unseen rows.
-
-    Attributes:
-        r2: (k,) coefficient of determination of each target; NaN for a constant target.
-        rmse: (k,) root mean square error of each, in the target's unit.
-        predicted: (N, k) the predicted targets.
-        ridges: (k,) the penalty chosen for each.
-    """
-
-    r2: np.ndarray
-    rmse: np.ndarray
-    predicted: np.ndarray
-    ridges: tuple[float, ...]
-
-
-def linear_probe(
-    features_train: Features,
-    targets_train: np.ndarray,
-    features_test: Features,
-    targets_test: np.ndarray,
-    episodes_train: np.ndarray | None = None,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-) -> LinearScores:
-    """Fit a ridge regression on the training rows and score it on the test rows.
-
-    Args:
-        features_train: (N, ...) of any type; dimensions behind the first are flattened.
-        targets_train: (N, k) or (N,).
-        features_test: (M, ...).
-        targets_test: (M, k) or (M,).
-        episodes_train: (N,) the episode of each row, so that the penalty is chosen on whole episodes; None if every row
-            is its own episode.
-        seed: seed of the choice of those episodes.
-        device: device of the computation, with memory for about four matrices of (d + k)² in float64.
-
-    Raises:
-        ProbeError: numbers of rows do not match.
-        VjepaError: there are fewer than two episodes.
-    """
-    episodes = np.arange(len(features_train)) if episodes_train is None else np.asarray(episodes_train)
-    if len(episodes) != len(features_train):
-        raise ProbeError(f"episodes_train has {len(episodes)} rows and the features {len(features_train)}")
-    held = np.isin(episodes, split_episodes(episodes, HELD_SHARE, seed)[1])
-    probe = fit_ridge(features_train, targets_train, held, device)
-    truth = _two_dimensional(targets_test)
-    predicted = probe(features_test)
-    if len(predicted) != len(truth):
-        raise ProbeError(f"the test has {len(predicted)} rows of features and {len(truth)} of targets")
-    errors = np.square(predicted - truth).mean(axis=0)
-    variance = truth.var(axis=0)
-    r2 = 1 - np.divide(errors, variance, out=np.full_like(errors, np.nan), where=variance > 0)
-    return LinearScores(r2, np.sqrt(errors), predicted, probe.ridges)
 
 
 def fit_ridge(
