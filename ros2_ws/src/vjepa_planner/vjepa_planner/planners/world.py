@@ -9,7 +9,7 @@ from torch import Tensor
 from vjepa_interfaces.bundle import Bundle, BundleError, read_bundle
 from vjepa_interfaces.errors import VjepaError
 from vjepa_planner.contract import Observation, ObservationRefusedError, PlannerContext, require_joints
-from vjepa_planner.device import usable_device
+from vjepa_planner.device import tensors_of, usable_device
 from vjepa_planner.models.dynamics import Dynamics, load_dynamics
 from vjepa_planner.models.fused import FusedDynamics, FusedHeads, FusedPolicy
 from vjepa_planner.models.policy import KIND as POLICY
@@ -110,13 +110,6 @@ class World:
             history = torch.cat([history[1:], state])
             actions.append(self._policy(state[0]))
         return torch.stack(actions)
-
-
-def tensors_of(observation: Observation, device: torch.device) -> list[Tensor]:
-    """Return latent and, if present, joint position and velocity as float32 tensors on `device`."""
-    arrays = (observation.latent, observation.joint_position, observation.joint_velocity)
-    # torch.tensor copies. torch.from_numpy would warn of an observation's read-only arrays.
-    return [torch.tensor(array, dtype=torch.float32, device=device) for array in arrays if array is not None]
 
 
 def load_world(dynamics: str, reward: str, policy: str, context: PlannerContext, planner: str) -> World:
