@@ -166,6 +166,6 @@ def build(path: Path, strict: bool = False, **settings) -> tuple[Dataset, Counte
 
 def refused(path: Path) -> bool:
     """Return whether --strict refuses a bag."""
-    with pytest.raises(DatasetError, match="--strict takes none"):
+    with pytest.raises(DatasetError, match="--strict allows none"):
         build(path, strict=True)
     return True

@@ -386,5 +386,7 @@ def test_what_is_no_file_is_not_waited_for(name, kind, tmp_path, monkeypatch):
     else:
         (bag / name).symlink_to("/dev/zero")
     for load in (lambda: Bag(bag, topic_names()), lambda: repair_bag(bag, tmp_path / "out")):
-        with pytest.raises(VjepaError, match=rf"{name} is (no file, but {kind}|a link to /dev/zero, outside the bag)"):
+        with pytest.raises(
+            VjepaError, match=rf"{name} is (not a file but {kind}|a link to /dev/zero, outside the bag)"
+        ):
             load()

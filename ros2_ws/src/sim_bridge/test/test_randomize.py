@@ -109,6 +109,6 @@ def test_what_is_rewarded_follows_the_size_of_the_target(make_env):
 
 def test_a_task_without_a_target_geometry_has_no_size_to_draw(make_env):
     env = make_env(task="finger-spin", randomize_target_size=True)
-    with pytest.raises(VjepaError, match="finger-spin has no target whose size"):
+    with pytest.raises(VjepaError, match="finger-spin has no target, so its size"):
         env.reset()
     assert np.isnan(env.target_size)

@@ -353,7 +353,7 @@ def test_a_topic_that_is_not_in_the_bag_is_named_and_its_column_nan(tmp_path, to
 @pytest.mark.parametrize("topic", [CAMERA, JOINTS])
 def test_a_bag_without_frames_or_joint_states_gives_nothing_and_the_other_bags_do(tmp_path, topic):
     bare = two_episodes().drop(lambda name, _: name == topic).write(tmp_path / "bare")
-    with pytest.raises(VjepaError, match="say with --namespace or --topics how these topics are called"):
+    with pytest.raises(VjepaError, match="give their names with --namespace or --topics"):
         build(tmp_path / "none", bare)
     dataset, reports, _ = build(tmp_path / "ds", bare, two_episodes().write(tmp_path / "whole"))
     assert [report.rows for report in reports] == [0, 16]
@@ -500,7 +500,7 @@ def test_what_is_no_bag_is_named(tmp_path):
     with pytest.raises(BagError, match="no bag at"):
         Bag(tmp_path / "missing", topic_names())
     for name in ("empty", "notes.txt"):
-        with pytest.raises(BagError, match="is no rosbag2 bag"):
+        with pytest.raises(BagError, match="is not a rosbag2 bag"):
             Bag(tmp_path / name, topic_names())
     with pytest.raises(VjepaError, match="no bag has messages"):
         build(tmp_path / "ds", tmp_path / "text.mcap")
@@ -623,8 +623,8 @@ def test_compressed_images_are_read_under_their_usual_name(tmp_path):
     ("text", "message"),
     [
         ("camera: /eye", "unknown topic 'camera'; valid are: .*camera/image_raw"),
-        ("- a", "expected lines such as"),
-        ("camera/image_raw: 5", "expected lines such as"),
+        ("- a", "expected lines like"),
+        ("camera/image_raw: 5", "expected lines like"),
         ("camera/image_raw: [", "is not readable YAML"),
     ],
 )

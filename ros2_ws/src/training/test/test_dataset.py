@@ -350,7 +350,7 @@ def test_a_folder_without_a_dataset_is_named(tmp_path):
         (lambda d: "[" * 100_000, "is not readable JSON"),
         (lambda d: "[]", "is not readable JSON: it holds a list"),
         (lambda d: {**d, "format_version": 99}, "format_version 99"),
-        (lambda d: {**d, "rows": 7}, "12 rows in its files; info.json says 7"),
+        (lambda d: {**d, "rows": 7}, "12 rows in its files; info.json states 7"),
         (lambda d: {**d, "rows": 0, "files": []}, "no rows"),
         (lambda d: {**d, "files": ["../ds/data-00000.arrow"]}, "expected one in the same folder"),
         (lambda d: {**d, "files": ["/etc/passwd"]}, "expected one in the same folder"),
@@ -425,7 +425,7 @@ def test_merging_puts_episodes_behind_one_another_and_keeps_all_sources(tmp_path
     merged = merge_datasets([one, other], tmp_path / "both")
     assert_holds(merged, [rows_of(0, 4), rows_of(1, 2), rows_of(10, 3)])
     assert merged.info.sources == ({"command": "test"}, {"command": "other"})
-    with pytest.raises(DatasetError, match="holds a dataset already"):
+    with pytest.raises(DatasetError, match="contains a dataset already"):
         merge_datasets([one], tmp_path / "two")
 
 

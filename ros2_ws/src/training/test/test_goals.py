@@ -116,7 +116,7 @@ def test_a_goal_picture_gives_rewards_that_rise_to_one_at_the_goal(small_data, t
     for name in (LATENT, "action", "target"):
         assert np.array_equal(np.asarray(rewarded[name]), np.asarray(small_data[name]), equal_nan=True)
     assert rewarded.info.sources[-1]["command"] == "vjepa dataset reward"
-    with pytest.raises(DatasetError, match="holds a dataset already"):
+    with pytest.raises(DatasetError, match="contains a dataset already"):
         reward_by_goal(small_data, tmp_path / "rewarded", goal, {})
-    with pytest.raises(DatasetError, match="the goal's latent is"):
+    with pytest.raises(DatasetError, match="the goal latent has shape"):
         reward_by_goal(small_data, tmp_path / "other", goal[:1], {})

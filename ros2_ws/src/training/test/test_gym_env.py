@@ -179,7 +179,7 @@ def test_what_the_simulation_cannot_do_is_refused(env, encoder):
     with pytest.raises(VjepaError, match="not finite"):
         env.step(np.array([np.nan, 0.0]))
     with pytest.raises(
-        VjepaError, match="of an arm of 3 joints, but this one has 2; give a dynamics model of this arm"
+        VjepaError, match="for an arm of 3 joints, but this arm has 2; give a dynamics model of this arm"
     ):
         ConditionedStates(env, Conditioning(ConditioningConfig(latent_dim=32, joints=3)))
 

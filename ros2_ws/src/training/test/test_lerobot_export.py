@@ -261,7 +261,7 @@ def test_an_action_that_is_not_known_is_refused_and_leaves_nothing(tmp_path):
 
 
 def test_a_dataset_without_a_transition_is_refused(tmp_path):
-    with pytest.raises(DatasetError, match="no row with a next one"):
+    with pytest.raises(DatasetError, match="no row with a next row"):
         export_lerobot(write(tmp_path / "ds", [1, 1]), tmp_path / "out")
 
 

@@ -127,7 +127,9 @@ def test_a_dataset_of_the_first_format_gives_the_same_labels_to_the_bit(small_da
 
 def test_dagger_on_a_dataset_of_no_task_is_refused_before_it_trains(small_data, tmp_path):
     unknown = rewritten(small_data, tmp_path / "unknown", {}, task="")
-    with pytest.raises(VjepaError, match=r"is of no simulated task, .*; DAgger asks an expert; expected dagger 0"):
+    with pytest.raises(
+        VjepaError, match=r"is learnt from recorded actions, and DAgger needs an expert; expected dagger 0"
+    ):
         labelled_frames(unknown, BcTraining(dagger=1))
 
 
@@ -153,7 +155,7 @@ def test_episodes_are_chosen_by_number_mark_and_return(small_data, tmp_path):
     assert chosen_episodes(marked, least_return=max(returns)) == [i for i, r in enumerate(returns) if r == max(returns)]
     assert set(labelled_frames(marked, QUICK, episodes=[1]).episode) == {1}
     unknown = rewritten(small_data, tmp_path / "unknown", {}, sources=sources[:1])
-    with pytest.raises(VjepaError, match="does not record of which bag each of its episodes is; build it again"):
+    with pytest.raises(VjepaError, match="does not record the bag of each episode; build it again"):
         chosen_episodes(unknown, mark="outcome=success")
     for asked, message in (
         ({"least_return": float("nan")}, "least return is nan; expected a finite sum of rewards"),
@@ -192,7 +194,7 @@ def test_a_joint_that_moves_little_is_learned_as_well_as_one_that_moves_much(tmp
 
 
 def test_recorded_labels_have_no_expert_to_ask(small_data):
-    with pytest.raises(VjepaError, match="DAgger asks the expert"):
+    with pytest.raises(VjepaError, match="DAgger needs an expert"):
         dataclasses.replace(RECORDED, dagger=1)
 
 

@@ -125,7 +125,7 @@ def test_finetuning_begins_with_the_weights_and_with_longer_tubelets_as_the_mean
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ({"tubelet_size": 3}, "tubelet_size is 3; expected a multiple of 2, that of"),
+        ({"tubelet_size": 3}, "tubelet_size is 3; expected a multiple of 2, the tubelet_size of"),
         ({"tubelet_size": 1}, "tubelet_size is 1; expected a multiple of 2"),
         (
             {"tubelet_size": 4, "hidden_size": 64},

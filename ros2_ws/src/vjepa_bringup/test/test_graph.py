@@ -132,7 +132,7 @@ def test_the_limits_of_guard_and_planner_are_compared_joint_by_joint(params_file
 @pytest.mark.parametrize("by_file", [False, True])
 def test_a_guard_in_lockstep_is_refused_before_anything_starts(params_file, by_file):
     file = params_file(sim_bridge={"lockstep": True}) if by_file else ""
-    with pytest.raises(VjepaError, match=r"guard and lockstep are both true .*: leave out one of the two"):
+    with pytest.raises(VjepaError, match=r"guard and lockstep are both true .*; leave out guard or lockstep"):
         graph(guard=True, lockstep=None if by_file else True, params_file=file)
     assert GUARD in graph(guard=True, lockstep=False, params_file=file)
 

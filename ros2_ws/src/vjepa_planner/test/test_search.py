@@ -172,7 +172,7 @@ def test_heads_of_other_dynamics_are_refused(make_world, tmp_path):
     ("options", "message"),
     [
         ({"dynamics": ""}, "has no dynamics model; set its option 'dynamics'"),
-        ({"reward": ""}, "has no heads; set its option 'reward'"),
+        ({"reward": ""}, "has no reward head; set its option 'reward'"),
         ({"objective": "fame"}, "objective is 'fame'; expected reward or goal"),
         ({"elites": 51}, "elites is 51; expected a number from 1 to 50"),
         ({"iterations": 0}, "option .iterations. of planner .cem. is 0; expected at least 1"),

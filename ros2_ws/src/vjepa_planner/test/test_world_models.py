@@ -223,5 +223,5 @@ def test_an_actor_comes_back_from_its_bundle(tmp_path):
     (tmp_path / "config.json").write_text(
         json.dumps(json.loads((tmp_path / "config.json").read_text()) | {"hidden": 17})
     )
-    with pytest.raises(BundleError, match="the configuration asks for"):
+    with pytest.raises(BundleError, match="as in the configuration"):
         load_actor(tmp_path)
