@@ -7,6 +7,7 @@ frame steps it. A loop calls a given function to publish each step.
 import math
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from sim_bridge.sim_parameters import SimParameters
 from vjepa_interfaces.effort import CommandRefusedError
 from vjepa_interfaces.messages import LAST
+from vjepa_interfaces.rates import attainable_rate_hz
 from vjepa_interfaces.statistics import Counts, Durations, RateMeter
 
 if TYPE_CHECKING:  # The choice of an OpenGL backend must come before the import of the physics.
@@ -22,6 +24,11 @@ if TYPE_CHECKING:  # The choice of an OpenGL backend must come before the import
 
 REFUSAL_SHOWN_S = 2.0
 """Seconds for which diagnostics, published once a second, show why a command was refused."""
+RECENT_S, FEWEST_RECENT = 0.8, 10
+"""Seconds, and least number, of the steps whose late commands are counted. Diagnostics, published once a second, then
+report a rate that is too high within two seconds."""
+MOST_LATE = 0.1
+"""Largest share of these steps without a newer command at a rate that the loop holds."""
 COUNTED = (
     "episodes",
     "frames",
@@ -97,8 +104,8 @@ class StepLoop(ABC):
         """Act on a command that passed the checks."""
 
     @abstractmethod
-    def _silence(self, silence_s: float) -> str:
-        """Return a text for diagnostics if the time without a command is too long, else an empty text."""
+    def _lateness(self, silence_s: float) -> str:
+        """Return a text for diagnostics if commands come late or, for `silence_s`, not at all; else an empty text."""
 
     def begin(self) -> None:
         """Begin to measure the time without a command."""
@@ -150,7 +157,7 @@ class StepLoop(ABC):
             return ""
         now_s = self._clock()
         refusal = f"refused: {self._refusal}" if now_s - self._refused_s < REFUSAL_SHOWN_S else ""
-        return "; ".join(filter(None, (self._silence(now_s - self._heard_s), refusal)))
+        return "; ".join(filter(None, (self._lateness(now_s - self._heard_s), refusal)))
 
     def values(self) -> dict[str, Any]:
         """Return the entries of diagnostics: rate, latencies and counts."""
@@ -207,6 +214,11 @@ class RealTimeLoop(StepLoop):
         """A control period of real time, seconds."""
         return self._env.control_period_s / self._parameters.playback_speed
 
+    def begin(self) -> None:
+        """Begin to measure the time without a command, and to note which steps have no newer one."""
+        super().begin()
+        self._late = deque[bool](maxlen=max(FEWEST_RECENT, round(RECENT_S / self.tick_period_s)))
+
     def tick(self) -> None:
         """Make one control step, or begin the next episode."""
         if self.is_paused or self.is_finished:
@@ -221,10 +233,11 @@ class RealTimeLoop(StepLoop):
     def _due_effort(self, frame_ns: int) -> np.ndarray:
         """Return the efforts (n,) in N·m of the newest command; zeros if it is too old."""
         effort, stamp_ns, arrived_s = self._command
-        if stamp_ns > self._applied_ns:
-            self._applied_ns = stamp_ns
-        else:
-            self.counts["stale_steps"] += 1
+        is_late = stamp_ns <= self._applied_ns
+        self._applied_ns = max(stamp_ns, self._applied_ns)
+        self.counts["stale_steps"] += is_late
+        if stamp_ns:
+            self._late.append(is_late)
         if self._clock() - arrived_s > self._parameters.command_timeout_s:
             self.counts["timeout_steps"] += 1
             return np.zeros_like(effort)
@@ -249,10 +262,36 @@ class RealTimeLoop(StepLoop):
         else:
             self.counts["old_commands"] += 1
 
-    def _silence(self, silence_s: float) -> str:
-        if silence_s <= self._parameters.command_timeout_s:
-            return ""
-        return f"no command for {silence_s:.1f} s: torque is zero"
+    def values(self) -> dict[str, Any]:
+        """Return the entries of diagnostics; with `attainable_rate_hz` while the loop does not hold its rate."""
+        attainable_hz = self._attainable_rate_hz()
+        return super().values() | ({} if attainable_hz is None else {"attainable_rate_hz": attainable_hz})
+
+    def _lateness(self, silence_s: float) -> str:
+        texts = []
+        if silence_s > self._parameters.command_timeout_s:
+            texts.append(f"no command for {silence_s:.1f} s: torque is zero")
+        if (attainable_hz := self._attainable_rate_hz()) is not None:
+            texts.append(
+                f"{1.0 / self.tick_period_s:.4g} Hz cannot be held: {sum(self._late)} of {len(self._late)} steps had "
+                f"no newer command, and a frame takes {1e3 * self._response_s():.1f} ms to its command; "
+                f"{attainable_hz:.1f} Hz can"
+            )
+        return "; ".join(texts)
+
+    def _attainable_rate_hz(self) -> float | None:
+        """Return the highest rate that the loop can hold, Hz; None while it holds its own or gets no commands."""
+        late, steps, response_s = sum(self._late), len(self._late), self._response_s()
+        is_silent = self._clock() - self._heard_s > max(self._parameters.command_timeout_s, 2.0 * response_s)
+        if steps < (self._late.maxlen or 0) or late <= MOST_LATE * steps or is_silent:
+            return None
+        newer_hz = (steps - late) / steps / self.tick_period_s
+        return min(attainable_rate_hz(response_s), newer_hz or math.inf)
+
+    def _response_s(self) -> float:
+        """Return the recent time from a frame to its command, s, without the wait until an older one is encoded."""
+        (quarter_ms,) = self._response.percentiles(25, last=max(1, len(self._late) - sum(self._late)))
+        return 1e-3 * quarter_ms
 
 
 class LockstepLoop(StepLoop):
@@ -308,7 +347,7 @@ class LockstepLoop(StepLoop):
         else:
             self._answer(effort)
 
-    def _silence(self, silence_s: float) -> str:
+    def _lateness(self, silence_s: float) -> str:
         if silence_s <= self._parameters.lockstep_retry_s:
             return ""
         return f"no answer to the latest frame for {silence_s:.1f} s: it is sent again and again"

@@ -1,5 +1,7 @@
 """Commands step the simulation under either clock, and no command moves it twice or too late."""
 
+import math
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +12,7 @@ from sim_bridge.step_loop import LockstepLoop, RealTimeLoop
 from vjepa_interfaces.effort import CommandRefusedError, EffortLimits
 from vjepa_interfaces.messages import FIRST, LAST, MID
 
-PERIOD_NS = 20_000_000
+PERIOD_NS, PERIOD_S = 20_000_000, 0.02
 EPISODE_STEPS = 3
 TIMEOUT_S = 0.2
 
@@ -19,7 +21,7 @@ class Env:
     """An environment whose steps are those of its counter."""
 
     limits = EffortLimits.of(("shoulder", "wrist"), 0.05)
-    control_period_s = PERIOD_NS * 1e-9
+    control_period_s = PERIOD_S
 
     def __init__(self):
         self.stamp_ns, self.episode = 1_000_000_000, -1
@@ -178,6 +180,54 @@ def test_in_real_time_it_stands_still_in_a_pause(real_time):
     real_time.loop.set_paused(False)
     real_time.loop.tick()
     assert len(real_time.sent) == 2
+
+
+def drive(rig: Rig, seconds: float, encode_s: float, rest_s: float = 0.004) -> None:
+    """Step in real time while the newest frame is encoded for `encode_s`, and its command arrives `rest_s` later."""
+    rig.env.left = math.inf
+    now, end_s, tick_s, free_s = rig.now_s, rig.now_s + seconds, rig.now_s + PERIOD_S, rig.now_s
+    frame_ns, answered_ns, commands = rig.loop.step.stamp_ns, 0, []
+    while now < end_s:
+        if free_s <= now and frame_ns > answered_ns:
+            free_s, answered_ns = now + encode_s, frame_ns
+            commands.append((free_s + rest_s, frame_ns))
+        waiting = [tick_s, *(at for at, _ in commands), *([free_s] if free_s > now else [])]
+        now = rig.now_s = min(waiting)
+        while commands and commands[0][0] <= now:
+            rig.loop.command(None, [0.01, 0.01], commands.pop(0)[1])
+        if tick_s <= now:
+            rig.loop.tick()
+            frame_ns, tick_s = rig.loop.step.stamp_ns, tick_s + PERIOD_S
+
+
+@pytest.mark.parametrize(("encode_s", "least_hz", "most_hz"), [(0.03, 20, 27), (0.045, 14, 18), (0.35, 2, 2.5)])
+def test_a_rate_that_is_too_high_is_reported_within_a_second_with_one_that_can_be_had(encode_s, least_hz, most_hz):
+    rig = Rig(RealTimeLoop)
+    rig.loop.tick()
+    drive(rig, 0.9 + 2 * encode_s, encode_s)
+    assert re.search(
+        r"50 Hz cannot be held: \d+ of 40 steps had no newer command, and a frame takes [\d.]+ ms to its command; "
+        r"[\d.]+ Hz can$",
+        rig.loop.trouble(),
+    )
+    assert least_hz < rig.loop.values()["attainable_rate_hz"] < most_hz
+
+
+@pytest.mark.parametrize("encode_s", [0.01, 0.0205])
+def test_a_rate_that_is_held_is_not_reported_though_commands_come_one_step_late(encode_s):
+    rig = Rig(RealTimeLoop)
+    rig.loop.tick()
+    drive(rig, 3.0, encode_s)
+    assert rig.loop.trouble() == ""
+    assert "attainable_rate_hz" not in rig.loop.values()
+
+
+def test_a_planner_that_has_ended_is_reported_as_silence_and_not_as_a_rate():
+    rig = Rig(RealTimeLoop)
+    rig.loop.tick()
+    drive(rig, 1.0, 0.01)
+    drive(rig, 1.0, math.inf)
+    assert re.fullmatch(r"no command for [\d.]+ s: torque is zero", rig.loop.trouble())
 
 
 @pytest.mark.parametrize("loop", [LockstepLoop, RealTimeLoop])

@@ -135,6 +135,15 @@ def test_each_episode_that_has_ended_gets_one_line():
     assert shown.ended(scores_of(*steps, (LAST, 2.0, 0.0)), {}, 5.0) == ["episode 2 of 5: return 2.0, after 5.0 s"]
 
 
+def test_a_rate_that_is_not_held_gets_one_line_and_is_shown_as_long_as_it_lasts():
+    shown, scores = dashboard(5, 200), scores_of((FIRST, 0, 0.3), (MID, 0, 0.3))
+    message = "50 Hz cannot be held; 25.4 Hz can"
+    slow = {"sim_bridge": (WARN, message, SIM | {"attainable_rate_hz": "25.4"})}
+    assert shown.ended(scores, {"sim_bridge": (WARN, "no command for 0.4 s: torque is zero", SIM)}, 1.0) == []
+    assert [shown.ended(scores, slow, at_s) for at_s in (2.0, 2.1)] == [[f"sim_bridge: {message}"], []]
+    assert shown.lines(scores, "bc", slow, 2.1)[-1] == f"  sim_bridge: {message}"
+
+
 def test_the_curve_is_of_this_episode_alone_and_a_task_without_a_target_has_none():
     shown = dashboard(2, 4)
     steps = ((FIRST, 0, 0.4), (MID, 0, 0.2), (LAST, 0, 0.1), (FIRST, 0, 0.3))

@@ -30,6 +30,7 @@ class Dashboard:
         self._wanted, self._episode_steps = wanted, episode_steps
         self._distances: deque[float] = deque(maxlen=TREND_WIDTH)
         self._episode = self._noted = 0
+        self._rate_noted = False
 
     def lines(self, scores: RunScores, driver: str, nodes: Diagnostics, elapsed_s: float, width: int = 80) -> list[str]:
         """Return the lines that describe the run now.
@@ -70,14 +71,28 @@ class Dashboard:
         ]
 
     def ended(self, scores: RunScores, nodes: Diagnostics, elapsed_s: float) -> list[str]:
-        """Return a line for each stage of the start and each episode that has ended since the last call."""
+        """Return a line for each stage of the start and each episode that has ended since the last call.
+
+        The first time that the loop does not hold its rate, there is a line about that too.
+        """
         stages = self._start_up.update(nodes, elapsed_s)
         episodes = list(enumerate(scores.finished, 1))[self._noted :]
         self._noted += len(episodes)
-        return stages + [
-            f"episode {self._numbered(number)}: return {episode.episode_return:.1f}, after {elapsed_s:.1f} s"
-            for number, episode in episodes
+        return [
+            *stages,
+            *self._rate_trouble(nodes),
+            *(
+                f"episode {self._numbered(number)}: return {episode.episode_return:.1f}, after {elapsed_s:.1f} s"
+                for number, episode in episodes
+            ),
         ]
+
+    def _rate_trouble(self, nodes: Diagnostics) -> list[str]:
+        """Return the simulation's line about a rate that it does not hold, once."""
+        if self._rate_noted or not math.isfinite(number_in(nodes, "sim_bridge", "attainable_rate_hz")):
+            return []
+        self._rate_noted = True
+        return [f"sim_bridge: {nodes['sim_bridge'][1]}"]
 
     def _numbered(self, episode: int) -> str:
         return f"{episode} of {self._wanted}" if self._wanted else str(episode)

@@ -28,6 +28,16 @@ def test_the_oldest_durations_are_forgotten():
     assert durations.percentiles(0, 100) == pytest.approx((1.0, 3.0))
 
 
+def test_percentiles_may_be_of_the_last_durations_alone():
+    durations = Durations(max_samples=3)
+    assert math.isnan(durations.percentiles(50, last=2)[0])
+    for seconds in (0.007, 0.001, 0.009, 0.003, 0.002):
+        durations.add(seconds)
+        assert durations.percentiles(50, last=1) == pytest.approx((1e3 * seconds,))
+    assert durations.percentiles(0, 100, last=2) == pytest.approx((2.0, 3.0))
+    assert durations.percentiles(0, 100, last=9) == pytest.approx((2.0, 9.0))
+
+
 def test_the_rate_is_that_of_the_window():
     meter = RateMeter(window_s=5.0)
     for i in range(1000):

@@ -20,9 +20,10 @@ class Durations:
         self._samples[self._added % len(self._samples)] = seconds * 1e3
         self._added += 1
 
-    def percentiles(self, *ranks: float) -> tuple[float, ...]:
-        """Return the percentiles at `ranks` (0 to 100) in milliseconds; NaN without samples."""
-        samples = self._samples[: self._added]
+    def percentiles(self, *ranks: float, last: int = MAX_SAMPLES) -> tuple[float, ...]:
+        """Return the percentiles at `ranks` (0 to 100) of the `last` durations, milliseconds; NaN without samples."""
+        first = self._added - min(last, len(self))
+        samples = self._samples[np.arange(first, self._added) % len(self._samples)]
         if not samples.size:
             return tuple(float("nan") for _ in ranks)
         return tuple(float(value) for value in np.percentile(samples, ranks))
