@@ -255,6 +255,16 @@ def test_what_the_recorder_says_of_the_task_says_what_the_arm_is(tmp_path, our_r
     assert dataset.info.sources[0]["recorded_with"]["seed"] == "3"
 
 
+def test_what_the_recorder_says_of_the_rate_says_how_far_steps_are_apart(tmp_path, our_recorder):
+    slow = Recording().episode(SECOND, 9).drop(lambda topic, stamp: (stamp - SECOND) // PERIOD % 2 == 1)
+    bag = our_recorder(slow, {"task": "reacher-easy", "control_period_s": "0.04"})
+    dataset, (report,), _ = build(tmp_path / "ds", bag, effort_limit=None)
+    assert (dataset.info.control_period_s, report.faults) == (0.04, {})
+    assert np.diff(column(dataset, "stamp_ns")).tolist() == [2 * PERIOD] * 4
+    assert column(dataset, "has_next").tolist() == [True] * 4 + [False]
+    assert column(dataset, LATENT)[-1].tolist() == [[4, 6, 8]], "a clip of every frame"
+
+
 # ------------------------------------------------------------------------------------------------------ what is wrong
 
 
@@ -646,6 +656,17 @@ def test_bags_of_two_tasks_are_not_mixed(tmp_path, our_recorder):
     other = our_recorder(Recording().episode(SECOND, 3), {"task": "reacher-hard"})
     with pytest.raises(VjepaError, match="tasks reacher-easy, reacher-hard"):
         build(tmp_path / "ds", one, other)
+
+
+def test_bags_of_two_rates_or_of_one_that_makes_no_sense_are_not_built(tmp_path, our_recorder):
+    def bag(name: str, period: str) -> Path:
+        return our_recorder(Recording().episode(SECOND, 3), {"control_period_s": period}).rename(tmp_path / name)
+
+    with pytest.raises(VjepaError, match=r"control periods 0.02, 0.04 s; build a dataset of each"):
+        build(tmp_path / "ds", bag("fast", "0.02"), bag("slow", "0.04"))
+    for period in ("often", "nan", "-1"):
+        with pytest.raises(VjepaError, match=f"has control_period_s '{period}'; expected seconds"):
+            build(tmp_path / "ds", bag(period, period))
 
 
 def test_numbers_that_make_no_sense_are_refused():

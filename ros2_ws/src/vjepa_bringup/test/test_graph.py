@@ -511,9 +511,16 @@ def test_recording_is_switched_on_into_a_folder_and_carries_the_provenance():
     assert recorder["bag_dir"] == "/my/bags"
     provenance = dict(entry.split("=", 1) for entry in recorder["provenance"])
     expected = {"task": "reacher-hard", "seed": "4", "lockstep": "True", "planner_at_start": "random"}
-    expected |= {"look": "all:easy", "render": "exact", "backgrounds": "/my/pictures"}
+    expected |= {"look": "all:easy", "render": "exact", "backgrounds": "/my/pictures", "control_period_s": "0.02"}
     assert part(provenance, expected) == expected
     assert provenance["version numpy"]
+
+
+def test_the_provenance_has_the_control_period_of_a_simulation_and_none_of_a_camera(params_file):
+    file = params_file(sim_bridge={"rate_hz": 25.0})
+    for options, expected in (({}, "0.04"), ({"source": "camera", "planner": "random"}, None)):
+        recorder = merged_parameters(StackOptions(params_file=file, **options))["episode_recorder"]
+        assert dict(entry.split("=", 1) for entry in recorder["provenance"]).get("control_period_s") == expected
 
 
 def test_a_policy_is_given_to_the_planner_that_runs_one_which_is_then_loaded():

@@ -326,7 +326,8 @@ def merged_parameters(options: StackOptions) -> Parameters:
         _check_guarded_clock(merged)
     if options.guard:
         _check_guard(merged[GUARD], merged["vjepa_planner"])
-    merged["episode_recorder"]["provenance"] = [f"{key}={value}" for key, value in _provenance(merged).items()]
+    provenance = _provenance(options.source, merged)
+    merged["episode_recorder"]["provenance"] = [f"{key}={value}" for key, value in provenance.items()]
     return merged
 
 
@@ -510,7 +511,7 @@ def _is_positive(value: Any) -> bool:
     return isinstance(value, int | float) and value > 0
 
 
-def _provenance(merged: Parameters) -> dict[str, str]:
+def _provenance(source: str, merged: Parameters) -> dict[str, str]:
     sim, planner = merged["sim_bridge"], merged["vjepa_planner"]
     return {
         "task": str(sim.get("task", "")),
@@ -519,6 +520,7 @@ def _provenance(merged: Parameters) -> dict[str, str]:
         "render": str(sim.get("render", "")),
         "look": str(sim.get("look", "")),
         **({"backgrounds": str(sim["backgrounds"])} if sim.get("backgrounds") else {}),
+        **({"control_period_s": str(planner["control_period_s"])} if source == "sim" else {}),
         "planner_at_start": str(planner.get("planner", "")),
         "encoder": str(merged["vjepa_perception"]["encoder"]),
         **{f"version {name}": version for name, version in versions().items()},

@@ -57,6 +57,8 @@ HEAD_FRAMES = 100
 PIECE_BYTES = 2**24
 """Size in bytes from which rows of an episode are written before its end."""
 COLUMN_OF = {"velocity": "observation.joint_velocity", "effort": "action"}
+CONTROL_PERIOD = "control_period_s"
+"""The entry of a bag's metadata with the control period of its simulation, s."""
 GAP_PERIODS = 1.5
 """Number of control periods beyond which a frame is not the next control step of the frame before."""
 _NOWHERE = np.full(3, np.nan)
@@ -211,7 +213,9 @@ def describe(bags: list[Bag], config: BuildConfig, encoder: Encoder | None) -> D
     return DatasetInfo(
         joint_names=joints,
         effort_limit=EffortLimits.of(joints, effort_limit).limits,
-        control_period_ns=_control_period_ns(head, config.control_period_s or arm.get("control_period_s"), bag),
+        control_period_ns=_control_period_ns(
+            head, config.control_period_s or _recorded_period_s(bags) or arm.get("control_period_s"), bag
+        ),
         latent_shape=tuple(encoder.shape) if encoder else None,
         image_shape=image_shape if config.frames else None,
         encoder=encoder.info() if encoder else None,
@@ -561,6 +565,22 @@ def _image_shape(head: list[_Head], bag: Bag) -> tuple[int, int, int]:
     if shapes:
         return shapes.most_common(1)[0][0]
     raise VjepaError(f"{bag.path}: none of the first {len(head)} frames can be decoded: {head[-1].problem}")
+
+
+def _recorded_period_s(bags: list[Bag]) -> float | None:
+    """Return the control period of the simulation in the bags, s; None if no bag states it."""
+    stated = {bag.about[CONTROL_PERIOD] for bag in bags if bag.about.get(CONTROL_PERIOD)}
+    if not stated:
+        return None
+    if len(stated) > 1:
+        raise VjepaError(f"the bags are of the control periods {', '.join(sorted(stated))} s; build a dataset of each")
+    try:
+        return BuildConfig(names={}, control_period_s=float(*stated)).control_period_s
+    except (ValueError, VjepaError) as error:
+        raise VjepaError(
+            f"the bags' metadata has {CONTROL_PERIOD} '{''.join(stated):.100}'; expected seconds: give them as "
+            "--control-period"
+        ) from error
 
 
 def _control_period_ns(head: list[_Head], known_s: float | None, bag: Bag) -> int:

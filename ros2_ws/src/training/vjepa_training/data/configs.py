@@ -51,7 +51,8 @@ class BuildConfig:
         strict: refuse bags with any fault, before encoding.
         task: dm_control task; empty for the task in the bags.
         effort_limit: torque of an action of 1, N·m, one number or one for each joint; None for the task's.
-        control_period_s: seconds from one control step to the next; None for the task's, else the frames' distance.
+        control_period_s: seconds from one control step to the next; None for the bags', else the task's, else the
+            frames' distance.
         joint_state_max_age_s: largest age of a joint state of an independent sensor that is joined to a frame, seconds.
         joint_names: joints of the arm; empty for the task's, else those of the bags.
         derive_velocity: take velocities from positions and their stamps, whatever the driver sends; see `JointStates`.

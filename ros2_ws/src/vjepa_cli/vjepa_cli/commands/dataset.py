@@ -87,7 +87,7 @@ class BuildCommand(BuildConfig, WithEncoder, NewDataset):
     control_period_s: Annotated[
         float | None,
         Range(low=1e-4, high=60),
-        option(name="control-period", metavar="S", default="the task's, else the frames' distance"),
+        option(name="control-period", metavar="S", default="the bags', else the task's, else the frames' distance"),
     ] = None
     joint_state_max_age_s: Annotated[
         float, Range(above=0, high=60), option(name="joint-state-max-age", metavar="S")
