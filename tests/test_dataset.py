@@ -77,7 +77,7 @@ def test_a_recorded_run_is_the_dataset_of_its_seeds_with_the_latents_that_were_l
         *("--workers", 1, "--out", tmp_path / "collected", "--frames", "--device", "cpu"),
     )
     collected = Dataset(tmp_path / "collected")
-    assert not built.info.same_rows(collected.info)
+    assert not built.info.differences(collected.info)
     np.testing.assert_array_equal(built.episodes, collected.episodes)
     for name in built.info.columns():
         if name == LATENT:

@@ -95,7 +95,7 @@ def test_joints_of_different_limits_go_from_data_to_a_policy_that_drives(encoder
     training = replace(QUICK, labels="recorded")
     frames = labelled_frames(dataset, training)
     np.testing.assert_array_equal(frames.labels, commands / limits)
-    write_policy(tmp_path / "policy", train_bc(frames, training), training, dataset, "x", frames.source)
+    write_policy(tmp_path / "policy", train_bc(frames, training), training, [dataset], "x", frames.source)
     assert read_bundle(tmp_path / "policy", "policy").arm == dataset.info.arm
     driving = RolloutConfig("bc", sim, {"bundle": str(tmp_path / "policy")}, episodes=1)
     ((episode,), _) = rollout(driving, encoder)
@@ -121,10 +121,10 @@ def test_a_pushed_point_is_cloned_from_its_own_expert(data, encoder, tmp_path):
     towards = np.sign(frames.labels) == np.sign(dataset["target"][:][:, :2] - dataset["observation.joint_position"][:])
     assert towards.mean() > 0.9
     outcome = train_bc(frames, training, encoder)
-    write_policy(tmp_path / "policy", outcome, training, dataset, "x")
+    write_policy(tmp_path / "policy", outcome, training, [dataset], "x")
     arm = {"joint_names": ["t1", "t2"], "effort_limit": [0.1, 0.1]}
     bundle = read_bundle(tmp_path / "policy", "policy")
-    assert (bundle.config["arm"], bundle.control_period_s) == (arm, 0.02)
+    assert (bundle.config["arm"], bundle.control_periods_s) == (arm, (0.02,))
     config = RolloutConfig("bc", replace(SIM, task="point_mass-easy"), {"bundle": str(tmp_path / "policy")}, episodes=1)
     assert rollout(config, encoder)[0][0].steps == SIM.episode_steps
 

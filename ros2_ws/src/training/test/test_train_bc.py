@@ -21,6 +21,7 @@ from vjepa_training.trainers.train_bc import (
     dagger_seed,
     expert_actions,
     labelled_frames,
+    require_one_arm,
     train_bc,
     write_policy,
 )
@@ -35,7 +36,8 @@ def synthetic(episodes: int = 40, length: int = 10) -> Frames:
     latents = rng.normal(size=(count, 3, 8)).astype(np.float16)
     labels = np.tanh(latents[:, 2, :2].astype(np.float64))
     joints = rng.normal(size=(2, count, 2))
-    return Frames(latents, joints[0], joints[1], labels, np.repeat(np.arange(episodes), length))
+    numbers = np.repeat(np.arange(episodes), length)
+    return Frames(latents, joints[0], joints[1], labels, numbers, np.full(count, 0.02))
 
 
 def test_the_labels_are_what_the_expert_planner_would_do(small_data):
@@ -223,7 +225,8 @@ def test_the_same_seed_gives_the_same_policy():
 
 
 def test_the_old_settings_are_the_old_network():
-    frames = Frames(np.zeros((20, 1, 1024), np.float16), *np.zeros((3, 20, 2)), np.repeat(np.arange(10), 2))
+    episodes, periods_s = np.repeat(np.arange(10), 2), np.full(20, 0.02)
+    frames = Frames(np.zeros((20, 1, 1024), np.float16), *np.zeros((3, 20, 2)), episodes, periods_s)
     outcome = train_bc(frames, dataclasses.replace(BASELINE_BC, epochs=1))
     assert outcome.policy.config == PolicyConfig()
     assert sum(parameter.numel() for parameter in outcome.policy.parameters()) == 279_490
@@ -321,11 +324,73 @@ def test_dagger_labels_are_for_the_torque_and_the_rate_of_its_episodes(small_dat
         return load_planner(name, options, context)
 
     monkeypatch.setattr(vjepa_training.trainers.train_bc, "load_planner", loaded)
-    episodes = {"dagger": 1, "dagger_episodes": 1, "dagger_steps": 2, "effort_limit": (0.02, 0.01), "rate_hz": 25.0}
-    training = dataclasses.replace(QUICK, epochs=1, **episodes)
-    train_bc(labelled_frames(small_data, training), training, encoder)
+    episodes = {"dagger": 1, "dagger_episodes": 1, "dagger_steps": 2, "effort_limit": (0.02, 0.01)}
+    training = dataclasses.replace(QUICK, epochs=1, rates_hz=(25.0, 50.0), **episodes)
+    frames = labelled_frames(small_data, training)
+    outcome = train_bc(frames, training, encoder)
     of_data = (*small_data.info.effort_limit, small_data.info.control_period_s)
-    assert contexts == [pytest.approx(of_data), pytest.approx((0.02, 0.01, 0.04))]
+    of_rollouts = [(0.02, 0.01, period_s) for period_s in (0.04, 0.02)]
+    assert contexts == [pytest.approx(each) for each in (of_data, *of_rollouts)]
+    assert outcome.frames == len(frames) + 2 * 2
+
+
+def at_two_rates() -> Frames:
+    """Frames of two datasets. At 40 ms the labels are a quarter of those at 20 ms, in situations that are alike."""
+    fast, slow = synthetic(), synthetic()
+    slow.labels, slow.period_s = slow.labels / 4, np.full(len(slow), 0.04)
+    return fast.joined(slow)
+
+
+@pytest.mark.parametrize("bottleneck", [0, 8])
+def test_a_policy_of_two_rates_acts_by_the_control_period_of_its_arm(tmp_path, small_data, bottleneck):
+    training = dataclasses.replace(QUICK, bottleneck=bottleneck, epochs=60, patience=60, noise=0.0, learning_rate=1e-2)
+    frames = at_two_rates()
+    outcome = train_bc(frames, training)
+    assert outcome.policy.config.control_period
+    assert min(entry["validation"] for entry in outcome.curve) < 0.15 * outcome.variance
+    slow = rewritten(small_data, tmp_path / "slow", {}, control_period_ns=40_000_000)
+    write_policy(tmp_path / "policy", outcome, training, [slow, small_data], "vjepa train bc")
+    card = (tmp_path / "policy/MODEL_CARD.md").read_text()
+    assert "joint positions and velocities, and the control period; never the target" in card
+    assert "frames at 50 and 25 Hz" in card
+    actions = []
+    for period_s in (0.02, 0.04):
+        planner = load_planner("bc", {"bundle": str(tmp_path / "policy")}, PlannerContext(2, period_s))
+        assert planner.trained_periods_s == (0.02, 0.04)
+        planner.reset(0)
+        rows = range(50)
+        seen = [(frames.latents[i].astype(np.float32), frames.position[i], frames.velocity[i]) for i in rows]
+        actions.append(np.stack([planner.plan(Observation(0, *each)).action for each in seen]))
+        periods = torch.full((len(rows),), period_s)
+        tensors = [torch.tensor(np.stack(arrays), dtype=torch.float32) for arrays in zip(*seen, strict=True)]
+        expected = outcome.policy(outcome.policy.inputs(*tensors, periods))
+        assert np.allclose(actions[-1], expected.numpy(), atol=1e-5), "as in training"
+    at_20_ms, at_40_ms = (np.abs(each).mean() for each in actions)
+    assert 3 < at_20_ms / at_40_ms < 5
+
+
+def test_a_policy_of_one_rate_does_not_read_the_control_period():
+    slow = synthetic()
+    slow.period_s = slow.period_s + 1e-9
+    assert not train_bc(synthetic().joined(slow), QUICK).policy.config.control_period
+
+
+def test_datasets_of_several_rates_have_the_labels_of_their_own_and_others_are_refused(small_data, tmp_path):
+    slow = rewritten(small_data, tmp_path / "slow", {}, control_period_ns=40_000_000)
+    require_one_arm([small_data, slow])
+    fast_labels, slow_labels = (labelled_frames(dataset, QUICK).labels for dataset in (small_data, slow))
+    assert np.abs(fast_labels).mean() > 1.2 * np.abs(slow_labels).mean(), "a slower loop is less stiff"
+    for name, changed, message in (
+        ("weak", {"effort_limit": (0.01, 0.05)}, r"effort_limit \(0.05, 0.05\) and \(0.01, 0.05\)"),
+        ("hard", {"task": "reacher-hard"}, "task reacher-easy and reacher-hard"),
+        ("seen", {"encoder": {"fingerprint": "another"}}, "encoder fingerprint .* and another"),
+    ):
+        other = rewritten(small_data, tmp_path / name, {}, **changed)
+        with pytest.raises(VjepaError, match=f"cannot train one policy: {message}; give datasets of one arm"):
+            require_one_arm([small_data, slow, other])
+    efforts, commands = (dataclasses.replace(synthetic(), source=source) for source in ("effort", "command"))
+    with pytest.raises(VjepaError, match="some datasets have recorded efforts, others commands; expected one kind"):
+        efforts.joined(commands)
 
 
 def test_dagger_without_an_encoder_is_refused(small_data):
@@ -376,7 +441,7 @@ def test_a_cloned_policy_knows_latents_like_those_of_its_training_from_others(sm
     training = dataclasses.replace(QUICK, epochs=1)
     frames = synthetic(episodes=100)
     outcome = train_bc(frames, training)
-    write_policy(tmp_path / "policy", outcome, training, small_data, "vjepa train bc")
+    write_policy(tmp_path / "policy", outcome, training, [small_data], "vjepa train bc")
     planner = load_planner("bc", {"bundle": str(tmp_path / "policy")}, PlannerContext(2, 0.02))
     planner.reset(0)
 

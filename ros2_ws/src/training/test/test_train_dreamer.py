@@ -34,7 +34,7 @@ def world(small_data, tmp_path_factory):
     train_reward(small_data, folder / "dynamics", heads, Job(folder / "reward", folder / "work.reward", "x"))
     cloning = BcTraining(epochs=3, bottleneck=8, hidden=(32, 32))
     outcome = train_bc(labelled_frames(small_data, cloning), cloning)
-    write_policy(folder / "policy", outcome, cloning, small_data, "x")
+    write_policy(folder / "policy", outcome, cloning, [small_data], "x")
     return {name: folder / name for name in ("dynamics", "reward", "policy")}
 
 
@@ -74,7 +74,7 @@ def test_the_actor_knows_the_latents_that_its_dynamics_was_trained_on(small_data
 
 def test_the_actor_reads_the_states_of_its_dynamics(small_data, world, tmp_path):
     actor, _ = trained(small_data, world, tmp_path, QUICK)
-    assert load_actor(tmp_path / "out")[1].control_period_s == 0.02
+    assert load_actor(tmp_path / "out")[1].control_periods_s == (0.02,)
     conditioning = load_dynamics(world["dynamics"])[0].conditioning
     for name, value in conditioning.state_dict().items():
         assert torch.equal(actor.conditioning.state_dict()[name], value)

@@ -62,7 +62,7 @@ def test_what_it_trains_is_a_bundle_that_plans(encoder, dynamics, tmp_path):
     config = RolloutConfig("sac", sim, options={"bundle": str(tmp_path / "out")}, episodes=1)
     (episode,), _ = rollout(config, encoder)
     assert episode.steps == 5
-    assert load_actor(tmp_path / "out")[1].control_period_s == 0.02
+    assert load_actor(tmp_path / "out")[1].control_periods_s == (0.02,)
     assert "the command" in (tmp_path / "out" / "MODEL_CARD.md").read_text()
     assert [step for step, _ in facts["curve"]["return"]] == [40, 80, 120, 160, 200, 240]
     assert facts["figures"]["return"] == facts["curve"]["return"][-1][1]

@@ -160,7 +160,7 @@ def test_the_old_settings_take_the_mean_row_as_it_is(small_data, tmp_path):
     model, bundle = load_dynamics(tmp_path / "out")
     assert model.conditioning.config == ConditioningConfig(latent_dim=32, latent_rows=(0,))
     assert bundle.config["latent_rows"] == [0]
-    assert bundle.control_period_s == 0.02
+    assert bundle.control_periods_s == (0.02,)
     assert torch.equal(model.delta_scale, torch.ones(32))
 
 

@@ -4,7 +4,6 @@
 """
 
 import contextlib
-import itertools
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -21,7 +20,7 @@ from sim_bridge.tasks import arm_of, task_domain, task_named
 from vjepa_bringup.discovery import DISCOVERIES, discovery_environment
 from vjepa_interfaces import topics
 from vjepa_interfaces.address import FROM_ENVIRONMENT, is_reference, shown
-from vjepa_interfaces.bundle import find_bundle, read_bundle
+from vjepa_interfaces.bundle import Bundle, find_bundle, is_bundle, read_bundle
 from vjepa_interfaces.deprecated import PARAMETER, current_names
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.environment import distribution_of_ros
@@ -29,7 +28,7 @@ from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.guard_parameters import GuardParameters
 from vjepa_interfaces.yaml_file import read_yaml
 from vjepa_perception.placement import AUTO, refuse_unknown_placement
-from vjepa_planner.registry import refuse_unknown_planners
+from vjepa_planner.registry import options_of, refuse_unknown_planners
 
 SOURCES = ("sim", "camera")
 VERSIONED = ("rclpy", "torch", "transformers", "mujoco", "dm_control", "stable-baselines3", "numpy", "vjepa_bringup")
@@ -492,12 +491,31 @@ def _check_guard(guard: dict[str, Any], planner: dict[str, Any]) -> None:
 
 def _trained_arm(planner: dict[str, Any]) -> EffortLimits | None:
     """Return the arm in the chosen planner's bundles; None if no bundle contains it."""
-    options = [v for k, v in planner.items() if k.startswith(f"{planner['planner']}.") and isinstance(v, str)]
-    for path, kind in itertools.product(options, ARM_KINDS):
-        with contextlib.suppress(VjepaError):  # The planner's node refuses options that are not bundles.
-            if arm := read_bundle(path, kind).arm:
+    for bundle in _acting_bundles(planner["planner"], planner):
+        with contextlib.suppress(VjepaError):  # The planner's node refuses a bundle with another entry.
+            if arm := bundle.arm:
                 return arm
     return None
+
+
+def trained_periods(planner: str, parameters: Mapping[str, Any]) -> tuple[float, ...]:
+    """Return the control periods, s, at which a planner's bundles were trained; empty if unknown.
+
+    Args:
+        planner: name of the planner.
+        parameters: flat parameters of `vjepa_planner`.
+
+    Raises:
+        BundleError: a bundle's record of the rates is not valid.
+    """
+    recorded = (bundle.control_periods_s for bundle in _acting_bundles(planner, parameters))
+    return next((periods_s for periods_s in recorded if periods_s), ())
+
+
+def _acting_bundles(planner: str, parameters: Mapping[str, Any]) -> list[Bundle]:
+    """Return the bundles of a planner that were trained for an arm, in the order of its options."""
+    bundles = [read_bundle(value) for value in options_of(planner, parameters).values() if is_bundle(value)]
+    return [bundle for bundle in bundles if bundle.config.get("kind") in ARM_KINDS]
 
 
 def _expected_rate(planner: dict[str, Any]) -> dict[str, float]:

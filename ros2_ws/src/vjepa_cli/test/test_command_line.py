@@ -171,14 +171,15 @@ def test_a_preset_sets_the_defaults_and_an_option_stands_above_it(words, expecte
 @pytest.mark.parametrize(
     ("line", "config"),
     [
-        ("train bc --data x --out y", {"data": "x", "out": "y"}),
+        ("train bc --data x --out y", {"data": ["x"], "out": "y"}),
+        ("train bc --data x z --out y", {"data": ["x", "z"], "out": "y"}),
         (
             "train bc --data x --out y --baseline --no-joint-state --epochs 100 --rows all --episodes 0-2,5",
-            {"data": "x", "out": "y", "baseline": True, "rows": "all", "episodes": [0, 1, 2, 5]},
+            {"data": ["x"], "out": "y", "baseline": True, "rows": "all", "episodes": [0, 1, 2, 5]},
         ),
         (
             "train bc --data x --out y --no-joint-state --hidden 3 4 --noise 0",
-            {"data": "x", "out": "y", "joint_state": False, "hidden": [3, 4], "noise": 0.0},
+            {"data": ["x"], "out": "y", "joint_state": False, "hidden": [3, 4], "noise": 0.0},
         ),
         (
             "train dreamer --dynamics d --data x --out y --preset baseline-dreamer --lambda 0.5 --horizon 15",

@@ -201,11 +201,13 @@ def test_many_dropped_frames_come_with_what_they_mean_and_what_to_do():
 
 
 def test_a_policy_that_drives_at_another_rate_than_it_was_trained_at_says_so():
-    lines = scoreboard(result(control_period_s=0.04, trained_period_s=0.02))
-    assert "OTHER RATE" in lines
-    assert "trained at 50 Hz, driven at 25: train it at this rate" in lines
-    for same in ({"control_period_s": 0.02, "trained_period_s": 0.02}, {"trained_period_s": None}, {}):
-        assert "OTHER RATE" not in scoreboard(result(**same))
+    for trained_s, rates in (([0.02], "50"), ([0.02, 0.01], "50 or 100")):
+        lines = scoreboard(result(control_period_s=0.04, trained_periods_s=trained_s))
+        assert "OTHER RATE" in lines
+        assert f"trained at {rates} Hz, driven at 25: train it at this rate" in lines
+    for same in ([0.02], [0.04, 0.02], []):
+        assert "OTHER RATE" not in scoreboard(result(control_period_s=0.02, trained_periods_s=same))
+    assert "OTHER RATE" not in scoreboard(result())
 
 
 def test_each_planner_of_a_swapped_run_has_its_own_figure():

@@ -180,7 +180,8 @@ def read_config(action: Action, config: Mapping[str, Any], of: str) -> Any:
 
     Args:
         action: the action whose options are read.
-        config: values by field, which may have a deprecated name; a list stands for a tuple.
+        config: values by field, which may have a deprecated name; a list stands for a tuple, and a text
+            for a tuple of one.
         of: name of the action.
 
     Raises:
@@ -195,9 +196,17 @@ def read_config(action: Action, config: Mapping[str, Any], of: str) -> Any:
     for name in config:
         if name not in valid:
             raise unknown_name(f"option of {of}:", name, valid)
+    hints = _hints(action.config_class)
+    config = {name: [v] if isinstance(v, str) and _takes_texts(hints[name]) else v for name, v in config.items()}
     chosen = config.get(action.preset)
     settings = action.defaults(chosen) if isinstance(chosen, bool | str) else {}
     return read_parameters(action.config_class, settings | dict(config), "option", of)
+
+
+def _takes_texts(hint: Any) -> bool:
+    """Return whether the values of a type are tuples of texts."""
+    inner = typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
+    return bool(inner == tuple[str, ...])
 
 
 def stated(action: Action, options: Any) -> dict[str, Any]:

@@ -125,11 +125,10 @@ def scoreboard(result: Evaluation) -> str:
         if loop.get("fallback_commands", 0) > 0:
             times, commands, frames = (loop[name] for name in ("fallbacks", "fallback_commands", "answered_frames"))
             rows.append(("FALLBACKS", f"{times:.0f}: {commands:.0f} of {frames:.0f} commands not the chosen planner's"))
-    period_s, trained_s = result.get("control_period_s"), result.get("trained_period_s")
-    if period_s and trained_s and not math.isclose(period_s, trained_s, rel_tol=PERIOD_TOLERANCE):
-        rows.append(
-            ("OTHER RATE", f"trained at {1 / trained_s:g} Hz, driven at {1 / period_s:g}: train it at this rate")
-        )
+    period_s, trained_s = result.get("control_period_s", math.nan), result.get("trained_periods_s", ())
+    if trained_s and not any(math.isclose(period_s, each_s, rel_tol=PERIOD_TOLERANCE) for each_s in trained_s):
+        rates = " or ".join(f"{1 / each_s:g}" for each_s in trained_s)
+        rows.append(("OTHER RATE", f"trained at {rates} Hz, driven at {1 / period_s:g}: train it at this rate"))
     if result.get("restarts"):
         restarts = ", ".join(f"{node} {times}" for node, times in result["restarts"].items())
         rows.append(("RESTARTED NODES", f"{restarts}: not what an undisturbed run would give"))

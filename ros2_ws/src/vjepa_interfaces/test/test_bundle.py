@@ -125,15 +125,25 @@ def test_a_bundle_from_before_there_were_hashes_is_taken(tmp_path):
     read_bundle(tmp_path, "policy").check_weights()
 
 
-def test_the_control_period_of_its_training_is_known_where_it_is_recorded():
-    assert Bundle(Path("policy"), {"control_period_s": 0.02}).control_period_s == 0.02
-    assert Bundle(Path("policy"), {}).control_period_s is None
+@pytest.mark.parametrize(
+    ("recorded", "periods_s"),
+    [
+        ({"control_period_s": [0.02, 0.04]}, (0.02, 0.04)),
+        ({"control_period_s": [1]}, (1.0,)),
+        ({"control_period_s": 0.02}, (0.02,)),  # An older bundle.
+        ({}, ()),
+    ],
+)
+def test_the_control_periods_of_its_training_are_known_where_they_are_recorded(recorded, periods_s):
+    assert Bundle(Path("policy"), recorded).control_periods_s == periods_s
 
 
-@pytest.mark.parametrize("period", [0, -0.02, "fast", True, None, float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "period", [0, -0.02, "fast", True, None, float("nan"), float("inf"), [], [0.02, 0], [True], ["0.02"], [[0.02]]]
+)
 def test_a_senseless_control_period_is_refused_naming_the_file(period):
     with pytest.raises(BundleError, match=r"policy/config.json: 'control_period_s' is"):
-        _ = Bundle(Path("policy"), {"control_period_s": period}).control_period_s
+        _ = Bundle(Path("policy"), {"control_period_s": period}).control_periods_s
 
 
 ARM = EffortLimits.of(("shoulder", "wrist"), 0.05)

@@ -85,18 +85,25 @@ class Bundle:
         return value
 
     @property
-    def control_period_s(self) -> float | None:
-        """Seconds from one frame to the next in its training; None if the bundle does not record it.
+    def control_periods_s(self) -> tuple[float, ...]:
+        """Seconds from one frame to the next at each rate of its training; empty if the bundle does not record them.
+
+        Older bundles have one number in place of a list.
 
         Raises:
-            BundleError: the record is no number above 0.
+            BundleError: the record is not of numbers above 0.
         """
         if "control_period_s" not in self.config:
-            return None
-        period_s = float(self.require("control_period_s", (int, float)))
-        if not (math.isfinite(period_s) and period_s > 0):
-            raise BundleError(f"{self.path / CONFIG_FILE}: 'control_period_s' is {period_s}; expected seconds above 0")
-        return period_s
+            return ()
+        recorded = self.require("control_period_s", (int, float, list))
+        periods = recorded if isinstance(recorded, list) else [recorded]
+        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in periods)
+        if not (periods and numbers and all(math.isfinite(value) and value > 0 for value in periods)):
+            raise BundleError(
+                f"{self.path / CONFIG_FILE}: 'control_period_s' is {recorded!r:.100}; expected seconds above 0, for "
+                "each rate of its training"
+            )
+        return tuple(map(float, periods))
 
     @property
     def arm(self) -> EffortLimits | None:

@@ -16,7 +16,10 @@ def test_episodes_begin_with_the_first_latent_a_backward_stamp_and_a_gap():
     assert timeline.episode == 2
 
 
-@pytest.mark.parametrize(("trained_s", "unlike"), [(0.02, False), (0.021, False), (0.025, True), (0.01, True)])
+@pytest.mark.parametrize(
+    ("trained_s", "unlike"),
+    [((0.02,), False), ((0.021,), False), ((0.025,), True), ((0.01,), True), ((0.04, 0.02), False), ((), False)],
+)
 def test_frames_are_compared_with_those_of_the_training_once_there_are_enough(trained_s, unlike):
     timeline = LatentTimeline()
     for i in range(FEWEST_PERIODS):

@@ -143,7 +143,8 @@ def test_a_package_that_cannot_be_imported_is_named_and_harms_no_other(
         ("    needs = None", "cannot be used: TypeError"),
         ("    needs = frozenset({'odometry'})", "needs the inputs odometry; valid are: goal, "),
         ("    encoder_fingerprint = 3", "has encoder_fingerprint 3; expected a text or None"),
-        ("    trained_period_s = '20 ms'", "has trained_period_s '20 ms'; expected seconds or None"),
+        ("    trained_periods_s = '20 ms'", "has trained_periods_s '20 ms'; expected a tuple of seconds"),
+        ("    trained_periods_s = 0.02", "has trained_periods_s 0.02; expected a tuple of seconds"),
     ],
 )
 def test_a_planner_that_fails_while_it_is_made_is_named(install_planners, monkeypatch, body, message):

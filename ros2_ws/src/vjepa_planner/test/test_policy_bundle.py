@@ -114,6 +114,8 @@ def test_a_feature_that_never_varied_does_not_divide_by_zero():
         {"hidden": {"a": 1}},
         {"action_size": 0},
         {"joint_state": 1},
+        {"control_period": 1},
+        {"control_period": True},
     ],
     ids=str,
 )

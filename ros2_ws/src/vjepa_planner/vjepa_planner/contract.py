@@ -140,7 +140,7 @@ class Planner(ABC):
         Config: frozen dataclass of the options; its defaults are the documented settings.
         needs: the `INPUTS` that an observation must have.
         encoder_fingerprint: fingerprint of the encoder that made the latents; None for a planner that reads none.
-        trained_period_s: seconds from one frame to the next in the training; None if unknown.
+        trained_periods_s: seconds from one frame to the next at each rate of the training; empty if unknown.
         novelty: distribution of the training's latents; None if unknown.
         config: the options of this planner.
         context: the arm and the stack of this planner.
@@ -149,7 +149,7 @@ class Planner(ABC):
     Config: ClassVar[type] = NoOptions
     needs: frozenset[str] = frozenset()
     encoder_fingerprint: str | None = None
-    trained_period_s: float | None = None
+    trained_periods_s: tuple[float, ...] = ()
     novelty: Novelty | None = None
 
     def __init__(self, config: Any, context: PlannerContext):

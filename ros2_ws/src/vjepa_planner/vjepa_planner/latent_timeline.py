@@ -1,6 +1,7 @@
 """Stamps of latents: beginnings of episodes, and the period of frames."""
 
 import math
+from collections.abc import Sequence
 
 from vjepa_interfaces.stamps import begins_episode
 from vjepa_interfaces.statistics import Durations
@@ -41,6 +42,7 @@ class LatentTimeline:
         """
         return self._periods.percentiles(50)[0] if len(self._periods) >= FEWEST_PERIODS else math.nan
 
-    def is_unlike(self, trained_period_s: float) -> bool:
-        """Return whether the period of frames is known and differs from a training's by more than a tenth."""
-        return abs(self.period_ms / (trained_period_s * 1e3) - 1) > PERIOD_TOLERANCE  # False for NaN.
+    def is_unlike(self, trained_periods_s: Sequence[float]) -> bool:
+        """Return whether the periods of frames and of a training are known, and differ by more than a tenth."""
+        differences = [abs(1e-3 * self.period_ms / period_s - 1) for period_s in trained_periods_s]
+        return min(differences, default=0.0) > PERIOD_TOLERANCE  # False for NaN.

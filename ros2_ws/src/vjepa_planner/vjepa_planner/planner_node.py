@@ -329,18 +329,18 @@ class PlannerNode(ManagedNode):
 
     def _level_and_message(self) -> tuple[bytes, str]:
         """Return the level and the message of diagnostics."""
-        trained_s = self._chosen_planner.trained_period_s
+        trained_s = self._chosen_planner.trained_periods_s
         if failure := self._failure.report():
             return ERROR, failure
         if self._timeline.stamp_ns is None:
             return WARN, "no latent yet"
         if self._supervisor.message:
             return WARN, self._supervisor.message
-        if trained_s is not None and self._timeline.is_unlike(trained_s):
+        if self._timeline.is_unlike(trained_s):
             chosen, period_ms = self._supervisor.chosen, self._timeline.period_ms
             return WARN, (
                 f"latents of frames {period_ms:.1f} ms apart; planner '{chosen}' was trained on frames "
-                f"{trained_s * 1e3:g} ms apart"
+                f"{' or '.join(f'{period_s * 1e3:g}' for period_s in trained_s)} ms apart"
             )
         if self._refused_goal:
             return WARN, f"goal refused: {self._refused_goal}"

@@ -123,8 +123,9 @@ def _check_made(what: str, planner: Planner) -> None:
         raise VjepaError(f"{what} needs the inputs {', '.join(unknown)}; valid are: {', '.join(sorted(INPUTS))}")
     if not isinstance(planner.encoder_fingerprint, str | None):
         raise VjepaError(f"{what} has encoder_fingerprint {planner.encoder_fingerprint!r}; expected a text or None")
-    if not isinstance(planner.trained_period_s, int | float | None):
-        raise VjepaError(f"{what} has trained_period_s {planner.trained_period_s!r}; expected seconds or None")
+    periods: Any = planner.trained_periods_s
+    if not isinstance(periods, tuple) or not all(isinstance(value, int | float) for value in periods):
+        raise VjepaError(f"{what} has trained_periods_s {periods!r}; expected a tuple of seconds")
 
 
 def refuse_unknown_planners(parameters: Mapping[str, Any]) -> None:

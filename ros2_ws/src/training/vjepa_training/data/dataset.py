@@ -39,6 +39,11 @@ FORMAT_VERSION = 2
 ROWS_A_FILE, BYTES_A_FILE = 16_384, 2**27
 """Rows and bytes from which an Arrow file, which is one record batch, is full."""
 
+OF_ACTIONS = ("joint_names", "effort_limit", "latent_shape", "task")
+"""Fields of `DatasetInfo` that are equal in all datasets of a policy."""
+OF_MERGED = (*OF_ACTIONS, "control_period_ns", "image_shape", "plain_images")
+"""Fields that are equal in datasets that are merged."""
+
 LATENT, IMAGE = "observation.latent", "observation.image"
 PLAIN_IMAGE = "observation.plain_image"
 
@@ -159,10 +164,9 @@ class DatasetInfo:
                 columns[PLAIN_IMAGE] = (np.uint8, self.image_shape)
         return {name: (np.dtype(kind), shape) for name, (kind, shape) in columns.items()}
 
-    def same_rows(self, other: "DatasetInfo") -> list[str]:
-        """Return the differences that prevent a merge with rows of `other`, one phrase each; else empty."""
-        names = ["joint_names", "effort_limit", "control_period_ns", "latent_shape", "image_shape", "plain_images"]
-        found = [(name, getattr(self, name), getattr(other, name)) for name in (*names, "task")]
+    def differences(self, other: "DatasetInfo", names: Sequence[str] = OF_MERGED) -> list[str]:
+        """Return the differences of the fields `names` and of the encoder from `other`, one phrase each; else empty."""
+        found = [(name, getattr(self, name), getattr(other, name)) for name in names]
         found.append(("encoder fingerprint", self.encoder_fingerprint, other.encoder_fingerprint))
         return [f"{name} {mine} and {theirs}" for name, mine, theirs in found if mine != theirs]
 

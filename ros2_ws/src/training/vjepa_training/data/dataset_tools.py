@@ -31,7 +31,7 @@ def merge_datasets(datasets: Sequence[Dataset], folder: Path | str) -> Dataset:
     """
     folder, first = Path(folder), datasets[0]
     for other in datasets[1:]:
-        if differences := first.info.same_rows(other.info):
+        if differences := first.info.differences(other.info):
             raise DatasetError(f"{first.folder} and {other.folder} have different rows: {'; '.join(differences)}")
     _refuse_dataset_in(folder)
     sources = tuple(source for dataset in datasets for source in dataset.info.sources)

@@ -157,13 +157,14 @@ class BcTraining(ValidatedTraining):
         weight_decay: AdamW's.
         noise: standard deviation of noise on the normalised latent, against memorising targets.
         dagger: rounds of DAgger.
-        dagger_episodes: episodes of each round.
+        dagger_episodes: episodes of each round, at each rate of the data.
         dagger_steps: control steps of each of these episodes.
         num_envs: episodes that are rolled out at the same time.
         task: task of the cloned expert and of DAgger's episodes.
         effort_limit: torque of an action of 1 in DAgger's episodes, N·m, one number or one for each joint; 0 for the
             task's own.
-        rate_hz: control steps a second of simulated time in DAgger's episodes; 0 for the task's own.
+        rates_hz: control steps a second of simulated time in DAgger's episodes, which are rolled out at each of these
+            rates; empty for the task's own.
         image_size: width and height of DAgger's frames, pixels.
         render: rendering of DAgger's frames.
         look: look of DAgger's frames.
@@ -186,7 +187,7 @@ class BcTraining(ValidatedTraining):
     num_envs: AtLeastOne = 25
     task: str = "reacher-easy"
     effort_limit: EffortLimit = 0.0
-    rate_hz: float = 0.0
+    rates_hz: tuple[float, ...] = ()
     image_size: tuple[int, int] = (64, 64)
     render: str = SimConfig.render
     look: str = SimConfig.look

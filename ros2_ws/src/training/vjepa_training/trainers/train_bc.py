@@ -9,9 +9,9 @@ policy out, and the expert labels the visited states (Ross, Gordon and Bagnell, 
 import hashlib
 import math
 import tempfile
-from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from vjepa_planner.contract import Observation, PlannerContext
 from vjepa_planner.models.novelty import Novelty, save_novelty
 from vjepa_planner.models.policy import Policy, PolicyConfig, save_policy
 from vjepa_planner.registry import load_planner
-from vjepa_training.data.dataset import LATENT, Dataset
+from vjepa_training.data.dataset import LATENT, OF_ACTIONS, Dataset
 from vjepa_training.data.split import split_episodes
 from vjepa_training.data.usable_columns import EFFORT, VELOCITY, known_rows, require_columns, unusable_columns
 from vjepa_training.evaluation.rollout import RolloutConfig, rollout
@@ -46,6 +46,8 @@ SCALE_QUANTILE, LEAST_SCALE = 0.999, 1e-3
 COMMAND = "command"
 ROLLOUTS, POLICY = "rollouts", "policy"
 """The stages of a round, each of which is kept."""
+PERIOD_TOLERANCE = 0.01
+"""Relative difference of control periods from which a policy reads them."""
 CLIPPED_SHARE = 0.01
 """Largest share of recorded actions beyond the effort limit; a larger share means a limit of another arm."""
 
@@ -60,6 +62,7 @@ class Frames:
         velocity: (T, n) rad/s.
         labels: (T, n) the actions to learn, in [-1, 1].
         episode: (T,) number of the episode of each frame.
+        period_s: (T,) control period, s.
         source: `expert`, or the dataset's column of the labels.
     """
 
@@ -68,13 +71,22 @@ class Frames:
     velocity: np.ndarray
     labels: np.ndarray
     episode: np.ndarray
+    period_s: np.ndarray
     source: str = EXPERT
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def joined(self, other: "Frames") -> "Frames":
-        """Return both, with the episodes of `other` numbered behind these."""
+        """Return both, with the episodes of `other` numbered behind these.
+
+        Raises:
+            VjepaError: the labels of the two have different sources.
+        """
+        if self.source != other.source:
+            raise VjepaError(
+                f"some datasets have recorded {self.source}s, others {other.source}s; expected one kind of labels"
+            )
         offset = int(self.episode.max()) + 1 - int(other.episode.min())
         return Frames(
             np.concatenate((self.latents, other.latents)),
@@ -82,6 +94,8 @@ class Frames:
             np.concatenate((self.velocity, other.velocity)),
             np.concatenate((self.labels, other.labels)),
             np.concatenate((self.episode, other.episode + offset)),
+            np.concatenate((self.period_s, other.period_s)),
+            self.source,
         )
 
 
@@ -140,9 +154,9 @@ def labelled_frames(
         index = np.sort(np.random.default_rng((training.seed, 5)).choice(index, max_frames, replace=False))
     position, velocity = (dataset[name][index] for name in ("observation.joint_position", "observation.joint_velocity"))
     kept = latents[index][:, :1] if training.rows == "mean" else latents[index]
+    about = dataset["episode_index"][index], np.full(len(index), dataset.info.control_period_s), source
     if recorded:
-        labels = _recorded_actions(dataset, source, index)
-        return Frames(kept, position, velocity, labels, dataset["episode_index"][index], source)
+        return Frames(kept, position, velocity, _recorded_actions(dataset, source, index), *about)
     target = dataset["target"][index]
     if not np.isfinite(target).all():
         raise VjepaError(
@@ -151,7 +165,22 @@ def labelled_frames(
         )
     info = dataset.info
     labels = expert_actions(position, velocity, target, training.task, info.arm, info.control_period_s)
-    return Frames(kept, position, velocity, labels, dataset["episode_index"][index])
+    return Frames(kept, position, velocity, labels, *about)
+
+
+def require_one_arm(datasets: Sequence[Dataset]) -> None:
+    """Refuse datasets of different arms, tasks or encoders; their control periods may differ.
+
+    Raises:
+        VjepaError: two datasets differ, and the message states how.
+    """
+    first, *others = datasets
+    for other in others:
+        if differences := first.info.differences(other.info, OF_ACTIONS):
+            raise VjepaError(
+                f"{first.folder} and {other.folder} cannot train one policy: {'; '.join(differences)}; give datasets "
+                "of one arm, task and encoder"
+            )
 
 
 def recorded_column(dataset: Dataset) -> str:
@@ -353,7 +382,7 @@ def write_policy(
     folder: Path | str,
     outcome: Outcome,
     training: BcTraining,
-    dataset: Dataset,
+    datasets: Sequence[Dataset],
     command: str,
     source: str = EXPERT,
 ) -> TrainingFacts:
@@ -363,29 +392,32 @@ def write_policy(
         folder: folder of the bundle.
         outcome: result of the training.
         training: settings of the training.
-        dataset: dataset of the training.
+        datasets: datasets of the training.
         command: command of the training.
         source: source of the labels, see `Frames`.
     """
     best = min(outcome.curve, key=lambda entry: (-entry["round"], entry["validation"]))
-    facts = provenance(dataset, training, command)
+    facts = provenance(datasets, training, command)
     facts |= {
         "labels": source,
         "frames": outcome.frames,
         "validation": best["validation"],
         "label_variance": outcome.variance,
     }
-    fingerprint = dataset.info.encoder_fingerprint
+    info = datasets[0].info
+    fingerprint = info.encoder_fingerprint
     rows = "all rows" if training.rows == "all" else "the mean row"
     joints = " and joint positions and velocities" if training.joint_state else ""
+    period = " and the control period" if outcome.policy.config.control_period else ""
     card = model_card(
         "policy",
         folder,
         source="the scripted expert, which reads the target" if source == EXPERT else f"the recorded {source}s",
-        encoder=encoder_in_card(dataset.info.encoder_name, fingerprint),
-        reads=f"{rows} of the latent{joints}",
+        encoder=encoder_in_card(info.encoder_name, fingerprint),
+        reads=f"{rows} of the latent{joints}{period}",
         command=command,
         frames=outcome.frames,
+        rates=" and ".join(f"{1 / period_s:g}" for period_s in facts["control_period_s"]),
         rounds=training.dagger,
         episodes=training.dagger_episodes,
         validation=f"{best['validation']:.4f}",
@@ -454,6 +486,7 @@ def _fit(
 
 def _policy_config(frames: Frames, training: BcTraining) -> PolicyConfig:
     rows, dim = frames.latents.shape[1:]
+    periods_s = np.append(frames.period_s, [1.0 / rate_hz for rate_hz in training.rates_hz])
     return PolicyConfig(
         latent_dim=dim,
         latent_rows=tuple(range(rows)),
@@ -462,6 +495,7 @@ def _policy_config(frames: Frames, training: BcTraining) -> PolicyConfig:
         hidden=training.hidden,
         bottleneck=training.bottleneck,
         action_scale=() if frames.source == EXPERT else _action_scale(frames.labels),
+        control_period=bool(np.ptp(periods_s) > PERIOD_TOLERANCE * periods_s.min()),
     )
 
 
@@ -472,9 +506,9 @@ def _action_scale(labels: np.ndarray) -> tuple[float, ...]:
 
 
 def _batch(policy: Policy, frames: Frames, index: np.ndarray, device: str) -> tuple[Tensor, Tensor]:
-    arrays = (frames.latents[index], frames.position[index], frames.velocity[index], frames.labels[index])
-    latents, position, velocity, labels = (torch.from_numpy(a.astype(np.float32)).to(device) for a in arrays)
-    return policy.inputs(latents, position, velocity), labels
+    columns = (frames.latents, frames.position, frames.velocity, frames.period_s, frames.labels)
+    *inputs, labels = (torch.from_numpy(column[index].astype(np.float32)).to(device) for column in columns)
+    return policy.inputs(*inputs), labels
 
 
 def _statistics(policy: Policy, frames: Frames, index: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -498,12 +532,22 @@ def _dagger_frames(
     policy: Policy, training: BcTraining, encoder: Encoder, number: int
 ) -> tuple[list[Tensor], list[float]]:
     """Roll the policy out; return the fields of `Frames` of the visited states, and the returns of the episodes."""
+    rollouts = [_rollout(policy, training, encoder, number, rate_hz) for rate_hz in training.rates_hz or (0.0,)]
+    frames = reduce(Frames.joined, (frames for frames, _ in rollouts))
+    arrays = [getattr(frames, column.name) for column in fields(frames) if column.name != "source"]
+    return [torch.from_numpy(array) for array in arrays], [each for _, returns in rollouts for each in returns]
+
+
+def _rollout(
+    policy: Policy, training: BcTraining, encoder: Encoder, number: int, rate_hz: float
+) -> tuple[Frames, list[float]]:
+    """Roll the policy out at one rate, 0 for the task's; return the visited states, and the returns of the episodes."""
     seen: list[tuple[int, Any, np.ndarray]] = []
     rows = slice(0, 1) if training.rows == "mean" else slice(None)
     sim = SimConfig(
         task=training.task,
         effort_limit=training.effort_limit,
-        rate_hz=training.rate_hz,
+        rate_hz=rate_hz,
         seed=dagger_seed(training, number),
         episode_steps=training.dagger_steps,
         image_size=training.image_size,
@@ -530,11 +574,11 @@ def _dagger_frames(
     target = np.stack([step.target for _, step, _ in seen])
     task = task_named(training.task)
     arm = EffortLimits.of(task.joint_names, training.effort_limit or task.effort_limit)
-    period_s = 1.0 / training.rate_hz if training.rate_hz else task.control_period_s
+    period_s = 1.0 / rate_hz if rate_hz else task.control_period_s
     labels = expert_actions(position, velocity, target, training.task, arm, period_s)
-    numbers = np.array([episode for episode, _, _ in seen])
-    fields = (np.stack([latent for _, _, latent in seen]), position, velocity, labels, numbers)
-    return [torch.from_numpy(array) for array in fields], [episode.episode_return for episode in episodes]
+    numbers, latents = np.array([episode for episode, _, _ in seen]), np.stack([latent for _, _, latent in seen])
+    frames = Frames(latents, position, velocity, labels, numbers, np.full(len(seen), period_s))
+    return frames, [episode.episode_return for episode in episodes]
 
 
 def dagger_seed(training: BcTraining, number: int) -> int:

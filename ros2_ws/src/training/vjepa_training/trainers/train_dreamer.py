@@ -88,7 +88,7 @@ def train_dreamer(
     weights = {"dynamics": bundle.weights_sha256, "reward": _sha256(reward), "policy": _sha256(prior)}
     identity = {**weights, "start": _sha256(start), "data": identity_of(dataset), "held_out": held.tolist()}
     curve = fit(trainer, training, training.steps, job, identity)
-    facts = provenance(dataset, training, job.command)
+    facts = provenance([dataset], training, job.command)
     facts |= {
         "trained_with": {"dynamics": str(dynamics), "reward": str(reward), "policy": str(prior)},
         "frames": len(rows),
@@ -290,7 +290,7 @@ def _labels(dataset: Dataset, policy: Path | str, work: Path | str) -> np.ndarra
     path = Path(work) / f"policy-{key}.npy"
     if path.exists():
         return np.load(path)
-    network, found = load_policy(bundle), []
+    network, found = load_policy(bundle, control_period_s=dataset.info.control_period_s), []
     for _, arrays in observed_blocks(dataset):
         with torch.inference_mode():
             found.append(network(network.inputs(*arrays)).numpy())

@@ -87,7 +87,7 @@ def train_dynamics(dataset: Dataset, training: DynamicsTraining, job: Job, start
     steps = training.epochs * math.ceil(len(train) / training.batch_size)
     curve = fit(trainer, training, steps, job, identity)
     model.eval().requires_grad_(False).cpu()
-    facts = provenance(dataset, training, job.command)
+    facts = provenance([dataset], training, job.command)
     facts |= {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "transitions": len(train),

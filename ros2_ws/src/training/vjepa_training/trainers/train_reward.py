@@ -75,7 +75,7 @@ def train_reward(
     steps = training.epochs * math.ceil(len(train) / training.batch_size)
     curve = fit(trainer, training, steps, job, identity)
     figures = trainer.validate()
-    facts = provenance(dataset, training, job.command)
+    facts = provenance([dataset], training, job.command)
     facts |= {
         "encoder_fingerprint": dataset.info.encoder_fingerprint,
         "dynamics_sha256": weights,

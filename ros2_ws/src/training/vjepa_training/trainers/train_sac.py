@@ -87,7 +87,7 @@ def train_sac(encoder: Encoder, sim: SimConfig, dynamics: Path | str, training: 
     facts: TrainingFacts = {
         "encoder": encoder.name,
         "arm": arm_record(arm),
-        "control_period_s": control_period_s,
+        "control_period_s": [control_period_s],
         "training": settings,
         "command": job.command,
         "dynamics_sha256": bundle.weights_sha256,

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, TypedDict
@@ -32,7 +32,7 @@ class TrainingFacts(TypedDict, total=False):
 
     encoder: str
     arm: ArmRecord
-    control_period_s: float
+    control_period_s: list[float]
     dataset: list[Source]
     training: dict[str, Any]
     command: str
@@ -263,13 +263,20 @@ def identity_of(dataset: Dataset) -> list[Any]:
     return [len(dataset), hashlib.sha256(repr(dataset.info.sources).encode()).hexdigest()]
 
 
-def provenance(dataset: Dataset, training: Training, command: str) -> TrainingFacts:
-    """Return the facts of a training that are known before it: data, settings and command."""
+def provenance(datasets: Sequence[Dataset], training: Training, command: str) -> TrainingFacts:
+    """Return the facts of a training that are known before it: data, settings and command.
+
+    Args:
+        datasets: datasets of the training, of one encoder and one arm.
+        training: settings of the training.
+        command: command of the training.
+    """
+    info = datasets[0].info
     return {
-        "encoder": dataset.info.encoder_name,
-        "arm": arm_record(dataset.info.arm),
-        "control_period_s": dataset.info.control_period_s,
-        "dataset": list(dataset.info.sources),
+        "encoder": info.encoder_name,
+        "arm": arm_record(info.arm),
+        "control_period_s": sorted({dataset.info.control_period_s for dataset in datasets}),
+        "dataset": [source for dataset in datasets for source in dataset.info.sources],
         "training": asdict(training),
         "command": command,
     }

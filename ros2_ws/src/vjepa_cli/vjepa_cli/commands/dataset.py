@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, Suppress
 
+from sim_bridge.sim_parameters import MAX_RATE_HZ, MIN_RATE_HZ
 from vjepa_cli import arguments as types
 from vjepa_cli.command_line import Action, option, parsed_by
 from vjepa_interfaces.effort import EffortLimit
@@ -194,6 +195,7 @@ class CollectCommand(CollectOptions, WithEncoder, NewDataset):
         randomize_camera: draw the camera anew for each episode.
         randomize_appearance: draw the appearance anew for each episode.
         randomize_target_size: draw the size of the target anew for each episode.
+        rate_hz: control steps a second of simulated time.
         render: rendering: dm_control, exact or plain.
         look: look of the camera's frames, such as camera:hard.
     """
@@ -207,6 +209,9 @@ class CollectCommand(CollectOptions, WithEncoder, NewDataset):
     randomize_camera: bool = False
     randomize_appearance: bool = False
     randomize_target_size: bool = False
+    rate_hz: Annotated[
+        float | None, Range(low=MIN_RATE_HZ, high=MAX_RATE_HZ), option(default="the parameters', else the task's")
+    ] = None
     render: str | None = None
     look: Annotated[str | None, option(metavar="NAME[:LEVEL[:moving]]", default="the parameters'")] = None
 
@@ -376,7 +381,7 @@ def collect_command(arguments: CollectCommand) -> int:
 
     options = StackOptions(task=arguments.task, seed=arguments.seed, params_file=arguments.params_file)
     given = {f"randomize_{what}": getattr(arguments, f"randomize_{what}") for what in RANDOMIZED}
-    given |= {"render": arguments.render, "look": arguments.look}
+    given |= {"rate_hz": arguments.rate_hz, "render": arguments.render, "look": arguments.look}
     given = {name: value for name, value in given.items() if value}
     parameters = merged_parameters(options)
     sim = sim_config(parameters["sim_bridge"], episode_steps=arguments.episode_steps, **given)

@@ -1,6 +1,5 @@
 """`vjepa run` and `vjepa eval`: run episodes through the ROS graph or in one process, and score them."""
 
-import contextlib
 import math
 import re
 import time
@@ -19,6 +18,7 @@ from vjepa_bringup.graph import (
     merged_parameters,
     refuse_unknown_names,
     share,
+    trained_periods,
     versions,
 )
 from vjepa_bringup.options import replace
@@ -410,15 +410,10 @@ def _policy(parameters: dict[str, dict[str, Any]], planner: str) -> dict[str, An
 
 
 def _periods(parameters: dict[str, dict[str, Any]], planner: str) -> dict[str, Any]:
-    """Return the control period of the arm, and the period at which the planner's bundles were trained, if known."""
-    trained = []
-    for value in options_of(planner, parameters["vjepa_planner"]).values():
-        for kind in ARM_KINDS if isinstance(value, str) and value else ():
-            with contextlib.suppress(VjepaError):  # The option names no bundle, or one of another kind.
-                trained.append(read_bundle(value, kind).control_period_s)
+    """Return the control period of the arm, and the periods at which the planner's bundles were trained, if known."""
     return {
         "control_period_s": parameters["vjepa_planner"]["control_period_s"],
-        "trained_period_s": next((period_s for period_s in trained if period_s), None),
+        "trained_periods_s": list(trained_periods(planner, parameters["vjepa_planner"])),
     }
 
 

@@ -1,7 +1,7 @@
 """`vjepa train`: train bundles, on datasets or in the simulator."""
 
 import dataclasses
-import math
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -103,19 +103,19 @@ class EncoderCommand(EncoderTraining, Outcome):
 
 @dataclass(frozen=True, kw_only=True)
 class BcCommand(BcTraining, OutcomeWithFacts):
-    """Clone a policy from the expert or from recorded actions, on a dataset with latents.
+    """Clone a policy from the expert or from recorded actions, on datasets with latents.
 
     Attributes:
-        data: dataset with latents.
+        data: datasets with latents; their rates may differ.
         baseline: use the baseline architecture and settings, on the mean row alone.
-        episodes: use these episodes only.
+        episodes: use these episodes of the one dataset only.
         mark: use episodes of bags with this custom data.
         min_return: use episodes with at least this sum of rewards.
-        max_frames: use at most this many frames of the dataset; 0 for all.
-        encoder: encoder of the dataset's latents; needed for --dagger.
+        max_frames: use at most this many frames of each dataset; 0 for all.
+        encoder: encoder of the datasets' latents; needed for --dagger.
     """
 
-    data: Annotated[str, option(metavar="DS")]
+    data: Annotated[tuple[str, ...], option(metavar="DS [DS ...]")]
     baseline: bool = False
     episodes: Annotated[tuple[int, ...], parsed_by(types.numbers, "0-9,12"), option(default="all")] = ()
     mark: Annotated[str, option(metavar="KEY=VALUE", default="all")] = ""
@@ -124,7 +124,7 @@ class BcCommand(BcTraining, OutcomeWithFacts):
     encoder: Annotated[str | None, option(default="none")] = None
     task: Suppress[str] = BcTraining.task
     effort_limit: Suppress[EffortLimit] = BcTraining.effort_limit
-    rate_hz: Suppress[float] = BcTraining.rate_hz
+    rates_hz: Suppress[tuple[float, ...]] = BcTraining.rates_hz
     image_size: Suppress[tuple[int, int]] = BcTraining.image_size
     render: Suppress[str] = BcTraining.render
     look: Suppress[str] = BcTraining.look
@@ -232,32 +232,52 @@ def bc_command(arguments: BcCommand) -> int:
     from vjepa_bringup.graph import versions
     from vjepa_interfaces.bundle import find_bundle
     from vjepa_training.data.dataset import Dataset
-    from vjepa_training.trainers.train_bc import chosen_episodes, encoder_of, labelled_frames, train_bc, write_policy
+    from vjepa_training.trainers.train_bc import (
+        Frames,
+        chosen_episodes,
+        encoder_of,
+        labelled_frames,
+        require_one_arm,
+        train_bc,
+        write_policy,
+    )
 
-    dataset = Dataset(arguments.data)
+    if not arguments.data:
+        raise VjepaError("--data names no dataset; give at least one with latents")
+    if arguments.episodes and len(arguments.data) > 1:
+        raise VjepaError("--episodes numbers the episodes of one dataset; give one --data, or choose by --mark")
+    datasets = [Dataset(folder) for folder in arguments.data]
+    require_one_arm(datasets)
+    info, periods_s = datasets[0].info, sorted({dataset.info.control_period_s for dataset in datasets})
     changes: dict[str, Any] = {}
-    if dataset.info.task:
-        changes |= {"task": dataset.info.task, "effort_limit": dataset.info.effort_limit}
-        if not math.isclose(period_s := dataset.info.control_period_s, arm_of(dataset.info.task)["control_period_s"]):
-            changes["rate_hz"] = 1.0 / period_s
+    if info.task:
+        changes |= {"task": info.task, "effort_limit": info.effort_limit}
+        if periods_s != [arm_of(info.task)["control_period_s"]]:
+            changes["rates_hz"] = tuple(1.0 / period_s for period_s in periods_s)
+    sources = [source for dataset in datasets for source in dataset.info.sources]
     readers: dict[str, Callable[[Any], Any]] = {"image_size": tuple, "render": str, "look": str}
     for name, read in readers.items():
-        seen = {read(source.get(name)) for source in dataset.info.sources if source.get(name)}
+        seen = {read(source.get(name)) for source in sources if source.get(name)}
         if len(seen) == 1:
             (changes[name],) = seen
     training = dataclasses.replace(as_base(BcTraining, arguments), **changes)
-    encoder = encoder_of(dataset, find_bundle(arguments.encoder), training.device) if arguments.encoder else None
+    encoder = encoder_of(datasets[0], find_bundle(arguments.encoder), training.device) if arguments.encoder else None
     started = time.monotonic()
-    episodes = chosen_episodes(dataset, arguments.episodes, arguments.mark, arguments.min_return)
-    frames = labelled_frames(dataset, training, arguments.max_frames, episodes)
+    chosen = [chosen_episodes(each, arguments.episodes, arguments.mark, arguments.min_return) for each in datasets]
+    labelled = (
+        labelled_frames(dataset, training, arguments.max_frames, episodes)
+        for dataset, episodes in zip(datasets, chosen, strict=True)
+    )
+    frames = functools.reduce(Frames.joined, labelled)
     labels = "labelled by the expert" if frames.source == EXPERT else f"with the recorded {frames.source}s as labels"
-    print(f"{len(frames)} frames of {len(episodes)} of {len(dataset.episodes)} episodes, {labels}", flush=True)
+    count, of = sum(map(len, chosen)), sum(len(dataset.episodes) for dataset in datasets)
+    print(f"{len(frames)} frames of {count} of {of} episodes, {labels}", flush=True)
 
     rounds = _Rounds(training.epochs, training.patience, training.dagger)
     work = arguments.work_folder
     with rounds:
         outcome = train_bc(frames, training, encoder, rounds.on_epoch, rounds.on_round, work, rounds.on_resume)
-    facts = write_policy(arguments.out, outcome, training, dataset, Command.of(arguments).line, frames.source)
+    facts = write_policy(arguments.out, outcome, training, datasets, Command.of(arguments).line, frames.source)
     error = against_constant(facts["validation"], outcome.variance)
     print(f"policy written to {arguments.out}; on unseen episodes its mean squared error is {error}")
     if arguments.json:

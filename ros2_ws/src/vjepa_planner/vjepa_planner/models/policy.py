@@ -1,13 +1,13 @@
 """The policy networks of behaviour cloning, `bc-mlp` and `bc-bottleneck`, and their bundle.
 
 `bc-mlp`: Linear(D, 256), LayerNorm, ReLU, Linear(256, 64), ReLU, Linear(64, n), Tanh, after normalisation of the input.
-The D inputs are the chosen latent rows and, if the policy reads them, joint positions and velocities. `bc-bottleneck`
-first passes the latent through a narrow linear layer, so that it cannot memorise its few hundred training targets. It
-reads joint angles as sine and cosine.
+The D inputs are the chosen latent rows and, if the policy reads them, joint positions and velocities, and the control
+period. `bc-bottleneck` first passes the latent through a narrow linear layer, so that it cannot memorise its few
+hundred training targets. It reads joint angles as sine and cosine.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class PolicyConfig:
         hidden: widths of the two hidden layers.
         bottleneck: width of the narrow layer of `bc-bottleneck`; 0 for `bc-mlp`, which has none.
         action_scale: largest action of each joint, above 0 and at most 1; empty for 1.
+        control_period: whether the policy also reads the control period (s), because it was trained at several rates.
 
     Raises:
         VjepaError: a value is of a wrong type or out of range; the message names it.
@@ -46,6 +47,7 @@ class PolicyConfig:
     hidden: tuple[int, int] = (256, 64)
     bottleneck: int = 0
     action_scale: tuple[float, ...] = ()
+    control_period: bool = False
 
     def __post_init__(self) -> None:
         for name in ("latent_rows", "hidden", "action_scale"):
@@ -68,8 +70,9 @@ class PolicyConfig:
                 f"'action_scale' is {list(self.action_scale)}; expected a number above 0 and at most 1 for each of "
                 f"{self.action_size} joints, or none"
             )
-        if not isinstance(self.joint_state, bool):
-            raise VjepaError(f"'joint_state' is {self.joint_state!r}; expected true or false")
+        for name in ("joint_state", "control_period"):
+            if not isinstance(getattr(self, name), bool):
+                raise VjepaError(f"'{name}' is {getattr(self, name)!r}; expected true or false")
 
     @property
     def architecture(self) -> str:
@@ -84,7 +87,7 @@ class PolicyConfig:
     @property
     def input_size(self) -> int:
         """D, the length of the vector that `Policy.inputs` returns."""
-        return self.latent_size + (2 * self.action_size if self.joint_state else 0)
+        return self.latent_size + (2 * self.action_size if self.joint_state else 0) + self.control_period
 
 
 class Policy(nn.Module):
@@ -101,7 +104,7 @@ class Policy(nn.Module):
         read = config.input_size
         if config.bottleneck:
             self.narrow = nn.Linear(config.latent_size, config.bottleneck)
-            read = config.bottleneck + (3 * config.action_size if config.joint_state else 0)
+            read = config.bottleneck + (3 * config.action_size if config.joint_state else 0) + config.control_period
         self.layers = nn.Sequential(
             nn.Linear(read, first),
             nn.LayerNorm(first),
@@ -117,7 +120,11 @@ class Policy(nn.Module):
         self.register_buffer("action_scale", scale, persistent=False)  # The configuration has it.
 
     def inputs(
-        self, latent: Tensor, joint_position: Tensor | None = None, joint_velocity: Tensor | None = None
+        self,
+        latent: Tensor,
+        joint_position: Tensor | None = None,
+        joint_velocity: Tensor | None = None,
+        control_period: Tensor | None = None,
     ) -> Tensor:
         """Return the network's inputs (..., D), before normalisation. Training and planning both call this method.
 
@@ -125,9 +132,10 @@ class Policy(nn.Module):
             latent: (..., rows, latent_dim) float32, all rows of the topic.
             joint_position: (..., n) rad; needed if `config.joint_state` is set, else ignored.
             joint_velocity: (..., n) rad/s; the same.
+            control_period: (...) s; needed if `config.control_period` is set, else ignored.
 
         Raises:
-            VjepaError: the latent has another dimension or too few rows, or the joint state is missing.
+            VjepaError: the latent has another dimension or too few rows, or another input is missing.
         """
         rows, dim = latent.shape[-2:]
         if dim != self.config.latent_dim or rows <= max(self.config.latent_rows):
@@ -135,12 +143,16 @@ class Policy(nn.Module):
                 f"latent of {rows} rows x {dim}; this policy expects dimension {self.config.latent_dim} and reads "
                 f"rows {list(self.config.latent_rows)}"
             )
-        chosen = latent[..., list(self.config.latent_rows), :].flatten(-2)
-        if not self.config.joint_state:
-            return chosen
-        if joint_position is None or joint_velocity is None:
-            raise VjepaError("this policy reads joint positions and velocities, but they are missing")
-        return torch.cat((chosen, joint_position.to(chosen), joint_velocity.to(chosen)), dim=-1)
+        read = [latent[..., list(self.config.latent_rows), :].flatten(-2)]
+        if self.config.joint_state:
+            if joint_position is None or joint_velocity is None:
+                raise VjepaError("this policy reads joint positions and velocities, but they are missing")
+            read += [joint_position, joint_velocity]
+        if self.config.control_period:
+            if control_period is None:
+                raise VjepaError("this policy reads the control period, but it is missing")
+            read.append(control_period.unsqueeze(-1))
+        return torch.cat([part.to(read[0]) for part in read], dim=-1)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return actions (..., n) in [-1, 1] for inputs (..., D) from `inputs`."""
@@ -151,8 +163,23 @@ class Policy(nn.Module):
         read = [self.narrow(normal[..., :size])]
         if self.config.joint_state:
             angles = inputs[..., size : size + n]
-            read += [angles.sin(), angles.cos(), normal[..., size + n :]]
+            read += [angles.sin(), angles.cos()]
+            size += n
+        read.append(normal[..., size:])
         return self.layers(torch.cat(read, dim=-1)) * self.action_scale
+
+    @torch.no_grad()
+    def at_period(self, control_period_s: float) -> "Policy":
+        """Return the policy of one control period, in evaluation mode: the same actions, without that input."""
+        if not self.config.control_period:
+            return self
+        state = dict(self.state_dict())
+        weight, mean, std = state["layers.0.weight"], self.input_mean, self.input_std
+        state["layers.0.bias"] = state["layers.0.bias"] + weight[:, -1] * (control_period_s - mean[-1]) / std[-1]
+        state |= {"layers.0.weight": weight[:, :-1], "input_mean": mean[:-1], "input_std": std[:-1]}
+        policy = Policy(replace(self.config, control_period=False)).to(mean.device)
+        policy.load_state_dict(state)
+        return policy.eval().requires_grad_(False)
 
     @torch.no_grad()
     def set_statistics(self, mean: Tensor, std: Tensor, least_std: float = 1e-3) -> None:
@@ -184,10 +211,16 @@ def save_policy(
     return save_module(path, policy, config, card, provenance)
 
 
-def load_policy(bundle: Bundle, device: str | torch.device = "cpu") -> Policy:
+def load_policy(bundle: Bundle, device: str | torch.device = "cpu", control_period_s: float | None = None) -> Policy:
     """Return the policy in `bundle`, in evaluation mode, on `device`.
 
     It compares tensor shapes with the configuration before it allocates memory.
+
+    Args:
+        bundle: the bundle of a policy.
+        device: device of the weights.
+        control_period_s: the one control period at which the policy acts, s, see `Policy.at_period`. With None the
+            policy reads the period, if it was trained to.
 
     Raises:
         BundleError: the architecture is another, the configuration is out of range, or the weights are missing, do not
@@ -204,4 +237,4 @@ def load_policy(bundle: Bundle, device: str | torch.device = "cpu") -> Policy:
     policy = load_module(bundle, lambda: Policy(config), device)
     if not bool((policy.input_std > 0).all()):
         raise BundleError(f"{bundle.weights}: tensor 'input_std' has values that are not above 0")
-    return policy
+    return policy if control_period_s is None else policy.at_period(control_period_s)

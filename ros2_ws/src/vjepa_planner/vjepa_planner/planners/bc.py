@@ -35,7 +35,7 @@ class BcPlanner(OneNetworkPlanner):
             raise VjepaError("planner 'bc' has no policy; set its option 'bundle' to the folder of a trained policy")
         bundle = read_bundle(config.bundle, KIND)
         self._device = usable_device(context.device)
-        self._policy = load_policy(bundle, self._device)
+        self._policy = load_policy(bundle, self._device, context.control_period_s)
         self._use(f"bc ({config.bundle})", bundle, self._policy.config, self._policy.config.action_size)
 
     @torch.inference_mode()

@@ -107,7 +107,7 @@ class CemPlanner(Planner):
                 "'reward' with a distance head, or imagine false"
             )
         self.encoder_fingerprint = self._world.bundle.require("encoder_fingerprint", str)
-        self.trained_period_s = self._world.bundle.control_period_s
+        self.trained_periods_s = self._world.bundle.control_periods_s
         read = self._world.dynamics.conditioning.config
         self.novelty = load_novelty(self._world.bundle, read.latent_rows, read.latent_dim)
         needs = {JOINT_STATE} if self._world.needs_joint_state else set()

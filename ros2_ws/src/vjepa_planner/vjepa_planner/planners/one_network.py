@@ -32,7 +32,7 @@ class OneNetworkPlanner(Planner):
         self._bundle = bundle
         self.needs = frozenset({JOINT_STATE}) if reads.joint_state else frozenset()
         self.encoder_fingerprint = bundle.require("encoder_fingerprint", str)
-        self.trained_period_s = bundle.control_period_s
+        self.trained_periods_s = bundle.control_periods_s
         self.novelty = load_novelty(bundle, reads.latent_rows, reads.latent_dim)
         latent = np.zeros((max(reads.latent_rows) + 1, reads.latent_dim), np.float32)
         self._act(Observation(0, latent, np.zeros(joints), np.zeros(joints)), None)

@@ -143,7 +143,7 @@ def load_world(dynamics: str, reward: str, policy: str, context: PlannerContext,
     if policy:
         about = read_bundle(policy, POLICY)
         about.check_encoder(fingerprint, str(bundle.config.get("encoder", "")))
-        network = load_policy(about, device)
+        network = load_policy(about, device, context.control_period_s)
         require_joints(f"{planner} ({policy})", network.config.action_size, context)
         if context.arm is not None:
             about.check_arm(context.arm)
