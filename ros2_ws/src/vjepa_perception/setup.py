@@ -18,6 +18,7 @@ setup(
     entry_points={
         "console_scripts": [
             "camera = vjepa_perception.camera_node:main",
+            "encode_time = vjepa_perception.encode_time:main",
             "vjepa_perception = vjepa_perception.perception_node:main",
         ],
     },

@@ -25,6 +25,7 @@ from vjepa_bringup.graph import (
     option_names,
     refuse_unknown_names,
 )
+from vjepa_bringup.measured_rate import with_measured_rate
 from vjepa_bringup.one_stack import only_stack, shell_domain
 from vjepa_bringup.options import option_default, option_help, parse_option
 from vjepa_bringup.supervisor import MAX_RESTARTS, RESTART_DELAY_S
@@ -58,7 +59,7 @@ def _start_nodes(context):
     names = (*option_names(), *RENAMED[LAUNCH_ARGUMENT])
     texts = {name: text for name, text in context.launch_configurations.items() if text and name in names}
     given = current_names(LAUNCH_ARGUMENT, texts)
-    options = StackOptions(**{name: parse_option(name, text) for name, text in given.items()})
+    options = with_measured_rate(StackOptions(**{name: parse_option(name, text) for name, text in given.items()}))
     refuse_unknown_names(merged_parameters(options))
     _refuse_second_stack(options, context)
     nodes = [_action(node, options, context.launch_configurations) for node in build_graph(options)]

@@ -16,6 +16,7 @@ from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from sim_bridge.backgrounds import Pictures
 from sim_bridge.camera_view import PLAIN, refuse_unknown_rendering
 from sim_bridge.looks import NOMINAL, Look
+from sim_bridge.sim_parameters import MAX_RATE_HZ, MIN_RATE_HZ
 from sim_bridge.tasks import arm_of, task_domain, task_named
 from vjepa_bringup.discovery import DISCOVERIES, discovery_environment
 from vjepa_interfaces import topics
@@ -34,6 +35,8 @@ SOURCES = ("sim", "camera")
 VERSIONED = ("rclpy", "torch", "transformers", "mujoco", "dm_control", "stable-baselines3", "numpy", "vjepa_bringup")
 """The distributions whose versions are in results."""
 
+AUTO_RATE = "auto"
+"""The rate that is measured before the start, see `measured_rate`."""
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 CONSUMERS = ("vjepa_perception", "vjepa_planner", "episode_recorder")
 LIFECYCLE_ORDER = (*CONSUMERS, "camera", "sim_bridge")
@@ -89,6 +92,8 @@ class DriveOptions:
             a CPU. On a CPU in real time, `auto` is the faster of the two, by measurement.
         task: dm_control task, such as reacher-easy.
         seed: episode i uses seed + i, in the simulation and in the planner.
+        rate: control steps a second, such as 25, of simulation or camera and planner. In real time also `auto`: the
+            highest rate of the planner's training that this machine can hold. An encode is timed before the start.
         render: rendering of the simulation's frames: `dm_control`, `exact` or `plain`.
         backgrounds: folder of pictures and videos for looks with another background.
         params_file: YAML file of parameters over the defaults of `config/stack.yaml`, `NODE: {ros__parameters: {NAME:
@@ -104,6 +109,7 @@ class DriveOptions:
     dtype: str | None = None
     task: str | None = None
     seed: int | None = None
+    rate: str | None = None
     render: str | None = None
     backgrounds: str | None = None
     params_file: str = ""
@@ -368,10 +374,27 @@ def _argument_layer(options: StackOptions, below: Parameters) -> Parameters:
         layer[node] = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
     if options.camera:
         layer["camera"]["source"] = options.camera
+    if options.rate is not None:
+        rate_hz = _rate_hz(options.rate)
+        layer["vjepa_planner"]["control_period_s"] = 1.0 / rate_hz
+        layer["sim_bridge"]["rate_hz"] = layer["camera"]["fps"] = rate_hz
     if options.bc_bundle is not None:
         planners = below["vjepa_planner"].get("planners", ())
         layer["vjepa_planner"] |= {BC_BUNDLE: options.bc_bundle, "planners": list(dict.fromkeys([*planners, "bc"]))}
     return layer
+
+
+def _rate_hz(rate: str) -> float:
+    """Return the number of a rate, Hz; `with_measured_rate` has replaced `auto` before."""
+    if rate == AUTO_RATE:
+        raise VjepaError(
+            "rate is auto, which is measured only for a whole stack in real time: vjepa run, or ros2 launch; give a "
+            "number of Hz"
+        )
+    with contextlib.suppress(ValueError):
+        if MIN_RATE_HZ <= (rate_hz := float(rate)) <= MAX_RATE_HZ:
+            return rate_hz
+    raise VjepaError(f"rate is '{rate}'; expected auto, or {MIN_RATE_HZ:g} to {MAX_RATE_HZ:g} Hz")
 
 
 def _check_stated(stated: Parameters) -> None:

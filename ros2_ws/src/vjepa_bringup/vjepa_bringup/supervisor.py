@@ -33,18 +33,28 @@ def parameters_as_yaml(node: NodeSpec) -> str:
     return yaml.safe_dump({"/**": {"ros__parameters": node.parameters}})
 
 
+def executable_of(package: str, name: str) -> Path:
+    """Return the path of the installed executable `name` of a package.
+
+    Raises:
+        VjepaError: the executable or its package is not installed.
+    """
+    try:
+        executable = Path(get_package_prefix(package), "lib", package, name)
+    except PackageNotFoundError as error:
+        raise VjepaError(f"package '{package}' is not installed; {_BUILD}") from error
+    if not executable.is_file():
+        raise VjepaError(f"no executable at {executable}; {_BUILD}")
+    return executable
+
+
 def command_of(node: NodeSpec, parameter_file: str, namespace: str, log_level: str) -> list[str]:
     """Return the command that starts a node: its installed executable and its ROS arguments.
 
     Raises:
         VjepaError: the executable or its package is not installed.
     """
-    try:
-        executable = Path(get_package_prefix(node.package)) / "lib" / node.package / node.executable
-    except PackageNotFoundError as error:
-        raise VjepaError(f"package '{node.package}' is not installed; {_BUILD}") from error
-    if not executable.is_file():
-        raise VjepaError(f"no executable at {executable}; {_BUILD}")
+    executable = executable_of(node.package, node.executable)
     command = [str(executable), "--ros-args", "-r", f"__node:={node.name}"]
     command += ["--params-file", parameter_file, "--log-level", log_level, "--enclave", enclave(node.name, namespace)]
     if namespace:

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2ForVideoClassificat
 
 from vjepa_interfaces.bundle import write_bundle
 from vjepa_interfaces.errors import VjepaError
-from vjepa_perception import weights
+from vjepa_perception import encode_time, weights
 from vjepa_perception.checkpoint import find_checkpoint
 from vjepa_perception.encoder import (
     Encoder,
@@ -299,6 +300,21 @@ def test_warm_up_accepts_a_sound_encoder_and_refuses_one_with_damaged_weights(sa
     save_file(tensors, folder / "model.safetensors")
     with pytest.raises(EncoderError, match="not finite"):
         load(folder).warm_up()
+
+
+def test_the_time_of_an_encode_is_measured_and_printed_for_other_programs(saved, monkeypatch, capsys):
+    encoder = load(saved)
+    encode, slow_s = encoder.encode, iter([9.0, 9.0, 0.05, 0.0, 0.0, 0.05, 0.05])
+    monkeypatch.setattr(encoder, "encode", lambda clips: time.sleep(min(next(slow_s), 0.05)) or encode(clips))
+    assert 0.05 < encoder.encode_time_s(clips=5) < 5.0
+    given = {"encoder": str(saved), "device": "cpu", "input_transport": "compressed"}
+    monkeypatch.setattr(sys, "argv", ["encode_time", json.dumps(given)])
+    encode_time.main()
+    assert 0 < float(capsys.readouterr().out) < 5.0
+    monkeypatch.setattr(sys, "argv", ["encode_time", json.dumps(given | {"grid": 99})])
+    with pytest.raises(SystemExit) as ended:
+        encode_time.main()
+    assert (ended.value.code, capsys.readouterr().err.splitlines()[-1][:10]) == (2, "grid is 99")
 
 
 def test_a_closed_encoder_says_so(saved):

@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import json
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -180,15 +181,31 @@ class Encoder:
         Raises:
             EncoderError: the latents are not finite.
         """
-        side = self._preprocessing.resize
-        frame = self.preprocess(np.full((side, side, 3), 128, np.uint8))
         for _ in range(2):
-            latents = self.encode([[frame] * self.clip_frames])
+            latents = self.encode([self._grey_clip()])
         if not np.isfinite(latents).all():
             raise EncoderError(
                 f"{self.name} gives latents that are not finite in {self.dtype}; its weights are damaged "
                 "or the type is too narrow for them: use dtype float32 or bfloat16"
             )
+
+    def encode_time_s(self, clips: int = 10) -> float:
+        """Return the median time of encoding one of `clips` clips, seconds, after a warm-up.
+
+        Raises:
+            EncoderError: as `warm_up`.
+        """
+        self.warm_up()
+        clip, times_s = self._grey_clip(), []
+        for _ in range(clips):
+            began_s = time.monotonic()
+            self.encode([clip])
+            times_s.append(time.monotonic() - began_s)
+        return float(np.median(times_s))
+
+    def _grey_clip(self) -> list[torch.Tensor]:
+        side = self._preprocessing.resize
+        return [self.preprocess(np.full((side, side, 3), 128, np.uint8))] * self.clip_frames
 
     def close(self) -> None:
         """Free the weights' memory; the encoder cannot be used afterwards."""

@@ -21,6 +21,7 @@ from vjepa_bringup.graph import (
     trained_periods,
     versions,
 )
+from vjepa_bringup.measured_rate import with_measured_rate
 from vjepa_bringup.options import replace
 from vjepa_cli import arguments as types
 from vjepa_cli.actions import Command
@@ -73,6 +74,7 @@ class OfEpisodes(DriveOptions):
     render: Annotated[str | None, option(default="dm_control under a look, else the parameters'")] = None
     backgrounds: Annotated[str | None, option(metavar="DIR", default="none")] = None
     seed: Annotated[int | None, Range(low=0, high=types.MAX_SEED), option(default="the parameters', else 0")] = None
+    rate: Annotated[str | None, option(metavar="HZ", default="the parameters', else the task's")] = None
     params_file: Annotated[str, option(default="none")] = ""
     namespace: Annotated[str, parsed_by(types.namespace, "NAME"), option(default="none")] = ""
     log_level: LogLevel = "warn"
@@ -274,6 +276,7 @@ def _through_ros(
     from vjepa_cli.start_up import StartUp
 
     protocol = arguments.chosen_protocol
+    options = with_measured_rate(options)
     parameters = _checked_parameters(arguments, options)
     sim = parameters["sim_bridge"]
     task, seed = sim["task"], sim.get("seed", 0)
@@ -330,6 +333,7 @@ def _on_camera(arguments: RunCommand, options: StackOptions, source: str) -> int
         rotate=arguments.rotate,
         flip=arguments.flip,
     )
+    options = with_measured_rate(options)
     parameters = _checked_parameters(arguments, options)
     from vjepa_perception.camera_check import View, check_camera
 
