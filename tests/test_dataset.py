@@ -14,6 +14,8 @@ from vjepa_training.data.dataset import IMAGE, LATENT, Dataset
 from vjepa_training.data.encode import encoded_batches, episode_clips
 
 EPISODES, STEPS, SEED = 2, 36, 11
+RATE_HZ, PERIOD_NS = 25, 40_000_000
+"""Another rate than the task's own, so that a clip is of frames that are as far apart live as in the data."""
 
 
 def vjepa(*arguments: str) -> None:
@@ -30,6 +32,7 @@ def recorded(lockstep_stack, tmp_path):
         episodes=EPISODES,
         episode_steps=STEPS,
         seed=SEED,
+        rate=str(RATE_HZ),
         device="cpu",
         record=True,
         bag_dir=str(tmp_path / "bags"),
@@ -59,6 +62,9 @@ def test_a_recorded_run_is_the_dataset_of_its_seeds_with_the_latents_that_were_l
     assert [frames, frames, str(EPISODES), str(recorded)] in [line.split() for line in said.splitlines()]
     assert "of it reading" in said
     assert built.info.sources[0]["recorded_with"]["planners"] == "expert"
+    assert built.info.control_period_ns == PERIOD_NS
+    for start, stop in built.episodes:
+        assert set(np.diff(built["stamp_ns"][start:stop])) == {PERIOD_NS}
 
     live = live_latents(recorded)
     encoder = load_encoder(EncoderConfig(Bag(recorded, topic_names()).about["encoder"], device="cpu", threads=1))
@@ -74,7 +80,7 @@ def test_a_recorded_run_is_the_dataset_of_its_seeds_with_the_latents_that_were_l
 
     vjepa(
         *("collect", "--behaviour", "expert", "--episodes", EPISODES, "--episode-steps", STEPS, "--seed", SEED),
-        *("--workers", 1, "--out", tmp_path / "collected", "--frames", "--device", "cpu"),
+        *("--rate-hz", RATE_HZ, "--workers", 1, "--out", tmp_path / "collected", "--frames", "--device", "cpu"),
     )
     collected = Dataset(tmp_path / "collected")
     assert not built.info.differences(collected.info)
