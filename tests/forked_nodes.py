@@ -30,7 +30,6 @@ IMPORTED = [
     "rclpy",
     "torch",
     "transformers.activations",
-    "transformers.models.vjepa2.configuration_vjepa2",
     "mujoco",
     "cv2",
     "rosbags.image",

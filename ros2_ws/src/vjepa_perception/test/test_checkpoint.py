@@ -274,7 +274,7 @@ def test_pickled_weights_are_never_loaded(folder):
     ("fields", "match"),
     [
         ({"num_hidden_layers": 2}, r"16 missing \['layer\.1\.attention\.key\.bias'"),
-        ({"num_hidden_layers": 0}, "num_hidden_layers is 0; expected a number from 1 to 1000"),
+        ({"num_hidden_layers": 0}, "'num_hidden_layers' is 0; expected at least 1 and at most 1000"),
         ({"hidden_size": 48}, r"has shape \(24,\) and type torch\.float32; the configuration expects \(48,\)"),
     ],
 )

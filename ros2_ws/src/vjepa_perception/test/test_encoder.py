@@ -428,8 +428,9 @@ def test_running_out_of_memory_while_encoding_is_told(saved, monkeypatch):
     [
         ({"hidden_size": "large"}, "hidden_size"),
         ({"num_attention_heads": 7}, "attention heads"),
-        ({"hidden_act": "magic"}, "magic"),
-        ({"in_chans": 1}, "in_chans 1"),
+        ({"hidden_act": "magic"}, "unknown activation function in hidden_act: 'magic'; valid are: .*gelu"),
+        ({"in_chans": 1}, "in_chans is 1; expected 3"),
+        ({"hidden_size": 10**400}, "configuration is not V-JEPA 2's"),
         ({"hiden_size": 48}, "'model' has unknown fields hiden_size"),
         ({"crop_size": 64}, "crops to 32 pixels and the model takes 64"),
         ({"patch_size": 5}, "in patches of 5"),

@@ -37,7 +37,7 @@ class Checkpoint:
     Attributes:
         name: its name: the folder's name, or the hub id with `@` and the commit of its files.
         path: its folder.
-        model: the fields of transformers' `VJEPA2Config`.
+        model: the fields of a `ModelConfig`, which are those of transformers' `VJEPA2Config`.
         preprocessing: the preprocessing of its frames.
         weights: its safetensors files; empty if the weights are drawn from `init_seed`.
         init_seed: seed of an untrained encoder's weights, or None.

@@ -2,12 +2,10 @@
 
 import contextlib
 import ctypes
-import difflib
 import hashlib
 import json
-import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -22,59 +20,19 @@ from vjepa_interfaces.forked import mark_initialised, refuse_fork
 from vjepa_perception.checkpoint import Checkpoint, CheckpointError, find_checkpoint
 from vjepa_perception.dtype_choice import faster_dtype
 from vjepa_perception.engine import Engine, activation, weight_shapes
+from vjepa_perception.model_config import ModelConfig, model_config
 from vjepa_perception.perception_parameters import ALL_TOKENS, EncoderConfig
 from vjepa_perception.placement import AUTO
 from vjepa_perception.preprocessing import Preprocessing
 from vjepa_perception.weights import check_memory, explained_shortage, hash_weights, read_weights
 
-_WITHOUT_EFFECT = frozenset(
-    [
-        "add_cross_attention",
-        "attn_implementation",
-        "begin_suppress_tokens",
-        "bos_token_id",
-        "cross_attention_hidden_size",
-        "decoder_start_token_id",
-        "eos_token_id",
-        "finetuning_task",
-        "hidden_dropout_prob",
-        "image_size",
-        "is_decoder",
-        "name_or_path",
-        "num_labels",
-        "output_attentions",
-        "pad_token_id",
-        "prefix",
-        "pruned_heads",
-        "revision",
-        "sep_token_id",
-        "suppress_tokens",
-        "task_specific_params",
-        "tf_legacy_loss",
-        "tie_encoder_decoder",
-        "tie_word_embeddings",
-        "tokenizer_class",
-        "torch_dtype",
-        "torchscript",
-        "use_SiLU",
-        "use_bfloat16",
-        "use_cache",
-        "use_return_dict",
-        "wide_SiLU",
-    ]
-)
-"""Fields of published checkpoints that VJEPA2Config no longer has; the encoder does not depend on them."""
 TORCH = "torch"
 """The names of the thread pool and of the GPU's context in `vjepa_interfaces.forked`."""
 MEAN_ONLY = 0
-MAX_LAYERS = 1000
-"""More are a mistake, and would be counted one by one before the weights are read."""
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Options of mallopt(3)."""
 KEPT_BYTES, MAPPED_BYTES = 2**27, 2**25
-
-_SIZES = ("crop_size", "patch_size", "tubelet_size", "hidden_size")
 
 _MEANT_BY_WEIGHTS = ("patch_size", "tubelet_size", "num_attention_heads", "layer_norm_eps", "hidden_act")
 """The fields of a model's configuration that change its latents but not its weights' shapes."""
@@ -269,8 +227,8 @@ def identify_encoder(config: EncoderConfig) -> tuple[str, str]:
     return checkpoint.name, _fingerprint(hash_weights(shapes, checkpoint), model, checkpoint.preprocessing, config)
 
 
-def _resolved(config: EncoderConfig) -> tuple[Checkpoint, Any, torch.device, torch.dtype]:
-    """Return checkpoint, transformers' configuration, device and type of an encoder, after checks of all of them."""
+def _resolved(config: EncoderConfig) -> tuple[Checkpoint, ModelConfig, torch.device, torch.dtype]:
+    """Return checkpoint, the model's configuration, device and type of an encoder, after checks of all of them."""
     mark_initialised(TORCH)
     device = _device(config.device)
     dtype = _dtype(config.dtype, device)
@@ -280,7 +238,7 @@ def _resolved(config: EncoderConfig) -> tuple[Checkpoint, Any, torch.device, tor
     return checkpoint, model, device, dtype
 
 
-def _fingerprint(weights_digest: str, model: Any, preprocessing: Preprocessing, config: EncoderConfig) -> str:
+def _fingerprint(weights_digest: str, model: ModelConfig, preprocessing: Preprocessing, config: EncoderConfig) -> str:
     """Return the `fingerprint` of an `Encoder`."""
     facts = {
         "weights": weights_digest,
@@ -323,76 +281,28 @@ def pooled(tokens: torch.Tensor, side: int, grid: int) -> torch.Tensor:
 
 
 def empty_module(checkpoint: Checkpoint) -> Any:
-    """Return transformers' encoder module without weights (on the meta device) and without a predictor."""
-    model = model_config(checkpoint)
-    with _explained_import():
-        from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2Encoder
-    with torch.device("meta"):
-        return VJEPA2Encoder(model)
-
-
-def model_config(checkpoint: Checkpoint) -> Any:
-    """Return transformers' configuration of a checkpoint's encoder.
+    """Return transformers' encoder module without weights (on the meta device) and without a predictor.
 
     Raises:
-        CheckpointError: it has unknown fields, or values that no encoder can have.
+        CheckpointError: as `model_config`.
+        EncoderError: transformers cannot be imported.
     """
-    with _explained_import():
+    model = model_config(checkpoint)
+    try:
         from transformers.models.vjepa2.configuration_vjepa2 import VJEPA2Config
-    unknown = sorted(checkpoint.model.keys() - VJEPA2Config.__dataclass_fields__.keys())
-    where = "config.json"
-    if checkpoint.clip_frames is not None:
-        where = "'model'"
-    else:
-        unknown = [name for name in unknown if name not in _WITHOUT_EFFECT and not name.startswith("_")]
-        if checkpoint.model.get("use_SiLU"):
-            unknown.append("use_SiLU")
-    if unknown:
-        known = VJEPA2Config.__dataclass_fields__
-        close = {name: difflib.get_close_matches(name, known, 1) for name in unknown}
-        meant = [f"{name} (is {found[0]} meant?)" if found else name for name, found in close.items()]
-        raise CheckpointError(
-            f"{checkpoint.path}: {where} has unknown fields {', '.join(meant)}; expected VJEPA2Config's. Remove those "
-            "without effect. A newer architecture, such as V-JEPA 2.1, cannot be run by leaving its fields out"
-        )
-    try:
-        model = VJEPA2Config.from_dict(dict(checkpoint.model), attn_implementation="sdpa")
-        if not isinstance(model.patch_size, int) or model.in_chans != 3:
-            raise ValueError(f"patch_size {model.patch_size} and in_chans {model.in_chans}; expected one side and 3")
-        for name in _SIZES:
-            if getattr(model, name) < 1:
-                raise ValueError(f"{name} is {getattr(model, name)}; expected at least 1")
-        for name in ("num_hidden_layers", "num_attention_heads"):
-            if not 1 <= getattr(model, name) <= MAX_LAYERS:
-                raise ValueError(f"{name} is {getattr(model, name)}; expected a number from 1 to {MAX_LAYERS}")
-        activation(model.hidden_act)
-        if not 1 <= model.hidden_size * model.mlp_ratio < math.inf:
-            raise ValueError(f"mlp_ratio is {model.mlp_ratio}; expected at least one value in an MLP")
-        if model.hidden_size % (2 * model.num_attention_heads):
-            raise ValueError(
-                f"hidden_size {model.hidden_size} and num_attention_heads {model.num_attention_heads}; expected "
-                "attention heads of an even number of values, as positions rotate pairs"
-            )
-    except Exception as error:
-        # transformers checks field by field and raises classes of its own, of torch's and of the language.
-        raise CheckpointError(f"{checkpoint.path}: the model's configuration is not V-JEPA 2's: {error}") from error
-    return model
-
-
-@contextlib.contextmanager
-def _explained_import() -> Iterator[None]:
-    """Import parts of transformers, which takes seconds; an import error becomes an EncoderError with its cause."""
-    try:
-        yield
+        from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2Encoder
     except (ImportError, RuntimeError) as error:
         raise EncoderError(
             f"transformers' V-JEPA 2 does not import: {error}; if the reason is a torchvision made for another torch "
             f"than {torch.__version__}, uninstall it (it is not needed here) or install the one that matches"
         ) from error
+    with torch.device("meta"):
+        return VJEPA2Encoder(VJEPA2Config.from_dict(dict(vars(model)), attn_implementation="sdpa"))
 
 
-def _check_fit(model: Any, checkpoint: Checkpoint, config: EncoderConfig) -> None:
-    """Refuse a clip length, pooling or image size that does not fit the model."""
+def _check_fit(model: ModelConfig, checkpoint: Checkpoint, config: EncoderConfig) -> None:
+    """Refuse an unknown activation, and a clip length, pooling or image size that does not fit the model."""
+    activation(model.hidden_act)
     side, crop = model.crop_size // model.patch_size, checkpoint.preprocessing.crop
     if crop != model.crop_size or crop % model.patch_size:
         raise CheckpointError(

@@ -1,6 +1,6 @@
 """A frozen V-JEPA 2 encoder's forward pass, made for speed: weights and tokens are those of transformers.
 
-It takes a configuration, and weights by their names in transformers' module, which itself takes seconds to import.
+It takes a configuration, and weights by their names in transformers' module, but imports no part of transformers.
 These are the differences from that module:
 
 - One product gives queries, keys and values, and the weights contain the attention's scale.
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vjepa_interfaces.errors import VjepaError
+from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_perception.rotary import rotary_tables
 
 Linear = tuple[Tensor, Tensor | None]
@@ -62,7 +62,7 @@ class Engine:
         """Prepare `weights` for clips of `clip_frames` frames.
 
         Args:
-            config: transformers' `VJEPA2Config`.
+            config: a `ModelConfig`, or transformers' `VJEPA2Config`.
             weights: all tensors of `weight_shapes(config)`, on one device and of one type.
             clip_frames: a multiple of the tubelet size.
 
@@ -232,9 +232,15 @@ def _rows(linear: Linear, rows: Tensor, scale: float = 1.0) -> Linear:
 
 
 def activation(name: str) -> Callable[[Tensor], Tensor]:
-    """Return transformers' activation function of a name; a KeyError if it has none."""
+    """Return transformers' activation function of a name.
+
+    Raises:
+        VjepaError: transformers has no function of this name.
+    """
     if name == "gelu":
         return functional.gelu
     from transformers.activations import ACT2FN  # Imported here, as it takes seconds.
 
+    if name not in ACT2FN:
+        raise unknown_name("activation function in hidden_act:", name, ACT2FN)
     return ACT2FN[name]

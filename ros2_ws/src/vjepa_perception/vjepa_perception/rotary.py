@@ -48,7 +48,7 @@ def rotary_tables(model: Any, tokens: int, dtype: torch.dtype, device: Any) -> t
     The arithmetic is that of transformers' `rotate_queries_or_keys`.
 
     Args:
-        model: configuration of the encoder, transformers' `VJEPA2Config`.
+        model: configuration of the encoder, a `ModelConfig` or transformers' `VJEPA2Config`.
         tokens: N, in the order of tubelet, row and column.
         dtype: type of queries and keys.
         device: device of the tables.

@@ -23,6 +23,7 @@ from vjepa_interfaces.bundle import write_bundle
 from vjepa_interfaces.encoder_info import EncoderInfo
 from vjepa_perception.checkpoint import ARCHITECTURE, find_checkpoint
 from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
+from vjepa_perception.model_config import ModelConfig
 from vjepa_training.data.collect import CollectConfig, collect
 from vjepa_training.data.dataset import IMAGE, LATENT, Dataset
 from vjepa_training.data.encode import encoded_batches, episode_clips
@@ -170,10 +171,8 @@ def _split_rows(episodes: np.ndarray) -> list[np.ndarray]:
 
 def untrained_twin(config: EncoderConfig) -> Encoder:
     """Return an encoder with the configuration and preprocessing of `config`, and weights drawn from a seed."""
-    from transformers.models.vjepa2.configuration_vjepa2 import VJEPA2Config
-
     checkpoint = find_checkpoint(config.encoder)
-    fields = VJEPA2Config.__dataclass_fields__
+    fields = {field.name for field in dataclasses.fields(ModelConfig)}
     with tempfile.TemporaryDirectory() as folder:
         bundle = {
             "kind": "encoder",
