@@ -1,4 +1,4 @@
-"""The stack manager brings a node up although DDS lost one of their messages."""
+"""The stack manager brings a node up without delay, although DDS lost one of their messages."""
 
 import contextlib
 import subprocess
@@ -16,7 +16,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from vjepa_bringup.domains import hold_domain
-from vjepa_bringup.stack_manager_node import Managed, StackManagerNode
+from vjepa_bringup.stack_manager_node import POLL_S, Managed, StackManagerNode
 
 TIMEOUT_S = 60.0
 BECOMES = {
@@ -32,13 +32,14 @@ class LostError(Exception):
 class Forgetful(Node):
     """A lifecycle node to which a first transition never gets through, or of whose the answer never does.
 
-    Or whose first answers to what its state is never leave.
+    Or whose first answers to what its state is never leave. One that loses "nothing" answers everything.
     """
 
     def __init__(self, context: Context, loses: str):
         super().__init__("forgetful", context=context)
         self.state = State.PRIMARY_STATE_UNCONFIGURED
         self.requests: list[int] = []
+        self.times: list[float] = []
         self.asked = 0
         self._loses = loses
         self.create_service(GetState, "~/get_state", self._on_get_state)
@@ -53,9 +54,10 @@ class Forgetful(Node):
 
     def _on_change_state(self, request, response):
         self.requests.append(request.transition.id)
+        self.times.append(time.monotonic())
         if len(self.requests) > 1 or self._loses != "request":
             self.state = BECOMES[request.transition.id]
-        if len(self.requests) == 1 and self._loses != "state":
+        if len(self.requests) == 1 and self._loses in ("request", "answer"):
             raise LostError
         response.success = True
         return response
@@ -65,7 +67,7 @@ class Forgetful(Node):
 def bring_up(monkeypatch, tmp_path):
     """Return a function that has a manager bring up a `Forgetful`, and returns it and what the manager said."""
 
-    def bring_up(loses: str) -> tuple[Forgetful, str]:
+    def bring_up(loses: str, poll_s: float = POLL_S) -> tuple[Forgetful, str]:
         with hold_domain(None, {}) as domain, contextlib.ExitStack() as exits:
             monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
             monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
@@ -76,7 +78,7 @@ def bring_up(monkeypatch, tmp_path):
             exits.callback(node.destroy_node)
             executor = SingleThreadedExecutor(context=context)
             executor.add_node(node)
-            code = "from vjepa_bringup.stack_manager_node import main; main()"
+            code = f"from vjepa_bringup import stack_manager_node as it; it.POLL_S = {poll_s}; it.main()"
             run = [sys.executable, "-P", "-c", code, "--ros-args", "-p", "managed_nodes:=[forgetful]"]
             with (tmp_path / "said").open("w") as said:
                 manager = exits.enter_context(subprocess.Popen(run, stdout=said, stderr=said))
@@ -104,6 +106,12 @@ def test_a_state_whose_answers_were_lost_is_asked_for_again(bring_up):
     node, _ = bring_up("state")
     assert node.requests == list(BECOMES)
     assert node.asked > 3
+
+
+def test_the_next_transition_follows_the_answer_to_the_last_one_and_not_the_next_tick_of_a_timer(bring_up):
+    node, _ = bring_up("nothing", poll_s=5.0)
+    configured_s, activated_s = node.times
+    assert activated_s - configured_s < 2.0
 
 
 def test_what_an_operator_did_counts_once_where_it_is_seen_before_its_event_comes():

@@ -92,7 +92,7 @@ class Managed:
 
 
 class StackManagerNode(Node):
-    """The node `stack_manager`: two clients for each node, and a timer that requests transitions."""
+    """The node `stack_manager`: two clients for each node. Answers and a timer have it request transitions."""
 
     def __init__(self) -> None:
         super().__init__("stack_manager", start_parameter_services=False, enable_logger_service=True)
@@ -203,13 +203,20 @@ class StackManagerNode(Node):
 
     # Calls to nodes.
 
+    def _awaited(self, answer: Future) -> Answer:
+        """Act on an answer as soon as it arrives; the timer would act on it up to `POLL_S` later."""
+        answer.add_done_callback(lambda future: None if future.cancelled() else self._drive())
+        return answer
+
     def _send_get_state(self, node: Managed) -> Answer:
-        return self._get[node.name].call_async(GetState.Request())
+        return self._awaited(self._get[node.name].call_async(GetState.Request()))
 
     def _send_change_state(self, node: Managed, transition: int) -> Answer:
         """Send the request for a transition, and expect its event."""
         self._expect_echo(node, NAMES[transition])
-        return self._change[node.name].call_async(ChangeState.Request(transition=Transition(id=transition)))
+        return self._awaited(
+            self._change[node.name].call_async(ChangeState.Request(transition=Transition(id=transition)))
+        )
 
     @staticmethod
     def _expect_echo(node: Managed, kind: str) -> None:
