@@ -4,6 +4,8 @@ import dataclasses
 import importlib
 import re
 import shlex
+import subprocess
+import sys
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -17,6 +19,27 @@ from vjepa_cli.command_line import option, parsed_by, read, value_of
 from vjepa_cli.commands import COMMANDS
 from vjepa_interfaces.parameters import Range, as_base, check_ranges
 from vjepa_training.evaluation.score import PROTOCOLS
+
+HEAVY = {"numpy", "rclpy", "torch", "transformers", "tyro", "yaml"}
+"""Modules that take tens of milliseconds to import, or more."""
+
+
+def imported(code: str) -> set[str]:
+    """Return the modules of `HEAVY` that a new Python has imported after the code, which prints no errors."""
+    code += f"\nprint(*(sys.modules.keys() & {HEAVY}), file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", f"import sys\n{code}"], capture_output=True, text=True, check=True
+    )
+    return set(done.stderr.split())
+
+
+def test_the_help_of_all_commands_imports_none_of_the_libraries():
+    asks = "from vjepa_cli.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass"
+    assert imported(asks) == set()
+
+
+def test_a_run_starts_its_processes_without_an_import_of_torch():
+    assert "torch" not in imported("import vjepa_cli.commands.run, vjepa_bringup.run_graph, vjepa_cli.dashboard")
 
 
 @dataclass(frozen=True)

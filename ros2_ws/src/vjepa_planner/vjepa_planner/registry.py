@@ -134,9 +134,10 @@ def refuse_unknown_planners(parameters: Mapping[str, Any]) -> None:
     Raises:
         VjepaError: a planner does not exist; the message lists all planners.
     """
+    valid = available()
     for name in (parameters["planner"], *parameters.get("planners", ()), *parameters.get("fallbacks", ())):
-        if name not in available():
-            raise unknown_name("planner", name, available())
+        if name not in valid:
+            raise unknown_name("planner", name, valid)
 
 
 def options_of(planner: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
