@@ -106,9 +106,15 @@ class StepPublisher:
         return self._image.get_subscription_count() >= 1
 
     @property
+    def subscriptions(self) -> list[int]:
+        """The number of subscriptions that the graph counts on each topic."""
+        return [self._node.count_subscribers(publisher.topic_name) for publisher in self._publishers]
+
+    @property
     def has_unmatched(self) -> bool:
         """Whether the graph counts a subscription that has not matched, which would miss a message."""
-        return any(p.get_subscription_count() < self._node.count_subscribers(p.topic_name) for p in self._publishers)
+        matched = [publisher.get_subscription_count() for publisher in self._publishers]
+        return any(some < known for some, known in zip(matched, self.subscriptions, strict=True))
 
     def publish(self, step: "SimStep", frame: np.ndarray) -> float:
         """Publish a step and its frame (height, width, 3) uint8, and return the steady time of the frame in seconds."""

@@ -17,6 +17,7 @@ from sim_bridge.ros_step_publisher import StepPublisher
 from sim_bridge.sim_parameters import SimParameters
 from sim_bridge.step_loop import LockstepLoop, RealTimeLoop, StepLoop
 from vjepa_interfaces import topics
+from vjepa_interfaces.announcements import announcement_period_s
 from vjepa_interfaces.effort import CommandRefusedError
 from vjepa_interfaces.managed_node import OK, STEADY, WARN, ManagedNode, run
 from vjepa_interfaces.ros_trace import TracePublisher
@@ -24,8 +25,10 @@ from vjepa_interfaces.stamps import to_nanoseconds
 
 ENDPOINT_POLL_S = 0.02
 MATCH_PATIENCE_S = 3.0
-DISCOVERY_S = 3.5
-"""The longest time of discovery, seconds: Fast DDS repeats lost messages of discovery after 3 s."""
+DISCOVERY_S = 0.5
+"""The time of discovery beyond a period of announcements, seconds: the first announcement may be lost."""
+SETTLED_S = 0.2
+"""The time without a new subscription after which discovery has ended, seconds."""
 
 
 class SimNode(ManagedNode):
@@ -35,7 +38,7 @@ class SimNode(ManagedNode):
 
     def __init__(self) -> None:
         super().__init__("sim_bridge")
-        self._discovered_s = time.monotonic() + DISCOVERY_S
+        self._discovered_s = time.monotonic() + announcement_period_s() + DISCOVERY_S
         self._env: Any = None  # A SimEnv; the choice of an OpenGL backend must come before its import.
         self._publisher: StepPublisher | None = None
         self._offered: tuple[Any, ...] = ()
@@ -43,6 +46,15 @@ class SimNode(ManagedNode):
         self._waiting: Any = None
         self._timer: Any = None
         self._progress: Any = None
+
+    def preload(self) -> None:
+        """Choose an OpenGL backend, and import the physics."""
+        from sim_bridge.gl import choose_gl_backend
+
+        choose_gl_backend()
+        import dm_control.suite  # noqa: F401
+
+        import sim_bridge.env  # noqa: F401
 
     def setup(self) -> None:
         """Create the environment, its renderer and all endpoints."""
@@ -75,7 +87,8 @@ class SimNode(ManagedNode):
             self.publish_diagnostics,
             on_answer=self._on_answer if self.parameters.trace else None,
         )
-        self._closable_s = time.monotonic()
+        self._closable_s = self._changed_s = time.monotonic()
+        self._subscribed = self._publisher.subscriptions
         self._waiting = self.create_timer(ENDPOINT_POLL_S, self._begin_when_matched, clock=STEADY)
         self._progress = self.create_timer(PROGRESS_S, self._publisher.scores.publish_progress, clock=STEADY)
 
@@ -100,15 +113,18 @@ class SimNode(ManagedNode):
     def _begin_when_matched(self) -> None:
         """Begin when no subscriber would miss the first frame: DDS drops messages before endpoints have matched.
 
-        The node cannot wait for unknown subscribers, so it waits for discovery first. The graph counts subscriptions of
-        a killed process until its lease ends, and they never match. So when a camera subscriber and a command publisher
-        exist, the node waits `MATCH_PATIENCE_S` for the others.
+        The node cannot wait for unknown subscribers, so it waits for discovery first: others have announced themselves,
+        and no new subscription appears for `SETTLED_S`. The graph counts subscriptions of a killed process until its
+        lease ends, and they never match. So when a camera subscriber and a command publisher exist, the node waits
+        `MATCH_PATIENCE_S` for the others.
         """
         assert self._publisher is not None
         assert self._loop is not None
         now = time.monotonic()
+        if (subscriptions := self._publisher.subscriptions) != self._subscribed:
+            self._subscribed, self._changed_s = subscriptions, now
         is_closable = self._publisher.has_camera_subscriber and self.count_publishers(self._commands.topic_name) >= 1
-        if not is_closable or now < self._discovered_s:
+        if not is_closable or now < max(self._discovered_s, self._changed_s + SETTLED_S):
             self._closable_s = now
             return
         if self._publisher.has_unmatched and now - self._closable_s < MATCH_PATIENCE_S:

@@ -8,6 +8,7 @@ import pytest
 from vjepa_bringup import discovery
 from vjepa_bringup.discovery import DISCOVERIES, LOCAL, discovery_environment, discovery_of_shell
 from vjepa_cli.commands import graph as graph_commands
+from vjepa_interfaces.announcements import DEFAULT_S, announcement_period_s
 from vjepa_interfaces.environment import distribution_of_ros, environment_of
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.shared_memory import PROFILES, profile_variables
@@ -33,6 +34,13 @@ def test_this_host_alone_is_a_matter_of_the_profile_since_ros_would_open_sockets
     variables = discovery_environment(LOCAL)
     assert variables[RANGE] == "SYSTEM_DEFAULT"
     assert profile(LOCAL).name == "fastdds_localhost.xml"
+
+
+@pytest.mark.parametrize("choice", DISCOVERIES)
+def test_the_nodes_of_a_stack_announce_themselves_more_often_than_fast_dds_does_by_itself(choice):
+    assert announcement_period_s() == DEFAULT_S
+    with environment_of(discovery_environment(choice)):
+        assert announcement_period_s() == 0.5
 
 
 @pytest.mark.parametrize("choice", DISCOVERIES)
