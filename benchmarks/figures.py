@@ -5,7 +5,7 @@ import os
 import platform
 import shlex
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -84,10 +84,27 @@ def read_records(folder: Path) -> dict[str, dict[str, Any]]:
     return {content["benchmark"]: content for content in records}
 
 
+def other_machines(folder: Path) -> list[dict[str, dict[str, Any]]]:
+    """Return the records of other machines by the name of their benchmark: one entry for each folder in `folder`."""
+    return [found for each in sorted(folder.glob("*/")) if (found := read_records(each))]
+
+
+def named(machine: Mapping[str, Any]) -> str:
+    """Return the processor of a machine in a record, and its instruction set where the record states it."""
+    instructions = machine.get("instructions")
+    return f"{machine['cpu']} ({instructions})" if instructions else str(machine["cpu"])
+
+
 def machine() -> dict[str, Any]:
-    """Return the machine that the figures depend on: processor, existing cores, cores for this process, memory."""
+    """Return the machine that the figures depend on: its processor, cores and memory, and what this process uses.
+
+    `instructions` is the widest instruction set that torch uses, such as `AVX2` or `AVX512`.
+    """
+    import torch  # Imported here, because processes that measure ROS alone import this module too.
+
     return {
         "cpu": _cpu_model(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "cores_used": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),

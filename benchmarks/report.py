@@ -5,12 +5,12 @@ To run it alone: `./vjepa --exec python -m benchmarks.report`.
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.encoder import COSINE_AIM
-from benchmarks.figures import read_records
+from benchmarks.figures import named, other_machines, read_records
 from benchmarks.memory import SMALL_ROWS
 from benchmarks.pictures import draw_ratios, draw_sweeps
 from benchmarks.stack import ROOT
@@ -96,7 +96,7 @@ RUN_COLUMNS = {
         ("messages", "count", 0),
         ("frames answered", "answered", 4),
     ),
-    "start-up": (("first torque command, s", "first_torque_s", 2),),
+    "start-up": (("help, s", "help_s", 2), ("first torque command, s", "first_torque_s", 2)),
     "large-encoder": (
         ("experiment: stage", "what", None),
         ("frames", "frames", 0),
@@ -189,7 +189,7 @@ memory. What trainers do with the latents, which are conditioned to the same wid
 small encoder; their times are in the JSON files of `results/`. An experiment uses the datasets of those above it.""",
     "start-up": """\
 From the start of the process `vjepa run` to the first torque command that another process hears, environment and caches
-warm: six processes start side by side, and the encoder's node imports torch and transformers.""",
+warm: six processes start side by side, and those of encoder and planner import torch.""",
     "images": """\
 The bare ping of three rclpy nodes with images of several sizes, with the shared memory of the stack's Fast DDS profiles
 (`config/fastdds*.xml`) and with Fast DDS's own, in which a frame of 640 x 480 has no room.""",
@@ -253,20 +253,36 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return [{**figure, "command": content["command"]} for content in records for figure in content["figures"]]
 
 
-def table(figures: Sequence[dict[str, Any]]) -> str:
-    """Return the figures as a Markdown table of aims and measured values."""
-    lines: list[Sequence[str]] = [("what", "aim", "measured", "95 % interval", "met", "command")]
+def table(figures: Sequence[dict[str, Any]], others: Mapping[str, Mapping[str, str]] | None = None) -> str:
+    """Return the figures as a Markdown table of aims and measured values.
+
+    Args:
+        figures: the figures of one machine.
+        others: values of other machines as text, by the machine's name and the figure's `what`; a column for each.
+    """
+    others = others or {}
+    lines: list[Sequence[str]] = [("what", "aim", "measured", *others, "95 % interval", "met", "command")]
     for figure in figures:
         sign = "at least" if figure["at_least"] else "at most"
         aim = f"{sign} {_text(figure['aim'], figure['unit'])}"
         value, met = _text(figure["value"], figure["unit"]), "yes" if figure["met"] else "**no**"
-        lines.append((figure["what"], aim, value, _interval(figure), met, f"`{figure['command']}`"))
+        elsewhere = [values.get(figure["what"], "") for values in others.values()]
+        lines.append((figure["what"], aim, value, *elsewhere, _interval(figure), met, f"`{figure['command']}`"))
     return markdown_table(lines) if figures else "Nothing has been measured yet."
 
 
+def values_elsewhere(folder: Path) -> dict[str, dict[str, str]]:
+    """Return the values of the other machines in `folder` as text, by the machine's name and the figure's `what`."""
+    found: dict[str, dict[str, str]] = {}
+    for content in (content for records in other_machines(folder) for content in records.values()):
+        values = found.setdefault(f"on {named(content['machine'])}", {})
+        values |= {figure["what"]: _text(figure["value"], figure["unit"]) for figure in content["figures"]}
+    return found
+
+
 def render(folder: Path) -> str:
-    """Return the document from the records in `folder`."""
-    parts = [HEAD, table(rows(folder)) + "\n"]
+    """Return the document from the records in `folder`; its subfolders contain the records of other machines."""
+    parts = [HEAD, table(rows(folder), values_elsewhere(folder)) + "\n"]
     records = read_records(folder)
     parts += [RATIOS] if records else []
     parts += [SWEEPS] if _sweeps(records) else []
@@ -343,7 +359,7 @@ def _section(content: dict[str, Any]) -> str:
     lines += [f"- {figure['what']}: {figure['sample']}{_interval_of(figure)}" for figure in content["figures"]]
     lines += [
         f"- seeds {seeds[0]} to {seeds[-1]}; {content['date']}",
-        f"- {machine['cpu']}, {machine['cores_used']} of {machine['cores']} cores used, {machine['memory_gib']} GiB; "
+        f"- {named(machine)}, {machine['cores_used']} of {machine['cores']} cores used, {machine['memory_gib']} GiB; "
         f"load average at the start {content['load_average_at_start']:.2f}",
         "- " + ", ".join(f"{package} {version}" for package, version in content["versions"].items()),
         "",
@@ -420,7 +436,7 @@ Nobody has run this. It is arithmetic on the figures of `data` above, with the s
 def _runs(columns: Sequence[tuple[str, str, int | None]], runs: Sequence[dict[str, Any]]) -> str:
     lines = [("run", *(title for title, _, _ in columns))]
     for number, run in enumerate(runs, 1):
-        lines.append((str(number), *(_cell(run[key], digits) for _, key, digits in columns)))
+        lines.append((str(number), *(_cell(run.get(key), digits) for _, key, digits in columns)))
     return markdown_table(lines)
 
 

@@ -147,7 +147,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--transitions", type=int, help=f"for a trainer (default {Sizes.transitions})")
     parser.add_argument("--minutes", type=float, help=f"of a soak (default {Sizes.minutes:g})")
     parser.add_argument("--seed", type=int, help=f"default {Sizes.seed}")
-    parser.add_argument("--results", type=Path, help="folder for the JSON files (default: results)")
+    parser.add_argument(
+        "--results",
+        type=lambda text: Path(text).resolve(),
+        help="folder for the JSON files (default: results; for a second machine a folder in it)",
+    )
     parser.add_argument("--document", type=Path, help="the document to write (default: docs/performance.md)")
     return parser
 
@@ -250,8 +254,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("make bench: interrupted", file=sys.stderr)
         return 130
-    report.write(results, document)
-    if results == ROOT / "results":
+    shown = results.parent if results.parent == ROOT / "results" else results
+    report.write(shown, document)
+    if shown == ROOT / "results":
         report.write_reliability()
     print(f"\n{report.table(report.rows(results))}\n\nThe document is {document}")
     if arguments.check:

@@ -477,6 +477,44 @@ def test_the_document_shows_every_figure_against_its_aim_and_every_run(tmp_path)
     assert sum(line.startswith("| 3 | 100 | 1.00 | 2.00 | 0 |") for line in lines) == 1
 
 
+def test_a_start_is_told_with_the_help():
+    from benchmarks.start_up import figures
+
+    asked, started = figures([{"help_s": 0.1, "first_torque_s": 2.0}, {"help_s": 0.3, "first_torque_s": 5.0}])
+    assert (asked.value, asked.met) == (pytest.approx(0.2), True)
+    assert (started.value, started.met) == (pytest.approx(3.5), False)
+
+
+def test_the_document_has_a_column_for_each_further_machine_that_measured_the_same(tmp_path):
+    from benchmarks import report
+    from benchmarks.figures import Figure, record, write_record
+
+    def measured(value: float, machine: dict[str, str]) -> dict:
+        figures = [Figure("a plan", value, "ms", "", 6.0)] if value else []
+        content = record("planning", [*figures, Figure("cost", 1.0, "times", "", 2.0)], "./vjepa", [0], runs=[])
+        return {**content, "machine": content["machine"] | machine, "load_average_at_start": 0.1}
+
+    write_record(tmp_path, measured(5.0, {"cpu": "EPYC", "instructions": "AVX2"}))
+    assert "| what | aim | measured | 95 % interval | met | command |" in report.render(tmp_path)
+    (tmp_path / "other").mkdir()
+    write_record(tmp_path / "other", measured(3.0, {"cpu": "Xeon", "instructions": "AVX512"}))
+    page = report.render(tmp_path)
+    assert "| what | aim | measured | on Xeon (AVX512) | 95 % interval | met | command |" in page
+    assert "| a plan | at most 6 ms | 5 ms | 3 ms |  | yes |" in page
+    assert "- EPYC (AVX2), " in page
+    write_record(tmp_path / "other", measured(0.0, {"cpu": "Xeon", "instructions": "AVX512"}))
+    assert "| a plan | at most 6 ms | 5 ms |  |  | yes |" in report.render(tmp_path)
+
+
+def test_a_record_names_the_instruction_set_that_torch_uses():
+    import torch
+
+    from benchmarks.figures import machine, named
+
+    assert named(machine()).endswith(f"({torch.backends.cpu.get_cpu_capability()})")
+    assert named({"cpu": "AMD EPYC"}) == "AMD EPYC", "as in records of before"
+
+
 def test_the_committed_document_is_that_of_the_committed_results():
     from benchmarks.report import render
 
