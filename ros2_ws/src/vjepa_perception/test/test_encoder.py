@@ -234,7 +234,7 @@ def test_what_cannot_be_loaded_is_not_identified_either(folder, monkeypatch):
     with pytest.raises(VjepaError, match="truncated or corrupt"):
         identify_encoder(config)
     file.write_bytes(whole)
-    monkeypatch.setattr(weights, "_free_bytes", lambda device: 1)
+    monkeypatch.setattr(weights, "free_bytes", lambda device: 1)
     with pytest.raises(MemoryShortageError, match="free"):
         identify_encoder(config)
 
@@ -404,7 +404,7 @@ def test_clips_that_do_not_fit_are_refused(saved, make, match):
 
 
 def test_too_little_memory_is_told_before_loading(saved, monkeypatch):
-    monkeypatch.setattr(weights, "_free_bytes", lambda device: 1000)
+    monkeypatch.setattr(weights, "free_bytes", lambda device: 1000)
     with pytest.raises(
         MemoryShortageError, match=r"tiny \(0M parameters, torch.float32\) needs .* GiB .* cpu has 0.0 GiB"
     ):

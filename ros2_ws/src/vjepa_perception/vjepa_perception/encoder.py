@@ -4,6 +4,8 @@ import contextlib
 import ctypes
 import hashlib
 import json
+import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -24,7 +26,7 @@ from vjepa_perception.model_config import ModelConfig, model_config
 from vjepa_perception.perception_parameters import ALL_TOKENS, EncoderConfig
 from vjepa_perception.placement import AUTO
 from vjepa_perception.preprocessing import Preprocessing
-from vjepa_perception.weights import check_memory, explained_shortage, hash_weights, read_weights
+from vjepa_perception.weights import check_memory, explained_shortage, free_bytes, hash_weights, read_weights
 
 TORCH = "torch"
 """The names of the thread pool and of the GPU's context in `vjepa_interfaces.forked`."""
@@ -33,6 +35,9 @@ MEAN_ONLY = 0
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Options of mallopt(3)."""
 KEPT_BYTES, MAPPED_BYTES = 2**27, 2**25
+
+PROCESS_BYTES = 2**30
+"""Memory of a process that encodes, beside the weights: libraries, the GPU's context, activations. An estimate."""
 
 _MEANT_BY_WEIGHTS = ("patch_size", "tubelet_size", "num_attention_heads", "layer_norm_eps", "hidden_act")
 """The fields of a model's configuration that change its latents but not its weights' shapes."""
@@ -225,6 +230,20 @@ def identify_encoder(config: EncoderConfig) -> tuple[str, str]:
     shapes = weight_shapes(model)
     check_memory(shapes, checkpoint, device, dtype)
     return checkpoint.name, _fingerprint(hash_weights(shapes, checkpoint), model, checkpoint.preprocessing, config)
+
+
+def copies_in_memory(config: EncoderConfig) -> int:
+    """Return how many processes can have the encoder in the device's free memory at once, at least 1.
+
+    Each is taken to need `PROCESS_BYTES` and twice its weights.
+
+    Raises:
+        VjepaError: as `load_encoder`, but damaged weights are not detected.
+    """
+    _, model, device, dtype = _resolved(config)
+    weights = sum(map(math.prod, weight_shapes(model).values())) * dtype.itemsize
+    free = free_bytes(device)
+    return sys.maxsize if free is None else max(1, free // (PROCESS_BYTES + 2 * weights))
 
 
 def _resolved(config: EncoderConfig) -> tuple[Checkpoint, ModelConfig, torch.device, torch.dtype]:

@@ -235,7 +235,7 @@ def _seeded(shapes: dict[str, tuple[int, ...]], seed: int, spread: float) -> Cal
 
 
 def _check_memory(what: str, needed: int, device: torch.device) -> None:
-    free = _free_bytes(device)
+    free = free_bytes(device)
     if free is not None and needed > free:
         raise MemoryShortageError(
             f"{what} needs {needed / 2**30:.1f} GiB for its weights, but {device} has {free / 2**30:.1f} GiB free; "
@@ -243,7 +243,8 @@ def _check_memory(what: str, needed: int, device: torch.device) -> None:
         )
 
 
-def _free_bytes(device: torch.device) -> int | None:
+def free_bytes(device: torch.device) -> int | None:
+    """Return the free memory of a device; None if it is unknown."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     with contextlib.suppress(OSError):

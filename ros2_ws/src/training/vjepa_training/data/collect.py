@@ -5,17 +5,11 @@ does not depend on the number of workers. With the policy `expert` and no noise 
 same seeds.
 """
 
-import contextlib
-import multiprocessing
-import signal
-import threading
-import traceback
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -43,12 +37,9 @@ from vjepa_training.data.dataset import (
 )
 from vjepa_training.data.encode import ENCODE_BATCH
 from vjepa_training.envs.episode_stepper import NO_LATENT, EpisodeStepper
-
-MAX_RESTARTS = 3
-"""Number of times that a worker is restarted after it died."""
+from vjepa_training.workers import Send, run_workers
 
 _NOISE_STREAM = 3
-_INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,18 +183,6 @@ def transition_rows(steps: list[SimStep], commands: list[np.ndarray], limits: Ef
     }
 
 
-@dataclass(frozen=True)
-class _Work:
-    """The work of one worker, which writes the missing episodes of its part in order."""
-
-    folder: Path
-    config: CollectConfig
-    encoder: EncoderConfig | None
-    source: Source
-    worker: int
-    episodes: tuple[int, ...]
-
-
 def collect(
     folder: Path | str,
     config: CollectConfig,
@@ -228,7 +207,7 @@ def collect(
 
     Raises:
         DatasetError: `folder` contains a finished dataset, or parts of another one.
-        VjepaError: a worker refused its work, or died too often.
+        VjepaError: a worker refused its work, failed or died too often.
     """
     folder = Path(folder)
     collector = Collector(config, load_encoder(encoder) if encoder and config.latents else None)
@@ -237,98 +216,33 @@ def collect(
     EpisodeWriter(folder, info).close()  # Refuses the folder before any worker starts.
     done = whole_episodes(folder, info)
     todo = [number for number in range(episodes) if number not in done]
-    works = [
-        _Work(folder, config, encoder if config.latents else None, source, worker, tuple(todo[worker::workers]))
-        for worker in range(min(workers, len(todo)))
-    ]
+
+    def on_result(number: int, _: None) -> None:
+        done.add(number)
+        if on_episodes:
+            on_episodes(len(done))
+
     if on_episodes:
         on_episodes(len(done))
-    _run_workers(works, len(done), on_episodes)
+    work = functools.partial(_write_episodes, folder, config, encoder if config.latents else None, source)
+    run_workers(work, todo, workers, on_result, f"what is whole is kept in {folder}: run the same command to go on")
     return finish_dataset(folder, info)
 
 
-def _run_workers(works: list[_Work], count: int, on_episodes: Callable[[int], None] | None) -> None:
-    context = multiprocessing.get_context("spawn")
-    running: dict[Connection, tuple[Any, _Work]] = {}
-    restarts = dict.fromkeys((work.worker for work in works), 0)
-
-    def start(work: _Work) -> None:
-        ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_work, args=(work, theirs), daemon=True)
-        with _no_interruption():
-            process.start()
-            running[ours] = process, work
-        theirs.close()
-
-    try:
-        for work in works:
-            start(work)
-        while running:
-            for ready in wait(list(running)):
-                connection = cast(Connection, ready)
-                process, work = running[connection]
-                try:
-                    message = connection.recv()
-                except EOFError:
-                    message = None
-                if isinstance(message, int):
-                    count += 1
-                    if on_episodes:
-                        on_episodes(count)
-                    continue
-                del running[connection]
-                process.join()
-                if isinstance(message, str):
-                    raise VjepaError(f"worker {work.worker}: {message}")
-                if process.exitcode == 0:
-                    continue
-                restarts[work.worker] += 1
-                if restarts[work.worker] > MAX_RESTARTS:
-                    raise VjepaError(
-                        f"worker {work.worker} died {restarts[work.worker]} times, at last with exit status "
-                        f"{process.exitcode}; finished episodes are kept in {work.folder}: run the same command to "
-                        "continue"
-                    )
-                start(work)
-    finally:
-        for process, _ in running.values():
-            process.terminate()
-            process.join()
-
-
-@contextlib.contextmanager
-def _no_interruption() -> Iterator[None]:
-    """Let an interruption wait until a worker is started; the worker itself lets it wait until `_work`."""
-    waiting: list[int] = []
-    ours = threading.current_thread() is threading.main_thread()
-    handlers = {number: signal.signal(number, lambda n, _: waiting.append(n)) for number in _INTERRUPTIONS if ours}
-    resource_tracker.ensure_running()  # Its start unblocks signals, and the start of a worker would start it.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTIONS)  # A process begins with the mask of what starts it.
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTIONS)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        for interruption in waiting:
-            signal.raise_signal(interruption)
-
-
-def _work(work: _Work, connection: Connection) -> None:
-    """Simulate and write episodes, and send each episode's number; send a refusal as text."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent ends its workers.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTIONS)
-    try:
-        collector = Collector(work.config, load_encoder(work.encoder) if work.encoder else None)
-        with EpisodeWriter(work.folder, collector.info(work.source), str(work.worker)) as writer:
-            for number in work.episodes:
-                if number not in writer.episodes:
-                    writer.add(number, collector.episode(number))
-                    connection.send(number)
-        collector.close()
-    except BrokenPipeError:
-        return  # The parent has ended; whole episodes are on disk.
-    except VjepaError as error:
-        connection.send(str(error))
-    except Exception:
-        connection.send(traceback.format_exc())
+def _write_episodes(
+    folder: Path,
+    config: CollectConfig,
+    encoder: EncoderConfig | None,
+    source: Source,
+    worker: int,
+    episodes: Sequence[int],
+    send: Send,
+) -> None:
+    """Simulate and write the episodes of one worker in order, and send the number of each."""
+    collector = Collector(config, load_encoder(encoder) if encoder else None)
+    with EpisodeWriter(folder, collector.info(source), str(worker)) as writer:
+        for number in episodes:
+            if number not in writer.episodes:
+                writer.add(number, collector.episode(number))
+            send(number, None)
+    collector.close()

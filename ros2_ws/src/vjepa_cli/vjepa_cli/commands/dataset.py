@@ -1,7 +1,6 @@
 """`vjepa dataset` and `vjepa collect`: make datasets from bags or simulated episodes, and work with datasets."""
 
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -188,7 +187,7 @@ class CollectCommand(CollectOptions, WithEncoder, NewDataset):
         latents: keep an encoder's latents; otherwise keep frames, to encode later.
         episodes: number of episodes.
         episode_steps: control steps of an episode.
-        workers: number of processes.
+        workers: processes; the rows do not depend on it.
         ray_address: simulate on the Ray cluster at this address instead.
         task: dm_control task, such as reacher-easy.
         seed: episode i uses seed + i.
@@ -202,7 +201,7 @@ class CollectCommand(CollectOptions, WithEncoder, NewDataset):
 
     episodes: Annotated[int, Range(low=1)] = 100
     episode_steps: Annotated[int, Range(low=1)] = 200
-    workers: Annotated[int | None, Range(low=1), option(default="one a core")] = None
+    workers: Annotated[int | None, Range(low=1), option(default="one a core, as memory allows")] = None
     ray_address: Annotated[str | None, option(metavar="ADDRESS", default="")] = None
     task: str | None = None
     seed: Annotated[int | None, Range(low=0, high=types.MAX_SEED), option(default="the parameters', else 0")] = None
@@ -378,6 +377,7 @@ def collect_command(arguments: CollectCommand) -> int:
     from vjepa_training.data.collect import CollectConfig, collect
     from vjepa_training.data.dataset import claim_parts
     from vjepa_training.progress import Progress
+    from vjepa_training.workers import default_workers
 
     options = StackOptions(task=arguments.task, seed=arguments.seed, params_file=arguments.params_file)
     given = {f"randomize_{what}": getattr(arguments, f"randomize_{what}") for what in RANDOMIZED}
@@ -387,8 +387,8 @@ def collect_command(arguments: CollectCommand) -> int:
     sim = sim_config(parameters["sim_bridge"], episode_steps=arguments.episode_steps, **given)
     kept = vars(as_base(CollectOptions, arguments)) | {"frames": arguments.frames or not arguments.latents}
     config = CollectConfig(sim=sim, options=options_of(arguments.behaviour, parameters["vjepa_planner"]), **kept)
-    workers = arguments.workers or len(os.sched_getaffinity(0))
     encoder = _encoder_config(arguments, threads=arguments.threads or 1) if arguments.latents else None
+    workers = arguments.workers or default_workers(encoder)
     settings = {
         "policy": config.behaviour,
         "epsilon": config.epsilon,
