@@ -217,6 +217,7 @@ def test_what_there_is_not_is_refused_with_what_there_is(refusal, through, optio
         (["eval", "--through", "magic"], "argument --through: invalid choice: 'magic'"),
         (["eval", "--through", "process", "--batch-size", "0"], "--batch-size is 0; expected at least 1"),
         (["eval", "--batch-size", "2"], "--batch-size is for --through process"),
+        (["eval", "--workers", "2"], "--workers is for --through process"),
         (["eval", "--goal", "same"], "--goal is for --through process"),
         (["run", "--domain", "233"], "argument --domain: 233 is out of range; expected 0 to 232"),
         (["run", "--namespace", "left arm"], "argument --namespace: 'left arm' is not a ROS namespace"),
@@ -395,16 +396,20 @@ def test_killed_in_mid_episode_its_nodes_end_by_themselves(light_stack):
     assert "Traceback" not in light_stack.complained
 
 
-def test_an_evaluation_in_one_process_is_interrupted(vjepa):
-    command = vjepa("eval", "--through", "process", "--episodes", 1000, "--planner", "random")
-    wait_for(lambda: (command.folder / f"{command.mark}.err").exists() and renders(command.process.pid), "the rollout")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_evaluation_without_ros_is_interrupted(vjepa, workers):
+    words = ("eval", "--through", "process", "--episodes", 1000, "--planner", "random", "--workers", workers)
+    command = vjepa(*words)
+    wait_for(lambda: sum(map(renders, command.processes())) >= workers, "the rollout", 60)
     command.process.send_signal(signal.SIGINT)
     assert command.wait(20).status == 130
-    command.assert_left_nothing()
+    command.assert_left_nothing(10)
 
 
 def renders(pid: int) -> bool:
-    return "libEGL" in Path(f"/proc/{pid}/maps").read_text()
+    with contextlib.suppress(OSError):  # The process has ended.
+        return "libEGL" in Path(f"/proc/{pid}/maps").read_text()
+    return False
 
 
 # Commands that talk to a running stack.

@@ -59,7 +59,7 @@ def test_an_evaluation_that_is_interrupted_shows_and_writes_what_there_is(monkey
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Progress, "move_to", move_to)
-    words = ["eval", "--through", "process", "--planner", "expert", "--episodes", "5", "--seed", "3"]
+    words = ["eval", "--through", "process", "--planner", "expert", "--episodes", "5", "--seed", "3", "--workers", "1"]
     with pytest.raises(SystemExit) as ended:
         main([*words, "--json", str(tmp_path / "result.json")])
     assert ended.value.code == 130

@@ -1,5 +1,6 @@
-"""One process runs the very episodes that their seeds say, however many run side by side."""
+"""The very episodes that their seeds say are run, however many run side by side, and in however many processes."""
 
+import multiprocessing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from vjepa_perception.encoder import EncoderConfig, load_encoder
 from vjepa_planner.contract import Imagined, Plan, Planner
 from vjepa_training.evaluation import rollout as module
 from vjepa_training.evaluation.evaluate import evaluate
-from vjepa_training.evaluation.rollout import RolloutConfig, rollout
+from vjepa_training.evaluation.rollout import RolloutConfig, rollout, rollout_in_workers
 from vjepa_training.evaluation.score import Protocol, summarise
 
 choose_gl_backend()  # Before any other test's module, read after this one, imports mujoco without it.
@@ -33,6 +34,9 @@ class Brightness:
 
     def __init__(self):
         self.batches: list[int] = []
+
+    def info(self):
+        return {"model": self.name}
 
     def preprocess(self, rgb):
         return rgb.reshape(-1, 3).mean(axis=0)
@@ -180,6 +184,52 @@ def test_an_unknown_planner_or_task_is_refused_with_the_valid_ones():
         rollout(replace(CONFIG, sim=replace(CONFIG.sim, task="nope")), Brightness())
 
 
+# In several processes.
+
+SMALL = EncoderConfig(str(MODELS / "encoder-small"), device="cpu", threads=1)
+BC_SMALL = {"bundle": str(MODELS / "bc-small")}
+BY_BC = RolloutConfig("bc", SimConfig(seed=40, episode_steps=STEPS), BC_SMALL, episodes=5, batch_size=2)
+
+
+def test_scores_do_not_depend_on_the_number_of_processes_even_if_one_is_killed():
+    encoder, ended = load_encoder(SMALL), []
+    expected, _ = rollout(BY_BC, encoder)
+
+    def on_episode(number, score):
+        if not ended:
+            multiprocessing.active_children()[0].kill()
+        ended.append(number)
+
+    scores, info, durations = rollout_in_workers(BY_BC, SMALL, 2, on_episode)
+    assert scores == expected, "to the bit, with the novelty of every latent"
+    assert info == encoder.info()
+    assert sorted(ended) == list(range(5))
+    assert len(durations) == 5 * STEPS
+
+
+def test_an_interruption_gives_the_episodes_before_the_first_that_has_not_ended():
+    ended = []
+
+    def interrupt(number, score):
+        ended.append(number)
+        if 0 in ended:
+            raise KeyboardInterrupt
+
+    scores, _, _ = rollout_in_workers(replace(BY_BC, episodes=50), SMALL, 2, interrupt)
+    assert 2 <= len(scores) < 50, "a whole batch"
+    assert not multiprocessing.active_children()
+
+
+def test_an_interruption_before_the_first_episode_has_ended_gives_nothing(monkeypatch):
+    def interrupted(work, units, workers, on_result, advice):
+        on_result(1, ({1: None}, [], {}))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "run_workers", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        rollout_in_workers(BY_BC, SMALL, 2, lambda number, score: None)
+
+
 # From the stack's parameters to a rollout.
 
 
@@ -206,7 +256,8 @@ PROTOCOL = Protocol("test", STEPS, None)
 
 def test_an_evaluation_follows_the_stacks_parameters(parameters):
     progress = []
-    scores, _, _ = evaluate(parameters, PROTOCOL, 2, 40, 2, lambda *done: progress.append(done))
+    scores, info, _ = evaluate(parameters, PROTOCOL, 2, 40, 2, lambda *done: progress.append(done))
+    assert info == {"model": "brightness"}
     assert [score.steps for score in scores] == [STEPS] * 2
     assert parameters["asked"].config == EncoderConfig("small", grid=0)
     assert [done for done, _ in progress] == [1, 2]

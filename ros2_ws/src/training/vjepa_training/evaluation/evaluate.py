@@ -1,4 +1,4 @@
-"""Evaluate the planner of the stack's parameters in one process, with the same settings that the nodes would get."""
+"""Evaluate the planner of the stack's parameters without ROS, with the same settings that the nodes would get."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -11,11 +11,11 @@ from sim_bridge.tasks import task_named
 from vjepa_interfaces.bundle import read_bundle
 from vjepa_interfaces.parameters import read_node_parameters
 from vjepa_interfaces.statistics import Durations
-from vjepa_perception.encoder import Encoder, identify_encoder, load_encoder
+from vjepa_perception.encoder import identify_encoder, load_encoder
 from vjepa_perception.perception_parameters import encoder_config
 from vjepa_planner.planner_parameters import PlannerParameters
 from vjepa_planner.registry import available, options_of, refuse_unknown_planners
-from vjepa_training.evaluation.rollout import RolloutConfig, rollout
+from vjepa_training.evaluation.rollout import OnStep, RolloutConfig, rollout, rollout_in_workers
 from vjepa_training.evaluation.score import Protocol
 
 
@@ -26,10 +26,11 @@ def evaluate(
     seed: int,
     batch_size: int = 1,
     on_progress: Callable[[int, float], None] | None = None,
-    on_step: Callable[[int, Any], None] | None = None,
+    on_step: OnStep | None = None,
     goal: str | None = None,
-) -> tuple[list[Episode], Encoder, Durations]:
-    """Evaluate the planner and the encoder that `parameters` name, and return scores, encoder and timing.
+    workers: int = 1,
+) -> tuple[list[Episode], dict[str, Any], Durations]:
+    """Evaluate the planner and the encoder that `parameters` name, and return scores, `Encoder.info` and timing.
 
     An interruption after the end of the first episode returns the scores so far, fewer than `episodes`.
 
@@ -41,11 +42,13 @@ def evaluate(
         seed: see `episodes`.
         batch_size: number of episodes that run at the same time.
         on_progress: called with the number of finished episodes and their mean return.
-        on_step: called with an episode's number and each of its `SimStep`s.
+        on_step: called with an episode's number and each of its `SimStep`s; all episodes then run in this process.
         goal: `same` or `other`: the goal latent of planners that seek one, see `goals.goal_latent`; None for none.
+        workers: largest number of processes, which share the batches; the scores do not depend on it.
 
     Raises:
-        VjepaError: an unknown task, planner, encoder or option; the message lists the valid ones.
+        VjepaError: an unknown task, planner, encoder or option; the message lists the valid ones. Or a process failed
+            or died too often.
         KeyboardInterrupt: an interruption before the first episode has ended.
     """
     task_named(parameters["sim_bridge"]["task"])
@@ -61,7 +64,6 @@ def evaluate(
         device=planner.device,
         goal=goal,
     )
-    encoder = load_encoder(perception)
     returns: list[float] = []
 
     def finished(number: int, episode: Episode) -> None:
@@ -69,8 +71,11 @@ def evaluate(
         if on_progress:
             on_progress(len(returns), float(np.mean(returns)))
 
+    if on_step is None and min(workers, len(config.batches)) > 1:
+        return rollout_in_workers(config, perception, workers, finished)
+    encoder = load_encoder(perception)
     scores, durations = rollout(config, encoder, on_step, finished, partial=True)
-    return scores, encoder, durations
+    return scores, encoder.info(), durations
 
 
 def refuse_misfits(parameters: Mapping[str, Mapping[str, Any]], bundles: Iterable[str]) -> None:

@@ -1,11 +1,16 @@
-"""Evaluate in one process with the environment, encoder and planner code of the nodes, without ROS.
+"""Evaluate with the environment, encoder and planner code of the nodes, without ROS, in one process or several.
 
 At batch size one, the joint positions equal those of the graph in lockstep, step by step. Larger batches encode the
 frames of many episodes at once, for large evaluations.
+
+An encoder's latents may differ in their last bits with the size of its batch. So the division into batches is fixed.
+Batch b of size K has the episodes b K to (b + 1) K - 1. No other episode joins it when one of them ends. Processes take
+whole batches, so scores do not depend on the number of processes.
 """
 
+import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
@@ -16,11 +21,16 @@ from sim_bridge.env import SimConfig, SimEnv, SimStep
 from sim_bridge.score import Episode, ScoreKeeper
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.statistics import Durations
-from vjepa_perception.encoder import Encoder
+from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
 from vjepa_planner.contract import GOAL, Planner, PlannerContext
 from vjepa_planner.registry import load_planner
 from vjepa_training.envs.episode_stepper import EpisodeStepper
 from vjepa_training.evaluation.goals import GOALS, goal_latent
+from vjepa_training.workers import Send, run_workers
+
+OnStep = Callable[[int, SimStep], None]
+OnEpisode = Callable[[int, Episode], None]
+OnLatent = Callable[[int, SimStep, np.ndarray], None]
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,12 @@ class RolloutConfig:
                 raise VjepaError(f"{name} is {getattr(self, name)}; expected at least 1")
         if self.goal not in (None, *GOALS):
             raise unknown_name("goal", self.goal, GOALS)
+
+    @property
+    def batches(self) -> list[range]:
+        """The numbers of the episodes of each batch."""
+        numbers = range(self.episodes)
+        return [numbers[first : first + self.batch_size] for first in numbers[:: self.batch_size]]
 
 
 class _Driver:
@@ -112,12 +128,63 @@ class _Driver:
         self.score.distances.append(self._scores.distance_m)
 
 
+class _Batches:
+    """Batches of episodes, each run by the same environments and planners.
+
+    Attributes:
+        scores: scores of the ended episodes, by number.
+        seconds: durations of encoding and planning, of each step.
+    """
+
+    def __init__(
+        self,
+        config: RolloutConfig,
+        encoder: Encoder,
+        on_step: OnStep | None = None,
+        on_episode: OnEpisode | None = None,
+        on_latent: OnLatent | None = None,
+    ):
+        self._encoder = encoder
+        self._drivers = [_Driver(config, encoder) for _ in range(min(config.batch_size, config.episodes))]
+        self._on_step, self._on_episode, self._on_latent = on_step, on_episode, on_latent
+        self.scores: dict[int, Episode] = {}
+        self.seconds: list[float] = []
+
+    def run(self, episodes: Sequence[int]) -> None:
+        """Run the episodes of one batch at the same time."""
+        running = dict(zip(episodes, self._drivers, strict=False))
+        for episode, driver in running.items():
+            driver.begin(episode)
+            if self._on_step:
+                self._on_step(episode, driver.stepper.step)
+        while running:
+            started = time.monotonic()
+            latents = self._encoder.encode([driver.stepper.clip for driver in running.values()])
+            encoded_s = time.monotonic() - started
+            for (episode, driver), latent in zip(list(running.items()), latents, strict=True):
+                if self._on_latent:
+                    self._on_latent(episode, driver.stepper.step, latent)
+                self.seconds.append(encoded_s + driver.act(latent))
+                if self._on_step:
+                    self._on_step(episode, driver.stepper.step)
+                if driver.stepper.is_over:
+                    del running[episode]
+                    self.scores[episode] = driver.score
+                    if self._on_episode:
+                        self._on_episode(episode, driver.score)
+
+    def close(self) -> None:
+        """Close the environments."""
+        for driver in self._drivers:
+            driver.stepper.env.close()
+
+
 def rollout(
     config: RolloutConfig,
     encoder: Encoder,
-    on_step: Callable[[int, SimStep], None] | None = None,
-    on_episode: Callable[[int, Episode], None] | None = None,
-    on_latent: Callable[[int, SimStep, np.ndarray], None] | None = None,
+    on_step: OnStep | None = None,
+    on_episode: OnEpisode | None = None,
+    on_latent: OnLatent | None = None,
     partial: bool = False,
 ) -> tuple[list[Episode], Durations]:
     """Run the episodes and return their scores in order, and the durations of encoding and planning in a step.
@@ -133,38 +200,77 @@ def rollout(
     Raises:
         VjepaError: an unknown task or planner, options it refuses, or a bundle made for another encoder.
     """
-    drivers = [_Driver(config, encoder) for _ in range(min(config.batch_size, config.episodes))]
-    scores: dict[int, Episode] = {}
-    durations = Durations()
-    running: dict[int, _Driver] = {}
-    waiting = list(range(config.episodes))
-    idle = list(drivers)
+    batches = _Batches(config, encoder, on_step, on_episode, on_latent)
     try:
-        while running or waiting:
-            while idle and waiting:
-                episode, driver = waiting.pop(0), idle.pop()
-                driver.begin(episode)
-                running[episode] = driver
-                if on_step:
-                    on_step(episode, driver.stepper.step)
-            started = time.monotonic()
-            latents = encoder.encode([driver.stepper.clip for driver in running.values()])
-            encoded_s = time.monotonic() - started
-            for (episode, driver), latent in zip(list(running.items()), latents, strict=True):
-                if on_latent:
-                    on_latent(episode, driver.stepper.step, latent)
-                durations.add(encoded_s + driver.act(latent))
-                if on_step:
-                    on_step(episode, driver.stepper.step)
-                if driver.stepper.is_over:
-                    scores[episode] = driver.score
-                    if on_episode:
-                        on_episode(episode, scores[episode])
-                    idle.append(running.pop(episode))
+        for episodes in config.batches:
+            batches.run(episodes)
     except KeyboardInterrupt:
-        if not partial or 0 not in scores:
+        if not partial or 0 not in batches.scores:
             raise
     finally:
-        for driver in drivers:
-            driver.stepper.env.close()
-    return [scores[episode] for episode in takewhile(scores.__contains__, range(config.episodes))], durations
+        batches.close()
+    return _first_ended(batches.scores), _durations(batches.seconds)
+
+
+def rollout_in_workers(
+    config: RolloutConfig, encoder: EncoderConfig, workers: int, on_episode: OnEpisode
+) -> tuple[list[Episode], dict[str, Any], Durations]:
+    """Run the episodes in several processes; return the scores of `rollout`, `Encoder.info`, and the durations.
+
+    An interruption returns the scores of the ended batches, up to the first that has not ended.
+
+    Args:
+        config: settings of the rollout.
+        encoder: the encoder, which every process loads.
+        workers: largest number of processes.
+        on_episode: as in `rollout`, called when the batch has ended.
+
+    Raises:
+        VjepaError: as `rollout`, or a process failed or died too often.
+        KeyboardInterrupt: an interruption before the first batch has ended.
+    """
+    scores: dict[int, Episode] = {}
+    seconds: list[float] = []
+    info: dict[str, Any] = {}
+
+    def on_result(batch: int, result: tuple[dict[int, Episode], list[float], dict[str, Any]]) -> None:
+        ended, durations, about = result
+        info.update(about)
+        seconds.extend(durations)
+        scores.update(ended)
+        for number, episode in ended.items():
+            on_episode(number, episode)
+
+    work = functools.partial(_run_batches, config, encoder)
+    advice = "see whether there is enough memory, or use fewer workers"
+    try:
+        run_workers(work, range(len(config.batches)), workers, on_result, advice)
+    except KeyboardInterrupt:
+        if 0 not in scores:
+            raise
+    return _first_ended(scores), info, _durations(seconds)
+
+
+def _run_batches(
+    config: RolloutConfig, encoder: EncoderConfig, worker: int, numbers: Sequence[int], send: Send
+) -> None:
+    """Run some of the batches, and send the scores and durations of each, and `Encoder.info`."""
+    loaded = load_encoder(encoder)
+    batches = _Batches(config, loaded)
+    for number in numbers:
+        batches.run(config.batches[number])
+        send(number, (batches.scores, batches.seconds, loaded.info()))
+        batches.scores, batches.seconds = {}, []
+    batches.close()
+
+
+def _first_ended(scores: Mapping[int, Episode]) -> list[Episode]:
+    """Return the scores by number of episode, up to the first that is missing."""
+    return [scores[number] for number in takewhile(scores.__contains__, range(len(scores)))]
+
+
+def _durations(seconds: Sequence[float]) -> Durations:
+    durations = Durations()
+    for each in seconds:
+        durations.add(each)
+    return durations

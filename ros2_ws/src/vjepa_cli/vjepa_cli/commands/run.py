@@ -129,8 +129,9 @@ class EvalCommand(OfEpisodes):
     Attributes:
         looks: looks of the frames, such as camera:hard, or renderings: nominal, exact or plain. Several are measured in
             turn, into a table.
-        through: run in the ROS graph, or in one process.
-        batch_size: episodes at a time, with --through process.
+        through: run in the ROS graph, or without ROS.
+        batch_size: episodes at a time in each process, with --through process.
+        workers: with --through process: processes, among which whole batches are divided. Returns do not depend on it.
         goal: with --through process: goal latent for planners that seek one, of a frame that the expert reached in its
             own environment. Its target is the same or another; the result contains distances to the goal.
     """
@@ -140,6 +141,7 @@ class EvalCommand(OfEpisodes):
     looks: Annotated[tuple[str, ...], option(metavar=f"{LOOK} ...", default="")] = ()
     through: Literal["ros", "process"] = "ros"
     batch_size: Annotated[int | None, Range(low=1), option(default="1")] = None
+    workers: Annotated[int | None, Range(low=1), option(default="one a core, as memory allows")] = None
     goal: Annotated[Literal["same", "other"] | None, option(default="")] = None
 
 
@@ -181,8 +183,9 @@ def eval_command(arguments: EvalCommand) -> int:
     if arguments.through == "process":
         options, measure = _options(arguments), _in_process
     else:
-        if arguments.batch_size is not None:
-            raise VjepaError("--batch-size is for --through process; the ROS graph runs one episode at a time")
+        for option_name, value in (("--batch-size", arguments.batch_size), ("--workers", arguments.workers)):
+            if value is not None:
+                raise VjepaError(f"{option_name} is for --through process; the ROS graph runs one episode at a time")
         if arguments.goal is not None:
             raise VjepaError(
                 "--goal is for --through process; in a running stack set one with: vjepa goal set --image FILE, or "
@@ -356,13 +359,16 @@ def _on_camera(arguments: RunCommand, options: StackOptions, source: str) -> int
 
 
 def _in_process(arguments: EvalCommand, options: StackOptions) -> Evaluation:
-    """Run the episodes in this process and return the result."""
+    """Run the episodes without ROS, in this process or in several, and return the result."""
     protocol = arguments.chosen_protocol
     parameters = _checked_parameters(arguments, options, ros=False)
     seed, batch_size = parameters["sim_bridge"].get("seed", 0), arguments.batch_size or 1
+    from vjepa_perception.perception_parameters import encoder_config
     from vjepa_training.evaluation.evaluate import evaluate
     from vjepa_training.progress import Progress
+    from vjepa_training.workers import default_workers
 
+    workers = arguments.workers or default_workers(encoder_config(parameters["vjepa_perception"]))
     started = time.monotonic()
     with Progress("evaluating", "episodes", arguments.episode_count) as bar:
 
@@ -370,12 +376,19 @@ def _in_process(arguments: EvalCommand, options: StackOptions) -> Evaluation:
             bar.move_to(done, figures=f"mean return {mean_return:.1f}")
 
         episodes, encoder, durations = evaluate(
-            parameters, protocol, arguments.episode_count, seed, batch_size, progress, goal=arguments.goal
+            parameters,
+            protocol,
+            arguments.episode_count,
+            seed,
+            batch_size,
+            progress,
+            goal=arguments.goal,
+            workers=workers,
         )
     p50, p99 = durations.percentiles(50, 99)
     return result_json(
         planner=parameters["vjepa_planner"]["planner"],
-        encoder=encoder.info(),
+        encoder=encoder,
         through="process",
         seed=seed,
         summary=summarise(episodes, protocol),
@@ -385,6 +398,7 @@ def _in_process(arguments: EvalCommand, options: StackOptions) -> Evaluation:
         task=parameters["sim_bridge"]["task"],
         **provenance(parameters["sim_bridge"]),
         batch_size=batch_size,
+        workers=workers,
         **_periods(parameters, parameters["vjepa_planner"]["planner"]),
         **({"interrupted": True, "asked": arguments.episode_count} if len(episodes) < arguments.episode_count else {}),
         **({"goal": arguments.goal} if arguments.goal else {}),
