@@ -1,5 +1,8 @@
 """What a training shows while it runs: where it goes on, and how each round of epochs ended."""
 
+import pytest
+
+from vjepa_cli.cli import main
 from vjepa_cli.commands.train import _Rounds, _show
 from vjepa_training.progress import Progress
 
@@ -39,3 +42,12 @@ def test_a_cloning_that_goes_on_tells_from_which_round_and_step(capsys):
         "continuing from round 2 of 2: training",
         "all rounds are trained already; nothing is trained again",
     ]
+
+
+@pytest.mark.parametrize("words", [["bc"], ["dreamer", "--dynamics", "d"]])
+def test_a_training_that_processes_cannot_share_is_refused_under_torchrun(monkeypatch, capsys, words):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit) as ended:
+        main(["train", *words, "--data", "data", "--out", "out"])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith("vjepa: torchrun started several processes, which only train encoder and")

@@ -38,7 +38,7 @@ class Evaluation(Summary, CommandRecord):
     lockstep: NotRequired[bool]
     batch_size: NotRequired[int]
     control_period_s: NotRequired[float]
-    trained_period_s: NotRequired[float | None]
+    trained_periods_s: NotRequired[list[float]]
     by_planner: NotRequired[dict[str, dict[str, float]]]
     interrupted: NotRequired[bool]
     asked: NotRequired[int]

@@ -9,6 +9,7 @@ from sim_bridge.score import Episode
 from sim_bridge.sim_parameters import sim_config
 from sim_bridge.tasks import task_named
 from vjepa_interfaces.bundle import read_bundle
+from vjepa_interfaces.encoder_info import EncoderInfo
 from vjepa_interfaces.parameters import read_node_parameters
 from vjepa_interfaces.statistics import Durations
 from vjepa_perception.encoder import identify_encoder, load_encoder
@@ -29,7 +30,7 @@ def evaluate(
     on_step: OnStep | None = None,
     goal: str | None = None,
     workers: int = 1,
-) -> tuple[list[Episode], dict[str, Any], Durations]:
+) -> tuple[list[Episode], EncoderInfo, Durations]:
     """Evaluate the planner and the encoder that `parameters` name, and return scores, `Encoder.info` and timing.
 
     An interruption after the end of the first episode returns the scores so far, fewer than `episodes`.

@@ -19,6 +19,7 @@ import numpy as np
 
 from sim_bridge.env import SimConfig, SimEnv, SimStep
 from sim_bridge.score import Episode, ScoreKeeper
+from vjepa_interfaces.encoder_info import EncoderInfo
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.statistics import Durations
 from vjepa_perception.encoder import Encoder, EncoderConfig, load_encoder
@@ -214,7 +215,7 @@ def rollout(
 
 def rollout_in_workers(
     config: RolloutConfig, encoder: EncoderConfig, workers: int, on_episode: OnEpisode
-) -> tuple[list[Episode], dict[str, Any], Durations]:
+) -> tuple[list[Episode], EncoderInfo, Durations]:
     """Run the episodes in several processes; return the scores of `rollout`, `Encoder.info`, and the durations.
 
     An interruption returns the scores of the ended batches, up to the first that has not ended.
@@ -231,9 +232,9 @@ def rollout_in_workers(
     """
     scores: dict[int, Episode] = {}
     seconds: list[float] = []
-    info: dict[str, Any] = {}
+    info: EncoderInfo = {}
 
-    def on_result(batch: int, result: tuple[dict[int, Episode], list[float], dict[str, Any]]) -> None:
+    def on_result(batch: int, result: tuple[dict[int, Episode], list[float], EncoderInfo]) -> None:
         ended, durations, about = result
         info.update(about)
         seconds.extend(durations)

@@ -26,6 +26,7 @@ from vjepa_training.data.split import split_episodes
 from vjepa_training.data.transitions import Transitions, load_dynamics_for, open_transitions
 from vjepa_training.data.usable_columns import ACTION, VELOCITY, require_columns
 from vjepa_training.probes.probe import fit_ridge
+from vjepa_training.trainers import ranks
 from vjepa_training.trainers.configs import DynamicsTraining, Job
 from vjepa_training.trainers.fit_conditioning import fit_conditioning
 from vjepa_training.trainers.fit_novelty import fit_to_dataset
@@ -42,6 +43,8 @@ STATISTICS_ROWS = 20_000
 
 def train_dynamics(dataset: Dataset, training: DynamicsTraining, job: Job, start: Path | str = "") -> TrainingFacts:
     """Train a dynamics model, write its bundle and return the recorded facts of the training.
+
+    Several processes may train it, see `ranks`; only the first one writes the bundle and returns facts.
 
     Args:
         dataset: a dataset with latents.
@@ -72,9 +75,12 @@ def train_dynamics(dataset: Dataset, training: DynamicsTraining, job: Job, start
         digest = _go_on_from(start, model, dataset)
     else:
         digest = ""
-        method = training.state_projection
-        model.conditioning = fit_conditioning(dataset, conditioning, method, fitted, training.seed, job.work)
-    data = open_transitions(dataset, model.conditioning, job.work)
+        if ranks.is_first():
+            method = training.state_projection
+            model.conditioning = fit_conditioning(dataset, conditioning, method, fitted, training.seed, job.work)
+        ranks.copy_from_first({"conditioning": model.conditioning}, "cpu")
+    with ranks.first_before_others():
+        data = open_transitions(dataset, model.conditioning, job.work)
     span = config.action_repeat * training.horizon
     train, validation = (data.rows(episodes, config.history, span) for episodes in (fitted, held))
     if not len(train) or not len(validation):
@@ -86,6 +92,8 @@ def train_dynamics(dataset: Dataset, training: DynamicsTraining, job: Job, start
     identity = {"start": digest, "data": identity_of(dataset), "held_out": held.tolist()}
     steps = training.epochs * math.ceil(len(train) / training.batch_size)
     curve = fit(trainer, training, steps, job, identity)
+    if not ranks.is_first():
+        return {}
     model.eval().requires_grad_(False).cpu()
     facts = provenance([dataset], training, job.command)
     facts |= {
@@ -125,7 +133,7 @@ class _DynamicsTrainer(Trainer):
         """Return the loss of rows that are drawn for each member of the ensemble."""
         shape = self._model.config.members, self._training.batch_size
         rows = drawn(self._rows, shape, (self._training.seed, 9, step))
-        return dynamics_loss(self._model, self._data, rows, self._training)
+        return dynamics_loss(self._model, self._data, ranks.share(rows), self._training)
 
     def validate(self) -> dict[str, float]:
         """Return the loss on the validation rows, or on some thousands of them, averaged over the ensemble."""

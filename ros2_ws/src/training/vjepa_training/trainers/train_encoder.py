@@ -25,6 +25,7 @@ from vjepa_perception.rotary import share_rotary_tables
 from vjepa_perception.weights import place_weights
 from vjepa_training.data.dataset import Dataset
 from vjepa_training.data.split import split_episodes
+from vjepa_training.trainers import ranks
 from vjepa_training.trainers.clip_sampler import ClipSampler
 from vjepa_training.trainers.configs import EncoderTraining, Job
 from vjepa_training.trainers.encoder_objectives import CanonicalView, Clips, JointEmbedding, MaskedPrediction, Objective
@@ -42,7 +43,7 @@ class CollapseError(VjepaError):
 
 
 def train_encoder(datasets: Sequence[Dataset], training: EncoderTraining, job: Job) -> Path:
-    """Train an encoder and write its bundle; return the bundle's folder.
+    """Train an encoder and write its bundle; return the bundle's folder. Several processes may train it, see `ranks`.
 
     Args:
         datasets: datasets with frames.
@@ -65,7 +66,9 @@ def train_encoder(datasets: Sequence[Dataset], training: EncoderTraining, job: J
         "held_out": [each.tolist() for each in held_out],
     }
     fit(trainer, training, training.steps, job, started_from)
-    if not trainer.is_written:  # The run was finished already, perhaps with another folder for its bundle.
+    if (
+        ranks.is_first() and not trainer.is_written
+    ):  # The run was finished already, perhaps with another folder for its bundle.
         trainer.after_checkpoint(training.steps, trainer.validate())
     return bundle.out
 
@@ -99,7 +102,7 @@ class _EncoderTrainer(Trainer):
 
     def loss(self, step: int) -> Tensor:
         """Return the loss, as `Trainer.loss`."""
-        change = (self._training.seed, step) if self._training.augment else None
+        change = (self._training.seed, step, ranks.rank()) if self._training.augment else None
         clips = self._clips(self._rows, step, change)
         loss: Tensor
         with self._autocast():
@@ -112,7 +115,7 @@ class _EncoderTrainer(Trainer):
 
     def measured(self, step: int) -> dict[str, float]:
         """Return the parts of the loss and the effective rank of the latents, which must not have collapsed."""
-        figures = _figures(self._measured)
+        figures = _figures({**self._measured, "rows": ranks.gather(self._measured["rows"])})
         if figures["rank"] < LEAST_RANK:
             raise CollapseError(
                 f"the latents collapsed by step {step}: their effective rank is {figures['rank']:.1f}, at least "
@@ -140,9 +143,13 @@ class _EncoderTrainer(Trainer):
         self.is_written = True
 
     def _clips(self, rows: np.ndarray, step: int, change: tuple[int, ...] | None = None) -> Clips:
-        """Return a step's clips, drawn from those that end at `rows`; statistics and validation have negative steps."""
+        """Return a step's clips, drawn from those that end at `rows`; in training, those of this process.
+
+        Statistics and validation have negative steps.
+        """
         key = (self._training.seed, int(step < 0), abs(step))
-        return self._sampler.clips(np.sort(drawn(rows, self._training.batch_size, key)), change)
+        chosen = np.sort(drawn(rows, self._training.batch_size, key))
+        return self._sampler.clips(chosen if step < 0 else ranks.share(chosen), change)
 
     def _autocast(self) -> Any:
         kind = torch.device(self._training.device).type

@@ -29,7 +29,8 @@ from vjepa_training.envs.gym_env import ConditionedStates, ReacherLatents
 from vjepa_training.envs.vec_env import SideBySide
 from vjepa_training.trainers.configs import Job, OnStep, SacTraining
 from vjepa_training.trainers.model_card import model_card
-from vjepa_training.trainers.training_run import Stateful, TrainingFacts, TrainingRun, require_finite
+from vjepa_training.trainers.ranks import Stateful
+from vjepa_training.trainers.training_run import TrainingFacts, TrainingRun, require_finite
 
 RECENT_EPISODES = 100
 """Number of episodes whose mean return is reported."""

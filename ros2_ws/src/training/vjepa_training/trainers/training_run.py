@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -19,12 +19,15 @@ from vjepa_interfaces.bundle import ArmRecord, arm_record
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.files import atomic_file
 from vjepa_training.data.dataset import Dataset, Source
+from vjepa_training.trainers import ranks
 from vjepa_training.trainers.configs import Job, SteppedTraining, Training
 from vjepa_training.trainers.optimiser import set_cosine_rate
 
 CHECKPOINT_FILE = "checkpoint.pt"
 LARGEST_GRADIENT = 10.0
 """Largest norm of gradients; larger ones are scaled down to it."""
+OTHER_SEEDS = 2**52
+"""Distance of the seeds of two processes that train together, beyond the seeds of all steps."""
 
 
 class TrainingFacts(TypedDict, total=False):
@@ -53,18 +56,6 @@ class TrainingFacts(TypedDict, total=False):
     figures: dict[str, float]
 
 
-class Stateful(Protocol):
-    """A network or an optimiser of torch."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the whole state that changes in training."""
-        ...
-
-    def load_state_dict(self, state: Any, /) -> Any:
-        """Restore this state."""
-        ...
-
-
 class TrainingRun:
     """A training that continues from the files in its folder.
 
@@ -75,11 +66,11 @@ class TrainingRun:
         is_resumed: whether a file of this run was found there.
     """
 
-    def __init__(self, work: Path | str, identity: Mapping[str, Any], parts: Mapping[str, Stateful], device: str):
+    def __init__(self, work: Path | str, identity: Mapping[str, Any], parts: Mapping[str, ranks.Stateful], device: str):
         """Prepare the training of `parts` in the folder `work`.
 
         Args:
-            work: folder of the checkpoint and the events, created if missing.
+            work: folder of the checkpoint and the events; the first file creates it.
             identity: settings and data, in JSON's types; a run continues only with the same.
             parts: everything that changes in training, by name.
             device: device of the parts.
@@ -87,7 +78,6 @@ class TrainingRun:
         self.work, self._parts, self._device = Path(work), parts, device
         self._identity = json.dumps(identity, sort_keys=True)
         self.is_resumed = False
-        self.work.mkdir(parents=True, exist_ok=True)
 
     def resume(self) -> tuple[int, dict[str, Any]]:
         """Load the checkpoint, if there is one; return the steps done and the value of `save`'s `beside`.
@@ -170,21 +160,21 @@ class Trainer(ABC):
     """
 
     optimiser: torch.optim.Optimizer
-    parts: dict[str, Stateful]
+    parts: dict[str, ranks.Stateful]
     warmup_steps = 0
     largest_gradient = LARGEST_GRADIENT
     log_every = 50
 
     @abstractmethod
     def loss(self, step: int) -> Tensor:
-        """Return the loss of a step; the number of the step determines its random draws."""
+        """Return the loss of a step, of this process's share of its batch; its number determines all random draws."""
 
     @abstractmethod
     def validate(self) -> dict[str, float]:
-        """Return figures of the validation data, with one named `loss`."""
+        """Return figures of all validation data, with one named `loss`; the same in every process."""
 
     def begin(self) -> None:  # noqa: B027 (optional to write)
-        """Prepare a training that begins; one that continues has this state from its checkpoint."""
+        """Prepare a training that begins; one that continues, and other processes, get this state as a copy."""
 
     def measured(self, step: int) -> dict[str, float]:
         """Return figures of the last step, beside its loss; `step` is the number of steps done."""
@@ -194,13 +184,16 @@ class Trainer(ABC):
         """Act after a step of the optimiser; `progress` runs from 0 to 1 over the training."""
 
     def after_checkpoint(self, step: int, figures: dict[str, float]) -> None:  # noqa: B027 (optional to write)
-        """Act after the checkpoint of a step, with the `figures` of its validation."""
+        """Act after the checkpoint of a step, with the `figures` of its validation; only in the first process."""
 
 
 def fit(
     trainer: Trainer, training: SteppedTraining, steps: int, job: Job, identity: Mapping[str, Any]
 ) -> dict[str, list[list[float]]]:
     """Run the remaining steps, and return the learning curve: `train` and `validation`, (step, loss) each.
+
+    Several processes may run it together, see `ranks`. Each step has the same batch as in one process, and its gradient
+    is the mean over their shares. All begin with the state of the first one, which alone writes files and reports.
 
     Args:
         trainer: the object to train.
@@ -210,37 +203,45 @@ def fit(
         identity: values in JSON's types that, beside `training`, must be the same for a run to continue.
 
     Raises:
-        VjepaError: a figure is no longer a number, or the checkpoint is of another run.
+        VjepaError: a figure is no longer a number, the checkpoint is of another run, or the processes differ or lost
+            each other.
     """
-    run = TrainingRun(job.work, {**asdict(training), **identity}, trainer.parts, training.device)
+    identity = {**asdict(training), **identity}
+    ranks.require_same(json.dumps(identity, sort_keys=True))
+    run = TrainingRun(job.work, identity, trainer.parts, training.device)
     parameters = [parameter for group in trainer.optimiser.param_groups for parameter in group["params"]]
-    step, curve = run.resume()
-    if step == 0:
+    step, curve = run.resume() if ranks.is_first() else (0, {})
+    if step == 0 and ranks.is_first():
         trainer.begin()
+    step, curve = ranks.from_first((step, curve))
+    ranks.copy_from_first(trainer.parts, training.device)
     curve = curve or {"train": [], "validation": []}
     began, since = time.monotonic(), step
     if 0 < step < steps and job.on_step:
         job.on_step(step, steps, {})
 
     def report(part: str, figures: dict[str, float], prefix: str = "") -> None:
+        if log is None:
+            return
         for name, value in figures.items():
             log.add_scalar(f"{part}/{name}", value, step)
         if job.on_step:
             job.on_step(step, steps, {f"{prefix}{name}": value for name, value in figures.items()})
 
-    with run.events(step) as log:
+    with run.events(step) if ranks.is_first() else contextlib.nullcontext() as log:
         while step < steps:
             set_cosine_rate(trainer.optimiser, training.learning_rate, step, steps, trainer.warmup_steps)
-            torch.manual_seed(training.seed * 1_000_003 + step)
+            torch.manual_seed(training.seed * 1_000_003 + step + ranks.rank() * OTHER_SEEDS)
             loss = trainer.loss(step)
             trainer.optimiser.zero_grad(set_to_none=True)
             loss.backward()
+            ranks.average_gradients(parameters)
             nn.utils.clip_grad_norm_(parameters, trainer.largest_gradient)
             trainer.optimiser.step()
             step += 1
             trainer.after_step(step / steps)
             if step % trainer.log_every == 0 or step == steps:
-                figures = {"loss": float(loss.detach()), **trainer.measured(step)}
+                figures = ranks.mean_figures({"loss": float(loss.detach()), **trainer.measured(step)})
                 require_finite(figures, step)
                 curve["train"].append([step, figures["loss"]])
                 report("train", figures | {"steps_per_s": (step - since) / (time.monotonic() - began)})
@@ -248,8 +249,9 @@ def fit(
                 figures = trainer.validate()
                 curve["validation"].append([step, figures["loss"]])
                 report("validation", figures, "validation_")
-                run.save(step, curve)
-                trainer.after_checkpoint(step, figures)
+                if ranks.is_first():
+                    run.save(step, curve)
+                    trainer.after_checkpoint(step, figures)
     return curve
 
 

@@ -208,20 +208,25 @@ def encoder_command(arguments: EncoderCommand) -> int:
     """Run `vjepa train encoder`."""
     from vjepa_interfaces.bundle import find_bundle
     from vjepa_training.data.dataset import Dataset
+    from vjepa_training.trainers import ranks
     from vjepa_training.trainers.train_encoder import train_encoder
 
     if not arguments.data:
         raise VjepaError("--data names no dataset; give at least one with frames")
     model, encoder = dict(arguments.model_fields), find_bundle(arguments.encoder)
     training = as_base(EncoderTraining, dataclasses.replace(arguments, model=model, encoder=encoder))
-    command = Command.of(arguments).line
-    with Progress("training", "steps", training.steps) as bar:
+    datasets = [Dataset(folder) for folder in arguments.data]
+    job = Job(arguments.out, arguments.work_folder, Command.of(arguments).line)
+    with ranks.joined(training.device):
+        if not ranks.is_first():
+            train_encoder(datasets, training, job)
+            return 0
+        with Progress("training", "steps", training.steps) as bar:
 
-        def on_step(step: int, steps: int, figures: dict[str, float]) -> None:
-            _show(bar, step, steps, figures, 3)
+            def on_step(step: int, steps: int, figures: dict[str, float]) -> None:
+                _show(bar, step, steps, figures, 3)
 
-        datasets = [Dataset(folder) for folder in arguments.data]
-        train_encoder(datasets, training, Job(arguments.out, arguments.work_folder, command, on_step))
+            train_encoder(datasets, training, dataclasses.replace(job, on_step=on_step))
     print(f"encoder written to {arguments.out}; view its training with: tensorboard --logdir {arguments.work_folder}")
     return 0
 
@@ -232,6 +237,7 @@ def bc_command(arguments: BcCommand) -> int:
     from vjepa_bringup.graph import versions
     from vjepa_interfaces.bundle import find_bundle
     from vjepa_training.data.dataset import Dataset
+    from vjepa_training.trainers import ranks
     from vjepa_training.trainers.train_bc import (
         Frames,
         chosen_episodes,
@@ -242,6 +248,7 @@ def bc_command(arguments: BcCommand) -> int:
         write_policy,
     )
 
+    ranks.refuse_several()
     if not arguments.data:
         raise VjepaError("--data names no dataset; give at least one with latents")
     if arguments.episodes and len(arguments.data) > 1:
@@ -290,6 +297,7 @@ def dynamics_command(arguments: DynamicsCommand) -> int:
     """Run `vjepa train dynamics`."""
     from vjepa_interfaces.bundle import find_bundle
     from vjepa_training.data.dataset import Dataset
+    from vjepa_training.trainers import ranks
     from vjepa_training.trainers.train_dynamics import train_dynamics
 
     training = as_base(DynamicsTraining, arguments)
@@ -297,7 +305,11 @@ def dynamics_command(arguments: DynamicsCommand) -> int:
     def train(job: Job) -> "TrainingFacts":
         return train_dynamics(Dataset(arguments.data), training, job, find_bundle(arguments.start))
 
-    return _trained(arguments, train, arguments.picture)
+    with ranks.joined(training.device):
+        if ranks.is_first():
+            return _trained(arguments, train, arguments.picture)
+        train(Job(arguments.out, arguments.work_folder, Command.of(arguments).line))
+        return 0
 
 
 def reward_command(arguments: RewardCommand) -> int:
@@ -391,7 +403,9 @@ ACTIONS = {
 def _trained(arguments: OutcomeWithFacts, train: "Callable[[Job], TrainingFacts]", picture: str | None = None) -> int:
     """Run `train` with a progress bar; write its facts as JSON and as a picture if requested."""
     from vjepa_bringup.graph import versions
+    from vjepa_training.trainers import ranks
 
+    ranks.refuse_several()
     if arguments.json:
         require_writable(arguments.json)
     work = arguments.work_folder
