@@ -1,14 +1,14 @@
 """The number type of an encoder that runs live on a processor: the faster one, by measurement."""
 
-import copy
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 
 from vjepa_perception.engine import Engine, weight_shapes
+from vjepa_perception.model_config import ModelConfig
 
 ROUNDS = 20
 LIMIT_S = 0.5
@@ -18,14 +18,14 @@ LEAST_GAIN = 1.2
 """The gain for which bfloat16 replaces float32: a smaller one is not worth its rounding."""
 
 
-def faster_dtype(model: Any, clip_frames: int) -> tuple[torch.dtype, str]:
+def faster_dtype(model: ModelConfig, clip_frames: int) -> tuple[torch.dtype, str]:
     """Return float32, or bfloat16 where it is clearly faster on this processor, and the reason in a few words.
 
     One layer of the encoder is timed in both types, which takes less than a second for models up to ViT-L. The number
     of threads is that of the calling thread.
 
     Args:
-        model: transformers' configuration of the encoder.
+        model: configuration of the encoder.
         clip_frames: frames of a clip.
     """
     if not has_bfloat16_products():
@@ -61,10 +61,9 @@ def shortest_times(calls: Sequence[Callable[[], object]]) -> list[float]:
     return shortest
 
 
-def _one_layer(model: Any, clip_frames: int, dtype: torch.dtype) -> Callable[[], object]:
+def _one_layer(model: ModelConfig, clip_frames: int, dtype: torch.dtype) -> Callable[[], object]:
     """Return a call that computes one layer for one clip. Its time does not depend on the values of the weights."""
-    layer = copy.copy(model)
-    layer.num_hidden_layers = 1
+    layer = dataclasses.replace(model, num_hidden_layers=1)
     weights = {name: torch.full(shape, 0.01, dtype=dtype) for name, shape in weight_shapes(layer).items()}
     engine = Engine(layer, weights, clip_frames)
     clip = [torch.zeros(3, model.crop_size, model.crop_size)] * clip_frames
