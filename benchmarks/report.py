@@ -97,6 +97,11 @@ RUN_COLUMNS = {
         ("frames answered", "answered", 4),
     ),
     "start-up": (("help, s", "help_s", 2), ("first torque command, s", "first_torque_s", 2)),
+    "budget": (
+        ("process", "process", None),
+        ("part", "what", None),
+        ("ms on processors a step", "cpu_ms", 3),
+    ),
     "large-encoder": (
         ("experiment: stage", "what", None),
         ("frames", "frames", 0),
@@ -190,6 +195,11 @@ small encoder; their times are in the JSON files of `results/`. An experiment us
     "start-up": """\
 From the start of the process `vjepa run` to the first torque command that another process hears, environment and caches
 warm: six processes start side by side, and those of encoder and planner import torch.""",
+    "budget": """\
+Time on processors of each process while the stack runs in real time and records, a control step, from the system's
+counts of its threads: its main thread, in which the executor runs, those of Fast DDS and the others. The parts named
+*bare* are the same functions in a loop in one process, timed in the same run; their sum is the floor of a process. The
+rest is what neither they nor the threads of Fast DDS take: rclpy, executor, diagnostics and Python between them.""",
     "images": """\
 The bare ping of three rclpy nodes with images of several sizes, with the shared memory of the stack's Fast DDS profiles
 (`config/fastdds*.xml`) and with Fast DDS's own, in which a frame of 640 x 480 has no room.""",

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks import (
+    budget,
     calm,
     data,
     encoder,
@@ -53,6 +54,7 @@ BENCHMARKS = (
     "executors",
     "data",
     "stages",
+    "budget",
     "start-up",
     "set-up",
     "transport",
@@ -174,6 +176,7 @@ def measurements(sizes: Sizes, say: Callable[[str], None]) -> dict[str, Callable
         "executors": lambda: executors.measure(sizes.rounds, sizes.pings, say),
         "data": lambda: data.measure(sizes.runs, sizes.run_episodes, sizes.transitions, sizes.seed),
         "stages": lambda: stages.measure(sizes.turns, sizes.run_episodes, sizes.seed),
+        "budget": lambda: budget.measure(sizes.turns, sizes.run_episodes, sizes.seed),
         "start-up": lambda: start_up.measure(sizes.runs, sizes.seed),
         "set-up": lambda: set_up.measure(sizes.runs, sizes.seed),
         "transport": lambda: transport.measure(sizes.rounds, sizes.run_episodes, sizes.pings, sizes.seed, say),

@@ -299,6 +299,53 @@ def test_stages_are_told_apart_by_when_each_message_was_sent_and_heard():
     assert stages(times)[1]["count"] == 5
 
 
+def test_a_budget_is_of_each_process_its_threads_and_its_work_bare():
+    from benchmarks.budget import Sample, difference, figures, rows
+
+    def spent(seconds: float, *names: str):
+        return {name: {"main 1": seconds, "dds.ev.0 2": seconds / 4, "llvmpipe-0 3": seconds / 2} for name in names}
+
+    before, after = spent(1.0, "sim_bridge", "stack_manager"), spent(2.0, "sim_bridge", "stack_manager")
+    ending = Sample(120, 110, spent(9.0, "sim_bridge"))  # One process has ended.
+    ran = difference([Sample(10, 9, before), Sample(110, 107, after), ending], episodes=1)
+    assert (ran.steps, ran.answered) == (100, 98)
+    assert ran.spent["sim_bridge"] == pytest.approx({"main 1": 1.0, "dds.ev.0 2": 0.25, "llvmpipe-0 3": 0.5})
+    runs = rows(ran, {("sim_bridge", "render"): 4.0, ("sim_bridge", "physics"): 1.0})
+    by_part = {(run["process"], run["what"]): run["cpu_ms"] for run in runs}
+    assert by_part["sim_bridge", "all"] == pytest.approx(17.5)
+    threads = [by_part["sim_bridge", which] for which in ("main thread", "DDS threads", "other threads")]
+    assert threads == pytest.approx([10.0, 2.5, 5.0])
+    assert by_part["sim_bridge", "rest"] == pytest.approx(17.5 - 2.5 - 5.0)
+    whole, over_floor = figures(runs, "a test's")
+    assert (whole.value, whole.met) == (pytest.approx(35.0), False)
+    assert (over_floor.value, over_floor.met) == (pytest.approx(3.5), False)
+
+
+def test_a_budget_needs_two_samples_of_a_moving_arm():
+    from benchmarks.budget import Sample, difference
+    from vjepa_interfaces.errors import VjepaError
+
+    with pytest.raises(VjepaError, match="1 samples of a run of 1 short episodes; expected 2: use more episodes"):
+        difference([Sample(10, 10, {"sim_bridge": {"main 1": 1.0}})], episodes=1)
+
+
+def test_the_processes_of_a_run_are_named_after_their_nodes_and_their_threads_after_themselves():
+    from benchmarks.budget import COMMAND_LINE, processes, spent_by
+
+    code = "import time; end = time.process_time() + 0.1\nwhile time.process_time() < end: pass\nprint(); input()"
+    command = [sys.executable, "-c", code, "--ros-args", "-r", "__node:=sim_bridge"]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        child.stdout.readline()
+        pids = processes(os.getpid())
+        assert (pids[COMMAND_LINE], pids["sim_bridge"]) == (os.getpid(), child.pid)
+        (time_s,) = spent_by(pids)["sim_bridge"].values()
+        assert time_s >= 0.09
+    finally:
+        child.communicate(b"\n")
+    assert "sim_bridge" not in spent_by({"sim_bridge": child.pid})
+
+
 def test_both_searches_of_the_benchmark_choose_the_same_action():
     from benchmarks.planning import LATENT_SHAPE, observations, planner
 
@@ -557,6 +604,7 @@ def test_a_quick_run_measures_and_documents_everything(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     records = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
     names = (
+        "budget",
         "calm",
         "data",
         "encoder",
