@@ -21,11 +21,10 @@ from sensor_msgs.msg import Image, JointState
 from benchmarks.figures import Figure, command_of, record
 from benchmarks.memory import PERIOD_NS, family
 from benchmarks.planning import LATENT_SHAPE, observations
-from benchmarks.stack import ROOT
+from benchmarks.stack import ROOT, free_domain
 from benchmarks.start_up import JOIN_S
 from sim_bridge.env import SimEnv
 from sim_bridge.sim_parameters import sim_config
-from vjepa_bringup.domains import hold_domain
 from vjepa_bringup.graph import StackOptions, environment, merged_parameters
 from vjepa_bringup.monitor import Monitor
 from vjepa_interfaces.effort import EffortLimits
@@ -104,8 +103,7 @@ def moving(episodes: int, seed: int, bags: Path) -> Sample:
     Raises:
         VjepaError: no steps were made, or the run failed.
     """
-    with hold_domain(None, {"planner": "(budget)"}) as domain:
-        pass  # The domain was free just now; `vjepa run` takes it.
+    domain = free_domain()
     command = [str(ROOT / "vjepa"), "run", "--protocol", "short", "--episodes", str(episodes), "--seed", str(seed)]
     command += ["--domain", str(domain), "--record", str(bags)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -1,10 +1,13 @@
 """The `vjepa` command, as benchmarks call it."""
 
+import contextlib
+import random
 import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from vjepa_bringup.domains import FIRST_DOMAIN, LAST_DOMAIN, hold_domain, in_use
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.json_text import read_json
 
@@ -27,6 +30,21 @@ def vjepa(*arguments: str, timeout_s: float) -> dict[str, Any]:
         if done.returncode != 0:
             raise VjepaError(f"vjepa {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
         return read_json(file)
+
+
+def free_domain() -> int:
+    """Return a ROS domain that is free now, for a `vjepa run` whose domain must be known.
+
+    It is drawn at random: other commands take the lowest free one, perhaps before that `vjepa run` has started.
+
+    Raises:
+        VjepaError: no domain is free.
+    """
+    for domain in random.sample(range(FIRST_DOMAIN, LAST_DOMAIN + 1), LAST_DOMAIN + 1 - FIRST_DOMAIN):
+        with contextlib.suppress(VjepaError), hold_domain(domain, {"planner": "(benchmark)"}):
+            if not in_use(domain):
+                return domain
+    raise VjepaError(f"no ROS domain from {FIRST_DOMAIN} to {LAST_DOMAIN} is free; end other stacks")
 
 
 def real_time_run(episodes: int, seed: int) -> dict[str, Any]:

@@ -20,8 +20,7 @@ import yaml
 from sensor_msgs.msg import Image, JointState
 
 from benchmarks.figures import Figure, command_of, record
-from benchmarks.stack import ROOT
-from vjepa_bringup.domains import hold_domain
+from benchmarks.stack import ROOT, free_domain
 from vjepa_bringup.graph import StackOptions, environment
 from vjepa_bringup.monitor import Monitor
 from vjepa_interfaces import topics
@@ -84,8 +83,7 @@ def observed(episodes: int, seed: int, rate_hz: float) -> Times:
     Raises:
         VjepaError: the run failed.
     """
-    with hold_domain(None, {"planner": "(stages)"}) as domain:
-        pass  # The domain was free just now; `vjepa run` takes it.
+    domain = free_domain()
     times: dict[str, dict[int, tuple[float, float]]] = {name: {} for name in HEARD}
     with tempfile.TemporaryDirectory(prefix="vjepa-bench-") as folder:
         parameters = Path(folder) / "rate.yaml"

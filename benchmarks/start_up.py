@@ -9,8 +9,7 @@ from typing import Any
 from sensor_msgs.msg import JointState
 
 from benchmarks.figures import Figure, command_of, mean_with_interval, record
-from benchmarks.stack import ROOT
-from vjepa_bringup.domains import hold_domain
+from benchmarks.stack import ROOT, free_domain
 from vjepa_bringup.graph import StackOptions, environment
 from vjepa_bringup.monitor import Monitor
 from vjepa_interfaces import topics
@@ -68,8 +67,7 @@ def first_torque_s(seed: int, script: Path = ROOT / "vjepa", variables: Mapping[
     Raises:
         VjepaError: no torque command came, or the command failed.
     """
-    with hold_domain(None, {"planner": "(start-up)"}) as domain:
-        pass  # The domain was free just now; `vjepa run` takes it.
+    domain = free_domain()
     heard: list[float] = []
     command = [str(script), "run", "--episodes", "1", "--seed", str(seed), "--domain", str(domain)]
     surroundings = None if variables is None else {**variables, **environment(StackOptions())}
