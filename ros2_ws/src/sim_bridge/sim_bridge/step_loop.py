@@ -208,6 +208,7 @@ class RealTimeLoop(StepLoop):
     """Steps once each control period with the newest command, until that is too old."""
 
     _applied_ns = 0
+    _late = deque[bool](maxlen=0)  # Diagnostics are published before `begin` too.
 
     @property
     def tick_period_s(self) -> float:

@@ -213,6 +213,14 @@ def test_a_rate_that_is_too_high_is_reported_within_a_second_with_one_that_can_b
     assert least_hz < rig.loop.values()["attainable_rate_hz"] < most_hz
 
 
+@pytest.mark.parametrize("loop", [LockstepLoop, RealTimeLoop])
+def test_a_loop_that_has_not_begun_has_values_and_no_trouble(loop):
+    idle = loop(Env(), SimParameters(), lambda step, frame: 0.0, lambda: None)
+    assert idle.values()["frames"] == 0
+    assert "attainable_rate_hz" not in idle.values()
+    assert idle.trouble() == ""
+
+
 @pytest.mark.parametrize("encode_s", [0.01, 0.0205])
 def test_a_rate_that_is_held_is_not_reported_though_commands_come_one_step_late(encode_s):
     rig = Rig(RealTimeLoop)
