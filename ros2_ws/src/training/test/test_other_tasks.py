@@ -85,7 +85,7 @@ def test_any_number_of_joints_goes_from_data_to_an_actor_that_drives(task, data,
 def test_joints_of_different_limits_go_from_data_to_a_policy_that_drives(encoder_config, encoder, tmp_path):
     limits = (20.0, 5.0)
     sim = replace(SIM, task="finger-spin", effort_limit=limits)
-    config = CollectConfig(sim=sim, policy="random")
+    config = CollectConfig(sim=sim, behaviour="random")
     dataset = collect(tmp_path / "ds", config, encoder_config, 12, 1, {})
     assert dataset.info.effort_limit == limits
     has_next = np.asarray(dataset["has_next"])

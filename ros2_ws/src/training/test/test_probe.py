@@ -398,7 +398,7 @@ def test_latents_alone_are_probed_without_baselines(tmp_path, bundle, encoder):
     assert {score["source"] for score in result["scores"]} == {"encoder"}
     assert result["encoder"] == "tiny"
     assert {"untrained", "pixels"} <= result["left_out"].keys()
-    with pytest.raises(ProbeError, match="keeps no frames for tiny to encode"):
+    with pytest.raises(ProbeError, match="has no frames for tiny to encode"):
         run_probes(ProbeConfig(encoder=bundle, data=str(folder)))
 
 

@@ -87,7 +87,7 @@ def test_a_killed_training_of_dynamics_continues_on_two_hosts_without_a_common_f
     ]
     first, second = (process.communicate() for process in processes)
     assert [process.returncode for process in processes] == [0, 0], (first, second)
-    assert "going on from step 10 of" in first[0]
+    assert "continuing from step 10 of" in first[0]
     assert "written to" not in second[0]
     assert "training" not in second[1], "no progress"
     assert_alike(curve(tmp_path / "0.training"), whole["curve"])

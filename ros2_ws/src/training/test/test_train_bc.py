@@ -279,7 +279,7 @@ def test_killed_between_rounds_it_goes_on_and_ends_in_the_same_policy(small_data
     assert resumed.curve == whole.curve
     for name, tensor in whole.policy.state_dict().items():
         assert torch.equal(tensor, resumed.policy.state_dict()[name]), name
-    with pytest.raises(VjepaError, match=r"is of a run with other held_out, seed; give another --work"):
+    with pytest.raises(VjepaError, match=r"is from a run with other held_out, seed; give another --work"):
         train_bc(frames, dataclasses.replace(training, seed=1), encoder, work=tmp_path)
 
 
@@ -351,7 +351,7 @@ def test_a_policy_of_two_rates_acts_by_the_control_period_of_its_arm(tmp_path, s
     slow = rewritten(small_data, tmp_path / "slow", {}, control_period_ns=40_000_000)
     write_policy(tmp_path / "policy", outcome, training, [slow, small_data], "vjepa train bc")
     card = (tmp_path / "policy/MODEL_CARD.md").read_text()
-    assert "joint positions and velocities, and the control period; never the target" in card
+    assert "joint positions and velocities and the control period. It never reads the target." in card
     assert "frames at 50 and 25 Hz" in card
     actions = []
     for period_s in (0.02, 0.04):

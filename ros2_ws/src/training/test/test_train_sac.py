@@ -131,7 +131,7 @@ def test_what_does_not_fit_together_is_refused(tiny_encoder, encoder, dynamics, 
     with pytest.raises(VjepaError, match=rf"of encoder tiny \({encoder.fingerprint}\), but these come from tiny"):
         trained(other, dynamics, tmp_path)
     trained(encoder, dynamics, tmp_path, dataclasses.replace(QUICK, steps=40))
-    with pytest.raises(VjepaError, match="is of a run with other steps; give another --work folder"):
+    with pytest.raises(VjepaError, match="is from a run with other steps; give another --work folder"):
         trained(encoder, dynamics, tmp_path)
     with pytest.raises(VjepaError, match="envs is 0; expected at least 1"):
         SacTraining(envs=0)

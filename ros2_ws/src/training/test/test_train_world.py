@@ -148,7 +148,7 @@ def test_killed_and_gone_on_it_is_the_same_to_the_bit(small_data, tmp_path, drop
 
 def test_a_run_with_other_settings_is_not_gone_on_with(small_data, tmp_path):
     train_dynamics(small_data, dataclasses.replace(QUICK, epochs=1), Job(tmp_path / "out", tmp_path / "work", "x"))
-    with pytest.raises(VjepaError, match="of a run with other horizon"):
+    with pytest.raises(VjepaError, match="from a run with other horizon"):
         train_dynamics(
             small_data, dataclasses.replace(QUICK, epochs=1, horizon=1), Job(tmp_path / "out", tmp_path / "work", "x")
         )

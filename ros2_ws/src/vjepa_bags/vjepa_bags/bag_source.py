@@ -81,7 +81,7 @@ class _FileUnfolded:
         try:
             unfold_file(file, plain, meter)
         except BagDamageError:
-            faults[f"file '{file.name}' is no whole zstd file, read as far as it is one"] += 1
+            faults[f"file '{file.name}' is not a whole zstd file, read as far as it is one"] += 1
         except OSError as error:
             raise BagError(
                 f"'{file}' cannot be unfolded into {plain}: {error.strerror}; set TMPDIR to a folder with room"
