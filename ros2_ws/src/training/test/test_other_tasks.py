@@ -98,9 +98,11 @@ def test_joints_of_different_limits_go_from_data_to_a_policy_that_drives(encoder
     write_policy(tmp_path / "policy", train_bc(frames, training), training, [dataset], "x", frames.source)
     assert read_bundle(tmp_path / "policy", "policy").arm == dataset.info.arm
     driving = RolloutConfig("bc", sim, {"bundle": str(tmp_path / "policy")}, episodes=1)
-    ((episode,), _) = rollout(driving, encoder)
-    assert len(episode.actions) == SIM.episode_steps
-    assert np.abs(episode.actions).max() <= 1
+    applied: list[np.ndarray] = []
+    rollout(driving, encoder, lambda _, step: applied.append(step.joint_effort))
+    assert len(applied) == 1 + SIM.episode_steps
+    assert (np.abs(applied) <= limits).all()
+    assert np.abs(applied).max() > 0
     with pytest.raises(VjepaError, match="an action of 1 is 20, 5 N·m, but here it is 30; set the same effort_limit"):
         rollout(replace(driving, sim=replace(sim, effort_limit=0.0)), encoder)
 
