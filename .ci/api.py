@@ -35,6 +35,8 @@ def build(folder: Path, modules: tuple[str, ...] = PACKAGES) -> None:
         warnings.filterwarnings("error", module=r"pdoc\.")
         # Type checkers accept array.array[int], but Python only from 3.12 on.
         warnings.filterwarnings("ignore", message=".*'array.array' is not subscriptable", module=r"pdoc\.")
+        # A TypedDict has no base classes at run time, so pdoc cannot tell which of them declares an inherited key.
+        warnings.filterwarnings("ignore", message="Cannot determine where .* is taken from", module=r"pdoc\.")
         pdoc.pdoc(*modules, output_directory=folder)
 
 
