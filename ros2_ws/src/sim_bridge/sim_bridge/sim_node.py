@@ -85,7 +85,7 @@ class SimNode(ManagedNode):
             self.parameters,
             self._publisher.publish,
             self.publish_diagnostics,
-            on_answer=self._on_answer if self.parameters.trace else None,
+            on_answer=self._trace.publish if self._trace.is_on else None,
         )
         self._closable_s = self._changed_s = time.monotonic()
         self._subscribed = self._publisher.subscriptions
@@ -159,9 +159,6 @@ class SimNode(ManagedNode):
             loop.command(names, efforts, stamp_ns)
         except CommandRefusedError as error:
             self.get_logger().warning(str(error), throttle_duration_sec=1.0)
-
-    def _on_answer(self, stamp_ns: int, times: dict[str, float]) -> None:
-        self._trace.publish(stamp_ns, **times)
 
     # Services.
 

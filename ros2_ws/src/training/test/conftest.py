@@ -12,6 +12,7 @@ from vjepa_interfaces.bundle import file_sha256
 from vjepa_perception.encoder import EncoderConfig
 from vjepa_training.data.collect import CollectConfig, collect
 from vjepa_training.data.dataset import Dataset
+from vjepa_training.trainers.configs import EncoderTraining
 
 TINY_MODEL = {
     "crop_size": 32,
@@ -44,6 +45,20 @@ def tiny_encoder(tmp_path_factory) -> Path:
     }
     (folder / "config.json").write_text(json.dumps(config))
     return folder
+
+
+@pytest.fixture
+def training(tiny_encoder) -> EncoderTraining:
+    """Settings of a short training of an encoder."""
+    return EncoderTraining(
+        encoder=str(tiny_encoder),
+        steps=6,
+        batch_size=8,
+        warmup_steps=2,
+        grid=2,
+        checkpoint_every=3,
+        validation_share=0.2,
+    )
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import torch
 
 from vjepa_interfaces.errors import VjepaError
 from vjepa_training.trainers import ranks
-from vjepa_training.trainers.configs import DynamicsTraining, EncoderTraining, Job
+from vjepa_training.trainers.configs import DynamicsTraining, Job
 from vjepa_training.trainers.train_dynamics import train_dynamics
 from vjepa_training.trainers.train_encoder import train_encoder
 
@@ -35,16 +35,7 @@ def words(options):
     return [str(word) for name, value in options.items() for word in (f"--{name}", value)]
 
 
-def test_two_processes_of_torchrun_train_an_encoder_as_one_does(small_data, tiny_encoder, tmp_path):
-    training = EncoderTraining(
-        encoder=str(tiny_encoder),
-        steps=6,
-        batch_size=8,
-        warmup_steps=2,
-        grid=2,
-        checkpoint_every=3,
-        validation_share=0.2,
-    )
+def test_two_processes_of_torchrun_train_an_encoder_as_one_does(small_data, tiny_encoder, training, tmp_path):
     train_encoder([small_data], training, Job(tmp_path / "alone", tmp_path / "alone.training", ""))
     options = {"data": small_data.folder, "encoder": tiny_encoder, "out": tmp_path / "both", "steps": 6}
     options |= {"batch-size": 8, "warmup-steps": 2, "grid": 2, "checkpoint-every": 3, "validation-share": 0.2}

@@ -22,19 +22,6 @@ from vjepa_training.trainers.train_encoder import CollapseError, EncoderTraining
 HELD_OUT = np.array([2, 7, 13, 19])
 
 
-@pytest.fixture
-def training(tiny_encoder) -> EncoderTraining:
-    return EncoderTraining(
-        encoder=str(tiny_encoder),
-        steps=6,
-        batch_size=8,
-        warmup_steps=2,
-        grid=2,
-        checkpoint_every=3,
-        validation_share=0.2,
-    )
-
-
 def weights(folder) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 

@@ -26,7 +26,7 @@ class TracePublisher:
         """Return the steady time in seconds; NaN without a trace."""
         return time.monotonic() if self.is_on else math.nan
 
-    def publish(self, stamp_ns: int, **times: float) -> None:
-        """Publish the steady times, seconds, at which a frame passed the marks of this node."""
+    def publish(self, stamp_ns: int, times: dict[str, float]) -> None:
+        """Publish the steady times, seconds by mark, at which a frame passed the marks of this node."""
         if self.is_on:
             self._publisher.publish(String(data=trace_text(self._name, stamp_ns, times)))

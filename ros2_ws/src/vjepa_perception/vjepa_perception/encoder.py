@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 import hashlib
 import json
-import math
 import sys
 import time
 from collections.abc import Sequence
@@ -26,7 +25,14 @@ from vjepa_perception.model_config import ModelConfig, model_config
 from vjepa_perception.perception_parameters import ALL_TOKENS, EncoderConfig
 from vjepa_perception.placement import AUTO
 from vjepa_perception.preprocessing import Preprocessing
-from vjepa_perception.weights import check_memory, explained_shortage, free_bytes, hash_weights, read_weights
+from vjepa_perception.weights import (
+    check_memory,
+    explained_shortage,
+    free_bytes,
+    hash_weights,
+    parameter_count,
+    read_weights,
+)
 
 TORCH = "torch"
 """The names of the thread pool and of the GPU's context in `vjepa_interfaces.forked`."""
@@ -241,7 +247,7 @@ def copies_in_memory(config: EncoderConfig) -> int:
         VjepaError: as `load_encoder`, but damaged weights are not detected.
     """
     _, model, device, dtype = _resolved(config)
-    weights = sum(map(math.prod, weight_shapes(model).values())) * dtype.itemsize
+    weights = parameter_count(weight_shapes(model)) * dtype.itemsize
     free = free_bytes(device)
     return sys.maxsize if free is None else max(1, free // (PROCESS_BYTES + 2 * weights))
 

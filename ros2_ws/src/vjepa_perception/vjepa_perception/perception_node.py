@@ -171,14 +171,8 @@ class PerceptionNode(ManagedNode):
         self._encode_time.add(encoded_s - taken_s)
         self._encoded = (clip.stamp_ns, latent)
         sent_s = self._publish(clip.stamp_ns, latent)
-        self._trace.publish(
-            clip.stamp_ns,
-            arrived=clip.arrived_s,
-            preprocessed=clip.preprocessed_s,
-            taken=taken_s,
-            encoded=encoded_s,
-            sent=sent_s,
-        )
+        times = {"arrived": clip.arrived_s, "preprocessed": clip.preprocessed_s, "taken": taken_s}
+        self._trace.publish(clip.stamp_ns, times | {"encoded": encoded_s, "sent": sent_s})
 
     def _publish(self, stamp_ns: int, latent: np.ndarray) -> float:
         """Publish a latent (rows, dimension) float32, and return the steady time in seconds at which it was sent."""

@@ -103,8 +103,13 @@ def check_memory(
     Raises:
         MemoryShortageError: the device has too little free memory.
     """
-    count = sum(math.prod(shape) for shape in shapes.values())
+    count = parameter_count(shapes)
     _check_memory(f"{checkpoint.name} ({count / 1e6:.0f}M parameters, {dtype})", count * dtype.itemsize, device)
+
+
+def parameter_count(shapes: dict[str, tuple[int, ...]]) -> int:
+    """Return the number of values in weights of these shapes, by name."""
+    return sum(map(math.prod, shapes.values()))
 
 
 def _hashed_weights(

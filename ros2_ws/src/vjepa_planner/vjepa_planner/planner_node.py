@@ -257,8 +257,8 @@ class PlannerNode(ManagedNode):
         self._novelty = decision.plan.novelty
         self._counts["novel_latents"] += self._novelty is not None and self._novelty > 1.0
         sent_s = self._send(decision.effort, observation.stamp_ns)
-        arrived_s = self._latent_arrived_s
-        self._trace.publish(observation.stamp_ns, arrived=arrived_s, joined=joined_s, planned=planned_s, sent=sent_s)
+        times = {"arrived": self._latent_arrived_s, "joined": joined_s, "planned": planned_s, "sent": sent_s}
+        self._trace.publish(observation.stamp_ns, times)
         self._publish_plan(observation.stamp_ns, decision)
         if decision.planner != self._announced:
             if decision.fallback:

@@ -66,9 +66,8 @@ def train_encoder(datasets: Sequence[Dataset], training: EncoderTraining, job: J
         "held_out": [each.tolist() for each in held_out],
     }
     fit(trainer, training, training.steps, job, started_from)
-    if (
-        ranks.is_first() and not trainer.is_written
-    ):  # The run was finished already, perhaps with another folder for its bundle.
+    if ranks.is_first() and not trainer.is_written:
+        # The run was finished already, perhaps with another folder for its bundle.
         trainer.after_checkpoint(training.steps, trainer.validate())
     return bundle.out
 
