@@ -317,6 +317,19 @@ def test_the_time_of_an_encode_is_measured_and_printed_for_other_programs(saved,
     assert (ended.value.code, capsys.readouterr().err.splitlines()[-1][:10]) == (2, "grid is 99")
 
 
+def test_the_time_of_an_encode_is_that_of_the_type_which_the_node_takes(saved, monkeypatch, capsys):
+    chosen = []
+
+    def choose(*_):
+        chosen.append(torch.bfloat16)
+        return torch.bfloat16, "it is faster"
+
+    monkeypatch.setattr("vjepa_perception.encoder.faster_dtype", choose)
+    monkeypatch.setattr(sys, "argv", ["encode_time", json.dumps({"encoder": str(saved), "device": "cpu"})])
+    encode_time.main()
+    assert chosen
+
+
 def test_a_closed_encoder_says_so(saved):
     encoder = load(saved)
     clips = random_clips(encoder)
