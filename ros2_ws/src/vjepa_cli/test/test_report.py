@@ -19,6 +19,7 @@ def evaluation(protocol: str, goal: str = "", through: str = "process", returns=
     return {
         "planner": "p",
         "encoder": "a-small-one",
+        "encoder_fingerprint": "0123456789abcdef",
         "encoder_untrained": False,
         "through": through,
         "lockstep": False,
@@ -130,7 +131,8 @@ def test_without_results_every_experiment_is_there_and_none_is_measured(report, 
 def test_an_evaluation_is_told_with_its_interval_seeds_and_command(report):
     page, _ = report({"expert-short.json": evaluation("short")})
     line = line_of(page, "`expert`", "| short |")
-    assert "| 140.0 (100.0 to 180.0) |  | 50 % |  | 2 | 1 | 70 to 71 | lockstep, one process | a-small-one |" in line
+    assert "| 140.0 (100.0 to 180.0) |  | 50 % |  | 2 | 1 | 70 to 71 | lockstep, one process | plain |" in line
+    assert "| a-small-one 012345 |" in line
     assert "[expert-short.json](../results/expert-short.json)" in line
     assert "not measured" in line_of(page, "`expert`", "| full |")
     assert "](../results/expert-short.json): `vjepa eval --of a-test`" in page
@@ -168,6 +170,15 @@ def test_a_planner_is_compared_with_the_cloned_policy_on_the_same_episodes(repor
     )
     assert "| +15.0 (+10.0 to +20.0) |" in line_of(page, "`cem`", "cem-full.json")
     assert "+15.0" not in line_of(page, "`shooting`", "shooting-full.json")
+
+
+@pytest.mark.parametrize("other", [{"render": "dm_control"}, {"encoder_fingerprint": "ffffff00"}])
+def test_a_planner_is_not_compared_with_a_policy_on_other_pictures_or_latents(report, other):
+    cem = {**evaluation("full", returns=(910.0, 970.0)), **other}
+    page, _ = report({"bc-full.json": evaluation("full", returns=(900.0, 950.0)), "cem-full.json": cem})
+    line = line_of(page, "`cem`", "cem-full.json")
+    assert "| 940.0 (910.0 to 970.0) |  | 100 % |" in line
+    assert ("| dm_control | a-small-one 012345 |" if "render" in other else "| plain | a-small-one ffffff |") in line
 
 
 def test_evaluations_of_other_tasks_stand_by_themselves_and_are_not_compared(report):

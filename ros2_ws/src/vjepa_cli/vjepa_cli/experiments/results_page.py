@@ -9,6 +9,7 @@ from typing import Any
 
 from ament_index_python.packages import get_package_share_directory
 
+from sim_bridge.camera_view import PLAIN
 from vjepa_cli.commands.probe import notes, table
 from vjepa_cli.eval_looks import less, told_apart
 from vjepa_cli.experiments.experiments import RESULT, Experiment, Stage
@@ -186,7 +187,8 @@ def _evaluations(results: Sequence[Result], link: Callable[[Result], str]) -> st
         "in target at start": _started,
         "seeds": _seeds,
         "how": _how,
-        "encoder": lambda found: found["encoder"] + (" (untrained)" if found["encoder_untrained"] else ""),
+        "rendering": _rendering,
+        "encoder": _encoder,
     }
     return _measured(results, link, about, figures)
 
@@ -199,7 +201,8 @@ def _other_tasks(results: Sequence[Result], link: Callable[[Result], str]) -> st
         "action change at rest": _calm,
         "episodes": _episodes,
         "seeds": _seeds,
-        "encoder": lambda found: found["encoder"],
+        "rendering": _rendering,
+        "encoder": _encoder,
     }
     return _measured(results, link, about, figures)
 
@@ -256,10 +259,15 @@ def _calm(found: Evaluation) -> str:
 
 
 def _beyond(cloned: Sequence[Evaluation], found: Evaluation) -> str:
-    """Return the difference to the result among `cloned` with the same episodes; empty for one of these or for none."""
+    """Return the difference to the result among `cloned` with the same episodes, rendering and encoder; empty for none.
+
+    It is empty for one of these too.
+    """
     if any(found is other for other in cloned):
         return ""
-    return next(filter(None, (less(other, found) for other in cloned)), "")
+    pictures = (_rendering(found), found["encoder_fingerprint"])
+    alike = [other for other in cloned if (_rendering(other), other["encoder_fingerprint"]) == pictures]
+    return next(filter(None, (less(other, found) for other in alike)), "")
 
 
 def _means(distances: Mapping[str, Sequence[float]], names: Sequence[str], form: str) -> str:
@@ -283,7 +291,7 @@ def _looks(results: Sequence[Result], link: Callable[[Result], str]) -> str:
         size = f"{found['episodes']} episodes of {found['episode_steps']} steps each"
         seeds, how = f"seeds {_seeds(found)}", _how(found)
         words = (f"planner `{found['planner']}`", f"task {found['task']}", size, seeds, how)
-        notes.append(f"- `{result.experiment.name}`: {', '.join(words)}, encoder {found['encoder']}, {link(result)}")
+        notes.append(f"- `{result.experiment.name}`: {', '.join(words)}, encoder {_encoder(found)}, {link(result)}")
     return "\n".join([*([_table(lines)] if columns else []), *notes, ""])
 
 
@@ -396,6 +404,17 @@ def _mean(found: Evaluation) -> str:
 
 def _seeds(found: Evaluation) -> str:
     return f"{found['seed']} to {found['seed'] + found['episodes'] - 1}"
+
+
+def _encoder(found: Mapping[str, Any]) -> str:
+    """Return the name of an encoder and the beginning of its fingerprint."""
+    untrained = " (untrained)" if found["encoder_untrained"] else ""
+    return f"{found['encoder']}{untrained} {found['encoder_fingerprint'][:6]}"
+
+
+def _rendering(found: Evaluation) -> str:
+    """Return the rendering; results without one are older than the others, `plain`."""
+    return found.get("render", PLAIN)
 
 
 def _how(found: Evaluation) -> str:
