@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from sim_bridge.camera_view import PLAIN, refuse_unknown_rendering
+from sim_bridge.camera_view import DM_CONTROL, refuse_unknown_rendering
 from sim_bridge.looks import NOMINAL, Look
 from vjepa_interfaces.effort import EffortLimit
 from vjepa_interfaces.errors import VjepaError, unknown_name
@@ -42,7 +42,7 @@ class SimConfig:
     episode_steps: Annotated[int, Range(low=1)] = 1000
     effort_limit: Annotated[EffortLimit, Range(low=0.0)] = 0.0
     rate_hz: Annotated[float, Range(low=0.0, high=MAX_RATE_HZ)] = 0.0
-    render: str = PLAIN
+    render: str = DM_CONTROL
     look: str = NOMINAL
     backgrounds: str = ""
     randomize_camera: bool = False

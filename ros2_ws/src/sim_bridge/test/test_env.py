@@ -281,8 +281,8 @@ def test_frames_show_the_arm_move_and_do_not_change_afterwards(make_env):
 
 
 @pytest.mark.parametrize("flag", ["mjRND_SHADOW", "mjRND_REFLECTION"])
-def test_frames_are_drawn_without_what_costs_most(make_env, flag):
-    env = make_env(image_size=(256, 256))
+def test_plain_frames_are_drawn_without_what_costs_most(make_env, flag):
+    env = make_env(image_size=(256, 256), render="plain")
     env.reset()
     without = env.render()
     import mujoco

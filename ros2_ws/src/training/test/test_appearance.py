@@ -68,4 +68,5 @@ def test_a_result_tells_its_look_and_the_scoreboard_one_that_is_not_the_stacks_o
     assert provenance(sim) == {"look": "background:medium", "render": "exact", "backgrounds": "davis"}
     assert in_words(provenance(sim)) == "background:medium, rendered as exact, backgrounds of davis"
     assert provenance({**sim, "look": "colour"}) == {"look": "colour:medium", "render": "exact"}
-    assert in_words({"look": "nominal", "render": "plain"}) == in_words({}) == ""
+    assert in_words({"look": "nominal", "render": "dm_control"}) == ""
+    assert in_words({"look": "nominal", "render": "plain"}) == in_words({}) == "nominal, rendered as plain"

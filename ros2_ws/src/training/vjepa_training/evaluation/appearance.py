@@ -90,7 +90,7 @@ def provenance(sim: Mapping[str, Any]) -> dict[str, str]:
 def in_words(result: Mapping[str, Any]) -> str:
     """Return look and rendering of a result as the scoreboard names them; empty for the stack's own."""
     look, render = result.get("look", NOMINAL), result.get("render", PLAIN)
-    if (look, render) == (NOMINAL, PLAIN):
+    if (look, render) == (NOMINAL, DM_CONTROL):
         return ""
     backgrounds = f", backgrounds of {result['backgrounds']}" if "backgrounds" in result else ""
     return f"{look}, rendered as {render}{backgrounds}"
