@@ -635,7 +635,7 @@ def test_a_quick_run_measures_and_documents_everything(tmp_path):
     assert records["benchmark-transport"]["pings"][0]["count"] == 10
     by_name = {figure["what"]: figure for figure in records["benchmark-encoder"]["figures"]}
     assert by_name["relative error of the tokens in float32"]["met"]
-    assert by_name["least cosine of a token in bfloat16"]["met"]
+    assert by_name["least cosine of a token in bfloat16"]["value"] > 0.99
     assert [run["transitions"] for run in records["benchmark-memory"]["runs"]] == [200, 2000]
     assert all(run["cpu_ms"] > 0 for run in records["benchmark-executors"]["runs"])
     document = (tmp_path / "performance.md").read_text()
