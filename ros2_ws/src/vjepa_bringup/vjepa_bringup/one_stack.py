@@ -93,10 +93,10 @@ def _manager_on_graph(domain: int, namespace: str) -> str:
     """Return the name of the stack manager in a namespace; empty for none."""
     context = Context()
     rclpy.init(context=context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
+    node = Node(f"_one_stack_{os.getpid()}", context=context, enable_rosout=False, start_parameter_services=False)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
     try:
-        node = Node(f"_one_stack_{os.getpid()}", context=context, enable_rosout=False, start_parameter_services=False)
-        executor = SingleThreadedExecutor(context=context)
-        executor.add_node(node)
         deadline = time.monotonic() + DISCOVERY_S
         while time.monotonic() < deadline:
             executor.spin_once(SPIN_S)
@@ -105,4 +105,6 @@ def _manager_on_graph(domain: int, namespace: str) -> str:
                     return f"{found.rstrip('/')}/{name}"
         return ""
     finally:
+        executor.shutdown()
+        node.destroy_node()
         context.try_shutdown()

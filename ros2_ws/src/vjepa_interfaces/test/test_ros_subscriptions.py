@@ -1,7 +1,7 @@
 """A driver's best effort arrives, what the user overrides holds, and who cannot be heard is named."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 import rclpy
@@ -32,12 +32,21 @@ class Graph:
     domain: int
     context: Context
     executor: SingleThreadedExecutor
+    nodes: list[Node] = field(default_factory=list)
 
     def node(self, name: str, **overrides) -> Node:
         given = [Parameter(key, value=value) for key, value in overrides.items()]
         node = Node(name, context=self.context, parameter_overrides=given)
         self.executor.add_node(node)
+        self.nodes.append(node)
         return node
+
+    def leave(self) -> None:
+        """Leave the graph at once: other tests use the same domain, and a node that is left to be collected stays."""
+        self.executor.shutdown()
+        for node in self.nodes:
+            node.destroy_node()
+        self.context.try_shutdown()
 
     def spin_until(self, condition, step=lambda: None) -> None:
         deadline = time.monotonic() + TIMEOUT_S
@@ -53,8 +62,9 @@ def graph(monkeypatch):
     with hold_domain(None, {}) as domain:
         context = Context()
         rclpy.init(context=context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
-        yield Graph(domain, context, SingleThreadedExecutor(context=context))
-        context.try_shutdown()
+        found = Graph(domain, context, SingleThreadedExecutor(context=context))
+        yield found
+        found.leave()
 
 
 def test_states_of_a_driver_that_offers_best_effort_arrive(graph):
@@ -108,6 +118,7 @@ def test_a_latched_topic_that_is_not_and_another_type_are_named(graph):
     graph.spin_until(lambda: own.count_publishers(topics.LATENT_INFO.name) == 2)
     found = " ".join(matched.match())
     assert " publishes /vjepa_perception/latent_info as sensor_msgs/msg/JointState; expected std_msgs" in found
+    other.destroy_node()
     stranger.try_shutdown()
 
 
