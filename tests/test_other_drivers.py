@@ -35,9 +35,9 @@ class Drivers:
     def __init__(self, domain: int):
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
-        node = Node("drivers", context=self._context)
-        self._images = node.create_publisher(Image, topics.IMAGE.name, BEST_EFFORT)
-        self._states = node.create_publisher(JointState, topics.JOINT_STATES.name, BEST_EFFORT)
+        self._node = Node("drivers", context=self._context)
+        self._images = self._node.create_publisher(Image, topics.IMAGE.name, BEST_EFFORT)
+        self._states = self._node.create_publisher(JointState, topics.JOINT_STATES.name, BEST_EFFORT)
         self._picture = np.full((64, 64, 2), 128, np.uint8).tobytes()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -61,6 +61,7 @@ class Drivers:
     def end(self) -> None:
         self._ending.set()
         self._thread.join()
+        self._node.destroy_node()
         self._context.try_shutdown()
 
 
