@@ -84,7 +84,7 @@ def run_workers(
                 process, worker = running[connection]
                 try:
                     message = connection.recv()
-                except EOFError:
+                except (EOFError, OSError):  # It died, maybe in the middle of a message.
                     message = None
                 if isinstance(message, tuple):
                     unit, result = message
