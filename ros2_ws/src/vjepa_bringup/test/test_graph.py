@@ -452,7 +452,10 @@ def test_what_is_not_a_parameter_file_is_refused_by_name(content, tmp_path):
         ("sim: {ros__parameters: {a: 1}}\nsim: {ros__parameters: {b: 1}}", "'sim' stands twice, in lines 1 and 2"),
         ("sim: {ros__parameters: {a: 1}}\n/sim: {ros__parameters: {b: 1}}", "has the node 'sim' twice"),
         ("sim: {ros__parameters: {a: 1, a: 2}}", "'a' stands twice, in lines 1 and 1"),
-        ("sim: {ros__parameters: {a.b: 1, a: {b: 2}}}", "node 'sim': parameter 'a.b' is given twice"),
+        (
+            "sim: {ros__parameters: {a.b: 1, a: {b: 2}}}",
+            "node 'sim': parameter 'a.b' is given twice, nested and with dots",
+        ),
         (
             "sim: {ros__parameters: {cem.proposals: 1, cem.prior_samples: 1}}",
             "node 'sim': parameter: 'cem.proposals' is the deprecated name of 'cem.prior_samples'; give the latter",

@@ -14,9 +14,9 @@ from typing import Any
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_directory
 
 from sim_bridge.backgrounds import Pictures
-from sim_bridge.camera_view import DM_CONTROL, refuse_unknown_rendering
-from sim_bridge.looks import NOMINAL, Look
-from sim_bridge.sim_parameters import MAX_RATE_HZ, MIN_RATE_HZ
+from sim_bridge.camera_view import refuse_unknown_rendering
+from sim_bridge.looks import Look
+from sim_bridge.sim_parameters import MAX_RATE_HZ, MIN_RATE_HZ, SimConfig
 from sim_bridge.tasks import arm_of, task_domain, task_named
 from vjepa_bringup.discovery import DISCOVERIES, discovery_environment
 from vjepa_interfaces import topics
@@ -651,8 +651,8 @@ def refuse_unknown_names(parameters: Mapping[str, Mapping[str, Any]]) -> None:
     """
     sim = parameters["sim_bridge"]
     task_named(sim["task"])
-    Look.of(str(sim.get("look", NOMINAL)))
-    refuse_unknown_rendering(sim.get("render", DM_CONTROL))
+    Look.of(str(sim.get("look", SimConfig.look)))
+    refuse_unknown_rendering(sim.get("render", SimConfig.render))
     Pictures(str(sim.get("backgrounds", "")))
     refuse_unknown_planners(parameters["vjepa_planner"])
     device, dtype = (parameters["vjepa_perception"].get(name, AUTO) for name in ("device", "dtype"))

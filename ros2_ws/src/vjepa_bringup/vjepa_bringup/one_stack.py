@@ -93,10 +93,13 @@ def _manager_on_graph(domain: int, namespace: str) -> str:
     """Return the name of the stack manager in a namespace; empty for none."""
     context = Context()
     rclpy.init(context=context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
-    node = Node(f"_one_stack_{os.getpid()}", context=context, enable_rosout=False, start_parameter_services=False)
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
-    try:
+    with contextlib.ExitStack() as exits:
+        exits.callback(context.try_shutdown)
+        node = Node(f"_one_stack_{os.getpid()}", context=context, enable_rosout=False, start_parameter_services=False)
+        exits.callback(node.destroy_node)
+        executor = SingleThreadedExecutor(context=context)
+        exits.callback(executor.shutdown)
+        executor.add_node(node)
         deadline = time.monotonic() + DISCOVERY_S
         while time.monotonic() < deadline:
             executor.spin_once(SPIN_S)
@@ -104,7 +107,3 @@ def _manager_on_graph(domain: int, namespace: str) -> str:
                 if (name, found.strip("/")) == (MANAGER, namespace):
                     return f"{found.rstrip('/')}/{name}"
         return ""
-    finally:
-        executor.shutdown()
-        node.destroy_node()
-        context.try_shutdown()

@@ -87,9 +87,15 @@ def provenance(sim: Mapping[str, Any]) -> dict[str, str]:
     return found | ({"backgrounds": backgrounds} if backgrounds else {})
 
 
+def rendering_of(result: Mapping[str, Any]) -> str:
+    """Return the rendering of a result; one that names none is older than the others, `plain`."""
+    render: str = result.get("render", PLAIN)
+    return render
+
+
 def in_words(result: Mapping[str, Any]) -> str:
     """Return look and rendering of a result as the scoreboard names them; empty for the stack's own."""
-    look, render = result.get("look", NOMINAL), result.get("render", PLAIN)
+    look, render = result.get("look", NOMINAL), rendering_of(result)
     if (look, render) == (NOMINAL, DM_CONTROL):
         return ""
     backgrounds = f", backgrounds of {result['backgrounds']}" if "backgrounds" in result else ""

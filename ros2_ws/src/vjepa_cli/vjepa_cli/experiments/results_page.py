@@ -9,7 +9,6 @@ from typing import Any
 
 from ament_index_python.packages import get_package_share_directory
 
-from sim_bridge.camera_view import PLAIN
 from vjepa_cli.commands.probe import notes, table
 from vjepa_cli.eval_looks import less, told_apart
 from vjepa_cli.experiments.experiments import RESULT, Experiment, Stage
@@ -17,6 +16,7 @@ from vjepa_cli.scoreboard import Evaluation, with_interval
 from vjepa_interfaces.json_text import read_json
 from vjepa_interfaces.tables import markdown_table
 from vjepa_interfaces.yaml_file import read_yaml
+from vjepa_training.evaluation.appearance import rendering_of
 
 NOT_MEASURED = "not measured"
 TASK = "reacher-easy"
@@ -187,7 +187,7 @@ def _evaluations(results: Sequence[Result], link: Callable[[Result], str]) -> st
         "in target at start": _started,
         "seeds": _seeds,
         "how": _how,
-        "rendering": _rendering,
+        "rendering": rendering_of,
         "encoder": _encoder,
     }
     return _measured(results, link, about, figures)
@@ -201,7 +201,7 @@ def _other_tasks(results: Sequence[Result], link: Callable[[Result], str]) -> st
         "action change at rest": _calm,
         "episodes": _episodes,
         "seeds": _seeds,
-        "rendering": _rendering,
+        "rendering": rendering_of,
         "encoder": _encoder,
     }
     return _measured(results, link, about, figures)
@@ -265,8 +265,8 @@ def _beyond(cloned: Sequence[Evaluation], found: Evaluation) -> str:
     """
     if any(found is other for other in cloned):
         return ""
-    pictures = (_rendering(found), found["encoder_fingerprint"])
-    alike = [other for other in cloned if (_rendering(other), other["encoder_fingerprint"]) == pictures]
+    pictures = (rendering_of(found), found["encoder_fingerprint"])
+    alike = [other for other in cloned if (rendering_of(other), other["encoder_fingerprint"]) == pictures]
     return next(filter(None, (less(other, found) for other in alike)), "")
 
 
@@ -410,11 +410,6 @@ def _encoder(found: Mapping[str, Any]) -> str:
     """Return the name of an encoder and the beginning of its fingerprint."""
     untrained = " (untrained)" if found["encoder_untrained"] else ""
     return f"{found['encoder']}{untrained} {found['encoder_fingerprint'][:6]}"
-
-
-def _rendering(found: Evaluation) -> str:
-    """Return the rendering; results without one are older than the others, `plain`."""
-    return found.get("render", PLAIN)
 
 
 def _how(found: Evaluation) -> str:
