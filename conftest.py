@@ -51,6 +51,20 @@ def pytest_xdist_make_scheduler(config, log):
     return ByFile(config, log) if config.getoption("dist") == "loadscope" else None
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _no_participant_left():
+    """Fail a file that leaves a DDS participant in this process: later tests would meet it in their domain."""
+    before = _participants()
+    yield
+    assert _participants() <= before, "a node of this file lives on; expected every test and fixture to destroy its own"
+
+
+def _participants() -> int:
+    """Return how many DDS participants this process has, by the thread that each has for its events."""
+    threads = (thread / "comm" for thread in Path("/proc/self/task").iterdir())
+    return sum(thread.exists() and thread.read_text().startswith("dds.ev") for thread in threads)
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item):
     """Run a test of real time while no other test of this user runs, in this run of pytest or in another."""

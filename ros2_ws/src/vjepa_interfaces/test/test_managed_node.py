@@ -1,11 +1,16 @@
-"""The base class of nodes: what its processes print."""
+"""The base class of nodes: what its processes print, and what a destroyed one leaves."""
 
+import gc
 import signal
 import subprocess
 import sys
 import warnings
+from dataclasses import dataclass
+from pathlib import Path
 
-from vjepa_interfaces.managed_node import ignore_lost_responses
+import rclpy
+
+from vjepa_interfaces.managed_node import ManagedNode, ignore_lost_responses
 
 LOST = "failed to send response (timeout): client will not receive response, at rmw_response.cpp:153"
 
@@ -41,3 +46,37 @@ def test_an_interrupt_during_imports_reaches_the_node_after_them_and_is_no_trace
     assert node.stdout.readline() == "importing\n"
     node.send_signal(signal.SIGINT)
     assert node.communicate("go on\n", timeout=60) == ("True\n", "")
+
+
+@dataclass(frozen=True)
+class NoParameters:
+    """No parameters."""
+
+
+class Idle(ManagedNode):
+    """A node that does nothing."""
+
+    Parameters = NoParameters
+
+    def setup(self) -> None: ...
+
+    def diagnose(self):
+        return b"\0", "idle", {}
+
+
+def test_a_destroyed_node_leaves_no_participant_in_its_process():
+    def participants() -> int:
+        return sum(thread.read_text().startswith("dds.ev") for thread in Path("/proc/self/task").glob("*/comm"))
+
+    before = participants()
+    gc.disable()
+    rclpy.init()
+    try:
+        node = Idle("idle")
+        assert node.trigger_configure().name == "SUCCESS", node.last_error
+        assert participants() == before + 1
+        node.destroy_node()
+        assert participants() == before
+    finally:
+        rclpy.try_shutdown()
+        gc.enable()

@@ -323,6 +323,11 @@ class ManagedNode(LifecycleNode):
         publishers = self.count_publishers(topic_name)
         return f"{publishers} publishers on {topic_name}; expected one" if publishers > 1 else ""
 
+    def destroy_node(self) -> None:
+        """Destroy the node with its participant, which rclpy 7.1 keeps for the state machine that it never destroys."""
+        self._state_machine.destroy_when_not_in_use()
+        super().destroy_node()
+
     def _release(self) -> None:
         gc.unfreeze()
         try:
