@@ -7,7 +7,7 @@
 JOBS = 3
 PYTEST = --exec python -P -m pytest
 SPREAD = -n $(JOBS) --dist loadscope --no-loadscope-reorder
-EXTRAS = --with view,torchvision,lerobot,atheris
+EXTRAS = --with view,torchvision,lerobot,atheris,runtimes
 
 run:
 	./vjepa run $(ARGS)

@@ -89,10 +89,10 @@ def measure(rounds: int, seed: int, compiled: bool = True) -> dict[str, Any]:
 
 
 @contextmanager
-def vit_l(seed: int) -> Iterator[str]:
-    """Yield the folder of a bundle of a ViT-L with random weights, which lasts as long as the context."""
+def random_encoder(shape: dict[str, Any], seed: int) -> Iterator[str]:
+    """Yield the folder of a bundle of `shape` with random weights, which lasts as long as the context."""
     with tempfile.TemporaryDirectory(prefix="vjepa-bench-") as folder:
-        content = {"kind": "encoder", "architecture": "vjepa2", "model": VIT_L, "init_seed": seed}
+        content = {"kind": "encoder", "architecture": "vjepa2", "model": shape, "init_seed": seed}
         content |= {"preprocessing": {"resize": 292, "crop": 256}, "clip_frames": CLIP_FRAMES}
         write_bundle(Path(folder), content, "Random weights, for a benchmark.")
         yield folder
@@ -106,7 +106,7 @@ def measure_gpu(rounds: int, seed: int) -> dict[str, Any]:
     """
     if not torch.cuda.is_available():
         raise VjepaError(f"torch {torch.__version__} finds no GPU; expected one for the benchmark encoder-gpu")
-    with vit_l(seed) as folder:
+    with random_encoder(VIT_L, seed) as folder:
         runs, rates, accuracy = _measured(Setting(folder, "cuda", (1, 32), (NARROW,), True), rounds, seed)
     card = torch.cuda.get_device_name()
     return record(
@@ -190,10 +190,10 @@ def clip_flop(model: Any) -> float:
 @torch.inference_mode()
 def _by_threads(setting: Setting, rounds: int, seed: int) -> list[dict[str, Any]]:
     """Return the time of a clip of a window that slides by a frame, as in the loop, with one thread and with all."""
-    frames = _frames(setting, CLIP_FRAMES + 16, seed)
+    frames = simulated_frames(setting, CLIP_FRAMES + 16, seed)
 
     def sliding(dtype: torch.dtype) -> Callable[[], object]:
-        engine, windows = _engine(setting, dtype), _windows(frames, 1)
+        engine, windows = engine_of(setting, dtype), _windows(frames, 1)
         return lambda: engine(next(windows))
 
     calls = {str(dtype).removeprefix("torch."): sliding(dtype) for dtype in setting.dtypes}
@@ -203,9 +203,9 @@ def _by_threads(setting: Setting, rounds: int, seed: int) -> list[dict[str, Any]
 @torch.inference_mode()
 def _measured(setting: Setting, rounds: int, seed: int) -> tuple[list[dict[str, Any]], dict[str, float], dict]:
     runs, rates = [], {}
-    frames = _frames(setting, CLIP_FRAMES + max(setting.batches) + 16, seed)
+    frames = simulated_frames(setting, CLIP_FRAMES + max(setting.batches) + 16, seed)
     names = {dtype: str(dtype).removeprefix("torch.") for dtype in setting.dtypes}
-    flop = clip_flop(_module(setting, setting.dtypes[0]).config)
+    flop = clip_flop(plain_module(setting, setting.dtypes[0]).config)
     for dtype, name in names.items():
         rates[name] = product_rate(dtype, setting.device) / 1e9
     for batch in setting.batches:
@@ -215,7 +215,7 @@ def _measured(setting: Setting, rounds: int, seed: int) -> tuple[list[dict[str, 
             for what, call in _contenders(setting, dtype, batch, frames).items()
         }
         if setting.device == "cpu":
-            calls[OWN, INT8] = _fresh(to_int8(_engine(setting, torch.float32)), frames, batch)
+            calls[OWN, INT8] = fresh_clips(to_int8(engine_of(setting, torch.float32)), frames, batch)
         for (what, name), times in in_turns(calls, rounds).items():
             median = float(np.median(times))
             runs.append(
@@ -238,24 +238,24 @@ def _contenders(
     """Return the timed calls by name; each makes the tokens of `batch` clips."""
     video = torch.stack([torch.stack(clip) for clip in _clips(frames, batch)]).to(dtype)
     modules = {
-        "transformers, eager": _module(setting, dtype, "eager"),
-        "transformers, SDPA": _module(setting, dtype, "sdpa"),
+        "transformers, eager": plain_module(setting, dtype, "eager"),
+        "transformers, SDPA": plain_module(setting, dtype, "sdpa"),
     }
     if setting.compile:
-        modules["transformers, SDPA, compiled"] = torch.compile(_module(setting, dtype, "sdpa"))
+        modules["transformers, SDPA, compiled"] = torch.compile(plain_module(setting, dtype, "sdpa"))
     calls: dict[str, Callable[[], object]] = {
         name: lambda module=module: finish(module(video).last_hidden_state) for name, module in modules.items()
     }
-    engine, sliding = (_engine(setting, dtype) for _ in range(2))
+    engine, sliding = (engine_of(setting, dtype) for _ in range(2))
     windows = _windows(frames, batch)
-    return {**calls, OWN: _fresh(engine, frames, batch), SLIDING: lambda: finish(sliding(next(windows)))}
+    return {**calls, OWN: fresh_clips(engine, frames, batch), SLIDING: lambda: finish(sliding(next(windows)))}
 
 
 def _clips(frames: list[Tensor], batch: int) -> list[list[Tensor]]:
     return [frames[start : start + CLIP_FRAMES] for start in range(batch)]
 
 
-def _fresh(engine: Engine, frames: list[Tensor], batch: int) -> Callable[[], Tensor]:
+def fresh_clips(engine: Engine, frames: list[Tensor], batch: int) -> Callable[[], Tensor]:
     """Return a call that makes the tokens of `batch` clips with frames that are new to the engine."""
     clips = _clips(frames, batch)
     return lambda: finish(engine([[frame.view_as(frame) for frame in clip] for clip in clips]))
@@ -268,7 +268,7 @@ def _windows(frames: list[Tensor], batch: int) -> Iterator[list[list[Tensor]]]:
         yield [[film[(start + i) % len(film)] for i in range(CLIP_FRAMES)] for film in films]
 
 
-def _module(setting: Setting, dtype: torch.dtype, attention: str = "sdpa"):
+def plain_module(setting: Setting, dtype: torch.dtype, attention: str = "sdpa"):
     """Return transformers' module with the encoder's weights."""
     checkpoint = find_checkpoint(setting.folder)
     module = empty_module(checkpoint)
@@ -277,12 +277,12 @@ def _module(setting: Setting, dtype: torch.dtype, attention: str = "sdpa"):
     return module.eval().requires_grad_(False)
 
 
-def _engine(setting: Setting, dtype: torch.dtype) -> Engine:
-    module = _module(setting, dtype)
+def engine_of(setting: Setting, dtype: torch.dtype) -> Engine:
+    module = plain_module(setting, dtype)
     return Engine(module.config, module.state_dict(), CLIP_FRAMES)
 
 
-def _frames(setting: Setting, count: int, seed: int) -> list[Tensor]:
+def simulated_frames(setting: Setting, count: int, seed: int) -> list[Tensor]:
     """Return frames of a randomly moving arm, preprocessed for the encoder."""
     encoder = load_encoder(EncoderConfig(setting.folder, device=setting.device, clip_frames=CLIP_FRAMES))
     side = encoder.info()["image_size"]
@@ -302,16 +302,16 @@ def _frames(setting: Setting, count: int, seed: int) -> list[Tensor]:
 def _accuracy(setting: Setting, frames: list[Tensor]) -> dict[str, float]:
     """Return the differences of the engine's tokens from transformers' tokens in float32."""
     clips = [frames[start : start + CLIP_FRAMES] for start in range(0, len(frames) - CLIP_FRAMES, 4)]
-    exact = _module(setting, torch.float32)
+    exact = plain_module(setting, torch.float32)
     expected = torch.cat([exact(torch.stack(clip)[None]).last_hidden_state for clip in clips])
 
     def least_cosine(engine: Engine) -> float:
         return torch.nn.functional.cosine_similarity(engine(clips).float(), expected, dim=-1).min().item()
 
-    found = {"cosine": least_cosine(_engine(setting, NARROW))}
+    found = {"cosine": least_cosine(engine_of(setting, NARROW))}
     if setting.device == "cpu":
-        found["int8_cosine"] = least_cosine(to_int8(_engine(setting, torch.float32)))
+        found["int8_cosine"] = least_cosine(to_int8(engine_of(setting, torch.float32)))
     if torch.float32 in setting.dtypes:
-        wide = _engine(setting, torch.float32)(clips)
+        wide = engine_of(setting, torch.float32)(clips)
         found["relative"] = ((wide - expected).norm() / expected.norm()).item()
     return found

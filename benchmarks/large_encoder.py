@@ -10,7 +10,17 @@ from typing import Any
 
 import torch
 
-from benchmarks.encoder import CLIP_FRAMES, VIT_L, Setting, _engine, _frames, _fresh, _module, clip_flop, vit_l
+from benchmarks.encoder import (
+    CLIP_FRAMES,
+    VIT_L,
+    Setting,
+    clip_flop,
+    engine_of,
+    fresh_clips,
+    plain_module,
+    random_encoder,
+    simulated_frames,
+)
 from benchmarks.figures import Figure, command_of, record
 from benchmarks.timing import in_turns
 from vjepa_cli.actions import Command
@@ -30,11 +40,11 @@ FLOAT16_BYTES = 2
 
 def measure(rounds: int, seed: int) -> dict[str, Any]:
     """Time a clip on all cores and return the record with a row for each stage of each experiment in `all`."""
-    with vit_l(seed) as folder:
+    with random_encoder(VIT_L, seed) as folder:
         setting = Setting(folder, "cpu", (1,), (torch.float32,), False)
-        model = _module(setting, torch.float32).config
-        engine = _engine(setting, torch.float32)
-        call = _fresh(engine, _frames(setting, CLIP_FRAMES, seed), 1)
+        model = plain_module(setting, torch.float32).config
+        engine = engine_of(setting, torch.float32)
+        call = fresh_clips(engine, simulated_frames(setting, CLIP_FRAMES, seed), 1)
         clip_s = min(in_turns({"clip": call}, rounds)["clip"])
     tflop = clip_flop(model) / 1e12
     rows = [{**row, **hours(row["frames"], tflop, clip_s)} for row in stages(VIT_L["hidden_size"])]

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.encoder import CLIP_FRAMES, SMALL, Setting, _engine, _module, clip_flop
+from benchmarks.encoder import CLIP_FRAMES, SMALL, Setting, clip_flop, engine_of, plain_module
 from benchmarks.figures import command_of, record
 from benchmarks.planning import PERIOD_S, observations
 from benchmarks.sweeps import LINEAR, Sweep, exponent, peak_tensors_mib
@@ -61,8 +61,8 @@ def encoder_sweeps(rounds: int, seed: int, sides: tuple[int, ...], widths: tuple
     flop = {}
     for size in sizes:
         with _encoder_bundle(*size, seed) as setting:
-            flop[size] = clip_flop(_module(setting, DTYPE).config)
-            engine = _engine(setting, DTYPE)
+            flop[size] = clip_flop(plain_module(setting, DTYPE).config)
+            engine = engine_of(setting, DTYPE)
         frames = [torch.randn(3, size[0], size[0]) for _ in range(CLIP_FRAMES)]
         calls[size] = lambda engine=engine, frames=frames: engine([[frame.view_as(frame) for frame in frames]])
     times = in_turns(calls, rounds)
