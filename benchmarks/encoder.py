@@ -278,6 +278,7 @@ def plain_module(setting: Setting, dtype: torch.dtype, attention: str = "sdpa"):
 
 
 def engine_of(setting: Setting, dtype: torch.dtype) -> Engine:
+    """Return this stack's engine with the encoder's weights."""
     module = plain_module(setting, dtype)
     return Engine(module.config, module.state_dict(), CLIP_FRAMES)
 

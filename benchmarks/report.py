@@ -184,8 +184,8 @@ the best.""",
 The same weights in float32, on one thread, batch 1, with all inputs the same in each call: this stack's own code (the
 encoder's engine; for the world model the code that `cem` searches with), the modules as they were trained, and these
 modules in other runtimes. The engine's frames count as new. A world model's call is a round of the search: it imagines
-its sequences and gives their costs. ViT-B and ViT-L have random weights and clips of 8 frames. ONNX Runtime and OpenVINO
-are measured where `./vjepa --with runtimes --setup-only` has installed them.""",
+its sequences and gives their costs. ViT-B and ViT-L have random weights and clips of 8 frames. ONNX Runtime and
+OpenVINO are measured where `./vjepa --with runtimes --setup-only` has installed them.""",
     "data": """\
 On one core, in turns: a frame of `vjepa collect` beside the same simulation with nothing kept, a frame of a bag in
 `vjepa dataset build` beside the encoder's part of it, a step of `vjepa train dynamics`, its checkpoints, validation and
