@@ -9,7 +9,6 @@ import torch
 
 from benchmarks.figures import mean_with_interval
 
-WARM_UP_CALLS = 3
 LEAST_CALLS = 3
 ROUND_S = 0.3
 """Time for the calls of a contender in a round."""
@@ -18,15 +17,23 @@ ROUND_S = 0.3
 Name = TypeVar("Name", bound=Hashable)
 
 
-def in_turns(contenders: Mapping[Name, Callable[[], object]], rounds: int) -> dict[Name, list[float]]:
-    """Return the median time of a call in each round, s, by contender."""
+def in_turns(
+    contenders: Mapping[Name, Callable[[], object]], rounds: int, least_calls: int = LEAST_CALLS
+) -> dict[Name, list[float]]:
+    """Return the median time of a call in each round, s, by contender.
+
+    Args:
+        contenders: the calls, by name.
+        rounds: number of rounds in which they take turns.
+        least_calls: the least number of calls of each before the first round, and in each round.
+    """
     for call in contenders.values():
-        for _ in range(WARM_UP_CALLS):
+        for _ in range(least_calls):
             call()
     medians: dict[Name, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, call in contenders.items():
-            medians[name].append(_median(call))
+            medians[name].append(_median(call, least_calls))
     return medians
 
 
@@ -51,10 +58,10 @@ def finish(result: torch.Tensor) -> torch.Tensor:
     return result
 
 
-def _median(call: Callable[[], object]) -> float:
+def _median(call: Callable[[], object], least_calls: int) -> float:
     times: list[float] = []
     began = time.perf_counter()
-    while len(times) < LEAST_CALLS or time.perf_counter() - began < ROUND_S:
+    while len(times) < least_calls or time.perf_counter() - began < ROUND_S:
         started = time.perf_counter()
         call()
         times.append(time.perf_counter() - started)

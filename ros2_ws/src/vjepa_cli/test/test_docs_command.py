@@ -1,12 +1,14 @@
 """`vjepa docs` writes the tables of the pages, and `--check` names a page on which one is not as the code gives it."""
 
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from vjepa_bringup.graph import default_parameters
 from vjepa_cli.cli import main
-from vjepa_cli.commands.docs import PAGES
+from vjepa_cli.commands.docs import PAGES, PARAMETERS
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -65,3 +67,24 @@ def test_elsewhere_than_in_a_checkout_it_says_where_to_run(docs, tmp_path, monke
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert docs("--check")[1] == "vjepa: docs/interface.md is not here; run this in the folder of the checkout\n"
+
+
+THE_STACKS_OWN = {
+    "vjepa_perception.encoder",
+    "vjepa_perception.threads",
+    "vjepa_planner.planners",
+    "vjepa_planner.planner",
+    "vjepa_planner.fallbacks",
+}
+"""Parameters that `config/stack.yaml` sets to other values than a node has by itself."""
+
+
+def test_the_parameter_file_of_the_stack_has_the_defaults_of_the_code_but_for_its_own():
+    code = {node: {field.name: field.default for field in fields(PARAMETERS[node])} for node in default_parameters()}
+    own = {
+        f"{node}.{name}"
+        for node, values in default_parameters().items()
+        for name, value in values.items()
+        if name in code[node] and (tuple(value) if isinstance(value, list) else value) != code[node][name]
+    }
+    assert own == THE_STACKS_OWN
