@@ -394,6 +394,20 @@ def test_the_published_search_is_given_our_world_of_one_network():
     assert ours.plan(observation, None).disagreement is None
 
 
+def test_the_fastest_of_the_other_runtimes_is_set_against_this_stacks_code():
+    from benchmarks.runtimes import COMPILED, ONNX, OPENVINO, OWN, figures
+
+    times = {OWN: [2.0, 4.0], COMPILED: [3.0, 5.0], ONNX: [1.0, 3.0], OPENVINO: []}
+    runs = [
+        {"model": "small", "runtime": name, "rounds_ms": ms, "relative_error": 1e-6 * len(ms) if ms else None}
+        for name, ms in times.items()
+    ]
+    over_own, error = figures(runs)
+    assert (over_own.value, over_own.met) == (pytest.approx((1 / 2 + 3 / 4) / 2), False)
+    assert over_own.sample.startswith(ONNX)
+    assert (error.value, error.met) == (pytest.approx(2e-6), True)
+
+
 def test_products_of_8_bit_integers_are_near_those_of_floats():
     import torch
     from torch.nn import functional
