@@ -71,7 +71,8 @@ def unconfigured(monkeypatch):
 
 @pytest.fixture
 def node(unconfigured, monkeypatch):
-    """An active node, whose subscription holds the messages of `node.waiting`."""
+    """An active node, whose subscription holds the messages of `node.waiting`; it takes them however slow a machine."""
+    monkeypatch.setattr(perception_node, "CATCH_UP_S", TIMEOUT_S)
     assert unconfigured.trigger_configure().name == "SUCCESS", unconfigured.last_error
     assert unconfigured.trigger_activate().name == "SUCCESS", unconfigured.last_error
     unconfigured.waiting = []

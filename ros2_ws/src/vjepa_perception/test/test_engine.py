@@ -93,16 +93,17 @@ def test_a_window_that_slides_has_the_tokens_of_a_clip_seen_whole():
         assert relative_error(found, tokens_of(module, [window])) < 1e-5
 
 
+@pytest.mark.parametrize(("tubelet", "expected"), [(2, [8, 8, 2, 2, 2, 2, 2]), (4, [8, 8, 8, 8, 4, 4, 4])])
 @torch.inference_mode()
-def test_a_sliding_window_embeds_its_newest_tubelet_alone(monkeypatch):
-    engine = engine_of(encoder())
+def test_a_sliding_window_embeds_its_newest_tubelet_alone(monkeypatch, tubelet, expected):
+    engine = engine_of(encoder(tubelet_size=tubelet))
     (video,) = clips(1, frames=14)
     embedded = []
     patches = engine._patches
     monkeypatch.setattr(engine, "_patches", lambda frames: embedded.append(len(frames)) or patches(frames))
     for start in range(len(video) - FRAMES + 1):
         engine([video[start : start + FRAMES]])
-    assert embedded == [8, 8, 2, 2, 2, 2, 2]
+    assert embedded == expected
 
 
 @torch.inference_mode()

@@ -11,6 +11,7 @@ These are the differences from that module:
 """
 
 import operator
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -87,8 +88,7 @@ class Engine:
         self._tables = self._halved_tables(config)
         self._layers = [self._layer(weights, f"layer.{i}.") for i in range(config.num_hidden_layers)]
         self._plain = (self._device.type, self._dtype) == ("cpu", torch.bfloat16) and self._tokens <= MOST_PLAIN_TOKENS
-        self._embedded: dict[Tubelet, Tensor] = {}
-        self._embedded_before: dict[Tubelet, Tensor] = {}
+        self._embedded: deque[dict[Tubelet, Tensor]] = deque(maxlen=self._tubelet)
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
         self._piece = self._clips_in_cache(config.hidden_size * config.mlp_ratio)
 
@@ -106,18 +106,18 @@ class Engine:
     def embed(self, clips: Sequence[Sequence[Tensor]]) -> Tensor:
         """Return the embedded patches of `clips`, the input of the first layer: shape (B, N, D).
 
-        The tubelets of this call and of the two calls before are kept. When a window slides by one frame, every other
-        clip has the same tubelets except the newest.
+        The tubelets of as many calls are kept as a tubelet has frames: a window that has slid by so many frames, one
+        in each call, has the same tubelets except the newest.
         """
         step = self._tubelet
         tubelets = [Tubelet(clip[start : start + step]) for clip in clips for start in range(0, len(clip), step)]
-        known = self._embedded_before | self._embedded
+        known = {tubelet: row for call in self._embedded for tubelet, row in call.items()}
         new = [tubelet for tubelet in dict.fromkeys(tubelets) if tubelet not in known]
         if new:
             frames = torch.stack([frame for tubelet in new for frame in tubelet.frames])
             rows = functional.linear(self._patches(frames.to(self._device, self._dtype)), *self._embedding)
             known |= zip(new, rows, strict=True)
-        self._embedded_before, self._embedded = self._embedded, {tubelet: known[tubelet] for tubelet in tubelets}
+        self._embedded.append({tubelet: known[tubelet] for tubelet in tubelets})
         return torch.stack([known[tubelet] for tubelet in tubelets]).unflatten(0, (len(clips), -1)).flatten(1, 2)
 
     def _patches(self, frames: Tensor) -> Tensor:
