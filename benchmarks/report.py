@@ -163,7 +163,8 @@ EXPLANATIONS = {
 The engine beside transformers' module with the same weights, in turns in one process. The engine's clips are of new
 frames; with a window that slides by a frame, as in the loop, all tubelets except the newest are known. Its share is of
 the rate of a large matrix product in the same type, measured in the same run; what is left are attention's softmax,
-norms, activations and small matrices. In float32 the products alone leave less than the factor asked for, see their share.
+norms, activations and small matrices. In float32 the products alone leave less than the factor asked for, see their
+share.
 
 The encoder's node computes with one thread. With more, torch spreads most operations of a layer over them: products,
 attention, norms and the activation. Each of these operations ends with its slowest thread; sums and Python stay on one.
