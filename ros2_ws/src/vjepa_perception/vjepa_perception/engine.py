@@ -106,8 +106,8 @@ class Engine:
     def embed(self, clips: Sequence[Sequence[Tensor]]) -> Tensor:
         """Return the embedded patches of `clips`, the input of the first layer: shape (B, N, D).
 
-        The tubelets of as many calls are kept as a tubelet has frames: a window that has slid by so many frames, one
-        in each call, has the same tubelets except the newest.
+        Tubelets are kept for as many calls as a tubelet has frames. When a window has slid by that many frames, one in
+        each call, all its tubelets except the newest are known.
         """
         step = self._tubelet
         tubelets = [Tubelet(clip[start : start + step]) for clip in clips for start in range(0, len(clip), step)]
