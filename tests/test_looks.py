@@ -31,7 +31,10 @@ def test_an_episode_looks_and_scores_the_same_through_ros_and_in_one_process(loc
         record=True,
         bag_dir=str(tmp_path / "bags"),
     )
-    images, joints = stack.tap(topics.IMAGE), stack.tap(topics.JOINT_STATES)
+    images, joints = taps = stack.tap(topics.IMAGE), stack.tap(topics.JOINT_STATES)
+    stack.wait_for_episodes(EPISODES)
+    steps = EPISODES * (STEPS + 1)
+    stack.wait_for(lambda: all(len(tap.by_stamp()) == steps for tap in taps), "every picture and joint state")
     stack.wait_finished()
     stack.supervisor.stop()
 
