@@ -72,9 +72,9 @@ BENCHMARKS = (
     "scale-trainer",
     "scale-loop",
 )
-BY_NAME_ONLY = ("soak", "guard", "set-up", "large-encoder", "runtimes")
-"""Benchmarks that run only by name: they take long (`make soak`), download (`set-up`), load the machine, need much
-memory, or packages of their own (`runtimes`)."""
+BY_NAME_ONLY = ("soak", "guard", "set-up", "large-encoder")
+"""Benchmarks that run only by name: they take long (`make soak`), download (`set-up`), load the machine, or need much
+memory."""
 
 CHECKED = ("encoder", "planning", "images", "executors", "scale")
 NOISE = 1.25
@@ -174,7 +174,7 @@ def measurements(sizes: Sizes, say: Callable[[str], None]) -> dict[str, Callable
         "encoder-gpu": lambda: encoder.measure_gpu(sizes.turns, sizes.seed),
         "large-encoder": lambda: large_encoder.measure(sizes.turns, sizes.seed),
         "planning": lambda: planning.measure(sizes.turns, sizes.seed),
-        "runtimes": lambda: runtimes.measure(sizes.turns, sizes.seed, large=sizes.turns > 1),
+        "runtimes": lambda: runtimes.measure(sizes.turns, sizes.seed, whole=sizes.turns > 1),
         "images": lambda: images.measure(sizes.rounds, sizes.pings, say),
         "executors": lambda: executors.measure(sizes.rounds, sizes.pings, say),
         "data": lambda: data.measure(sizes.runs, sizes.run_episodes, sizes.transitions, sizes.seed),

@@ -52,21 +52,21 @@ class Model:
     least_calls: int = LEAST_CALLS
 
 
-def measure(rounds: int, seed: int, large: bool = True) -> dict[str, Any]:
+def measure(rounds: int, seed: int, whole: bool = True) -> dict[str, Any]:
     """Measure each model in each runtime on one thread, in float32, and return the record.
 
     Args:
         rounds: number of rounds in which runtimes take turns.
         seed: seed of inputs and random weights.
-        large: measure encoders of the sizes of ViT-B and ViT-L too, which takes minutes.
+        whole: measure torch.compile, and encoders of the sizes of ViT-B and ViT-L, which takes minutes; else a trial.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     runs: list[dict[str, Any]] = []
     try:
         with torch.no_grad():
-            for model in models(seed, large):
-                runs += _measured(model, rounds)
+            for model in models(seed, whole):
+                runs += _measured(model, rounds, whole)
                 torch.compiler.reset()
     finally:
         torch.set_num_threads(threads)
@@ -164,12 +164,12 @@ def _world(seed: int) -> Model:
     return Model(name, _Costs(plain, config.distance_weight).eval(), (history, actions), costs)
 
 
-def _measured(model: Model, rounds: int) -> list[dict[str, Any]]:
+def _measured(model: Model, rounds: int, compiled: bool) -> list[dict[str, Any]]:
     expected = model.modules(*model.inputs)
     with warnings.catch_warnings(), ExitStack() as exits:
         warnings.simplefilter("ignore")  # An export warns of each Python value that it takes for a constant.
         calls: dict[str, Call] = {OWN: model.own, MODULES: lambda: model.modules(*model.inputs)}
-        for name, runtime in available(exits).items():
+        for name, runtime in available(exits, compiled).items():
             calls[name] = runtime(model.modules, model.inputs)
         errors = {name: ((call() - expected).norm() / expected.norm()).item() for name, call in calls.items()}
         times = in_turns(calls, rounds, model.least_calls)
@@ -186,12 +186,15 @@ def _measured(model: Model, rounds: int) -> list[dict[str, Any]]:
     ]
 
 
-def available(exits: ExitStack) -> dict[str, Runtime]:
-    """Return the other runtimes that are installed, by name; files that they need last as long as `exits`."""
+def available(exits: ExitStack, compiled: bool) -> dict[str, Runtime]:
+    """Return the other runtimes that are installed, by name, torch.compile among them if it is asked for.
+
+    Files that they need last as long as `exits`.
+    """
     if FOLDER.is_dir() and str(FOLDER) not in sys.path:
         sys.path.append(str(FOLDER))  # At the end, so that the environment's own packages come first.
     folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="vjepa-bench-")))
-    found: dict[str, Runtime] = {COMPILED: _compiled}
+    found: dict[str, Runtime] = {COMPILED: _compiled} if compiled else {}
     with _if_installed():
         onnxruntime, _ = importlib.import_module("onnxruntime"), importlib.import_module("onnx")
         found[ONNX] = lambda module, inputs: _onnx(onnxruntime, module, inputs, folder / "model.onnx")

@@ -629,6 +629,7 @@ def test_a_quick_run_measures_and_documents_everything(tmp_path):
         "planning",
         "real-time",
         "recovery",
+        "runtimes",
         "scale",
         "scale-data",
         "scale-loop",
