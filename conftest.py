@@ -52,17 +52,25 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _no_participant_left():
+def _no_participant_left(participants):
     """Fail a file that leaves a DDS participant in this process: later tests would meet it in their domain."""
-    before = _participants()
+    before = participants()
     yield
-    assert _participants() <= before, "a node of this file lives on; expected every test and fixture to destroy its own"
+    assert participants() <= before, "a node of this file lives on; expected every test and fixture to destroy its own"
 
 
-def _participants() -> int:
-    """Return how many DDS participants this process has, by the thread that each has for its events."""
-    threads = (thread / "comm" for thread in Path("/proc/self/task").iterdir())
-    return sum(thread.exists() and thread.read_text().startswith("dds.ev") for thread in threads)
+@pytest.fixture(scope="session")
+def participants():
+    """Return a function that counts the DDS participants of this process: each has a thread for its events."""
+
+    def count() -> int:
+        found = 0
+        for thread in Path("/proc/self/task").iterdir():
+            with contextlib.suppress(OSError):  # A thread may end meanwhile.
+                found += (thread / "comm").read_text().startswith("dds.ev")
+        return found
+
+    return count
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

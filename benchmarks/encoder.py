@@ -93,7 +93,8 @@ def random_encoder(shape: dict[str, Any], seed: int) -> Iterator[str]:
     """Yield the folder of a bundle of `shape` with random weights, which lasts as long as the context."""
     with tempfile.TemporaryDirectory(prefix="vjepa-bench-") as folder:
         content = {"kind": "encoder", "architecture": "vjepa2", "model": shape, "init_seed": seed}
-        content |= {"preprocessing": {"resize": 292, "crop": 256}, "clip_frames": CLIP_FRAMES}
+        side = shape["crop_size"]
+        content |= {"preprocessing": {"resize": side, "crop": side}, "clip_frames": CLIP_FRAMES}
         write_bundle(Path(folder), content, "Random weights, for a benchmark.")
         yield folder
 

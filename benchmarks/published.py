@@ -3,8 +3,6 @@
 `./vjepa --with mppi --setup-only` installs it beside the environment.
 """
 
-import importlib
-import sys
 from collections.abc import Callable
 from importlib import metadata
 from types import ModuleType
@@ -12,23 +10,18 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from benchmarks.stack import ROOT
+from benchmarks.apart import imported
 from vjepa_planner.contract import Observation
 from vjepa_planner.planners.mppi import MppiConfig
 from vjepa_planner.planners.world import World
 
-FOLDER = ROOT / ".vjepa" / "mppi"
+GROUP = "mppi"
 DISTRIBUTION = "pytorch_mppi"
 
 
 def pytorch_mppi() -> ModuleType | None:
-    """Return the package from the environment or from `FOLDER`; None if it is not installed."""
-    if FOLDER.is_dir() and str(FOLDER) not in sys.path:
-        sys.path.append(str(FOLDER))  # At the end, so that the environment's own packages come first.
-    try:
-        return importlib.import_module(DISTRIBUTION)
-    except ImportError:
-        return None
+    """Return the package from the environment or from the folder of `GROUP`; None if it is not installed."""
+    return imported(GROUP, DISTRIBUTION)
 
 
 def version() -> str:

@@ -3,12 +3,10 @@
 `./vjepa --with runtimes --setup-only` installs ONNX Runtime and OpenVINO beside the environment.
 """
 
-import importlib
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -19,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import encoder, planning
+from benchmarks.apart import imported
 from benchmarks.figures import Figure, command_of, record
-from benchmarks.stack import ROOT
 from benchmarks.timing import LEAST_CALLS, in_turns, ratio
 
-FOLDER = ROOT / ".vjepa" / "runtimes"
+GROUP = "runtimes"
 OWN = "this stack"
 MODULES, COMPILED, ONNX, OPENVINO = "the modules in torch", "torch.compile", "ONNX Runtime", "OpenVINO"
 DISTRIBUTIONS = {ONNX: "onnxruntime", OPENVINO: "openvino"}
@@ -71,8 +69,8 @@ def measure(rounds: int, seed: int, whole: bool = True) -> dict[str, Any]:
     finally:
         torch.set_num_threads(threads)
     content = record("runtimes", figures(runs), command_of("runtimes", turns=rounds, seed=seed), [seed], runs=runs)
-    installed = {name for run in runs if run["median_ms"] is not None for name in [DISTRIBUTIONS.get(run["runtime"])]}
-    content["versions"] |= {name: metadata.version(name) for name in sorted(filter(None, installed))}
+    measured = {run["runtime"] for run in runs if run["rounds_ms"]}
+    content["versions"] |= {name: metadata.version(name) for of, name in DISTRIBUTIONS.items() if of in measured}
     return content
 
 
@@ -191,25 +189,14 @@ def available(exits: ExitStack, compiled: bool) -> dict[str, Runtime]:
 
     Files that they need last as long as `exits`.
     """
-    if FOLDER.is_dir() and str(FOLDER) not in sys.path:
-        sys.path.append(str(FOLDER))  # At the end, so that the environment's own packages come first.
     folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="vjepa-bench-")))
     found: dict[str, Runtime] = {COMPILED: _compiled} if compiled else {}
-    with _if_installed():
-        onnxruntime, _ = importlib.import_module("onnxruntime"), importlib.import_module("onnx")
+    onnxruntime, onnx, openvino = (imported(GROUP, name) for name in ("onnxruntime", "onnx", "openvino"))
+    if onnxruntime is not None and onnx is not None:
         found[ONNX] = lambda module, inputs: _onnx(onnxruntime, module, inputs, folder / "model.onnx")
-    with _if_installed():
-        openvino = importlib.import_module("openvino")
+    if openvino is not None:
         found[OPENVINO] = lambda module, inputs: _openvino(openvino, module, inputs)
     return found
-
-
-@contextmanager
-def _if_installed() -> Iterator[None]:
-    try:
-        yield
-    except ImportError:
-        print(f"  not all runtimes are in {FOLDER}; `./vjepa --with runtimes --setup-only` installs them", flush=True)
 
 
 def _compiled(module: nn.Module, inputs: tuple[Tensor, ...]) -> Call:

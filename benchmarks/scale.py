@@ -12,12 +12,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.encoder import CLIP_FRAMES, SMALL, Setting, clip_flop, engine_of, plain_module
+from benchmarks.encoder import CLIP_FRAMES, SMALL, Setting, clip_flop, engine_of, plain_module, random_encoder
 from benchmarks.figures import command_of, record
 from benchmarks.planning import PERIOD_S, observations
 from benchmarks.sweeps import LINEAR, Sweep, exponent, peak_tensors_mib
 from benchmarks.timing import in_turns
-from vjepa_interfaces.bundle import write_bundle
 from vjepa_perception.checkpoint import find_checkpoint
 from vjepa_perception.encoder import empty_module
 from vjepa_planner.contract import PlannerContext
@@ -110,10 +109,7 @@ def _encoder_bundle(side: int, width: int, seed: int) -> Iterator[Setting]:
     names = ("patch_size", "tubelet_size", "num_hidden_layers", "mlp_ratio", "frames_per_clip")
     shape = {name: model[name] for name in names}
     shape |= {"crop_size": side, "hidden_size": width, "num_attention_heads": width // HEAD_WIDTH}
-    content = {"kind": "encoder", "architecture": "vjepa2", "model": shape, "init_seed": seed}
-    content |= {"preprocessing": {"resize": side, "crop": side}, "clip_frames": CLIP_FRAMES}
-    with tempfile.TemporaryDirectory(prefix="vjepa-bench-") as folder:
-        write_bundle(Path(folder), content, "Random weights, for a benchmark.")
+    with random_encoder(shape, seed) as folder:
         yield Setting(folder, "cpu", (1,), (DTYPE,), False)
 
 

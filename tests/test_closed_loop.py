@@ -73,6 +73,7 @@ def test_lockstep_is_reproducible_and_equals_the_run_in_one_process(lockstep_sta
         runs.append(joint_positions(joints.by_stamp()))
         scores.append(stack.scores.finished)
         stack.supervisor.stop()
+    assert len(runs[0]) == 2 * 61
     assert runs[0] == runs[1], "the same seeds give the same joint positions, bit for bit"
     for planner, run, scored in (("expert", runs[0], scores[0]), ("random", runs[2], scores[2])):
         rows, episodes = in_one_process(planner, 2, 60, 7)

@@ -16,6 +16,7 @@ def test_swaps_in_mid_episode_leave_no_stamp_unanswered_in_lockstep(lockstep_sta
     stack.wait_finished()
     stack.wait_for(lambda: len(set(frames.stamps)) == 2 * 151, "every frame")
     stack.wait_for(lambda: set(frames.stamps) <= set(commands.stamps), "an answer to every frame")
+    assert len(set(frames.stamps)) == 2 * 151
     assert stack.monitor.value("sim_bridge", "resent_frames") == 0, "no frame had to be sent again"
     seen = [message.data for message in drivers.messages]
     assert seen[-5:] == ["random", "expert-p", "expert", "random", "expert"]

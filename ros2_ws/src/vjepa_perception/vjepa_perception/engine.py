@@ -111,7 +111,9 @@ class Engine:
         """
         step = self._tubelet
         tubelets = [Tubelet(clip[start : start + step]) for clip in clips for start in range(0, len(clip), step)]
-        known = {tubelet: row for call in self._embedded for tubelet, row in call.items()}
+        known: dict[Tubelet, Tensor] = {}
+        for call in self._embedded:
+            known |= call
         new = [tubelet for tubelet in dict.fromkeys(tubelets) if tubelet not in known]
         if new:
             frames = torch.stack([frame for tubelet in new for frame in tubelet.frames])
