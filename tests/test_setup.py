@@ -141,6 +141,15 @@ def test_commands_run_in_the_environment(ready):
     assert bootstrapped == "1"
 
 
+@pytest.mark.parametrize(
+    ("typed", "seen"),
+    [({}, "3000|"), ({"GOMP_SPINCOUNT": "9"}, "9|"), ({"OMP_WAIT_POLICY": "passive"}, "|passive")],
+)
+def test_threads_of_torch_do_not_wait_long_in_a_loop_unless_told(ready, typed, seen):
+    show = 'echo "${GOMP_SPINCOUNT-}|${OMP_WAIT_POLICY-}"'
+    assert ready.run("--exec", "bash", "-c", show, **typed).stdout.strip() == seen
+
+
 def test_a_command_in_a_command_finds_the_same_environment(ready):
     nested = ready.run("--exec", "./vjepa", "--exec", "bash", "-c", 'echo "$PATH|$LD_LIBRARY_PATH|$AMENT_PREFIX_PATH"')
     plain = ready.run("--exec", "bash", "-c", 'echo "$PATH|$LD_LIBRARY_PATH|$AMENT_PREFIX_PATH"')
