@@ -9,6 +9,9 @@ PYTEST = --exec python -P -m pytest
 SPREAD = -n $(JOBS) --dist loadscope --no-loadscope-reorder
 EXTRAS = --with view,torchvision,lerobot,atheris,runtimes
 
+# Where so many processes share the cores, torch is quickest with one thread in each.
+test test-unit test-all test-faults: export OMP_NUM_THREADS ?= 1
+
 run:
 	./vjepa run $(ARGS)
 
@@ -23,6 +26,8 @@ endef
 test:
 	$(call both, and not slow)
 
+# These tests seldom wait for another process, so more processes than cores make them slower.
+test-unit: JOBS = 2
 test-unit:
 	./vjepa $(PYTEST) $(SPREAD) -m "not slow and not real_time" ros2_ws/src $(ARGS)
 

@@ -790,6 +790,7 @@ print(*peak_mib("short"), *peak_mib("long"))
 """
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_build_with_frames_does_not_grow_with_the_length_of_an_episode(tmp_path):
     """A frame has 0.5 MiB, so the long episode has 70 MiB more; written as a whole it took four times that."""
     side, frames = 418, {"short": 60, "long": 200}

@@ -150,6 +150,7 @@ def test_a_killed_collection_goes_on_with_the_episodes_that_are_missing(tmp_path
         collect(tmp_path / "ds", FRAMES_ALONE, None, EPISODES, 2, {})
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_workers_start_is_an_interruption_and_no_traceback(tmp_path):
     options = ["--no-latents", "--frames", "--episodes", "4", "--workers", "2", "--out", str(tmp_path / "ds")]
     command = subprocess.Popen(
@@ -187,6 +188,7 @@ def test_a_random_action_is_held_for_as_long_as_was_asked(tmp_path):
     assert sum(length >= 5 for length in runs) >= 4
 
 
+@pytest.mark.slow
 def test_what_is_drawn_anew_each_episode_can_be_asked_for(tmp_path):
     sim = replace(CONFIG.sim, randomize_target_size=True, randomize_appearance=True, episode_steps=2)
     dataset = collect(tmp_path / "ds", replace(FRAMES_ALONE, sim=sim), None, 3, 1, {})

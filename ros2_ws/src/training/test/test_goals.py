@@ -103,6 +103,7 @@ def test_an_unknown_goal_is_refused_with_the_valid_ones():
         RolloutConfig("random", SIM, goal="nearer")
 
 
+@pytest.mark.slow
 def test_a_goal_picture_gives_rewards_that_rise_to_one_at_the_goal(small_data, tmp_path):
     _, stop = small_data.episodes[3]
     goal = np.asarray(small_data[LATENT][int(stop) - 1])

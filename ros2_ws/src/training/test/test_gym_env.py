@@ -127,6 +127,7 @@ def test_a_fork_after_the_encoder_was_loaded_is_refused_with_what_to_do(env, enc
         environments.close(terminate=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", ["spawn", pytest.param("forkserver", marks=pytest.mark.slow)])
 def test_processes_that_are_not_forked_from_this_one_see_what_this_one_sees(env, tiny_encoder, context):
     path = str(tiny_encoder)

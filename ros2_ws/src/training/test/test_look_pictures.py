@@ -8,6 +8,7 @@ from vjepa_interfaces.errors import VjepaError
 from vjepa_training.evaluation.appearance import Appearance
 
 
+@pytest.mark.slow
 def test_rows_are_looks_and_columns_levels_of_each_task():
     picture = draw_looks(["reacher-easy", "point_mass-easy"], 24, 3, "plain", "", looks=("occlusion",))
     assert picture.shape[1] == 96 + 6 * 24

@@ -402,6 +402,7 @@ def test_latents_alone_are_probed_without_baselines(tmp_path, bundle, encoder):
         run_probes(ProbeConfig(encoder=bundle, data=str(folder)))
 
 
+@pytest.mark.slow
 def test_randomised_episodes_bring_size_and_colour(bundle, monkeypatch):
     monkeypatch.setattr("vjepa_training.probes.probe_suite.PIXELS", 8)
     config = ProbeConfig(bundle, "cpu", episodes=6, episode_steps=10, seed=3, randomize=True, attentive=False)
@@ -411,6 +412,7 @@ def test_randomised_episodes_bring_size_and_colour(bundle, monkeypatch):
     assert (result["data"]["seed"], result["data"]["episodes"]) == (3, 6)
 
 
+@pytest.mark.slow
 def test_simulated_episodes_look_as_told(bundle, encoder):
     seen = []
     nominal = ProbeConfig(bundle, "cpu", episodes=2, episode_steps=3, seed=3, workers=1)

@@ -35,6 +35,7 @@ def words(options):
     return [str(word) for name, value in options.items() for word in (f"--{name}", value)]
 
 
+@pytest.mark.slow
 def test_two_processes_of_torchrun_train_an_encoder_as_one_does(small_data, tiny_encoder, training, tmp_path):
     train_encoder([small_data], training, Job(tmp_path / "alone", tmp_path / "alone.training", ""))
     options = {"data": small_data.folder, "encoder": tiny_encoder, "out": tmp_path / "both", "steps": 6}
@@ -49,6 +50,7 @@ def test_two_processes_of_torchrun_train_an_encoder_as_one_does(small_data, tiny
     assert json.loads((tmp_path / "both" / "config.json").read_text())["steps_done"] == 6
 
 
+@pytest.mark.slow
 def test_a_killed_training_of_dynamics_continues_on_two_hosts_without_a_common_folder(small_data, tmp_path):
     training = DynamicsTraining(
         members=2, action_repeat=2, horizon=2, components=12, epochs=2, batch_size=32, checkpoint_every=5

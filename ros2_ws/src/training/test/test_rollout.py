@@ -191,6 +191,7 @@ BC_SMALL = {"bundle": str(MODELS / "bc-small")}
 BY_BC = RolloutConfig("bc", SimConfig(seed=40, episode_steps=STEPS), BC_SMALL, episodes=5, batch_size=2)
 
 
+@pytest.mark.slow
 def test_scores_do_not_depend_on_the_number_of_processes_even_if_one_is_killed():
     encoder, ended = load_encoder(SMALL), []
     expected, _ = rollout(BY_BC, encoder)
@@ -207,6 +208,7 @@ def test_scores_do_not_depend_on_the_number_of_processes_even_if_one_is_killed()
     assert len(durations) == 5 * STEPS
 
 
+@pytest.mark.slow
 def test_an_interruption_gives_the_episodes_before_the_first_that_has_not_ended():
     ended = []
 

@@ -245,6 +245,7 @@ def test_dagger_adds_what_the_policy_saw_with_the_experts_labels(small_data, tin
     assert {entry["round"] for entry in outcome.curve} == {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_killed_between_rounds_it_goes_on_and_ends_in_the_same_policy(small_data, tiny_encoder, tmp_path):
     encoder = load_encoder(EncoderConfig(str(tiny_encoder), clip_frames=4, grid=2))
     training = dataclasses.replace(QUICK, epochs=1, dagger=2, dagger_episodes=2, dagger_steps=5)

@@ -50,6 +50,7 @@ def states_of(small_data, actor, rows):
     return actor.conditioning(*(torch.from_numpy(small_data[name][rows].astype(np.float32)) for name in names))
 
 
+@pytest.mark.slow
 def test_dreams_become_better(small_data, world, tmp_path):
     _, facts = trained(small_data, world, tmp_path, QUICK)
     losses = [loss for _, loss in facts["curve"]["validation"]]
@@ -80,6 +81,7 @@ def test_the_actor_reads_the_states_of_its_dynamics(small_data, world, tmp_path)
         assert torch.equal(actor.conditioning.state_dict()[name], value)
 
 
+@pytest.mark.slow
 def test_it_starts_from_the_policy_and_stays_near_it(small_data, world, tmp_path):
     training = dataclasses.replace(QUICK, steps=200, cloning_steps=200, learning_rate=2e-3)
     actor, facts = trained(small_data, world, tmp_path, training, prior=world["policy"])
@@ -111,6 +113,7 @@ def test_the_settings_of_earlier_work_train(small_data, world, tmp_path, name):
     assert np.isfinite(facts["validation"])
 
 
+@pytest.mark.slow
 def test_killed_and_gone_on_it_is_the_same_to_the_bit(small_data, world, tmp_path):
     def killed_at_35(step, steps, figures):
         if step >= 35:

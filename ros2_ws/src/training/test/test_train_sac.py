@@ -92,6 +92,7 @@ def test_learning_changes_the_actor_and_no_learning_does_not(encoder, dynamics, 
     assert not torch.equal(weights("c"), untouched)
 
 
+@pytest.mark.slow
 def test_killed_it_goes_on_with_what_it_had_learned_and_seen(encoder, dynamics, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         trained(encoder, dynamics, tmp_path, on_step=killed_at(160))
@@ -108,6 +109,7 @@ def test_killed_it_goes_on_with_what_it_had_learned_and_seen(encoder, dynamics, 
     assert learned == [2 * (15 - 5), 2 * (30 - 5)]
 
 
+@pytest.mark.slow
 def test_no_episode_is_run_twice(encoder, dynamics, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         trained(encoder, dynamics, tmp_path, on_step=killed_at(160))
@@ -118,6 +120,7 @@ def test_no_episode_is_run_twice(encoder, dynamics, tmp_path):
     assert len(torch.unique(starts, dim=0)) == 24
 
 
+@pytest.mark.slow
 def test_a_finished_run_only_writes_its_bundle_anew(encoder, dynamics, tmp_path):
     facts = trained(encoder, dynamics, tmp_path)
     weights = (tmp_path / "out" / "model.safetensors").read_bytes()

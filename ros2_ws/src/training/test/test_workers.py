@@ -42,6 +42,7 @@ def test_a_worker_that_dies_is_replaced_by_one_that_does_the_rest(works, tmp_pat
     assert (tmp_path / "died").exists()
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_while_it_sends_is_replaced_too(works, tmp_path):
     assert results(partial(works.die_once_while_sending, tmp_path), [1, 2], 1) == {1: 1, 2: 4}
 
