@@ -162,11 +162,11 @@ def training(turns: int, transitions: int, seed: int) -> list[dict[str, float]]:
 
             work = Path(folder) / f"work-{turn}"
             train_dynamics(dataset, settings, Job(Path(folder) / f"model-{turn}", work, "a benchmark", on_step))
-            pairs.append({"stage_ms": 1e3 / said[-1][1], "floor_ms": 1e3 * _bare_step_s(dataset, settings, work)})
+            pairs.append({"stage_ms": 1e3 / said[-1][1], "floor_ms": 1e3 * bare_step_s(dataset, settings, work)})
     return pairs
 
 
-def _bare_step_s(dataset: Dataset, settings: DynamicsTraining, work: Path) -> float:
+def bare_step_s(dataset: Dataset, settings: DynamicsTraining, work: Path) -> float:
     """Return the time of a step forwards, backwards and of the optimiser, on one batch in memory, s."""
     config = preset(settings.preset)
     assert dataset.info.latent_shape is not None

@@ -93,6 +93,7 @@ RUN_COLUMNS = {
         ("unanswered", "unanswered", 0),
     ),
     "data": (("what", "what", None), ("ms", "stage_ms", 2), ("of its floor", "floor_ms", 2)),
+    "busy": (("training", "what", None), ("waiting", "waiting", None), ("ms a step", "step_ms", 2)),
     "stages": (
         ("rate, Hz", "rate_hz", 0),
         ("stage", "what", None),
@@ -191,6 +192,11 @@ OpenVINO are measured where `./vjepa --with runtimes --setup-only` has installed
 On one core, in turns: a frame of `vjepa collect` beside the same simulation with nothing kept, a frame of a bag in
 `vjepa dataset build` beside the encoder's part of it, a step of `vjepa train dynamics`, its checkpoints, validation and
 TensorBoard included, beside the same network on tensors in memory. ms are of a frame, or of a step.""",
+    "busy": """\
+A step of training dynamics with torch's default number of threads, in turns, in processes of their own. A thread that
+waits for another one does so in a loop before it sleeps. libgomp's own loop is long, which is right on free cores: a
+sleeping thread wakes up late. On cores that other processes use, it keeps off its core the very thread that it waits
+for. `./vjepa` sets a shorter loop, `GOMP_SPINCOUNT`, unless the variables for it are set.""",
     "stages": """\
 By the middleware's own times of each message, of an observer beside the stack: when it took a message from its
 publisher, and when it gave it to the observer, which stands for the node that it is meant for. Rates rise until one

@@ -16,6 +16,7 @@ import torch
 
 from benchmarks import (
     budget,
+    busy,
     calm,
     data,
     encoder,
@@ -55,6 +56,7 @@ BENCHMARKS = (
     "images",
     "executors",
     "data",
+    "busy",
     "stages",
     "budget",
     "start-up",
@@ -178,6 +180,7 @@ def measurements(sizes: Sizes, say: Callable[[str], None]) -> dict[str, Callable
         "images": lambda: images.measure(sizes.rounds, sizes.pings, say),
         "executors": lambda: executors.measure(sizes.rounds, sizes.pings, say),
         "data": lambda: data.measure(sizes.runs, sizes.run_episodes, sizes.transitions, sizes.seed),
+        "busy": lambda: busy.measure(sizes.rounds, sizes.seed),
         "stages": lambda: stages.measure(sizes.turns, sizes.run_episodes, sizes.seed),
         "budget": lambda: budget.measure(sizes.turns, sizes.run_episodes, sizes.seed),
         "start-up": lambda: start_up.measure(sizes.runs, sizes.seed),

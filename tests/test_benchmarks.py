@@ -619,6 +619,7 @@ def test_a_quick_run_measures_and_documents_everything(tmp_path):
     records = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
     names = (
         "budget",
+        "busy",
         "calm",
         "data",
         "encoder",
