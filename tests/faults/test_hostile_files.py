@@ -33,7 +33,8 @@ from vjepa_perception.calibration import read_calibration
 
 pytestmark = pytest.mark.faults
 
-PATIENCE_S = 20.0
+PATIENCE_S, PATIENCE_ON_A_BUSY_MACHINE_S = 20.0, 120.0
+"""Time on processors that reading one damaged file may take, and time at all."""
 MEMORY_BYTES = 512 * 2**20
 """What reading one damaged file may add to the process's peak; sound ones here have a few megabytes."""
 FLIPS, FLIPS_IN_FULL = 8, 300
@@ -163,9 +164,9 @@ def peak_bytes(reset: bool = False) -> int:
 
 def trouble_with(load: Callable[[Path], object], path: Path) -> str:
     """Load a damaged thing, and return what went wrong in another way than it should: empty where all is well."""
-    before, started_s = peak_bytes(reset=True), time.monotonic()
+    before, started_s, spent_s = peak_bytes(reset=True), time.monotonic(), time.process_time()
     try:
-        with patience(PATIENCE_S):
+        with patience(PATIENCE_ON_A_BUSY_MACHINE_S):
             load(path)
     except VjepaError as error:
         if len(str(error)) < 20:
@@ -173,8 +174,10 @@ def trouble_with(load: Callable[[Path], object], path: Path) -> str:
     except (Exception, RecursionError) as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         return f"{type(error).__name__}: {str(error)[:100]} ({Path(where.filename).name}:{where.lineno})"
-    if time.monotonic() - started_s >= PATIENCE_S:  # Also where a loader took the alarm for an error of its own.
-        return f"took more than {PATIENCE_S} s"
+    if (spent_s := time.process_time() - spent_s) >= PATIENCE_S:
+        return f"took {spent_s:.0f} s on processors"
+    if time.monotonic() - started_s >= PATIENCE_ON_A_BUSY_MACHINE_S:  # A loader took the alarm for an error of its own.
+        return f"took more than {PATIENCE_ON_A_BUSY_MACHINE_S} s"
     grown = peak_bytes() - before
     return f"took {grown / 2**20:.0f} MiB" if grown > MEMORY_BYTES else ""
 
