@@ -30,6 +30,21 @@ def pytest_addoption(parser):
     parser.addoption("--full-faults", action="store_true", help="run the fault suite in full size, not the short form")
 
 
+def pytest_configure(config):
+    """Name each test as soon as it fails: the report of them comes when the last one has ended, after many minutes."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_NamesFailures(config))
+
+
+class _NamesFailures:
+    def __init__(self, config):
+        self._config = config
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed:
+            self._config.get_terminal_writer().line(f"\n{report.nodeid} failed ({report.when})")
+
+
 def pytest_collection_modifyitems(items):
     """Put tests of whole stacks first, since they are long."""
     items.sort(key=lambda item: not item.nodeid.startswith("tests/"))
