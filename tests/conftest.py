@@ -32,7 +32,7 @@ from vjepa_interfaces.messages import FIRST
 from vjepa_interfaces.stamps import set_stamp, to_nanoseconds
 
 START_TIMEOUT_S = 90.0
-EVENT_TIMEOUT_S = 60.0
+EVENT_TIMEOUT_S = 120.0
 COMMAND_TIMEOUT_S = 240.0
 LIGHT = Path(__file__).parent / "light"
 

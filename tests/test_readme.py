@@ -208,7 +208,9 @@ def session(request, own_domain, tmp_path_factory) -> Session:
             status = -1
             os.killpg(shell.pid, signal.SIGKILL)
             shell.wait()
-    left = processes_of(own_domain)
+    deadline = time.monotonic() + 10.0  # multiprocessing's resource tracker ends behind its command.
+    while (left := processes_of(own_domain)) and time.monotonic() < deadline:
+        time.sleep(0.1)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + 10.0

@@ -59,19 +59,22 @@ def test_a_killed_recorder_loses_the_last_second_at_most_and_records_again(locks
     stack = lockstep_stack(planner="expert", record=True, bag_dir=str(bags), episode_steps=100_000)
     frames = Frames(stack)
     stack.wait_for_steps(1)
+
+    def due(began_s: float, killed_s: float) -> set[int]:
+        """The frames that a recorder which recorded between the two times must have saved."""
+        return {stamp for stamp, seen_s in frames.seen.items() if began_s + LOST_S < seen_s < killed_s - LOST_S}
+
     for kill in range(3):
         bag = max(bags.iterdir())
         began_s = time.monotonic()
-        stack.wait_for(lambda began_s=began_s: time.monotonic() - began_s > 3 * LOST_S, "seconds of recording")
+        stack.wait_for(lambda began_s=began_s: len(due(began_s, time.monotonic())) > 20, "seconds of recording")
         killed_s = time.monotonic()
         stack.kill("episode_recorder")
         recorded = stamps_saved_from(bag, tmp_path / f"repaired{kill}")
-        due = {stamp for stamp, seen_s in frames.seen.items() if began_s + LOST_S < seen_s < killed_s - LOST_S}
-        assert len(due) > 5
-        assert due <= set(recorded)
+        assert due(began_s, killed_s) <= set(recorded)
         seen = len(frames.seen)
-        stack.wait_for(lambda seen=seen: len(frames.seen) > seen + 20, "steps without a recorder", 5.0)
-        stack.wait_for(lambda bag=bag: max(bags.iterdir()) != bag, "another bag", 30.0)
+        stack.wait_for(lambda seen=seen: len(frames.seen) > seen + 5, "steps without a recorder", 10.0)
+        stack.wait_for(lambda bag=bag: max(bags.iterdir()) != bag, "another bag")
     stack.wait_for(lambda: stack.monitor.is_active(1.0), "the whole stack to be active again", 30.0)
 
 
@@ -102,7 +105,7 @@ def test_a_full_disk_ends_the_recording_and_nothing_else(lockstep_stack, tmp_pat
     stack = lockstep_stack(planner="expert", record=True, bag_dir=str(disk), episode_steps=100_000)
     frames = Frames(stack)
     stack.wait_for_steps(1)
-    wait_said(stack, "episode_recorder", "could not be written", restarted=True)
+    stack.wait_for(lambda: "could not be written" in stack.monitor.diagnostics["episode_recorder"][1], "a full disk")
     said_s = time.monotonic()
     stack.wait_for_steps(20)
 
