@@ -107,10 +107,6 @@ def losses():
     }
 
 
-def wait_running(stack) -> None:
-    stack.wait_for(lambda: stack.monitor.diagnostics["sim_bridge"][1] == "running", "the simulation to run", 5.0)
-
-
 @pytest.mark.real_time
 def test_in_real_time_pictures_drive_the_arm_and_nothing_else_does(relayed_stack, driven_arm, wait_said):
     stack, relay = relayed_stack(*LINKS["frames"], planner="random", episode_steps=100_000)
@@ -132,7 +128,7 @@ def test_in_real_time_pictures_drive_the_arm_and_nothing_else_does(relayed_stack
     stack.wait_for_steps(50)
     relay.mend()
     arm.wait_driven("stamps jumped")
-    wait_running(stack)
+    stack.wait_running()
     assert stack.supervisor.restarts() == {}
     arm.assert_never_held_too_long()
 
@@ -169,7 +165,7 @@ def test_in_lockstep_every_step_has_its_answer_and_nothing_deadlocks(relayed_sta
     stack.wait_for_value("sim_bridge", "resent_frames", lambda count: count > 0)
     relay.mend()
     goes_on("stamps jumped")
-    wait_running(stack)
+    stack.wait_running()
     asked = set(frames.stamps[:-1]) - {max(frames.stamps)}
     stack.wait_for(lambda: asked <= set(commands.stamps), "an answer to every frame")
     assert stack.supervisor.restarts() == {}
@@ -215,7 +211,7 @@ def test_nonsense_on_every_topic_moves_no_arm_and_ends_no_node(driven_arm, wait_
     stack.node.destroy_timer(timer)
     stack.node.destroy_publisher(rogue)
     arm.wait_driven("the rogue was gone")
-    wait_running(stack)
+    stack.wait_running()
     assert stack.supervisor.restarts() == {}
     assert (0.05, 0.05) not in {effort for _, effort in arm.efforts}, "torque for no frame"
     arm.assert_never_held_too_long()
