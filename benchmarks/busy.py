@@ -22,6 +22,7 @@ AIMS = {ALONE: 1.25, BUSY: 0.75}
 SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS")
 TRANSITIONS = 2000
 TIMEOUT_S = 600.0
+STEPS, STEPS_OF_A_TRIAL = 60, 6
 
 
 def measure(rounds: int, seed: int) -> dict[str, Any]:
@@ -40,10 +41,11 @@ def measure(rounds: int, seed: int) -> dict[str, Any]:
     clean = {name: value for name, value in os.environ.items() if name not in SETTINGS}
     ways = {OWN: clean | {"GOMP_SPINCOUNT": spin_count}, LIBGOMP: clean}
     runs = []
+    steps = STEPS if rounds > 1 else STEPS_OF_A_TRIAL
     for _ in range(rounds):
         for load, count in ((ALONE, 0), (BUSY, len(os.sched_getaffinity(0)))):
             with busy(count):
-                runs += [{"what": load, "waiting": way, "step_ms": step_ms(ways[way], seed)} for way in ways]
+                runs += [{"what": load, "waiting": way, "step_ms": step_ms(ways[way], steps, seed)} for way in ways]
     command = command_of("busy", rounds=rounds, seed=seed)
     return record("busy", figures(runs), command, [seed], spin_count=int(spin_count), runs=runs)
 
@@ -73,9 +75,9 @@ def busy(count: int) -> Iterator[None]:
             process.wait()
 
 
-def step_ms(environment: dict[str, str], seed: int) -> float:
+def step_ms(environment: dict[str, str], steps: int, seed: int) -> float:
     """Return the time of a training step in a process of its own, ms."""
-    command = [sys.executable, "-m", "benchmarks.busy", str(seed)]
+    command = [sys.executable, "-m", "benchmarks.busy", str(steps), str(seed)]
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
     )
@@ -84,7 +86,7 @@ def step_ms(environment: dict[str, str], seed: int) -> float:
     return float(done.stdout)
 
 
-def train(seed: int) -> float:
+def train(steps: int, seed: int) -> float:
     """Return the median time of a step forwards, backwards and of the optimiser, on torch's number of threads, ms."""
     from benchmarks.data import bare_step_s
     from benchmarks.memory import write_synthetic
@@ -93,8 +95,8 @@ def train(seed: int) -> float:
 
     with tempfile.TemporaryDirectory(prefix="vjepa-bench-") as folder:
         write_synthetic(Path(folder) / "data", TRANSITIONS, seed)
-        return 1e3 * bare_step_s(Dataset(Path(folder) / "data"), DynamicsTraining(), Path(folder) / "work")
+        return 1e3 * bare_step_s(Dataset(Path(folder) / "data"), DynamicsTraining(), Path(folder) / "work", steps)
 
 
 if __name__ == "__main__":
-    print(train(int(sys.argv[1])))
+    print(train(int(sys.argv[1]), int(sys.argv[2])))

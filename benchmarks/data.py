@@ -166,7 +166,7 @@ def training(turns: int, transitions: int, seed: int) -> list[dict[str, float]]:
     return pairs
 
 
-def bare_step_s(dataset: Dataset, settings: DynamicsTraining, work: Path) -> float:
+def bare_step_s(dataset: Dataset, settings: DynamicsTraining, work: Path, steps: int = 60) -> float:
     """Return the time of a step forwards, backwards and of the optimiser, on one batch in memory, s."""
     config = preset(settings.preset)
     assert dataset.info.latent_shape is not None
@@ -183,7 +183,7 @@ def bare_step_s(dataset: Dataset, settings: DynamicsTraining, work: Path) -> flo
     optimiser = adamw(model.parameters(), settings.learning_rate, settings.weight_decay)
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     times = []
-    for _ in range(60):
+    for _ in range(steps):
         began = time.perf_counter()
         loss = dynamics_loss(model, held, batch, settings)
         optimiser.zero_grad(set_to_none=True)
@@ -191,4 +191,4 @@ def bare_step_s(dataset: Dataset, settings: DynamicsTraining, work: Path) -> flo
         torch.nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT)
         optimiser.step()
         times.append(time.perf_counter() - began)
-    return float(np.median(times[10:]))
+    return float(np.median(times[steps // 6 :]))
