@@ -3,17 +3,16 @@
 Run as a module, this is the training: it prints the time of a step, ms.
 """
 
-import contextlib
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import Figure, command_of, mean_with_interval, record
-from benchmarks.stack import ROOT
+from benchmarks.stack import ROOT, busy
 from vjepa_interfaces.errors import VjepaError
 
 ALONE, BUSY = "alone", "beside a busy process on each core"
@@ -61,18 +60,6 @@ def figures(runs: Sequence[dict[str, Any]]) -> list[Figure]:
         what = f"a training step {load}: threads wait as `./vjepa` sets it, over libgomp's own"
         found.append(Figure(what, mean, "times", f"{len(own)} rounds", aim, False, interval, "bootstrap over rounds"))
     return found
-
-
-@contextlib.contextmanager
-def busy(count: int) -> Iterator[None]:
-    """Keep `count` processes computing."""
-    processes = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(count)]
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
 
 
 def step_ms(environment: dict[str, str], steps: int, seed: int) -> float:

@@ -1,14 +1,12 @@
 """Faults that stop a guard, and the time until torque is zero at the arm's side, on the live process."""
 
-import contextlib
 import itertools
 import os
 import signal
 import statistics
-import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from lifecycle_msgs.msg import Transition
 
 from benchmarks.figures import Figure, command_of, record
 from benchmarks.guard_rig import TORQUE, ZERO, Rig
+from benchmarks.stack import busy
 from vjepa_interfaces import topics
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.guard_parameters import GuardParameters
@@ -74,23 +73,11 @@ def let_go(rig: Rig) -> float:
     return rig.hand.send(rate_hz=20.0, values=(0,))
 
 
-@contextlib.contextmanager
-def hogs() -> Iterator[None]:
-    """Keep every core busy with processes that only compute."""
-    started = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(HOGS)]
-    try:
-        yield
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
-
-
 def let_go_on_busy_cores(rig: Rig) -> float:
     """Release the switch while 40 processes compute; the processes of commander and hand have a higher priority."""
     rig.commander.send(rate_hz=50.0, values=TORQUE, real_time=True)
     rig.hand.send(rate_hz=20.0, values=(1,), real_time=True)
-    with hogs():
+    with busy(HOGS):
         rig.monitor.spin(1.0)
         if not any(any(values) for _, values in rig.outputs[-5:]):
             raise VjepaError(f"the guard does not drive on busy cores: {rig.diagnostics()}")

@@ -1,9 +1,10 @@
-"""The `vjepa` command, as benchmarks call it."""
+"""The `vjepa` command, as benchmarks call it, and other work beside it."""
 
 import contextlib
 import random
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +53,15 @@ def real_time_run(episodes: int, seed: int) -> dict[str, Any]:
     arguments = ["run", "--planner", "expert", "--encoder", "encoder-small"]
     arguments += ["--protocol", "short", "--episodes", str(episodes), "--seed", str(seed)]
     return vjepa(*arguments, timeout_s=120 + 30 * episodes)
+
+
+@contextlib.contextmanager
+def busy(count: int) -> Iterator[None]:
+    """Keep `count` processes computing."""
+    processes = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()

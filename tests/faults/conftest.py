@@ -149,13 +149,13 @@ def driven_arm(start_stack):
 
 @pytest.fixture
 def wait_said():
-    """Return a function that waits until a node's diagnostics say `words`, for five seconds or as long as a restart."""
+    """Return a function that waits until a node's diagnostics say `words`, for five seconds."""
 
-    def wait(stack, node: str, words: str, restarted: bool = False) -> None:
+    def wait(stack, node: str, words: str) -> None:
         stack.wait_for(
             lambda: words in stack.monitor.diagnostics.get(node, (b"", "", {}))[1],
             f"{node} to say '{words}'",
-            RESTART_S if restarted else RECOVERY_S,
+            RECOVERY_S,
         )
 
     return wait
