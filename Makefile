@@ -31,6 +31,7 @@ test-unit: JOBS = 2
 test-unit:
 	./vjepa $(PYTEST) $(SPREAD) -m "not slow and not real_time" ros2_ws/src $(ARGS)
 
+test-all: EXTRAS := $(EXTRAS),ray
 test-all:
 	$(call both)
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,17 +97,18 @@ def _episode(rng: np.random.Generator, info: DatasetInfo) -> dict[str, np.ndarra
     return rows | {"effort": efforts, "action": info.arm.to_action(efforts)}
 
 
-def peak_private_gib(command: list[str], said: Path) -> float:
+def peak_private_gib(command: list[str], said: Path, environment: Mapping[str, str] | None = None) -> float:
     """Run `command` and return the largest private memory of it and the processes that it starts, GiB.
 
     The system cannot drop private memory, unlike mapped files. The output of the command goes into the file `said`.
+    Its environment is this process's, if none is given.
 
     Raises:
         VjepaError: the command failed; the message quotes its output.
     """
     peak = 0
     with said.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, cwd=ROOT)
+        process = subprocess.Popen(command, stdout=output, stderr=output, cwd=ROOT, env=environment)
         try:
             while process.poll() is None:
                 peak = max(peak, sum(map(private_bytes, family(process.pid))))

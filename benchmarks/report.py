@@ -259,7 +259,8 @@ one: that of the arithmetic in an encoder, whose attention goes with the square 
 far below 1 is of sizes at which what does not grow costs most. Memory is what torch has allocated at a call's peak.""",
     "scale-data": """\
 Whole commands, and the memory of all their processes, that is of their own. From each time that of a run with one
-episode a worker is taken off. With 16 workers on fewer cores, what is measured is what so many processes cost.""",
+episode a worker is taken off. With 16 workers on fewer cores, what is measured is what so many processes cost. The two
+Ray nodes have a core each, and `./vjepa --with ray --setup-only` brings Ray.""",
     "scale-trainer": """\
 Dynamics for some steps on synthetic latents of the small encoder's shape, which are first conditioned and written
 anew: that is preparing. The expected exponent of a step and of memory is 0. See `memory` for whole epochs.""",

@@ -39,7 +39,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "api": (),
 }
 # Installed each into a folder of its own, alone, since what they declare is other than what the stack pins.
-APART = ("torchvision", "lerobot", "atheris", "mppi", "runtimes", "installer")
+APART = ("torchvision", "lerobot", "atheris", "mppi", "runtimes", "ray", "installer")
 # In a sourced ROS these are the system's: cv_bridge and the system's OpenCV are compiled for the system's numpy.
 OF_THE_SYSTEM = ("numpy", "opencv-python-headless")
 SYSTEM_NUMPY = "numpy==1.26.4 ; python_version < '3.13'"

@@ -100,14 +100,18 @@ class Stack:
         self.wait_for(lambda: condition(self.monitor.value(node, key)), f"{node}'s {key}")
         return self.monitor.value(node, key)
 
+    def message_of(self, node: str) -> str:
+        """Return the message of a node's diagnostics; empty before the first."""
+        return self.monitor.diagnostics.get(node, (b"", "", {}))[1]
+
     def wait_running(self) -> None:
         """Wait until the simulation reports that it runs, also where a slow machine does not hold the rate."""
         running = ("running", "50 Hz cannot be held")
-        self.wait_for(lambda: self.monitor.diagnostics["sim_bridge"][1].startswith(running), "the simulation to run")
+        self.wait_for(lambda: self.message_of("sim_bridge").startswith(running), "the simulation to run")
 
     def wait_finished(self) -> None:
         """Wait until the simulation has had the answer to its last frame."""
-        self.wait_for(lambda: self.monitor.diagnostics.get("sim_bridge", ("", "", {}))[1] == "finished", "the end")
+        self.wait_for(lambda: self.message_of("sim_bridge") == "finished", "the end")
 
     @property
     def driver(self) -> str:

@@ -151,8 +151,9 @@ def test_the_whole_guide_on_the_stand_in(rehearse):
     stack.wait_for(lambda: len(arm.outputs) > count + 20, "more of the guard's torques")
     assert not any(effort.any() for _, effort in arm.outputs)
     pose = np.array(arm.joints.messages[-1].position)
-    arm.drive()
-    stack.wait_for(lambda: np.abs(np.array(arm.joints.messages[-1].position) - pose).max() > 0.05, "the arm to move")
+    arm.hand.press_until(
+        lambda _: np.abs(np.array(arm.joints.messages[-1].position) - pose).max() > 0.05, "the arm to move"
+    )
     efforts = np.array([effort for _, effort in arm.outputs])
     assert (np.abs(efforts) <= LIMITS).all()
     steps, towards_zero = np.abs(np.diff(efforts, axis=0)), (efforts[1:] == 0).all(axis=1)
@@ -184,7 +185,7 @@ def test_the_whole_guide_on_the_stand_in(rehearse):
         begin_ns = arm.commands.stamps[-1] + silence_ns
         return [s for stamp, s in zip(arm.joints.stamps, arm.joints.messages, strict=True) if stamp > begin_ns]
 
-    stack.wait_for(lambda: len(damped()) > 20, "silence")
+    stack.wait_for(lambda: len(damped()) > 30, "silence")
     silent_s = arm.commanded_s
     ended = [at for at, effort in arm.outputs if at > silent_s and not effort.any()]
     assert ended, "no torque at once"
@@ -192,8 +193,8 @@ def test_the_whole_guide_on_the_stand_in(rehearse):
     states = damped()
     efforts, velocities = (np.array([getattr(state, name) for state in states]) for name in ("effort", "velocity"))
     assert (np.abs(efforts) <= LIMITS).all()
-    # The guard damps by a state that is some periods old, and the wrist turns round within them.
-    powers = [efforts[3:] * velocities[3 - late : len(states) - late] for late in range(4)]
+    # The guard damps by a state that is some periods old, on a busy machine ten, and the wrist turns round sooner.
+    powers = [efforts[10:] * velocities[10 - late : len(states) - late] for late in range(11)]
     assert (np.min(powers, axis=0) <= 1e-6).all(), "whatever torque there is takes energy out"
     assert arm.arm.poll() is None
     arm.arm.terminate()

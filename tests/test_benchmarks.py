@@ -1,5 +1,6 @@
 """The benchmarks' arithmetic, their document, and one small run of all of them."""
 
+import contextlib
 import json
 import math
 import os
@@ -189,23 +190,29 @@ def test_memory_of_tensors_is_that_of_the_peak():
     assert 8.0 <= peak_tensors_mib(lambda: torch.zeros(2**20) + torch.zeros(2**20)) <= 13.0
 
 
-def test_collection_and_evaluation_are_timed_beyond_their_start_for_each_number_of_workers(monkeypatch):
+def test_collection_and_evaluation_are_timed_beyond_their_start_for_each_number_of_workers(monkeypatch, tmp_path):
     from benchmarks import scale_data
 
     def on_two_cores(episodes, workers, seed):
+        if workers == "two nodes":
+            return 9.0 + episodes / 1.8, 0.0
         return 5.0 + episodes / min(workers, 2), 100.0 * workers
 
+    monkeypatch.setattr(scale_data, "FOLDER", tmp_path)
+    monkeypatch.setattr(scale_data, "ray_nodes", lambda count: contextlib.nullcontext("two nodes"))
     for name in ("collected", "evaluated"):
         monkeypatch.setattr(scale_data, name, on_two_cores)
     content = scale_data.measure(2, 3, 0, lambda _: None)
     values = [figure["value"] for figure in content["figures"]]
-    assert values == pytest.approx([1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0], abs=1e-9)
+    assert values == pytest.approx([1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.9, 0.9], abs=1e-9)
     times, _, of_collect, _, of_eval, _ = content["sweeps"]
     assert [(point["x"], point["values"]) for point in times["points"]] == [(x, [x, x]) for x in (3.0, 6.0, 12.0)]
     for rates in (of_collect, of_eval):
         assert [point["values"] for point in rates["points"]] == [[1.0, 1.0], [2.0, 2.0]]
     assert all(figure["met"] for figure in content["figures"])
     assert len(scale_data.measure(1, 3, 0, lambda _: None)["figures"]) == 6, "a quick run has no crowd"
+    monkeypatch.setattr(scale_data, "FOLDER", tmp_path / "none")
+    assert len(scale_data.measure(2, 3, 0, lambda _: None)["figures"]) == 8, "without Ray"
 
 
 def test_the_loops_memory_is_of_all_nodes_but_the_recorder():

@@ -149,7 +149,7 @@ def test_a_second_command_publisher_is_reported(bare_sim):
     sim = bare_sim(lockstep=True, episode_steps=50)
     sim.stack.publisher(topics.JOINT_COMMAND)
     sim.stack.wait_for(
-        lambda: "2 publishers" in sim.stack.monitor.diagnostics["sim_bridge"][1], "a warning about the second publisher"
+        lambda: "2 publishers" in sim.stack.message_of("sim_bridge"), "a warning about the second publisher"
     )
 
 

@@ -62,9 +62,7 @@ def test_other_encodings_and_sizes_are_converted_and_senseless_ones_refused_by_n
         camera.stamp += 10**9
         camera.frames.publish(camera.stack.stamped(message, camera.stamp))
         camera.stack.wait_for(
-            lambda words=words: all(
-                word in camera.stack.monitor.diagnostics.get("vjepa_perception", ("", "", {}))[1] for word in words
-            ),
+            lambda words=words: all(word in camera.stack.message_of("vjepa_perception") for word in words),
             f"a refusal that names {words}",
         )
     np.testing.assert_array_equal(camera.show(image(rgb)), latent)

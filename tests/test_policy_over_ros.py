@@ -82,7 +82,7 @@ def test_a_camera_of_another_rate_than_the_policys_training_is_a_warning_until_i
             if stamp == 10**9 or (latents.messages and to_nanoseconds(latents.messages[-1].header.stamp) == stamp):
                 stamp += period_ns
                 camera.publish(stack.stamped(frame, stamp))
-            return stack.monitor.diagnostics.get("vjepa_planner", ("", "", {}))[1] == message
+            return stack.message_of("vjepa_planner") == message
 
         stack.wait_for(said, message)
 

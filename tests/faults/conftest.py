@@ -153,7 +153,7 @@ def wait_said():
 
     def wait(stack, node: str, words: str) -> None:
         stack.wait_for(
-            lambda: words in stack.monitor.diagnostics.get(node, (b"", "", {}))[1],
+            lambda: words in stack.message_of(node),
             f"{node} to say '{words}'",
             RECOVERY_S,
         )

@@ -33,7 +33,7 @@ def test_a_node_that_hangs_for_seconds_stops_the_arm_and_nothing_else(driven_arm
         assert arm.is_driven or node != "episode_recorder"
         go_on()
         arm.wait_driven(f"{node} went on")
-        stack.wait_for(lambda: stack.monitor.diagnostics["stack_manager"][1] == "active", "all to be active", 5.0)
+        stack.wait_for(lambda: stack.message_of("stack_manager") == "active", "all to be active", 5.0)
     go_on = stop_and_go_on(stack, "stack_manager")
     stack.wait_for_steps(100)
     assert arm.is_driven, "the manager is not in the loop"

@@ -105,7 +105,7 @@ def test_a_full_disk_ends_the_recording_and_nothing_else(lockstep_stack, tmp_pat
     stack = lockstep_stack(planner="expert", record=True, bag_dir=str(disk), episode_steps=100_000)
     frames = Frames(stack)
     stack.wait_for_steps(1)
-    stack.wait_for(lambda: "could not be written" in stack.monitor.diagnostics["episode_recorder"][1], "a full disk")
+    stack.wait_for(lambda: "could not be written" in stack.message_of("episode_recorder"), "a full disk")
     said_s = time.monotonic()
     stack.wait_for_steps(20)
 

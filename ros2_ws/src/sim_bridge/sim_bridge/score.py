@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -158,6 +159,7 @@ class RunScores:
         self._run = run
         self._episodes: dict[int, Episode] = {}
         self._watched_from: int | None = None
+        self._moved_s = time.monotonic()
 
     def read(self, text: str) -> tuple[int, float]:
         """Read a message.
@@ -175,6 +177,8 @@ class RunScores:
         before = self._episodes.get(number, Episode())
         if before.done:
             return 0, 0.0
+        if number not in self._episodes or episode.steps != before.steps:
+            self._moved_s = time.monotonic()
         self._episodes[number] = episode
         if number + 1 == self.begun:
             self.distance_m = message.distance_m
@@ -199,6 +203,11 @@ class RunScores:
     def steps(self) -> int:
         """Number of control steps of all known episodes."""
         return sum(episode.steps for episode in self._episodes.values())
+
+    @property
+    def silence_s(self) -> float:
+        """Seconds since an episode began or made a step; before the first, since this object was made."""
+        return time.monotonic() - self._moved_s
 
     @property
     def finished(self) -> list[Episode]:

@@ -125,6 +125,18 @@ def test_a_simulation_that_was_configured_again_is_scored_from_its_first_episode
     assert [episode.steps for episode in scores.episodes] == [3]
 
 
+def test_silence_ends_with_each_step_and_not_with_a_message_that_repeats_one(monkeypatch):
+    now_s = 100.0
+    monkeypatch.setattr("sim_bridge.score.time.monotonic", lambda: now_s)
+    scores = RunScores()
+    silences = []
+    for text in (text_of(0, 0), text_of(0, 0), text_of(0, 1), text_of(0, 1, done=True), text_of(1, 0)):
+        now_s += 2.0
+        scores.read(text)
+        silences.append(scores.silence_s)
+    assert silences == [0.0, 2.0, 0.0, 2.0, 0.0]
+
+
 @pytest.mark.parametrize(
     "change", [{"steps": None}, {"return": "much"}, {"run": []}, {"episode": "first"}, {"action_pairs": {}}]
 )

@@ -16,10 +16,10 @@ from sim_bridge.env import SimConfig, SimEnv
 from sim_bridge.gl import choose_gl_backend
 from vjepa_interfaces.errors import VjepaError
 from vjepa_perception.encoder import EncoderConfig, load_encoder
-from vjepa_training.data.collect import CollectConfig, Collector, collect
+from vjepa_training.data.collect import CollectConfig, Collector, collect, collect_on_ray
 from vjepa_training.data.dataset import IMAGE, LATENT, Dataset, DatasetError, EpisodeWriter
-from vjepa_training.data.ray_collect import collect_on_ray
 from vjepa_training.evaluation.rollout import RolloutConfig, rollout
+from vjepa_training.ray_workers import refuse_workers_on_ray, run_on_ray
 
 choose_gl_backend()  # Before any other test's module, read after this one, imports mujoco without it.
 
@@ -221,17 +221,14 @@ def test_a_worker_that_cannot_do_its_work_says_why(tmp_path):
         collect(tmp_path / "ds", replace(FRAMES_ALONE, sim=sim, behaviour="random"), None, 1, 1, {})
 
 
-def test_a_ray_cluster_gives_the_same_rows(tmp_path, undisturbed):
-    ray = pytest.importorskip("ray")
-    cluster = ray.init(num_cpus=1, include_dashboard=False)
-    counts: list[int] = []
-    address = cluster.address_info["gcs_address"]
-    dataset = collect_on_ray(tmp_path / "ds", FRAMES_ALONE, None, EPISODES, address, {}, counts.append)
-    assert counts == list(range(EPISODES + 1))
-    assert_same(undisturbed, dataset)
-
-
 def test_without_ray_its_installation_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(VjepaError, match="pip install ray"):
         collect_on_ray(tmp_path / "ds", FRAMES_ALONE, None, 1, "auto", {})
+
+
+def test_an_address_that_cannot_be_meant_is_refused():
+    with pytest.raises(VjepaError, match="leave one of them out"):
+        refuse_workers_on_ray(2, "auto")
+    with pytest.raises(VjepaError, match="empty; expected the address of a Ray cluster"):
+        run_on_ray(list, [0], "", print)

@@ -1,7 +1,6 @@
 """Runs of the graph for a number of episodes: start the processes, score the episodes, stop the processes."""
 
 import contextlib
-import time
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -189,13 +188,9 @@ def watch(supervisor: Supervisor, monitor: Monitor, scores: RunScores) -> Iterat
     Raises:
         VjepaError: as in `run_graph`.
     """
-    moved_s, seen = time.monotonic(), (0, 0)
     while True:
         monitor.spin(POLL_S)
-        now = scores.begun, scores.steps
-        if now != seen:
-            moved_s, seen = time.monotonic(), now
-        _refuse_standstill(supervisor, monitor, time.monotonic() - moved_s, scores.begun > 0)
+        _refuse_standstill(supervisor, monitor, scores.silence_s, scores.begun > 0)
         _refuse_idle_planner(monitor, REFUSED_AT_START)
         yield
 

@@ -131,7 +131,7 @@ def test_without_results_every_experiment_is_there_and_none_is_measured(report, 
 def test_an_evaluation_is_told_with_its_interval_seeds_and_command(report):
     page, _ = report({"expert-short.json": evaluation("short")})
     line = line_of(page, "`expert`", "| short |")
-    how = "lockstep, one process | plain | a-small-one 012345"
+    how = "lockstep, without ROS | plain | a-small-one 012345"
     assert f"| 140.0 (100.0 to 180.0) |  | 50 % |  | 2 | 1 | 70 to 71 | {how} |" in line
     assert "[expert-short.json](../results/expert-short.json)" in line
     assert "not measured" in line_of(page, "`expert`", "| full |")
@@ -221,7 +221,7 @@ def test_looks_are_a_table_by_planner_with_the_size_below_it(report):
         "| plain | 190.0 (190.0 to 190.0) [+5.0 (+0.0 to +10.0)] |  |",
         "| colour | 125.0 (100.0 to 150.0) [-60.0 (-80.0 to -40.0)] |  |",
     ]
-    assert "- `looks`: planner `p`, task t, 2 episodes of 200 steps each, seeds 70 to 71, lockstep, one proc" in section
+    assert "- `looks`: planner `p`, task t, 2 episodes of 200 steps each, seeds 70 to 71, lockstep, without" in section
     assert "- `looks-dreamer`: not measured" in section
     assert "looks-bc-short.json" not in page.partition("## Returns\n")[2].partition("\n## ")[0]
 

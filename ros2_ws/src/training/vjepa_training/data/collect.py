@@ -37,6 +37,7 @@ from vjepa_training.data.dataset import (
 )
 from vjepa_training.data.encode import ENCODE_BATCH
 from vjepa_training.envs.episode_stepper import NO_LATENT, EpisodeStepper
+from vjepa_training.ray_workers import run_on_ray
 from vjepa_training.workers import Send, run_workers
 
 _NOISE_STREAM = 3
@@ -210,7 +211,7 @@ def collect(
         VjepaError: a worker refused its work, failed or died too often.
     """
     folder = Path(folder)
-    collector = Collector(config, load_encoder(encoder) if encoder and config.latents else None)
+    collector = _collector(config, encoder)
     info = collector.info(source)
     collector.close()
     EpisodeWriter(folder, info).close()  # Refuses the folder before any worker starts.
@@ -224,7 +225,7 @@ def collect(
 
     if on_episodes:
         on_episodes(len(done))
-    work = functools.partial(_write_episodes, folder, config, encoder if config.latents else None, source)
+    work = functools.partial(_write_episodes, folder, config, encoder, source)
     run_workers(work, todo, workers, on_result, f"what is whole is kept in {folder}: run the same command to go on")
     return finish_dataset(folder, info)
 
@@ -239,10 +240,48 @@ def _write_episodes(
     send: Send,
 ) -> None:
     """Simulate and write the episodes of one worker in order, and send the number of each."""
-    collector = Collector(config, load_encoder(encoder) if encoder else None)
+    collector = _collector(config, encoder)
     with EpisodeWriter(folder, collector.info(source), str(worker)) as writer:
         for number in episodes:
             if number not in writer.episodes:
                 writer.add(number, collector.episode(number))
             send(number, None)
     collector.close()
+
+
+def collect_on_ray(
+    folder: Path | str,
+    config: CollectConfig,
+    encoder: EncoderConfig | None,
+    episodes: int,
+    address: str,
+    source: Source,
+    on_episodes: Callable[[int], None] = lambda count: None,
+) -> Dataset:
+    """Collect as `collect` does, on the Ray cluster at `address`: its CPUs simulate, this machine writes the rows.
+
+    Raises:
+        VjepaError: as `run_on_ray`; else as `collect`.
+    """
+    collector = _collector(config, encoder)
+    info = collector.info(source)
+    collector.close()
+    with EpisodeWriter(folder, info) as writer:
+        todo = [number for number in range(episodes) if number not in writer.episodes]
+        on_episodes(len(writer.episodes))
+
+        def on_result(number: int, rows: dict[str, np.ndarray]) -> None:
+            writer.add(number, rows)
+            on_episodes(len(writer.episodes))
+
+        run_on_ray(functools.partial(_simulate, config, encoder), todo, address, on_result)
+    return finish_dataset(folder, info)
+
+
+def _simulate(config: CollectConfig, encoder: EncoderConfig | None) -> Callable[[int], dict[str, np.ndarray]]:
+    """Return the function that simulates an episode."""
+    return _collector(config, encoder).episode
+
+
+def _collector(config: CollectConfig, encoder: EncoderConfig | None) -> Collector:
+    return Collector(config, load_encoder(encoder) if encoder and config.latents else None)

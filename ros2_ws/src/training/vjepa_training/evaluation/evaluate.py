@@ -30,6 +30,7 @@ def evaluate(
     on_step: OnStep | None = None,
     goal: str | None = None,
     workers: int = 1,
+    ray_address: str | None = None,
 ) -> tuple[list[Episode], EncoderInfo, Durations]:
     """Evaluate the planner and the encoder that `parameters` name, and return scores, `Encoder.info` and timing.
 
@@ -46,6 +47,7 @@ def evaluate(
         on_step: called with an episode's number and each of its `SimStep`s; all episodes then run in this process.
         goal: `same` or `other`: the goal latent of planners that seek one, see `goals.goal_latent`; None for none.
         workers: largest number of processes, which share the batches; the scores do not depend on it.
+        ray_address: run the batches on the Ray cluster at this address instead, see `run_on_ray`.
 
     Raises:
         VjepaError: an unknown task, planner, encoder or option; the message lists the valid ones. Or a process failed
@@ -72,8 +74,8 @@ def evaluate(
         if on_progress:
             on_progress(len(returns), float(np.mean(returns)))
 
-    if on_step is None and min(workers, len(config.batches)) > 1:
-        return rollout_in_workers(config, perception, workers, finished)
+    if on_step is None and (ray_address is not None or min(workers, len(config.batches)) > 1):
+        return rollout_in_workers(config, perception, workers, finished, ray_address)
     encoder = load_encoder(perception)
     scores, durations = rollout(config, encoder, on_step, finished, partial=True)
     return scores, encoder.info(), durations

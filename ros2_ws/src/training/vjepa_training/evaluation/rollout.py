@@ -27,11 +27,13 @@ from vjepa_planner.contract import GOAL, Planner, PlannerContext
 from vjepa_planner.registry import load_planner
 from vjepa_training.envs.episode_stepper import EpisodeStepper
 from vjepa_training.evaluation.goals import GOALS, goal_latent
+from vjepa_training.ray_workers import run_on_ray
 from vjepa_training.workers import Send, run_workers
 
 OnStep = Callable[[int, SimStep], None]
 OnEpisode = Callable[[int, Episode], None]
 OnLatent = Callable[[int, SimStep, np.ndarray], None]
+_BatchResult = tuple[dict[int, Episode], list[float], EncoderInfo]
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,7 @@ def rollout(
 
 
 def rollout_in_workers(
-    config: RolloutConfig, encoder: EncoderConfig, workers: int, on_episode: OnEpisode
+    config: RolloutConfig, encoder: EncoderConfig, workers: int, on_episode: OnEpisode, ray_address: str | None = None
 ) -> tuple[list[Episode], EncoderInfo, Durations]:
     """Run the episodes in several processes; return the scores of `rollout`, `Encoder.info`, and the durations.
 
@@ -225,16 +227,17 @@ def rollout_in_workers(
         encoder: the encoder, which every process loads.
         workers: largest number of processes.
         on_episode: as in `rollout`, called when the batch has ended.
+        ray_address: run on the CPUs of the Ray cluster at this address instead, see `run_on_ray`.
 
     Raises:
-        VjepaError: as `rollout`, or a process failed or died too often.
+        VjepaError: as `rollout`, or a process failed or died too often, or as `run_on_ray`.
         KeyboardInterrupt: an interruption before the first batch has ended.
     """
     scores: dict[int, Episode] = {}
     seconds: list[float] = []
     info: EncoderInfo = {}
 
-    def on_result(batch: int, result: tuple[dict[int, Episode], list[float], EncoderInfo]) -> None:
+    def on_result(batch: int, result: _BatchResult) -> None:
         ended, durations, about = result
         info.update(about)
         seconds.extend(durations)
@@ -242,27 +245,45 @@ def rollout_in_workers(
         for number, episode in ended.items():
             on_episode(number, episode)
 
+    batches = range(len(config.batches))
     work = functools.partial(_run_batches, config, encoder)
     advice = "see whether there is enough memory, or use fewer workers"
     try:
-        run_workers(work, range(len(config.batches)), workers, on_result, advice)
+        if ray_address is not None:
+            run_on_ray(functools.partial(_BatchRunner, config, encoder), batches, ray_address, on_result)
+        else:
+            run_workers(work, batches, workers, on_result, advice)
     except KeyboardInterrupt:
         if 0 not in scores:
             raise
     return _first_ended(scores), info, _durations(seconds)
 
 
+class _BatchRunner:
+    """Runs batches by number, and returns the scores and durations of each, and `Encoder.info`."""
+
+    def __init__(self, config: RolloutConfig, encoder: EncoderConfig):
+        self._encoder = load_encoder(encoder)
+        self._numbers = config.batches
+        self._batches = _Batches(config, self._encoder)
+
+    def __call__(self, number: int) -> _BatchResult:
+        self._batches.scores, self._batches.seconds = {}, []
+        self._batches.run(self._numbers[number])
+        return self._batches.scores, self._batches.seconds, self._encoder.info()
+
+    def close(self) -> None:
+        self._batches.close()
+
+
 def _run_batches(
     config: RolloutConfig, encoder: EncoderConfig, worker: int, numbers: Sequence[int], send: Send
 ) -> None:
-    """Run some of the batches, and send the scores and durations of each, and `Encoder.info`."""
-    loaded = load_encoder(encoder)
-    batches = _Batches(config, loaded)
+    """Run some of the batches, and send the result of each."""
+    runner = _BatchRunner(config, encoder)
     for number in numbers:
-        batches.run(config.batches[number])
-        send(number, (batches.scores, batches.seconds, loaded.info()))
-        batches.scores, batches.seconds = {}, []
-    batches.close()
+        send(number, runner(number))
+    runner.close()
 
 
 def _first_ended(scores: Mapping[int, Episode]) -> list[Episode]:

@@ -374,11 +374,13 @@ def collect_command(arguments: CollectCommand) -> int:
     from sim_bridge.sim_parameters import sim_config
     from vjepa_bringup.graph import StackOptions, merged_parameters
     from vjepa_planner.registry import options_of
-    from vjepa_training.data.collect import CollectConfig, collect
+    from vjepa_training.data.collect import CollectConfig, collect, collect_on_ray
     from vjepa_training.data.dataset import claim_parts
     from vjepa_training.progress import Progress
+    from vjepa_training.ray_workers import refuse_workers_on_ray
     from vjepa_training.workers import default_workers
 
+    refuse_workers_on_ray(arguments.workers, arguments.ray_address)
     options = StackOptions(task=arguments.task, seed=arguments.seed, params_file=arguments.params_file)
     given = {f"randomize_{what}": getattr(arguments, f"randomize_{what}") for what in RANDOMIZED}
     given |= {"rate_hz": arguments.rate_hz, "render": arguments.render, "look": arguments.look}
@@ -410,9 +412,7 @@ def collect_command(arguments: CollectCommand) -> int:
             counts.append(count)
             bar.move_to(count)
 
-        if arguments.ray_address:
-            from vjepa_training.data.ray_collect import collect_on_ray
-
+        if arguments.ray_address is not None:
             where = f"the Ray cluster at {arguments.ray_address}"
             dataset = collect_on_ray(
                 arguments.out, config, encoder, arguments.episodes, arguments.ray_address, source, on_episodes

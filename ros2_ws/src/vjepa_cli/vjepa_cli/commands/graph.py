@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import math
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -257,13 +256,9 @@ def _spin_until_finished(monitor: Monitor, scores: RunScores, first: int, count:
     Raises:
         VjepaError: no step of an episode comes for `STANDSTILL_S`.
     """
-    seen, moved_s = (0, 0), time.monotonic()
     while len(scores.finished_from(first)) < count:
         monitor.spin(0.1)
-        now = scores.begun, scores.steps
-        if now != seen:
-            seen, moved_s = now, time.monotonic()
-        if time.monotonic() - moved_s > STANDSTILL_S:
+        if scores.silence_s > STANDSTILL_S:
             raise VjepaError(f"no step of an episode for {STANDSTILL_S:.0f} s; check that the stack runs: vjepa status")
 
 

@@ -132,6 +132,7 @@ class EvalCommand(OfEpisodes):
         through: run in the ROS graph, or without ROS.
         batch_size: episodes at a time in each process, with --through process.
         workers: with --through process: processes, among which whole batches are divided. Returns do not depend on it.
+        ray_address: with --through process: run the batches on the CPUs of the Ray cluster at this address instead.
         goal: with --through process: goal latent for planners that seek one, of a frame that the expert reached in its
             own environment. Its target is the same or another; the result contains distances to the goal.
     """
@@ -142,6 +143,7 @@ class EvalCommand(OfEpisodes):
     through: Literal["ros", "process"] = "ros"
     batch_size: Annotated[int | None, Range(low=1), option(default="1")] = None
     workers: Annotated[int | None, Range(low=1), option(default="one a core, as memory allows")] = None
+    ray_address: Annotated[str | None, option(metavar="ADDRESS", default="")] = None
     goal: Annotated[Literal["same", "other"] | None, option(default="")] = None
 
 
@@ -183,8 +185,9 @@ def eval_command(arguments: EvalCommand) -> int:
     if arguments.through == "process":
         options, measure = _options(arguments), _in_process
     else:
-        for option_name, value in (("--batch-size", arguments.batch_size), ("--workers", arguments.workers)):
-            if value is not None:
+        for name in ("batch_size", "workers", "ray_address"):
+            if getattr(arguments, name) is not None:
+                option_name = f"--{name.replace('_', '-')}"
                 raise VjepaError(f"{option_name} is for --through process; the ROS graph runs one episode at a time")
         if arguments.goal is not None:
             raise VjepaError(
@@ -366,8 +369,10 @@ def _in_process(arguments: EvalCommand, options: StackOptions) -> Evaluation:
     from vjepa_perception.perception_parameters import encoder_config
     from vjepa_training.evaluation.evaluate import evaluate
     from vjepa_training.progress import Progress
+    from vjepa_training.ray_workers import refuse_workers_on_ray
     from vjepa_training.workers import default_workers
 
+    refuse_workers_on_ray(arguments.workers, arguments.ray_address)
     workers = arguments.workers or default_workers(encoder_config(parameters["vjepa_perception"]))
     started = time.monotonic()
     with Progress("evaluating", "episodes", arguments.episode_count) as bar:
@@ -384,6 +389,7 @@ def _in_process(arguments: EvalCommand, options: StackOptions) -> Evaluation:
             progress,
             goal=arguments.goal,
             workers=workers,
+            ray_address=arguments.ray_address,
         )
     p50, p99 = durations.percentiles(50, 99)
     return result_json(
@@ -398,7 +404,7 @@ def _in_process(arguments: EvalCommand, options: StackOptions) -> Evaluation:
         task=parameters["sim_bridge"]["task"],
         **provenance(parameters["sim_bridge"]),
         batch_size=batch_size,
-        workers=workers,
+        **({"workers": workers} if arguments.ray_address is None else {}),
         **_periods(parameters, parameters["vjepa_planner"]["planner"]),
         **({"interrupted": True, "asked": arguments.episode_count} if len(episodes) < arguments.episode_count else {}),
         **({"goal": arguments.goal} if arguments.goal else {}),

@@ -414,7 +414,7 @@ def _encoder(found: Mapping[str, Any]) -> str:
 
 def _how(found: Evaluation) -> str:
     if found["through"] == "process":
-        return "lockstep, one process"
+        return "lockstep, without ROS"
     return f"{'lockstep' if found['lockstep'] else 'real time'}, ROS graph"
 
 
