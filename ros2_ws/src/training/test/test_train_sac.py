@@ -56,40 +56,47 @@ def killed_at(step):
     return on_step
 
 
-def test_what_it_trains_is_a_bundle_that_plans(encoder, dynamics, tmp_path):
-    facts = trained(encoder, dynamics, tmp_path)
+@pytest.fixture(scope="module")
+def finished(encoder, dynamics, tmp_path_factory):
+    """The folder of a finished training, its facts, and what Stable-Baselines3 trained."""
+    folder, kept, export = tmp_path_factory.mktemp("finished"), [], module.exported
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module, "exported", lambda sac, *rest: kept.append(sac) or export(sac, *rest))
+        facts = trained(encoder, dynamics, folder)
+    return folder, facts, kept[0]
+
+
+def test_what_it_trains_is_a_bundle_that_plans(encoder, finished):
+    folder, facts, _ = finished
     sim = dataclasses.replace(SIM, episode_steps=5)
-    config = RolloutConfig("sac", sim, options={"bundle": str(tmp_path / "out")}, episodes=1)
+    config = RolloutConfig("sac", sim, options={"bundle": str(folder / "out")}, episodes=1)
     (episode,), _ = rollout(config, encoder)
     assert episode.steps == 5
-    assert load_actor(tmp_path / "out")[1].control_periods_s == (0.02,)
-    assert "the command" in (tmp_path / "out" / "MODEL_CARD.md").read_text()
+    assert load_actor(folder / "out")[1].control_periods_s == (0.02,)
+    assert "the command" in (folder / "out" / "MODEL_CARD.md").read_text()
     assert [step for step, _ in facts["curve"]["return"]] == [40, 80, 120, 160, 200, 240]
     assert facts["figures"]["return"] == facts["curve"]["return"][-1][1]
 
 
-def test_the_bundle_acts_as_stable_baselines_does_without_noise(encoder, dynamics, tmp_path, monkeypatch):
-    kept = []
-    export = module.exported
-    monkeypatch.setattr(module, "exported", lambda sac, *rest: kept.append(sac) or export(sac, *rest))
-    trained(encoder, dynamics, tmp_path)
-    actor, _ = load_actor(tmp_path / "out")
+def test_the_bundle_acts_as_stable_baselines_does_without_noise(dynamics, finished):
+    folder, _, sac = finished
+    actor, _ = load_actor(folder / "out")
     states = np.random.default_rng(0).normal(size=(200, actor.conditioning.config.state_size)).astype(np.float32)
-    expected, _ = kept[0].predict(states, deterministic=True)
+    expected, _ = sac.predict(states, deterministic=True)
     np.testing.assert_allclose(actor(torch.from_numpy(states)), expected, rtol=0, atol=1e-5)
     assert expected.std() > 0.01
     conditioning = load_dynamics(dynamics)[0].conditioning.state_dict()
     assert all(torch.equal(value, conditioning[name]) for name, value in actor.conditioning.state_dict().items())
 
 
-def test_learning_changes_the_actor_and_no_learning_does_not(encoder, dynamics, tmp_path):
-    def weights(name, **changes):
-        trained(encoder, dynamics, tmp_path / name, dataclasses.replace(QUICK, steps=80, **changes))
-        return load_actor(tmp_path / name / "out")[0].layers[0].weight
+def test_learning_changes_the_actor_and_no_learning_does_not(encoder, dynamics, finished, tmp_path):
+    def weights(folder):
+        return load_actor(folder / "out")[0].layers[0].weight
 
-    untouched, other_way = weights("a", random_steps=80), weights("b", random_steps=100)
-    assert torch.equal(untouched, other_way)
-    assert not torch.equal(weights("c"), untouched)
+    for name, random_steps in (("a", 40), ("b", 60)):
+        trained(encoder, dynamics, tmp_path / name, dataclasses.replace(QUICK, steps=40, random_steps=random_steps))
+    assert torch.equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert not torch.equal(weights(tmp_path / "a"), weights(finished[0]))
 
 
 @pytest.mark.slow

@@ -202,14 +202,20 @@ def camera(frames):
 def grabbing():
     """Return a function that starts a grabber, which is stopped with the test."""
     started = []
+    scripted = []
 
     def start(open_source, name="/dev/video7", now_ns=time.time_ns, **options) -> Grabber:
+        if isinstance(source := getattr(open_source, "__self__", None), Scripted):
+            scripted.append(source)
         grabber = Grabber(open_source, name, now_ns, **{"reconnect_s": 0.05, **options})
         started.append(grabber)
         grabber.start()
         return grabber
 
     yield start
+    for source in scripted:  # A grabber that waits for a permit would not stop.
+        source.plugged = False
+        source.permits.release()
     for grabber in started:
         grabber.stop()
 
