@@ -126,7 +126,7 @@ def _stamp_of(topic: topics.Topic, message: Any) -> int:
 
 
 def _plan_of(message: Any) -> dict[str, Any]:
-    """Return the content of a message of `~/plan`, which the planner node's `_publish_plan` defines."""
+    """Return the content of a message of `~/plan`, which `Decision.record` of `vjepa_planner/fallback.py` defines."""
     try:
         plan = parse_json(message.data)
         return {"stamp": int(plan["stamp"]), **plan}

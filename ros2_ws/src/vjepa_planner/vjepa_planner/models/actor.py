@@ -131,14 +131,8 @@ def save_actor(
     path: Path | str, actor: Actor, encoder_fingerprint: str, card: str, provenance: Mapping[str, Any] | None = None
 ) -> Bundle:
     """Write `actor` as a bundle into the folder `path`; arguments and errors are as in `save_policy`."""
-    config = {
-        "kind": KIND,
-        "architecture": ARCHITECTURE,
-        **asdict(actor.config),
-        "conditioning": asdict(actor.conditioning.config),
-        "encoder_fingerprint": encoder_fingerprint,
-        "latent_rows": list(actor.conditioning.config.latent_rows),
-    }
+    state = actor.conditioning.config.entries(encoder_fingerprint)
+    config = {"kind": KIND, "architecture": ARCHITECTURE, **asdict(actor.config), **state}
     return save_module(path, actor, config, card, provenance)
 
 
@@ -149,8 +143,7 @@ def load_actor(path: Path | str, device: str | torch.device = "cpu") -> tuple[Ac
         BundleError: the bundle does not exist, its configuration is out of range, or its weights do not fit.
     """
     bundle = read_bundle(path, KIND)
-    bundle.require("encoder_fingerprint", str)
-    conditioning = config_from(bundle, ConditioningConfig, bundle.require("conditioning", dict))
+    conditioning = ConditioningConfig.of(bundle)
     config = config_from(bundle, ActorConfig, bundle.config)
     return load_module(bundle, lambda: Actor(config, conditioning), device), bundle
 

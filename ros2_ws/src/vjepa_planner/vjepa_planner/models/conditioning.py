@@ -5,13 +5,15 @@ projects them on a few dozen directions and whitens them. The state also has the
 joint velocities in units of their standard deviation. Earlier work on this design projected nothing: `size` 0.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vjepa_interfaces.bundle import Bundle
 from vjepa_interfaces.errors import VjepaError
-from vjepa_planner.models.module_bundle import require_sizes
+from vjepa_planner.models.module_bundle import config_from, require_sizes
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,25 @@ class ConditioningConfig:
             raise VjepaError(f"'size' is {self.size}; expected at most the latent's {self.latent_size} values")
         if not isinstance(self.joint_state, bool):
             raise VjepaError(f"'joint_state' is {self.joint_state!r}; expected true or false")
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> "ConditioningConfig":
+        """Return the settings in a bundle that has `entries`.
+
+        Raises:
+            BundleError: an entry is missing, of a wrong type or out of range.
+        """
+        bundle.require("encoder_fingerprint", str)
+        settings: ConditioningConfig = config_from(bundle, cls, bundle.require("conditioning", dict))
+        return settings
+
+    def entries(self, encoder_fingerprint: str) -> dict[str, Any]:
+        """Return the entries of these settings, and of the encoder of the latents, for a bundle's config.json."""
+        return {
+            "conditioning": asdict(self),
+            "encoder_fingerprint": encoder_fingerprint,
+            "latent_rows": list(self.latent_rows),
+        }
 
     @property
     def latent_size(self) -> int:

@@ -213,13 +213,8 @@ def save_dynamics(
     path: Path | str, model: Dynamics, encoder_fingerprint: str, card: str, provenance: Mapping[str, Any] | None = None
 ) -> Bundle:
     """Write `model` as a bundle into the folder `path`; arguments and errors are as in `save_policy`."""
-    config = {
-        "kind": KIND,
-        **asdict(model.config),
-        "conditioning": asdict(model.conditioning.config),
-        "encoder_fingerprint": encoder_fingerprint,
-        "latent_rows": list(model.conditioning.config.latent_rows),
-    }
+    state = model.conditioning.config.entries(encoder_fingerprint)
+    config = {"kind": KIND, **asdict(model.config), **state}
     return save_module(path, model, config, card, provenance)
 
 
@@ -230,8 +225,7 @@ def load_dynamics(path: Path | str, device: str | torch.device = "cpu") -> tuple
         BundleError: the bundle does not exist, its configuration is out of range, or its weights do not fit.
     """
     bundle = read_bundle(path, KIND)
-    bundle.require("encoder_fingerprint", str)
-    conditioning = config_from(bundle, ConditioningConfig, bundle.require("conditioning", dict))
+    conditioning = ConditioningConfig.of(bundle)
     config = config_from(bundle, DynamicsConfig, bundle.config)
     model = load_module(bundle, lambda: Dynamics(config, conditioning), device)
     if not bool((model.delta_scale > 0).all()):
