@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import Figure, command_of, mean_with_interval, record
+from benchmarks.memory import write_synthetic
 from benchmarks.stack import ROOT, busy
 from vjepa_interfaces.errors import VjepaError
 
@@ -41,10 +42,15 @@ def measure(rounds: int, seed: int) -> dict[str, Any]:
     ways = {OWN: clean | {"GOMP_SPINCOUNT": spin_count}, LIBGOMP: clean}
     runs = []
     steps = STEPS if rounds > 1 else STEPS_OF_A_TRIAL
-    for _ in range(rounds):
-        for load, count in ((ALONE, 0), (BUSY, len(os.sched_getaffinity(0)))):
-            with busy(count):
-                runs += [{"what": load, "waiting": way, "step_ms": step_ms(ways[way], steps, seed)} for way in ways]
+    with tempfile.TemporaryDirectory(prefix="vjepa-bench-") as folder:
+        write_synthetic(Path(folder) / "data", TRANSITIONS, seed)
+        for _ in range(rounds):
+            for load, count in ((ALONE, 0), (BUSY, len(os.sched_getaffinity(0)))):
+                with busy(count):
+                    runs += [
+                        {"what": load, "waiting": way, "step_ms": step_ms(environment, steps, folder)}
+                        for way, environment in ways.items()
+                    ]
     command = command_of("busy", rounds=rounds, seed=seed)
     return record("busy", figures(runs), command, [seed], spin_count=int(spin_count), runs=runs)
 
@@ -62,9 +68,9 @@ def figures(runs: Sequence[dict[str, Any]]) -> list[Figure]:
     return found
 
 
-def step_ms(environment: dict[str, str], steps: int, seed: int) -> float:
-    """Return the time of a training step in a process of its own, ms."""
-    command = [sys.executable, "-m", "benchmarks.busy", str(steps), str(seed)]
+def step_ms(environment: dict[str, str], steps: int, folder: str) -> float:
+    """Return the time of a training step on the dataset in `folder`, in a process of its own, ms."""
+    command = [sys.executable, "-m", "benchmarks.busy", str(steps), folder]
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
     )
@@ -73,17 +79,14 @@ def step_ms(environment: dict[str, str], steps: int, seed: int) -> float:
     return float(done.stdout)
 
 
-def train(steps: int, seed: int) -> float:
+def train(steps: int, folder: Path) -> float:
     """Return the median time of a step forwards, backwards and of the optimiser, on torch's number of threads, ms."""
     from benchmarks.data import bare_step_s
-    from benchmarks.memory import write_synthetic
     from vjepa_training.data.dataset import Dataset
     from vjepa_training.trainers.train_dynamics import DynamicsTraining
 
-    with tempfile.TemporaryDirectory(prefix="vjepa-bench-") as folder:
-        write_synthetic(Path(folder) / "data", TRANSITIONS, seed)
-        return 1e3 * bare_step_s(Dataset(Path(folder) / "data"), DynamicsTraining(), Path(folder) / "work", steps)
+    return 1e3 * bare_step_s(Dataset(folder / "data"), DynamicsTraining(), folder / f"work-{os.getpid()}", steps)
 
 
 if __name__ == "__main__":
-    print(train(int(sys.argv[1]), int(sys.argv[2])))
+    print(train(int(sys.argv[1]), Path(sys.argv[2])))

@@ -7,12 +7,12 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from sensor_msgs.msg import JointState
 
 import vjepa_bringup.run_graph as run_graph
+from tests.peak_memory import peak_bytes
 from vjepa_bringup.graph import build_graph
 from vjepa_interfaces import topics
 from vjepa_interfaces.managed_node import STEADY, qos_profile
@@ -178,14 +178,7 @@ def hogs():
 
 
 PATIENCE_S, PATIENCE_ON_A_BUSY_MACHINE_S = 10.0, 60.0
-MEMORY_MIB = 300
-
-
-def _peak_mib(reset: bool = False) -> float:
-    """Return the largest resident size of this process since the last reset."""
-    if reset:
-        Path("/proc/self/clear_refs").write_text("5")
-    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
+MEMORY_BYTES = 300 * 2**20
 
 
 @pytest.fixture
@@ -197,8 +190,8 @@ def bounded():
 
     signal.signal(signal.SIGALRM, late)
     signal.setitimer(signal.ITIMER_REAL, PATIENCE_ON_A_BUSY_MACHINE_S)
-    before, began = _peak_mib(reset=True), time.process_time()
+    before, began = peak_bytes(reset=True), time.process_time()
     yield
     signal.setitimer(signal.ITIMER_REAL, 0)
     assert time.process_time() - began < PATIENCE_S
-    assert _peak_mib() - before < MEMORY_MIB
+    assert peak_bytes() - before < MEMORY_BYTES

@@ -22,6 +22,7 @@ import pytest
 import yaml
 
 from tests.bag_recipes import READERS, RECIPE, follow, make_recipe
+from tests.peak_memory import peak_bytes
 from vjepa_bags.bag_repair import repair_bag
 from vjepa_bags.bag_writer import BagWriter
 from vjepa_bringup.graph import StackOptions, build_graph
@@ -152,14 +153,6 @@ def patience(seconds: float):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-
-
-def peak_bytes(reset: bool = False) -> int:
-    """Return the largest resident size of this process since the last reset."""
-    if reset:
-        Path("/proc/self/clear_refs").write_text("5")
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 def trouble_with(load: Callable[[Path], object], path: Path) -> str:
