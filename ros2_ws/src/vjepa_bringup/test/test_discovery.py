@@ -83,7 +83,7 @@ def test_a_variable_that_would_open_more_counts_for_an_open_stack_alone(name, mo
 
 
 def test_a_missing_profile_is_an_error_since_fast_dds_would_go_on_without(monkeypatch, tmp_path):
-    monkeypatch.setattr(discovery, "get_package_share_directory", lambda _: str(tmp_path))
+    monkeypatch.setattr(discovery, "share_folder", lambda _: tmp_path)
     for choice in DISCOVERIES:
         with pytest.raises(VjepaError, match=r"no profile of Fast DDS at .*xml; build the workspace with: ./vjepa"):
             discovery_environment(choice)

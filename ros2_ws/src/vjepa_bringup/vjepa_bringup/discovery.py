@@ -3,10 +3,9 @@
 import os
 from pathlib import Path
 
-from ament_index_python.packages import get_package_share_directory
-
 from vjepa_interfaces.environment import distribution_of_ros
 from vjepa_interfaces.errors import VjepaError, unknown_name
+from vjepa_interfaces.share import share_folder
 from vjepa_interfaces.shared_memory import PROFILES, profile_variables
 
 RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
@@ -53,7 +52,7 @@ def discovery_of_shell() -> str:
 
 def _profile(discovery: str) -> Path:
     name = "fastdds_localhost.xml" if discovery == LOCAL else "fastdds.xml"
-    return Path(get_package_share_directory("vjepa_bringup"), "config", name)
+    return share_folder("vjepa_bringup") / "config" / name
 
 
 def _has_profiles() -> bool:

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_directory
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 
 from sim_bridge.backgrounds import Pictures
 from sim_bridge.camera_view import refuse_unknown_rendering
@@ -27,6 +27,7 @@ from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.environment import distribution_of_ros
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.guard_parameters import GuardParameters
+from vjepa_interfaces.share import share_folder
 from vjepa_interfaces.yaml_file import read_yaml
 from vjepa_perception.placement import AUTO, refuse_unknown_placement
 from vjepa_planner.registry import options_of, refuse_unknown_planners
@@ -262,7 +263,7 @@ def _urdf(task: str, source: str) -> str:
             "robot_state_publisher is true, but this package is not installed, and wheels lack it; leave it out, or "
             "in an installed ROS 2 Jazzy: apt-get install ros-jazzy-robot-state-publisher"
         ) from error
-    return Path(get_package_share_directory("sim_bridge"), "urdf", "reacher.urdf").read_text(encoding="utf-8")
+    return (share_folder("sim_bridge") / "urdf" / "reacher.urdf").read_text(encoding="utf-8")
 
 
 def arm_stand_in(options: StackOptions) -> NodeSpec:
@@ -632,7 +633,7 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def share(*parts: str) -> Path:
     """Return a path in this package's installed share folder."""
-    return Path(get_package_share_directory("vjepa_bringup"), *parts)
+    return share_folder("vjepa_bringup").joinpath(*parts)
 
 
 def option_names() -> list[str]:

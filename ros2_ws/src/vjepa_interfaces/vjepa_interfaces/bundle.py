@@ -12,12 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
-from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
-
 from vjepa_interfaces.effort import EffortLimits
 from vjepa_interfaces.errors import VjepaError
 from vjepa_interfaces.files import write_atomically
 from vjepa_interfaces.json_text import read_json, write_json
+from vjepa_interfaces.share import share_folder
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -227,8 +226,8 @@ def find_bundle(name: str) -> str:
     if not name or "/" in name:
         return name
     try:
-        shipped = Path(get_package_share_directory(SHIPPED_WITH), "models", name)
-    except PackageNotFoundError:  # The computer at the arm has only this package.
+        shipped = share_folder(SHIPPED_WITH) / "models" / name
+    except VjepaError:  # The computer at the arm has only this package.
         return name
     return str(shipped) if shipped.is_dir() else name
 
@@ -241,8 +240,8 @@ def is_bundle(name: Any) -> bool:
 def shipped_bundles(kind: str = "") -> list[str]:
     """Return the names of the bundles that ship with the project, those of `kind` or all."""
     try:
-        folder = Path(get_package_share_directory(SHIPPED_WITH), "models")
-    except PackageNotFoundError:
+        folder = share_folder(SHIPPED_WITH) / "models"
+    except VjepaError:
         return []
     found = []
     for file in sorted(folder.glob(f"*/{CONFIG_FILE}")):

@@ -11,8 +11,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from ament_index_python.packages import get_package_share_directory
-
 from vjepa_bringup.graph import default_parameters
 from vjepa_cli.actions import Command, action_of, command_of
 from vjepa_cli.experiments.stages import is_whole
@@ -20,6 +18,7 @@ from vjepa_interfaces.bundle import find_bundle
 from vjepa_interfaces.deprecated import FIELD, current_names
 from vjepa_interfaces.errors import VjepaError, unknown_name
 from vjepa_interfaces.parameters import read_parameters
+from vjepa_interfaces.share import share_folder
 from vjepa_interfaces.yaml_file import read_yaml
 
 WORK, RESULTS = Path("reproductions"), Path("results")
@@ -180,7 +179,7 @@ def read_experiments(folder: Path | None = None) -> dict[str, Experiment]:
         VjepaError: `folder` has no file; a file is no experiment; the command line has no such kind or config; or a
             needed experiment is missing. The message names file, stage and field.
     """
-    folder = folder or Path(get_package_share_directory("vjepa_training"), "experiments")
+    folder = folder or share_folder("vjepa_training") / "experiments"
     if not any(folder.glob("*.yaml")):
         raise VjepaError(f"no experiments in '{folder}'; expected a folder of files NAME.yaml, an experiment each")
     experiments = {path.stem: _experiment(path) for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem)}
@@ -273,7 +272,7 @@ def _mapping(content: Any) -> dict[str, Any]:
 
 
 def _settings(encoder: str) -> dict[str, Any]:
-    path = Path(get_package_share_directory("vjepa_training"), "config", "encoders.yaml")
+    path = share_folder("vjepa_training") / "config" / "encoders.yaml"
     for pattern, settings in read_yaml(path, "sizes", aliases=True).items():
         if fnmatch(encoder, pattern):
             return settings

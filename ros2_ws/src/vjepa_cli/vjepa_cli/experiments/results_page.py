@@ -7,13 +7,12 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from ament_index_python.packages import get_package_share_directory
-
 from vjepa_cli.commands.probe import notes, table
 from vjepa_cli.eval_looks import less, told_apart
 from vjepa_cli.experiments.experiments import RESULT, Experiment, Stage
 from vjepa_cli.scoreboard import Evaluation, with_interval
 from vjepa_interfaces.json_text import read_json
+from vjepa_interfaces.share import share_folder
 from vjepa_interfaces.tables import markdown_table
 from vjepa_interfaces.yaml_file import read_yaml
 from vjepa_training.evaluation.appearance import rendering_of
@@ -94,7 +93,7 @@ def read_results(experiments: Mapping[str, Experiment], folder: Path) -> list[Re
 
 def references() -> list[dict[str, Any]]:
     """Return the published results: `agent`, `observation`, `returns` as text, and the `last` of these."""
-    path = Path(get_package_share_directory("vjepa_training"), "config", "references.yaml")
+    path = share_folder("vjepa_training") / "config" / "references.yaml"
     return read_yaml(path, "page of results", aliases=True)
 
 
