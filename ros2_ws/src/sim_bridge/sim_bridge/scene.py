@@ -41,7 +41,7 @@ class Scene:
         self.nominal = {name: getattr(self.model, name).copy() for name in _ARRAYS}
         self._headlight = {part: getattr(self.model.vis.headlight, part).copy() for part in ("ambient", "diffuse")}
         self._textures: dict[int, np.ndarray] = {}  # Original pixels of replaced textures.
-        self._shown: dict[int, int] = {}
+        self._shown: dict[int, np.ndarray] = {}  # Pictures in their places.
 
     def restore(self) -> None:
         """Restore the nominal model."""
@@ -86,7 +86,7 @@ class Scene:
         """Show `picture`, (height, width, 3) uint8, on each side of the sky, and set the floor's opacity."""
         self.model.mat_rgba[self.model.name2id("grid", "material"), 3] = self._floor_alpha
         sky = self.model.name2id("skybox", "texture")
-        if self._shown.get(sky) == id(picture):
+        if self._shown.get(sky) is picture:
             return
         self._keep(sky)
         self.model.tex_width[sky] = self.model.tex_height[sky] = SKY_SIDE
@@ -111,7 +111,7 @@ class Scene:
         pixels = cv2.resize(picture, size, interpolation=cv2.INTER_AREA).ravel()
         start = int(self.model.tex_adr[texture])
         self.model.tex_data[start : start + len(pixels)] = pixels
-        self._shown[texture] = id(picture)
+        self._shown[texture] = picture
         self._view.upload(texture)
 
 

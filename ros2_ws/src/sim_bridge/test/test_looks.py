@@ -151,6 +151,16 @@ def test_what_moves_changes_while_the_arm_stands_still(make_env, name):
     assert changes[1] > 0.05
 
 
+def test_the_sky_is_of_each_picture_also_where_the_last_one_is_gone(make_env):
+    scene = make_env(look="background")._looks._scene
+    seen = []
+    for level in range(0, 200, 10):  # The memory of a picture that is gone is that of the next one.
+        scene.set_sky(np.full((256, 256, 3), level, np.uint8))
+        start = int(scene.model.tex_adr[scene.model.name2id("skybox", "texture")])
+        seen.append(int(scene.model.tex_data[start]))
+    assert seen == list(range(0, 200, 10))
+
+
 @pytest.fixture(scope="module")
 def nominal_frames():
     """The first frames of six episodes as the task is."""
