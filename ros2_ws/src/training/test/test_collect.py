@@ -221,6 +221,19 @@ def test_a_worker_that_cannot_do_its_work_says_why(tmp_path):
         collect(tmp_path / "ds", replace(FRAMES_ALONE, sim=sim, behaviour="random"), None, 1, 1, {})
 
 
+def test_rows_that_come_from_a_cluster_are_the_same_and_are_counted(tmp_path, undisturbed, monkeypatch):
+    def run_here(make, units, address, on_result):
+        unit = make()
+        for number in units:
+            on_result(number, unit(number))
+
+    monkeypatch.setattr("vjepa_training.data.collect.run_on_ray", run_here)
+    counts: list[int] = []
+    dataset = collect_on_ray(tmp_path / "ds", FRAMES_ALONE, None, EPISODES, "an address", {}, counts.append)
+    assert counts == list(range(EPISODES + 1))
+    assert_same(undisturbed, dataset)
+
+
 def test_without_ray_its_installation_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(VjepaError, match="pip install ray"):
